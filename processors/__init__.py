@@ -1,0 +1,1 @@
+"""What to do: pure decisions from (state, event, now, ids) to events."""

@@ -1,0 +1,1 @@
+"""What is true: each projection is a State, an initial value and a pure fold."""

@@ -1,0 +1,31 @@
+"""What a projection is made of. `reduce(fold, events, initial(key))` is literally its state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import msgspec
+
+from schemas.envelope import Event
+
+State = TypeVar("State", bound=msgspec.Struct)
+
+
+@dataclass(frozen=True)
+class Projection(Generic[State]):
+    name: str
+    version: int
+    topics: tuple[str, ...]
+    """Our names. More than one: all co-partitioned, by the same key rule."""
+    state: type[State]
+    key: Callable[[Event], str | None]
+    """The row an event belongs to; None where it does not matter here. Always begins with the company."""
+    initial: Callable[[str], State]
+    fold: Callable[[State, Event], State]
+    """Pure, and indifferent to an event that it has seen: returns the same state."""
+    react: Callable[[State, Event, int], tuple[Event, ...]] | None = None
+    """(state after the fold, event, now) -> events that follow. `now` is the record's own time: a replay agrees."""
+    merge: Callable[[State, State], State] | None = None
+    """For rows that a key rule spreads over partitions: how a query puts the parts together."""

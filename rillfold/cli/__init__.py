@@ -1,0 +1,43 @@
+"""The verbs. Each lives in a module of its own and is imported only when it is called."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from rillfold import __version__
+from schemas.errors import RillfoldError
+
+# verb -> "module:command", in the order in which `rillfold --help` shows them
+VERBS: dict[str, str] = {}
+
+
+class LazyGroup(click.Group):
+    """Start-up pays only for the verb that was asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in VERBS:
+            return None
+        module, _, attribute = VERBS[name].partition(":")
+        command = getattr(import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="rillfold")
+def rillfold() -> None:
+    """Turn a company's event log into fine-tuned adapters, and serve them."""
+
+
+def main() -> None:
+    try:
+        rillfold(standalone_mode=True)
+    except RillfoldError as error:
+        click.echo(f"rillfold: {error}", err=True)
+        sys.exit(1)

@@ -1,0 +1,53 @@
+"""The one frozen Settings, and the only place that reads the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from schemas.errors import Stop
+from schemas.topics import TopicNames
+
+PREFIX = "RILLFOLD_"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Each field is read from RILLFOLD_<FIELD>. Defaults are written here and nowhere else."""
+
+    data_dir: Path = Path(".rillfold")
+    provider: Annotated[str, msgspec.Meta(pattern="^(embedded|external|compose)$")] = "embedded"
+    bootstrap_servers: str | None = None
+    postgres_dsn: str | None = None
+    topic_prefix: str = ""
+    topic_map: dict[str, str] = {}
+    schema_registry: str | None = None
+
+    def topic_names(self) -> TopicNames:
+        return TopicNames(self.topic_prefix, self.topic_map)
+
+
+def from_env(environ: Mapping[str, str] | None = None) -> Settings:
+    """A bad value stops the program with the variable's name."""
+    environ = os.environ if environ is None else environ
+    given: dict[str, object] = {}
+    for field in msgspec.structs.fields(Settings):
+        name = PREFIX + field.name.upper()
+        if name not in environ:
+            continue
+        text = environ[name]
+        try:
+            given[field.name] = _parse(text, field.type)
+        except (msgspec.ValidationError, msgspec.DecodeError) as error:
+            raise Stop(f"{name}={text!r} is not usable: {error}. Correct or unset the variable.") from error
+    return Settings(**given)  # type: ignore[arg-type]
+
+
+def _parse(text: str, kind: object) -> object:
+    if kind is Path:
+        return Path(text)
+    source: object = msgspec.json.decode(text) if getattr(kind, "__origin__", None) is dict else text
+    return msgspec.convert(source, kind, strict=False)

@@ -1,0 +1,1 @@
+"""What it is: events, their Avro schemas, the topic table, and the total codec between bytes and events."""

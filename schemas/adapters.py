@@ -1,0 +1,52 @@
+"""Adapters that can be served, each with the full identity of the run that made it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from schemas.envelope import Event
+from schemas.training import OffsetRange
+
+
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """Held-out exact match, before and after."""
+
+    examples: int
+    before: float
+    after: float
+
+
+class AdapterReady(Event, frozen=True, kw_only=True):
+    """An adapter may be served from now on."""
+
+    type: str = "adapter.ready"
+    version: int = 1
+    adapter: str
+    """Name within the company: company/role."""
+    adapter_version: int
+    run: str
+    sha256: str
+    """Content hash: names the artifact in the store."""
+    uri: str
+    method: str
+    rank: int
+    alpha: float
+    base_model: str
+    base_sha256: str
+    manifest: str
+    """sha256 of the dataset manifest."""
+    ranges: tuple[OffsetRange, ...]
+    seed: int
+    identity: str
+    """Everything else that decides the bytes (threads, instruction set, versions, settings), as canonical JSON text."""
+    evaluation: Evaluation | None = None
+
+
+class AdapterRequested(Event, frozen=True, kw_only=True):
+    """Somebody asks where an adapter is."""
+
+    type: str = "adapter.requested"
+    version: int = 1
+    adapter: str
+    adapter_version: int | None = None
+    requester: str = ""

@@ -1,0 +1,19 @@
+"""The ladder's root. A caller asks one thing of an error: retry, dead-letter, or stop?"""
+
+from __future__ import annotations
+
+
+class RillfoldError(Exception):
+    """The message names the thing, the place and the remedy."""
+
+
+class Retry(RillfoldError):
+    """The world is in the way (a registry, a database, a broker): the same call may succeed later."""
+
+
+class Poison(RillfoldError):
+    """This record will never succeed: it belongs on the dead-letter topic."""
+
+
+class Stop(RillfoldError):
+    """Going on would do harm: a person must look."""

@@ -1,0 +1,30 @@
+"""Tool calls that a model proposed, and what came back."""
+
+from __future__ import annotations
+
+from schemas.envelope import Event
+
+
+class ToolCallProposed(Event, frozen=True, kw_only=True):
+    """A call that passed the gate. Its id is the idempotency key of the HTTP request."""
+
+    type: str = "tool_call.proposed"
+    version: int = 1
+    call: str
+    job: str
+    tool: str
+    arguments: str
+
+
+class ToolReturned(Event, frozen=True, kw_only=True):
+    """What the tool answered."""
+
+    type: str = "tool.returned"
+    version: int = 1
+    call: str
+    job: str
+    tool: str
+    ok: bool
+    status: int | None = None
+    body: str = ""
+    reason: str = ""

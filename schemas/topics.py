@@ -1,0 +1,125 @@
+"""The single truth about topics: name, key, partitions, retention, compaction, and which events live there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from schemas.adapters import AdapterReady, AdapterRequested
+from schemas.company import (
+    AgentOutputIngested,
+    CompanyRegistered,
+    ConversationIngested,
+    DocumentIngested,
+    RecordIngested,
+    TextIngested,
+    ToolRegistered,
+    ToolRevoked,
+)
+from schemas.envelope import Event
+from schemas.inference import InferenceCompleted, InferenceFailed, InferenceRequested
+from schemas.jobs import JobCompleted, JobFailed, JobRequested, JobStepped
+from schemas.rejected import RecordRejected
+from schemas.tools import ToolCallProposed, ToolReturned
+from schemas.training import (
+    TrainingAccepted,
+    TrainingCompleted,
+    TrainingFailed,
+    TrainingProgressed,
+    TrainingRefused,
+    TrainingRequested,
+)
+
+KeyRule = Callable[[Event], str]
+
+
+def by_company(event: Event) -> str:
+    """One company's events keep their order."""
+    return event.company
+
+
+def by_entity(event: Event) -> str:
+    """A big company spreads over partitions; each of its entities keeps its order."""
+    entity = getattr(event, "entity", None)
+    return f"{event.company}/{entity}" if entity else event.company
+
+
+def by_job(event: Event) -> str:
+    """All events of one job meet in one partition number, on every topic that uses this rule."""
+    job = getattr(event, "job", None) or getattr(event, "request", None) or event.id
+    return f"{event.company}/{job}"
+
+
+def by_source(event: Event) -> str:
+    """Rejected records keep the order of the partition that they came from."""
+    assert isinstance(event, RecordRejected)
+    return f"{event.topic}/{event.partition}"
+
+
+@dataclass(frozen=True)
+class Topic:
+    name: str
+    events: tuple[type[Event], ...]
+    key: KeyRule
+    partitions: int = 4
+    retention_ms: int = -1
+    """-1: for ever. What is replayed must not expire."""
+    compacted: bool = False
+
+
+TOPICS: tuple[Topic, ...] = (
+    Topic(
+        "company-data",
+        (
+            CompanyRegistered,
+            TextIngested,
+            RecordIngested,
+            DocumentIngested,
+            ConversationIngested,
+            AgentOutputIngested,
+            ToolRegistered,
+            ToolRevoked,
+        ),
+        key=by_entity,
+    ),
+    Topic(
+        "training-request",
+        (
+            TrainingRequested,
+            TrainingAccepted,
+            TrainingRefused,
+            TrainingProgressed,
+            TrainingCompleted,
+            TrainingFailed,
+        ),
+        key=by_company,
+    ),
+    Topic("adapter-ready", (AdapterReady,), key=by_company),
+    Topic("adapter-request", (AdapterRequested,), key=by_company),
+    Topic("automation-job", (JobRequested, JobStepped, JobCompleted, JobFailed), key=by_job),
+    Topic("inference-request", (InferenceRequested,), key=by_job),
+    Topic("inference-result", (InferenceCompleted, InferenceFailed), key=by_job),
+    Topic("tool-call", (ToolCallProposed,), key=by_job),
+    Topic("tool-result", (ToolReturned,), key=by_job),
+    Topic("dead-letter", (RecordRejected,), key=by_source),
+)
+
+BY_NAME: Mapping[str, Topic] = {topic.name: topic for topic in TOPICS}
+TOPIC_OF: Mapping[type[Event], Topic] = {event: topic for topic in TOPICS for event in topic.events}
+
+
+@dataclass(frozen=True)
+class TopicNames:
+    """How a company calls our topics: a prefix for all, and a map for single ones."""
+
+    prefix: str = ""
+    renamed: Mapping[str, str] | None = None
+
+    def wire(self, name: str) -> str:
+        return (self.renamed or {}).get(name) or f"{self.prefix}{name}"
+
+    def ours(self, wire: str) -> str:
+        for topic in TOPICS:
+            if self.wire(topic.name) == wire:
+                return topic.name
+        raise KeyError(wire)
