@@ -15,6 +15,9 @@ class JobRequested(Event, frozen=True, kw_only=True):
     data: str = "{}"
     use_adapter: bool = True
     role: str = "default"
+    tools: str | None = None
+    """What the company offered when it asked, as canonical JSON text (processors.gate.snapshot), so that a replay gates
+    against the same schemas. None: only the bridge gates, against what is registered when the call is made."""
 
 
 class JobStepped(Event, frozen=True, kw_only=True):
