@@ -2,12 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
-from schemas.envelope import Event
+from schemas.envelope import Event, Origin
+from schemas.errors import Poison
+
+REASONS: Mapping[str, str] = {
+    "empty": "The record has no value (a tombstone), or an empty one.",
+    "too_large": "The value is larger than 1 MiB.",
+    "unknown_framing": "The first bytes are neither Avro's nor a JSON object's.",
+    "unknown_schema": "The fingerprint or schema id belongs to no event known here.",
+    "malformed": "The Avro body ends too early, or its lengths make no sense.",
+    "trailing_bytes": "Bytes follow the end of the Avro body.",
+    "mismatch": "The type or version inside differs from the schema it was written with.",
+    "invalid_json": "Not JSON, or not a JSON object.",
+    "too_deep": "JSON nested beyond what any event needs.",
+    "bad_utf8": "A string is not UTF-8.",
+    "unknown_event": "The type names no event, or no version that ever existed.",
+    "newer_version": "Written by a newer release: upgrade, then redrive.",
+    "wrong_type": "A field is missing, unknown, or of the wrong type; the detail has its path.",
+    "missing_company": "The event names no company.",
+    "bad_company": "The company is not 1 to 128 letters, digits, dots, underscores or hyphens.",
+    "bad_id": "id or correlation is empty or longer than 128 characters.",
+    "bad_time": "time lies outside 1970 to 9999, in microseconds.",
+}
+"""Every reason for which a record is refused: machine readable, and what it means."""
 
 
-class Header(msgspec.Struct, frozen=True, kw_only=True):
+class Rejected(msgspec.Struct, frozen=True):
+    """A record that is no event. Whoever decoded it still holds the bytes."""
+
+    reason: str
+    detail: str
+    origin: Origin
+
+
+class Unusable(Poison):
+    """These bytes are no event, and never will be."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A Kafka header."""
 
     key: str
@@ -27,5 +68,5 @@ class RecordRejected(Event, frozen=True, kw_only=True):
     value: bytes | None = None
     headers: tuple[Header, ...] = ()
     reason: str
-    """Machine readable: one of schemas.codec.REASONS."""
+    """Machine readable: one of schemas.rejected.REASONS."""
     detail: str = ""

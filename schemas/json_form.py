@@ -1,0 +1,61 @@
+"""Events as any JSON client writes them: strict about content, lenient about what the log already knows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from schemas.catalog import Kind, catalog, classes, kind_of
+from schemas.envelope import Event, Origin, derived_id
+from schemas.rejected import Unusable
+from schemas.upcast import lift
+
+
+def event_of_json(value: bytes, origin: Origin, timestamp_ms: int) -> Event:
+    """Where absent: `id` by the origin, `time` by the record, `version` the newest, `correlation` the id."""
+    given = _object(value)
+    cls = _class(given)
+    kind = Kind(given["type"], _version(given, cls))
+    fields = {"id": derived_id(origin), "time": timestamp_ms * 1000} | given
+    fields.setdefault("correlation", fields["id"])
+    if not fields.get("company"):
+        raise Unusable("missing_company", f"{kind} names no company")
+    try:
+        return msgspec.convert(lift(kind, fields, kind_of(cls).version), cls)
+    except msgspec.ValidationError as error:
+        raise Unusable("wrong_type", f"{kind}: {error}") from error
+
+
+def _object(value: bytes) -> dict[str, Any]:
+    try:
+        given = msgspec.json.decode(value.removeprefix(b"\xef\xbb\xbf"))
+    except UnicodeDecodeError as error:
+        raise Unusable("bad_utf8", str(error)) from error
+    except RecursionError as error:
+        raise Unusable("too_deep", "the JSON is nested too deeply") from error
+    except ValueError as error:
+        raise Unusable("invalid_json", str(error)) from error
+    if not isinstance(given, dict):
+        raise Unusable("invalid_json", "not a JSON object")
+    return given
+
+
+def _class(given: dict[str, Any]) -> type[Event]:
+    name = given.get("type")
+    if not isinstance(name, str) or name not in classes():
+        known = ", ".join(sorted(classes()))
+        raise Unusable("unknown_event", f"type {name!r:.80} is none of {known}")
+    return classes()[name]
+
+
+def _version(given: dict[str, Any], cls: type[Event]) -> int:
+    newest = kind_of(cls)
+    version = given.get("version", newest.version)
+    if type(version) is not int or version < 1:
+        raise Unusable("wrong_type", f"version {version!r:.80} of {newest.type} is not a whole number from 1")
+    if version > newest.version:
+        raise Unusable("newer_version", f"{newest.type} version {version}: the newest known here is {newest.version}")
+    if Kind(newest.type, version) not in catalog().by_kind:
+        raise Unusable("unknown_event", f"{newest.type} never had a version {version}")
+    return version
