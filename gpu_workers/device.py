@@ -1,0 +1,55 @@
+"""Where tensors live, in which precision, and everything about the machine that decides an adapter's bytes."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import torch
+
+LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "safetensors")
+
+
+@dataclass(frozen=True)
+class Device:
+    """Threads are part of it: the same run with another count gives other bytes."""
+
+    kind: str
+    dtype: str
+    threads: int
+
+    @classmethod
+    def best(cls, threads: int | None = None) -> Device:
+        """bf16 on a GPU that has it, f32 elsewhere."""
+        threads = threads or torch.get_num_threads()
+        if torch.cuda.is_available():
+            return cls("cuda", "bfloat16" if torch.cuda.is_bf16_supported() else "float32", threads)
+        return cls("cpu", "float32", threads)
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        dtype = getattr(torch, self.dtype)
+        assert isinstance(dtype, torch.dtype)
+        return dtype
+
+    def pin(self) -> None:
+        """Fix what can vary between two runs on one machine."""
+        torch.set_num_threads(self.threads)
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+        if self.kind == "cuda":
+            torch.backends.cuda.enable_flash_sdp(False)
+            torch.backends.cuda.enable_mem_efficient_sdp(False)
+
+    def identity(self) -> dict[str, object]:
+        """Two machines that agree on all of this give the same bytes."""
+        return {
+            "device": torch.cuda.get_device_name() if self.kind == "cuda" else platform.machine(),
+            "instructions": torch.backends.cpu.get_cpu_capability(),
+            "dtype": self.dtype,
+            "threads": self.threads,
+            "python": platform.python_version(),
+            "libraries": {name: version(name) for name in LIBRARIES},
+        }

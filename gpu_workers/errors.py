@@ -1,0 +1,29 @@
+"""What goes wrong around models and adapters."""
+
+from __future__ import annotations
+
+from schemas.errors import Poison, Retry, Stop
+
+
+class BaseModelMissing(Stop):
+    """A base model is not where it was said to be."""
+
+
+class BaseModelRefused(Stop):
+    """A base model that we cannot load safely, or have no template for."""
+
+
+class PromptDrift(Stop):
+    """A training prompt differs from the inference prompt: training on it would be training for another model."""
+
+
+class MessageRefused(Poison):
+    """A conversation that no template can render."""
+
+
+class ArtifactRefused(Stop):
+    """An adapter whose bytes or shapes are not what its manifest says."""
+
+
+class ArtifactMissing(Retry):
+    """An adapter that the store does not hold (yet)."""
