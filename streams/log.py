@@ -8,6 +8,9 @@ from typing import NamedTuple, Protocol
 
 TopicPartition = tuple[str, int]
 
+MAX_RECORD_BYTES = 1_000_000
+"""Key, value and headers. Kafka's default limit of 1 MiB is for a whole batch with its overhead."""
+
 
 class Outgoing(NamedTuple):
     """A record on its way to the log. Without a partition the key decides, as Kafka's own clients do (murmur2)."""
@@ -18,6 +21,11 @@ class Outgoing(NamedTuple):
     headers: tuple[tuple[str, bytes], ...] = ()
     partition: int | None = None
     timestamp: int | None = None
+
+
+def size_of(record: Outgoing) -> int:
+    headers = sum(len(name) + len(value) for name, value in record.headers) if record.headers else 0
+    return len(record.key or b"") + len(record.value or b"") + headers
 
 
 class Record(NamedTuple):
@@ -32,6 +40,14 @@ class Record(NamedTuple):
     headers: tuple[tuple[str, bytes], ...] = ()
 
 
+class TopicSpec(NamedTuple):
+    """A topic as it should stand on the broker. `config` holds Kafka's own names (`retention.ms`, `cleanup.policy`)."""
+
+    name: str
+    partitions: int
+    config: Mapping[str, str] = {}
+
+
 class Position(NamedTuple):
     topic: str
     partition: int
@@ -39,11 +55,14 @@ class Position(NamedTuple):
 
 
 class Subscription(Protocol):
-    """A member of a consumer group. Delivery is at least once: what was not committed comes again."""
+    """A member of a consumer group. Delivery is at least once: what was not committed comes again.
 
-    async def poll(
-        self, timeout: float = 1.0, limit: int | None = None
-    ) -> Mapping[TopicPartition, Sequence[Record]]: ...
+    A group that never committed begins at the first offset. `MissingOffsets` where its commit lies below that.
+    """
+
+    async def poll(self, timeout: float = 1.0, limit: int | None = None) -> Mapping[TopicPartition, Sequence[Record]]:
+        """Whatever is there, at most `limit` records; empty when nothing came within `timeout` seconds."""
+        ...
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Each offset is the next one to read. Raises `Fenced` when the partition is no longer ours."""
@@ -55,27 +74,42 @@ class Subscription(Protocol):
 
 
 class EventLog(Protocol):
-    """Topics here are wire names: the caller has applied `TopicNames`."""
+    """Topics here are wire names: the caller has applied `TopicNames`. An absent topic raises `UnknownTopic`."""
+
+    async def create(self, topics: Sequence[TopicSpec]) -> Sequence[str]:
+        """Makes those that are absent and returns their names; leaves the others as they are."""
+        ...
 
     async def append(self, records: Sequence[Outgoing]) -> Sequence[Position]:
-        """Returns when every record is acknowledged by all in-sync replicas; order within a partition is kept."""
+        """Returns when every record is acknowledged by all in-sync replicas; order within a partition is kept.
+
+        Positions stand in the order of `records`. Raises `TooLarge` before anything is sent. After any other error
+        some records may stand in the log: appending again is safe for whoever tells events apart by their id.
+        """
         ...
 
     def read(self, topic: str, partition: int, start: int, stop: int | None = None) -> AsyncIterator[Sequence[Record]]:
         """Committed records of [start, stop) in batches, then ends. `stop=None` means the end at the time of the call.
 
-        Raises `MissingOffsets` where start lies below the log's first offset, so that no gap is skipped in silence.
+        Raises `MissingOffsets` where the log does not reach down to start or up to stop, so that no loss is skipped
+        in silence. Offsets within that hold no record (compaction, aborted transactions) are not a loss.
         """
         ...
 
-    async def starts(self, topic: str) -> Mapping[int, int]: ...
+    async def starts(self, topic: str) -> Mapping[int, int]:
+        """The first offset of each partition; the keys are the topic's partitions."""
+        ...
 
-    async def ends(self, topic: str) -> Mapping[int, int]: ...
+    async def ends(self, topic: str) -> Mapping[int, int]:
+        """One past the last committed offset of each partition."""
+        ...
 
     async def offsets_at(self, topic: str, timestamp: int) -> Mapping[int, int]:
         """The first offset of each partition at or after a time in milliseconds; the end where there is none."""
         ...
 
-    async def committed(self, group: str, topic: str) -> Mapping[int, int]: ...
+    async def committed(self, group: str, topic: str) -> Mapping[int, int]:
+        """Only the partitions on which the group has committed."""
+        ...
 
     def subscribe(self, group: str, topics: Sequence[str]) -> AbstractAsyncContextManager[Subscription]: ...

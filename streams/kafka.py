@@ -1,0 +1,294 @@
+"""The event log on Kafka, by aiokafka: idempotent appends, bounded committed reads, consumer groups."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Self, TypeVar
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import errors as kafka
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+
+from streams import log
+from streams.errors import AppendFailed, Fenced, MissingOffsets, TooLarge, UnknownTopic, Unreachable
+from streams.kafka_batches import append_in_batches, place
+from streams.log import MAX_RECORD_BYTES, Outgoing, Position, Record, TopicSpec, size_of
+
+# A read without an end in sight waits this long for the next fetch before it looks at its position again: the tail
+# may hold nothing but transaction markers, which move the position and deliver nothing.
+READ_WAIT_MS = 100
+FETCH_BYTES = 8 << 20
+STOP_SECONDS = 20
+BATCH_BYTES = 512 << 10
+
+_UNREACHABLE = (kafka.KafkaConnectionError, kafka.NoBrokersAvailable, kafka.NodeNotReadyError, kafka.KafkaTimeoutError)
+_FENCED = (
+    kafka.CommitFailedError,
+    kafka.IllegalStateError,
+    kafka.IllegalGenerationError,
+    kafka.UnknownMemberIdError,
+    kafka.RebalanceInProgressError,
+)
+Client = TypeVar("Client", AIOKafkaConsumer, AIOKafkaProducer, AIOKafkaAdminClient)
+
+
+class KafkaLog:
+    """Connects when it is first used; `async with` closes what was opened.
+
+    `options` go to every client: security_protocol, sasl_mechanism and the like, by aiokafka's names.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        *,
+        client_id: str = "rillfold",
+        session_timeout: float = 15.0,
+        max_poll_interval: float = 300.0,
+        **options: Any,
+    ) -> None:
+        self._where = bootstrap_servers
+        self._options = {"bootstrap_servers": bootstrap_servers, "client_id": client_id, **options}
+        self._group_options = {
+            "session_timeout_ms": int(session_timeout * 1000),
+            "heartbeat_interval_ms": int(min(1.0, session_timeout / 4) * 1000),
+            "max_poll_interval_ms": int(max_poll_interval * 1000),
+            "partition_assignment_strategy": (RangePartitionAssignor,),
+        }
+        self._clients: dict[type, Any] = {}
+        self._opening = asyncio.Lock()
+        self._counts: dict[str, int] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        while self._clients:
+            await _stop(self._clients.popitem()[1])
+
+    async def create(self, topics: Sequence[TopicSpec]) -> Sequence[str]:
+        admin = await self._client(AIOKafkaAdminClient)
+        with self._named_errors():
+            response = await admin.create_topics(
+                [NewTopic(t.name, t.partitions, -1, topic_configs=dict(t.config)) for t in topics]
+            )
+        created = []
+        for name, code, *detail in response.topic_errors:
+            error = kafka.for_code(code)
+            if error is kafka.NoError:
+                created.append(name)
+            elif error is not kafka.TopicAlreadyExistsError:
+                raise AppendFailed(name, f"the broker refused to create it: {error.__name__} {detail}")
+        return created
+
+    async def append(self, records: Sequence[Outgoing]) -> Sequence[Position]:
+        for record in records:
+            if size_of(record) > MAX_RECORD_BYTES:
+                raise TooLarge(record.topic, size_of(record), MAX_RECORD_BYTES)
+        counts = {topic: await self._count(topic) for topic in {record.topic for record in records}}
+        producer = await self._client(AIOKafkaProducer, **_PRODUCER)
+        try:
+            return await append_in_batches(producer, records, place(records, counts))
+        except kafka.MessageSizeTooLargeError as error:
+            largest = max(records, key=size_of)
+            raise TooLarge(largest.topic, size_of(largest), MAX_RECORD_BYTES) from error
+        except kafka.KafkaError as error:
+            await self._discard(producer)
+            raise AppendFailed(", ".join(sorted(counts)), f"{type(error).__name__} {error}") from error
+
+    async def read(
+        self, topic: str, partition: int, start: int, stop: int | None = None
+    ) -> AsyncIterator[Sequence[Record]]:
+        first = (await self.starts(topic))[partition]
+        end = (await self.ends(topic))[partition]
+        last = end if stop is None else stop
+        if start < first or last > end:
+            raise MissingOffsets(topic, partition, start, stop, first, end)
+        if start >= last:
+            return
+        tp = TopicPartition(topic, partition)
+        async with self._reader() as reader:
+            reader.assign([tp])
+            reader.seek(tp, start)
+            while (position := await reader.position(tp)) < last:
+                try:
+                    fetched = (await reader.getmany(tp, timeout_ms=READ_WAIT_MS)).get(tp, [])
+                except kafka.OffsetOutOfRangeError as error:
+                    first = (await self.starts(topic))[partition]
+                    raise MissingOffsets(topic, partition, position, stop, first, end) from error
+                if batch := [_record(found) for found in fetched if found.offset < last]:
+                    yield batch
+
+    async def starts(self, topic: str) -> Mapping[int, int]:
+        partitions = await self._partitions(topic)
+        query = await self._client(AIOKafkaConsumer, **_READER)
+        with self._named_errors():
+            return {tp.partition: offset for tp, offset in (await query.beginning_offsets(partitions)).items()}
+
+    async def ends(self, topic: str) -> Mapping[int, int]:
+        partitions = await self._partitions(topic)
+        query = await self._client(AIOKafkaConsumer, **_READER)
+        with self._named_errors():
+            return {tp.partition: offset for tp, offset in (await query.end_offsets(partitions)).items()}
+
+    async def offsets_at(self, topic: str, timestamp: int) -> Mapping[int, int]:
+        ends = await self.ends(topic)
+        query = await self._client(AIOKafkaConsumer, **_READER)
+        with self._named_errors():
+            found = await query.offsets_for_times({TopicPartition(topic, partition): timestamp for partition in ends})
+        return {tp.partition: at.offset if at else ends[tp.partition] for tp, at in found.items()}
+
+    async def committed(self, group: str, topic: str) -> Mapping[int, int]:
+        partitions = await self._partitions(topic)
+        async with self._opened(AIOKafkaConsumer(group_id=group, enable_auto_commit=False, **self._options)) as member:
+            offsets = {tp.partition: await member.committed(tp) for tp in partitions}
+        return {partition: offset for partition, offset in offsets.items() if offset is not None}
+
+    @asynccontextmanager
+    async def subscribe(self, group: str, topics: Sequence[str]) -> AsyncIterator[KafkaSubscription]:
+        for topic in topics:
+            await self._partitions(topic)
+        consumer = AIOKafkaConsumer(*topics, group_id=group, **_READER, **self._group_options, **self._options)
+        async with self._opened(consumer):
+            yield KafkaSubscription(self, group, consumer)
+
+    @asynccontextmanager
+    async def _reader(self) -> AsyncIterator[AIOKafkaConsumer]:
+        async with self._opened(AIOKafkaConsumer(**_READER, **self._options)) as reader:
+            yield reader
+
+    async def _partitions(self, topic: str) -> list[TopicPartition]:
+        return [TopicPartition(topic, partition) for partition in range(await self._count(topic))]
+
+    async def _count(self, topic: str) -> int:
+        if topic not in self._counts:
+            admin = await self._client(AIOKafkaAdminClient)
+            with self._named_errors():
+                (described,) = await admin.describe_topics([topic])
+            if described["error_code"]:
+                raise UnknownTopic(topic, self._where)
+            self._counts[topic] = len(described["partitions"])
+        return self._counts[topic]
+
+    async def _client(self, kind: type[Client], **options: Any) -> Client:
+        async with self._opening:
+            if kind not in self._clients:
+                client = kind(**options, **self._options)
+                with self._named_errors():
+                    await _start(client)
+                self._clients[kind] = client
+            found: Client = self._clients[kind]
+            return found
+
+    async def _discard(self, producer: AIOKafkaProducer) -> None:
+        """After an error an idempotent producer may refuse everything (OutOfOrderSequenceNumber): begin a new one."""
+        if self._clients.get(AIOKafkaProducer) is producer:
+            del self._clients[AIOKafkaProducer]
+        await _stop(producer)
+
+    @asynccontextmanager
+    async def _opened(self, client: Client) -> AsyncIterator[Client]:
+        with self._named_errors():
+            await _start(client)
+        try:
+            yield client
+        finally:
+            await _stop(client)
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except _UNREACHABLE as error:
+            raise Unreachable(self._where, error) from error
+
+
+class KafkaSubscription:
+    def __init__(self, owner: KafkaLog, group: str, consumer: AIOKafkaConsumer) -> None:
+        self._log = owner
+        self._group = group
+        self._consumer = consumer
+
+    async def poll(
+        self, timeout: float = 1.0, limit: int | None = None
+    ) -> Mapping[log.TopicPartition, Sequence[Record]]:
+        deadline = asyncio.get_running_loop().time() + timeout
+        while True:
+            left = max(0.0, deadline - asyncio.get_running_loop().time())
+            try:
+                # While the group rebalances, getmany waits for the assignment whatever its own timeout says.
+                async with asyncio.timeout(left + 0.1):
+                    fetched = await self._consumer.getmany(timeout_ms=int(left * 1000), max_records=limit)
+            except TimeoutError:
+                return {}
+            except kafka.NoOffsetForPartitionError as error:
+                await self._consumer.seek_to_beginning(error.args[0])
+                continue
+            except kafka.OffsetOutOfRangeError as error:
+                raise await self._missing(error.args[0]) from error
+            return {(tp.topic, tp.partition): [_record(r) for r in records] for tp, records in fetched.items()}
+
+    async def commit(self, offsets: Mapping[log.TopicPartition, int]) -> None:
+        try:
+            await self._consumer.commit({TopicPartition(*tp): offset for tp, offset in offsets.items()})
+        except _FENCED as error:
+            raise Fenced(self._group, sorted(offsets)) from error
+
+    async def seek(self, partition: log.TopicPartition, offset: int) -> None:
+        try:
+            self._consumer.seek(TopicPartition(*partition), offset)
+        except kafka.IllegalStateError as error:
+            raise Fenced(self._group, [partition]) from error
+
+    def assignment(self) -> frozenset[log.TopicPartition]:
+        return frozenset((tp.topic, tp.partition) for tp in self._consumer.assignment())
+
+    async def _missing(self, wanted: Mapping[TopicPartition, int]) -> MissingOffsets:
+        (tp, offset), *_ = wanted.items()
+        first, end = (await self._log.starts(tp.topic)), (await self._log.ends(tp.topic))
+        return MissingOffsets(tp.topic, tp.partition, offset, None, first[tp.partition], end[tp.partition])
+
+
+_READER: dict[str, Any] = {
+    "enable_auto_commit": False,
+    # Never jump over what retention took: say it.
+    "auto_offset_reset": "none",
+    "isolation_level": "read_committed",
+    "max_partition_fetch_bytes": FETCH_BYTES,
+    "fetch_max_bytes": 4 * FETCH_BYTES,
+}
+_PRODUCER: dict[str, Any] = {
+    "enable_idempotence": True,
+    "acks": "all",
+    "max_batch_size": BATCH_BYTES,
+    "max_request_size": BATCH_BYTES + MAX_RECORD_BYTES,
+    "request_timeout_ms": 30_000,
+}
+
+
+def _record(found: Any) -> Record:
+    return Record(found.topic, found.partition, found.offset, found.timestamp, found.key, found.value, found.headers)
+
+
+async def _start(client: Any) -> None:
+    try:
+        await client.start()
+    except BaseException:
+        await _stop(client)
+        raise
+
+
+async def _stop(client: Any) -> None:
+    """With every broker gone aiokafka would wait for ever."""
+    stop = client.close if isinstance(client, AIOKafkaAdminClient) else client.stop
+    try:
+        async with asyncio.timeout(STOP_SECONDS):
+            await stop()
+    except TimeoutError:
+        return
