@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID, uuid5
 
 import msgspec
@@ -41,7 +42,7 @@ def derived_id(cause: object, n: int | str = 0) -> str:
     return str(uuid5(NAMESPACE, f"{cause}/{n}"))
 
 
-def caused_by(cause: Event, n: int | str, now: int) -> dict[str, object]:
+def caused_by(cause: Event, n: int | str, now: int) -> dict[str, Any]:
     """Envelope fields of an event that `cause` led to: same company, same story, deterministic id."""
     return {
         "id": derived_id(cause.id, n),
