@@ -11,7 +11,9 @@ from rillfold import __version__
 from schemas.errors import RillfoldError
 
 # verb -> "module:command", in the order in which `rillfold --help` shows them
-VERBS: dict[str, str] = {}
+VERBS: dict[str, str] = {
+    "bench": "rillfold.cli.bench:bench",
+}
 
 
 class LazyGroup(click.Group):
