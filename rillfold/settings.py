@@ -25,6 +25,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     topic_prefix: str = ""
     topic_map: dict[str, str] = {}
     schema_registry: str | None = None
+    # The embedded stack: 0 is any free port; what was downloaded is kept in the cache for all projects.
+    kafka_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    postgres_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    cache_dir: Path = Path.home() / ".cache" / "rillfold"
+    maven_repository: str | None = None
 
     def topic_names(self) -> TopicNames:
         return TopicNames(self.topic_prefix, self.topic_map)
@@ -34,6 +39,8 @@ def from_env(environ: Mapping[str, str] | None = None) -> Settings:
     """A bad value stops the program with the variable's name."""
     environ = os.environ if environ is None else environ
     given: dict[str, object] = {}
+    if "XDG_CACHE_HOME" in environ:
+        given["cache_dir"] = Path(environ["XDG_CACHE_HOME"]) / "rillfold"
     for field in msgspec.structs.fields(Settings):
         name = PREFIX + field.name.upper()
         if name not in environ:

@@ -12,6 +12,8 @@ from schemas.errors import RillfoldError
 
 # verb -> "module:command", in the order in which `rillfold --help` shows them
 VERBS: dict[str, str] = {
+    "up": "rillfold.cli.up:up",
+    "down": "rillfold.cli.up:down",
     "bench": "rillfold.cli.bench:bench",
 }
 

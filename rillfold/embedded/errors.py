@@ -1,0 +1,13 @@
+"""What can go wrong with the embedded stack. Each message ends with what to do."""
+
+from __future__ import annotations
+
+from schemas.errors import Stop
+
+
+class StackError(Stop):
+    """A server could not be started, or ended by itself."""
+
+
+class JarError(Stop):
+    """A Java library could not be fetched, or is not the one that the lock names."""

@@ -1,0 +1,40 @@
+"""Local ports for the servers."""
+
+from __future__ import annotations
+
+import random
+import socket
+
+from rillfold.embedded.errors import StackError
+
+HOST = "127.0.0.1"
+# Below the range that the kernel hands to outgoing connections, so that none of them takes a port before we bind it.
+FREE_RANGE = range(20_000, 32_000)
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port(chance: random.Random | None = None) -> int:
+    for port in (chance or random.SystemRandom()).sample(FREE_RANGE, 200):
+        if is_free(port):
+            return port
+    raise StackError(f"No free port on {HOST} between {FREE_RANGE.start} and {FREE_RANGE.stop}: stop other servers.")
+
+
+def wanted_or_free(port: int, variable: str) -> int:
+    """A port that was asked for must be free; 0 means any."""
+    if port == 0:
+        return free_port()
+    if not is_free(port):
+        raise StackError(
+            f"Port {port} on {HOST} is in use: stop what listens there, or set {variable} to 0 or another."
+        )
+    return port

@@ -1,0 +1,145 @@
+"""The embedded stack as a whole: start it, watch it, stop it, or find the one that runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from rillfold.embedded import kafka, ports, postgres, state
+from rillfold.embedded.children import Child
+from rillfold.embedded.errors import StackError
+from rillfold.embedded.jars import Progress, resolve
+from rillfold.embedded.state import Endpoints
+from rillfold.settings import Settings, from_env
+
+READY_WITHIN = 60.0
+ROOM_NEEDED = 512 * 2**20
+COMPOSE = Endpoints("127.0.0.1:9092", "postgresql://postgres@127.0.0.1:5432/postgres")
+
+
+class Ports(msgspec.Struct, frozen=True):
+    """0 means any free port."""
+
+    kafka: int = 0
+    postgres: int = 0
+
+
+class Stack(msgspec.Struct, frozen=True):
+    """A stack that serves."""
+
+    endpoints: Endpoints
+    children: tuple[Child, ...]
+
+    def ended(self) -> Child | None:
+        return next((child for child in self.children if not child.alive()), None)
+
+
+@contextmanager
+def running(
+    data_dir: Path,
+    *,
+    postgres: bool = True,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Endpoints]:
+    """A stack of one's own for as long as the block lasts. Its data stays in `data_dir`."""
+    settings = settings or from_env()
+    with serving(data_dir, Ports(settings.kafka_port, settings.postgres_port), settings, postgres, progress) as stack:
+        yield stack.endpoints
+
+
+@contextmanager
+def serving(
+    data_dir: Path, wanted: Ports, settings: Settings, with_postgres: bool, progress: Progress | None = None
+) -> Iterator[Stack]:
+    data_dir = data_dir.resolve()
+    logs = data_dir / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    _refuse_full_disk(data_dir)
+    class_path = resolve("kafka", settings.cache_dir, repository=settings.maven_repository, progress=progress)
+    with state.held(data_dir) as lock:
+        children: list[Child] = []
+        try:
+            endpoints = _start(data_dir, class_path, wanted, with_postgres, lock, children)
+            pids = {child.name.lower(): child.pid for child in children}
+            state.write(data_dir, state.Running(endpoints, os.getpid(), pids))
+            yield Stack(endpoints, tuple(children))
+        finally:
+            _stop(children)
+
+
+def _start(
+    data_dir: Path, class_path: list[Path], wanted: Ports, with_postgres: bool, lock: int, children: list[Child]
+) -> Endpoints:
+    """Both at once: each spends its start-up mostly waiting. Whatever came up is in `children`, should one fail."""
+    logs = data_dir / "logs"
+    kafka_port = ports.wanted_or_free(wanted.kafka, "RILLFOLD_KAFKA_PORT")
+    postgres_port = ports.wanted_or_free(wanted.postgres, "RILLFOLD_POSTGRES_PORT") if with_postgres else 0
+
+    def start_kafka() -> None:
+        child = kafka.start(data_dir / "kafka", logs, class_path, kafka_port, ports.free_port(), [lock])
+        children.append(child)
+        _until(child, kafka.started)
+
+    def start_postgres() -> None:
+        child = postgres.start(data_dir / "postgres", logs, postgres_port, [lock])
+        children.append(child)
+        _until(child, postgres.started)
+
+    with ThreadPoolExecutor(2) as pool:
+        tasks = [pool.submit(start_kafka)]
+        if with_postgres:
+            tasks.append(pool.submit(start_postgres))
+    for task in tasks:
+        task.result()
+    return Endpoints(f"{ports.HOST}:{kafka_port}", postgres.dsn(postgres_port) if with_postgres else None)
+
+
+def _until(child: Child, started: Callable[[Child], bool]) -> None:
+    until = time.monotonic() + READY_WITHIN
+    while not started(child):
+        if not child.alive():
+            raise child.failure("ended while it started")
+        if time.monotonic() > until:
+            raise child.failure(f"did not serve within {READY_WITHIN:.0f} seconds")
+        time.sleep(0.02)
+
+
+def _stop(children: list[Child]) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        for _ in pool.map(Child.stop, children):
+            pass
+
+
+def _refuse_full_disk(data_dir: Path) -> None:
+    free = shutil.disk_usage(data_dir).free
+    if free < ROOM_NEEDED:
+        raise StackError(
+            f"Only {free // 2**20} MiB are free at {data_dir}, and the stack needs {ROOM_NEEDED // 2**20}: "
+            "make room, or set RILLFOLD_DATA_DIR to a folder on another disk."
+        )
+
+
+def attach(settings: Settings) -> Endpoints:
+    """Where the log and the database answer, for every verb but `up`."""
+    match settings.provider:
+        case "embedded":
+            found = state.read(settings.data_dir)
+            if found is None:
+                raise StackError(
+                    f"No stack is running on {settings.data_dir.resolve()}: run `rillfold up` there first."
+                )
+            return found.endpoints
+        case "compose":
+            return COMPOSE
+        case _:
+            if settings.bootstrap_servers is None:
+                raise StackError("RILLFOLD_PROVIDER=external needs RILLFOLD_BOOTSTRAP_SERVERS: set it.")
+            return Endpoints(settings.bootstrap_servers, settings.postgres_dsn)

@@ -1,0 +1,112 @@
+"""What a data folder knows of the stack that runs on it: a lock that dies with its holders, and where to connect."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from rillfold.embedded.errors import StackError
+
+# The keepers of a killed stack hold its lock until their servers are gone.
+LET_GO = 8.0
+STOPS_WITHIN = 40.0
+
+
+class Endpoints(msgspec.Struct, frozen=True):
+    """Where the log and the database answer."""
+
+    bootstrap_servers: str
+    postgres_dsn: str | None = None
+
+
+class Running(msgspec.Struct, frozen=True):
+    """The content of `stack.json`."""
+
+    endpoints: Endpoints
+    pid: int
+    children: dict[str, int]
+
+
+@contextmanager
+def held(data_dir: Path) -> Iterator[int]:
+    """The lock on a data folder, as a file number for the keepers to hold too.
+
+    The kernel lets go of it when its last holder ends, however that ends: there are no stale locks.
+    """
+    lock = os.open(data_dir / "stack.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        _take(lock, data_dir)
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
+        (data_dir / "stack.json").unlink(missing_ok=True)
+        yield lock
+        (data_dir / "stack.json").unlink(missing_ok=True)
+    finally:
+        os.close(lock)
+
+
+def _take(lock: int, data_dir: Path) -> None:
+    until = time.monotonic() + LET_GO
+    while True:
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = int(os.pread(lock, 32, 0) or b"0")
+            if _alive(owner) or time.monotonic() > until:
+                raise StackError(
+                    f"A stack already runs on {data_dir} (process {owner}): use that one, stop it (`rillfold down`), "
+                    "or set RILLFOLD_DATA_DIR to another folder."
+                ) from None
+            time.sleep(0.05)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return pid > 0
+
+
+def write(data_dir: Path, running: Running) -> None:
+    """Whole or not at all: other processes look for this file while we start."""
+    draft = data_dir / "stack.json.draft"
+    draft.write_bytes(msgspec.json.format(msgspec.json.encode(running), indent=2))
+    draft.replace(data_dir / "stack.json")
+
+
+def read(data_dir: Path) -> Running | None:
+    """The stack that runs here now. What a killed one left behind does not count: its lock is free."""
+    try:
+        running = msgspec.json.decode((data_dir / "stack.json").read_bytes(), type=Running)
+        lock = os.open(data_dir / "stack.lock", os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return running if _alive(running.pid) else None
+    finally:
+        os.close(lock)
+    return None
+
+
+def stop(data_dir: Path, running: Running) -> None:
+    """Asks the stack's owner to stop it, and waits until the lock is free: every server is gone then."""
+    os.kill(running.pid, signal.SIGTERM)
+    until = time.monotonic() + STOPS_WITHIN
+    while read(data_dir) is not None:
+        if time.monotonic() > until:
+            raise StackError(
+                f"Process {running.pid} did not stop its stack within {STOPS_WITHIN:.0f} seconds: kill it."
+            )
+        time.sleep(0.05)
