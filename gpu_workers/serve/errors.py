@@ -1,0 +1,51 @@
+"""Why a question got no answer. `reason` is machine readable and ends in inference.failed and in HTTP errors."""
+
+from __future__ import annotations
+
+from schemas.errors import Poison, Retry
+
+
+class Refused(Poison):
+    """This question can never be answered as it was put."""
+
+    reason = "refused"
+
+
+class UnknownAdapter(Refused):
+    reason = "unknown_adapter"
+
+
+class UnknownVersion(Refused):
+    reason = "unknown_adapter_version"
+
+
+class UnusableAdapter(Refused):
+    """The artifact is damaged, of another base, or asks for something that the engine does not compute."""
+
+    reason = "unusable_adapter"
+
+
+class BaseMismatch(UnusableAdapter):
+    reason = "base_mismatch"
+
+
+class UnsupportedModel(Refused):
+    reason = "unsupported_model"
+
+
+class PromptTooLong(Refused):
+    reason = "prompt_too_long"
+
+
+class BadQuestion(Refused):
+    reason = "bad_question"
+
+
+class QueueFull(Retry):
+    """The engine holds as many questions as it may."""
+
+    reason = "queue_full"
+
+
+class EngineStopped(Retry):
+    reason = "engine_stopped"

@@ -1,0 +1,124 @@
+"""The port to an inference engine. Nothing here knows torch: HTTP and the consumer see only this."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from schemas.company import Message
+
+
+class AdapterKey(NamedTuple):
+    """What KV entries and lanes are keyed by: two versions of one name never share a number."""
+
+    name: str
+    version: int
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.version}"
+
+
+class AdapterSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything the engine must know to serve one version of an adapter."""
+
+    key: AdapterKey
+    folder: Path
+    sha256: str | None = None
+    """Content hash of the artifact; checked before the first use where it is known."""
+    base_sha256: str | None = None
+    tools_in_prompt: bool = True
+    """Whether the adapter was trained with its tools rendered in the prompt: it is served as it was trained."""
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """`adapter` None is the base model; `version` None is the newest."""
+
+    id: str
+    messages: tuple[Message, ...]
+    tools: str | None = None
+    """JSON array of tool definitions."""
+    adapter: str | None = None
+    version: int | None = None
+    max_tokens: int = 128
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    text: str
+    finish_reason: str
+    """stop or length."""
+    model: str
+    adapter: AdapterKey | None
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    reason: str
+    detail: str
+
+
+Outcome = Answer | Failure
+OnText = Callable[[str], None]
+"""Called on the caller's event loop with each new piece of text."""
+
+
+class Resident(msgspec.Struct, frozen=True, kw_only=True):
+    """An adapter in memory."""
+
+    key: AdapterKey
+    rank: int
+    bytes: int
+    in_use: int
+
+
+class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
+    waiting: int
+    running: int
+    known: int
+    resident: int
+    loads: int
+    hits: int
+    evictions: int
+
+
+class InferenceEngine(Protocol):
+    """One base model and any number of adapters. An outcome is the named adapter's or a Failure."""
+
+    @property
+    def model(self) -> str:
+        """How the base model is called."""
+        ...
+
+    @property
+    def base_sha256(self) -> str: ...
+
+    async def load(self, spec: AdapterSpec) -> None:
+        """From its return on, questions without a version are answered by the newest loaded. Raises `Refused`."""
+        ...
+
+    async def unload(self, name: str, version: int | None = None) -> None:
+        """Questions already taken finish; later ones are refused. Unknown names are refused."""
+        ...
+
+    def known(self) -> tuple[AdapterKey, ...]: ...
+
+    def resident(self) -> tuple[Resident, ...]: ...
+
+    def stats(self) -> EngineStats: ...
+
+    async def answer(self, question: Question, on_text: OnText | None = None) -> Outcome:
+        """Cancelling the call takes the row out of the batch."""
+        ...
+
+    async def generate(self, questions: Sequence[Question]) -> list[Outcome]:
+        """All of them in as few batches as the engine can, in the order of the questions."""
+        ...

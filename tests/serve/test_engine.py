@@ -1,0 +1,60 @@
+"""Every row of a mixed batch says exactly what PEFT says with only that row's adapter."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+
+import pytest
+import torch
+
+from gpu_workers.serve.adapter_file import LoraWeights, read_adapter
+from gpu_workers.serve.decoder import Decoder
+from gpu_workers.serve.engine import Engine, LoraRow
+from gpu_workers.serve.schedule import Limits
+
+from .conftest import SHAPES, VOCABULARY, Zoo
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*rank_pattern.*:UserWarning")
+
+
+def run(engine: Engine, rows: Iterable[LoraRow]) -> dict[int, list[int]]:
+    for row in rows:
+        engine.submit(row)
+    said: dict[int, list[int]] = {}
+    while step := engine.step():
+        for ticket, token, _ in step:
+            said.setdefault(ticket, []).append(token)
+    return said
+
+
+def questions(zoo: Zoo, names: Iterable[str | None], seed: int = 0, new: int = 12) -> list[LoraRow]:
+    """Prompts of very different lengths, so that padding anywhere would show."""
+    dice = random.Random(seed)
+    weights: dict[str, LoraWeights] = {name: read_adapter(folder) for name, folder in zoo.folders.items()}
+    return [
+        LoraRow(i, [dice.randrange(VOCABULARY) for _ in range(dice.choice([1, 3, 7, 20, 41]))],
+                weights[name] if name else None, new)
+        for i, name in enumerate(names)
+    ]  # fmt: skip
+
+
+def test_a_mixed_batch_equals_peft_row_by_row(zoo: Zoo) -> None:
+    names = [None, *SHAPES, None, *reversed(SHAPES), "r8", "r8", "r8", None]
+    rows = questions(zoo, names)
+    said = run(Engine(Decoder(zoo.base), frozenset(), Limits()), rows)
+    for name, row in zip(names, rows, strict=True):
+        assert said[row.ticket] == zoo.greedy(name, row.prompt, 12), name
+
+
+def test_rows_come_and_go_and_every_one_keeps_its_adapter(zoo: Zoo) -> None:
+    dice = random.Random(3)
+    names = [dice.choice([None, *SHAPES]) for _ in range(40)]
+    rows = questions(zoo, names, seed=5)
+    for row in rows:
+        row.limit = dice.randrange(1, 14)
+    said = run(Engine(Decoder(zoo.base), frozenset({5, 9}), Limits(rows=6, cells=300, prefill=60)), rows)
+    for name, row in zip(names, rows, strict=True):
+        expected = zoo.greedy(name, row.prompt, row.limit)
+        ends = [i for i, token in enumerate(expected) if token in (5, 9)]
+        assert said[row.ticket] == expected[: ends[0] + 1 if ends else None], (row.ticket, name)
