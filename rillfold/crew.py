@@ -1,0 +1,109 @@
+"""The workers of one data folder as child processes: started in order, watched, restarted, and never left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rillfold.embedded.children import Child
+from schemas.errors import Stop
+
+# In the order in which they start: readers of a topic before those who write to it, so that nothing is late.
+WORKERS: Mapping[str, tuple[str, ...]] = {
+    "fold": ("worker", "fold"),
+    "sink": ("worker", "sink"),
+    "bridge": ("worker", "bridge"),
+    "serve": ("worker", "serve"),
+    "train": ("worker", "train"),
+    "api": ("api",),
+}
+READY = "ready"
+READY_WITHIN = 90.0
+LOOK = 0.05
+# A worker that ends by itself is started again, later each time: a fault that stays must not become a storm.
+RESTART_AFTER = (0.5, 2.0, 10.0, 30.0)
+
+
+class WorkerEnded(Stop):
+    """A worker ended before it was ready."""
+
+
+class Crew:
+    """Each worker is a `rillfold` command of its own; it says `ready` on a line of its own when it works."""
+
+    def __init__(self, data_dir: Path, environment: Mapping[str, str]) -> None:
+        self._logs = data_dir.resolve() / "logs"
+        self._environment = {"RILLFOLD_DATA_DIR": str(data_dir.resolve()), **environment}
+        self._children: dict[str, Child] = {}
+        self._restarts: dict[str, tuple[int, float]] = {}
+
+    def start(self, names: Sequence[str] = tuple(WORKERS), each: Callable[[str], None] | None = None) -> None:
+        """All at once: each spends its start mostly importing and joining."""
+        for name in names:
+            self._children[name] = self._spawn(name)
+        for name in names:
+            self._until_ready(name)
+            if each is not None:
+                each(name)
+
+    def kill(self, name: str) -> None:
+        """As a crash would: no warning, no clean-up."""
+        os.kill(self._children[name].pid, signal.SIGKILL)
+        self._children[name].stop()
+
+    def restart(self, name: str) -> None:
+        self._children[name] = self._spawn(name)
+        self._until_ready(name)
+
+    def mend(self, now: float) -> list[str]:
+        """Starts again what ended by itself, and names it."""
+        mended = []
+        for name, child in self._children.items():
+            if child.alive():
+                continue
+            times, ended = self._restarts.get(name, (0, now))
+            self._restarts[name] = (times, ended)
+            if now - ended >= RESTART_AFTER[min(times, len(RESTART_AFTER) - 1)]:
+                self._children[name] = self._spawn(name)
+                self._restarts[name] = (times + 1, now)
+                mended.append(name)
+        return mended
+
+    def stop(self) -> None:
+        for child in reversed(self._children.values()):
+            child.stop()
+        self._children.clear()
+
+    def log(self, name: str) -> Path:
+        return self._logs / f"{name}.log"
+
+    def _spawn(self, name: str) -> Child:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        variables = [f"{key}={value}" for key, value in self._environment.items()]
+        line = ["/usr/bin/env", *variables, sys.executable, "-P", "-m", "rillfold", *WORKERS[name]]
+        return Child(name, line, self.log(name))
+
+    def _until_ready(self, name: str) -> None:
+        until = time.monotonic() + READY_WITHIN
+        child = self._children[name]
+        while READY not in self.log(name).read_text(errors="replace").splitlines():
+            if not child.alive():
+                raise WorkerEnded(str(child.failure("ended before it was ready")))
+            if time.monotonic() > until:
+                raise WorkerEnded(str(child.failure(f"was not ready within {READY_WITHIN:.0f} seconds")))
+            time.sleep(LOOK)
+
+
+@contextmanager
+def at_work(data_dir: Path, environment: Mapping[str, str] | None = None) -> Iterator[Crew]:
+    """A crew that is gone when the block ends, however it ends."""
+    crew = Crew(data_dir, environment or {})
+    try:
+        yield crew
+    finally:
+        crew.stop()
