@@ -12,9 +12,9 @@ from aiokafka import errors as kafka
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 
-from streams import log
-from streams.errors import AppendFailed, Fenced, MissingOffsets, TooLarge, UnknownTopic, Unreachable
+from streams.errors import AppendFailed, MissingOffsets, TooLarge, UnknownTopic, Unreachable
 from streams.kafka_batches import append_in_batches, place
+from streams.kafka_group import KafkaSubscription, to_record
 from streams.log import MAX_RECORD_BYTES, Outgoing, Position, Record, TopicSpec, size_of
 
 # A read without an end in sight waits this long for the next fetch before it looks at its position again: the tail
@@ -25,13 +25,6 @@ STOP_SECONDS = 20
 BATCH_BYTES = 512 << 10
 
 _UNREACHABLE = (kafka.KafkaConnectionError, kafka.NoBrokersAvailable, kafka.NodeNotReadyError, kafka.KafkaTimeoutError)
-_FENCED = (
-    kafka.CommitFailedError,
-    kafka.IllegalStateError,
-    kafka.IllegalGenerationError,
-    kafka.UnknownMemberIdError,
-    kafka.RebalanceInProgressError,
-)
 Client = TypeVar("Client", AIOKafkaConsumer, AIOKafkaProducer, AIOKafkaAdminClient)
 
 
@@ -76,13 +69,15 @@ class KafkaLog:
         admin = await self._client(AIOKafkaAdminClient)
         with self._named_errors():
             response = await admin.create_topics(
-                [NewTopic(t.name, t.partitions, -1, topic_configs=dict(t.config)) for t in topics]
+                # -1 and {}: as many replicas as the broker's default says.
+                [NewTopic(t.name, t.partitions, -1, {}, dict(t.config)) for t in topics]
             )
         created = []
         for name, code, *detail in response.topic_errors:
             error = kafka.for_code(code)
             if error is kafka.NoError:
                 created.append(name)
+                await self._visible(name)
             elif error is not kafka.TopicAlreadyExistsError:
                 raise AppendFailed(name, f"the broker refused to create it: {error.__name__} {detail}")
         return created
@@ -122,7 +117,7 @@ class KafkaLog:
                 except kafka.OffsetOutOfRangeError as error:
                     first = (await self.starts(topic))[partition]
                     raise MissingOffsets(topic, partition, position, stop, first, end) from error
-                if batch := [_record(found) for found in fetched if found.offset < last]:
+                if batch := [to_record(found) for found in fetched if found.offset < last]:
                     yield batch
 
     async def starts(self, topic: str) -> Mapping[int, int]:
@@ -176,6 +171,17 @@ class KafkaLog:
             self._counts[topic] = len(described["partitions"])
         return self._counts[topic]
 
+    async def _visible(self, topic: str) -> None:
+        """A broker may answer questions before it has heard of the topic that the controller has just made."""
+        for pause in (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0):
+            try:
+                await self._count(topic)
+            except UnknownTopic:
+                await asyncio.sleep(pause)
+            else:
+                return
+        raise Unreachable(self._where, f"topic {topic} was created and is not there")
+
     async def _client(self, kind: type[Client], **options: Any) -> Client:
         async with self._opening:
             if kind not in self._clients:
@@ -209,52 +215,6 @@ class KafkaLog:
             raise Unreachable(self._where, error) from error
 
 
-class KafkaSubscription:
-    def __init__(self, owner: KafkaLog, group: str, consumer: AIOKafkaConsumer) -> None:
-        self._log = owner
-        self._group = group
-        self._consumer = consumer
-
-    async def poll(
-        self, timeout: float = 1.0, limit: int | None = None
-    ) -> Mapping[log.TopicPartition, Sequence[Record]]:
-        deadline = asyncio.get_running_loop().time() + timeout
-        while True:
-            left = max(0.0, deadline - asyncio.get_running_loop().time())
-            try:
-                # While the group rebalances, getmany waits for the assignment whatever its own timeout says.
-                async with asyncio.timeout(left + 0.1):
-                    fetched = await self._consumer.getmany(timeout_ms=int(left * 1000), max_records=limit)
-            except TimeoutError:
-                return {}
-            except kafka.NoOffsetForPartitionError as error:
-                await self._consumer.seek_to_beginning(error.args[0])
-                continue
-            except kafka.OffsetOutOfRangeError as error:
-                raise await self._missing(error.args[0]) from error
-            return {(tp.topic, tp.partition): [_record(r) for r in records] for tp, records in fetched.items()}
-
-    async def commit(self, offsets: Mapping[log.TopicPartition, int]) -> None:
-        try:
-            await self._consumer.commit({TopicPartition(*tp): offset for tp, offset in offsets.items()})
-        except _FENCED as error:
-            raise Fenced(self._group, sorted(offsets)) from error
-
-    async def seek(self, partition: log.TopicPartition, offset: int) -> None:
-        try:
-            self._consumer.seek(TopicPartition(*partition), offset)
-        except kafka.IllegalStateError as error:
-            raise Fenced(self._group, [partition]) from error
-
-    def assignment(self) -> frozenset[log.TopicPartition]:
-        return frozenset((tp.topic, tp.partition) for tp in self._consumer.assignment())
-
-    async def _missing(self, wanted: Mapping[TopicPartition, int]) -> MissingOffsets:
-        (tp, offset), *_ = wanted.items()
-        first, end = (await self._log.starts(tp.topic)), (await self._log.ends(tp.topic))
-        return MissingOffsets(tp.topic, tp.partition, offset, None, first[tp.partition], end[tp.partition])
-
-
 _READER: dict[str, Any] = {
     "enable_auto_commit": False,
     # Never jump over what retention took: say it.
@@ -270,10 +230,6 @@ _PRODUCER: dict[str, Any] = {
     "max_request_size": BATCH_BYTES + MAX_RECORD_BYTES,
     "request_timeout_ms": 30_000,
 }
-
-
-def _record(found: Any) -> Record:
-    return Record(found.topic, found.partition, found.offset, found.timestamp, found.key, found.value, found.headers)
 
 
 async def _start(client: Any) -> None:

@@ -58,7 +58,7 @@ async def _send_few(
     sent = []
     for index in indexes:
         _, key, value, headers, _, timestamp = records[index]
-        sent.append(await producer.send(topic, value, key, partition, timestamp, headers))
+        sent.append(await producer.send(topic, value, key, partition, timestamp, list(headers)))
     for index, metadata in zip(indexes, await _all(sent), strict=True):
         positions[index] = Position(topic, partition, metadata.offset)
 
@@ -75,11 +75,11 @@ async def _send_batches(
     batch = producer.create_batch()
     for n, index in enumerate(indexes):
         _, key, value, headers, _, timestamp = records[index]
-        if batch.append(timestamp=timestamp, key=key, value=value, headers=headers) is None:
+        if batch.append(timestamp=timestamp, key=key, value=value, headers=list(headers)) is None:
             sent.append(await _submit(producer, batch, tp))
             starts.append(n)
             batch = producer.create_batch()
-            batch.append(timestamp=timestamp, key=key, value=value, headers=headers)
+            batch.append(timestamp=timestamp, key=key, value=value, headers=list(headers))
     sent.append(await _submit(producer, batch, tp))
     for start, stop, metadata in zip(starts, [*starts[1:], len(indexes)], await _all(sent), strict=True):
         for n in range(start, stop):

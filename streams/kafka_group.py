@@ -1,0 +1,70 @@
+"""A member of a Kafka consumer group, as a `Subscription`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import errors as kafka
+
+from streams.errors import Fenced, MissingOffsets
+from streams.log import EventLog, Record
+from streams.log import TopicPartition as Partition
+
+_FENCED = (
+    kafka.CommitFailedError,
+    kafka.IllegalStateError,
+    kafka.IllegalGenerationError,
+    kafka.UnknownMemberIdError,
+    kafka.RebalanceInProgressError,
+)
+
+
+class KafkaSubscription:
+    def __init__(self, owner: EventLog, group: str, consumer: AIOKafkaConsumer) -> None:
+        self._log = owner
+        self._group = group
+        self._consumer = consumer
+
+    async def poll(self, timeout: float = 1.0, limit: int | None = None) -> Mapping[Partition, Sequence[Record]]:
+        deadline = asyncio.get_running_loop().time() + timeout
+        while True:
+            left = max(0.0, deadline - asyncio.get_running_loop().time())
+            try:
+                # While the group rebalances, getmany waits for the assignment whatever its own timeout says.
+                async with asyncio.timeout(left + 0.1):
+                    fetched = await self._consumer.getmany(timeout_ms=int(left * 1000), max_records=limit)
+            except TimeoutError:
+                return {}
+            except kafka.NoOffsetForPartitionError as error:
+                await self._consumer.seek_to_beginning(error.args[0])
+                continue
+            except kafka.OffsetOutOfRangeError as error:
+                raise await self._missing(error.args[0]) from error
+            return {(tp.topic, tp.partition): [to_record(r) for r in records] for tp, records in fetched.items()}
+
+    async def commit(self, offsets: Mapping[Partition, int]) -> None:
+        try:
+            await self._consumer.commit({TopicPartition(*tp): offset for tp, offset in offsets.items()})
+        except _FENCED as error:
+            raise Fenced(self._group, sorted(offsets)) from error
+
+    async def seek(self, partition: Partition, offset: int) -> None:
+        try:
+            self._consumer.seek(TopicPartition(*partition), offset)
+        except kafka.IllegalStateError as error:
+            raise Fenced(self._group, [partition]) from error
+
+    def assignment(self) -> frozenset[Partition]:
+        return frozenset((tp.topic, tp.partition) for tp in self._consumer.assignment())
+
+    async def _missing(self, wanted: Mapping[TopicPartition, int]) -> MissingOffsets:
+        (tp, offset), *_ = wanted.items()
+        first, end = (await self._log.starts(tp.topic)), (await self._log.ends(tp.topic))
+        return MissingOffsets(tp.topic, tp.partition, offset, None, first[tp.partition], end[tp.partition])
+
+
+def to_record(found: Any) -> Record:
+    return Record(found.topic, found.partition, found.offset, found.timestamp, found.key, found.value, found.headers)

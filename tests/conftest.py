@@ -1,0 +1,52 @@
+"""Fixtures for every suite. `--backend` decides which logs a test that asks for `log` runs on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from uuid import uuid4
+
+import pytest
+
+from rillfold.embedded.stack import Endpoints, running
+from schemas.topics import TopicNames
+from streams.kafka import KafkaLog
+from streams.log import EventLog
+from streams.memory import MemoryLog
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--backend", choices=("memory", "kafka", "all"), default="all", help="the logs to test on")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "backend" in metafunc.fixturenames:
+        chosen = metafunc.config.getoption("--backend")
+        metafunc.parametrize("backend", ["memory", "kafka"] if chosen == "all" else [chosen])
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
+    """A real broker and a real database: those the environment names, or embedded ones for this session."""
+    servers = os.environ.get("RILLFOLD_BOOTSTRAP_SERVERS")
+    if servers:
+        yield Endpoints(bootstrap_servers=servers, postgres_dsn=os.environ.get("RILLFOLD_POSTGRES_DSN"))
+        return
+    with running(tmp_path_factory.mktemp("stack"), postgres=True) as endpoints:
+        yield endpoints
+
+
+@pytest.fixture
+def names() -> TopicNames:
+    """A prefix of its own for each test: tests share one broker."""
+    return TopicNames(f"t{uuid4().hex[:10]}-")
+
+
+@pytest.fixture
+async def log(backend: str, request: pytest.FixtureRequest) -> AsyncIterator[EventLog]:
+    if backend == "memory":
+        yield MemoryLog()
+        return
+    endpoints: Endpoints = request.getfixturevalue("stack")
+    async with KafkaLog(endpoints.bootstrap_servers, session_timeout=6.0) as kafka:
+        yield kafka
