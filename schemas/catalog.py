@@ -1,63 +1,91 @@
-"""Every stored schema by (type, version) and by fingerprint. A schema is parsed when it is first asked for."""
+"""Every stored schema by (type, version) and by fingerprint. A schema is read and compiled when it is first used."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.resources import files
-from typing import Any, NamedTuple, cast
+from typing import Any, cast, get_args, get_type_hints
 
+import msgspec
 from fastavro import parse_schema
 
-from schemas.envelope import Event
+from schemas.compiled import Reader, compiled
+from schemas.envelope import Event, Kind
 from schemas.topics import TOPIC_OF
+from schemas.upcast import lift
 
 Schema = dict[str, Any]
 
 
-class Kind(NamedTuple):
-    """A wire name: what an event says it is."""
+class Recorded(msgspec.Struct, frozen=True):
+    """What was written down of a schema when it was added."""
 
-    type: str
-    version: int
-
-    def __str__(self) -> str:
-        return f"{self.type}.v{self.version}"
+    fingerprint: str
+    """CRC-64-AVRO of its canonical form, little endian, in hex: the eight bytes after C3 01."""
+    shape: str
+    """sha256 of all of it but the docs: defaults do not show in a canonical form."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One version of one event: its class is the newest version's, its schema is its own."""
+    """One version of one event. The class is always the newest version's."""
 
     kind: Kind
     cls: type[Event]
-    newest: int
-    fingerprint: bytes
-    """CRC-64-AVRO of the canonical form, little endian: the eight bytes after C3 01."""
+    recorded: Recorded
+
+    @cached_property
+    def fingerprint(self) -> bytes:
+        return bytes.fromhex(self.recorded.fingerprint)
 
     @cached_property
     def source(self) -> Schema:
-        return cast(Schema, json.loads((files("schemas") / "avro" / f"{self.kind}.avsc").read_bytes()))
+        return cast(Schema, msgspec.json.decode((files("schemas") / "avro" / f"{self.kind}.avsc").read_bytes()))
 
     @cached_property
     def schema(self) -> Schema:
+        """As fastavro keeps it."""
         return cast(Schema, parse_schema(self.source))
+
+    @cached_property
+    def read(self) -> Reader:
+        """(bytes, start of the body) to (event, end of the body)."""
+        newest = kind_of(self.cls).version
+        if self.kind.version == newest:
+            return compiled(self.source, self.kind, {cls.__name__: cls for cls in structs_in(self.cls)})
+        read_fields = compiled(self.source, self.kind, {})
+
+        def read(b: bytes, p: int) -> tuple[Event, int]:
+            fields, end = read_fields(b, p)
+            return msgspec.convert(lift(self.kind, fields, newest), self.cls), end
+
+        return read
 
 
 @dataclass(frozen=True)
 class Catalog:
     by_kind: Mapping[Kind, Entry]
     by_fingerprint: Mapping[bytes, Entry]
-
-    def newest(self, cls: type[Event]) -> Entry:
-        return self.by_kind[kind_of(cls)]
+    by_class: Mapping[type[Event], Entry]
+    """The newest version of each."""
 
 
 def kind_of(cls: type[Event]) -> Kind:
-    defaults = dict(zip(cls.__struct_fields__[-len(cls.__struct_defaults__) :], cls.__struct_defaults__, strict=True))
-    return Kind(defaults["type"], defaults["version"])
+    fields = {field.name: field.default for field in msgspec.structs.fields(cls)}
+    return Kind(fields["type"], fields["version"])
+
+
+def structs_in(cls: Any) -> Iterator[type[msgspec.Struct]]:
+    """The class itself and every one that its fields are made of."""
+    if isinstance(cls, type) and issubclass(cls, msgspec.Struct):
+        yield cls
+        parts = tuple(get_type_hints(cls).values())
+    else:
+        parts = get_args(cls)
+    for part in parts:
+        yield from structs_in(part)
 
 
 @cache
@@ -67,18 +95,19 @@ def classes() -> Mapping[str, type[Event]]:
 
 
 @cache
-def history() -> Mapping[str, Mapping[str, str]]:
-    """What was recorded of every schema when it was released: `type.vN` to fingerprint and shape."""
-    return cast(Mapping[str, Mapping[str, str]], json.loads((files("schemas") / "avro" / "history.json").read_bytes()))
+def history() -> Mapping[str, Recorded]:
+    """`type.vN` to what was recorded of it."""
+    return msgspec.json.decode((files("schemas") / "avro" / "history.json").read_bytes(), type=dict[str, Recorded])
 
 
 @cache
 def catalog() -> Catalog:
-    entries = [_entry(name, record["fingerprint"]) for name, record in history().items()]
-    return Catalog({entry.kind: entry for entry in entries}, {entry.fingerprint: entry for entry in entries})
+    entries = [_entry(name, recorded) for name, recorded in history().items() if name.rpartition(".v")[0] in classes()]
+    by_kind = {entry.kind: entry for entry in entries}
+    newest = {cls: by_kind[kind_of(cls)] for cls in classes().values() if kind_of(cls) in by_kind}
+    return Catalog(by_kind, {entry.fingerprint: entry for entry in entries}, newest)
 
 
-def _entry(name: str, fingerprint: str) -> Entry:
-    type_, _, version = name.rpartition(".v")
-    cls = classes()[type_]
-    return Entry(Kind(type_, int(version)), cls, kind_of(cls).version, bytes.fromhex(fingerprint))
+def _entry(name: str, recorded: Recorded) -> Entry:
+    kind, _, version = name.rpartition(".v")
+    return Entry(Kind(kind, int(version)), classes()[kind], recorded)

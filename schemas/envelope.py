@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID, uuid5
 
 import msgspec
@@ -24,6 +24,16 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Id of the event that led to this one."""
     correlation: str
     """Id of the first event of the whole story."""
+
+
+class Kind(NamedTuple):
+    """What an event says it is. A wire name outlives classes and modules."""
+
+    type: str
+    version: int
+
+    def __str__(self) -> str:
+        return f"{self.type}.v{self.version}"
 
 
 class Origin(msgspec.Struct, frozen=True):

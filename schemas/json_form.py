@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
-from schemas.catalog import Kind, catalog, classes, kind_of
-from schemas.envelope import Event, Origin, derived_id
+from schemas.catalog import catalog, classes, kind_of
+from schemas.envelope import Event, Kind, Origin, derived_id
+from schemas.primitives import checked_company, checked_name, checked_time
 from schemas.rejected import Unusable
 from schemas.upcast import lift
 
 
 def event_of_json(value: bytes, origin: Origin, timestamp_ms: int) -> Event:
-    """Where absent: `id` by the origin, `time` by the record, `version` the newest, `correlation` the id."""
-    given = _object(value)
+    """Where absent: `id` by the origin, `time` by the record."""
+    return event_of_fields(_object(value), lambda: derived_id(origin), timestamp_ms * 1000)
+
+
+def event_of_fields(given: Mapping[str, Any], id_: Callable[[], str], time: int) -> Event:
+    """Where absent: `id` and `time` as told, `version` the newest, `correlation` the id."""
     cls = _class(given)
     kind = Kind(given["type"], _version(given, cls))
-    fields = {"id": derived_id(origin), "time": timestamp_ms * 1000} | given
+    fields = {"time": time, **given}
+    if "id" not in fields:
+        fields["id"] = id_()
     fields.setdefault("correlation", fields["id"])
     if not fields.get("company"):
         raise Unusable("missing_company", f"{kind} names no company")
     try:
-        return msgspec.convert(lift(kind, fields, kind_of(cls).version), cls)
+        event = msgspec.convert(lift(kind, fields, kind_of(cls).version), cls)
     except msgspec.ValidationError as error:
         raise Unusable("wrong_type", f"{kind}: {error}") from error
+    return _checked(event)
+
+
+def _checked(event: Event) -> Event:
+    """What a compiled reader checks on its way."""
+    checked_company(event.company)
+    checked_name(event.id)
+    checked_name(event.correlation)
+    checked_time(event.time)
+    return event
 
 
 def _object(value: bytes) -> dict[str, Any]:
@@ -41,7 +59,7 @@ def _object(value: bytes) -> dict[str, Any]:
     return given
 
 
-def _class(given: dict[str, Any]) -> type[Event]:
+def _class(given: Mapping[str, Any]) -> type[Event]:
     name = given.get("type")
     if not isinstance(name, str) or name not in classes():
         known = ", ".join(sorted(classes()))
@@ -49,7 +67,7 @@ def _class(given: dict[str, Any]) -> type[Event]:
     return classes()[name]
 
 
-def _version(given: dict[str, Any], cls: type[Event]) -> int:
+def _version(given: Mapping[str, Any], cls: type[Event]) -> int:
     newest = kind_of(cls)
     version = given.get("version", newest.version)
     if type(version) is not int or version < 1:

@@ -23,6 +23,7 @@ REASONS: Mapping[str, str] = {
     "unknown_event": "The type names no event, or no version that ever existed.",
     "newer_version": "Written by a newer release: upgrade, then redrive.",
     "wrong_type": "A field is missing, unknown, or of the wrong type; the detail has its path.",
+    "wrong_topic": "An event of another topic: whoever reads this one cannot use it.",
     "missing_company": "The event names no company.",
     "bad_company": "The company is not 1 to 128 letters, digits, dots, underscores or hyphens.",
     "bad_id": "id or correlation is empty or longer than 128 characters.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from schemas.catalog import Kind
+from schemas.envelope import Kind
 
 Fields = dict[str, Any]
 UPCASTERS: Mapping[Kind, Callable[[Fields], Fields]] = {}

@@ -1,0 +1,110 @@
+"""How single values stand in Avro's bytes. Each takes (bytes, position) and returns the value and the next position.
+
+None believes a length: what is kept is never more than the bytes that are there.
+"""
+
+from __future__ import annotations
+
+import re
+
+from schemas.rejected import Unusable
+
+MAX_NAME = 128
+MAX_TIME = 253_402_300_799_999_999
+"""The last microsecond of the year 9999: what databases and calendars can hold."""
+REMEMBERED = 4096
+
+sane_company = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}").fullmatch
+
+
+def long(b: bytes, p: int) -> tuple[int, int]:
+    """A zigzag varint of at most ten bytes that fits 64 bits."""
+    value = shift = 0
+    while (byte := b[p]) > 127:
+        value |= (byte & 127) << shift
+        shift += 7
+        p += 1
+        if shift > 63:
+            break
+    value |= b[p] << shift
+    if value >> 64:
+        raise Unusable("malformed", f"no 64-bit number at byte {p}")
+    return (value >> 1) ^ -(value & 1), p + 1
+
+
+def raw(b: bytes, p: int) -> tuple[bytes, int]:
+    """Bytes after their length."""
+    size, p = long(b, p)
+    if not 0 <= size <= len(b) - p:
+        raise Unusable("malformed", f"a length of {size} at byte {p}, where {len(b) - p} are left")
+    return b[p : p + size], p + size
+
+
+def text(b: bytes, p: int) -> tuple[str, int]:
+    value, p = raw(b, p)
+    return value.decode(), p
+
+
+def name(b: bytes, p: int) -> tuple[str, int]:
+    """An id or correlation."""
+    value, p = text(b, p)
+    return checked_name(value), p
+
+
+def block(b: bytes, p: int) -> tuple[int, int]:
+    """How many items of an array follow. A negative count has the block's size behind it, for readers that skip."""
+    count, p = long(b, p)
+    if count < 0:
+        _, p = long(b, p)
+    return abs(count), p
+
+
+class Companies(dict[bytes, str]):
+    """Companies that were seen: each is decoded and checked once, not once an event."""
+
+    def __missing__(self, raw: bytes) -> str:
+        company = checked_company(raw.decode())
+        if len(self) >= REMEMBERED:
+            self.clear()
+        self[raw] = company
+        return company
+
+
+def checked_name(value: str) -> str:
+    if 0 < len(value) <= MAX_NAME:
+        return value
+    raise Unusable("bad_id", f"id and correlation have 1 to {MAX_NAME} characters, not {len(value)}")
+
+
+def checked_time(value: int) -> int:
+    if 0 <= value <= MAX_TIME:
+        return value
+    raise Unusable("bad_time", f"time {value} is not microseconds since 1970, up to the year 9999")
+
+
+def checked_company(company: str) -> str:
+    if sane_company(company):
+        return company
+    raise Unusable("bad_company", f"company {company[:140]!r}: 1 to 128 letters, digits, dots, _ or -")
+
+
+class Clock(dict[bytes, int]):
+    """The last four of a time's eight bytes, to what they add: they change every two minutes of a clock."""
+
+    def time(self, b: bytes, p: int) -> tuple[int, int]:
+        value, end = long(b, p)
+        checked_time(value)
+        if end == p + 8:
+            if len(self) >= REMEMBERED:
+                self.clear()
+            self[b[p + 4 : end]] = value * 2 - sum(b[p + n] << 7 * n for n in range(4))
+        return value, end
+
+
+def mismatch(b: bytes, p: int, kind: str) -> None:
+    claimed, p = text(b, p)
+    raise Unusable("mismatch", f"says {claimed[:80]}.v{long(b, p)[0]} in a schema of {kind}")
+
+
+def neither(p: int) -> None:
+    raise Unusable("malformed", f"byte {p} is neither of the two values that may stand there")
