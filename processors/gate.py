@@ -59,11 +59,18 @@ class _Call(msgspec.Struct):
 
 def snapshot(tools: Iterable[tuple[ToolRegistered, str]]) -> str:
     """The tools of a company, each with its place in the log, as a job carries them: canonical, sorted by name."""
-    offers = [
-        Offer(name=tool.name, description=tool.description, parameters=parameters_of(tool), registered=place)
-        for tool, place in tools
-    ]
+    offers = [offer for tool, place in tools if (offer := _offer(tool, place))]
     return canonical(sorted(offers, key=lambda offer: offer.name))
+
+
+def _offer(tool: ToolRegistered, place: str) -> Offer | None:
+    """A tool that can never be called is not offered: whoever registered it past the API did not check it."""
+    try:
+        parameters = parameters_of(tool)
+        check_parameters(parameters)
+    except UnusableSchema:
+        return None
+    return Offer(name=tool.name, description=tool.description, parameters=parameters, registered=place)
 
 
 def offers(text: str) -> Mapping[str, Offer]:
@@ -71,7 +78,10 @@ def offers(text: str) -> Mapping[str, Offer]:
 
 
 def parameters_of(tool: ToolRegistered) -> Json:
-    return msgspec.json.decode(tool.parameters or "{}", type=Json)
+    try:
+        return msgspec.json.decode(tool.parameters or "{}", type=Json)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise UnusableSchema(f"the parameters of {tool.name} are not a JSON object: {error}") from error
 
 
 def read_calls(text: str) -> tuple[ToolUse, ...] | Denied:

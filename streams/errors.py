@@ -59,8 +59,8 @@ class Unreachable(Retry):
 
     def __init__(self, where: str, detail: object) -> None:
         super().__init__(
-            f"Kafka at {where} does not answer ({detail}). Start it with `rillfold up`, or set "
-            f"RILLFOLD_BOOTSTRAP_SERVERS to a broker that runs."
+            f"Kafka at {where} does not answer ({detail}). Start it with `rillfold up`, or name "
+            f"one that runs by RILLFOLD_PROVIDER=external and RILLFOLD_BOOTSTRAP_SERVERS."
         )
 
 
@@ -73,3 +73,74 @@ class AppendFailed(Retry):
             f"Append them again: their ids tell repeats apart."
         )
         self.topic = topic
+
+
+class SecretRefused(Poison):
+    """A tool's credential may not be used. The message never holds the credential."""
+
+    def __init__(self, company: str, ref: str, detail: str) -> None:
+        super().__init__(
+            f"Secret {ref} of company {company} is refused: {detail}. Register the tool again with its credential."
+        )
+
+
+class EndpointRefused(Poison):
+    """A tool's address may not be called from here."""
+
+    def __init__(self, url: str, detail: str) -> None:
+        super().__init__(f"{url} is refused: {detail}.")
+        self.detail = detail
+
+
+class OwnershipLost(Stop):
+    """Another worker has claimed a changelog partition that this one thought its own."""
+
+    def __init__(self, topic: str, partition: int) -> None:
+        super().__init__(
+            f"Another worker has claimed {topic}/{partition}; nothing of this batch was written. The process ends so "
+            f"that its supervisor starts it anew and it joins the group again."
+        )
+
+
+class ChangelogFailed(Stop):
+    """It is not known whether a batch reached the changelog."""
+
+    def __init__(self, topic: str, partition: int, detail: object) -> None:
+        super().__init__(
+            f"A batch for {topic}/{partition} was not acknowledged ({detail!r}). The process ends: a restart reads the "
+            f"changelog and goes on from what is there."
+        )
+
+
+class RowTooLarge(Stop):
+    """One event makes a row that no record batch can hold."""
+
+    def __init__(self, projection: str, origin: object, size: int, limit: int) -> None:
+        super().__init__(
+            f"The event at {origin} makes {size} bytes of rows in {projection}, above the limit of {limit} for one "
+            f"record batch. Let the projection keep less, or raise the changelog's max.message.bytes and the limit."
+        )
+
+
+class NotContiguous(Stop):
+    """Records between what was folded and what was delivered are missing."""
+
+    def __init__(self, topic: str, partition: int, folded: int, start: int) -> None:
+        super().__init__(
+            f"{topic}/{partition} is folded up to {folded}, but the batch at hand begins at {start}. The process ends "
+            f"so that a restart reads from {folded}; if that offset is deleted, rebuild the projection."
+        )
+
+
+class Misconfigured(Stop):
+    """Topics or settings under which the fold cannot be exact."""
+
+
+class DirectoryInUse(Stop):
+    """Two workers on one directory."""
+
+    def __init__(self, path: object) -> None:
+        super().__init__(
+            f"{path} is in use by another process. Give each worker a directory of its own: `--name`, or "
+            f"RILLFOLD_DATA_DIR."
+        )

@@ -1,0 +1,31 @@
+"""Follows topics from the log itself, without a group: catches up on request, and holds what it folded in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from streams.log import EventLog, Record
+
+
+class Tail:
+    """`catch_up` hands every record up to the topic's present end to `take`, once, in order within a partition."""
+
+    def __init__(self, log: EventLog, topic: str, take: Callable[[Record], None]) -> None:
+        self._log = log
+        self._topic = topic
+        self._take = take
+        self.positions: dict[int, int] = {}
+
+    async def catch_up(self, starts: Mapping[int, int] | None = None) -> None:
+        """Partitions not followed so far begin at `starts`; None: every partition, from its first record."""
+        first = await self._log.starts(self._topic) if starts is None and not self.positions else starts or {}
+        for partition, start in first.items():
+            self.positions.setdefault(partition, start)
+        ends = await self._log.ends(self._topic)
+        for partition, position in list(self.positions.items()):
+            if position >= ends[partition]:
+                continue
+            async for batch in self._log.read(self._topic, partition, position, ends[partition]):
+                for record in batch:
+                    self._take(record)
+            self.positions[partition] = ends[partition]

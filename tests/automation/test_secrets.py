@@ -1,0 +1,67 @@
+"""A credential opens for its own company and origin, and shows nowhere else."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import pickle
+import stat
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from streams.errors import SecretRefused
+from streams.secrets import FileSecrets, SecretStr
+
+ORIGIN = "https://crm.acme.example:443"
+
+
+def test_a_secret_opens_for_its_company_and_origin_alone(tmp_path: Path) -> None:
+    store = FileSecrets(tmp_path)
+    ref = store.put("acme", ORIGIN, SecretStr("tok_1"))
+    assert FileSecrets(tmp_path).get("acme", ORIGIN, ref).reveal() == "tok_1"
+    for company, origin, wanted in [
+        ("globex", ORIGIN, ref),
+        ("acme", "https://evil.example:443", ref),
+        ("acme", ORIGIN, "sec_0"),
+        ("acme", ORIGIN, "../key"),
+        ("acme", ORIGIN, "key"),
+    ]:
+        with pytest.raises(SecretRefused) as refused:
+            store.get(company, origin, wanted)
+        assert "tok_1" not in str(refused.value)
+
+
+def test_a_moved_or_altered_file_does_not_open(tmp_path: Path) -> None:
+    store = FileSecrets(tmp_path)
+    mine, other = (store.put("acme", ORIGIN, SecretStr(text)) for text in ("tok_1", "tok_2"))
+    (tmp_path / mine).chmod(0o600)
+    (tmp_path / mine).write_bytes((tmp_path / other).read_bytes())
+    with pytest.raises(SecretRefused):
+        store.get("acme", ORIGIN, mine)
+    (tmp_path / mine).write_bytes(b"{}")
+    with pytest.raises(SecretRefused):
+        store.get("acme", ORIGIN, mine)
+
+
+def test_files_are_sealed_and_private(tmp_path: Path) -> None:
+    store = FileSecrets(tmp_path / "secrets")
+    store.put("acme", ORIGIN, SecretStr("tok_canary"))
+    files = list((tmp_path / "secrets").iterdir())
+    assert len(files) == 2
+    for file in files:
+        assert stat.S_IMODE(file.stat().st_mode) == 0o400
+        assert b"tok_canary" not in file.read_bytes()
+
+
+def test_a_secret_shows_nowhere(caplog: pytest.LogCaptureFixture) -> None:
+    secret = SecretStr("tok_canary")
+    with caplog.at_level(logging.DEBUG):
+        logging.getLogger("test").warning("%s %r %s", secret, secret, [secret])
+    shown = f"{secret} {secret!r} {[secret]} {caplog.text}"
+    assert "tok_canary" not in shown
+    for leak in (pickle.dumps, copy.deepcopy, json.dumps, msgspec.json.encode, vars):
+        with pytest.raises(TypeError):
+            leak(secret)
