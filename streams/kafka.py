@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka import errors as kafka
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 
 from streams.errors import AppendFailed, MissingOffsets, TooLarge, UnknownTopic, Unreachable
@@ -81,6 +82,19 @@ class KafkaLog:
             elif error is not kafka.TopicAlreadyExistsError:
                 raise AppendFailed(name, f"the broker refused to create it: {error.__name__} {detail}")
         return created
+
+    async def describe(self, topics: Sequence[str]) -> Mapping[str, TopicSpec]:
+        admin = await self._client(AIOKafkaAdminClient)
+        with self._named_errors():
+            described = await admin.describe_topics(list(topics)) if topics else []
+            counts = {topic["topic"]: len(topic["partitions"]) for topic in described if not topic["error_code"]}
+            resources = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in counts]
+            responses = await admin.describe_configs(resources) if resources else []
+        found = [resource for response in responses for resource in response.resources]
+        return {
+            topic: TopicSpec(topic, counts[topic], {name: value for name, value, *_ in entries})
+            for _, _, _, topic, entries in found
+        }
 
     async def append(self, records: Sequence[Outgoing]) -> Sequence[Position]:
         for record in records:

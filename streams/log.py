@@ -80,6 +80,10 @@ class EventLog(Protocol):
         """Makes those that are absent and returns their names; leaves the others as they are."""
         ...
 
+    async def describe(self, topics: Sequence[str]) -> Mapping[str, TopicSpec]:
+        """How they stand on the broker, with every setting that it tells. Absent ones are left out."""
+        ...
+
     async def append(self, records: Sequence[Outgoing]) -> Sequence[Position]:
         """Returns when every record is acknowledged by all in-sync replicas; order within a partition is kept.
 

@@ -46,7 +46,7 @@ class MemoryLog:
     def __init__(self, clock: Callable[[], int] = wall_clock) -> None:
         self._clock = clock
         self._topics: dict[str, list[_Partition]] = {}
-        self._compacted: set[str] = set()
+        self._specs: dict[str, TopicSpec] = {}
         self._groups: dict[str, _Group] = {}
         self._keyless = count()
         self._grown = asyncio.Condition()
@@ -55,9 +55,13 @@ class MemoryLog:
         absent = [spec for spec in topics if spec.name not in self._topics]
         for spec in absent:
             self._topics[spec.name] = [_Partition() for _ in range(spec.partitions)]
+            self._specs[spec.name] = spec
         for group in self._groups.values():
             group.rebalance()
         return [spec.name for spec in absent]
+
+    async def describe(self, topics: Sequence[str]) -> Mapping[str, TopicSpec]:
+        return {topic: self._specs[topic] for topic in topics if topic in self._specs}
 
     async def append(self, records: Sequence[Outgoing]) -> Sequence[Position]:
         for record in records:

@@ -1,14 +1,35 @@
-"""From an event to its record."""
+"""From an event, typed or as a plain dict, to its record."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from schemas.codec import encode
 from schemas.envelope import Event
+from schemas.json_form import event_of_fields
+from schemas.rejected import Unusable
 from schemas.topics import TOPIC_OF, TopicNames
-from streams.log import Outgoing
+from streams.errors import TooLarge
+from streams.log import MAX_RECORD_BYTES, Outgoing, size_of
+
+Given = Event | Mapping[str, Any]
+
+
+def event_of(given: Given, id_: Callable[[], str], now: int) -> Event:
+    """Raises `Unusable` with the reason. `id_` and `now` (microseconds) fill what a dict leaves out."""
+    return given if isinstance(given, Event) else event_of_fields(given, id_, now)
 
 
 def to_outgoing(event: Event, names: TopicNames) -> Outgoing:
     """The topic, key and bytes that the tables in `schemas` give it. The log's own clock stamps it."""
     topic = TOPIC_OF[type(event)]
-    return Outgoing(names.wire(topic.name), topic.key(event).encode(), encode(event))
+    try:
+        record = Outgoing(names.wire(topic.name), topic.key(event).encode(), encode(event))
+    except UnicodeEncodeError as error:
+        raise Unusable("bad_utf8", f"{event.type}: {error}") from error
+    except (ValueError, TypeError, OverflowError) as error:
+        raise Unusable("wrong_type", f"{event.type} does not fit its Avro schema: {error}") from error
+    if size_of(record) > MAX_RECORD_BYTES:
+        raise TooLarge(record.topic, size_of(record), MAX_RECORD_BYTES)
+    return record

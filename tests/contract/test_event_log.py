@@ -123,6 +123,13 @@ class TestTopics:
         assert await log.ends(topic) == {0: 1, 1: 0}
         assert await log.starts(f"{topic}-b") == {0: 0, 1: 0, 2: 0}
 
+    async def test_a_topic_is_described_as_it_was_made(self, log: EventLog, topic: str) -> None:
+        compacted = TopicSpec(f"{topic}-c", 3, {"cleanup.policy": "compact", "retention.ms": "-1"})
+        await log.create([compacted])
+        described = await log.describe([topic, compacted.name, f"{topic}-absent"])
+        assert {name: spec.partitions for name, spec in described.items()} == {topic: 2, compacted.name: 3}
+        assert described[compacted.name].config.items() >= compacted.config.items()
+
 
 class TestRead:
     async def test_a_range_is_half_open(self, log: EventLog, topic: str) -> None:
