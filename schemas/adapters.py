@@ -8,7 +8,7 @@ from schemas.envelope import Event
 from schemas.training import OffsetRange
 
 
-class Evaluation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """Held-out exact match, before and after."""
 
     examples: int

@@ -51,17 +51,12 @@ class Entry:
 
     @cached_property
     def read(self) -> Reader:
-        """(bytes, start of the body) to (event, end of the body)."""
+        """(bytes, start of the body) to the event, lifted to the newest version."""
         newest = kind_of(self.cls).version
         if self.kind.version == newest:
             return compiled(self.source, self.kind, {cls.__name__: cls for cls in structs_in(self.cls)})
-        read_fields = compiled(self.source, self.kind, {})
-
-        def read(b: bytes, p: int) -> tuple[Event, int]:
-            fields, end = read_fields(b, p)
-            return msgspec.convert(lift(self.kind, fields, newest), self.cls), end
-
-        return read
+        read = compiled(self.source, self.kind, {})
+        return lambda b, p: msgspec.convert(lift(self.kind, read(b, p), newest), self.cls)
 
 
 @dataclass(frozen=True)
@@ -72,6 +67,7 @@ class Catalog:
     """The newest version of each."""
 
 
+@cache
 def kind_of(cls: type[Event]) -> Kind:
     fields = {field.name: field.default for field in msgspec.structs.fields(cls)}
     return Kind(fields["type"], fields["version"])

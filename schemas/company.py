@@ -7,14 +7,14 @@ import msgspec
 from schemas.envelope import Event
 
 
-class ToolUse(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ToolUse(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """One call inside a conversation. Arguments stay canonical JSON text until a template renders them."""
 
     name: str
     arguments: str
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """One turn of a conversation."""
 
     role: str
@@ -23,7 +23,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     name: str | None = None
 
 
-class ToolAuth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ToolAuth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """How a call authenticates. The secret itself never enters an event: only its reference."""
 
     kind: str

@@ -12,11 +12,12 @@ from textwrap import dedent, indent
 from typing import Any, cast
 
 from schemas import primitives
+from schemas.envelope import Kind
 
 Schema = Mapping[str, Any]
 Builders = Mapping[str, Callable[..., Any]]
-Reader = Callable[[bytes, int], tuple[Any, int]]
-"""(bytes, start) to (what was built, end). An end beyond the bytes means that they were cut short."""
+Reader = Callable[[bytes, int], Any]
+"""(bytes, start) to what was built from all of them. Raises whatever happens on bytes that do not fit."""
 
 NOT_SHORT = -(1 << 62)
 SHORT = tuple(n // 2 + 1 if n < 128 and n % 2 == 0 else NOT_SHORT for n in range(256))
@@ -74,20 +75,15 @@ ENVELOPE = {
     "id": TEXT.replace("SHORT", "SHORT_NAME").replace("text(", "name("),
     "type": """
     q = p + TITLE_SIZE
-    if b[p:q] != TITLE:
-        mismatch(b, p, KIND)
-    p = q
+    q += SHORT[b[q]]
+    event_company = heads.get(b[p:q]) if q > p else None
+    if event_company is None:
+        event_company, p = heads.read(b, p)
+    else:
+        p = q
     """,
     "version": "",
-    "company": """
-    q = p + SHORT[b[p]]
-    if q > p:
-        X = companies[b[p + 1 : q]]
-        p = q
-    else:
-        X, p = text(b, p)
-        checked_company(X)
-    """,
+    "company": "",
     "time": """
     n = clock.get(b[p + 4 : p + 8])
     if n is not None and b[p] & b[p + 1] & b[p + 2] & b[p + 3] & 128 and not b[p] & 1:
@@ -100,40 +96,35 @@ ENVELOPE = {
 }
 
 
-def compiled(schema: Schema, kind: tuple[str, int], builders: Builders) -> Reader:
+def compiled(schema: Schema, kind: Kind, builders: Builders) -> Reader:
     """A reader of one event's schema. Builders go by record name; a record without one becomes a dict."""
-    title = _text(kind[0]) + bytes([kind[1] * 2])
+    assert [field["name"] for field in schema["fields"][:4]] == ["id", "type", "version", "company"]
     names: dict[str, Any] = {
         **{f.__name__: f for f in (primitives.long, primitives.raw, primitives.text, primitives.name)},
-        **{f.__name__: f for f in (primitives.block, primitives.mismatch, primitives.neither)},
+        **{f.__name__: f for f in (primitives.block, primitives.neither, primitives.ends_at)},
         **{"SHORT": SHORT, "SHORT_NAME": SHORT_NAME, "double": Struct("<d").unpack_from},
-        **{"TITLE": title, "TITLE_SIZE": len(title), "KIND": f"{kind[0]}.v{kind[1]}"},
-        **{"companies": primitives.Companies(), "clock": primitives.Clock()},
-        **{"checked_company": primitives.checked_company, **{f"make_{name}": make for name, make in builders.items()}},
+        **{"TITLE_SIZE": len(kind.type) + 2, "heads": primitives.Heads(kind), "clock": primitives.Clock()},
+        **{f"make_{name}": make for name, make in builders.items()},
     }
-    constant = {"type": repr(kind[0]), "version": repr(kind[1])}
-    body = _record(schema, "event", {}, builders, constant)
-    source = f"def read(b, p):\n{indent(body, '    ')}\n    return event, p"
+    body = _record(schema, "event", {}, builders, envelope=ENVELOPE)
+    source = f"def read(b, p):\n{indent(body, '    ')}\n    if p != len(b):\n        ends_at(b, p)\n    return event"
     exec(source, names)  # noqa: S102 - the lines above, filled from our own schema files
     return cast(Reader, names["read"])
 
 
-def _text(value: str) -> bytes:
-    return bytes([len(value) * 2]) + value.encode()
-
-
 def _record(
-    schema: Schema, target: str, seen: dict[str, Schema], builders: Builders, constant: Mapping[str, str] | None = None
+    schema: Schema, target: str, seen: dict[str, Schema], builders: Builders, envelope: Mapping[str, str] | None = None
 ) -> str:
-    """Reads each field into a variable of its own, then builds. `constant` is given for the event itself."""
+    """Reads each field into a variable of its own, then builds. An event's type and version are its class's own."""
     name = schema["name"].rpartition(".")[2]
     seen[name] = schema
     parts, values = [], {}
     for field in schema["fields"]:
         key, variable = field["name"], f"{target}_{field['name']}"
-        own = ENVELOPE.get(key) if constant else None
+        own = (envelope or {}).get(key)
         parts.append(_any(field["type"], variable, seen, builders) if own is None else _fill(own, variable))
-        values[key] = (constant or {}).get(key, variable)
+        if not (envelope and key in ("type", "version")):
+            values[key] = variable
     if name in builders:
         built = f"make_{name}({', '.join(f'{key}={value}' for key, value in values.items())})"
     else:

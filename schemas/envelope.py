@@ -11,7 +11,7 @@ import msgspec
 NAMESPACE = UUID("6f1c7c0a-52c2-5c0f-9d7e-6d5a1f0b7e11")
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """A fact. `type` and `version` are wire names: they never change when a class or a module does."""
 
     id: str

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from schemas.envelope import Kind
 from schemas.rejected import Unusable
 
 MAX_NAME = 128
@@ -59,15 +60,23 @@ def block(b: bytes, p: int) -> tuple[int, int]:
     return abs(count), p
 
 
-class Companies(dict[bytes, str]):
-    """Companies that were seen: each is decoded and checked once, not once an event."""
+class Heads(dict[bytes, str]):
+    """Type, version and company as they stand together, to the company: checked once, not once an event."""
 
-    def __missing__(self, raw: bytes) -> str:
-        company = checked_company(raw.decode())
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+
+    def read(self, b: bytes, p: int) -> tuple[str, int]:
+        claimed, end = text(b, p)
+        version, end = long(b, end)
+        if (claimed, version) != self.kind:
+            raise Unusable("mismatch", f"says {claimed[:80]}.v{version} in a schema of {self.kind}")
+        company, end = text(b, end)
+        checked_company(company)
         if len(self) >= REMEMBERED:
             self.clear()
-        self[raw] = company
-        return company
+        self[b[p:end]] = company
+        return company, end
 
 
 def checked_name(value: str) -> str:
@@ -101,10 +110,11 @@ class Clock(dict[bytes, int]):
         return value, end
 
 
-def mismatch(b: bytes, p: int, kind: str) -> None:
-    claimed, p = text(b, p)
-    raise Unusable("mismatch", f"says {claimed[:80]}.v{long(b, p)[0]} in a schema of {kind}")
-
-
 def neither(p: int) -> None:
     raise Unusable("malformed", f"byte {p} is neither of the two values that may stand there")
+
+
+def ends_at(b: bytes, p: int) -> None:
+    if p > len(b):
+        raise Unusable("malformed", f"{p - len(b)} bytes short")
+    raise Unusable("trailing_bytes", f"{len(b) - p} bytes follow the event")

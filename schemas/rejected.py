@@ -49,7 +49,7 @@ class Unusable(Poison):
         self.detail = detail
 
 
-class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """A Kafka header."""
 
     key: str

@@ -7,7 +7,7 @@ import msgspec
 from schemas.envelope import Event
 
 
-class OffsetRange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class OffsetRange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """Half open: start is read, stop is not."""
 
     topic: str
