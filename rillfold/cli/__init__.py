@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -14,6 +16,10 @@ from schemas.errors import RillfoldError
 VERBS: dict[str, str] = {
     "up": "rillfold.cli.up:up",
     "down": "rillfold.cli.up:down",
+    "doctor": "rillfold.cli.doctor:doctor",
+    "worker": "rillfold.cli.worker:worker",
+    "topics": "rillfold.cli.topics:topics",
+    "produce": "rillfold.cli.produce:produce",
     "bench": "rillfold.cli.bench:bench",
 }
 
@@ -21,19 +27,23 @@ VERBS: dict[str, str] = {
 class LazyGroup(click.Group):
     """Start-up pays only for the verb that was asked for."""
 
+    def __init__(self, *args: Any, verbs: Mapping[str, str], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._verbs = verbs
+
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
+        return list(self._verbs)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in VERBS:
+        if name not in self._verbs:
             return None
-        module, _, attribute = VERBS[name].partition(":")
+        module, _, attribute = self._verbs[name].partition(":")
         command = getattr(import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, verbs=VERBS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="rillfold")
 def rillfold() -> None:
     """Turn a company's event log into fine-tuned adapters, and serve them."""

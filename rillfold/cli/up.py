@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import click
 import msgspec
@@ -16,7 +17,7 @@ from rillfold.embedded.errors import StackError
 from rillfold.embedded.stack import Ports, Stack, serving
 from rillfold.settings import from_env
 
-LOOK = 0.5
+LOOK = 0.5  # seconds between two looks at the servers
 
 
 @click.command()
@@ -24,32 +25,26 @@ LOOK = 0.5
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object when ready.")
 def up(no_postgres: bool, as_json: bool) -> None:
     """Start Kafka and Postgres here and keep them until Ctrl-C."""
-    settings, asked, begun = from_env(), _when_asked_to_stop(), time.monotonic()
+    settings, begun = from_env(), time.monotonic()
     if settings.provider != "embedded":
         raise StackError(
             f"RILLFOLD_PROVIDER={settings.provider}: that stack is not ours to start. Unset it, or start it there."
         )
     wanted = Ports(settings.kafka_port, settings.postgres_port)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     with (
         download_bars() as progress,
         serving(settings.data_dir, wanted, settings, not no_postgres, progress) as stack,
     ):
-        _tell(stack, settings.data_dir.resolve().as_posix(), time.monotonic() - begun, as_json)
-        _watch(stack, asked)
-        if not as_json:
-            Console().print("Stopping.")
+        _tell(stack, settings.data_dir.resolve(), time.monotonic() - begun, as_json)
+        with suppress(KeyboardInterrupt):
+            _watch(stack)
 
 
-def _when_asked_to_stop() -> threading.Event:
-    asked = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda _number, _frame: asked.set())
-    return asked
-
-
-def _tell(stack: Stack, folder: str, seconds: float, as_json: bool) -> None:
+def _tell(stack: Stack, folder: Path, seconds: float, as_json: bool) -> None:
     if as_json:
-        told = {"endpoints": stack.endpoints, "data_dir": folder, "ready_seconds": round(seconds, 2)}
+        told = {"endpoints": stack.endpoints, "data_dir": str(folder), "ready_seconds": round(seconds, 2)}
         click.echo(msgspec.json.encode(told).decode())
         return
     console = Console(highlight=False)
@@ -60,11 +55,11 @@ def _tell(stack: Stack, folder: str, seconds: float, as_json: bool) -> None:
     console.print("Ctrl-C stops it; the data stays.")
 
 
-def _watch(stack: Stack, asked: threading.Event) -> None:
-    while not asked.wait(LOOK):
-        ended = stack.ended()
-        if ended is not None:
-            raise ended.failure("ended by itself")
+def _watch(stack: Stack) -> None:
+    """Until Ctrl-C or SIGTERM, which come as KeyboardInterrupt."""
+    while (ended := stack.ended()) is None:
+        time.sleep(LOOK)
+    raise ended.failure("ended by itself")
 
 
 @click.command()

@@ -78,28 +78,19 @@ def serving(
 def _start(
     data_dir: Path, class_path: list[Path], wanted: Ports, with_postgres: bool, lock: int, children: list[Child]
 ) -> Endpoints:
-    """Both at once: each spends its start-up mostly waiting. Whatever came up is in `children`, should one fail."""
-    logs = data_dir / "logs"
+    """Both first, then waits for both. Whatever runs is in `children`, should one fail."""
+    logs, database = data_dir / "logs", None
     kafka_port = ports.wanted_or_free(wanted.kafka, "RILLFOLD_KAFKA_PORT")
-    postgres_port = ports.wanted_or_free(wanted.postgres, "RILLFOLD_POSTGRES_PORT") if with_postgres else 0
-
-    def start_kafka() -> None:
-        child = kafka.start(data_dir / "kafka", logs, class_path, kafka_port, ports.free_port(), [lock])
-        children.append(child)
-        _until(child, kafka.started)
-
-    def start_postgres() -> None:
-        child = postgres.start(data_dir / "postgres", logs, postgres_port, [lock])
-        children.append(child)
-        _until(child, postgres.started)
-
-    with ThreadPoolExecutor(2) as pool:
-        tasks = [pool.submit(start_kafka)]
-        if with_postgres:
-            tasks.append(pool.submit(start_postgres))
-    for task in tasks:
-        task.result()
-    return Endpoints(f"{ports.HOST}:{kafka_port}", postgres.dsn(postgres_port) if with_postgres else None)
+    broker = kafka.start(data_dir / "kafka", logs, class_path, kafka_port, ports.free_port(), [lock])
+    children.append(broker)
+    if with_postgres:
+        port = ports.wanted_or_free(wanted.postgres, "RILLFOLD_POSTGRES_PORT")
+        server = postgres.start(data_dir / "postgres", logs, port, [lock])
+        children.append(server)
+        _until(server, postgres.started)
+        database = postgres.dsn(port)
+    _until(broker, kafka.started)
+    return Endpoints(f"{ports.HOST}:{kafka_port}", database)
 
 
 def _until(child: Child, started: Callable[[Child], bool]) -> None:

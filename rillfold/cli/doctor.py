@@ -1,0 +1,36 @@
+"""`rillfold doctor`: what this machine has, what is missing, and what to do about it."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from rillfold.embedded.checks import Finding, examine
+from rillfold.settings import from_env
+
+MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "problem": "[red]problem[/]"}
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def doctor(as_json: bool) -> None:
+    """Examine this machine; exit 1 on a problem."""
+    findings = list(examine(from_env()))
+    if as_json:
+        click.echo(msgspec.json.encode({"findings": findings}).decode())
+    else:
+        _show(findings)
+    if any(finding.state == "problem" for finding in findings):
+        sys.exit(1)
+
+
+def _show(findings: list[Finding]) -> None:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for finding in findings:
+        found = f"{finding.found}. {finding.remedy}" if finding.remedy else finding.found
+        table.add_row(MARKS[finding.state], finding.what, found)
+    Console(highlight=False).print(table)

