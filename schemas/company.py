@@ -86,13 +86,15 @@ class AgentOutputIngested(Event, frozen=True, kw_only=True):
     """What an agent answered, and whether it was right: only successes are learned from."""
 
     type: str = "agent_output.ingested"
-    version: int = 1
+    version: int = 2
     entity: str | None = None
     agent: str
     prompt: str
     output: str
     tool_calls: tuple[ToolUse, ...] = ()
     success: bool
+    score: float | None = None
+    """0 to 1, by whoever judged it. Version 1 knew only right and wrong."""
 
 
 class ToolRegistered(Event, frozen=True, kw_only=True):

@@ -29,11 +29,26 @@ def event_of_fields(given: Mapping[str, Any], id_: Callable[[], str], time: int)
     fields.setdefault("correlation", fields["id"])
     if not fields.get("company"):
         raise Unusable("missing_company", f"{kind} names no company")
+    newest = kind_of(cls).version
     try:
-        event = msgspec.convert(lift(kind, fields, kind_of(cls).version), cls)
+        event = msgspec.convert(fields if kind.version == newest else _lifted(kind, fields, newest), cls)
     except msgspec.ValidationError as error:
         raise Unusable("wrong_type", f"{kind}: {error}") from error
     return _checked(event)
+
+
+def _lifted(kind: Kind, given: dict[str, Any], newest: int) -> dict[str, Any]:
+    """An old version has only its schema to say what belongs to it; the types are checked after the lift."""
+    fields = {field["name"]: field for field in catalog().by_kind[kind].source["fields"]}
+    if unknown := given.keys() - fields.keys():
+        raise Unusable("wrong_type", f"{kind}: Object contains unknown field `{min(unknown)}`")
+    absent = fields.keys() - given.keys()
+    if required := [name for name in absent if "default" not in fields[name]]:
+        raise Unusable("wrong_type", f"{kind}: Object missing required field `{min(required)}`")
+    try:
+        return lift(kind, {**{name: fields[name]["default"] for name in absent}, **given}, newest)
+    except Exception as error:
+        raise Unusable("wrong_type", f"{kind} cannot be lifted: {error!r}") from error
 
 
 def _checked(event: Event) -> Event:

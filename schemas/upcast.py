@@ -1,4 +1,4 @@
-"""Old versions lifted one step at a time. Each step is pure and takes all fields of its version."""
+"""Old versions lifted one step at a time. Each step is pure: all fields of its version in, those of the next out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from typing import Any
 from schemas.envelope import Kind
 
 Fields = dict[str, Any]
-UPCASTERS: Mapping[Kind, Callable[[Fields], Fields]] = {}
+
+
+def agent_output_2(old: Fields) -> Fields:
+    """A verdict becomes a score, so that old outputs can be ranked with new ones."""
+    return old | {"score": 1.0 if old["success"] else 0.0}
+
+
+UPCASTERS: Mapping[Kind, Callable[[Fields], Fields]] = {
+    Kind("agent_output.ingested", 1): agent_output_2,
+}
+"""From which version. The step leads to the next."""
 
 
 def lift(kind: Kind, fields: Fields, newest: int) -> Fields:
