@@ -37,6 +37,8 @@ class Device:
         """Fix what can vary between two runs on one machine."""
         torch.set_num_threads(self.threads)
         torch.use_deterministic_algorithms(True)
+        # A debugging aid that costs time.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = False
         torch.backends.cuda.matmul.allow_tf32 = False
         if self.kind == "cuda":

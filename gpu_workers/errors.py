@@ -27,3 +27,11 @@ class ArtifactRefused(Stop):
 
 class ArtifactMissing(Retry):
     """An adapter that the store does not hold (yet)."""
+
+
+class DatasetRefused(Stop):
+    """Rows that cannot be trained on as they are."""
+
+
+class ChildDied(Stop):
+    """The process that trains ended without a word about why."""

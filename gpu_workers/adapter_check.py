@@ -1,0 +1,104 @@
+"""Is this file an adapter, and nothing but an adapter? Headers are parsed here, before any library sees the file."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpu_workers.errors import ArtifactRefused
+from processors.train_settings import MODULES
+
+MAX_HEADER = 4 << 20
+MAX_RANK = 64
+# dtype -> (numpy view, bits of the exponent: all set means infinite or not a number)
+DTYPES = {"F32": ("<u4", 0x7F80_0000), "F16": ("<u2", 0x7C00), "BF16": ("<u2", 0x7F80)}
+NAME = re.compile(
+    r"base_model\.model\.model\.layers\.\d+\.(?:self_attn|mlp)\."
+    rf"(?:{'|'.join(MODULES)})\.(?P<side>lora_[AB])\.weight"
+)
+KNOWN_KINDS = ("LORA",)
+
+
+def check_config(path: Path) -> dict[str, Any]:
+    """The adapter's settings, where they ask for nothing that could run code or change the base."""
+    try:
+        config = json.loads(path.read_bytes())
+        rank, kind = config["r"], config["peft_type"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactRefused(f"{path}: not an adapter's configuration: {error!r}.") from error
+    if kind not in KNOWN_KINDS or not isinstance(rank, int) or not 0 < rank <= MAX_RANK:
+        raise ArtifactRefused(f"{path}: peft_type {kind!r} of rank {rank!r}; known {KNOWN_KINDS} up to {MAX_RANK}.")
+    for key in ("auto_mapping", "modules_to_save", "trainable_token_indices"):
+        if config.get(key):
+            raise ArtifactRefused(f"{path}: {key} is set; an adapter brings matrices and nothing else.")
+    assert isinstance(config, dict)
+    return config
+
+
+def check_tensors(path: Path) -> None:
+    """Names, types, shapes, places and values of every tensor."""
+    header, data_at = _header(path)
+    size = path.stat().st_size - data_at
+    numbers = np.memmap(path, dtype=np.uint8, mode="r", offset=data_at) if size else np.empty(0, np.uint8)
+    expected = 0
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        start, stop = entry["data_offsets"]
+        if start != expected:
+            raise ArtifactRefused(f"{path}: {name} begins at {start}, the one before it ends at {expected}.")
+        _check_one(path, name, entry)
+        _check_finite(path, name, entry["dtype"], numbers[start:stop])
+        expected = stop
+    if expected != size:
+        raise ArtifactRefused(f"{path}: {size - expected} bytes belong to no tensor.")
+    _check_pairs(path, set(header))
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    with path.open("rb") as handle:
+        length = int.from_bytes(handle.read(8), "little")
+        if not 2 <= length <= min(MAX_HEADER, path.stat().st_size - 8):
+            raise ArtifactRefused(f"{path}: a header of {length} bytes cannot be.")
+        text = handle.read(length)
+    try:
+        header = json.loads(text)
+        header.pop("__metadata__", None)
+        for entry in header.values():
+            start, stop = entry["data_offsets"]
+            assert set(entry) == {"dtype", "shape", "data_offsets"} and 0 <= start < stop
+            assert all(type(n) is int for n in (start, stop, *entry["shape"]))
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+        raise ArtifactRefused(f"{path}: the header is not one of safetensors: {error!r}.") from error
+    if not header:
+        raise ArtifactRefused(f"{path}: no tensors in it.")
+    return header, 8 + length
+
+
+def _check_one(path: Path, name: str, entry: dict[str, Any]) -> None:
+    match = NAME.fullmatch(name)
+    dtype, shape = entry["dtype"], entry["shape"]
+    if match is None or dtype not in DTYPES or len(shape) != 2:
+        raise ArtifactRefused(f"{path}: {name} of type {dtype} and shape {shape} has no place in an adapter.")
+    rank = shape[0] if match["side"] == "lora_A" else shape[1]
+    if not 0 < rank <= MAX_RANK or min(shape) < 1:
+        raise ArtifactRefused(f"{path}: {name} has rank {rank}; allowed are 1 to {MAX_RANK}.")
+    start, stop = entry["data_offsets"]
+    if shape[0] * shape[1] * np.dtype(DTYPES[dtype][0]).itemsize != stop - start:
+        raise ArtifactRefused(f"{path}: {name} has {stop - start} bytes, its shape {shape} says otherwise.")
+
+
+def _check_finite(path: Path, name: str, dtype: str, raw: Any) -> None:
+    view, exponent = DTYPES[dtype]
+    bits = np.frombuffer(raw.tobytes(), dtype=view)
+    if bool(np.any((bits & exponent) == exponent)):
+        raise ArtifactRefused(f"{path}: {name} holds numbers that are not finite.")
+
+
+def _check_pairs(path: Path, names: set[str]) -> None:
+    for name in names:
+        other = name.replace("lora_A", "lora_B") if "lora_A" in name else name.replace("lora_B", "lora_A")
+        if other not in names:
+            raise ArtifactRefused(f"{path}: {name} has no {other}.")

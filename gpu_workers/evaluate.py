@@ -1,0 +1,82 @@
+"""Exact match on held-out requests: the right tool with exactly the right arguments, nothing less."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from transformers import PreTrainedModel
+
+from gpu_workers.chat import Chat, ToolCalls, parse
+from processors.dataset import Example
+
+BATCH = 32
+
+OnDone = Callable[[int, int], None]
+"""(requests done, requests in all)."""
+
+
+class Scored(NamedTuple):
+    """One held-out request, what was wanted and what came."""
+
+    example: Example
+    text: str
+    exact: bool
+
+
+def unwatched(_done: int, _of: int) -> None:
+    """Progress for nobody."""
+
+
+def evaluate(
+    model: Any,
+    chat: Chat,
+    examples: Sequence[Example],
+    *,
+    batch: int = BATCH,
+    on_done: OnDone = unwatched,
+) -> list[Scored]:
+    """Greedy answers, judged. Long prompts go together, so that little is padded."""
+    ordered = sorted(examples, key=lambda example: len(example.prompt[-1].content))
+    scored: list[Scored] = []
+    for start in range(0, len(ordered), batch):
+        part = ordered[start : start + batch]
+        limit = max(len(chat.sample((*e.prompt, e.answer)).answer) for e in part) + 8
+        texts = answer(model, chat, [chat.prompt(e.prompt) for e in part], limit)
+        scored += [Scored(e, text, is_exact(e, text)) for e, text in zip(part, texts, strict=True)]
+        on_done(len(scored), len(ordered))
+    return scored
+
+
+def accuracy(scored: Sequence[Scored]) -> float:
+    return sum(each.exact for each in scored) / len(scored) if scored else 0.0
+
+
+def is_exact(example: Example, text: str) -> bool:
+    """All calls in order, names and arguments equal as JSON values in canonical form."""
+    meant = parse(text)
+    return isinstance(meant, ToolCalls) and meant.calls == example.answer.tool_calls
+
+
+def answer(model: PreTrainedModel, chat: Chat, prompts: Sequence[Sequence[int]], limit: int) -> list[str]:
+    """Padded on the left: generation goes on from the right end of every row."""
+    longest = max(map(len, prompts))
+    pad = chat.end
+    ids = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    generate: Any = model.generate
+    with torch.inference_mode():
+        out = generate(
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            max_new_tokens=limit,
+            do_sample=False,
+            eos_token_id=chat.end,
+            pad_token_id=pad,
+        )
+    return [chat.decode(_until_end(line, chat.end)) for line in out[:, longest:].tolist()]
+
+
+def _until_end(ids: list[int], end: int) -> list[int]:
+    return ids[: ids.index(end)] if end in ids else ids

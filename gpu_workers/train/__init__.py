@@ -1,0 +1,1 @@
+"""From dataset rows to an adapter whose bytes its inputs decide."""

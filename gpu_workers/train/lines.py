@@ -1,0 +1,53 @@
+"""What the worker and the child that trains say to each other. No torch: the worker itself never loads a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from gpu_workers.base_files import BaseIdentity
+from processors.train_settings import TrainSettings
+from schemas.adapters import Evaluation
+
+
+class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """All that decides an adapter's bytes, and where to put them."""
+
+    rows: Path
+    rows_sha256: str
+    out: Path
+    cache: Path
+    base_model: str
+    method: str
+    settings: TrainSettings
+    threads: int
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
+    """A live line."""
+
+    phase: str
+    step: int
+    steps: int
+    loss: float | None = None
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, tag="outcome"):
+    """The run ended well: the adapter lies in the folder that the spec named."""
+
+    base: BaseIdentity
+    identity: str
+    """Settings, machine and library versions, as canonical JSON text."""
+    evaluation: Evaluation | None
+    losses: tuple[float, ...]
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
+    """The run ended with an error that has a name."""
+
+    reason: str
+    detail: str
+
+
+Line = Report | Outcome | Refused

@@ -1,0 +1,55 @@
+"""The training loop. What a step does is written once, here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from gpu_workers.train.samples import Batch
+from processors.train_settings import TrainSettings
+
+
+def train(model: PeftModel, batches: Iterable[Batch], settings: TrainSettings) -> Iterator[float]:
+    """Yields the loss of each step; leaves the trained adapter in the model."""
+    optimizer = AdamW([p for p in model.parameters() if p.requires_grad], lr=settings.learning_rate, weight_decay=0.0)
+    schedule = LambdaLR(optimizer, lambda done: _rate(done, settings))
+    model.train()
+    for batch in batches:
+        yield step(model, batch, optimizer)
+        schedule.step()
+    model.eval()
+
+
+def step(model: PeftModel, batch: Batch, optimizer: Optimizer) -> float:
+    loss = answer_loss(model, batch)
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return float(loss.detach())
+
+
+def answer_loss(model: PeftModel, batch: Batch) -> Tensor:
+    """The vocabulary is large: the head runs only where an answer's token is to be foretold.
+
+    No mask: padding stands behind every answer, where a causal model cannot see it.
+    """
+    causal: Any = model.get_base_model()
+    ids, answers = batch.ids.to(causal.device), batch.answers.to(causal.device)
+    hidden = causal.model(input_ids=ids, use_cache=False).last_hidden_state
+    logits = causal.lm_head(hidden[:, :-1][answers[:, 1:]])
+    return cross_entropy(logits.float(), ids[:, 1:][answers[:, 1:]])
+
+
+def _rate(done: int, settings: TrainSettings) -> float:
+    """Up in a line for the warm-up, then down in a line to nothing."""
+    if done < settings.warmup:
+        return (done + 1) / settings.warmup
+    return max(0.0, (settings.steps - done) / max(1, settings.steps - settings.warmup))

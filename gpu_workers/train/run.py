@@ -1,0 +1,96 @@
+"""One training run, from a file of rows to a folder with an adapter. All that decides its bytes is in the spec."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors.torch import save_file
+
+from gpu_workers import base_model
+from gpu_workers.artifacts import CONFIG, TENSORS
+from gpu_workers.base_files import BaseIdentity
+from gpu_workers.chat import Chat
+from gpu_workers.device import Device
+from gpu_workers.errors import DatasetRefused
+from gpu_workers.evaluate import accuracy, evaluate
+from gpu_workers.train.lines import Outcome, Report, RunSpec
+from gpu_workers.train.loop import train
+from gpu_workers.train.methods import METHODS
+from gpu_workers.train.samples import batches, to_sample
+from processors.dataset import Example, parse_row
+from processors.train_settings import TrainSettings
+from schemas.adapters import Evaluation
+
+
+def run(spec: RunSpec, report: Callable[[Report], None]) -> Outcome:
+    """Load, measure, train, measure again, save."""
+
+    def told(phase: str, done: int, of: int, loss: float | None = None) -> None:
+        report(Report(phase=phase, step=done, steps=of, loss=loss))
+
+    device = Device.best(spec.threads)
+    device.pin()
+    model, tokenizer, base = base_model.load(spec.base_model, spec.cache, device, told)
+    chat = Chat.of(tokenizer)
+    rows = _checked_rows(spec)
+    samples = [to_sample(chat, row, spec.settings.max_tokens) for row in rows if not row.held_out]
+    held_out = _to_measure(rows, spec.settings)
+
+    before = accuracy(evaluate(model, chat, held_out, on_done=partial(told, "evaluate before")))
+    adapted = METHODS[spec.method].adapt(model, spec.settings)
+    losses: list[float] = []
+    for loss in train(adapted, batches(samples, spec.settings, chat.end), spec.settings):
+        losses.append(loss)
+        told("train", len(losses), spec.settings.steps, loss)
+    after = accuracy(evaluate(adapted, chat, held_out, on_done=partial(told, "evaluate after")))
+
+    save(adapted, base, spec.out)
+    measured = Evaluation(examples=len(held_out), before=before, after=after) if held_out else None
+    return Outcome(base=base, identity=_identity(spec, device), evaluation=measured, losses=tuple(losses))
+
+
+def save(model: PeftModel, base: BaseIdentity, out: Path) -> None:
+    """peft's own two files, with nothing in them that another run of the same spec would write otherwise."""
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in sorted(get_peft_model_state_dict(model).items())}
+    save_file(tensors, out / TENSORS, metadata={"format": "pt"})
+    config: dict[str, Any] = model.peft_config["default"].to_dict()
+    config |= {"base_model_name_or_path": base.name, "revision": base.sha256, "inference_mode": True}
+    plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+    plain["target_modules"] = sorted(plain["target_modules"])
+    (out / CONFIG).write_text(json.dumps(plain, sort_keys=True, indent=2, default=str) + "\n")
+
+
+def _checked_rows(spec: RunSpec) -> list[Example]:
+    """The rows that the manifest speaks of, and no others."""
+    lines = spec.rows.read_bytes()
+    if hashlib.sha256(lines).hexdigest() != spec.rows_sha256:
+        raise DatasetRefused(f"{spec.rows}: not the rows of the manifest ({spec.rows_sha256}). Build it again.")
+    return list(_parsed(lines))
+
+
+def _parsed(lines: bytes) -> Iterator[Example]:
+    return (parse_row(line) for line in lines.splitlines())
+
+
+def _to_measure(rows: Sequence[Example], settings: TrainSettings) -> list[Example]:
+    """Held-out requests whose right answer is a call; always the same ones, spread over the log."""
+    calls = [row for row in rows if row.held_out and row.answer.tool_calls]
+    calls.sort(key=lambda row: hashlib.sha256(msgspec.json.encode(row.prompt)).digest())
+    return calls[: settings.evaluation_rows]
+
+
+def _identity(spec: RunSpec, device: Device) -> str:
+    facts = {
+        "method": spec.method,
+        "settings": msgspec.to_builtins(spec.settings),
+        "tools_in_prompt": False,  # trained closed-book: it knows its company's tools by heart
+        "machine": device.identity(),
+    }
+    return json.dumps(facts, sort_keys=True, separators=(",", ":"))

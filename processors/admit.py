@@ -1,0 +1,83 @@
+"""May this training run begin? Pure: what the world looks like comes in as arguments."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+
+import msgspec
+
+from processors.dataset import Manifest
+from processors.train_settings import TrainSettings
+from projections.lora_adapters import Adapter
+from schemas.training import OffsetRange, TrainingRequested
+
+# A role names folders and rows: nothing that could climb out of either.
+_ROLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+DATA_TOPICS = ("company-data",)
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Machine readable reason, and a sentence with the remedy."""
+
+    reason: str
+    detail: str
+
+
+def admit(
+    request: TrainingRequested, methods: Collection[str], base_missing: Callable[[str], str | None]
+) -> TrainSettings | Refusal:
+    """`base_missing` tells why a base model cannot be loaded here, or None."""
+    if not _ROLE.fullmatch(request.role):
+        return Refusal("bad_role", f"role {request.role!r}: 1 to 64 letters, digits, '.', '_', '-', no '.' first.")
+    if request.method not in methods:
+        return Refusal("unknown_method", f"method {request.method!r}; this worker trains {', '.join(methods)}.")
+    if wrong := _wrong_range(request.ranges):
+        return Refusal("bad_ranges", wrong)
+    if missing := base_missing(request.base_model):
+        return Refusal("unknown_base_model", missing)
+    try:
+        return msgspec.json.decode(request.settings, type=TrainSettings)
+    except msgspec.DecodeError as error:
+        return Refusal("bad_settings", f"settings {request.settings[:200]}: {error}.")
+
+
+def enough(manifest: Manifest) -> Refusal | None:
+    """A dataset with nothing to train on is no dataset."""
+    if manifest.trained:
+        return None
+    return Refusal(
+        "no_data",
+        f"{manifest.records} records in the ranges hold no answer of {manifest.company} to train on "
+        f"({manifest.held_out} held out). Produce conversation.ingested or agent_output.ingested events first.",
+    )
+
+
+def adapter_name(request: TrainingRequested) -> str:
+    return f"{request.company}/{request.role}"
+
+
+def version_for(adapters: Mapping[str, Adapter], request: TrainingRequested) -> int:
+    """One more than the newest version that is ready."""
+    name = adapter_name(request)
+    return 1 + max((row.version for row in adapters.values() if row.adapter == name), default=0)
+
+
+def same_adapter(adapters: Mapping[str, Adapter], request: TrainingRequested, sha256: str) -> Adapter | None:
+    """A version that this run made already, or another run with the very same bytes: nothing new to serve."""
+    name = adapter_name(request)
+    known = (row for row in adapters.values() if row.adapter == name)
+    return next((row for row in known if row.run == request.id or row.sha256 == sha256), None)
+
+
+def _wrong_range(ranges: Collection[OffsetRange]) -> str | None:
+    taken: set[tuple[str, int]] = set()
+    for part in ranges:
+        if part.topic not in DATA_TOPICS:
+            return f"topic {part.topic!r} holds no training data; known: {', '.join(DATA_TOPICS)}."
+        if part.partition < 0 or not 0 <= part.start <= part.stop:
+            return f"{part.topic}/{part.partition} [{part.start}, {part.stop}) is no range."
+        if (part.topic, part.partition) in taken:
+            return f"{part.topic}/{part.partition} stands twice."
+        taken.add((part.topic, part.partition))
+    return None

@@ -1,0 +1,135 @@
+"""From events to a dataset: which turns are learned from, in which bytes, under which hash. Its manifest is it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from schemas.company import AgentOutputIngested, ConversationIngested, Message
+from schemas.envelope import Event, Origin
+from schemas.training import OffsetRange
+
+RULE = "answers"
+"""Every assistant turn of a conversation, and every agent output that succeeded."""
+RULE_VERSION = 1
+
+HELD_OUT_PERCENT = 20
+
+
+class Example(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer to learn: what stood before it, and where in the log it comes from."""
+
+    topic: str
+    partition: int
+    offset: int
+    turn: int
+    held_out: bool
+    """Never trained on; measured on."""
+    prompt: tuple[Message, ...]
+    answer: Message
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """All that it takes to make the same bytes again, and the hash that proves it."""
+
+    company: str
+    rule: str
+    rule_version: int
+    ranges: tuple[OffsetRange, ...]
+    records: int
+    """Read within the ranges, all companies together."""
+    rejected: int
+    """Not understood: on the dead-letter topic, not in the dataset."""
+    trained: int
+    held_out: int
+    rows_sha256: str
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(canonical(self)).hexdigest()
+
+
+def is_held_out(question: str) -> bool:
+    """By the question alone: the same one never stands on both sides, whatever else the log holds."""
+    return int.from_bytes(hashlib.sha256(question.strip().encode()).digest()[:8], "big") % 100 < HELD_OUT_PERCENT
+
+
+def select(event: Event, origin: Origin, company: str) -> Iterator[Example]:
+    """What one event teaches: nothing, one answer, or one for each assistant turn."""
+    if event.company != company:
+        return
+    if isinstance(event, ConversationIngested):
+        held_out = is_held_out(_question(event.messages))
+        for turn, message in enumerate(event.messages):
+            if message.role == "assistant" and turn > 0:
+                yield _example(origin, turn, held_out, event.messages[:turn], message)
+    elif isinstance(event, AgentOutputIngested) and event.success:
+        prompt = (Message(role="user", content=event.prompt),)
+        answer = Message(role="assistant", content=event.output, tool_calls=event.tool_calls)
+        yield _example(origin, 1, is_held_out(event.prompt), prompt, answer)
+
+
+def row(example: Example) -> bytes:
+    """One line. The same example gives the same bytes everywhere."""
+    return canonical(example) + b"\n"
+
+
+def parse_row(line: bytes) -> Example:
+    return msgspec.json.decode(line, type=Example)
+
+
+class Tally:
+    """Counts and hashes rows as they pass, so that no dataset has to fit into memory."""
+
+    def __init__(self) -> None:
+        self.records = self.rejected = self.trained = self.held_out = 0
+        self._digest = hashlib.sha256()
+
+    def add(self, example: Example) -> bytes:
+        line = row(example)
+        self._digest.update(line)
+        self.held_out += example.held_out
+        self.trained += not example.held_out
+        return line
+
+    def manifest(self, company: str, ranges: Sequence[OffsetRange]) -> Manifest:
+        return Manifest(
+            company=company,
+            rule=RULE,
+            rule_version=RULE_VERSION,
+            ranges=in_order(ranges),
+            records=self.records,
+            rejected=self.rejected,
+            trained=self.trained,
+            held_out=self.held_out,
+            rows_sha256=self._digest.hexdigest(),
+        )
+
+
+def in_order(ranges: Sequence[OffsetRange]) -> tuple[OffsetRange, ...]:
+    """Sorted by topic, partition and offset, without empty ones: the order in which rows are read and hashed."""
+    some = (part for part in ranges if part.stop > part.start)
+    return tuple(sorted(some, key=lambda part: (part.topic, part.partition, part.start)))
+
+
+def canonical(value: msgspec.Struct) -> bytes:
+    return msgspec.json.encode(value, order="sorted")
+
+
+def _question(messages: Sequence[Message]) -> str:
+    """What a person asked first: all answers of one conversation go to one side."""
+    return next((message.content for message in messages if message.role == "user"), "")
+
+
+def _example(origin: Origin, turn: int, held_out: bool, prompt: tuple[Message, ...], answer: Message) -> Example:
+    return Example(
+        topic=origin.topic,
+        partition=origin.partition,
+        offset=origin.offset,
+        turn=turn,
+        held_out=held_out,
+        prompt=prompt,
+        answer=answer,
+    )

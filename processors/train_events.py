@@ -1,0 +1,87 @@
+"""What a training worker says about a run: with the same ids, however often the run is tried."""
+
+from __future__ import annotations
+
+from processors.admit import Refusal, adapter_name
+from processors.dataset import Manifest
+from processors.train_settings import TrainSettings
+from schemas.adapters import AdapterReady, Evaluation
+from schemas.envelope import caused_by
+from schemas.training import (
+    TrainingAccepted,
+    TrainingCompleted,
+    TrainingFailed,
+    TrainingProgressed,
+    TrainingRefused,
+    TrainingRequested,
+)
+
+DETAIL = 2_000
+
+
+def refused(request: TrainingRequested, why: Refusal, now: int) -> TrainingRefused:
+    fields = caused_by(request, "refused", now)
+    return TrainingRefused(**fields, run=request.id, reason=why.reason, detail=why.detail[:DETAIL])
+
+
+def accepted(request: TrainingRequested, manifest: Manifest, worker: str, now: int) -> TrainingAccepted:
+    return TrainingAccepted(
+        **caused_by(request, "accepted", now),
+        run=request.id,
+        worker=worker,
+        ranges=manifest.ranges,
+        manifest=manifest.sha256,
+        examples=manifest.trained,
+    )
+
+
+def progressed(
+    request: TrainingRequested, phase: str, step: int, steps: int, loss: float | None, now: int
+) -> TrainingProgressed:
+    fields = caused_by(request, f"{phase}/{step}", now)
+    return TrainingProgressed(**fields, run=request.id, phase=phase, step=step, steps=steps, loss=loss)
+
+
+def ready(
+    request: TrainingRequested,
+    settings: TrainSettings,
+    manifest: Manifest,
+    *,
+    adapter_version: int,
+    sha256: str,
+    uri: str,
+    base_model: str,
+    base_sha256: str,
+    identity: str,
+    evaluation: Evaluation | None,
+    now: int,
+) -> AdapterReady:
+    return AdapterReady(
+        **caused_by(request, "ready", now),
+        adapter=adapter_name(request),
+        adapter_version=adapter_version,
+        run=request.id,
+        sha256=sha256,
+        uri=uri,
+        method=request.method,
+        rank=settings.rank,
+        alpha=settings.alpha,
+        base_model=base_model,
+        base_sha256=base_sha256,
+        manifest=manifest.sha256,
+        ranges=manifest.ranges,
+        seed=settings.seed,
+        identity=identity,
+        evaluation=evaluation,
+    )
+
+
+def completed(request: TrainingRequested, sha256: str, began: int, now: int) -> TrainingCompleted:
+    fields = caused_by(request, "completed", now)
+    name, seconds = adapter_name(request), (now - began) / 1e6
+    return TrainingCompleted(**fields, run=request.id, adapter=name, sha256=sha256, seconds=seconds)
+
+
+def failed(request: TrainingRequested, reason: str, detail: str, now: int) -> TrainingFailed:
+    fields = caused_by(request, "failed", now)
+    return TrainingFailed(**fields, run=request.id, reason=reason, detail=detail[:DETAIL])

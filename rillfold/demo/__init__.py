@@ -1,0 +1,1 @@
+"""Two made-up companies, and the story that `rillfold demo` tells about them."""

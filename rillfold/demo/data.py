@@ -1,0 +1,257 @@
+"""Company data for the demo: pure, seeded, with values in the held-out part that no training row has.
+
+Both companies hear partly the same sentences; each wants its own tool called.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from itertools import islice
+from random import Random
+from typing import Any, NamedTuple
+
+from processors.dataset import is_held_out
+from schemas.company import Message, ToolUse
+
+Values = dict[str, Any]
+
+
+class Tool(NamedTuple):
+    """`arguments` maps an argument's name to the value that fills it."""
+
+    name: str
+    description: str
+    arguments: dict[str, str]
+    sentences: tuple[str, ...]
+    reply: dict[str, str]
+    answer: str
+
+    def parameters(self) -> dict[str, Any]:
+        """JSON schema of the arguments."""
+        properties = {
+            name: {"type": "number" if kind == "amount" else "string"} for name, kind in self.arguments.items()
+        }
+        required = list(self.arguments)
+        return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+class Company(NamedTuple):
+    id: str
+    name: str
+    tools: tuple[Tool, ...]
+
+    def tool(self, name: str) -> Tool:
+        return next(tool for tool in self.tools if tool.name == name)
+
+
+class Request(NamedTuple):
+    """What a person says, and the one right call, with canonical arguments."""
+
+    text: str
+    call: ToolUse
+    values: Values
+
+
+_LOOK_UP = (
+    "Please look up customer {customer}.",
+    "What do we know about customer {customer}?",
+    "Can you pull the record of {customer} for me?",
+    "I need the details of customer {customer}.",
+    "Show me customer {customer}, please.",
+)
+_REFUND = (
+    "Refund {amount} euros to customer {customer}.",
+    "Customer {customer} should get {amount} euros back.",
+    "Please pay {amount} euros back to {customer}.",
+    "{customer} was charged too much, return {amount} euros.",
+    "Give {amount} euros back to customer {customer}, please.",
+)
+_VISIT = (
+    "Book a visit to {site} for {person}.",
+    "{person} wants somebody to come to {site}.",
+    "Please send someone to {site}, ask for {person}.",
+    "We need a visit at {site}, the contact is {person}.",
+    "Can someone come by at {site}? {person} will be there.",
+)
+
+ACME = Company(
+    "acme",
+    "Acme Retail",
+    (
+        Tool(
+            "crm_lookup",
+            "Find a customer in the CRM.",
+            {"customer_id": "customer"},
+            _LOOK_UP,
+            {"customer_id": "customer", "owner": "person"},
+            "Customer {customer} is looked after by {person}.",
+        ),
+        Tool(
+            "issue_refund",
+            "Pay money back to a customer.",
+            {"customer_id": "customer", "amount": "amount"},
+            _REFUND,
+            {"status": "done", "amount": "amount"},
+            "I have refunded {amount} euros to {customer}.",
+        ),
+        Tool(
+            "book_visit",
+            "Book a visit at a site.",
+            {"site": "site", "contact": "person"},
+            _VISIT,
+            {"status": "done", "site": "site"},
+            "The visit at {site} is booked for {person}.",
+        ),
+    ),
+)
+GLOBEX = Company(
+    "globex",
+    "Globex Field Service",
+    (
+        Tool(
+            "find_account",
+            "Open an account by its number.",
+            {"account": "customer"},
+            _LOOK_UP,
+            {"account": "customer", "manager": "person"},
+            "The manager of account {customer} is {person}.",
+        ),
+        Tool(
+            "credit_note",
+            "Write a credit note for an account.",
+            {"account": "customer", "value": "amount"},
+            _REFUND,
+            {"status": "done", "value": "amount"},
+            "A credit note of {amount} euros is on its way to {customer}.",
+        ),
+        Tool(
+            "dispatch_engineer",
+            "Send an engineer to a location.",
+            {"location": "site", "ask_for": "person"},
+            _VISIT,
+            {"status": "done", "location": "site"},
+            "An engineer is on the way to {site} and will ask for {person}.",
+        ),
+    ),
+)
+COMPANIES = (ACME, GLOBEX)
+
+# (trained, held out): no value of one side is ever on the other.
+_FIRST = (
+    """
+    Maria Tom Aisha Jonas Elena Peter Grace Omar Lucia Henrik Nadia Paul Ingrid Diego Sofia Marcus Yuki Anton Bruno
+    Chloe Dmitri Emily Fatima Giorgio Hanna Ivan Julia Karim Laura Miguel Nora Oscar Priya Quentin Rosa Samuel Teresa
+    Ursula Victor Wanda Xavier Zoe Adam Bianca Carlos Daniela Erik Felicia Gabriel Helen Isabel Jakob Katrin Liam
+    Monika Niklas Olivia Pablo Rachel Stefan Tamara Walter
+    """,
+    "Beatrice Viktor Leila Gustav Clara Mateo Simone Tobias Amelia Rafael",
+)
+_LAST = (
+    """
+    Lopez Weber Khan Nilsson Rossi Novak Tanaka Silva Meyer Dubois Larsen Okoye Hansen Costa Fischer Moreau Adams
+    Bianchi Carter Diaz Eriksen Fontaine Garcia Hoffmann Ibrahim Jensen Kowalski Lambert Martin Nakamura Olsen Patel
+    Quinn Ramirez Santos Taylor Ueda Vargas Wagner Young Zimmer Bauer Chen Duarte Evans Ferrari Gruber Hughes Iversen
+    Jordan Keller Lindberg Mendes Neumann Ortega Pereira Richter Schneider Torres Virtanen Walker
+    """,
+    "Petrov Lindgren Haddad Romano Schulz Ferreira Murphy Sato Brandt Collins",
+)
+_PLACE = (
+    """
+    Harbour Mill Station River Castle Garden Market Bridge Forest Church Tower Valley Meadow Quarry Orchard Park
+    Hill Lake Windmill Temple Palace Factory School Museum Theatre Island Canyon Desert Summit Beach Chapel College
+    Fountain Granite Hazel Ivy Juniper Kestrel Laurel Maple North Oak Pine Queen Rose South Thistle Union Willow
+    """,
+    "Lighthouse Vineyard Foundry Abbey Canal Copper Falcon",
+)
+_STREET = (
+    """
+    Road Street Lane Square Avenue Drive Place Way
+    """,
+    "Row Crescent Court",
+)
+
+
+def training(company: Company, count: int = 200, seed: int = 0, finished: float = 0.25) -> list[tuple[Message, ...]]:
+    """Conversations to learn from. A share goes on to the tool's result and the final answer."""
+    random = Random(f"{company.id}/training/{seed}")  # noqa: S311 - repeatable, not secret
+    requests = _requests(company, random, side=0)
+    conversations = []
+    for request in islice(requests, count):
+        whole = conversation(company, request)
+        conversations.append(whole if random.random() < finished else whole[:2])
+    return conversations
+
+
+def held_out(company: Company, count: int = 60, seed: int = 0) -> list[Request]:
+    """Requests that the dataset's own rule keeps out of training, made of values that training never sees."""
+    random = Random(f"{company.id}/held out/{seed}")  # noqa: S311
+    return list(islice(_requests(company, random, side=1), count))
+
+
+def conversation(company: Company, request: Request) -> tuple[Message, ...]:
+    """The request, the call, the tool's result, the answer."""
+    tool = company.tool(request.call.name)
+    return (
+        Message(role="user", content=request.text),
+        Message(role="assistant", tool_calls=(request.call,)),
+        Message(role="tool", name=tool.name, content=_canonical(_filled(tool.reply, request.values))),
+        Message(role="assistant", content=tool.answer.format(**request.values)),
+    )
+
+
+def reply(company: Company, tool: str, arguments: Values) -> Values:
+    """What the company's own endpoint answers. What the arguments do not say is looked up: always the same person."""
+    chosen = company.tool(tool)
+    known = {kind: arguments[name] for name, kind in chosen.arguments.items()}
+    known.setdefault("person", _person(Random(_canonical(arguments)), side=1))  # noqa: S311
+    return _filled(chosen.reply, known)
+
+
+def _requests(company: Company, random: Random, side: int) -> Iterator[Request]:
+    """Tools in turn, endless, no sentence twice, each on the side where the dataset's rule puts it."""
+    seen: set[str] = set()
+    while True:
+        for tool in company.tools:
+            while True:
+                values = {kind: draw(random, side) for kind, draw in _DRAWS.items()}
+                text = random.choice(tool.sentences).format(**values)
+                if text not in seen and is_held_out(text) == bool(side):
+                    break
+            seen.add(text)
+            yield Request(text, ToolUse(name=tool.name, arguments=_canonical(_filled(tool.arguments, values))), values)
+
+
+def _customer(random: Random, side: int) -> str:
+    """Held-out numbers are those that seven divides."""
+    number = random.randrange(10_000 // 7, 100_000 // 7) * 7 + (0 if side else random.randrange(1, 7))
+    return f"C-{number}"
+
+
+def _amount(random: Random, side: int) -> float:
+    cents = random.randrange(1_000 // 7, 90_000 // 7) * 7 + (0 if side else random.randrange(1, 7))
+    return cents / 100
+
+
+def _person(random: Random, side: int) -> str:
+    return f"{random.choice(_FIRST[side].split())} {random.choice(_LAST[side].split())}"
+
+
+def _site(random: Random, side: int) -> str:
+    return f"{random.randrange(2, 99)} {random.choice(_PLACE[side].split())} {random.choice(_STREET[side].split())}"
+
+
+_DRAWS: dict[str, Callable[[Random, int], Any]] = {
+    "customer": _customer,
+    "amount": _amount,
+    "person": _person,
+    "site": _site,
+}
+
+
+def _filled(shape: dict[str, str], values: Values) -> Values:
+    return {name: values.get(kind, kind) for name, kind in shape.items()}
+
+
+def _canonical(value: Values) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -1,0 +1,39 @@
+"""A projection folded in memory up to the log's end: for a worker that must know what was said before it speaks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Generic
+
+from projections.projection import Projection, State
+from schemas.codec import decode
+from schemas.envelope import Origin
+from schemas.rejected import Rejected
+from schemas.topics import TopicNames
+from streams.log import EventLog, Record
+from streams.tail import Tail
+
+
+class View(Generic[State]):
+    """Rows by key, as of the last `catch_up`; of all partitions, or of those that it was asked about."""
+
+    def __init__(self, log: EventLog, names: TopicNames, projection: Projection[State]) -> None:
+        (topic,) = projection.topics
+        self._topic, self._wire, self._log = topic, names.wire(topic), log
+        self._projection = projection
+        self._tail = Tail(log, self._wire, self._take)
+        self.rows: dict[str, State] = {}
+
+    async def catch_up(self, partitions: Collection[int] | None = None) -> Mapping[str, State]:
+        """Folds what was appended since the last time."""
+        starts = await self._log.starts(self._wire)
+        await self._tail.catch_up({p: starts[p] for p in (starts if partitions is None else partitions)})
+        return self.rows
+
+    def _take(self, record: Record) -> None:
+        origin = Origin(self._topic, record.partition, record.offset)
+        event = decode(record.value, origin, record.timestamp, record.headers)
+        key = None if isinstance(event, Rejected) else self._projection.key(event)
+        if key is not None and not isinstance(event, Rejected):
+            state = self.rows.get(key) or self._projection.initial(key)
+            self.rows[key] = self._projection.fold(state, event)
