@@ -1,0 +1,50 @@
+"""Hypothesis strategies for every event, made from what the classes say."""
+
+from __future__ import annotations
+
+from typing import Any, get_args, get_origin, get_type_hints
+
+import msgspec
+from hypothesis import strategies as st
+
+from schemas.envelope import Event
+from schemas.primitives import MAX_TIME
+from schemas.topics import TOPIC_OF
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=90)
+NAME = st.text(st.characters(codec="utf-8"), min_size=1, max_size=80)
+ENVELOPE = {
+    "id": NAME,
+    "correlation": NAME,
+    "company": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", fullmatch=True),
+    "time": st.integers(0, MAX_TIME),
+}
+PLAIN = {
+    str: TEXT,
+    int: st.integers(-(2**63), 2**63 - 1),
+    float: st.floats(allow_nan=False),
+    bool: st.booleans(),
+    bytes: st.binary(max_size=90),
+}
+
+
+def events() -> st.SearchStrategy[Event]:
+    return st.sampled_from(list(TOPIC_OF)).flatmap(of)
+
+
+def of(cls: Any) -> st.SearchStrategy[Any]:
+    hints = get_type_hints(cls)
+    own = ENVELOPE if issubclass(cls, Event) else {}
+    fixed = ("type", "version") if issubclass(cls, Event) else ()
+    names = [field.name for field in msgspec.structs.fields(cls) if field.name not in fixed]
+    return st.builds(cls, **{name: own[name] if name in own else _values(hints[name]) for name in names})
+
+
+def _values(hint: Any) -> st.SearchStrategy[Any]:
+    if get_origin(hint) is tuple:
+        return st.lists(_values(get_args(hint)[0]), max_size=3).map(tuple)
+    if type(None) in get_args(hint):
+        return st.none() | _values(next(kind for kind in get_args(hint) if kind is not type(None)))
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return of(hint)
+    return PLAIN[hint]
