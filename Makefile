@@ -1,0 +1,41 @@
+# Needs make and Python 3.11 to 3.13 with venv. All else comes into .venv, each file checked against requirements.lock.
+BIN := .venv/bin
+READY := .venv/.ready
+export PYTHON ?= python3
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check up bench kill lock
+
+help: ## List these verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+
+demo: $(READY) ## Tell the whole story on this machine, from a company's events to its adapter's answers
+	@$(BIN)/rillfold demo
+
+test: $(READY) ## Run every test
+	@$(BIN)/python -m pytest
+
+check: $(READY) ## Lint, formatting, types, the layers, dead code
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/vulture
+
+up: $(READY) ## Start Kafka and Postgres here; Ctrl-C stops them, the data stays
+	@$(BIN)/rillfold up
+
+bench: $(READY) ## List the benchmarks; `.venv/bin/rillfold bench NAME` runs one
+	@$(BIN)/rillfold bench --help
+
+kill: $(READY) ## Run the tests that kill -9 what they test
+	@$(BIN)/python -m pytest -k kill
+
+lock: $(READY) ## Choose newer versions within the bounds of pyproject.toml, and write down their hashes
+	@.venv/setup/bin/uv pip compile pyproject.toml --upgrade --universal --python-version 3.11 --all-extras --group dev \
+		--generate-hashes --no-header --no-emit-index-url --quiet -o requirements.lock
+	@$(BIN)/python -m rillfold.embedded.relock
+
+$(READY): requirements.lock pyproject.toml setup/uv.txt setup/environment.sh
+	@sh setup/environment.sh
+	@touch $@
