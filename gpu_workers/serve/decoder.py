@@ -103,9 +103,9 @@ class Decoder:
     def sites(self) -> list[Site]:
         return [site for layer in self.layers for site in layer.sites]
 
-    @property
-    def modules(self) -> frozenset[str]:
-        return frozenset(module for site in self.sites for module in site.modules)
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """(out, in) of every linear module that an adapter may change."""
+        return {module: shape for site in self.sites for module, shape in zip(site.modules, site.shapes, strict=True)}
 
     def cache(self) -> KVCache:
         return KVCache(len(self.layers), self.kv_heads, self.head_dim, self.embedding)

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from schemas.company import Message
+from schemas.company import Message, ToolUse
 
 
 class AdapterKey(NamedTuple):
@@ -51,6 +51,11 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     text: str
+    """Word for word what the model said."""
+    calls: tuple[ToolUse, ...] = ()
+    """The tool calls in it, where it is nothing but well-formed ones after `content`."""
+    content: str = ""
+    """The text before the calls; all of it where there are none."""
     finish_reason: str
     """stop or length."""
     model: str

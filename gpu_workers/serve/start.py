@@ -1,0 +1,82 @@
+"""Puts the embedded engine together: base model, decoder, template, and how adapters are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from gpu_workers import base_model
+from gpu_workers.artifacts import verify
+from gpu_workers.base_files import Progress, silent
+from gpu_workers.chat import Chat
+from gpu_workers.device import Device
+from gpu_workers.errors import ArtifactRefused
+from gpu_workers.serve.adapter_file import LoraWeights, read_adapter
+from gpu_workers.serve.decoder import Decoder
+from gpu_workers.serve.embedded import Base, EmbeddedEngine, Read
+from gpu_workers.serve.engine import Engine
+from gpu_workers.serve.errors import BaseMismatch, UnusableAdapter
+from gpu_workers.serve.port import AdapterSpec
+from gpu_workers.serve.schedule import Limits
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How much the engine holds at once."""
+
+    device: Device = field(default_factory=Device.best)
+    limits: Limits = field(default_factory=Limits)
+    capacity: int = 100
+    """Adapters in memory."""
+
+
+def embedded(name_or_path: str, cache: Path, serving: Serving, progress: Progress = silent) -> EmbeddedEngine:
+    """Reads the base model: seconds. The engine works inside `async with`."""
+    model, tokenizer, identity = base_model.load(name_or_path, cache, serving.device, progress)
+    decoder, chat = Decoder(model), Chat.of(tokenizer)
+    stops = frozenset({chat.end, *_end_tokens(model.generation_config.eos_token_id)})
+
+    def make_engine() -> Engine:
+        torch.set_num_threads(serving.device.threads)  # counts for the calling thread: the engine's own
+        return Engine(decoder, stops, serving.limits)
+
+    base = Base(identity.name, identity.sha256, decoder.context)
+    read = _reader(decoder, base)
+    return EmbeddedEngine(
+        make_engine, base, chat, read, capacity=serving.capacity, waiting=serving.limits.waiting
+    )
+
+
+def _reader(decoder: Decoder, base: Base) -> Read:
+    def read(spec: AdapterSpec) -> LoraWeights:
+        if spec.base_sha256 not in (None, base.sha256):
+            raise BaseMismatch(
+                f"adapter {spec.key} was trained on base {spec.base_sha256}, here is {base.name} with {base.sha256}."
+            )
+        try:
+            if spec.sha256 is not None:
+                verify(spec.folder, spec.sha256)
+        except (ArtifactRefused, OSError) as error:
+            raise UnusableAdapter(f"adapter {spec.key}: {error}") from error
+        weights = read_adapter(spec.folder, decoder.embedding.dtype, str(decoder.embedding.device))
+        _check_fit(spec, weights, decoder)
+        return weights
+
+    return read
+
+
+def _check_fit(spec: AdapterSpec, weights: LoraWeights, decoder: Decoder) -> None:
+    """Every matrix has a place in this base: one that had none would be left out in silence."""
+    shapes = decoder.shapes()
+    for module, (a, b) in weights.pairs.items():
+        if shapes.get(module) != (b.shape[0], a.shape[1]):
+            raise UnusableAdapter(
+                f"adapter {spec.key}: {module} of {b.shape[0]} x {a.shape[1]} has no place in this base model, "
+                f"which has {shapes.get(module, 'no such module')} there."
+            )
+
+
+def _end_tokens(eos: int | list[int] | None) -> list[int]:
+    return eos if isinstance(eos, list) else [] if eos is None else [eos]

@@ -1,0 +1,78 @@
+"""A tiny base model with a tokenizer, a store of adapters made by PEFT, and PEFT's own answers."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+
+from gpu_workers import base_model, tiny
+from gpu_workers.artifacts import Facts, FolderStore
+from gpu_workers.chat import Chat
+from gpu_workers.device import Device
+from gpu_workers.serve.port import AdapterKey, AdapterSpec, Question
+from schemas.company import Message
+
+from .conftest import ALL, save_adapter
+
+CPU = Device("cpu", "float32", 1)
+
+
+@dataclass
+class Workbench:
+    """Everything that a served answer can be held against."""
+
+    root: Path
+    base: Path
+    chat: Chat
+    model: Any
+    store: FolderStore
+    base_sha256: str
+
+    def adapter(self, name: str, version: int = 1, seed: int = 0, **changes: Any) -> AdapterSpec:
+        """Trained by dice, published to the store."""
+        company = name.partition("/")[0]
+        folder = self.root / "made" / f"{name}-{version}-{seed}"
+        save_adapter(self.model, folder, seed, **({"r": 8, "lora_alpha": 16, "target_modules": ALL} | changes))
+        (folder / "README.md").unlink()
+        facts = Facts(
+            company=company, base_model="tiny", base_sha256=self.base_sha256, tools_in_prompt=seed % 2 == 1
+        )
+        artifact = self.store.get(self.store.put(folder, facts))
+        return AdapterSpec(
+            key=AdapterKey(name, version),
+            folder=artifact.folder,
+            sha256=artifact.sha256,
+            base_sha256=facts.base_sha256,
+            tools_in_prompt=facts.tools_in_prompt,
+        )
+
+    def peft(self, spec: AdapterSpec | None, question: Question) -> str:
+        """The greedy answer of a PEFT model that holds this one adapter."""
+        model: Any = self.model
+        if spec is not None:
+            model = peft.PeftModel.from_pretrained(copy.deepcopy(self.model), spec.folder)
+        tools = question.tools if spec is None or spec.tools_in_prompt else None
+        ids, said = self.chat.prompt(question.messages, tools), list[int]()
+        with torch.inference_mode():
+            while len(said) < question.max_tokens and self.chat.end not in said:
+                said.append(int(model(torch.tensor([ids + said])).logits[0, -1].argmax()))
+        return self.chat.decode(said)
+
+
+def make_workbench(root: Path) -> Workbench:
+    texts = ["Look up customer C-4711, please.", "Refund 12 euros to Ms Grey.", "What is the capital of France? Paris."]
+    base = tiny.make(root / "base", texts)
+    model, tokenizer, identity = base_model.load(str(base), root / "cache", CPU)
+    return Workbench(root, base, Chat.of(tokenizer), model, FolderStore(root / "store"), identity.sha256)
+
+
+def ask(text: str, adapter: str | None = None, version: int | None = None, **changes: Any) -> Question:
+    given: dict[str, Any] = {"max_tokens": 8} | changes
+    return Question(
+        id=f"q-{adapter}-{text}", messages=(Message(role="user", content=text),), adapter=adapter, version=version, **given
+    )
