@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import pytest
@@ -26,14 +28,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
+def stack() -> Iterator[Endpoints]:
     """A real broker and a real database: those the environment names, or embedded ones for this session."""
     servers = os.environ.get("RILLFOLD_BOOTSTRAP_SERVERS")
     if servers:
         yield Endpoints(bootstrap_servers=servers, postgres_dsn=os.environ.get("RILLFOLD_POSTGRES_DSN"))
         return
-    with running(tmp_path_factory.mktemp("stack"), postgres=True) as endpoints:
-        yield endpoints
+    # Not below pytest's own folder: that is closed to the user under which a root's Postgres runs.
+    with TemporaryDirectory(prefix="rillfold-stack-") as folder:
+        Path(folder).chmod(0o755)
+        with running(Path(folder), postgres=True) as endpoints:
+            yield endpoints
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -50,6 +51,8 @@ def rillfold() -> None:
 
 
 def main() -> None:
+    # What aiokafka would print on standard error comes to people as one of our own errors.
+    logging.getLogger("aiokafka").addHandler(logging.NullHandler())
     try:
         rillfold(standalone_mode=True)
     except RillfoldError as error:

@@ -86,7 +86,15 @@ async def test_many_events_arrive_in_order_with_their_positions(log: EventLog, n
         ({**TEXT, "version": 99}, "newer_version"),
         ({**TEXT, "text": "\ud800"}, "bad_utf8"),
         (
-            {"type": "tool.returned", "company": "a", "call": "c", "job": "j", "tool": "t", "ok": True, "status": 2**70},
+            {
+                "type": "tool.returned",
+                "company": "a",
+                "call": "c",
+                "job": "j",
+                "tool": "t",
+                "ok": True,
+                "status": 2**70,
+            },
             "wrong_type",
         ),
     ],

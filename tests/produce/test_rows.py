@@ -1,0 +1,111 @@
+"""Cutting files into rows: the same rows however the bytes arrive."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rillfold.rows import MAX_ROW_BYTES, CsvFields, Ids, Row, Rows, csv_cells, json_fields
+from schemas.rejected import Unusable
+
+
+def rows_of(chunks: list[bytes], *, quoted: bool = False) -> list[Row]:
+    rows = Rows(quoted=quoted)
+    return [row for chunk in chunks for row in rows.feed(chunk)] + list(rows.close())
+
+
+def test_lines_are_counted_and_blank_ones_skipped() -> None:
+    assert rows_of([b"a\n\n  \r\nb\r\nc"]) == [Row(1, b"a"), Row(4, b"b"), Row(5, b"c")]
+
+
+def test_a_quoted_cell_may_hold_line_ends() -> None:
+    text = b'x,"one\ntwo ""2""\r\nthree"\ny,"z"\n'
+    assert rows_of([text], quoted=True) == [Row(1, b'x,"one\ntwo ""2""\r\nthree"'), Row(4, b'y,"z"')]
+
+
+@given(st.lists(st.sampled_from([b"a", b'"', b"\n", b"\r\n", b",", b"\xc3", b" "])), st.data())
+def test_where_the_chunks_end_does_not_matter(pieces: list[bytes], data: st.DataObject) -> None:
+    whole = b"".join(pieces)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=5)))
+    chunks = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+    for quoted in (False, True):
+        assert rows_of(chunks, quoted=quoted) == rows_of([whole], quoted=quoted)
+
+
+def test_a_row_too_long_is_given_up_in_bounded_memory_and_the_next_is_read() -> None:
+    chunk = b"x" * 65536
+    rows = Rows(quoted=False)
+    tracemalloc.start()
+    for _ in range(16 * MAX_ROW_BYTES // len(chunk)):
+        assert list(rows.feed(chunk)) == []
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * MAX_ROW_BYTES
+    assert list(rows.feed(b"\nnext\n")) == [Row(1, None), Row(2, b"next")]
+
+
+def test_a_quote_that_nobody_closes_costs_one_row_not_the_file() -> None:
+    rows = rows_of([b'a,"open\n', *[b"x" * 65535 + b"\n"] * 70, b'b,"closed"\n', b"c,d\n"], quoted=True)
+    assert rows[0] == Row(1, None)
+    assert rows[-2:] == [Row(72, b'b,"closed"'), Row(73, b"c,d")]
+
+
+def test_csv_cells_are_typed_by_the_events_fields() -> None:
+    fields = CsvFields(["type", "job", "ok", "status", "body", "reason"], {"company": "acme"})
+    assert fields(b'tool.returned,007,true,200,"{""a"": 1}",') == {
+        "company": "acme",
+        "type": "tool.returned",
+        "job": "007",
+        "ok": True,
+        "status": 200,
+        "body": '{"a": 1}',
+    }
+
+
+def test_csv_cells_of_structured_fields_hold_json() -> None:
+    fields = CsvFields(["messages"], {"type": "conversation.ingested"})
+    assert fields(b'"[{""role"":""user"",""content"":""hi""}]"')["messages"] == [{"role": "user", "content": "hi"}]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b"a,b,c", "wrong_type"),
+        (b'"a"b,c', "invalid_csv"),
+        (b"a,\xff", "bad_utf8"),
+        (b"tool.returned,maybe", "wrong_type"),
+    ],
+)
+def test_bad_csv_rows_say_why(text: bytes, reason: str) -> None:
+    with pytest.raises(Unusable) as caught:
+        CsvFields(["type", "ok"], {})(text)
+    assert caught.value.reason == reason
+
+
+@given(st.binary())
+def test_no_bytes_get_another_error_out_of_a_row(text: bytes) -> None:
+    for parse in (json_fields, csv_cells):
+        try:
+            parse(text)
+        except Unusable as error:
+            assert error.reason in ("bad_utf8", "invalid_json", "too_deep", "invalid_csv")
+
+
+def ids_of(name: str, *texts: bytes) -> list[str]:
+    ids, found = Ids(name), []
+    for number, text in enumerate(texts, 1):
+        ids.read(Row(number, text))
+        found.append(ids.last())
+    return found
+
+
+def test_the_same_file_gives_the_same_ids_and_growing_it_keeps_them() -> None:
+    assert ids_of("f", b"a", b"b") == ids_of("f", b"a", b"b", b"c")[:2]
+
+
+def test_other_rows_other_files_and_repeated_rows_give_other_ids() -> None:
+    ids = [*ids_of("f", b"a", b"a", b"a"), *ids_of("f", b"b", b"a"), *ids_of("g", b"a")]
+    assert len(set(ids)) == len(ids)
