@@ -54,7 +54,7 @@ def meant(arrived: list[tuple[Any, Any]], client: str) -> None:
 
 
 async def test_kcat(place, arrived) -> None:
-    done = ran(kcat_into(place), f"{KEY}\t{JSON % \'kcat\'}\n")
+    done = ran(kcat_into(place), f"{KEY}\t{JSON % 'kcat'}\n")
     assert (done.returncode, done.stderr) == (0, b"")
     meant(await arrived(1), "kcat")
 
