@@ -144,3 +144,30 @@ class DirectoryInUse(Stop):
             f"{path} is in use by another process. Give each worker a directory of its own: `--name`, or "
             f"RILLFOLD_DATA_DIR."
         )
+
+
+class DatabaseAway(Retry):
+    """No database answers."""
+
+    def __init__(self, detail: object) -> None:
+        super().__init__(f"Postgres does not answer ({detail}). Start it with `rillfold up`, or set its DSN.")
+
+
+class RegistryDown(Retry):
+    """The schema registry gave no answer that says anything about a schema. The record waits; it is not poison."""
+
+    def __init__(self, url: str, what: str, error: Exception) -> None:
+        super().__init__(
+            f"The schema registry at {url} did not answer for {what}: {error}. Records that need it wait and are tried "
+            f"again; if it lasts, check RILLFOLD_SCHEMA_REGISTRY and the registry."
+        )
+
+
+class RegistryRefused(Stop):
+    """The schema registry turned us away, or one of our schemas."""
+
+    def __init__(self, url: str, what: str, error: Exception) -> None:
+        super().__init__(
+            f"The schema registry at {url} refused {what}: {error}. Correct the credentials in "
+            f"RILLFOLD_SCHEMA_REGISTRY, or the compatibility rule or the foreign schema of that subject."
+        )

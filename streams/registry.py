@@ -1,0 +1,89 @@
+"""Confluent's schema registry: ids in records to our stored schemas, and our schemas into the registry."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
+
+import httpx
+import msgspec
+from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+
+from schemas.catalog import Entry, catalog
+from schemas.codec import schema_id
+from schemas.compat import record_of
+from schemas.topics import TOPIC_OF, TopicNames
+from streams.errors import RegistryDown, RegistryRefused
+
+T = TypeVar("T")
+
+UNKNOWN_ID = 40403
+UNKNOWN_FOR = 60.0
+"""Seconds for which an id that the registry does not know is not asked for again: a replica may lag behind."""
+
+
+class Registry:
+    """Asks once for each id. What it knows goes on working while the registry is down."""
+
+    def __init__(self, url: str, timeout: float = 5.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self.url = url
+        self.ids: dict[int, Entry] = {}
+        self._unknown: dict[int, float] = {}
+        self._clock = clock
+        self._client = SchemaRegistryClient({"url": url, "timeout": timeout, "max.retries": 0})
+
+    def resolve(self, values: Iterable[bytes | None]) -> Mapping[int, Entry]:
+        """The ids for `schemas.codec.decode`. Raises RegistryDown, a Retry, where one cannot be asked for."""
+        for number in {number for value in values if (number := schema_id(value)) is not None}:
+            if number not in self.ids and self._clock() >= self._unknown.get(number, 0.0):
+                self._ask(number)
+        return self.ids
+
+    def register(self, names: TopicNames) -> Mapping[str, int]:
+        """Every stored schema under `topic-record` (TopicRecordNameStrategy), oldest first; subject to newest id."""
+        subjects: dict[str, int] = {}
+        for entry in sorted(catalog().by_kind.values(), key=lambda entry: entry.kind):
+            subject = f"{names.wire(TOPIC_OF[entry.cls].name)}-{entry.source['namespace']}.{entry.source['name']}"
+            schema = Schema(msgspec.json.encode(entry.source).decode(), "AVRO")
+            subjects[subject] = self._call(lambda: self._client.register_schema(subject, schema), subject)  # noqa: B023
+            self.ids[subjects[subject]] = entry
+        return subjects
+
+    def _ask(self, number: int) -> None:
+        try:
+            schema = self._call(lambda: self._client.get_schema(number), f"schema id {number}")
+        except SchemaRegistryError:
+            schema = None
+        entry = _ours(schema)
+        if entry is not None:
+            self.ids[number] = entry
+        else:
+            if len(self._unknown) >= 4096:
+                self._unknown.clear()
+            self._unknown[number] = self._clock() + UNKNOWN_FOR
+
+    def _call(self, call: Callable[[], T], what: str) -> T:
+        """Lets only the registry's own "no such schema" through as it is: anything else says nothing about a record."""
+        try:
+            return call()
+        except SchemaRegistryError as error:
+            if error.error_code == UNKNOWN_ID:
+                raise
+            if error.http_status_code in (401, 403, 409, 422):
+                raise RegistryRefused(self.url, what, error) from error
+            raise RegistryDown(self.url, what, error) from error
+        except (httpx.HTTPError, ValueError, OSError) as error:
+            raise RegistryDown(self.url, what, error) from error
+
+
+def _ours(schema: Schema | None) -> Entry | None:
+    """By fingerprint: names, types and order of fields are the same, whatever docs and extra attributes it carries."""
+    if schema is None or schema.schema_type not in (None, "AVRO"):
+        return None
+    try:
+        fingerprint = bytes.fromhex(record_of((schema.schema_str or "").encode()).fingerprint)
+    except Exception:
+        return None
+    return catalog().by_fingerprint.get(fingerprint)
