@@ -30,6 +30,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     postgres_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     cache_dir: Path = Path.home() / ".cache" / "rillfold"
     maven_repository: str | None = None
+    base_model: str = "smollm2-135m-instruct"
+    """What is trained and served where nobody says otherwise: a packaged name or a folder."""
+    train_threads: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Part of an adapter's identity: another count gives other bytes. 0: as many as there are cores."""
+    api_host: str = "127.0.0.1"
+    api_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8700
+    api_url: str | None = None
+    """Where `rillfold.automation` finds the API; None: on this machine, at `api_port`."""
+    api_key: str | None = None
+    """None: the admin key that `rillfold api` keeps in the data folder."""
+    serve_url: str | None = None
+    """The serving worker's HTTP address: the API forwards /v1 to it."""
+    allow_private_tools: bool = False
+    """Tools may live on this machine and in private networks, over plain http: for development, and for the demo."""
+    failpoint: str = ""
+    """For tests: `appended:3` kills the fold when it passes that step of a commit for the third time."""
 
     def topic_names(self) -> TopicNames:
         return TopicNames(self.topic_prefix, self.topic_map)

@@ -21,6 +21,9 @@ VERBS: dict[str, str] = {
     "worker": "rillfold.cli.worker:worker",
     "topics": "rillfold.cli.topics:topics",
     "produce": "rillfold.cli.produce:produce",
+    "dataset": "rillfold.cli.dataset:dataset",
+    "train": "rillfold.cli.train:train",
+    "retrain": "rillfold.cli.train:retrain",
     "bench": "rillfold.cli.bench:bench",
 }
 

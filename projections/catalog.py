@@ -1,0 +1,19 @@
+"""All projections, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from projections.companies import COMPANIES
+from projections.company_tools import COMPANY_TOOLS
+from projections.datasets import DATASETS
+from projections.jobs import JOBS
+from projections.lora_adapters import LORA_ADAPTERS
+from projections.projection import Projection
+from projections.training_runs import TRAINING_RUNS
+
+PROJECTIONS: Mapping[str, Projection[Any]] = {
+    projection.name: projection
+    for projection in (COMPANIES, COMPANY_TOOLS, DATASETS, LORA_ADAPTERS, TRAINING_RUNS, JOBS)
+}

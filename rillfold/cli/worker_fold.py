@@ -1,0 +1,43 @@
+"""`rillfold worker fold`: the event log into projections."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import click
+
+from processors.saga import AUTOMATION
+from projections.catalog import PROJECTIONS
+from projections.projection import Projection
+from rillfold.embedded.stack import attach
+from rillfold.settings import from_env
+from schemas.errors import Stop
+from streams.app import Worker, run
+
+
+@click.command()
+@click.option("--name", default="fold-1", show_default=True, help="Tells the workers of a group apart.")
+@click.option("--only", multiple=True, help="Fold only these projections (in a consumer group of their own).")
+@click.option("--log-level", default="WARNING", show_default=True)
+def fold(name: str, only: tuple[str, ...], log_level: str) -> None:
+    """Fold the event log into projections, with changelogs and local state."""
+    logging.disable(logging.DEBUG)
+    settings = from_env()
+    described = Worker(
+        bootstrap_servers=attach(settings).bootstrap_servers,
+        app_id="-".join([f"{settings.topic_prefix}rillfold", *sorted(only)]),
+        name=name,
+        data_dir=settings.data_dir / "workers" / name,
+        names=settings.topic_names(),
+        failpoint=settings.failpoint,
+    )
+    run(described, _projections(only), log_level)
+
+
+def _projections(only: tuple[str, ...]) -> list[Projection[Any]]:
+    everything = {**PROJECTIONS, AUTOMATION.name: AUTOMATION}
+    unknown = sorted(set(only) - set(everything))
+    if unknown:
+        raise Stop(f"No projection is called {', '.join(unknown)}. There are {', '.join(sorted(everything))}.")
+    return [projection for name, projection in everything.items() if not only or name in only]

@@ -1,0 +1,153 @@
+"""The Faust worker that folds: how it is put together, and what must stand before it starts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import faust
+from yarl import URL
+
+from projections.projection import Projection
+from schemas.envelope import Event
+from schemas.errors import Retry
+from schemas.topics import TopicNames
+from streams.changelog import topic_of
+from streams.commit import Ports
+from streams.errors import Misconfigured
+from streams.failpoint import FailPoint
+from streams.faust_seam import BatchSchema, BatchTransport, RowApp, RowTableManager, add_table
+from streams.fence import FencedChangelogs
+from streams.folding import Folding
+from streams.kafka import KafkaLog
+from streams.keeper import ShardKeeper
+from streams.log import EventLog, TopicSpec
+from streams.outgoing import to_outgoing
+from streams.store import RocksStores
+
+log = logging.getLogger(__name__)
+FETCH_BYTES = 4 << 20
+RETRY_SECONDS = 1.0
+COMPACTED = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.5"}
+
+
+class Worker(NamedTuple):
+    """What decides a worker. `app_id` names its consumer group; `name` tells the workers of a group apart."""
+
+    bootstrap_servers: str
+    app_id: str
+    name: str
+    data_dir: Path
+    names: TopicNames
+    failpoint: str = ""
+
+
+async def prepare(event_log: EventLog, projections: Sequence[Projection[Any]], names: TopicNames) -> None:
+    """Changelogs with as many partitions as their sources, or a refusal that says which topics disagree."""
+    for projection in projections:
+        sources = {names.wire(topic): len(await event_log.ends(names.wire(topic))) for topic in projection.topics}
+        counts = set(sources.values())
+        if len(counts) != 1:
+            raise Misconfigured(f"{projection.name} folds {sources}: all must have the same number of partitions.")
+        changelog, partitions = topic_of(projection, names.prefix), counts.pop()
+        await event_log.create([TopicSpec(changelog, partitions, COMPACTED)])
+        found = len(await event_log.ends(changelog))
+        if found != partitions:
+            raise Misconfigured(
+                f"{changelog} has {found} partitions and its sources have {partitions}: raise the projection's version "
+                f"to fold it anew."
+            )
+
+
+def run(worker: Worker, projections: Sequence[Projection[Any]], log_level: str = "WARNING") -> None:
+    """Until a signal stops it: SIGTERM lets the batches in hand finish."""
+    worker.data_dir.mkdir(parents=True, exist_ok=True)
+    asyncio.run(_prepare(worker, projections))
+    app = create_app(worker, KafkaLog(worker.bootstrap_servers, client_id=f"rillfold-{worker.name}"), projections)
+    faust.Worker(app, loglevel=log_level, quiet=True).execute_from_commandline()
+
+
+async def _prepare(worker: Worker, projections: Sequence[Projection[Any]]) -> None:
+    async with KafkaLog(worker.bootstrap_servers) as event_log:
+        await prepare(event_log, projections, worker.names)
+
+
+def create_app(worker: Worker, event_log: EventLog, projections: Sequence[Projection[Any]]) -> RowApp:
+    """Topics must stand: see `prepare`."""
+    app = RowApp(worker.app_id, **_settings(worker))
+    if app.in_transaction:
+        raise Misconfigured("Faust's exactly_once loses and doubles after a crash. Unset PROCESSING_GUARANTEE.")
+    fence = FencedChangelogs(worker.app_id, worker.name, bootstrap_servers=worker.bootstrap_servers)
+    ports = Ports(_publisher(event_log, worker.names), fence.append, FailPoint(worker.failpoint))
+    folding = Folding(projections, worker.names, ports)
+    app.transport = BatchTransport(app.conf.broker_consumer, app)
+    app.keeper = ShardKeeper(folding, fence, RocksStores(worker.data_dir / "tables"))
+    for projection in projections:
+        add_table(app, folding.changelog(projection))
+    _agent(app, folding)
+    return app
+
+
+def _agent(app: RowApp, folding: Folding) -> None:
+    sources = app.topic(*sorted(folding.sources), schema=BatchSchema())
+
+    @app.agent(sources, name="fold", concurrency=1)
+    async def fold(batches: Any) -> None:
+        async for batch in batches:
+            try:
+                await folding.step(batch)
+            except Exception as error:
+                app.keeper.failed(error)
+
+
+def _publisher(event_log: EventLog, names: TopicNames) -> Callable[[Sequence[Event]], Awaitable[None]]:
+    async def publish(events: Sequence[Event]) -> None:
+        outgoing = [to_outgoing(event, names) for event in events]
+        await _patiently(lambda: event_log.append(outgoing))
+
+    return publish
+
+
+async def _patiently(action: Callable[[], Awaitable[object]]) -> None:
+    """What fails because the world is in the way holds its partition until the world is back."""
+    while True:
+        try:
+            await action()
+            return
+        except Retry as error:
+            log.warning("%s", error)
+            await asyncio.sleep(RETRY_SECONDS)
+
+
+def _settings(worker: Worker) -> dict[str, Any]:
+    return {
+        "broker": [URL(f"aiokafka://{server.strip()}") for server in worker.bootstrap_servers.split(",")],
+        "datadir": str(worker.data_dir / "faust"),
+        "TableManager": RowTableManager,
+        "store": "memory://",
+        "processing_guarantee": "at_least_once",
+        "key_serializer": "raw",
+        "value_serializer": "raw",
+        "consumer_auto_offset_reset": "earliest",
+        "consumer_max_fetch_size": FETCH_BYTES,
+        # Batches, not records: a rebalance waits until those in hand are folded.
+        "stream_buffer_maxsize": 4,
+        "stream_wait_empty": True,
+        "stream_recovery_delay": 0.0,
+        "recovery_consistency_check": False,
+        "broker_commit_interval": 1.0,
+        # A worker that comes back under its name gets its partitions back at once, with no rebalance.
+        "consumer_group_instance_id": worker.name,
+        "broker_session_timeout": 15.0,
+        "broker_heartbeat_interval": 3.0,
+        "broker_request_timeout": 20.0,
+        "broker_max_poll_interval": 300.0,
+        "producer_request_timeout": 30.0,
+        "topic_allow_declare": False,
+        "topic_disable_leader": True,
+        "web_enabled": False,
+        "worker_redirect_stdouts": False,
+    }

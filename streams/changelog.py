@@ -1,0 +1,77 @@
+"""What a changelog holds: rows with where they were folded from, and markers that say how far a source was folded."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from projections.projection import Projection
+
+State = TypeVar("State", bound=msgspec.Struct)
+
+# Row keys begin with a company, so nothing of a user's can begin with this byte.
+RESERVED = b"\x00"
+CLAIM = RESERVED + b"claim"
+
+Rows = list[tuple[bytes, bytes]]
+"""Keys and values of one record batch, in order."""
+
+
+class Stored(msgspec.Struct, Generic[State], frozen=True):
+    """A row as the changelog, the local store and every sink know it."""
+
+    at: tuple[str, int, int]
+    """Topic, partition and offset of the last event that changed the row."""
+    row: State
+
+
+class Marker(msgspec.Struct, frozen=True):
+    """Everything of this source partition below `next` is in the rows."""
+
+    topic: str
+    partition: int
+    next: int
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """The first thing an owner writes. Whatever an earlier owner sends afterwards is refused by the broker."""
+
+    owner: str
+
+
+def topic_of(projection: Projection[Any], prefix: str = "") -> str:
+    return f"{prefix}rillfold-{projection.name}-v{projection.version}-changelog"
+
+
+def marker_record(marker: Marker) -> tuple[bytes, bytes]:
+    return marker_key(marker.topic, marker.partition), msgspec.json.encode(marker)
+
+
+def marker_key(topic: str, partition: int) -> bytes:
+    return RESERVED + f"marker/{topic}/{partition}".encode()
+
+
+def claim_record(owner: str) -> tuple[bytes, bytes]:
+    return CLAIM, msgspec.json.encode(Claim(owner))
+
+
+def marker_of(key: bytes, value: bytes) -> Marker | None:
+    """The marker in a record, if it is one."""
+    if not key.startswith(RESERVED + b"marker/"):
+        return None
+    return msgspec.json.decode(value, type=Marker)
+
+
+class RowCodec(Generic[State]):
+    """Rows of one projection to bytes and back."""
+
+    def __init__(self, state: type[State]) -> None:
+        self._decoder = msgspec.json.Decoder(Stored[state])  # type: ignore[valid-type]
+        self._encoder = msgspec.json.Encoder()
+
+    def encode(self, state: State, topic: str, partition: int, offset: int) -> bytes:
+        return self._encoder.encode(Stored((topic, partition, offset), state))
+
+    def decode(self, value: bytes) -> Stored[State]:
+        return self._decoder.decode(value)

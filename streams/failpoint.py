@@ -1,0 +1,29 @@
+"""Dying on purpose between two steps of a commit, so that tests can show that nothing is lost there."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from schemas.errors import Stop
+
+STEPS = ("decoded", "published", "appended", "stored")
+
+
+class FailPoint:
+    """`appended:3` kills the process, as kill -9 does, when it passes `appended` for the third time. Empty: never."""
+
+    def __init__(self, spec: str = "") -> None:
+        self._step, _, count = spec.partition(":")
+        if self._step not in ("", *STEPS):
+            raise Stop(
+                f"RILLFOLD_FAILPOINT={spec!r}: the step must be one of {', '.join(STEPS)}. Unset it in production."
+            )
+        self._left = int(count or 1)
+
+    def reached(self, step: str) -> None:
+        if step != self._step:
+            return
+        self._left -= 1
+        if self._left <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,293 @@
+"""The one place that leans on Faust's insides (and aiokafka's below them), so that an upgrade breaks here or nowhere.
+
+Faust hands an agent one message per record. Here the "message" is everything one fetch returned for one partition; its
+offset is that of the last record. Acks, commits, rebalances, recovery and standby then work per batch, untouched.
+What is relied on, by upstream name, stands in `RELIES_ON`; a test holds each against the installed version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, cast
+
+import faust
+from faust.serializers.schemas import Schema
+from faust.tables.manager import TableManager
+from faust.tables.recovery import Recovery
+from faust.tables.table import Table
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, EventT
+from faust.types.tuples import ConsumerMessage
+
+from streams.fold import Batch
+
+FAUST_VERSION = "0.15.3"
+# upstream function -> what of its text must still be there
+RELIES_ON: Mapping[str, Sequence[str]] = {
+    "faust.transport.consumer:Consumer.getmany": ("self._wait_next_records(timeout)", "await self.perform_seek()"),
+    "faust.transport.consumer:Consumer.perform_seek": ("await self.seek_to_committed()",),
+    "faust.transport.consumer:Consumer._drain_messages": ("await self._add_gap(", "self.suspend_flow.wait()"),
+    "faust.transport.consumer:Consumer._commit_tps": ("self._filter_committable_offsets(tps)",),
+    "faust.transport.consumer:Consumer._filter_committable_offsets": ("self._new_offset(tp)",),
+    "faust.transport.consumer:Consumer.ack": ("acked_for_tp.append(offset)", "acked_index.add(offset)"),
+    "faust.transport.drivers.aiokafka:Consumer._new_consumer_thread": ("AIOKafkaConsumerThread(self",),
+    "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._fetch_records": (
+        "return await fetcher.fetched_records(",
+    ),
+    "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._seek_wait": ("consumer.seek(tp, offset)",),
+    "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._create_worker_consumer": (
+        "isolation_level=isolation_level",
+    ),
+    "faust.tables.recovery:Recovery._restart_recovery": (
+        "self._build_highwaters)(\n                        consumer, assigned_active_tps",
+        "if self.tp_to_table[tp].recovery_buffer_size == 1",
+    ),
+    "faust.tables.recovery:Recovery._slurp_changelogs": ("table.apply_changelog_batch(buf)", "offsets[tp] = offset"),
+    "faust.tables.recovery:Recovery.on_recovery_completed": ("table.on_recovery_completed(", "consumer.perform_seek()"),
+    "faust.tables.manager:TableManager.recovery": ("self._recovery = Recovery(",),
+    "faust.tables.manager:TableManager.on_rebalance": ("table.on_rebalance)(",),
+    "faust.tables.base:Collection.on_start": ("self.add_runtime_dependency(self.data)",),
+    "aiokafka.consumer.fetcher:Fetcher.fetched_records": ("drained[tp] = records", "return drained"),
+    "aiokafka.producer.sender:InitPIDHandler.handle_response": ("set_pid_and_epoch(",),
+    "aiokafka.producer.sender:SendProduceReqHandler.handle_response": ("exc = ProducerFenced()",),
+}
+
+
+class Keeper(Protocol):
+    """Who keeps the rows. Topics are wire names; offsets are the changelog's."""
+
+    async def assigned(self, changelogs: Iterable[TP]) -> None:
+        """These partitions, and no others, are ours from now on."""
+        ...
+
+    async def claim(self, changelogs: Iterable[TP]) -> None:
+        """Shut out earlier owners. What they managed to write is in the changelog before this returns."""
+        ...
+
+    def persisted(self, changelog: TP) -> int | None: ...
+
+    def restore(self, changelog: TP, records: Iterable[tuple[bytes, bytes | None]], position: int) -> None: ...
+
+    def forget(self, changelog: TP) -> None:
+        """What is kept locally does not belong to this changelog."""
+        ...
+
+    def restored(self, changelogs: Iterable[TP]) -> None: ...
+
+    def begin(self, source: TP, first: int) -> int | None:
+        """Where a source is to be read from; None if nobody here needs it."""
+        ...
+
+    def ready(self) -> None:
+        """All is restored, and the sources flow."""
+        ...
+
+    def failed(self, error: BaseException) -> None:
+        """Faust would log this and go on; we do not."""
+        ...
+
+
+class RowApp(faust.App):
+    """A Faust app that asks `keeper` about its tables."""
+
+    keeper: Keeper
+
+
+def _keeper(app: Any) -> Keeper:
+    keeper: Keeper = app.keeper
+    return keeper
+
+
+class Fetched(NamedTuple):
+    """What one fetch returned: the records of [start, next). `start` is None where it began at an unknown place."""
+
+    start: int | None
+    next: int
+    records: list[Any]
+
+
+class BatchThread(driver.AIOKafkaConsumerThread):
+    """Runs in the consumer's own thread, so that seeks and fetches are seen in the order in which they happened."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._read_to: dict[Any, int] = {}
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        # Faust ties this to its own transactions; a source's producers may have theirs.
+        consumer._isolation_level = "read_committed"
+        return consumer
+
+    async def _seek_wait(self, consumer: Any, partitions: Mapping[TP, int]) -> None:
+        self._read_to.update(partitions)
+        await super()._seek_wait(consumer, partitions)
+
+    async def _fetch_records(self, consumer: Any, *args: Any, **kwargs: Any) -> dict[TP, Fetched]:  # type: ignore[override]
+        fetched = await super()._fetch_records(consumer, *args, **kwargs)
+        # No await from here: the positions are those that this very fetch has left.
+        return {tp: self._located(consumer, tp, records) for tp, records in fetched.items()}
+
+    def _located(self, consumer: Any, tp: Any, records: list[Any]) -> Fetched:
+        position = consumer._subscription.subscription.assignment.state_value(tp).position
+        start, self._read_to[tp] = self._read_to.get(tp), position
+        return Fetched(start, position, records)
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        self._read_to.clear()
+        await super().on_partitions_revoked(revoked)
+
+
+class BatchConsumer(driver.Consumer):
+    """Yields one message per partition fetch, and takes its starting points from the rows' markers."""
+
+    def _new_consumer_thread(self) -> BatchThread:
+        return BatchThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
+        fetched, active = await self._wait_next_records(timeout)
+        generation = self.app.consumer_generation_id
+        if fetched is None or self.should_stop:
+            return
+        if not self.flow_active:
+            await self.perform_seek()
+            return
+        for tp, batch in fetched.items():
+            if not self.flow_active or self.app.consumer_generation_id != generation:
+                return
+            if batch.start is None and not self._is_changelog_tp(tp):
+                continue  # fetched before the seek to the marker, which makes it come again
+            if active is None or tp in active or tp in self._buffered_partitions:
+                self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
+                yield tp, self._batch_message(tp, batch)
+
+    def _batch_message(self, tp: Any, fetched: Any) -> ConsumerMessage:
+        last = fetched.records[-1]
+        start = fetched.records[0].offset if fetched.start is None else fetched.start
+        batch = Batch(tp.topic, tp.partition, start, fetched.next, fetched.records)
+        return ConsumerMessage(
+            tp.topic,
+            tp.partition,
+            last.offset,
+            last.timestamp / 1000,
+            last.timestamp_type,
+            [],
+            None,
+            cast(Any, batch),
+            None,
+            0,
+            0,
+            tp,
+            generation_id=self.app.consumer_generation_id,
+        )
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """The rows know better than the group how far a source is folded."""
+        sources = [tp for tp in self.assignment() if not self._is_changelog_tp(tp)]
+        if not sources:
+            return {}
+        firsts = await self.earliest_offsets(*sources)
+        begins = {tp: _keeper(self.app).begin(tp, firsts[tp] or 0) for tp in sources}
+        starts = {tp: start for tp, start in begins.items() if start is not None}
+        await self.seek_wait(starts)
+        return starts
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """A batch covers its own gaps."""
+
+    def _new_offset(self, tp: TP) -> int | None:
+        """Batches of a partition are acknowledged in order: with one consumer of each topic, nothing overtakes."""
+        acked = self._acked[tp]
+        if not acked:
+            return None
+        last = max(acked)
+        acked.clear()
+        self._acked_index[tp].clear()
+        return last + 1
+
+
+class BatchTransport(driver.Transport):
+    Consumer = BatchConsumer
+
+
+class BatchSchema(Schema):  # type: ignore[type-arg]
+    """Nothing is decoded on the way: an event's value is the batch."""
+
+    def compile(self, app: Any, **_: Any) -> Any:
+        create = app.create_event
+
+        async def decode(message: Any, *, propagate: bool = False) -> EventT[Any]:
+            event: EventT[Any] = create(None, message.value, (), message)
+            return event
+
+        return decode
+
+
+class RowTable(Table):  # type: ignore[type-arg]
+    """A Faust table whose content is kept elsewhere, by partition, and restored by whole batches."""
+
+    def _changelog_topic_name(self) -> str:
+        return str(self.name)
+
+    async def on_start(self) -> None:
+        """Topics are made before the worker starts; there is no store to start."""
+
+    def persisted_offset(self, tp: TP) -> int | None:
+        return _keeper(self.app).persisted(tp)
+
+    async def need_active_standby_for(self, tp: TP) -> bool:
+        return _keeper(self.app).persisted(tp) is None
+
+    async def on_rebalance(self, *_: Any) -> None:
+        """All tables at once: see RowTableManager."""
+
+    def apply_changelog_batch(self, batch: Iterable[EventT[Any]]) -> None:
+        try:
+            for event in batch:
+                records = cast(Batch, event.value).records
+                pairs = ((record.key or b"", record.value) for record in records)
+                _keeper(self.app).restore(event.message.tp, pairs, records[-1].offset)
+        except Exception as error:
+            _keeper(self.app).failed(error)
+            raise
+
+    async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
+        _keeper(self.app).restored(active_tps)
+
+
+class BatchRecovery(Recovery):
+    async def _build_highwaters(self, consumer: Any, tps: set[TP], destination: Any, title: str) -> None:
+        """Claims come before the ends are read: nothing can be appended behind an end by an earlier owner."""
+        if title == "active":
+            await _keeper(self.app).claim(tps)
+        await super()._build_highwaters(consumer, tps, destination, title)
+        for tp in tps:
+            kept = _keeper(self.app).persisted(tp)
+            if kept is not None and kept > destination[tp]:
+                _keeper(self.app).forget(tp)
+                offsets: Any = self.active_offsets if title == "active" else self.standby_offsets
+                offsets[tp] = None
+
+
+class RowTableManager(TableManager):
+    @property
+    def recovery(self) -> Recovery:
+        if self._recovery is None:
+            self._recovery = BatchRecovery(self.app, self, beacon=self.beacon, loop=self.loop)
+        return self._recovery
+
+    async def on_rebalance(self, assigned: set[TP], revoked: set[TP], newly: set[TP], generation_id: int = 0) -> None:
+        ours = self.app.assignor.assigned_actives() | self.app.assignor.assigned_standbys()
+        await _keeper(self.app).assigned(tp for tp in ours if tp.topic in self.changelog_topics)
+        await super().on_rebalance(assigned, revoked, newly, generation_id)
+
+    def on_actives_ready(self) -> None:
+        super().on_actives_ready()
+        _keeper(self.app).ready()
+
+
+def add_table(app: faust.App, changelog: str) -> None:
+    # Two batches at most wait to be applied. One would make Faust read the changelog on after the recovery.
+    app.tables.add(
+        RowTable(app, name=changelog, recovery_buffer_size=2, schema=BatchSchema(), beacon=app.tables.beacon)
+    )

@@ -1,0 +1,76 @@
+"""One writer per changelog partition, enforced by the broker: the newest owner's claim shuts out every older one.
+
+A transactional id per partition is used for nothing but its epoch. `InitProducerId` gives each owner a higher epoch
+under the same producer id; the batches themselves are plain idempotent ones, with no transaction around them. The
+claim record makes the partition's leader see the new epoch, and from then on it refuses batches of an older one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, ProducerFenced
+
+from streams.changelog import Rows, claim_record
+from streams.commit import BATCH_BYTES
+from streams.errors import ChangelogFailed, OwnershipLost
+
+MAX_BATCH = BATCH_BYTES + 40_000
+ID_TIMEOUT_MS = 10_000
+
+
+class FencedChangelogs:
+    """All changelog partitions with one number have one producer: they are assigned together."""
+
+    def __init__(self, scope: str, owner: str, **options: Any) -> None:
+        self._scope, self._owner, self._options = scope, owner, options
+        self._producers: dict[int, AIOKafkaProducer] = {}
+
+    async def claim(self, topics: Mapping[int, Sequence[str]]) -> None:
+        """From its return on, no older owner can append to these topics in these partitions."""
+        await asyncio.gather(*(self._claim(partition, names) for partition, names in topics.items()))
+
+    async def _claim(self, partition: int, topics: Sequence[str]) -> None:
+        await self._stop(partition)
+        producer = AIOKafkaProducer(
+            transactional_id=f"{self._scope}-{partition}",
+            transaction_timeout_ms=ID_TIMEOUT_MS,
+            max_batch_size=MAX_BATCH,
+            max_request_size=MAX_BATCH,
+            acks="all",
+            **self._options,
+        )
+        self._producers[partition] = producer
+        await producer.start()
+        # The id has given its epoch. Without it the producer sends what it is told, outside any transaction.
+        producer._txn_manager.transactional_id = None
+        await asyncio.gather(*(self.append(topic, partition, [claim_record(self._owner)]) for topic in topics))
+
+    async def append(self, topic: str, partition: int, rows: Rows) -> int | None:
+        """Offset of the last row; None when the broker knew the batch already and could not say where it stands."""
+        producer = self._producers[partition]
+        batch = producer.create_batch()
+        for key, value in rows:
+            if batch.append(timestamp=None, key=key, value=value) is None:
+                raise AssertionError(f"{len(rows)} rows do not fit {MAX_BATCH} bytes: see streams.commit.BATCH_BYTES")
+        try:
+            sent = await (await producer.send_batch(batch, topic, partition=partition))
+        except ProducerFenced as error:
+            raise OwnershipLost(topic, partition) from error
+        except KafkaError as error:
+            raise ChangelogFailed(topic, partition, error) from error
+        return sent.offset + len(rows) - 1 if sent.offset >= 0 else None
+
+    async def release(self, partitions: Sequence[int]) -> None:
+        await asyncio.gather(*(self._stop(partition) for partition in partitions))
+
+    async def stop(self) -> None:
+        await self.release(list(self._producers))
+
+    async def _stop(self, partition: int) -> None:
+        producer = self._producers.pop(partition, None)
+        if producer is not None:
+            await producer.stop()

@@ -1,0 +1,80 @@
+"""A worker's fold: the shards that it holds, and the step that takes a fetched batch into all of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from projections.projection import Projection
+from schemas.topics import TopicNames
+from streams.changelog import topic_of
+from streams.commit import Ports, advance
+from streams.dead_letter import dead_letter
+from streams.errors import NotContiguous
+from streams.fold import Batch, decode_from
+from streams.shard import Shard
+from streams.store import Store
+
+
+class Folding:
+    """Knows no Kafka and no Faust: a worker, the memory log and a test drive it alike. Topics are wire names."""
+
+    def __init__(self, projections: Sequence[Projection[Any]], names: TopicNames, ports: Ports) -> None:
+        self.projections, self._ports = tuple(projections), ports
+        self._prefix = names.prefix
+        self._shards: dict[tuple[str, int], Shard[Any]] = {}
+        self._by_source: dict[str, list[Projection[Any]]] = {}
+        for projection in projections:
+            for topic in projection.topics:
+                self._by_source.setdefault(names.wire(topic), []).append(projection)
+
+    @property
+    def sources(self) -> frozenset[str]:
+        return frozenset(self._by_source)
+
+    def changelog(self, projection: Projection[Any]) -> str:
+        return topic_of(projection, self._prefix)
+
+    def open(self, projection: Projection[Any], partition: int, store: Store) -> Shard[Any]:
+        changelog = self.changelog(projection)
+        shard = self._shards[changelog, partition] = Shard(projection, changelog, partition, store)
+        return shard
+
+    def close(self, changelog: str, partition: int) -> None:
+        shard = self._shards.pop((changelog, partition), None)
+        if shard is not None:
+            shard.store.close()
+
+    def shard(self, changelog: str, partition: int) -> Shard[Any] | None:
+        return self._shards.get((changelog, partition))
+
+    def shards(self) -> Iterable[Shard[Any]]:
+        return self._shards.values()
+
+    def feeding(self, topic: str, partition: int) -> list[Shard[Any]]:
+        """The shards that a source partition feeds, as far as they are in our hands."""
+        keys = [(self.changelog(projection), partition) for projection in self._by_source.get(topic, ())]
+        return [self._shards[key] for key in keys if key in self._shards]
+
+    def begin(self, topic: str, partition: int, first: int) -> int | None:
+        """Where to read a source from: the lowest of its markers. None where nothing of ours needs it.
+
+        `first` is the log's first offset: a projection that has never seen the source begins there.
+        """
+        starts = [shard.begin(topic, first) for shard in self.feeding(topic, partition)]
+        return min(starts, default=None)
+
+    async def step(self, batch: Batch) -> None:
+        """Skip what is folded, decode once, dead-letter what is no event, fold and commit into every projection."""
+        shards = self.feeding(batch.topic, batch.partition)
+        starts = [start for shard in shards if (start := shard.next(batch.topic)) is not None]
+        if not starts or batch.next <= min(starts):
+            return
+        if batch.start > min(starts):
+            raise NotContiguous(batch.topic, batch.partition, min(starts), batch.start)
+        decoded = decode_from(batch, min(starts))
+        self._ports.failpoint.reached("decoded")
+        if decoded.refused:
+            await self._ports.publish([dead_letter(refused) for refused in decoded.refused])
+        await asyncio.gather(*(advance(shard, decoded, self._ports) for shard in shards))

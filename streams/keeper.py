@@ -1,0 +1,81 @@
+"""What a Faust worker holds, partition by partition: opens, claims, restores and hands back the shards of its fold."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from faust.types import TP
+
+from projections.projection import Projection
+from streams.fence import FencedChangelogs
+from streams.folding import Folding
+from streams.shard import Shard
+from streams.store import Stores
+
+log = logging.getLogger(__name__)
+EX_SOFTWARE = 70
+"""The exit code for a supervisor: start me again."""
+
+
+class ShardKeeper:
+    """Answers Faust's questions about tables. See `streams.faust_seam.Keeper`."""
+
+    def __init__(self, folding: Folding, fence: FencedChangelogs, stores: Stores) -> None:
+        self._folding, self._fence, self._stores = folding, fence, stores
+        self._projections = {folding.changelog(projection): projection for projection in folding.projections}
+
+    async def assigned(self, changelogs: Iterable[TP]) -> None:
+        ours = {(tp.topic, tp.partition) for tp in changelogs}
+        held = {(shard.changelog, shard.partition) for shard in self._folding.shards()}
+        for topic, partition in held - ours:
+            self._folding.close(topic, partition)
+        await self._fence.release(sorted({p for _, p in held} - {p for _, p in ours}))
+        for topic, partition in ours - held:
+            self._open(topic, partition)
+
+    async def claim(self, changelogs: Iterable[TP]) -> None:
+        topics: dict[int, list[str]] = defaultdict(list)
+        for tp in changelogs:
+            topics[tp.partition].append(tp.topic)
+        await self._fence.claim(topics)
+
+    def persisted(self, changelog: TP) -> int | None:
+        return self._shard(changelog).store.position()
+
+    def restore(self, changelog: TP, records: Iterable[tuple[bytes, bytes | None]], position: int) -> None:
+        self._shard(changelog).restore(records, position)
+
+    def forget(self, changelog: TP) -> None:
+        log.warning("%s/%s ends before our copy of it: copy discarded, rows are folded again", *changelog)
+        self._folding.close(changelog.topic, changelog.partition)
+        self._stores.discard(changelog.topic, changelog.partition)
+        self._open(changelog.topic, changelog.partition)
+
+    def restored(self, changelogs: Iterable[TP]) -> None:
+        for changelog in changelogs:
+            self._shard(changelog).read_markers()
+
+    def begin(self, source: TP, first: int) -> int | None:
+        return self._folding.begin(source.topic, source.partition, first)
+
+    def ready(self) -> None:
+        os.write(1, b"ready\n")
+
+    def failed(self, error: BaseException) -> None:
+        """No exception may leave a handler: Faust would acknowledge the batch and go on."""
+        log.critical("The worker cannot go on: %s", error, exc_info=error)
+        logging.shutdown()
+        os._exit(EX_SOFTWARE)
+
+    def _open(self, changelog: str, partition: int) -> Shard[Any]:
+        projection: Projection[Any] = self._projections[changelog]
+        return self._folding.open(projection, partition, self._stores.open(changelog, partition))
+
+    def _shard(self, changelog: TP) -> Shard[Any]:
+        shard = self._folding.shard(changelog.topic, changelog.partition)
+        assert shard is not None, f"{changelog} is not assigned to this worker"
+        return shard

@@ -1,0 +1,68 @@
+"""One partition of one projection in the hands of a worker: its rows, and how far each source has been folded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Generic, TypeVar
+
+import msgspec
+
+from projections.projection import Projection
+from streams.changelog import RESERVED, Marker, RowCodec, Rows, marker_of, marker_record
+from streams.errors import NotContiguous
+from streams.fold import Folded
+from streams.store import Store
+
+State = TypeVar("State", bound=msgspec.Struct)
+
+
+class Shard(Generic[State]):
+    """Holds what the changelog holds. Nothing gets in here before the broker has acknowledged it."""
+
+    def __init__(self, projection: Projection[State], changelog: str, partition: int, store: Store) -> None:
+        self.projection, self.changelog, self.partition, self.store = projection, changelog, partition, store
+        self._codec = RowCodec(projection.state)
+        self._next: dict[tuple[str, int], int] = {}
+        self.read_markers()
+
+    def read_markers(self) -> None:
+        """After a restore: the store knows better than we do."""
+        markers = (marker_of(key, value) for key, value in self.store.scan(RESERVED + b"marker/"))
+        self._next = {(marker.topic, marker.partition): marker.next for marker in markers if marker is not None}
+
+    def next(self, topic: str) -> int | None:
+        """The first offset of a source that is not in the rows; None where nothing of it was folded yet."""
+        return self._next.get((topic, self.partition))
+
+    def begin(self, topic: str, first: int) -> int:
+        """Where this source goes on. What lies below the log's first offset and was not folded is lost: said aloud."""
+        next_ = self._next.setdefault((topic, self.partition), first)
+        if next_ < first:
+            raise NotContiguous(topic, self.partition, next_, first)
+        return next_
+
+    def load(self, keys: Sequence[str]) -> Mapping[str, State]:
+        found = self.store.get([key.encode() for key in keys])
+        decode = self._codec.decode
+        return {key: decode(value).row for key, value in zip(keys, found, strict=True) if value is not None}
+
+    def encode(self, folded: Folded[State], topic: str, next_: int) -> Rows:
+        """The rows and, last, the marker that makes them count."""
+        encode, partition = self._codec.encode, self.partition
+        rows = [(key.encode(), encode(state, topic, partition, offset)) for key, (state, offset) in folded.rows.items()]
+        rows.append(marker_record(Marker(topic, partition, next_)))
+        return rows
+
+    def apply(self, rows: Rows, position: int | None, topic: str, next_: int) -> None:
+        """What the broker has acknowledged."""
+        self.store.write(rows, position)
+        self._next[topic, self.partition] = next_
+
+    def restore(self, records: Iterable[tuple[bytes, bytes | None]], position: int) -> None:
+        """A stretch of the changelog, as it was read."""
+        self.store.write(records, position)
+
+    def rows(self, prefix: str = "") -> Iterable[tuple[str, State]]:
+        for key, value in self.store.scan(prefix.encode()):
+            if not key.startswith(RESERVED):
+                yield key.decode(), self._codec.decode(value).row

@@ -1,0 +1,158 @@
+"""Where a worker keeps its copy of one changelog partition: RocksDB, or memory. Both keep the same contract."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, cast
+
+from rocksdict import DBCompressionType, Options, Rdict, WriteBatch, WriteOptions
+
+from streams.errors import DirectoryInUse
+
+# Kept beside the rows so that one write moves both. Sorts before every key of the changelog.
+POSITION = b"\x00\x00position"
+FIRST_KEY = b"\x00\x01"
+
+Pairs = Iterable[tuple[bytes, bytes | None]]
+
+
+class Store(Protocol):
+    """A prefix of a changelog partition, as a map. After a crash it is some prefix, never a torn one."""
+
+    def position(self) -> int | None:
+        """The last changelog offset that is in here."""
+        ...
+
+    def get(self, keys: Sequence[bytes]) -> Sequence[bytes | None]: ...
+
+    def write(self, pairs: Pairs, position: int | None) -> None:
+        """All or nothing. A value of None removes the key."""
+        ...
+
+    def scan(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """In the order of the keys."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class MemoryStore:
+    """Lost with the process: the changelog gives it back."""
+
+    def __init__(self) -> None:
+        self._rows: dict[bytes, bytes] = {}
+        self._position: int | None = None
+
+    def position(self) -> int | None:
+        return self._position
+
+    def get(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
+        return [self._rows.get(key) for key in keys]
+
+    def write(self, pairs: Pairs, position: int | None) -> None:
+        for key, value in pairs:
+            if value is None:
+                self._rows.pop(key, None)
+            else:
+                self._rows[key] = value
+        if position is not None:
+            self._position = position
+
+    def scan(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        rows: Mapping[bytes, bytes] = dict(self._rows)
+        return ((key, rows[key]) for key in sorted(rows) if key.startswith(prefix))
+
+    def close(self) -> None:
+        return None
+
+
+class RocksStore:
+    """One directory, one writer. The write-ahead log makes a killed process lose nothing."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = Rdict(str(path), _options())
+        self._write = WriteOptions()
+
+    def position(self) -> int | None:
+        value = self._db.get(POSITION)
+        return None if value is None else int.from_bytes(value, "big")
+
+    def get(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
+        return cast(Sequence[bytes | None], self._db.get(list(keys)))
+
+    def write(self, pairs: Pairs, position: int | None) -> None:
+        batch = WriteBatch(raw_mode=True)
+        for key, value in pairs:
+            if value is None:
+                batch.delete(key)
+            else:
+                batch.put(key, value)
+        if position is not None:
+            batch.put(POSITION, position.to_bytes(8, "big"))
+        self._db.write(batch, self._write)
+
+    def scan(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        for key, value in cast(Iterator[tuple[bytes, bytes]], self._db.items(from_key=prefix or FIRST_KEY)):
+            if not key.startswith(prefix):
+                return
+            yield key, value
+
+    def close(self) -> None:
+        self._db.close()
+
+
+class Stores(Protocol):
+    """Where a worker finds the store of a changelog partition."""
+
+    def open(self, changelog: str, partition: int) -> Store: ...
+
+    def discard(self, changelog: str, partition: int) -> None:
+        """Forget a closed store, so that it is restored from nothing."""
+        ...
+
+
+class MemoryStores:
+    def open(self, changelog: str, partition: int) -> Store:
+        return MemoryStore()
+
+    def discard(self, changelog: str, partition: int) -> None:
+        return None
+
+
+class RocksStores:
+    """One directory a worker. RocksDB's own lock refuses a second process."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def open(self, changelog: str, partition: int) -> Store:
+        path = self._root / changelog / str(partition)
+        try:
+            return RocksStore(path)
+        except Exception as error:
+            if "lock" in str(error).lower():
+                raise DirectoryInUse(path) from error
+            if not path.exists():
+                raise
+            # Damaged: the changelog has it all. What is there is kept for whoever wants to know why.
+            self.discard(changelog, partition)
+            return RocksStore(path)
+
+    def discard(self, changelog: str, partition: int) -> None:
+        path = self._root / changelog / str(partition)
+        aside = path.with_name(f"{path.name}.discarded")
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+
+
+def _options() -> Options:
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_compression_type(DBCompressionType.lz4())
+    options.set_write_buffer_size(16 << 20)
+    options.set_max_write_buffer_number(2)
+    options.set_keep_log_file_num(2)
+    return options
