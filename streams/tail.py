@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 
 from streams.log import EventLog, Record
@@ -15,9 +16,14 @@ class Tail:
         self._topic = topic
         self._take = take
         self.positions: dict[int, int] = {}
+        self._reading = asyncio.Lock()
 
     async def catch_up(self, starts: Mapping[int, int] | None = None) -> None:
         """Partitions not followed so far begin at `starts`; None: every partition, from its first record."""
+        async with self._reading:
+            await self._catch_up(starts)
+
+    async def _catch_up(self, starts: Mapping[int, int] | None) -> None:
         first = await self._log.starts(self._topic) if starts is None and not self.positions else starts or {}
         for partition, start in first.items():
             self.positions.setdefault(partition, start)

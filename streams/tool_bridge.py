@@ -70,9 +70,12 @@ class ToolBridge:
         self._answered = Answered(log, names)
         self._caller = Caller(secrets, private)
 
-    async def run(self, stop: asyncio.Event) -> None:
+    async def run(self, stop: asyncio.Event, joined: Callable[[], None] = lambda: None) -> None:
+        """`joined` is called once, when the group's first answer is there."""
         topic = self._names.wire(TOPIC_OF[ToolCallProposed].name)
         async with self._log.subscribe(self._group, (topic,)) as subscription, self._caller:
+            await self.step(subscription)
+            joined()
             while not stop.is_set():
                 await self.step(subscription)
 

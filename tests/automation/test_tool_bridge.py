@@ -69,7 +69,7 @@ async def drain(bridge: ToolBridge, log: EventLog, names: TopicNames) -> None:
     """Until every call on the topic is committed."""
     wire, group = names.wire("tool-call"), f"{names.prefix}{tool_bridge.GROUP}"
     async with log.subscribe(group, (wire,)) as subscription:
-        while dict(await log.ends(wire)) != {p: 0 for p in await log.ends(wire)} | dict(
+        while dict(await log.ends(wire)) != dict.fromkeys(await log.ends(wire), 0) | dict(
             await log.committed(group, wire)
         ):
             await bridge.step(subscription, timeout=0.5)

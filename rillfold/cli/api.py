@@ -1,0 +1,37 @@
+"""`rillfold api`: the HTTP API."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import click
+import uvicorn
+
+from rillfold import wiring
+from rillfold.http.app import create_app
+from rillfold.http.keys import ApiKeys
+from rillfold.settings import from_env
+
+
+class Server(uvicorn.Server):
+    """Says `ready` when it answers, as every worker does."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            click.echo("ready")
+
+
+@click.command()
+def api() -> None:
+    """Serve the HTTP API until Ctrl-C: produce, query, automate. Its documentation stands at /docs."""
+    settings = from_env()
+    key = ApiKeys.of(settings.data_dir).ensure_admin()
+    app = create_app(lambda: wiring.services(settings))
+    config = uvicorn.Config(app, settings.api_host, settings.api_port, log_level="warning", access_log=False)
+    click.echo(f"http://{settings.api_host}:{settings.api_port}  (the admin key lies in {key})")
+    server = Server(config)
+    asyncio.run(server.serve())
+    if not server.started:
+        raise SystemExit(3)

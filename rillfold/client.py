@@ -1,0 +1,112 @@
+"""A thin client of the HTTP API."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+import msgspec
+
+from schemas.errors import Poison, Retry
+
+Json = dict[str, Any]
+
+
+class ApiRefused(Poison):
+    """The API said no, and why. The same request will not do better later."""
+
+    def __init__(self, status: int, code: str, message: str, detail: object) -> None:
+        super().__init__(f"{code} ({status}): {message}" + (f" {detail}" if detail else ""))
+        self.status, self.code, self.detail = status, code, detail
+
+
+class ApiAway(Retry):
+    """The API does not answer, or asks to come again."""
+
+
+class Client:
+    """`async with Client("http://127.0.0.1:8700", "rk_...") as client: await client.rows("company_tools")`."""
+
+    def __init__(self, url: str, key: str, timeout: float = 330.0) -> None:
+        self._url = url
+        self._http = httpx.AsyncClient(
+            base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=httpx.Timeout(timeout, connect=5.0)
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def join(self, company: str, name: str = "") -> Json:
+        """Registers a company; the answer has its API key."""
+        return await self.ask("POST", "/companies", {"company_id": company, "name": name})
+
+    async def register_tools(self, company: str, tools: Sequence[Mapping[str, Any]]) -> Json:
+        return await self._automation("register-tools", {"company_id": company, "tools": list(tools)})
+
+    async def train(self, company: str, training_data: Sequence[Any] = (), **more: Any) -> Any:
+        given = {"company_id": company, "training_data": list(training_data), **more}
+        return await self._automation("train-adapter", given)
+
+    async def process(self, company: str, data: Mapping[str, Any], wait: float = 0, **more: Any) -> Json:
+        given = {"company_id": company, "data": dict(data), **more}
+        return await self.ask("POST", "/company-automation/process", given, {"wait": wait})
+
+    async def job(self, company: str, job: str, wait: float = 0) -> Json:
+        path = f"/company-automation/jobs/{quote(job, safe='')}"
+        return await self.ask("GET", path, None, {"company_id": company, "wait": wait})
+
+    async def adapters(self, company: str) -> Json:
+        return await self.ask("GET", "/company-automation/adapters", None, {"company_id": company})
+
+    async def produce(self, topic: str, events: Sequence[Mapping[str, Any]]) -> Any:
+        return await self._send("POST", f"/topics/{topic}", list(events), None)
+
+    async def rows(self, projection: str, **query: Any) -> Json:
+        return await self.ask("GET", f"/projections/{projection}", None, query)
+
+    async def row(self, projection: str, key: str, **query: Any) -> Json:
+        return await self.ask("GET", f"/projections/{projection}/{quote(key)}", None, query)
+
+    async def changes(self, projection: str, **query: Any) -> AsyncIterator[Json]:
+        """Rows as they change, without an end."""
+        path = f"/projections/{projection}/changes"
+        async with self._http.stream("GET", path, params=query, timeout=httpx.Timeout(None, connect=5.0)) as answer:
+            if answer.is_error:
+                await answer.aread()
+                _raise(answer)
+            async for line in answer.aiter_lines():
+                if line.startswith("data: "):
+                    yield msgspec.json.decode(line.removeprefix("data: "))
+
+    async def _automation(self, what: str, given: Json) -> Json:
+        return await self.ask("POST", f"/company-automation/{what}", given)
+
+    async def ask(self, method: str, path: str, given: Any = None, query: Mapping[str, Any] | None = None) -> Json:
+        answer: Json = await self._send(method, path, given, query)
+        return answer
+
+    async def _send(self, method: str, path: str, given: Any, query: Mapping[str, Any] | None) -> Any:
+        body = None if given is None else msgspec.json.encode(given)
+        headers = {"Content-Type": "application/json"} if body else {}
+        try:
+            answer = await self._http.request(method, path, content=body, params=query, headers=headers)
+        except httpx.HTTPError as error:
+            raise ApiAway(f"{self._url} does not answer ({error}). Start it with `rillfold api`.") from error
+        if answer.is_error:
+            _raise(answer)
+        return msgspec.json.decode(answer.content)
+
+
+def _raise(answer: httpx.Response) -> None:
+    try:
+        error = msgspec.json.decode(answer.content)["error"]
+    except (msgspec.DecodeError, KeyError, TypeError):
+        error = {"code": "unknown", "message": answer.text[:200]}
+    if answer.status_code in (429, 503):
+        raise ApiAway(f"{error['code']} ({answer.status_code}): {error['message']}")
+    raise ApiRefused(answer.status_code, error["code"], error["message"], error.get("detail"))

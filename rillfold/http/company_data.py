@@ -1,0 +1,80 @@
+"""Training data as people send it, and the company-data events that it becomes."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field
+
+from processors.gate import canonical
+from schemas.company import AgentOutputIngested, ConversationIngested, Message, TextIngested, ToolUse
+from schemas.envelope import Event
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Function(Strict):
+    name: str
+    arguments: dict[str, Any] | str = {}
+
+
+class Call(BaseModel):
+    """As the OpenAI API writes it, or the bare function."""
+
+    model_config = ConfigDict(extra="ignore")
+    function: Function
+
+
+class Turn(Strict):
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str | None = ""
+    tool_calls: list[Call | Function] = []
+    name: str | None = None
+    tool_call_id: str | None = None
+
+
+class Conversation(Strict):
+    """Every assistant turn is learned from."""
+
+    messages: list[Turn] = Field(min_length=2)
+
+
+class Output(Strict):
+    """One answer of an agent; learned from where it was a success."""
+
+    prompt: str = Field(min_length=1)
+    output: str = ""
+    tool_calls: list[Call | Function] = []
+    success: bool = True
+
+
+def data_event(given: Conversation | Output | str, agent: str, envelope: dict[str, Any]) -> Event:
+    match given:
+        case Conversation():
+            return ConversationIngested(**envelope, agent=agent, messages=tuple(map(_message, given.messages)))
+        case Output():
+            return AgentOutputIngested(
+                **envelope,
+                agent=agent,
+                prompt=given.prompt,
+                output=given.output,
+                tool_calls=_uses(given.tool_calls),
+                success=given.success,
+            )
+    return TextIngested(**envelope, text=given)
+
+
+def _message(turn: Turn) -> Message:
+    return Message(role=turn.role, content=turn.content or "", tool_calls=_uses(turn.tool_calls), name=turn.name)
+
+
+def _uses(calls: list[Call | Function]) -> tuple[ToolUse, ...]:
+    functions = [call.function if isinstance(call, Call) else call for call in calls]
+    return tuple(ToolUse(name=each.name, arguments=_canonical(each.arguments)) for each in functions)
+
+
+def _canonical(arguments: dict[str, Any] | str) -> str:
+    return canonical(msgspec.json.decode(arguments) if isinstance(arguments, str) else arguments)

@@ -1,0 +1,105 @@
+"""The composition root: settings in, the parts that a process is made of out."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import httpx
+
+from gpu_workers.artifacts import FolderStore
+from gpu_workers.trainer import Place, Trainer
+from rillfold.embedded.stack import attach
+from rillfold.http.keys import ApiKeys
+from rillfold.settings import Settings
+from streams.kafka import KafkaLog
+from streams.log import EventLog
+from streams.producer import Producer
+from streams.reads import Reads
+from streams.secrets import FileSecrets, SecretStore
+from streams.tool_bridge import ToolBridge
+from streams.tools import Tools
+
+
+def now() -> int:
+    """Microseconds since the Unix epoch."""
+    return time.time_ns() // 1_000
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the HTTP API works with."""
+
+    settings: Settings
+    log: EventLog
+    producer: Producer
+    tools: Tools
+    secrets: SecretStore
+    keys: ApiKeys
+    reads: Reads
+    models: httpx.AsyncClient | None
+    """The serving worker's HTTP routes, where one is known."""
+
+    async def ends(self, topic: str) -> Mapping[int, int]:
+        return await self.log.ends(self.settings.topic_names().wire(topic))
+
+    def first(self, company: str) -> dict[str, Any]:
+        """The envelope of an event that begins a story."""
+        event = str(uuid4())
+        return {"id": event, "company": company, "time": now(), "correlation": event}
+
+
+def secret_store(settings: Settings) -> SecretStore:
+    return FileSecrets(settings.data_dir / "secrets")
+
+
+@asynccontextmanager
+async def services(settings: Settings) -> AsyncIterator[Services]:
+    endpoints, names = attach(settings), settings.topic_names()
+    async with KafkaLog(endpoints.bootstrap_servers) as log, Reads(endpoints.postgres_dsn) as reads:
+        tools = Tools(log, names)
+        await tools.catch_up()
+        models = httpx.AsyncClient(base_url=settings.serve_url, trust_env=False) if settings.serve_url else None
+        try:
+            yield Services(
+                settings=settings,
+                log=log,
+                producer=Producer(log, names),
+                tools=tools,
+                secrets=secret_store(settings),
+                keys=ApiKeys.of(settings.data_dir),
+                reads=reads,
+                models=models,
+            )
+        finally:
+            if models is not None:
+                await models.aclose()
+
+
+@asynccontextmanager
+async def bridge(settings: Settings) -> AsyncIterator[ToolBridge]:
+    async with KafkaLog(attach(settings).bootstrap_servers) as log:
+        yield ToolBridge(log, settings.topic_names(), secret_store(settings), now, private=settings.allow_private_tools)
+
+
+def artifact_store(settings: Settings) -> FolderStore:
+    return FolderStore(settings.data_dir / "adapters")
+
+
+@asynccontextmanager
+async def trainer(settings: Settings) -> AsyncIterator[Trainer]:
+    place = Place(
+        worker=f"{socket.gethostname()}/{os.getpid()}",
+        scratch=settings.data_dir.absolute() / "training",
+        cache=settings.cache_dir,
+        threads=settings.train_threads or os.cpu_count() or 1,
+        clock=now,
+    )
+    async with KafkaLog(attach(settings).bootstrap_servers) as log:
+        yield Trainer(log, settings.topic_names(), artifact_store(settings), place)

@@ -1,0 +1,105 @@
+"""The API as a real server on loopback, over a log in memory and a secret store on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from rillfold.http.app import create_app
+from rillfold.http.keys import ApiKeys
+from rillfold.settings import Settings
+from rillfold.wiring import Services
+from schemas.codec import decode
+from schemas.envelope import Origin
+from schemas.topics import TOPICS, TopicNames
+from streams.log import EventLog, TopicSpec
+from streams.memory import MemoryLog
+from streams.producer import Producer
+from streams.reads import Reads
+from streams.secrets import FileSecrets
+from streams.tools import Tools
+
+
+class Api:
+    """A running API, and what its operator sees of it."""
+
+    def __init__(self, services: Services, url: str) -> None:
+        self.services = services
+        self.url = url
+        self.http = httpx.AsyncClient(base_url=url, trust_env=False)
+        self.admin = services.keys.make(None)
+        self.acme = services.keys.make("acme")
+        self.globex = services.keys.make("globex")
+
+    async def ask(self, method: str, path: str, key: str | None = None, **more: Any) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        return await self.http.request(method, path, headers=headers | more.pop("headers", {}), **more)
+
+    async def events(self, topic: str) -> list[Any]:
+        log, found = self.services.log, []
+        for partition, start in (await log.starts(topic)).items():
+            async for batch in log.read(topic, partition, start):
+                found += [decode(r.value, Origin(r.topic, r.partition, r.offset), r.timestamp) for r in batch]
+        return found
+
+
+@asynccontextmanager
+async def listening(app: FastAPI) -> AsyncIterator[str]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
+    running = asyncio.create_task(server.serve([listener]))
+    while not server.started:
+        assert not running.done(), "the server ended while it started"
+        await asyncio.sleep(0)
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await running
+        listener.close()
+
+
+async def memory_log() -> MemoryLog:
+    log = MemoryLog()
+    await log.create([TopicSpec(topic.name, topic.partitions, {}) for topic in TOPICS])
+    return log
+
+
+@asynccontextmanager
+async def serving(folder: Path, log: EventLog, dsn: str | None = None, **more: Any) -> AsyncIterator[Api]:
+    names = TopicNames()
+    async with Reads(dsn) as reads:
+        services = Services(
+            settings=Settings(data_dir=folder),
+            log=log,
+            producer=Producer(log, names),
+            tools=Tools(log, names),
+            secrets=FileSecrets(folder / "secrets"),
+            keys=ApiKeys.of(folder),
+            reads=reads,
+            **{"models": None, **more},
+        )
+
+        @asynccontextmanager
+        async def opened() -> AsyncIterator[Services]:
+            yield services
+
+        async with listening(create_app(opened)) as url:
+            api = Api(services, url)
+            async with api.http:
+                yield api
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    async with serving(tmp_path, await memory_log()) as running:
+        yield running
