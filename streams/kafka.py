@@ -15,7 +15,7 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 
 from streams.errors import AppendFailed, MissingOffsets, TooLarge, UnknownTopic, Unreachable
 from streams.kafka_batches import append_in_batches, place
-from streams.kafka_group import KafkaSubscription, to_record
+from streams.kafka_group import Assignments, KafkaSubscription, to_record
 from streams.log import MAX_RECORD_BYTES, Outgoing, Position, Record, TopicSpec, size_of
 
 # A read without an end in sight waits this long for the next fetch before it looks at its position again: the tail
@@ -163,9 +163,11 @@ class KafkaLog:
     async def subscribe(self, group: str, topics: Sequence[str]) -> AsyncIterator[KafkaSubscription]:
         for topic in topics:
             await self._partitions(topic)
-        consumer = AIOKafkaConsumer(*topics, group_id=group, **_READER, **self._group_options, **self._options)
+        consumer = AIOKafkaConsumer(group_id=group, **_READER, **self._group_options, **self._options)
+        assignments = Assignments()
+        consumer.subscribe(topics, listener=assignments)
         async with self._opened(consumer):
-            yield KafkaSubscription(self, group, consumer)
+            yield KafkaSubscription(self, group, consumer, assignments)
 
     @asynccontextmanager
     async def _reader(self) -> AsyncIterator[AIOKafkaConsumer]:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka import errors as kafka
 
 from streams.errors import Fenced, MissingOffsets
@@ -22,11 +22,25 @@ _FENCED = (
 )
 
 
+class Assignments(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Counts how often the group gave out its partitions."""
+
+    def __init__(self) -> None:
+        self.given = 0
+
+    def on_partitions_revoked(self, revoked: object) -> None:
+        pass
+
+    def on_partitions_assigned(self, assigned: object) -> None:
+        self.given += 1
+
+
 class KafkaSubscription:
-    def __init__(self, owner: EventLog, group: str, consumer: AIOKafkaConsumer) -> None:
+    def __init__(self, owner: EventLog, group: str, consumer: AIOKafkaConsumer, assignments: Assignments) -> None:
         self._log = owner
         self._group = group
         self._consumer = consumer
+        self._assignments = assignments
 
     async def poll(self, timeout: float = 1.0, limit: int | None = None) -> Mapping[Partition, Sequence[Record]]:
         deadline = asyncio.get_running_loop().time() + timeout
@@ -59,6 +73,9 @@ class KafkaSubscription:
 
     def assignment(self) -> frozenset[Partition]:
         return frozenset((tp.topic, tp.partition) for tp in self._consumer.assignment())
+
+    def generation(self) -> int:
+        return self._assignments.given
 
     async def _missing(self, wanted: Mapping[TopicPartition, int]) -> MissingOffsets:
         (tp, offset), *_ = wanted.items()

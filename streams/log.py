@@ -72,6 +72,10 @@ class Subscription(Protocol):
 
     def assignment(self) -> frozenset[TopicPartition]: ...
 
+    def generation(self) -> int:
+        """Grows whenever partitions are given out anew: what was known of them may be out of date, owner or not."""
+        ...
+
 
 class EventLog(Protocol):
     """Topics here are wire names: the caller has applied `TopicNames`. An absent topic raises `UnknownTopic`."""

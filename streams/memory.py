@@ -186,6 +186,7 @@ class _Group:
         """
         for member in self.members:
             member.positions = {}
+            member.given += 1
         for topic in sorted({topic for member in self.members for topic in member.topics}):
             takers = [member for member in self.members if topic in member.topics]
             partitions = range(len(self.log._topics[topic]))
@@ -201,6 +202,7 @@ class MemorySubscription:
         self._group = group
         self.topics = topics
         self.positions: dict[TopicPartition, int] = {}
+        self.given = 0
 
     async def poll(self, timeout: float = 1.0, limit: int | None = None) -> Mapping[TopicPartition, Sequence[Record]]:
         deadline = asyncio.get_running_loop().time() + timeout
@@ -225,6 +227,9 @@ class MemorySubscription:
 
     def assignment(self) -> frozenset[TopicPartition]:
         return frozenset(self.positions)
+
+    def generation(self) -> int:
+        return self.given
 
     def _take(self, limit: int) -> dict[TopicPartition, Sequence[Record]]:
         taken: dict[TopicPartition, Sequence[Record]] = {}

@@ -264,10 +264,12 @@ class TestGroups:
             async with log.subscribe(f"{topic}-g", [topic]) as leaves:
                 await settled(stays, leaves)
                 assert stays.assignment() | leaves.assignment() == {(topic, 0), (topic, 1)}
+                shared = stays.generation()
                 (mine,) = stays.assignment()
                 await stays.commit({mine: 1})
             (other,) = {(topic, 0), (topic, 1)} - {mine}
             seen = await until(stays, lambda seen: len({r.offset for r in seen if r.partition == other[1]}) == 2)
+            assert stays.generation() > shared > 0
             assert {(r.partition, r.offset) for r in seen} >= {(other[1], 0), (other[1], 1), (mine[1], 1)}
 
     async def test_equal_partition_numbers_of_two_topics_meet_in_one_member(self, log: EventLog, topic: str) -> None:
