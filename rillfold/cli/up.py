@@ -33,13 +33,14 @@ def up(no_postgres: bool, as_json: bool) -> None:
     wanted = Ports(settings.kafka_port, settings.postgres_port)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
+    # A stop that was asked for is no failure, at whatever moment it comes.
     with (
+        suppress(KeyboardInterrupt),
         download_bars() as progress,
         serving(settings.data_dir, wanted, settings, not no_postgres, progress) as stack,
     ):
         _tell(stack, settings.data_dir.resolve(), time.monotonic() - begun, as_json)
-        with suppress(KeyboardInterrupt):
-            _watch(stack)
+        _watch(stack)
 
 
 def _tell(stack: Stack, folder: Path, seconds: float, as_json: bool) -> None:

@@ -47,6 +47,7 @@ class Child:
         with self._keeper.stdout as told:
             first = told.readline()
         if not first:
+            self._keeper.wait()
             raise self.failure("could not be started")
         self.pid = int(first)
 

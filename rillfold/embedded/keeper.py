@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import pwd
 import select
 import signal
 import subprocess
@@ -65,6 +66,8 @@ def _start(command: list[str], user: str | None) -> subprocess.Popen[bytes]:
         stdout=sys.stderr,
         stderr=sys.stderr,
         user=user,
+        group=pwd.getpwnam(user).pw_gid if user else None,
+        extra_groups=[] if user else None,
         preexec_fn=die_with_keeper,  # noqa: PLW1509 - one thread
     )
 

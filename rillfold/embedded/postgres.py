@@ -76,7 +76,8 @@ def _hand_over(folder: Path, user: str, programs: Path) -> None:
 def _initialise(folder: Path, programs: Path, user: str | None) -> None:
     command = [str(programs / "initdb"), "--pgdata", str(folder), "--username=postgres", "--auth=trust"]
     command += ["--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, user=user)
+    group = pwd.getpwnam(user).pw_gid if user else None
+    done = subprocess.run(command, check=False, capture_output=True, text=True, user=user, group=group)
     if done.returncode != 0:
         raise StackError(f"Postgres could not make its folder {folder}: {done.stderr.strip()}")
 

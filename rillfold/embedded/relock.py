@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,15 +22,20 @@ SETS = {
 
 
 def main() -> None:
+    write(LOCK, SETS)
+
+
+def write(lock: Path, sets: Mapping[str, tuple[str, ...]]) -> None:
+    """`sets`: the name of each set to the coordinates whose closure it is."""
     from jgo.maven import MavenContext
 
     text = "# Written by `make lock`. Each line: Maven coordinate, sha256, bytes.\n"
     with tempfile.TemporaryDirectory() as scratch:
         context = MavenContext(repo_cache=Path(scratch) / "repository")
-        for name, endpoints in SETS.items():
+        for name, endpoints in sets.items():
             lines = _closure(endpoints, context, Path(scratch) / name)
             text += f"\n[{name}]\njars = [\n" + "".join(f'    "{line}",\n' for line in lines) + "]\n"
-    LOCK.write_text(text)
+    lock.write_text(text)
 
 
 def _closure(endpoints: tuple[str, ...], context: MavenContext, scratch: Path) -> list[str]:

@@ -1,0 +1,112 @@
+"""The stack as a person meets it: started, used, stopped, killed, started again. Rows H1 and H2."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+from tests.stack.kit import ROOT, gone, keep, kept, processes_on, until, up
+
+from rillfold.embedded import stack, state
+from rillfold.embedded.errors import StackError
+from rillfold.embedded.stack import Endpoints, attach, running
+from rillfold.settings import Settings, from_env
+
+
+def test_kill_minus_9_of_up_leaves_nothing_and_the_next_start_has_the_data(tmp_path: Path) -> None:
+    with up(tmp_path) as first:
+        keep(first.ready().endpoints, "written before the kill")
+        first.send(signal.SIGKILL)
+        until(lambda: not processes_on(tmp_path), patience=5)
+        assert state.read(tmp_path) is None
+    with running(tmp_path) as endpoints:
+        assert kept(endpoints) == (["written before the kill"], ["written before the kill"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_cleanly(tmp_path: Path, number: signal.Signals) -> None:
+    with up(tmp_path) as started:
+        started.ready()
+        started.send(number)
+        assert started.process.wait(60) == 0
+    assert processes_on(tmp_path) == []
+    assert not (tmp_path / "stack.json").exists()
+    assert (tmp_path / "kafka" / "data" / ".kafka_cleanshutdown").exists()
+    assert "database system is shut down" in (tmp_path / "logs" / "postgres.log").read_text()
+
+
+def test_two_stacks_side_by_side_share_nothing(tmp_path: Path) -> None:
+    with running(tmp_path / "one") as one, running(tmp_path / "two") as two:
+        keep(one, "one")
+        keep(two, "two")
+        assert kept(one) == (["one"], ["one"])
+        assert kept(two) == (["two"], ["two"])
+
+
+def test_a_second_up_on_the_same_folder_is_refused_and_other_verbs_find_the_first(tmp_path: Path) -> None:
+    with up(tmp_path, "--no-postgres", "--json") as first:
+        found = first.ready()
+        with up(tmp_path) as second:
+            refusal = second.output()
+            assert second.process.returncode == 1
+        assert f"A stack already runs on {tmp_path} (process {first.process.pid})" in refusal
+        assert attach(Settings(data_dir=tmp_path)) == found.endpoints
+        down = subprocess.run(
+            [sys.executable, "-m", "rillfold", "down"],
+            env=os.environ | {"RILLFOLD_DATA_DIR": str(tmp_path)},
+            cwd=ROOT,
+            check=True,
+        )
+        assert down.returncode == 0
+        told = msgspec.json.decode(first.output().splitlines()[0])
+        assert told["endpoints"]["bootstrap_servers"] == found.endpoints.bootstrap_servers
+
+
+def test_up_says_which_server_ended_by_itself(tmp_path: Path) -> None:
+    with up(tmp_path, "--no-postgres") as started:
+        broker = started.ready().children["kafka"]
+        os.kill(broker, signal.SIGKILL)
+        said = started.output()
+        assert started.process.returncode == 1
+    assert "Kafka ended by itself" in said
+    assert gone(broker)
+
+
+def test_a_busy_port_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        settings = msgspec.structs.replace(from_env(), kafka_port=port)
+        with (
+            pytest.raises(StackError, match=rf"Port {port} .* in use: .* RILLFOLD_KAFKA_PORT"),
+            running(tmp_path, settings=settings),
+        ):
+            pass
+    assert processes_on(tmp_path) == []
+
+
+def test_a_full_disk_is_named_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stack, "ROOM_NEEDED", 2**62)
+    with pytest.raises(StackError, match=r"MiB are free at .*make room"), running(tmp_path):
+        pass
+
+
+def test_what_a_killed_stack_left_behind_is_not_taken_for_a_stack(tmp_path: Path) -> None:
+    endpoints = Endpoints("127.0.0.1:1")
+    (tmp_path / "stack.lock").write_text(str(os.getpid()))
+    state.write(tmp_path, state.Running(endpoints, os.getpid(), {}))
+    with pytest.raises(StackError, match=r"No stack is running on .*run `rillfold up`"):
+        attach(Settings(data_dir=tmp_path))
+
+
+def test_a_provider_names_the_endpoints(tmp_path: Path) -> None:
+    external = Settings(provider="external", bootstrap_servers="kafka:9092", postgres_dsn="postgresql://db/x")
+    assert attach(external) == Endpoints("kafka:9092", "postgresql://db/x")
+    assert attach(Settings(provider="compose")) == stack.COMPOSE
+    with pytest.raises(StackError, match="RILLFOLD_BOOTSTRAP_SERVERS"):
+        attach(Settings(provider="external"))
