@@ -23,6 +23,8 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     steps: Positive = 24
     warmup: Annotated[int, msgspec.Meta(ge=0)] = 5
     batch: Positive = 8
+    micro_batch: Positive = 4
+    """So many samples of a batch are in memory at once."""
     max_tokens: Positive = 1024
     """Longest sample, prompt and answer; a longer one refuses the run."""
     seed: int = 0

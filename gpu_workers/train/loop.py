@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from gpu_workers.train.samples import Batch
+from gpu_workers.train.samples import Batch, Part
 from processors.train_settings import TrainSettings
 
 
@@ -28,24 +28,29 @@ def train(model: PeftModel, batches: Iterable[Batch], settings: TrainSettings) -
 
 
 def step(model: PeftModel, batch: Batch, optimizer: Optimizer) -> float:
-    loss = answer_loss(model, batch)
-    loss.backward()  # type: ignore[no-untyped-call]
+    """One part after the other goes forward and back; every answer token of the batch weighs the same."""
+    tokens = sum(int(part.answers.sum()) for part in batch)
+    total = 0.0
+    for part in batch:
+        loss = answer_loss(model, part) / tokens
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += float(loss.detach())
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return float(loss.detach())
+    return total
 
 
-def answer_loss(model: PeftModel, batch: Batch) -> Tensor:
-    """The vocabulary is large: the head runs only where an answer's token is to be foretold.
+def answer_loss(model: PeftModel, part: Part) -> Tensor:
+    """Summed over answer tokens. The vocabulary is large: the head runs only where one of them is to be foretold.
 
     No mask: padding stands behind every answer, where a causal model cannot see it.
     """
     causal: Any = model.get_base_model()
-    ids, answers = batch.ids.to(causal.device), batch.answers.to(causal.device)
+    ids, answers = part.ids.to(causal.device), part.answers.to(causal.device)
     hidden = causal.model(input_ids=ids, use_cache=False).last_hidden_state
     logits = causal.lm_head(hidden[:, :-1][answers[:, 1:]])
-    return cross_entropy(logits.float(), ids[:, 1:][answers[:, 1:]])
+    return cross_entropy(logits.float(), ids[:, 1:][answers[:, 1:]], reduction="sum")
 
 
 def _rate(done: int, settings: TrainSettings) -> float:

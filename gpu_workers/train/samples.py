@@ -14,15 +14,16 @@ from gpu_workers.errors import DatasetRefused
 from processors.dataset import Example
 from processors.train_settings import TrainSettings
 
-# So many batches are drawn at once and sorted by length among themselves.
-WINDOW = 8
 
-
-class Batch(NamedTuple):
+class Part(NamedTuple):
     """Right-padded ids, and where the answers' tokens stand."""
 
     ids: Tensor
     answers: Tensor
+
+
+Batch = list[Part]
+"""What one step learns from: samples of like length in each part, so that little is padded."""
 
 
 def to_sample(chat: Chat, example: Example, max_tokens: int) -> Sample:
@@ -38,15 +39,12 @@ def to_sample(chat: Chat, example: Example, max_tokens: int) -> Sample:
 
 
 def batches(samples: Sequence[Sample], settings: TrainSettings, pad: int) -> Iterator[Batch]:
-    """As many as there are steps. Samples of like length go together, so that little is padded."""
-    random = Random(settings.seed)  # noqa: S311 - an order, not a secret
-    order = _order(len(samples), settings.steps * settings.batch, random)
-    window = settings.batch * WINDOW
-    for start in range(0, len(order), window):
-        near = sorted((samples[index] for index in order[start : start + window]), key=_length)
-        parts = [near[first : first + settings.batch] for first in range(0, len(near), settings.batch)]
-        for part in random.sample(parts, len(parts)):
-            yield _padded(part, pad)
+    """As many as there are steps."""
+    order = _order(len(samples), settings.steps * settings.batch, Random(settings.seed))  # noqa: S311 - no secret
+    for start in range(0, len(order), settings.batch):
+        drawn = sorted((samples[index] for index in order[start : start + settings.batch]), key=_length)
+        parts = range(0, len(drawn), settings.micro_batch)
+        yield [_padded(drawn[first : first + settings.micro_batch], pad) for first in parts]
 
 
 def _order(samples: int, wanted: int, random: Random) -> list[int]:
@@ -61,7 +59,7 @@ def _length(sample: Sample) -> int:
     return len(sample.prompt) + len(sample.answer)
 
 
-def _padded(samples: Sequence[Sample], pad: int) -> Batch:
+def _padded(samples: Sequence[Sample], pad: int) -> Part:
     longest = max(map(_length, samples))
     ids = torch.full((len(samples), longest), pad)
     answers = torch.zeros((len(samples), longest), dtype=torch.bool)
@@ -69,4 +67,4 @@ def _padded(samples: Sequence[Sample], pad: int) -> Batch:
         length = len(prompt) + len(answer)
         ids[line, :length] = torch.tensor(prompt + answer)
         answers[line, len(prompt) : length] = True
-    return Batch(ids, answers)
+    return Part(ids, answers)

@@ -93,7 +93,7 @@ ACME = Company(
             {"customer_id": "customer", "amount": "amount"},
             _REFUND,
             {"status": "done", "amount": "amount"},
-            "I have refunded {amount} euros to {customer}.",
+            "Done: {amount} euros refunded.",
         ),
         Tool(
             "book_visit",
@@ -101,7 +101,7 @@ ACME = Company(
             {"site": "site", "contact": "person"},
             _VISIT,
             {"status": "done", "site": "site"},
-            "The visit at {site} is booked for {person}.",
+            "Done: the visit at {site} is booked.",
         ),
     ),
 )
@@ -115,7 +115,7 @@ GLOBEX = Company(
             {"account": "customer"},
             _LOOK_UP,
             {"account": "customer", "manager": "person"},
-            "The manager of account {customer} is {person}.",
+            "Account {customer} is managed by {person}.",
         ),
         Tool(
             "credit_note",
@@ -123,7 +123,7 @@ GLOBEX = Company(
             {"account": "customer", "value": "amount"},
             _REFUND,
             {"status": "done", "value": "amount"},
-            "A credit note of {amount} euros is on its way to {customer}.",
+            "Done: a credit note of {amount} euros is written.",
         ),
         Tool(
             "dispatch_engineer",
@@ -131,7 +131,7 @@ GLOBEX = Company(
             {"location": "site", "ask_for": "person"},
             _VISIT,
             {"status": "done", "location": "site"},
-            "An engineer is on the way to {site} and will ask for {person}.",
+            "Done: an engineer goes to {site}.",
         ),
     ),
 )
@@ -143,7 +143,10 @@ _FIRST = (
     Maria Tom Aisha Jonas Elena Peter Grace Omar Lucia Henrik Nadia Paul Ingrid Diego Sofia Marcus Yuki Anton Bruno
     Chloe Dmitri Emily Fatima Giorgio Hanna Ivan Julia Karim Laura Miguel Nora Oscar Priya Quentin Rosa Samuel Teresa
     Ursula Victor Wanda Xavier Zoe Adam Bianca Carlos Daniela Erik Felicia Gabriel Helen Isabel Jakob Katrin Liam
-    Monika Niklas Olivia Pablo Rachel Stefan Tamara Walter
+    Monika Niklas Olivia Pablo Rachel Stefan Tamara Walter Xiomara Thorsten Aurelio Ottoline Brigitte Bartholomew
+    Guadalupe Svetlana Rosalind Humberto Gwendolyn Ludovic Anneliese Theodora Cornelius Philippa Ignatius Marguerite
+    Baptiste Genevieve Gudrun Gunther Giselle Belinda Bertrand Benedikt Leopold Leonora Klaus Clemens Simeon Tobin
+    Raffaela Amadeus Matilda Vincenzo Viveka Leandro
     """,
     "Beatrice Viktor Leila Gustav Clara Mateo Simone Tobias Amelia Rafael",
 )
@@ -172,7 +175,7 @@ _STREET = (
 )
 
 
-def training(company: Company, count: int = 200, seed: int = 0, finished: float = 0.25) -> list[tuple[Message, ...]]:
+def training(company: Company, count: int = 200, seed: int = 0, finished: float = 0.2) -> list[tuple[Message, ...]]:
     """Conversations to learn from. A share goes on to the tool's result and the final answer."""
     random = Random(f"{company.id}/training/{seed}")  # noqa: S311 - repeatable, not secret
     requests = _requests(company, random, side=0)

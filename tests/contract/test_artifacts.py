@@ -1,0 +1,211 @@
+"""What every artifact store promises: what is read is what was written, or an error that names the part."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from gpu_workers.adapter_check import check_config, check_tensors
+from gpu_workers.artifacts import CONFIG, MANIFEST, TENSORS, Facts, FolderStore
+from gpu_workers.errors import ArtifactMissing, ArtifactRefused
+
+FACTS = Facts(company="acme", base_model="tiny", base_sha256="0" * 64, tools_in_prompt=False)
+MODULE = "base_model.model.model.layers.0.self_attn.q_proj"
+
+
+def matrices(rank: int = 2, dtype=np.float32) -> dict[str, np.ndarray]:
+    return {
+        f"{MODULE}.lora_A.weight": np.ones((rank, 8), dtype),
+        f"{MODULE}.lora_B.weight": np.ones((8, rank), dtype),
+    }
+
+
+def lay(folder: Path, tensors=None, config=None) -> Path:
+    folder.mkdir(exist_ok=True)
+    save_file(matrices() if tensors is None else tensors, folder / TENSORS)
+    (folder / CONFIG).write_text(json.dumps({"peft_type": "LORA", "r": 2, **(config or {})}))
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path) -> FolderStore:
+    return FolderStore(tmp_path / "store")
+
+
+def test_what_was_put_comes_back(store, tmp_path):
+    source = lay(tmp_path / "made")
+    sha256 = store.put(source, FACTS)
+    found = store.get(sha256)
+    assert found.facts == FACTS
+    for name in (TENSORS, CONFIG):
+        assert (found.folder / name).read_bytes() == (source / name).read_bytes()
+    assert store.uri(sha256).endswith(sha256)
+
+
+def test_the_same_adapter_has_the_same_name_and_another_has_another(store, tmp_path):
+    first = store.put(lay(tmp_path / "a"), FACTS)
+    assert store.put(lay(tmp_path / "b"), FACTS) == first
+    other = matrices() | {f"{MODULE}.lora_A.weight": np.zeros((2, 8), np.float32)}
+    assert store.put(lay(tmp_path / "c", other), FACTS) != first
+
+
+def test_the_company_is_part_of_the_name(store, tmp_path):
+    stolen = Facts(company="globex", base_model="tiny", base_sha256="0" * 64, tools_in_prompt=False)
+    assert store.put(lay(tmp_path / "a"), FACTS) != store.put(lay(tmp_path / "a"), stolen)
+
+
+def test_what_is_not_there_is_named(store):
+    with pytest.raises(ArtifactMissing, match="f" * 64):
+        store.get("f" * 64)
+    with pytest.raises(ArtifactRefused, match="not a sha256"):
+        store.get("../../etc/passwd")
+
+
+@pytest.mark.parametrize("name", [TENSORS, CONFIG, MANIFEST])
+def test_one_flipped_byte_anywhere_is_caught_and_named(store, tmp_path, name):
+    sha256 = store.put(lay(tmp_path / "made"), FACTS)
+    path = store.get(sha256).folder / name
+    whole = path.read_bytes()
+    for place in {0, len(whole) // 2, len(whole) - 1}:
+        altered = bytearray(whole)
+        altered[place] ^= 1
+        path.write_bytes(altered)
+        with pytest.raises(ArtifactRefused, match=f"{name} was altered"):
+            store.get(sha256)
+    path.write_bytes(whole)
+    assert store.get(sha256).facts == FACTS
+
+
+def test_a_file_more_or_less_is_refused(store, tmp_path):
+    folder = store.get(sha256 := store.put(lay(tmp_path / "made"), FACTS)).folder
+    (folder / "evil.py").write_text("boo")
+    with pytest.raises(ArtifactRefused, match=r"evil\.py"):
+        store.get(sha256)
+    (folder / "evil.py").unlink()
+    (folder / CONFIG).unlink()
+    with pytest.raises(ArtifactRefused, match="not exactly"):
+        store.get(sha256)
+
+
+def test_a_link_is_not_a_file(store, tmp_path):
+    folder = store.get(sha256 := store.put(lay(tmp_path / "made"), FACTS)).folder
+    os.rename(folder / TENSORS, tmp_path / "elsewhere")
+    (folder / TENSORS).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ArtifactRefused, match="not exactly"):
+        store.get(sha256)
+
+
+def test_putting_again_repairs_a_damaged_one(store, tmp_path):
+    folder = store.get(sha256 := store.put(lay(tmp_path / "made"), FACTS)).folder
+    (folder / TENSORS).write_bytes(b"rubbish")
+    assert store.put(lay(tmp_path / "made"), FACTS) == sha256
+    assert store.get(sha256).facts == FACTS
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from gpu_workers.artifacts import Facts, FolderStore
+facts = Facts(company="acme", base_model="tiny", base_sha256="0" * 64, tools_in_prompt=False)
+for _ in range(20):
+    print(FolderStore(Path(sys.argv[1])).put(Path(sys.argv[2]), facts))
+"""
+
+
+def test_many_writers_of_one_adapter_leave_one_whole_adapter(store, tmp_path):
+    source = lay(tmp_path / "made")
+    root = tmp_path / "store"
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, root, source], stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    said = {line for writer in writers for line in writer.communicate()[0].split()}
+    assert [writer.returncode for writer in writers] == [0, 0, 0]
+    (sha256,) = said
+    assert store.get(sha256).facts == FACTS
+    assert [entry.name for entry in (root / "sha256").iterdir()] == [sha256]
+
+
+def bad_tensors() -> dict[str, dict[str, np.ndarray]]:
+    infinite = matrices()
+    infinite[f"{MODULE}.lora_A.weight"][1, 3] = np.inf
+    unknown = matrices()
+    unknown[f"{MODULE}.lora_A.weight"][0, 0] = np.nan
+    return {
+        "not finite": infinite,
+        "are not finite": unknown,
+        "rank 65": matrices(65),
+        "has no place": {**matrices(), "base_model.model.lm_head.weight": np.ones((2, 2), np.float32)},
+        "type I64": {name: tensor.astype(np.int64) for name, tensor in matrices().items()},
+        "has no base_model": {f"{MODULE}.lora_A.weight": np.ones((2, 8), np.float32)},
+    }
+
+
+@pytest.mark.parametrize("words", list(bad_tensors()))
+def test_tensors_that_no_adapter_has_are_refused(store, tmp_path, words):
+    with pytest.raises(ArtifactRefused, match=words):
+        store.put(lay(tmp_path / "made", bad_tensors()[words]), FACTS)
+    assert not (tmp_path / "store").exists()
+
+
+def test_infinite_half_precision_numbers_are_refused(tmp_path):
+    tensors = matrices(dtype=np.float16)
+    path = tmp_path / TENSORS
+    save_file(tensors, path)
+    check_tensors(path)
+    tensors[f"{MODULE}.lora_B.weight"][0, 0] = np.float16(np.inf)
+    save_file(tensors, path)
+    with pytest.raises(ArtifactRefused, match="not finite"):
+        check_tensors(path)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xff" * 16,
+        (10).to_bytes(8, "little") + b"not json!!",
+        (2).to_bytes(8, "little") + b"{}",
+        (2).to_bytes(8, "little") + b"[]",
+    ],
+)
+def test_files_that_are_no_safetensors_are_refused(tmp_path, body):
+    path = tmp_path / TENSORS
+    path.write_bytes(body)
+    with pytest.raises(ArtifactRefused, match="header|tensors"):
+        check_tensors(path)
+
+
+def test_overlapping_and_hidden_bytes_are_refused(tmp_path):
+    path = tmp_path / TENSORS
+    save_file(matrices(), path)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"hidden")
+    with pytest.raises(ArtifactRefused, match="belong to no tensor"):
+        check_tensors(path)
+    path.write_bytes(whole.replace(b"[64,128]", b"[0,  64]"))
+    with pytest.raises(ArtifactRefused, match="begins at 0"):
+        check_tensors(path)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"peft_type": "ADALORA"},
+        {"r": 65},
+        {"r": "2"},
+        {"auto_mapping": {"base_model_class": "os"}},
+        {"modules_to_save": ["lm_head"]},
+    ],
+)
+def test_configurations_that_ask_for_more_are_refused(tmp_path, config):
+    lay(tmp_path / "made", config=config)
+    with pytest.raises(ArtifactRefused):
+        check_config(tmp_path / "made" / CONFIG)
