@@ -23,6 +23,12 @@ class Ratio(NamedTuple):
 
 
 def compare(bench: str, contestants: Mapping[str, Contestant], ratios: Mapping[str, Ratio], runs: int = 5) -> None:
+    report(bench, runs, *take_turns(bench, contestants, ratios, runs))
+
+
+def take_turns(
+    bench: str, contestants: Mapping[str, Contestant], ratios: Mapping[str, Ratio], runs: int
+) -> tuple[dict[str, Figures], dict[str, float]]:
     """Each run has every contestant once and begins with the next one; a ratio is the median over the runs."""
     order = list(contestants)
     rows: list[dict[str, Figures]] = []
@@ -30,12 +36,14 @@ def compare(bench: str, contestants: Mapping[str, Contestant], ratios: Mapping[s
         start = run % len(order)
         rows.append({name: contestants[name]() for name in order[start:] + order[:start]})
         print(f"{bench}: run {run + 1} of {runs}", file=sys.stderr)
-    results = {name: {figure: median(row[name][figure] for row in rows) for figure in rows[0][name]} for name in order}
+    results: dict[str, Figures] = {
+        name: {figure: median(row[name][figure] for row in rows) for figure in rows[0][name]} for name in order
+    }
     quotients = {
         key: median(row[ratio.ours][ratio.figure] / row[ratio.peer][ratio.figure] for row in rows)
         for key, ratio in ratios.items()
     }
-    report(bench, runs, results, quotients)
+    return results, quotients
 
 
 def report(bench: str, runs: int, results: Mapping[str, Figures], ratios: Mapping[str, float]) -> None:

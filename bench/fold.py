@@ -1,0 +1,113 @@
+"""A count per key over a million Avro events: our fold against four others that read the same topic.
+
+Every contestant runs alone, in a process of its own, and must arrive at the truth, or there is no figure.
+Stock Faust is slow, so it gets the first 40,000 of the same events.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from bench.events import Truth, Workload, fill
+from bench.harness import Contestant, Figures, Ratio, report, take_turns
+from bench.peers import child
+from bench.peers.kafka_streams import build as kafka_streams
+from rillfold.embedded.stack import running
+from rillfold.settings import Settings, from_env
+from schemas.codec import encode
+
+EVENTS, KEYS = 1_000_000, 1_000
+FAUST_EVENTS = 40_000
+MORE_KEYS = (100_000, 1_000_000)
+US = "rillfold"
+EXACTLY_ONCE, AT_LEAST_ONCE = "Kafka Streams exactly_once_v2", "Kafka Streams at_least_once"
+RATIOS = {
+    "quix": Ratio("events_per_s", US, "Quix Streams"),
+    "faust": Ratio("events_per_s", US, "stock Faust"),
+    "plain": Ratio("events_per_s", US, "plain aiokafka"),
+    "kafka_streams": Ratio("events_per_s", US, EXACTLY_ONCE),
+    "kafka_streams_warm": Ratio("warm_events_per_s", US, EXACTLY_ONCE),
+    "kafka_streams_cpu": Ratio("cpu_s_per_million", US, EXACTLY_ONCE),
+    "kafka_streams_memory": Ratio("peak_rss_mb", US, EXACTLY_ONCE),
+    "kafka_streams_at_least_once": Ratio("events_per_s", US, AT_LEAST_ONCE),
+    "kafka_streams_at_least_once_warm": Ratio("warm_events_per_s", US, AT_LEAST_ONCE),
+}
+
+
+class Arena:
+    """A log, the topics in it, and the truth about each."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._bootstrap = bootstrap
+        self._truths: dict[Workload, Truth] = {}
+
+    def contestant(self, name: str, command: child.Command, load: Workload) -> Contestant:
+        return partial(self._run, name, command, load)
+
+    def _run(self, name: str, command: child.Command, load: Workload) -> Figures:
+        if load not in self._truths:
+            self._truths[load] = asyncio.run(fill(self._bootstrap, load, encode))
+        return child.run(name, command, self._bootstrap, load.topic, self._truths[load])
+
+
+def main() -> None:
+    given = arguments()
+    settings = from_env()
+    with TemporaryDirectory(prefix="bench-fold-") as folder, log(settings, Path(folder)) as bootstrap:
+        class_path = kafka_streams.build(settings, Path(folder) / "classes")
+        contestants = all_contestants(Arena(bootstrap), Workload(given.events, KEYS), class_path)
+        results, ratios = take_turns("fold", contestants, RATIOS, given.runs)
+        for keys in given.more_keys:
+            more = many_keys(Arena(bootstrap), Workload(given.events, keys))
+            ratio = {f"quix_{keys}_keys": Ratio("events_per_s", *more)}
+            further, quotients = take_turns(f"fold, {keys} keys", more, ratio, 1)
+            results, ratios = {**results, **further}, {**ratios, **quotients}
+    report("fold", given.runs, results, ratios)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--events", type=int, default=EVENTS)
+    parser.add_argument("--more-keys", type=int, nargs="*", default=MORE_KEYS)
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args()
+
+
+@contextmanager
+def log(settings: Settings, folder: Path) -> Iterator[str]:
+    """The one that the settings name, or an embedded one for this run."""
+    if settings.bootstrap_servers is not None:
+        yield settings.bootstrap_servers
+        return
+    with running(folder / "stack", postgres=False, settings=settings) as endpoints:
+        yield endpoints.bootstrap_servers
+
+
+def all_contestants(arena: Arena, load: Workload, class_path: str) -> Mapping[str, Contestant]:
+    few = load._replace(events=min(load.events, FAUST_EVENTS))
+    return {
+        US: arena.contestant("rillfold", child.python("rillfold_fold"), load),
+        EXACTLY_ONCE: arena.contestant("streams-eos", kafka_streams.command(class_path, "exactly_once_v2"), load),
+        "plain aiokafka": arena.contestant("plain", child.python("plain"), load),
+        AT_LEAST_ONCE: arena.contestant("streams-alo", kafka_streams.command(class_path, "at_least_once"), load),
+        "Quix Streams": arena.contestant("quix", child.python("quix"), load),
+        "stock Faust": arena.contestant("faust", child.python("faust_stock"), few),
+    }
+
+
+def many_keys(arena: Arena, load: Workload) -> Mapping[str, Contestant]:
+    return {
+        f"{US}, {load.keys:,} keys": arena.contestant("rillfold", child.python("rillfold_fold"), load),
+        f"Quix Streams, {load.keys:,} keys": arena.contestant("quix", child.python("quix"), load),
+    }
+
+
+if __name__ == "__main__":
+    main()
