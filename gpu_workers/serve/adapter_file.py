@@ -21,9 +21,31 @@ WEIGHT = re.compile(r"^base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.w
 # Settings that cannot change what a trained adapter computes. Every other one must be off: a setting that the lanes
 # do not know would otherwise be served as if it were not there.
 HARMLESS = frozenset(
-    "task_type peft_type auto_mapping peft_version base_model_name_or_path revision inference_mode r target_modules "
-    "exclude_modules lora_alpha lora_dropout init_lora_weights use_rslora layers_to_transform layers_pattern "
-    "rank_pattern alpha_pattern megatron_core qalora_group_size ensure_weight_tying eva_config lora_ga_config".split()
+    {
+        "alpha_pattern",
+        "auto_mapping",
+        "base_model_name_or_path",
+        "ensure_weight_tying",
+        "eva_config",
+        "exclude_modules",
+        "inference_mode",
+        "init_lora_weights",
+        "layers_pattern",
+        "layers_to_transform",
+        "lora_alpha",
+        "lora_dropout",
+        "lora_ga_config",
+        "megatron_core",
+        "peft_type",
+        "peft_version",
+        "qalora_group_size",
+        "r",
+        "rank_pattern",
+        "revision",
+        "target_modules",
+        "task_type",
+        "use_rslora",
+    }
 )
 # Starting points that leave the base as it is. PiSSA, OLoRA and their like move weight out of the base.
 PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")

@@ -23,6 +23,10 @@ class Catalogue:
 
     def refuse(self, key: AdapterKey, why: Refused) -> None:
         """Whoever asks for it is told why it is not served; older versions go on."""
+        versions = self._versions.get(key.name, {})
+        versions.pop(key.version, None)
+        if not versions:
+            self._versions.pop(key.name, None)
         self._refused.setdefault(key.name, {})[key.version] = why
 
     def remove(self, name: str, version: int | None) -> list[AdapterSpec]:
@@ -54,7 +58,7 @@ class Catalogue:
 
     def _of(self, name: str) -> dict[int, AdapterSpec]:
         if name not in self._versions:
-            raise UnknownAdapter(f"adapter {name} is not known here; it is served once its adapter.ready is in the log.")
+            raise UnknownAdapter(f"adapter {name} is not known here; its adapter.ready must be in the log.")
         return self._versions[name]
 
 

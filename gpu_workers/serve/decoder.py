@@ -1,13 +1,14 @@
 """Llama and Qwen3 as one small decoder over a dense KV cache, with a LoRA site at every linear module.
 
-It shares the weights of the transformers model that it is made from and answers with the same tokens. Rows are packed: no
-padding passes through a linear module, in a prompt or in an answer.
+It shares the weights of the transformers model that it is made from and answers with the same tokens. Rows are packed:
+no padding passes through a linear module, in a prompt or in an answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,9 +38,9 @@ class Tokens:
 class Linear:
     """A frozen linear module: its weight and where its LoRA is found."""
 
-    def __init__(self, module: nn.Module, name: str) -> None:
-        self.weight: Tensor = module.weight  # type: ignore[assignment]
-        self.bias: Tensor | None = module.bias  # type: ignore[assignment]
+    def __init__(self, module: nn.Linear, name: str) -> None:
+        self.weight: Tensor = module.weight
+        self.bias: Tensor | None = module.bias
         self.name = name
 
     @property
@@ -61,10 +62,10 @@ class Projections:
 
 
 class Layer:
-    def __init__(self, layer: nn.Module, prefix: str) -> None:
+    def __init__(self, layer: Any, prefix: str) -> None:
         attention, mlp = layer.self_attn, layer.mlp
 
-        def linear(parent: nn.Module, where: str, name: str) -> Linear:
+        def linear(parent: Any, where: str, name: str) -> Linear:
             return Linear(getattr(parent, name), f"{prefix}.{where}.{name}")
 
         self.qkv = Projections(*(linear(attention, "self_attn", f"{n}_proj") for n in "qkv"))
@@ -84,13 +85,13 @@ class Layer:
 class Decoder:
     """`forward` writes the KV of the step's tokens and returns the logits of each row's last one."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         config = model.config
         _check(config)
         inner = model.model
-        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
-        self.head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        self.eps = config.rms_norm_eps
+        self.kv_heads: int = config.num_key_value_heads
+        self.head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self.eps: float = config.rms_norm_eps
         self.context: int = config.max_position_embeddings
         self.embedding: Tensor = inner.embed_tokens.weight
         self.head: Tensor = model.lm_head.weight

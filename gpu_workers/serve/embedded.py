@@ -1,4 +1,4 @@
-"""The port over our own engine: adapters are read beside it, one thread steps it, answers come back to the event loop."""
+"""The port over our own engine: adapters are read beside it, one thread steps it, the event loop hears what is said."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gpu_workers.chat import Chat, ToolCalls, parse
 from gpu_workers.serve.adapter_file import LoraWeights
 from gpu_workers.serve.catalogue import Catalogue, Residency
 from gpu_workers.serve.engine import Engine, LoraRow, Said
-from gpu_workers.serve.errors import BadQuestion, EngineStopped, PromptTooLong, QueueFull, Refused
+from gpu_workers.serve.errors import BadQuestion, EngineStopped, PromptTooLong, QueueFull, UnusableAdapter
 from gpu_workers.serve.port import (
     AdapterKey,
     AdapterSpec,
@@ -27,7 +27,7 @@ from gpu_workers.serve.port import (
     Resident,
 )
 from gpu_workers.serve.text import TextStream
-from schemas.errors import RillfoldError
+from schemas.errors import Retry, RillfoldError
 
 Read = Callable[[AdapterSpec], LoraWeights]
 """From the store to memory, checked. Raises `Refused`."""
@@ -42,13 +42,20 @@ class _Pending:
     stream: TextStream
     on_text: OnText | None
     tokens: list[int] = field(default_factory=list)
+    shown: int = 0
 
     def take(self, said: Said) -> None:
         self.tokens.append(said.token)
-        if self.on_text and (piece := self.stream.push(said.token)):
+        if self.on_text and not said.finish and (piece := self.stream.push(said.token)):
+            self.shown += len(piece)
             self.on_text(piece)
         if said.finish and not self.done.done():
             self.done.set_result(said.finish)
+
+    def flush(self, text: str) -> None:
+        """What was held back: the end of the whole text."""
+        if self.on_text and text[self.shown :]:
+            self.on_text(text[self.shown :])
 
 
 @dataclass(frozen=True)
@@ -95,11 +102,14 @@ class EmbeddedEngine:
         await asyncio.to_thread(self._thread.join)
         self._fail("the engine was stopped")
 
+    def announce(self, spec: AdapterSpec) -> None:
+        self._catalogue.add(spec)
+
     async def load(self, spec: AdapterSpec) -> None:
         self._residency.drop(spec.key)
         try:
             await self._weights(spec)
-        except Refused as error:
+        except UnusableAdapter as error:
             self._catalogue.refuse(spec.key, error)
             raise
         self._catalogue.add(spec)
@@ -137,7 +147,8 @@ class EmbeddedEngine:
         try:
             return await self._answer(question, on_text)
         except RillfoldError as error:
-            return Failure(id=question.id, reason=getattr(error, "reason", "refused"), detail=str(error))
+            reason = getattr(error, "reason", "refused")
+            return Failure(id=question.id, reason=reason, detail=str(error), again=isinstance(error, Retry))
 
     async def generate(self, questions: Sequence[Question]) -> list[Outcome]:
         return list(await asyncio.gather(*(self.answer(question) for question in questions)))
@@ -145,15 +156,18 @@ class EmbeddedEngine:
     async def _answer(self, question: Question, on_text: OnText | None) -> Answer:
         if len(self._pending) >= self._waiting:
             raise QueueFull(f"{len(self._pending)} questions wait already; ask again in a while.")
-        spec = self._catalogue.find(question.adapter, question.version) if question.adapter is not None else None
-        prompt = self._prompt(question, spec)
-        if spec is None:
-            return await self._run(question, None, None, prompt, on_text)
-        self._residency.pin(spec.key)
-        try:
-            return await self._run(question, spec.key, await self._weights(spec), prompt, on_text)
-        finally:
-            self._residency.unpin(spec.key)
+        if question.adapter is None:
+            return await self._run(question, None, None, self._prompt(question, None), on_text)
+        while True:
+            spec = self._catalogue.find(question.adapter, question.version)
+            self._residency.pin(spec.key)
+            try:
+                weights = await self._weights(spec)
+                return await self._run(question, spec.key, weights, self._prompt(question, spec), on_text)
+            except UnusableAdapter as error:
+                self._catalogue.refuse(spec.key, error)  # the newest that can be served answers, or the reason does
+            finally:
+                self._residency.unpin(spec.key)
 
     def _prompt(self, question: Question, spec: AdapterSpec | None) -> list[int]:
         """An adapter that was trained without its tools in the prompt is served without them."""
@@ -213,6 +227,7 @@ class EmbeddedEngine:
 
     def _said(self, question: Question, key: AdapterKey | None, pending: _Pending, finish: str) -> Answer:
         text = self._chat.decode(pending.tokens)
+        pending.flush(text)
         meant = parse(text)
         calls = meant.calls if isinstance(meant, ToolCalls) else ()
         return Answer(

@@ -8,7 +8,7 @@ GROWTH = 128
 
 
 class KVCache:
-    """One tensor [layers, 2, slots, kv heads, positions, head width]. A slot belongs to one row, hence to one adapter version."""
+    """One tensor [layers, 2, slots, kv heads, positions, head width]; a slot is one row's, so one adapter version's."""
 
     def __init__(self, layers: int, kv_heads: int, head_dim: int, like: Tensor) -> None:
         self._shape = (layers, kv_heads, head_dim)

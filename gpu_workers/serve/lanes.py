@@ -1,7 +1,7 @@
 """Lanes: the adapters of the running batch, stacked module by module, so that one product serves all of them.
 
-Rows come sorted: the base's first, then lane by lane. Then the rows of a lane are one segment, and a batched product over
-[lanes, rows a lane, width] reads every adapter's weights once and no other's. No loop over adapters, no copy per token.
+Rows come sorted: the base's first, then lane by lane. Then the rows of a lane are one segment, and a batched product
+over [lanes, rows a lane, width] reads each adapter's weights once. No loop over adapters, no copy of weights per token.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gpu_workers.serve.adapter_file import LoraWeights
 
 Key = TypeVar("Key")
 RANK_STEP = 8
-# Padding segments to one length costs products with zeros; beyond this share the ragged kernel is cheaper (docs/serving.md).
+# Padding segments to one length costs products with zeros; beyond this share the ragged kernel is cheaper.
 PADDED_SHARE = 4
 PADDED_ROWS = 64
 
@@ -105,7 +105,7 @@ class Site:
             self._add_ragged(plan, plan.ends, x[plan.first :], outs)
             return
         x = x[plan.first :]
-        grid = (x if plan.gather is None else x[plan.gather]).unflatten(0, (-1, plan.longest))
+        grid = (x if plan.gather is None else x[plan.gather]).view(-1, plan.longest, x.shape[1])
         h = torch.bmm(grid, self.a[plan.lanes].transpose(1, 2))
         for i, out in enumerate(outs):
             if not self.live[i]:
@@ -113,7 +113,7 @@ class Site:
             part, b = h[..., i * self.rank : (i + 1) * self.rank], self.b[i][plan.lanes]
             rows = out[plan.first :]
             if plan.scatter is None:
-                rows.unflatten(0, (-1, plan.longest)).baddbmm_(part, b)
+                rows.view(-1, plan.longest, rows.shape[1]).baddbmm_(part, b)
             else:
                 rows += torch.bmm(part, b).flatten(0, 1)[plan.scatter]
 

@@ -25,9 +25,10 @@ class AdapterSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Everything the engine must know to serve one version of an adapter."""
 
     key: AdapterKey
-    folder: Path
+    folder: Path | None = None
+    """Where its files lie; None: in the engine's artifact store, under its hash."""
     sha256: str | None = None
-    """Content hash of the artifact; checked before the first use where it is known."""
+    """Content hash of the artifact; checked each time that it is read, where it is known."""
     base_sha256: str | None = None
     tools_in_prompt: bool = True
     """Whether the adapter was trained with its tools rendered in the prompt: it is served as it was trained."""
@@ -69,6 +70,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     reason: str
     detail: str
+    again: bool = False
+    """The same question may be answered later."""
 
 
 Outcome = Answer | Failure
@@ -106,8 +109,15 @@ class InferenceEngine(Protocol):
     @property
     def base_sha256(self) -> str: ...
 
+    def announce(self, spec: AdapterSpec) -> None:
+        """The adapter may be asked for; it is read when somebody does."""
+        ...
+
     async def load(self, spec: AdapterSpec) -> None:
-        """From its return on, questions without a version are answered by the newest loaded. Raises `Refused`."""
+        """Reads it now. From its return on, questions without a version are answered by the newest version known.
+
+        Raises `Refused`: whoever asks for this version is told why, and older versions go on.
+        """
         ...
 
     async def unload(self, name: str, version: int | None = None) -> None:

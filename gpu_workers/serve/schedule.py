@@ -98,7 +98,7 @@ class Schedule(Generic[Adapter]):
             row = self.waiting[0]
             reach, tokens = max(reach, row.final_length), tokens + len(row.prompt)
             rows = len(self.running) + len(fresh) + 1
-            if rows > 1 and rows * reach > self.limits.cells or fresh and tokens > self.limits.prefill:
+            if (rows > 1 and rows * reach > self.limits.cells) or (fresh and tokens > self.limits.prefill):
                 break
             fresh.append(self.waiting.popleft())
         return fresh

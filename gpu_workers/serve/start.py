@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from gpu_workers import base_model
-from gpu_workers.artifacts import verify
+from gpu_workers.artifacts import ArtifactStore, verify
 from gpu_workers.base_files import Progress, silent
 from gpu_workers.chat import Chat
 from gpu_workers.device import Device
@@ -32,7 +32,9 @@ class Serving:
     """Adapters in memory."""
 
 
-def embedded(name_or_path: str, cache: Path, serving: Serving, progress: Progress = silent) -> EmbeddedEngine:
+def embedded(
+    name_or_path: str, cache: Path, serving: Serving, store: ArtifactStore | None = None, progress: Progress = silent
+) -> EmbeddedEngine:
     """Reads the base model: seconds. The engine works inside `async with`."""
     model, tokenizer, identity = base_model.load(name_or_path, cache, serving.device, progress)
     decoder, chat = Decoder(model), Chat.of(tokenizer)
@@ -43,28 +45,35 @@ def embedded(name_or_path: str, cache: Path, serving: Serving, progress: Progres
         return Engine(decoder, stops, serving.limits)
 
     base = Base(identity.name, identity.sha256, decoder.context)
-    read = _reader(decoder, base)
-    return EmbeddedEngine(
-        make_engine, base, chat, read, capacity=serving.capacity, waiting=serving.limits.waiting
-    )
+    read = _reader(decoder, base, store)
+    return EmbeddedEngine(make_engine, base, chat, read, capacity=serving.capacity, waiting=serving.limits.waiting)
 
 
-def _reader(decoder: Decoder, base: Base) -> Read:
+def _reader(decoder: Decoder, base: Base, store: ArtifactStore | None) -> Read:
     def read(spec: AdapterSpec) -> LoraWeights:
         if spec.base_sha256 not in (None, base.sha256):
             raise BaseMismatch(
                 f"adapter {spec.key} was trained on base {spec.base_sha256}, here is {base.name} with {base.sha256}."
             )
         try:
-            if spec.sha256 is not None:
-                verify(spec.folder, spec.sha256)
+            folder = _verified(spec, store)
         except (ArtifactRefused, OSError) as error:
             raise UnusableAdapter(f"adapter {spec.key}: {error}") from error
-        weights = read_adapter(spec.folder, decoder.embedding.dtype, str(decoder.embedding.device))
+        weights = read_adapter(folder, decoder.embedding.dtype, str(decoder.embedding.device))
         _check_fit(spec, weights, decoder)
         return weights
 
     return read
+
+
+def _verified(spec: AdapterSpec, store: ArtifactStore | None) -> Path:
+    if spec.folder is not None:
+        if spec.sha256 is not None:
+            verify(spec.folder, spec.sha256)
+        return spec.folder
+    if store is None or spec.sha256 is None:
+        raise UnusableAdapter(f"adapter {spec.key}: neither a folder nor a hash in a store says where its files are.")
+    return store.get(spec.sha256).folder
 
 
 def _check_fit(spec: AdapterSpec, weights: LoraWeights, decoder: Decoder) -> None:

@@ -87,5 +87,5 @@ def save_adapter(base: PreTrainedModel, folder: Path, seed: int, **config: Any) 
 def zoo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Zoo:
     base = tiny(request.param)
     root = tmp_path_factory.mktemp(request.param)
-    folders = {name: save_adapter(base, root / name, seed, **shape) for seed, (name, shape) in enumerate(SHAPES.items())}
-    return Zoo(base, folders)
+    shapes = enumerate(SHAPES.items())
+    return Zoo(base, {name: save_adapter(base, root / name, seed, **shape) for seed, (name, shape) in shapes})

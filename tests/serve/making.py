@@ -39,9 +39,7 @@ class Workbench:
         folder = self.root / "made" / f"{name}-{version}-{seed}"
         save_adapter(self.model, folder, seed, **({"r": 8, "lora_alpha": 16, "target_modules": ALL} | changes))
         (folder / "README.md").unlink()
-        facts = Facts(
-            company=company, base_model="tiny", base_sha256=self.base_sha256, tools_in_prompt=seed % 2 == 1
-        )
+        facts = Facts(company=company, base_model="tiny", base_sha256=self.base_sha256, tools_in_prompt=seed % 2 == 1)
         artifact = self.store.get(self.store.put(folder, facts))
         return AdapterSpec(
             key=AdapterKey(name, version),
@@ -72,7 +70,5 @@ def make_workbench(root: Path) -> Workbench:
 
 
 def ask(text: str, adapter: str | None = None, version: int | None = None, **changes: Any) -> Question:
-    given: dict[str, Any] = {"max_tokens": 8} | changes
-    return Question(
-        id=f"q-{adapter}-{text}", messages=(Message(role="user", content=text),), adapter=adapter, version=version, **given
-    )
+    given: dict[str, Any] = {"id": f"q-{adapter}-{text}", "max_tokens": 8} | changes
+    return Question(messages=(Message(role="user", content=text),), adapter=adapter, version=version, **given)

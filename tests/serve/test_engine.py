@@ -6,7 +6,6 @@ import random
 from collections.abc import Iterable
 
 import pytest
-import torch
 
 from gpu_workers.serve.adapter_file import LoraWeights, read_adapter
 from gpu_workers.serve.decoder import Decoder

@@ -10,9 +10,8 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from gpu_workers.serve.embedded import EmbeddedEngine
 from gpu_workers.serve.errors import BaseMismatch, UnknownAdapter, UnusableAdapter
-from gpu_workers.serve.port import AdapterKey, AdapterSpec, Answer, Failure, InferenceEngine, Outcome
+from gpu_workers.serve.port import AdapterKey, Answer, Failure, InferenceEngine, Outcome
 from gpu_workers.serve.schedule import Limits
 from gpu_workers.serve.start import Serving, embedded
 
@@ -47,10 +46,11 @@ async def test_each_row_of_a_batch_is_answered_by_its_own_adapter(bench: Workben
     specs = [bench.adapter(f"acme/role{i}", seed=i, r=4 * (i + 1)) for i in range(3)]
     for spec in specs:
         await engine.load(spec)
-    questions = [ask(f"Number {i}?", spec.key.name if spec else None, tools=TOOLS)
-                 for i, spec in enumerate([None, *specs, *specs, None])]  # fmt: skip
+    rows = [None, *specs, *specs, None]
+    names = [spec.key.name if spec else None for spec in rows]
+    questions = [ask(f"Number {i}?", name, tools=TOOLS) for i, name in enumerate(names)]
     outcomes = await engine.generate(questions)
-    expected = [bench.peft(spec, question) for spec, question in zip([None, *specs, *specs, None], questions, strict=True)]
+    expected = [bench.peft(spec, question) for spec, question in zip(rows, questions, strict=True)]
     assert [said(outcome) for outcome in outcomes] == expected
     assert len(set(expected)) > 4, "the adapters must differ for this to mean anything"
 
@@ -144,7 +144,7 @@ async def test_pieces_add_up_to_the_text(bench: Workbench, engine: InferenceEngi
     await engine.load(bench.adapter("acme/loud", seed=41))
     pieces: list[str] = []
     outcome = await engine.answer(ask("Sing!", "acme/loud", max_tokens=60), pieces.append)
-    assert "".join(pieces) == said(outcome).rstrip("\ufffd") or "".join(pieces) == said(outcome)
+    assert "".join(pieces) == said(outcome)
     assert len(pieces) > 1
 
 

@@ -1,0 +1,236 @@
+"""The inference worker: a plain consumer group over a batching engine. Each request ends in one event."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from gpu_workers.serve.errors import UnknownAdapter, UnknownVersion
+from gpu_workers.serve.follower import AdapterFollower
+from gpu_workers.serve.port import Failure, InferenceEngine, Outcome, Question
+from schemas.codec import decode
+from schemas.envelope import Event, Origin, caused_by
+from schemas.inference import InferenceCompleted, InferenceFailed, InferenceRequested
+from schemas.rejected import Rejected, Unusable
+from schemas.topics import TopicNames
+from streams.dead_letter import dead_letter
+from streams.errors import Fenced, TooLarge
+from streams.fold import Refused
+from streams.log import EventLog, Outgoing, Record, Subscription, TopicPartition
+from streams.outgoing import to_outgoing
+
+Polled = Mapping[TopicPartition, Sequence[Record]]
+Polling = asyncio.Task[Polled]
+
+GROUP = "rillfold-serve"
+TOPIC, RESULTS = "inference-request", "inference-result"
+POLL_SECONDS = 1.0
+AT_ONCE = 32
+ATTEMPTS = 5
+PAUSE_SECONDS = 0.2
+# So many answered requests are remembered, to know a request that a client sent twice.
+REMEMBERED = 10_000
+
+# How far the clocks of two brokers may disagree.
+CLOCKS_APART_MS = 60_000
+MISSING = (UnknownAdapter.reason, UnknownVersion.reason)
+
+
+class Work(NamedTuple):
+    """A request in the engine, and the offset that must not be committed before its result is in the log."""
+
+    place: TopicPartition
+    offset: int
+    request: InferenceRequested
+    task: asyncio.Task[Event]
+
+
+class InferenceWorker:
+    """`run` until cancelled. Requests of all partitions share the engine's batch; each partition commits in order."""
+
+    def __init__(
+        self,
+        events: EventLog,
+        names: TopicNames,
+        engine: InferenceEngine,
+        now: Callable[[], int],
+        at_once: int = AT_ONCE,
+    ) -> None:
+        self._log, self._names, self._engine, self._now, self._at_once = events, names, engine, now, at_once
+        self._adapters = AdapterFollower(events, names, engine)
+        self._work: list[Work] = []
+        self._next: dict[TopicPartition, int] = {}
+        self._committed: dict[TopicPartition, int] = {}
+        self._answered: OrderedDict[str, None] = OrderedDict()
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        await self._adapters.catch_up(read=False)
+        async with asyncio.TaskGroup() as tasks:
+            following = tasks.create_task(self._adapters.run())
+            try:
+                await self._consume(ready)
+            finally:
+                following.cancel()
+
+    async def _consume(self, ready: Callable[[], None]) -> None:
+        polling: Polling | None = None
+        async with self._log.subscribe(self._names.wire(GROUP), [self._names.wire(TOPIC)]) as group:
+            ready()
+            try:
+                while True:
+                    polling = await self._step(group, polling)
+            finally:
+                await _ended([work.task for work in self._work] + ([polling] if polling else []))
+
+    async def _step(self, group: Subscription, polling: Polling | None) -> Polling | None:
+        """One turn. The order of a commit is written here and nowhere else.
+
+        1. something came, or is done   2. new requests into the engine   3. results into the log, acknowledged
+        4. offsets below the first open request. A crash between 3 and 4 delivers again what has a result: it is known.
+        """
+        if polling is None and len(self._work) < self._at_once:
+            polling = asyncio.create_task(_poll(group, self._at_once - len(self._work)))
+        open_tasks: list[asyncio.Task[Any]] = [work.task for work in self._work] + ([polling] if polling else [])
+        await asyncio.wait(open_tasks, return_when=asyncio.FIRST_COMPLETED)
+        if polling is not None and polling.done():
+            await self._take(polling.result(), group.assignment())
+            polling = None
+        await self._publish()
+        await self._commit(group)
+        return polling
+
+    async def _take(self, polled: Polled, assignment: Collection[TopicPartition]) -> None:
+        await self._keep_only(assignment)
+        for place, records in polled.items():
+            if place not in self._next:
+                await self._remember(place, records[0])
+            for record in records:
+                await self._begin(place, record)
+            self._next[place] = records[-1].offset + 1
+
+    async def _begin(self, place: TopicPartition, record: Record) -> None:
+        origin = Origin(self._names.ours(record.topic), record.partition, record.offset)
+        event = decode(record.value, origin, record.timestamp, record.headers)
+        if isinstance(event, Rejected):
+            await self._log.append([to_outgoing(dead_letter(Refused(record, event)), self._names)])
+        elif isinstance(event, InferenceRequested) and not self._knows(event.id):
+            self._work.append(Work(place, record.offset, event, asyncio.create_task(self._answer(event))))
+
+    def _knows(self, request: str) -> bool:
+        return request in self._answered or any(work.request.id == request for work in self._work)
+
+    async def _remember(self, place: TopicPartition, first: Record) -> None:
+        """Results of uncommitted requests. A result has its request's key: it lies in the same partition number."""
+        topic, (_, partition) = self._names.wire(RESULTS), place
+        starts = await self._log.offsets_at(topic, first.timestamp - CLOCKS_APART_MS)
+        async for batch in self._log.read(topic, partition, starts[partition]):
+            for record in batch:
+                origin = Origin(RESULTS, record.partition, record.offset)
+                event = decode(record.value, origin, record.timestamp, record.headers)
+                if isinstance(event, InferenceCompleted | InferenceFailed):
+                    self._answered[event.request] = None
+
+    async def _answer(self, request: InferenceRequested) -> Event:
+        """Tries again what may go better later; everything else ends in one event."""
+        question = _question(request)
+        outcome: Outcome = _not_yours(request)
+        for attempt in range(ATTEMPTS if _own(request) else 0):
+            outcome = await self._engine.answer(question)
+            if isinstance(outcome, Failure) and outcome.reason in MISSING and not attempt:
+                await self._adapters.catch_up()  # it may have become ready a moment ago
+            elif isinstance(outcome, Failure) and outcome.again:
+                await asyncio.sleep(PAUSE_SECONDS * 2**attempt)
+            else:
+                break
+        return _result(request, outcome, self._now())
+
+    async def _publish(self) -> None:
+        done = [work for work in self._work if work.task.done()]
+        if not done:
+            return
+        await self._log.append([self._outgoing(work) for work in done])
+        for work in done:
+            self._work.remove(work)
+            self._answered[work.request.id] = None
+        while len(self._answered) > REMEMBERED:
+            self._answered.popitem(last=False)
+
+    def _outgoing(self, work: Work) -> Outgoing:
+        """An answer that no record can hold is a failure, not a worker that dies of it again and again."""
+        try:
+            return to_outgoing(work.task.result(), self._names)
+        except (TooLarge, Unusable) as error:
+            failure = Failure(id=work.request.id, reason="answer_unfit", detail=str(error)[:1000])
+            return to_outgoing(_result(work.request, failure, self._now()), self._names)
+
+    async def _commit(self, group: Subscription) -> None:
+        floor = dict(self._next)
+        for work in self._work:
+            floor[work.place] = min(floor[work.place], work.offset)
+        fresh = {place: offset for place, offset in floor.items() if self._committed.get(place) != offset}
+        try:
+            if fresh:
+                await group.commit(fresh)
+                self._committed.update(fresh)
+        except Fenced:
+            await self._keep_only(())
+
+    async def _keep_only(self, assignment: Collection[TopicPartition]) -> None:
+        """What belongs to another worker by now is that worker's to answer."""
+        gone = [work for work in self._work if work.place not in assignment]
+        self._work = [work for work in self._work if work.place in assignment]
+        for known in (self._next, self._committed):
+            for place in set(known) - set(assignment):
+                del known[place]
+        await _ended([work.task for work in gone])
+
+
+async def _poll(group: Subscription, room: int) -> Polled:
+    return await group.poll(POLL_SECONDS, room)
+
+
+async def _ended(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _question(request: InferenceRequested) -> Question:
+    return Question(
+        id=request.id,
+        messages=request.messages,
+        tools=request.tools,
+        adapter=request.adapter,
+        version=request.adapter_version,
+        max_tokens=request.max_tokens,
+        temperature=request.temperature,
+        seed=request.seed,
+    )
+
+
+def _own(request: InferenceRequested) -> bool:
+    return request.adapter is None or request.adapter.partition("/")[0] == request.company
+
+
+def _not_yours(request: InferenceRequested) -> Failure:
+    """The same words as for an adapter that does not exist: nobody learns what others have."""
+    return Failure(id=request.id, reason=UnknownAdapter.reason, detail=f"adapter {request.adapter} is not known here.")
+
+
+def _result(request: InferenceRequested, outcome: Outcome, now: int) -> Event:
+    about: dict[str, Any] = {**caused_by(request, "answer", now), "request": request.id, "job": request.job}
+    if isinstance(outcome, Failure):
+        return InferenceFailed(**about, reason=outcome.reason, detail=outcome.detail)
+    return InferenceCompleted(
+        **about,
+        text=outcome.text,
+        finish_reason=outcome.finish_reason,
+        adapter=outcome.adapter.name if outcome.adapter else None,
+        adapter_version=outcome.adapter.version if outcome.adapter else None,
+        model=outcome.model,
+        prompt_tokens=outcome.prompt_tokens,
+        completion_tokens=outcome.completion_tokens,
+        cached_tokens=outcome.cached_tokens,
+    )

@@ -1,0 +1,299 @@
+"""The consumer: one result for each request whatever happens, adapters within a moment of their event."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from gpu_workers.inference import InferenceWorker
+from gpu_workers.serve.embedded import EmbeddedEngine
+from gpu_workers.serve.port import AdapterSpec, Failure, OnText, Outcome, Question
+from gpu_workers.serve.schedule import Limits
+from gpu_workers.serve.start import Serving, embedded
+from schemas.adapters import AdapterReady
+from schemas.codec import decode
+from schemas.envelope import Event, Origin, derived_id
+from schemas.inference import InferenceCompleted, InferenceFailed, InferenceRequested
+from schemas.rejected import RecordRejected
+from schemas.topics import BY_NAME, TopicNames
+from streams.log import EventLog, TopicSpec
+from streams.outgoing import to_outgoing
+
+from .making import CPU, Workbench, ask, make_workbench
+
+TOPICS = ("inference-request", "inference-result", "adapter-ready", "dead-letter")
+WAIT = 30.0
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
+    return make_workbench(tmp_path_factory.mktemp("bench"))
+
+
+@pytest.fixture
+async def engine(bench: Workbench) -> AsyncIterator[EmbeddedEngine]:
+    serving = Serving(device=CPU, limits=Limits(rows=8), capacity=4)
+    async with embedded(str(bench.base), bench.root / "cache", serving, bench.store) as engine:
+        yield engine
+
+
+class World:
+    """The log as a test sees it: what goes in, what has come out."""
+
+    def __init__(self, log: EventLog, names: TopicNames) -> None:
+        self.log, self.names = log, names
+
+    async def create(self) -> None:
+        await self.log.create([TopicSpec(self.names.wire(name), BY_NAME[name].partitions) for name in TOPICS])
+
+    async def say(self, *events: Event) -> None:
+        await self.log.append([to_outgoing(event, self.names) for event in events])
+
+    async def heard(self, topic: str) -> list[Event]:
+        wire, events = self.names.wire(topic), list[Event]()
+        for partition in await self.log.ends(wire):
+            async for batch in self.log.read(wire, partition, 0):
+                for record in batch:
+                    event = decode(record.value, Origin(topic, partition, record.offset), record.timestamp)
+                    assert isinstance(event, Event)
+                    events.append(event)
+        return events
+
+    async def until(self, topic: str, enough: Callable[[Sequence[Any]], bool]) -> list[Any]:
+        async with asyncio.timeout(WAIT):
+            while not enough(found := await self.heard(topic)):
+                await asyncio.sleep(0.02)
+        return found
+
+    async def results(self, count: int) -> dict[str, InferenceCompleted | InferenceFailed]:
+        """By request; exactly one each."""
+        found = await self.until("inference-result", lambda events: len(events) >= count)
+        by_request = {event.request: event for event in found}
+        assert len(by_request) == len(found), "a request was answered twice"
+        return by_request
+
+    @asynccontextmanager
+    async def worker(self, engine: Any) -> AsyncIterator[asyncio.Task[None]]:
+        ready = asyncio.Event()
+        clock = itertools.count(1)
+        worker = InferenceWorker(self.log, self.names, engine, lambda: next(clock))
+        running = asyncio.create_task(worker.run(ready.set))
+        waiting = asyncio.create_task(ready.wait())
+        await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED, timeout=WAIT)
+        waiting.cancel()
+        try:
+            yield running
+        finally:
+            running.cancel()
+            try:
+                await running
+            except asyncio.CancelledError:
+                pass
+
+
+@pytest.fixture
+async def world(log: EventLog, names: TopicNames) -> World:
+    world = World(log, names)
+    await world.create()
+    return world
+
+
+def request(text: str, adapter: str | None = None, company: str = "acme", **changes: Any) -> InferenceRequested:
+    question = ask(text, adapter)
+    id_ = derived_id(f"{company}-{adapter}-{text}", 0)
+    given = {"id": id_, "company": company, "time": 1, "correlation": id_, "messages": question.messages}
+    return InferenceRequested(**{**given, "adapter": adapter, "max_tokens": 8, **changes})
+
+
+def ready_event(spec: AdapterSpec, company: str = "acme", identity: str = '{"tools_in_prompt": false}') -> AdapterReady:
+    id_ = derived_id(f"{spec.key}-{company}", 0)
+    return AdapterReady(
+        id=id_, company=company, time=1, correlation=id_, adapter=spec.key.name, adapter_version=spec.key.version,
+        run="r", sha256=str(spec.sha256), uri="", method="lora", rank=8, alpha=16.0, base_model="tiny",
+        base_sha256=str(spec.base_sha256), manifest="", ranges=(), seed=0, identity=identity,
+    )  # fmt: skip
+
+
+async def test_a_mixed_batch_of_requests_is_answered_right(
+    bench: Workbench, engine: EmbeddedEngine, world: World
+) -> None:
+    specs = [bench.adapter("acme/ops", seed=2), bench.adapter("globex/ops", seed=4)]
+    requests = [
+        request("Same words?"),
+        request("Same words?", "acme/ops"),
+        request("Same words?", "globex/ops", company="globex"),
+    ]
+    await world.say(*[ready_event(spec, spec.key.name.partition("/")[0]) for spec in specs])
+    await world.say(*requests)
+    async with world.worker(engine):
+        results = await world.results(3)
+    answers = [results[each.id] for each in requests]
+    assert all(isinstance(each, InferenceCompleted) for each in answers), answers
+    expected = [bench.peft(spec, ask("Same words?")) for spec in (None, *specs)]
+    assert [each.text for each in answers if isinstance(each, InferenceCompleted)] == expected
+    assert len(set(expected)) == 3
+    for each, asked in zip(answers, requests, strict=True):
+        assert (each.causation, each.correlation, each.company) == (asked.id, asked.correlation, asked.company)
+
+
+async def test_an_adapter_is_served_as_soon_as_its_event_is_in_the_log(
+    bench: Workbench, engine: EmbeddedEngine, world: World
+) -> None:
+    async with world.worker(engine):
+        for version in (1, 2, 3):
+            spec = bench.adapter("acme/fresh", version, seed=10 + 2 * version)
+            await world.say(ready_event(spec))
+            asked = request(f"Now {version}?", "acme/fresh", adapter_version=version)
+            await world.say(asked)  # at once: the worker must look into the log before it says no
+            results = await world.results(version)
+            answer = results[asked.id]
+            assert isinstance(answer, InferenceCompleted), answer
+            assert (answer.adapter, answer.adapter_version) == ("acme/fresh", version)
+            assert answer.text == bench.peft(spec, ask(f"Now {version}?"))
+
+
+async def test_nothing_crosses_between_companies(bench: Workbench, engine: EmbeddedEngine, world: World) -> None:
+    spec = bench.adapter("acme/secret", seed=6)
+    usurped = bench.adapter("acme/usurped", seed=8)
+    await world.say(ready_event(spec), ready_event(usurped, company="globex"))
+    thief = request("Tell!", "acme/secret", company="globex")
+    stranger = request("Tell!", "globex/none", company="globex")
+    own = request("Tell!", "acme/usurped")
+    await world.say(thief, stranger, own)
+    async with world.worker(engine):
+        results = await world.results(3)
+    for each in (thief, stranger, own):
+        failed = results[each.id]
+        assert isinstance(failed, InferenceFailed) and failed.reason == "unknown_adapter"
+
+
+async def test_a_damaged_adapter_fails_its_requests_and_the_version_before_goes_on(
+    bench: Workbench, engine: EmbeddedEngine, world: World
+) -> None:
+    good, bad = bench.adapter("acme/twice", 1, seed=14), bench.adapter("acme/twice", 2, seed=16)
+    assert bad.folder is not None
+    tensors = bad.folder / "adapter_model.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:-1] + b"\x00")
+    async with world.worker(engine):
+        await world.say(ready_event(good), ready_event(bad))
+        newest, named = (
+            request("Which?", "acme/twice", adapter_version=1),
+            request("Two?", "acme/twice", adapter_version=2),
+        )
+        await world.say(newest, named)
+        results = await world.results(2)
+    completed, failed = results[newest.id], results[named.id]
+    assert isinstance(completed, InferenceCompleted) and completed.adapter_version == 1
+    assert isinstance(failed, InferenceFailed) and failed.reason == "unusable_adapter"
+
+
+async def test_the_same_request_twice_is_answered_once(engine: EmbeddedEngine, world: World) -> None:
+    twice, last = request("Once?"), request("Last?")
+    await world.say(twice, twice)
+    async with world.worker(engine):
+        await world.results(1)
+        await world.say(twice, last)
+        assert set(await world.results(2)) == {twice.id, last.id}
+
+
+async def test_bytes_that_are_no_event_go_to_the_dead_letters(engine: EmbeddedEngine, world: World) -> None:
+    good = request("Still there?")
+    await world.log.append([to_outgoing(good, world.names)._replace(value=b"\xc3\x01nonsense")])
+    await world.say(good)
+    async with world.worker(engine):
+        assert set(await world.results(1)) == {good.id}
+        dead = await world.until("dead-letter", lambda events: len(events) == 1)
+    assert isinstance(dead[0], RecordRejected) and dead[0].value == b"\xc3\x01nonsense"
+
+
+class DyingEngine:
+    """Fault: answers so many questions, then the worker dies before anything more is published."""
+
+    def __init__(self, engine: EmbeddedEngine, answers: int) -> None:
+        self._engine, self._left = engine, answers
+        self.dead = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    async def answer(self, question: Question, on_text: OnText | None = None) -> Outcome:
+        outcome = await self._engine.answer(question, on_text)
+        if self._left <= 0:
+            self.dead.set()
+            await asyncio.Event().wait()
+        self._left -= 1
+        return outcome
+
+
+async def test_a_worker_that_dies_loses_nothing_and_repeats_nothing(
+    bench: Workbench, engine: EmbeddedEngine, world: World
+) -> None:
+    requests = [request(f"Number {i}?") for i in range(24)]
+    await world.say(*requests)
+    for survived in (0, 3, 5):
+        dying = DyingEngine(engine, survived)
+        async with world.worker(dying):
+            await asyncio.wait_for(dying.dead.wait(), WAIT)
+    async with world.worker(engine):
+        results = await world.results(24)
+    assert set(results) == {each.id for each in requests}
+    assert all(isinstance(each, InferenceCompleted) for each in results.values())
+
+
+class ForgetfulLog:
+    """Fault: offsets are never committed, as when each death comes between a result and its commit."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    @asynccontextmanager
+    async def subscribe(self, group: str, topics: Sequence[str]) -> AsyncIterator[Any]:
+        async with self._log.subscribe(group, topics) as subscription:
+
+            async def nothing(_offsets: object) -> None:
+                return None
+
+            subscription.commit = nothing  # type: ignore[method-assign]
+            yield subscription
+
+
+async def test_a_result_without_its_commit_is_not_repeated(engine: EmbeddedEngine, world: World) -> None:
+    first, second = [[request(f"{turn} {i}?") for i in range(6)] for turn in ("first", "second")]
+    forgetful = World(ForgetfulLog(world.log), world.names)  # type: ignore[arg-type]
+    await world.say(*first)
+    async with forgetful.worker(engine):
+        await world.results(6)
+    await world.say(*second)
+    async with forgetful.worker(engine):
+        await world.results(12)
+
+
+class StumblingEngine:
+    """Fault: every question fails twice with a reason to ask again."""
+
+    def __init__(self, engine: EmbeddedEngine) -> None:
+        self._engine, self._failed = engine, dict[str, int]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    async def answer(self, question: Question, on_text: OnText | None = None) -> Outcome:
+        self._failed[question.id] = self._failed.get(question.id, 0) + 1
+        if self._failed[question.id] <= 2:
+            return Failure(id=question.id, reason="engine_stopped", detail="a fault of the test", again=True)
+        return await self._engine.answer(question, on_text)
+
+
+async def test_what_may_go_better_is_tried_again(engine: EmbeddedEngine, world: World) -> None:
+    asked = request("Again?")
+    await world.say(asked)
+    async with world.worker(StumblingEngine(engine)):
+        assert isinstance((await world.results(1))[asked.id], InferenceCompleted)
