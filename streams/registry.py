@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import httpx
 import msgspec
-from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
-from confluent_kafka.schema_registry.error import SchemaRegistryError
+from confluent_kafka.schema_registry import Schema, SchemaRegistryClient  # type: ignore[import-untyped]
+from confluent_kafka.schema_registry.error import SchemaRegistryError  # type: ignore[import-untyped]
 
 from schemas.catalog import Entry, catalog
 from schemas.codec import schema_id
@@ -33,6 +33,12 @@ class Registry:
         self._unknown: dict[int, float] = {}
         self._clock = clock
         self._client = SchemaRegistryClient({"url": url, "timeout": timeout, "max.retries": 0})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.__exit__()
 
     def resolve(self, values: Iterable[bytes | None]) -> Mapping[int, Entry]:
         """The ids for `schemas.codec.decode`. Raises RegistryDown, a Retry, where one cannot be asked for."""
