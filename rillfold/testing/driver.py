@@ -1,0 +1,211 @@
+"""Runs projections and consumers over a log, one step at a time, on a clock that the test moves."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from typing import Any, Self, TypeVar
+
+import msgspec
+
+from projections.projection import Projection
+from rillfold.testing.clock import VirtualClock
+from rillfold.testing.worker import Consumer, ConsumerWorker, Crashed, FoldWorker, World
+from schemas.codec import decode
+from schemas.envelope import Event, Origin, derived_id
+from schemas.rejected import RecordRejected
+from schemas.topics import BY_NAME, TopicNames
+from streams import admin, refold
+from streams.changelog import topic_of
+from streams.log import EventLog, Outgoing, Position, TopicSpec
+from streams.outgoing import Given, event_of, to_outgoing
+
+State = TypeVar("State", bound=msgspec.Struct)
+
+# A round in which nobody got anything waits this long: on a broker, for a rebalance or a fetch.
+PATIENCE = 0.05
+
+
+class Driver:
+    """`async with Driver(log, [COMPANIES]) as d`: the engine, the bytes and the order of a commit are the real ones.
+
+    `log` is a `MemoryLog`, or a `KafkaLog` where the same test shall run on a broker. A crashed worker has lost its
+    memory and what it had not committed, and comes back at the next `settle`.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        projections: Sequence[Projection[Any]] = (),
+        *,
+        consumers: Sequence[Consumer] = (),
+        names: TopicNames | None = None,
+        workers: int = 1,
+    ) -> None:
+        self.clock = VirtualClock()
+        self.log, self.names = log, names or TopicNames()
+        self._projections = tuple(projections)
+        self._consumers = tuple(consumers)
+        group = f"{self.names.prefix}rillfold-driver"
+        self._world = World(log, self.names, group, self._projections, self._publish, self._append)
+        self._workers: dict[str, FoldWorker | ConsumerWorker] = {}
+        self._crashed: list[str] = []
+        self._count = workers if projections else 0
+        self._sent = 0
+
+    async def __aenter__(self) -> Self:
+        await self.log.create(self._topics())
+        for name in [*(f"worker-{n + 1}" for n in range(self._count)), *(c.name for c in self._consumers)]:
+            await self._start(name)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for worker in self._workers.values():
+            await worker.stop()
+
+    # What a test puts in.
+
+    async def send(self, given: Given) -> Position:
+        """An event, or a dict that may leave out id (counted), time (the clock's), version and correlation."""
+        self._sent += 1
+        event = event_of(given, lambda: derived_id("driver", self._sent), self.clock() * 1000)
+        return await self._put(to_outgoing(event, self.names))
+
+    async def send_bytes(self, topic: str, value: bytes, key: bytes | None = None) -> Position:
+        """Whatever a stranger may put on one of our topics."""
+        return await self._put(Outgoing(self.names.wire(topic), key, value))
+
+    async def crash(self, name: str, at: str | None = None, passes: int = 1) -> None:
+        """Now, or at a step of its next commit: decoded, published, appended or stored."""
+        if at is not None:
+            self._workers[name].crash_point.arm(at, passes)
+            return
+        await self._workers.pop(name).stop()
+        self._crashed.append(name)
+
+    async def rebalance(self) -> None:
+        """A stranger joins the fold's group, takes what it is given, does nothing with it, and leaves."""
+        async with self.log.subscribe(self._world.group, self._sources()) as stranger:
+            while not stranger.assignment():
+                await self._round(PATIENCE)
+                await stranger.poll(0, limit=1)
+
+    async def settle(self) -> None:
+        """Until everything in the log is folded and handled, and nothing more follows from it."""
+        while self._crashed:
+            await self._start(self._crashed.pop())
+        patience = 0.0
+        while await self._behind():
+            patience = 0.0 if await self._round(patience) else PATIENCE
+            while self._crashed:
+                await self._start(self._crashed.pop())
+
+    # What a test looks at.
+
+    def query(self, projection: Projection[State], key: str) -> State | None:
+        """A row, put together from its parts where the key rule spreads them."""
+        parts = [part for worker in self._fold_workers() for part in worker.row(projection, key)]
+        if not parts:
+            return None
+        return parts[0] if projection.merge is None else reduce(projection.merge, parts)
+
+    async def digest(self, projection: Projection[Any]) -> str:
+        """Of all rows as the workers hold them; fails where a changelog says something else."""
+        held = await refold.held(self.log, projection, topic_of(projection, self.names.prefix))
+        durable = {partition: part.rows for partition, part in held.items() if part.rows}
+        assert self._rows(projection) == durable, f"the workers' rows of {projection.name} are not its changelog's"
+        return _digest(durable)
+
+    async def refold(self, projection: Projection[Any]) -> str:
+        """The digest that a fresh fold of the log gives: what `digest` must be, whatever happened on the way."""
+        held = await refold.held(self.log, projection, topic_of(projection, self.names.prefix))
+        fresh = {
+            partition: await refold.refold(self.log, projection, self.names, partition, part.markers)
+            for partition, part in held.items()
+        }
+        return _digest({partition: rows for partition, rows in fresh.items() if rows})
+
+    async def events(self, topic: str) -> list[Event]:
+        """Every event of one of our topics, by partition and offset."""
+        wire, found = self.names.wire(topic), []
+        for partition in await self.log.ends(wire):
+            async for batch in self.log.read(wire, partition, 0):
+                for record in batch:
+                    event = decode(record.value, Origin(wire, partition, record.offset), record.timestamp)
+                    if isinstance(event, Event):
+                        found.append(event)
+        return found
+
+    async def dead_letters(self) -> list[RecordRejected]:
+        return [event for event in await self.events("dead-letter") if isinstance(event, RecordRejected)]
+
+    # How it runs.
+
+    async def _round(self, patience: float) -> bool:
+        """Every worker takes a step, in the order of their names. Says whether anybody got anything."""
+        moved = False
+        for name, worker in sorted(self._workers.items()):
+            try:
+                moved |= await worker.step(patience)
+            except Crashed:
+                await self.crash(name)
+                moved = True
+        return moved
+
+    async def _behind(self) -> bool:
+        for topic in self._sources():
+            for partition, end in (await self.log.ends(topic)).items():
+                folded = [worker.folded(topic, partition) for worker in self._fold_workers()]
+                if not any(next_ is not None and next_ >= end for next_ in folded):
+                    return True
+        for consumer in self._consumers:
+            for topic in map(self.names.wire, consumer.topics):
+                committed = await self.log.committed(f"{self._world.group}-{consumer.name}", topic)
+                if any(committed.get(partition, 0) < end for partition, end in (await self.log.ends(topic)).items()):
+                    return True
+        return False
+
+    async def _start(self, name: str) -> None:
+        consumer = next((consumer for consumer in self._consumers if consumer.name == name), None)
+        worker = ConsumerWorker(name, self._world, consumer) if consumer else FoldWorker(name, self._world)
+        await worker.start()
+        self._workers[name] = worker
+
+    def _fold_workers(self) -> list[FoldWorker]:
+        return [worker for worker in self._workers.values() if isinstance(worker, FoldWorker)]
+
+    def _rows(self, projection: Projection[Any]) -> dict[int, dict[str, msgspec.Struct]]:
+        shards = [shard for worker in self._fold_workers() for shard in worker.shards(projection)]
+        return {shard.partition: rows for shard in shards if (rows := dict(shard.rows()))}
+
+    def _sources(self) -> list[str]:
+        return sorted({self.names.wire(topic) for projection in self._projections for topic in projection.topics})
+
+    def _topics(self) -> list[TopicSpec]:
+        partitions = {p: BY_NAME[p.topics[0]].partitions for p in self._projections}
+        changelogs = [
+            TopicSpec(topic_of(projection, self.names.prefix), count, {"cleanup.policy": "compact"})
+            for projection, count in partitions.items()
+        ]
+        return [*admin.wanted(self.names), *changelogs]
+
+    async def _put(self, record: Outgoing) -> Position:
+        (position,) = await self.log.append([record._replace(timestamp=self.clock())])
+        return position
+
+    async def _publish(self, events: Sequence[Event]) -> None:
+        records = [to_outgoing(event, self.names)._replace(timestamp=self.clock()) for event in events]
+        await self.log.append(records)
+
+    async def _append(self, changelog: str, partition: int, rows: list[tuple[bytes, bytes]]) -> int | None:
+        now = self.clock()
+        positions = await self.log.append(
+            [Outgoing(changelog, key, value, partition=partition, timestamp=now) for key, value in rows]
+        )
+        return positions[-1].offset
+
+
+def _digest(rows: Mapping[int, Mapping[str, msgspec.Struct]]) -> str:
+    ordered = [[partition, key, row] for partition, part in sorted(rows.items()) for key, row in sorted(part.items())]
+    return hashlib.sha256(msgspec.json.encode(ordered, order="sorted")).hexdigest()
