@@ -22,7 +22,7 @@ explain() {
 }
 
 command -v "$PYTHON" >/dev/null ||
-    stop "$PYTHON is not here: install Python 3.11, 3.12 or 3.13, or name one by: make PYTHON=..."
+    stop "$PYTHON is not here: install Python 3.11, 3.12 or 3.13, or name one: make PYTHON=..."
 "$PYTHON" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' ||
     stop "$("$PYTHON" --version 2>&1) is not one of 3.11, 3.12, 3.13: name another by: make PYTHON=python3.11"
 "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null ||

@@ -46,8 +46,10 @@ def held(data_dir: Path) -> Iterator[int]:
         os.ftruncate(lock, 0)
         os.pwrite(lock, str(os.getpid()).encode(), 0)
         (data_dir / "stack.json").unlink(missing_ok=True)
-        yield lock
-        (data_dir / "stack.json").unlink(missing_ok=True)
+        try:
+            yield lock
+        finally:
+            (data_dir / "stack.json").unlink(missing_ok=True)
     finally:
         os.close(lock)
 

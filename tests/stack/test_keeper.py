@@ -10,10 +10,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.stack.kit import ROOT, gone, until
 
 from rillfold.embedded.children import Child
 from rillfold.embedded.errors import StackError
+from tests.stack.kit import ROOT, gone, until
 
 SLEEP = ["sleep", "600"]
 

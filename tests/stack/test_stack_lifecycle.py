@@ -11,12 +11,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.stack.kit import ROOT, gone, keep, kept, processes_on, until, up
 
 from rillfold.embedded import stack, state
 from rillfold.embedded.errors import StackError
 from rillfold.embedded.stack import Endpoints, attach, running
 from rillfold.settings import Settings, from_env
+from tests.stack.kit import ROOT, gone, keep, kept, processes_on, until, up
 
 
 def test_kill_minus_9_of_up_leaves_nothing_and_the_next_start_has_the_data(tmp_path: Path) -> None:
