@@ -91,7 +91,8 @@ class Crew:
     def _until_ready(self, name: str) -> None:
         until = time.monotonic() + READY_WITHIN
         child = self._children[name]
-        while READY not in self.log(name).read_text(errors="replace").splitlines():
+        # Ends with: libraries colour the beginning of a line as they please.
+        while not any(line.endswith(READY) for line in self.log(name).read_text(errors="replace").splitlines()):
             if not child.alive():
                 raise WorkerEnded(str(child.failure("ended before it was ready")))
             if time.monotonic() > until:

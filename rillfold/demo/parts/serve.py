@@ -1,0 +1,94 @@
+"""Part 4: the same sentence to the base model and to both adapters, in one batch by topic, and by the OpenAI client."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from uuid import uuid4
+
+from openai import AsyncOpenAI
+
+from rillfold.demo import data
+from rillfold.demo.data import ACME, COMPANIES, GLOBEX
+from rillfold.demo.stage import NotAsTold, Stage
+from rillfold.wiring import now
+from schemas.codec import decode
+from schemas.company import Message
+from schemas.envelope import Event, Origin
+from schemas.inference import InferenceCompleted, InferenceFailed, InferenceRequested
+from streams.outgoing import to_outgoing
+
+SENTENCE = data.held_out(ACME, 1)[0].text
+
+
+async def tell(stage: Stage) -> None:
+    answers = await _batch(stage)
+    for who, text in answers.items():
+        stage.console.print(f"  [bold]{who:16}[/] {text.strip()!r}", highlight=False, soft_wrap=True)
+    base, acme, globex = answers["base"], answers["acme/default"], answers["globex/default"]
+    stage.expect("<tool_call>" not in base, "the base model chats")
+    stage.expect(ACME.tools[0].name in acme, f"acme's adapter calls {ACME.tools[0].name}")
+    stage.expect(GLOBEX.tools[0].name in globex, f"globex's adapter calls {GLOBEX.tools[0].name}")
+    await _by_openai(stage)
+
+
+async def _batch(stage: Stage) -> dict[str, str]:
+    """Three rows, appended together: they meet in one batch of the inference group."""
+    names = stage.settings.topic_names()
+    asked: dict[str, str] = {}
+    events = []
+    for who in ("base", *(f"{company.id}/default" for company in COMPANIES)):
+        event = _question(None if who == "base" else who)
+        asked[event.id] = who
+        events.append(to_outgoing(event, names))
+    starts = await stage.log.ends(names.wire("inference-result"))
+    await stage.log.append(events)
+
+    async def look() -> dict[str, str]:
+        found = {e.request: e for e in await _results(stage, starts) if e.request in asked}
+        return {asked[r]: _text(e) for r, e in found.items()} if len(found) == len(asked) else {}
+
+    answers: dict[str, str] = await stage.until("three answers", look)
+    return answers
+
+
+def _question(adapter: str | None) -> InferenceRequested:
+    event = str(uuid4())
+    company = adapter.partition("/")[0] if adapter else ACME.id
+    turn = Message(role="user", content=SENTENCE)
+    return InferenceRequested(
+        id=event, company=company, time=now(), correlation=event, adapter=adapter, messages=(turn,), max_tokens=48
+    )
+
+
+async def _results(stage: Stage, starts: Mapping[int, int]) -> list[InferenceCompleted | InferenceFailed]:
+    topic = stage.settings.topic_names().wire("inference-result")
+    found: list[Event] = []
+    for partition, start in starts.items():
+        async for records in stage.log.read(topic, partition, start):
+            for r in records:
+                event = decode(r.value, Origin(topic, r.partition, r.offset), r.timestamp, r.headers)
+                found += [event] if isinstance(event, Event) else []
+    return [event for event in found if isinstance(event, InferenceCompleted | InferenceFailed)]
+
+
+def _text(event: InferenceCompleted | InferenceFailed) -> str:
+    if isinstance(event, InferenceFailed):
+        raise NotAsTold(f"inference failed: {event.reason} {event.detail}")
+    return event.text
+
+
+async def _by_openai(stage: Stage) -> None:
+    async with AsyncOpenAI(base_url=f"{stage.urls['api']}/v1", api_key=stage.keys[GLOBEX.id]) as client:
+        models = [model.id async for model in client.models.list()]
+        stage.expect(
+            "globex/default" in models and "acme/default" not in models,
+            "globex's key sees the base model and its own adapter alone",
+        )
+        answer = await client.chat.completions.create(
+            model="globex/default", messages=[{"role": "user", "content": SENTENCE}], max_tokens=48, temperature=0
+        )
+    calls = answer.choices[0].message.tool_calls or []
+    stage.expect(
+        [call.function.name for call in calls if call.type == "function"] == [GLOBEX.tools[0].name],
+        "the openai client gets the same call as tool_calls",
+    )

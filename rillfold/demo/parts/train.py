@@ -1,0 +1,64 @@
+"""Part 3: a training request per company, and one adapter each, with the offsets that made it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from rillfold.demo.data import COMPANIES, Company
+from rillfold.demo.stage import NotAsTold, Stage
+from rillfold.demo.story import live
+
+BEFORE_BELOW, AFTER_AT_LEAST = 0.1, 0.95
+
+
+async def tell(stage: Stage) -> None:
+    with live(stage.console, "loading the model into the training and the serving worker"):
+        stage.crew.start(("serve", "train"))
+    for company in COMPANIES:
+        began = time.monotonic()
+        started = await stage.client.train(company.id)
+        with live(stage.console, f"training {started['adapter']}") as show:
+            run = await stage.until(
+                f"the adapter of {company.id}", partial(_ended, stage, company, started["run"], show)
+            )
+        stage.figures[f"seconds to train and measure {company.id}"] = f"{time.monotonic() - began:.0f}"
+        if run["status"] != "completed":
+            raise NotAsTold(f"training {company.id} ended as {run['status']}: {run['reason']} {run['detail']}")
+        await _ready(stage, company, run["sha256"])
+
+
+async def _ended(stage: Stage, company: Company, run: str, show: Callable[[str], None]) -> dict[str, Any] | None:
+    rows = await stage.client.rows("training_runs", company_id=company.id)
+    row = next((row["row"] for row in rows["rows"] if row["row"]["run"] == run), None)
+    if row is None:
+        return None
+    loss = "" if row["loss"] is None else f", loss {row['loss']:.3f}"
+    show(f"{row['phase'] or row['status']} {row['step']}/{row['steps']}{loss}")
+    return row if row["status"] in ("completed", "failed", "refused") else None
+
+
+async def _ready(stage: Stage, company: Company, sha256: str) -> None:
+    async def look() -> dict[str, Any] | None:
+        found = (await stage.client.adapters(company.id))["adapters"]
+        return next((each for each in found if each["sha256"] == sha256), None)
+
+    adapter = await stage.until(f"adapter.ready of {company.id}", look)
+    stage.adapters[company.id] = adapter
+    measured = adapter["evaluation"]
+    stage.figures[f"exact calls of {company.id}, before → after"] = (
+        f"{measured['before']:.2f} → {measured['after']:.2f}"
+    )
+    stage.expect(
+        measured["before"] < BEFORE_BELOW,
+        f"the base model got {measured['before']:.2f} of {measured['examples']} held-out requests exactly right",
+    )
+    stage.expect(
+        measured["after"] >= AFTER_AT_LEAST,
+        f"{adapter['adapter']} v{adapter['version']} gets {measured['after']:.2f} of them right; values never trained",
+    )
+    ranges = ", ".join(f"{r['topic']}/{r['partition']} [{r['start']}, {r['stop']})" for r in adapter["ranges"])
+    stage.say(f"made from {ranges}")
+    stage.say(f"bytes sha256 {sha256[:16]}…, dataset {adapter['manifest'][:16]}…")

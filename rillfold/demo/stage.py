@@ -1,0 +1,101 @@
+"""What the parts of the story share: the running stack, the crew, the companies' tool server, and the figures."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from rillfold.client import Client
+from rillfold.crew import Crew
+from rillfold.demo.tool_server import ToolServer
+from rillfold.embedded.state import Endpoints
+from rillfold.settings import Settings
+from schemas.errors import Stop
+from streams.log import EventLog
+
+# One machine does everything at once here: what takes longer than this will not come any more.
+PATIENCE = 240.0
+
+
+class NotAsTold(Stop):
+    """The story says one thing and the machine did another."""
+
+
+@dataclass
+class Stage:
+    console: Console
+    settings: Settings
+    endpoints: Endpoints
+    crew: Crew
+    log: EventLog
+    tools: ToolServer
+    tokens: dict[str, str]
+    urls: dict[str, str]
+    api: Client | None = None
+    keys: dict[str, str] = field(default_factory=dict)
+    adapters: dict[str, dict[str, Any]] = field(default_factory=dict)
+    figures: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    produced: dict[str, int] = field(default_factory=dict)
+    job: str = ""
+
+    @property
+    def data_dir(self) -> Path:
+        return self.settings.data_dir
+
+    @property
+    def client(self) -> Client:
+        assert self.api is not None, "the API starts in the first part"
+        return self.api
+
+    async def rillfold(self, *arguments: str, given: bytes = b"", codes: tuple[int, ...] = (0,)) -> str:
+        """Runs a command as a person would, and shows it."""
+        self.console.print(f"[dim]$ rillfold {' '.join(arguments)}[/]", highlight=False, soft_wrap=True)
+        line = [
+            "/usr/bin/env",
+            f"RILLFOLD_DATA_DIR={self.data_dir}",
+            sys.executable,
+            "-P",
+            "-m",
+            "rillfold",
+            *arguments,
+        ]
+        pipe = asyncio.subprocess.PIPE
+        child = await asyncio.create_subprocess_exec(*line, stdin=pipe, stdout=pipe, stderr=pipe)
+        try:
+            out, err = await child.communicate(given)
+        except asyncio.CancelledError:
+            child.kill()
+            raise
+        if child.returncode not in codes:
+            raise NotAsTold(f"`rillfold {' '.join(arguments)}` ended with {child.returncode}: {err.decode().strip()}")
+        return out.decode()
+
+    async def ask(self, *arguments: str) -> Any:
+        return json.loads(await self.rillfold(*arguments, "--json"))
+
+    async def until(self, what: str, look: Callable[[], Awaitable[Any]], patience: float = PATIENCE) -> Any:
+        """The first true answer of `look`."""
+        until = time.monotonic() + patience
+        while not (found := await look()):
+            if time.monotonic() > until:
+                raise NotAsTold(f"waited {patience:.0f} seconds for {what}, in vain")
+            await asyncio.sleep(0.1)
+        return found
+
+    def expect(self, truth: bool, what: str) -> None:
+        """A line of the story that must hold."""
+        if not truth:
+            raise NotAsTold(what)
+        self.console.print(f"  [green]✓[/] {what}", highlight=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        self.console.print(f"  {text}", highlight=False, soft_wrap=True)

@@ -1,0 +1,67 @@
+"""The whole story on one machine: the parts in order, each told, timed and named when it fails."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+
+from rillfold.demo.stage import Stage
+from rillfold.embedded import state
+from schemas.errors import RillfoldError, Stop
+
+
+class Part(NamedTuple):
+    name: str
+    title: str
+    tell: Callable[[Stage], Awaitable[None]]
+
+
+class PartFailed(Stop):
+    """One part of the story did not come out."""
+
+    def __init__(self, part: Part, cause: BaseException, logs: Path) -> None:
+        self.part = part
+        super().__init__(
+            f"part {part.name!r} failed: {cause or type(cause).__name__}. The workers' logs lie in {logs}."
+        )
+
+
+async def tell(parts: Sequence[Part], stage: Stage) -> None:
+    for number, part in enumerate(parts, 1):
+        began = time.monotonic()
+        stage.console.rule(f"[bold]{number}. {part.title}", align="left")
+        try:
+            await part.tell(stage)
+        except (Exception, SystemExit) as error:
+            if not isinstance(error, RillfoldError):
+                stage.console.print_exception(show_locals=False, max_frames=6)
+            raise PartFailed(part, error, stage.data_dir / "logs") from error
+        stage.seconds[part.name] = time.monotonic() - began
+        stage.console.print(f"[dim]{stage.seconds[part.name]:.1f} s[/]\n")
+
+
+def fresh(data_dir: Path, console: Console) -> None:
+    """Every telling begins with nothing: an earlier one that still runs is stopped, and its data goes."""
+    running = state.read(data_dir)
+    if running is not None:
+        console.print(f"An earlier demo still runs on {data_dir}: stopping it.")
+        state.stop(data_dir, running)
+    shutil.rmtree(data_dir, ignore_errors=True)
+    data_dir.mkdir(parents=True)
+
+
+@contextmanager
+def live(console: Console, what: str) -> Iterator[Callable[[str], None]]:
+    """A line that moves while something takes time; on a file it prints what changed."""
+    if not console.is_terminal:
+        console.print(f"  {what} …")
+        yield lambda _text: None
+        return
+    with console.status(f"{what} …") as status:
+        yield lambda text: status.update(f"{what}: {text}")
