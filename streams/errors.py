@@ -171,3 +171,13 @@ class RegistryRefused(Stop):
             f"The schema registry at {url} refused {what}: {error}. Correct the credentials in "
             f"RILLFOLD_SCHEMA_REGISTRY, or the compatibility rule or the foreign schema of that subject."
         )
+
+
+class DatabaseAway(Retry):
+    """Postgres does not answer, or has dropped the connection."""
+
+    def __init__(self, detail: object) -> None:
+        super().__init__(
+            f"Postgres does not answer ({str(detail).strip()}). Start it with `rillfold up`, or set "
+            f"RILLFOLD_POSTGRES_DSN to one that runs."
+        )

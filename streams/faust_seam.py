@@ -82,6 +82,10 @@ class Keeper(Protocol):
         """All is restored, and the sources flow."""
         ...
 
+    async def stop(self) -> None:
+        """The streams have ended and their last commit is done."""
+        ...
+
     def failed(self, error: BaseException) -> None:
         """Faust would log this and go on; we do not."""
         ...
@@ -91,6 +95,10 @@ class RowApp(faust.App):
     """A Faust app that asks `keeper` about its tables."""
 
     keeper: Keeper
+
+    async def on_shutdown(self) -> None:
+        await super().on_shutdown()
+        await self.keeper.stop()
 
 
 def _keeper(app: Any) -> Keeper:
@@ -152,7 +160,7 @@ class BatchConsumer(driver.Consumer):
         if not self.flow_active:
             await self.perform_seek()
             return
-        for tp, batch in fetched.items():
+        for tp, batch in cast(Mapping[TP, Fetched], fetched).items():
             if not self.flow_active or self.app.consumer_generation_id != generation:
                 return
             if batch.start is None and not self._is_changelog_tp(tp):
@@ -161,7 +169,7 @@ class BatchConsumer(driver.Consumer):
                 self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
                 yield tp, self._batch_message(tp, batch)
 
-    def _batch_message(self, tp: Any, fetched: Any) -> ConsumerMessage:
+    def _batch_message(self, tp: Any, fetched: Fetched) -> ConsumerMessage:
         last = fetched.records[-1]
         start = fetched.records[0].offset if fetched.start is None else fetched.start
         batch = Batch(tp.topic, tp.partition, start, fetched.next, fetched.records)

@@ -65,6 +65,11 @@ class ShardKeeper:
     def ready(self) -> None:
         os.write(1, b"ready\n")
 
+    async def stop(self) -> None:
+        await self._fence.stop()
+        for shard in list(self._folding.shards()):
+            self._folding.close(shard.changelog, shard.partition)
+
     def failed(self, error: BaseException) -> None:
         """No exception may leave a handler: Faust would acknowledge the batch and go on."""
         log.critical("The worker cannot go on: %s", error, exc_info=error)

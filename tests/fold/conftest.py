@@ -196,4 +196,4 @@ def workers(stack: Endpoints, names: TopicNames, tmp_path: Path) -> Iterator[Cal
     yield make
     for worker in made:
         worker.close()
-        print(f"--- {worker.name}\n{worker.log()}")
+        sys.stdout.write(f"--- {worker.name}\n{worker.log()}\n")

@@ -6,6 +6,7 @@ import asyncio
 import random
 import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ ONLY = [option for projection in (COMPANIES, COMPANY_TOOLS, DATASETS) for option
 POISON = [b"", b"\xff\xfe not an event", b"{}", b'{"type": "no.such"}', b"\xc3\x01\x00\x00\x00\x00\x00\x00\x00\x00"]
 
 
-async def test_a_worker_holds_the_rows_that_a_fresh_fold_gives(workers: Any, some_events: Any, produce: Any, agree: Any):
+async def test_a_worker_holds_the_rows_that_a_fresh_fold_gives(
+    workers: Any, some_events: Any, produce: Any, agree: Any
+):
     await produce(some_events(3000, 1))
     workers("a").start(*ONLY)
     assert await agree() > 100
@@ -50,7 +53,7 @@ async def test_a_crash_between_two_steps_of_a_commit_costs_nothing(
 
 async def test_killed_again_and_again_while_events_come_in(workers: Any, some_events: Any, produce: Any, agree: Any):
     seed = random.SystemRandom().randrange(1 << 30)
-    print(f"seed {seed}")
+    sys.stdout.write(f"seed {seed}\n")
     rnd, pair = random.Random(seed), [workers("a"), workers("b")]
     for worker in pair:
         worker.start(*ONLY)
@@ -95,7 +98,7 @@ async def deleted(stack: Endpoints, topic: str) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=stack.bootstrap_servers)
     await admin.start()
     await admin.delete_topics([topic])
-    while topic in await admin.list_topics():
+    while topic in await admin.list_topics():  # noqa: ASYNC110 - the broker tells nobody when it is done
         await asyncio.sleep(0.05)
     await admin.close()
 

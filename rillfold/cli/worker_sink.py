@@ -1,0 +1,43 @@
+"""`rillfold worker sink`: the changelogs into Postgres."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import click
+
+from projections.catalog import PROJECTIONS
+from rillfold.embedded.stack import attach
+from rillfold.settings import from_env
+from schemas.errors import Stop
+from streams.app import prepare
+from streams.kafka import KafkaLog
+from streams.sinks.postgres import PostgresSink
+from streams.sinks.sink import Follower
+
+
+@click.command()
+@click.option("--schema", default="rillfold", show_default=True, help="The Postgres schema to keep.")
+def sink(schema: str) -> None:
+    """Keep Postgres up to date with the projections. Several may run: they share the partitions."""
+    settings = from_env()
+    endpoints = attach(settings)
+    if endpoints.postgres_dsn is None:
+        raise Stop("No database is named. Set RILLFOLD_POSTGRES_DSN, or start one with `rillfold up`.")
+    asyncio.run(_follow(endpoints.bootstrap_servers, endpoints.postgres_dsn, schema))
+
+
+async def _follow(servers: str, dsn: str, schema: str) -> None:
+    names, projections = from_env().topic_names(), list(PROJECTIONS.values())
+    following = asyncio.current_task()
+    assert following is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, following.cancel)
+    try:
+        async with KafkaLog(servers, client_id="rillfold-sink") as log, PostgresSink(dsn, projections, schema) as kept:
+            await prepare(log, projections, names)
+            click.echo("ready")
+            await Follower(kept, projections, names.prefix).run(log, f"{names.prefix}rillfold-sink-{schema}")
+    except asyncio.CancelledError:
+        return

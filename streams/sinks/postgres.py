@@ -1,0 +1,177 @@
+"""The Postgres read model. Rows, positions and epoch move in one transaction, so that each is as true as the others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
+
+import psycopg
+from psycopg import AsyncConnection, AsyncCursor, sql
+
+from projections.projection import Projection
+from streams.errors import DatabaseAway, Fenced
+from streams.sinks.schema import statements, table_of
+from streams.sinks.sink import Change, Changes
+
+SCHEMA = "rillfold"
+MIGRATION_LOCK = 4_711_001
+
+# Postgres holds no NUL, neither in text nor in jsonb: it becomes the replacement character here, and only here.
+_NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
+_INCOMING = """
+    CREATE TEMP TABLE IF NOT EXISTS incoming (
+        projection text, key text, partition int, company text, row jsonb,
+        topic text, source_partition int, source_offset bigint, changelog_offset bigint) ON COMMIT DELETE ROWS"""
+_UPSERT = """
+    INSERT INTO {table} AS t
+        (key, partition, company, row, topic, source_partition, source_offset, changelog_offset)
+    SELECT key, partition, company, row, topic, source_partition, source_offset, changelog_offset
+    FROM incoming WHERE projection = %s
+    ON CONFLICT (key, partition) DO UPDATE SET
+        company = excluded.company, row = excluded.row, topic = excluded.topic,
+        source_partition = excluded.source_partition, source_offset = excluded.source_offset,
+        changelog_offset = excluded.changelog_offset
+    WHERE t.changelog_offset < excluded.changelog_offset"""
+
+
+class PostgresSink:
+    """One connection. When it breaks, the next call makes another, and the caller takes its partitions anew."""
+
+    def __init__(self, dsn: str, projections: Sequence[Projection[Any]], schema: str = SCHEMA) -> None:
+        self._dsn, self._projections, self._schema = dsn, list(projections), schema
+        self._connection: AsyncConnection[tuple[Any, ...]] | None = None
+        self._epochs: dict[tuple[str, int], int] = {}
+
+    async def __aenter__(self) -> Self:
+        await self.migrate()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._drop()
+
+    async def migrate(self) -> None:
+        async with _Away(self), (await self._connect()).transaction(), (await self._connect()).cursor() as cursor:
+            await cursor.execute(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
+            for statement in statements(self._schema, self._projections):
+                await cursor.execute(statement.encode())
+
+    async def take(self, changelog: str, partition: int) -> int:
+        async with _Away(self), (await self._connect()).transaction(), (await self._connect()).cursor() as cursor:
+            await cursor.execute(
+                "INSERT INTO sink_positions AS p (changelog, partition, epoch) VALUES (%s, %s, 1) "
+                "ON CONFLICT (changelog, partition) DO UPDATE SET epoch = p.epoch + 1 RETURNING next, epoch",
+                (changelog, partition),
+            )
+            row = await cursor.fetchone()
+        assert row is not None
+        next_, self._epochs[changelog, partition] = row
+        return int(next_)
+
+    async def write(self, changes: Sequence[Changes]) -> None:
+        async with _Away(self), (await self._connect()).transaction(), (await self._connect()).cursor() as cursor:
+            # The positions come first: their row locks make a second holder wait, and then see that it is late.
+            for change in changes:
+                await self._advance(cursor, change)
+            await cursor.execute(_INCOMING)
+            async with cursor.copy("COPY incoming FROM STDIN") as copy:
+                for change in changes:
+                    await copy.write(b"".join(_lines(change)))
+            for projection in {change.projection.name: change.projection for change in changes}.values():
+                await self._upsert(cursor, projection)
+            for change in changes:
+                await self._remove(cursor, change)
+
+    async def _advance(self, cursor: AsyncCursor[Any], change: Changes) -> None:
+        changelog = change.changelog
+        epoch = self._epochs.get((changelog, change.partition))
+        await cursor.execute(
+            "UPDATE sink_positions SET next = %s WHERE changelog = %s AND partition = %s AND epoch = %s",
+            (change.next, changelog, change.partition, epoch),
+        )
+        if cursor.rowcount != 1:
+            raise Fenced("of sinks", f"{changelog}/{change.partition}")
+        for marker in change.markers:
+            await cursor.execute(
+                "INSERT INTO positions (projection, version, topic, partition, next) "
+                "VALUES (%s, %s, %s, %s, %s) ON CONFLICT (projection, version, topic, partition) "
+                "DO UPDATE SET next = excluded.next, updated_at = now()",
+                (change.projection.name, change.projection.version, marker.topic, marker.partition, marker.next),
+            )
+
+    async def _upsert(self, cursor: AsyncCursor[Any], projection: Projection[Any]) -> None:
+        table = sql.Identifier(table_of(projection))
+        await cursor.execute(sql.SQL(_UPSERT).format(table=table), (projection.name,))
+
+    async def _remove(self, cursor: AsyncCursor[Any], change: Changes) -> None:
+        gone = [_text(row.key) for row in change.rows if row.value is None]
+        if gone:
+            table = sql.Identifier(table_of(change.projection))
+            delete = sql.SQL("DELETE FROM {table} WHERE key = ANY(%s) AND partition = %s").format(table=table)
+            await cursor.execute(delete, (gone, change.partition))
+
+    async def _connect(self) -> AsyncConnection[tuple[Any, ...]]:
+        if self._connection is None or self._connection.closed:
+            self._epochs.clear()
+            self._connection = await AsyncConnection.connect(self._dsn, autocommit=True, connect_timeout=5)
+            await self._connection.execute(sql.SQL("SET search_path TO {}").format(sql.Identifier(self._schema)))
+        return self._connection
+
+    async def _drop(self) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+        self._connection = None
+
+
+class _Away:
+    """A broken connection is the world's fault: try again."""
+
+    def __init__(self, sink: PostgresSink) -> None:
+        self._sink = sink
+
+    async def __aenter__(self) -> None:
+        return None
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+            await self._sink._drop()
+            raise DatabaseAway(error) from error
+
+
+def _lines(change: Changes) -> Iterator[bytes]:
+    """COPY's text form. JSON holds no raw tabs or newlines, so that only backslashes need care."""
+    name = change.projection.name.encode()
+    for row in change.rows:
+        if row.value is not None:
+            yield _line(name, change.partition, row)
+
+
+def _line(projection: bytes, partition: int, change: Change) -> bytes:
+    assert change.value is not None
+    key, (topic, source_partition, offset) = _text(change.key), change.value.at
+    company = key.partition("/")[0]
+    return b"\t".join(
+        (
+            projection,
+            _copied(key.encode()),
+            b"%d" % partition,
+            _copied(company.encode()),
+            _copied(_json(bytes(change.value.row))),
+            topic.encode(),
+            b"%d\t%d\t%d\n" % (source_partition, offset, change.offset),
+        )
+    )
+
+
+def _text(text: str) -> str:
+    return text.replace("\x00", "\ufffd")
+
+
+def _json(raw: bytes) -> bytes:
+    return _NUL.sub(rb"\1\\ufffd", raw) if b"\\u0000" in raw else raw
+
+
+def _copied(raw: bytes) -> bytes:
+    if b"\\" in raw:
+        raw = raw.replace(b"\\", b"\\\\")
+    return raw.replace(b"\t", b"\\t").replace(b"\n", b"\\n").replace(b"\r", b"\\r")

@@ -1,0 +1,94 @@
+"""The Postgres schema of the read model: a table for each projection, and a view with named columns for people."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator, Mapping
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from projections.projection import Projection
+
+SCALARS = {str: "text", int: "bigint", float: "double precision", bool: "boolean"}
+
+# Rows that a key rule spreads over partitions are put together in their view, as `Projection.merge` does in Python.
+MERGED: Mapping[str, Mapping[str, str]] = {
+    "datasets": {"events": "sum", "successes": "sum", "first_at": "min", "last_at": "max"},
+    "costs": {
+        "requests": "sum",
+        "failures": "sum",
+        "prompt_tokens": "sum",
+        "cached_tokens": "sum",
+        "completion_tokens": "sum",
+        "last_at": "max",
+    },
+}
+HIDDEN = frozenset({"recent"})
+
+
+def table_of(projection: Projection[Any]) -> str:
+    return f"{projection.name}_v{projection.version}"
+
+
+def statements(schema: str, projections: Iterator[Projection[Any]] | list[Projection[Any]]) -> Iterator[str]:
+    """Each may be run again. Views are made anew, so that a new field shows up."""
+    yield f'CREATE SCHEMA IF NOT EXISTS "{schema}"'
+    yield f"""
+        CREATE TABLE IF NOT EXISTS "{schema}".sink_positions (
+            changelog text, partition int, next bigint NOT NULL DEFAULT 0, epoch bigint NOT NULL DEFAULT 0,
+            PRIMARY KEY (changelog, partition))"""
+    yield f"""
+        CREATE TABLE IF NOT EXISTS "{schema}".positions (
+            projection text, version int, topic text, partition int, next bigint NOT NULL,
+            updated_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (projection, version, topic, partition))"""
+    for projection in projections:
+        yield from _of(schema, projection)
+
+
+def _of(schema: str, projection: Projection[Any]) -> Iterator[str]:
+    table = table_of(projection)
+    yield f"""
+        CREATE TABLE IF NOT EXISTS "{schema}"."{table}" (
+            key text, partition int, company text NOT NULL, row jsonb NOT NULL,
+            topic text NOT NULL, source_partition int NOT NULL, source_offset bigint NOT NULL,
+            changelog_offset bigint NOT NULL, PRIMARY KEY (key, partition))"""
+    yield f'CREATE INDEX IF NOT EXISTS "{table}_company" ON "{schema}"."{table}" (company)'
+    yield f'DROP VIEW IF EXISTS "{schema}"."{projection.name}"'
+    yield f'CREATE VIEW "{schema}"."{projection.name}" AS {_view(schema, projection)}'
+
+
+def _view(schema: str, projection: Projection[Any]) -> str:
+    merged = MERGED.get(projection.name)
+    columns = list(columns_of(projection.state))
+    source = f'FROM "{schema}"."{table_of(projection)}"'
+    if merged is None:
+        listed = ", ".join(f'{_column(name, kind)} AS "{name}"' for name, kind in columns)
+        return f"SELECT {listed}, topic, source_partition, source_offset {source}"
+    listed = ", ".join(
+        f'{merged[name]}({_column(name, kind)})::bigint AS "{name}"'
+        if name in merged
+        else f'min({_column(name, kind)}) AS "{name}"'
+        for name, kind in columns
+    )
+    return f"SELECT {listed} {source} GROUP BY key"
+
+
+def columns_of(state: type[msgspec.Struct]) -> Iterator[tuple[str, str]]:
+    """Field names and their Postgres types; what is not a scalar stays jsonb."""
+    hints = get_type_hints(state)
+    for field in msgspec.structs.fields(state):
+        if field.name not in HIDDEN:
+            yield field.name, _kind(hints[field.name])
+
+
+def _kind(hint: Any) -> str:
+    if get_origin(hint) in (Union, types.UnionType):
+        (hint,) = (argument for argument in get_args(hint) if argument is not type(None))
+    return SCALARS.get(hint, "jsonb")
+
+
+def _column(name: str, kind: str) -> str:
+    if kind == "jsonb":
+        return f"row->'{name}'"
+    return f"(row->>'{name}')" if kind == "text" else f"(row->>'{name}')::{kind}"

@@ -1,0 +1,128 @@
+"""The port of a read model, and the loop that keeps one up to date."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from projections.projection import Projection
+from schemas.errors import Retry
+from streams.changelog import RESERVED, Marker, marker_of, topic_of
+from streams.errors import Fenced
+from streams.log import EventLog, Record, Subscription, TopicPartition
+
+log = logging.getLogger(__name__)
+POLL_SECONDS = 0.5
+POLL_RECORDS = 20_000
+RETRY_SECONDS = 1.0
+
+
+class RawRow(msgspec.Struct, frozen=True):
+    """A changelog value whose row stays as it is."""
+
+    at: tuple[str, int, int]
+    row: msgspec.Raw
+
+
+class Change(NamedTuple):
+    """The newest value of a row; None where it was removed."""
+
+    key: str
+    offset: int
+    """In the changelog: a row never goes back to a lower one."""
+    value: RawRow | None
+
+
+class Changes(NamedTuple):
+    """A stretch of one changelog partition, each row once, up to but without `next`."""
+
+    projection: Projection[Any]
+    changelog: str
+    partition: int
+    next: int
+    rows: Sequence[Change]
+    markers: Sequence[Marker]
+
+
+class Sink(Protocol):
+    """Keeps rows and its own position in one transaction."""
+
+    async def take(self, changelog: str, partition: int) -> int:
+        """Ours from now on; an earlier holder is shut out. Returns the first changelog offset that is not in here."""
+        ...
+
+    async def write(self, changes: Sequence[Changes]) -> None:
+        """All or nothing. Raises `Fenced` if one of the partitions was taken by another."""
+        ...
+
+
+_decoder = msgspec.json.Decoder(RawRow)
+
+
+class Follower:
+    """One member of a group of sink workers."""
+
+    def __init__(self, sink: Sink, projections: Sequence[Projection[Any]], prefix: str = "") -> None:
+        self._sink = sink
+        self._projections = {topic_of(projection, prefix): projection for projection in projections}
+        self._next: dict[TopicPartition, int] = {}
+
+    async def run(self, event_log: EventLog, group: str) -> None:
+        async with event_log.subscribe(group, sorted(self._projections)) as subscription:
+            while True:
+                try:
+                    await self.step(subscription)
+                except Fenced as error:
+                    log.info("%s", error)
+                    self._next.clear()
+                except Retry as error:
+                    # What was polled is not in the sink, and the next take says so.
+                    log.warning("%s", error)
+                    self._next.clear()
+                    await asyncio.sleep(RETRY_SECONDS)
+
+    async def step(self, subscription: Subscription) -> None:
+        """Poll, take what is new to us, coalesce, write rows and positions at once, tell the group how far we are."""
+        polled = await subscription.poll(POLL_SECONDS, POLL_RECORDS)
+        taken = await self._take(subscription)
+        # What was polled of a partition just taken began at the group's offset, not at ours: it comes again.
+        fresh = {tp: records for tp, records in polled.items() if tp in self._next and tp not in taken}
+        changes = [self._changes(tp, records) for tp, records in fresh.items()]
+        if not changes:
+            return
+        await self._sink.write(changes)
+        self._next |= {tp: change.next for tp, change in zip(fresh, changes, strict=True)}
+        await subscription.commit({tp: self._next[tp] for tp in fresh})
+
+    async def _take(self, subscription: Subscription) -> frozenset[TopicPartition]:
+        assigned = subscription.assignment()
+        for gone in self._next.keys() - assigned:
+            del self._next[gone]
+        taken = frozenset(assigned - self._next.keys())
+        for tp in sorted(taken):
+            self._next[tp] = await self._sink.take(*tp)
+            await subscription.seek(tp, self._next[tp])
+        return taken
+
+    def _changes(self, tp: TopicPartition, records: Sequence[Record]) -> Changes:
+        start = self._next[tp]
+        unseen = [record for record in records if record.offset >= start]
+        return coalesce(self._projections[tp[0]], tp, unseen, start)
+
+
+def coalesce(projection: Projection[Any], tp: TopicPartition, records: Sequence[Record], start: int) -> Changes:
+    """Only the newest value of each row is worth writing: a follower that lags does less work for each record."""
+    newest = {record.key or b"": record for record in records}
+    rows: list[Change] = []
+    markers: list[Marker] = []
+    for key, record in newest.items():
+        if not key.startswith(RESERVED):
+            value = None if record.value is None else _decoder.decode(record.value)
+            rows.append(Change(key.decode(), record.offset, value))
+        elif record.value is not None and (marker := marker_of(key, record.value)) is not None:
+            markers.append(marker)
+    return Changes(projection, *tp, records[-1].offset + 1 if records else start, rows, markers)

@@ -1,0 +1,151 @@
+"""The read model in Postgres: equal to the changelog, whatever is killed; a late writer changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import psycopg
+import pytest
+
+from projections.companies import COMPANIES, Company
+from projections.company_tools import COMPANY_TOOLS
+from projections.datasets import DATASETS
+from projections.projection import Projection
+from rillfold.embedded.stack import Endpoints
+from schemas.topics import TopicNames
+from streams.changelog import Marker, RowCodec, marker_record, topic_of
+from streams.errors import Fenced
+from streams.kafka import KafkaLog
+from streams.log import Record
+from streams.refold import held
+from streams.sinks.postgres import PostgresSink
+from streams.sinks.schema import table_of
+from streams.sinks.sink import Changes, Follower, coalesce
+
+FOLDED = (COMPANIES, COMPANY_TOOLS, DATASETS)
+CHANGELOG = "changelog-of-companies"
+ROWS = RowCodec(Company)
+
+
+@pytest.fixture
+def schema() -> str:
+    return f"t{uuid4().hex[:12]}"
+
+
+@pytest.fixture
+async def sink(stack: Endpoints, schema: str) -> AsyncIterator[PostgresSink]:
+    assert stack.postgres_dsn is not None
+    async with PostgresSink(stack.postgres_dsn, FOLDED, schema) as sink:
+        yield sink
+
+
+@pytest.fixture
+async def query(stack: Endpoints, schema: str, sink: PostgresSink) -> AsyncIterator[Any]:
+    assert stack.postgres_dsn is not None
+    async with await psycopg.AsyncConnection.connect(stack.postgres_dsn, autocommit=True) as connection:
+        await connection.execute(f'SET search_path TO "{schema}"')
+
+        async def query(sql: str) -> list[tuple[Any, ...]]:
+            return await (await connection.execute(sql)).fetchall()
+
+        yield query
+        await connection.execute(f'DROP SCHEMA "{schema}" CASCADE')
+
+
+def records(*names: str, start: int = 0) -> list[Record]:
+    """Changelog records of one company, and the marker that closes them."""
+    rows = [
+        (b"acme", ROWS.encode(Company(company="acme", name=name), "company-data", 0, n)) for n, name in enumerate(names)
+    ]
+    rows.append(marker_record(Marker("company-data", 0, len(names))))
+    return [Record(CHANGELOG, 0, start + n, 0, key, value) for n, (key, value) in enumerate(rows)]
+
+
+def changes(*names: str, start: int = 0) -> list[Changes]:
+    return [coalesce(COMPANIES, (CHANGELOG, 0), records(*names, start=start), start)]
+
+
+async def test_a_row_is_written_once_with_its_newest_value_and_its_place(sink: PostgresSink, query: Any):
+    assert await sink.take(CHANGELOG, 0) == 0
+    await sink.write(changes("Acme", "Acme Corp"))
+    assert await query("SELECT company, name, source_offset FROM companies") == [("acme", "Acme Corp", 1)]
+    assert await query("SELECT next FROM positions") == [(2,)]
+    assert await sink.take(CHANGELOG, 0) == 3
+
+
+async def test_the_same_stretch_twice_changes_nothing(sink: PostgresSink, query: Any):
+    await sink.take(CHANGELOG, 0)
+    await sink.write(changes("Acme"))
+    before = await query("SELECT *, xmin FROM companies_v1")
+    await sink.write(changes("Acme"))
+    assert await query("SELECT *, xmin FROM companies_v1") == before
+
+
+async def test_an_older_stretch_never_wins(sink: PostgresSink, query: Any):
+    await sink.take(CHANGELOG, 0)
+    await sink.write(changes("Acme Corp", start=10))
+    await sink.write(changes("Acme", start=0))
+    assert await query("SELECT name FROM companies") == [("Acme Corp",)]
+
+
+async def test_a_late_holder_of_a_partition_is_shut_out(stack: Endpoints, schema: str, sink: PostgresSink, query: Any):
+    await sink.take(CHANGELOG, 0)
+    assert stack.postgres_dsn is not None
+    async with PostgresSink(stack.postgres_dsn, FOLDED, schema) as successor:
+        await successor.take(CHANGELOG, 0)
+        await successor.write(changes("Acme"))
+        with pytest.raises(Fenced):
+            await sink.write(changes("Stale", start=50))
+    assert await query("SELECT name FROM companies") == [("Acme",)]
+
+
+async def test_text_that_postgres_cannot_hold_is_shown_not_refused(sink: PostgresSink, query: Any):
+    await sink.take(CHANGELOG, 0)
+    await sink.write(changes("zero\x00 back\\slash \\u0000 tab\t new\nline"))
+    assert await query("SELECT name FROM companies") == [("zero\ufffd back\\slash \\u0000 tab\t new\nline",)]
+
+
+async def test_followers_killed_in_between_leave_what_the_changelog_says(
+    workers: Any,
+    some_events: Any,
+    produce: Any,
+    agree: Any,
+    kafka: KafkaLog,
+    names: TopicNames,
+    sink: PostgresSink,
+    schema: str,
+    query: Any,
+):
+    only = [option for projection in FOLDED for option in ("--only", projection.name)]
+    await produce(some_events(3000, 21))
+    workers("a").start(*only)
+    await agree()
+    for n in range(3):
+        follower = asyncio.create_task(Follower(sink, FOLDED, names.prefix).run(kafka, f"{names.prefix}sink"))
+        await produce(some_events(500, 22 + n))
+        await asyncio.sleep(n * 0.7)
+        follower.cancel()
+        await asyncio.wait([follower])
+    follower = asyncio.create_task(Follower(sink, FOLDED, names.prefix).run(kafka, f"{names.prefix}sink"))
+    await agree()
+    await in_postgres(kafka, names, query)
+    follower.cancel()
+    await asyncio.wait([follower])
+
+
+async def in_postgres(kafka: KafkaLog, names: TopicNames, query: Any, projections: Sequence[Projection[Any]] = FOLDED):
+    """Row by row, in every table, once the sink has caught up."""
+    for projection in projections:
+        found = await held(kafka, projection, topic_of(projection, names.prefix))
+        should = {(key, partition): row for partition, part in found.items() for key, row in part.rows.items()}
+        async with asyncio.timeout(60):
+            while True:
+                rows = await query(f"SELECT key, partition, row FROM {table_of(projection)}")
+                there = {(key, partition): msgspec.convert(row, projection.state) for key, partition, row in rows}
+                if there == should:
+                    break
+                await asyncio.sleep(0.2)
