@@ -14,10 +14,13 @@ from schemas.catalog import Entry, catalog
 from schemas.compiled import Reader
 from schemas.envelope import Event, Origin
 from schemas.json_form import event_of_json
-from schemas.rejected import Rejected, Unusable
+from schemas.rejected import RecordRejected, Rejected, Unusable
 
 MAX_BYTES = 1 << 20
-"""Kafka's own default for a record. Larger values are rejected unread."""
+"""Kafka's own default for a record. Larger values are refused unread: an event can take many times its bytes.
+
+A dead letter has no limit here: it holds a refused value as it is, once.
+"""
 
 SINGLE_OBJECT = b"\xc3\x01"
 CONFLUENT = 0
@@ -102,7 +105,7 @@ def _lazy(entry: Entry) -> Reader:
 def _decode(value: bytes | None, origin: Origin, timestamp_ms: int, headers: Headers, ids: SchemaIds) -> Event:
     if not value:
         raise Unusable("empty", "the record has no value")
-    if len(value) > MAX_BYTES:
+    if len(value) > MAX_BYTES and value[:10] != _head(RecordRejected):
         raise Unusable("too_large", f"{len(value)} bytes are more than {MAX_BYTES}")
     if read := readers().get(value[:10]):
         return _whole(read, value, 10)
@@ -133,6 +136,10 @@ def _registered(value: bytes, ids: SchemaIds) -> Entry:
     if number is None or number not in ids:
         raise Unusable("unknown_schema", f"schema id {number} names no event known here")
     return ids[number]
+
+
+def _head(cls: type[Event]) -> bytes:
+    return SINGLE_OBJECT + catalog().by_class[cls].fingerprint
 
 
 def _says_json(headers: Headers) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from schemas.adapters import AdapterReady, AdapterRequested
 from schemas.company import (
@@ -17,6 +19,7 @@ from schemas.company import (
     ToolRevoked,
 )
 from schemas.envelope import Event
+from schemas.errors import Stop
 from schemas.inference import InferenceCompleted, InferenceFailed, InferenceRequested
 from schemas.jobs import JobCompleted, JobFailed, JobRequested, JobStepped
 from schemas.rejected import RecordRejected
@@ -65,6 +68,8 @@ class Topic:
     retention_ms: int = -1
     """-1: for ever. What is replayed must not expire."""
     compacted: bool = False
+    max_bytes: int | None = None
+    """The largest record batch. None: the broker's own limit."""
 
 
 TOPICS: tuple[Topic, ...] = (
@@ -101,25 +106,40 @@ TOPICS: tuple[Topic, ...] = (
     Topic("inference-result", (InferenceCompleted, InferenceFailed), key=by_job),
     Topic("tool-call", (ToolCallProposed,), key=by_job),
     Topic("tool-result", (ToolReturned,), key=by_job),
-    Topic("dead-letter", (RecordRejected,), key=by_source),
+    # Room for what no other topic had room for: the refused value, and what is said about it.
+    Topic("dead-letter", (RecordRejected,), key=by_source, max_bytes=16 << 20),
 )
 
 BY_NAME: Mapping[str, Topic] = {topic.name: topic for topic in TOPICS}
 TOPIC_OF: Mapping[type[Event], Topic] = {event: topic for topic in TOPICS for event in topic.events}
 
 
+LEGAL_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
+"""Kafka's own rule."""
+
+
 @dataclass(frozen=True)
 class TopicNames:
-    """How a company calls our topics: a prefix for all, and a map for single ones."""
+    """How a company calls our topics: a prefix for all, and a map for single ones, which the prefix leaves alone."""
 
     prefix: str = ""
     renamed: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        if unknown := sorted((self.renamed or {}).keys() - BY_NAME.keys()):
+            raise Stop(f"The topic map names {', '.join(unknown)}. Our topics are {', '.join(BY_NAME)}.")
+        if illegal := [wire for wire in map(self.wire, BY_NAME) if not LEGAL_NAME.fullmatch(wire)]:
+            raise Stop(f"Kafka takes no topic named {illegal[0]!r}: 1 to 249 letters, digits, dots, _ or -.")
+        if len(self._ours) < len(BY_NAME):
+            raise Stop(f"Two topics would have one name in {dict(self.renamed or {})}: give each its own.")
 
     def wire(self, name: str) -> str:
         return (self.renamed or {}).get(name) or f"{self.prefix}{name}"
 
     def ours(self, wire: str) -> str:
-        for topic in TOPICS:
-            if self.wire(topic.name) == wire:
-                return topic.name
-        raise KeyError(wire)
+        """Raises KeyError for a topic that is not ours."""
+        return self._ours[wire]
+
+    @cached_property
+    def _ours(self) -> Mapping[str, str]:
+        return {self.wire(name): name for name in BY_NAME}

@@ -29,6 +29,7 @@ def _config(topic: Topic) -> dict[str, str]:
         "retention.ms": str(topic.retention_ms),
         # Size must not end what time keeps for ever.
         "retention.bytes": "-1",
+        **({"max.message.bytes": str(topic.max_bytes)} if topic.max_bytes else {}),
     }
 
 
