@@ -26,10 +26,23 @@ SHORT_NAME = (NOT_SHORT, *SHORT[1:])
 """The same for a text that may not be empty."""
 
 # In each: `b` the bytes, `p` the position, X the variable to fill.
+NAME = """
+    q = p + SHORT_NAME[b[p]]
+    if q > p:
+        X = b[p + 1 : q].decode()
+        p = q
+    else:
+        X, p = name(b, p)
+    """
+# A length of one byte, of two (64 to 8191 bytes), or anything else
 TEXT = """
     q = p + SHORT[b[p]]
     if q > p:
         X = b[p + 1 : q].decode()
+        p = q
+    elif b[p + 1] < 128 and b[p] & 129 == 128:
+        q = p + 2 + ((b[p] & 127 | b[p + 1] << 7) >> 1)
+        X = b[p + 2 : q].decode()
         p = q
     else:
         X, p = text(b, p)
@@ -72,7 +85,7 @@ PLAIN = {
     "boolean": "X = b[p] == 1\nif b[p] > 1:\n    neither(p)\np += 1",
 }
 ENVELOPE = {
-    "id": TEXT.replace("SHORT", "SHORT_NAME").replace("text(", "name("),
+    "id": NAME,
     "type": """
     q = p + TITLE_SIZE
     q += SHORT[b[q]]
@@ -92,7 +105,7 @@ ENVELOPE = {
     else:
         X, p = clock.time(b, p)
     """,
-    "correlation": TEXT.replace("SHORT", "SHORT_NAME").replace("text(", "name("),
+    "correlation": NAME,
 }
 
 
