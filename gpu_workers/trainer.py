@@ -14,7 +14,7 @@ from gpu_workers.base_files import find
 from gpu_workers.errors import ArtifactRefused, BaseModelMissing, ChildDied
 from gpu_workers.inbox import Inbox, Item
 from gpu_workers.train.lines import Outcome, Refused, Report, RunSpec
-from gpu_workers.train.parent import train_in_child
+from gpu_workers.train.parent import Train, train_in_child
 from processors import train_events as say
 from processors.admit import Refusal, admit, enough, same_adapter, version_for
 from processors.dataset import Manifest
@@ -56,10 +56,14 @@ class Place:
 class Trainer:
     """`run` until cancelled. What it must know it reads from the log, so a crash takes nothing away."""
 
-    def __init__(self, log: EventLog, names: TopicNames, store: ArtifactStore, place: Place) -> None:
+    def __init__(
+        self, log: EventLog, names: TopicNames, store: ArtifactStore, place: Place, train: Train = train_in_child
+    ) -> None:
         self._log, self._names, self._store, self._place = log, names, store, place
+        self._train_spec = train
         self._runs = View(log, names, TRAINING_RUNS)
         self._adapters = View(log, names, LORA_ADAPTERS)
+        self._generation = 0
 
     async def run(self, ready: Callable[[], None]) -> None:
         inbox, work = Inbox(self._names), None
@@ -74,7 +78,7 @@ class Trainer:
     async def _step(self, group: Subscription, inbox: Inbox, work: Work | None) -> Work | None:
         """Poll; drop what is no longer ours; finish a run or begin one; commit."""
         inbox.take(await group.poll(POLL_SECONDS))
-        inbox.keep_only(group.assignment())
+        self._keep_ours(group, inbox)
         if work and not inbox.holds(work.item):
             await _stop(work)
             work = None
@@ -89,6 +93,14 @@ class Trainer:
         except Fenced:
             inbox.forget()
         return work
+
+    def _keep_ours(self, group: Subscription, inbox: Inbox) -> None:
+        """Given out anew once, a partition that is still here never left. More than once, it may have been away."""
+        generation, known = group.generation(), self._generation
+        self._generation = generation
+        if known and generation > known + 1:
+            inbox.forget()
+        inbox.keep_only(group.assignment())
 
     async def _handle(self, item: Item) -> None:
         """One request to its one outcome. The order in which things are said is written here and nowhere else.
@@ -149,7 +161,7 @@ class Trainer:
                 await self._say(say.progressed(request, it.phase, it.step, it.steps, it.loss, self._now()))
 
         try:
-            outcome = await train_in_child(spec, on_report)
+            outcome = await self._train_spec(spec, on_report)
         except ChildDied as error:
             raise _Ended(say.failed(request, "child_died", str(error), self._now())) from error
         if isinstance(outcome, Refused):

@@ -11,9 +11,7 @@ import sys
 import threading
 from typing import BinaryIO
 
-import msgspec
-
-from gpu_workers.train.lines import Line, Refused, RunSpec
+from gpu_workers.train.lines import Line, Refused, spec_of, to_bytes
 from schemas.errors import RillfoldError
 
 
@@ -31,10 +29,10 @@ def _train(spec: bytes, reports: BinaryIO) -> None:
     from gpu_workers.train.run import run  # after the environment is set
 
     def send(line: Line) -> None:
-        reports.write(msgspec.json.encode(line) + b"\n")
+        reports.write(to_bytes(line))
 
     try:
-        send(run(msgspec.json.decode(spec, type=RunSpec), send))
+        send(run(spec_of(spec), send))
     except RillfoldError as error:
         send(Refused(reason=re.sub(r"\B(?=[A-Z])", "_", type(error).__name__).lower(), detail=str(error)))
 

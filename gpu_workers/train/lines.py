@@ -51,3 +51,11 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
 
 
 Line = Report | Outcome | Refused
+
+
+def to_bytes(said: RunSpec | Line) -> bytes:
+    return msgspec.json.encode(said, enc_hook=str) + b"\n"
+
+
+def spec_of(line: bytes) -> RunSpec:
+    return msgspec.json.decode(line, type=RunSpec, dec_hook=lambda kind, value: kind(value))

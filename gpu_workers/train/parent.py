@@ -10,10 +10,11 @@ from pathlib import Path
 import msgspec
 
 from gpu_workers.errors import ChildDied
-from gpu_workers.train.lines import Line, Outcome, Refused, Report, RunSpec
+from gpu_workers.train.lines import Line, Outcome, Refused, Report, RunSpec, to_bytes
 
 COMMAND = (sys.executable, "-m", "gpu_workers.train.child")
 OnReport = Callable[[Report], Awaitable[None]]
+Train = Callable[[RunSpec, OnReport], Awaitable[Outcome | Refused]]
 
 _LINE_LIMIT = 1 << 20
 
@@ -27,7 +28,7 @@ async def train_in_child(spec: RunSpec, on_report: OnReport) -> Outcome | Refuse
         )
     try:
         assert child.stdin and child.stdout
-        child.stdin.write(msgspec.json.encode(spec) + b"\n")  # and stays open: its end is ours
+        child.stdin.write(to_bytes(spec))  # and stays open: its end is ours
         await child.stdin.drain()
         async for line in child.stdout:
             heard: Line = msgspec.json.decode(line, type=Line)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -96,7 +95,7 @@ def test_a_file_more_or_less_is_refused(store, tmp_path):
 
 def test_a_link_is_not_a_file(store, tmp_path):
     folder = store.get(sha256 := store.put(lay(tmp_path / "made"), FACTS)).folder
-    os.rename(folder / TENSORS, tmp_path / "elsewhere")
+    (folder / TENSORS).rename(tmp_path / "elsewhere")
     (folder / TENSORS).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ArtifactRefused, match="not exactly"):
         store.get(sha256)
@@ -179,7 +178,7 @@ def test_infinite_half_precision_numbers_are_refused(tmp_path):
 def test_files_that_are_no_safetensors_are_refused(tmp_path, body):
     path = tmp_path / TENSORS
     path.write_bytes(body)
-    with pytest.raises(ArtifactRefused, match="header|tensors"):
+    with pytest.raises(ArtifactRefused, match=r"header|tensors"):
         check_tensors(path)
 
 
