@@ -16,7 +16,7 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from streams.errors import AppendFailed, MissingOffsets, TooLarge, UnknownTopic, Unreachable
 from streams.kafka_batches import append_in_batches, place
 from streams.kafka_group import Assignments, KafkaSubscription, to_record
-from streams.log import MAX_RECORD_BYTES, Outgoing, Position, Record, TopicSpec, size_of
+from streams.log import Outgoing, Position, Record, TopicSpec, limit_of, size_of
 
 # A read without an end in sight waits this long for the next fetch before it looks at its position again: the tail
 # may hold nothing but transaction markers, which move the position and deliver nothing.
@@ -54,7 +54,7 @@ class KafkaLog:
         }
         self._clients: dict[type, Any] = {}
         self._opening = asyncio.Lock()
-        self._counts: dict[str, int] = {}
+        self._specs: dict[str, TopicSpec] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -97,19 +97,23 @@ class KafkaLog:
         }
 
     async def append(self, records: Sequence[Outgoing]) -> Sequence[Position]:
+        specs = {topic: await self._spec(topic) for topic in {record.topic for record in records}}
+        limits = {topic: limit_of(spec) for topic, spec in specs.items()}
         for record in records:
-            if size_of(record) > MAX_RECORD_BYTES:
-                raise TooLarge(record.topic, size_of(record), MAX_RECORD_BYTES)
-        counts = {topic: await self._count(topic) for topic in {record.topic for record in records}}
+            if size_of(record) > limits[record.topic]:
+                raise TooLarge(record.topic, size_of(record), limits[record.topic])
+        placed = place(records, {topic: spec.partitions for topic, spec in specs.items()})
         producer = await self._client(AIOKafkaProducer, **_PRODUCER)
         try:
-            return await append_in_batches(producer, records, place(records, counts))
+            return await append_in_batches(
+                producer, records, place(records, {topic: spec.partitions for topic, spec in specs.items()})
+            )
         except kafka.MessageSizeTooLargeError as error:
             largest = max(records, key=size_of)
-            raise TooLarge(largest.topic, size_of(largest), MAX_RECORD_BYTES) from error
+            raise TooLarge(largest.topic, size_of(largest), limits[largest.topic]) from error
         except kafka.KafkaError as error:
             await self._discard(producer)
-            raise AppendFailed(", ".join(sorted(counts)), f"{type(error).__name__} {error}") from error
+            raise AppendFailed(", ".join(sorted(specs)), f"{type(error).__name__} {error}") from error
 
     async def read(
         self, topic: str, partition: int, start: int, stop: int | None = None
@@ -175,23 +179,22 @@ class KafkaLog:
             yield reader
 
     async def _partitions(self, topic: str) -> list[TopicPartition]:
-        return [TopicPartition(topic, partition) for partition in range(await self._count(topic))]
+        return [TopicPartition(topic, partition) for partition in range((await self._spec(topic)).partitions)]
 
-    async def _count(self, topic: str) -> int:
-        if topic not in self._counts:
-            admin = await self._client(AIOKafkaAdminClient)
-            with self._named_errors():
-                (described,) = await admin.describe_topics([topic])
-            if described["error_code"]:
+    async def _spec(self, topic: str) -> TopicSpec:
+        """Asked once: neither partitions nor limits change under a running log."""
+        if topic not in self._specs:
+            found = await self.describe([topic])
+            if topic not in found:
                 raise UnknownTopic(topic, self._where)
-            self._counts[topic] = len(described["partitions"])
-        return self._counts[topic]
+            self._specs[topic] = found[topic]
+        return self._specs[topic]
 
     async def _visible(self, topic: str) -> None:
         """A broker may answer questions before it has heard of the topic that the controller has just made."""
         for pause in (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0):
             try:
-                await self._count(topic)
+                await self._spec(topic)
             except UnknownTopic:
                 await asyncio.sleep(pause)
             else:
@@ -243,7 +246,8 @@ _PRODUCER: dict[str, Any] = {
     "enable_idempotence": True,
     "acks": "all",
     "max_batch_size": BATCH_BYTES,
-    "max_request_size": BATCH_BYTES + MAX_RECORD_BYTES,
+    # The topic's own limit is checked before: this one only has to be above it.
+    "max_request_size": 100 << 20,
     "request_timeout_ms": 30_000,
 }
 

@@ -8,8 +8,9 @@ from typing import NamedTuple, Protocol
 
 TopicPartition = tuple[str, int]
 
-MAX_RECORD_BYTES = 1_000_000
-"""Key, value and headers. Kafka's default limit of 1 MiB is for a whole batch with its overhead."""
+BATCH_LIMIT = 1 << 20
+"""Kafka's default for `max.message.bytes`, less a few bytes: a whole record batch with its overhead."""
+OVERHEAD = 48_576
 
 
 class Outgoing(NamedTuple):
@@ -46,6 +47,15 @@ class TopicSpec(NamedTuple):
     name: str
     partitions: int
     config: Mapping[str, str] = {}
+
+
+def limit_of(spec: TopicSpec) -> int:
+    """Bytes of key, value and headers that one record of the topic may have."""
+    return record_limit(int(spec.config.get("max.message.bytes", BATCH_LIMIT)))
+
+
+def record_limit(batch_limit: int) -> int:
+    return batch_limit - OVERHEAD
 
 
 class Position(NamedTuple):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from streams.errors import Fenced, MissingOffsets, TooLarge, UnknownTopic
-from streams.log import MAX_RECORD_BYTES, Outgoing, Position, Record, TopicPartition, TopicSpec, size_of
+from streams.log import Outgoing, Position, Record, TopicPartition, TopicSpec, limit_of, size_of
 from streams.partitioner import partition_of
 
 READ_BATCH = 1000
@@ -66,8 +66,8 @@ class MemoryLog:
     async def append(self, records: Sequence[Outgoing]) -> Sequence[Position]:
         for record in records:
             self._partitions(record.topic)
-            if size_of(record) > MAX_RECORD_BYTES:
-                raise TooLarge(record.topic, size_of(record), MAX_RECORD_BYTES)
+            if size_of(record) > (limit := limit_of(self._specs[record.topic])):
+                raise TooLarge(record.topic, size_of(record), limit)
         keyless = next(self._keyless)
         positions = [self._append_one(record, keyless) for record in records]
         async with self._grown:

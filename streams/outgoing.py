@@ -11,7 +11,7 @@ from schemas.json_form import event_of_fields
 from schemas.rejected import Unusable
 from schemas.topics import TOPIC_OF, TopicNames
 from streams.errors import TooLarge
-from streams.log import MAX_RECORD_BYTES, Outgoing, size_of
+from streams.log import BATCH_LIMIT, Outgoing, record_limit, size_of
 
 Given = Event | Mapping[str, Any]
 
@@ -30,6 +30,6 @@ def to_outgoing(event: Event, names: TopicNames) -> Outgoing:
         raise Unusable("bad_utf8", f"{event.type}: {error}") from error
     except (ValueError, TypeError, OverflowError) as error:
         raise Unusable("wrong_type", f"{event.type} does not fit its Avro schema: {error}") from error
-    if size_of(record) > MAX_RECORD_BYTES:
-        raise TooLarge(record.topic, size_of(record), MAX_RECORD_BYTES)
+    if size_of(record) > (limit := record_limit(topic.max_bytes or BATCH_LIMIT)):
+        raise TooLarge(record.topic, size_of(record), limit)
     return record

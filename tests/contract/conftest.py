@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from schemas.topics import TopicNames
-from streams.log import EventLog, Outgoing, TopicSpec
+from streams.log import BATCH_LIMIT, EventLog, Outgoing, TopicSpec
 from streams.memory import MemoryLog
 
 
@@ -56,7 +56,7 @@ class KafkaFaults:
             await producer.abort_transaction()
         # The coordinator answers before the markers stand in the log.
         for (topic, partition), last in written.items():
-            while (await self.log.ends(topic))[partition] < last + 2:
+            while (await self.log.ends(topic))[partition] < last + 2:  # noqa: ASYNC110  nobody tells
                 await asyncio.sleep(0.01)
 
 
@@ -71,5 +71,5 @@ def faults(backend: str, log: EventLog, request: pytest.FixtureRequest) -> Fault
 async def topic(log: EventLog, names: TopicNames) -> str:
     """One empty topic with two partitions."""
     name = names.wire("contract")
-    await log.create([TopicSpec(name, 2)])
+    await log.create([TopicSpec(name, 2, {"max.message.bytes": str(BATCH_LIMIT)})])
     return name

@@ -9,7 +9,9 @@ import pytest
 from aiokafka.partitioner import murmur2
 
 from streams.errors import Fenced, MissingOffsets, TooLarge, UnknownTopic
-from streams.log import MAX_RECORD_BYTES, EventLog, Outgoing, Position, Record, Subscription, TopicSpec
+from streams.log import BATCH_LIMIT, EventLog, Outgoing, Position, Record, Subscription, TopicSpec, record_limit
+
+LIMIT = record_limit(BATCH_LIMIT)
 
 
 def numbered(topic: str, count: int, partition: int = 0, first: int = 0) -> list[Outgoing]:
@@ -102,14 +104,23 @@ class TestAppend:
         assert 1_700_000_000_000 < first.timestamp <= second.timestamp
 
     async def test_a_value_at_the_limit_is_taken(self, log: EventLog, topic: str) -> None:
-        value = b"v" * MAX_RECORD_BYTES
+        value = b"v" * LIMIT
         await log.append([Outgoing(topic, None, value, partition=0)] * 3)
         assert [record.value == value for record in await everything(log, topic)] == [True] * 3
 
     async def test_a_value_above_the_limit_is_refused_before_anything_is_sent(self, log: EventLog, topic: str) -> None:
         with pytest.raises(TooLarge, match=topic):
-            await log.append([*numbered(topic, 1), Outgoing(topic, None, b"v" * (MAX_RECORD_BYTES + 1), partition=0)])
+            await log.append([*numbered(topic, 1), Outgoing(topic, None, b"v" * (LIMIT + 1), partition=0)])
         assert await log.ends(topic) == {0: 0, 1: 0}
+
+    async def test_a_topic_may_have_a_limit_of_its_own(self, log: EventLog, topic: str) -> None:
+        large = f"{topic}-large"
+        await log.create([TopicSpec(large, 1, {"max.message.bytes": str(8 << 20)})])
+        values = [b"v" * (record_limit(8 << 20) - n) for n in range(3)]
+        await log.append([Outgoing(large, None, value) for value in values])
+        assert [record.value for record in await everything(log, large)] == values
+        with pytest.raises(TooLarge):
+            await log.append([Outgoing(large, None, values[0] + b"v")])
 
     async def test_an_absent_topic_is_named(self, log: EventLog, topic: str) -> None:
         with pytest.raises(UnknownTopic, match=f"{topic}-absent.*rillfold topics create"):

@@ -112,5 +112,5 @@ async def test_a_refused_event_keeps_those_before_it(log: EventLog, names: Topic
 
 
 async def test_too_large_is_named(log: EventLog, names: TopicNames, topic: str) -> None:
-    with pytest.raises(TooLarge, match="document.ingested"):
+    with pytest.raises(TooLarge, match=r"document\.ingested"):
         await Producer(log, names).send({**TEXT, "text": "x" * 1_000_001})
