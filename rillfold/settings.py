@@ -40,6 +40,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Where `rillfold.automation` finds the API; None: on this machine, at `api_port`."""
     api_key: str | None = None
     """None: the admin key that `rillfold api` keeps in the data folder."""
+    serve_host: str = "127.0.0.1"
+    """The serving worker's own HTTP asks for no key: keep it on this machine, the API stands before it."""
+    serve_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8701
+    serve_threads: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """0: as many as there are cores."""
+    serve_dtype: Annotated[str, msgspec.Meta(pattern="^(auto|float32|bfloat16)$")] = "auto"
+    """auto: bfloat16 on a GPU that has it, float32 elsewhere."""
+    serve_rows: Annotated[int, msgspec.Meta(ge=1)] = 32
+    """Questions answered at once."""
+    serve_adapters: Annotated[int, msgspec.Meta(ge=1)] = 100
+    """Adapters kept in memory."""
     serve_url: str | None = None
     """The serving worker's HTTP address: the API forwards /v1 to it."""
     allow_private_tools: bool = False

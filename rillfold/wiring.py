@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import httpx
 
 from gpu_workers.artifacts import FolderStore
+from gpu_workers.base_files import Progress, silent
+from gpu_workers.inference import InferenceWorker
+from gpu_workers.serve.port import InferenceEngine
 from gpu_workers.trainer import Place, Trainer
 from rillfold.embedded.stack import attach
 from rillfold.http.keys import ApiKeys
 from rillfold.settings import Settings
+from schemas.topics import TopicNames
 from streams.kafka import KafkaLog
 from streams.log import EventLog
 from streams.producer import Producer
@@ -25,6 +29,9 @@ from streams.reads import Reads
 from streams.secrets import FileSecrets, SecretStore
 from streams.tool_bridge import ToolBridge
 from streams.tools import Tools
+
+if TYPE_CHECKING:
+    from gpu_workers.serve.embedded import EmbeddedEngine
 
 
 def now() -> int:
@@ -46,8 +53,9 @@ class Services:
     models: httpx.AsyncClient | None
     """The serving worker's HTTP routes, where one is known."""
 
-    async def ends(self, topic: str) -> Mapping[int, int]:
-        return await self.log.ends(self.settings.topic_names().wire(topic))
+    @property
+    def names(self) -> TopicNames:
+        return self.settings.topic_names()
 
     def first(self, company: str) -> dict[str, Any]:
         """The envelope of an event that begins a story."""
@@ -90,6 +98,24 @@ async def bridge(settings: Settings) -> AsyncIterator[ToolBridge]:
 
 def artifact_store(settings: Settings) -> FolderStore:
     return FolderStore(settings.data_dir / "adapters")
+
+
+@asynccontextmanager
+async def engine(settings: Settings, progress: Progress = silent) -> AsyncIterator[EmbeddedEngine]:
+    """Reads the base model: seconds."""
+    from gpu_workers.serve.start import Serving, embedded  # torch: only the process that serves pays for it
+
+    serving = Serving.of(settings.serve_dtype, settings.serve_threads, settings.serve_rows, settings.serve_adapters)
+    async with embedded(
+        settings.base_model, settings.cache_dir, serving, artifact_store(settings), progress
+    ) as running:
+        yield running
+
+
+@asynccontextmanager
+async def inference(settings: Settings, running: InferenceEngine) -> AsyncIterator[InferenceWorker]:
+    async with KafkaLog(attach(settings).bootstrap_servers) as log:
+        yield InferenceWorker(log, settings.topic_names(), running, now, at_once=settings.serve_rows)
 
 
 @asynccontextmanager

@@ -118,11 +118,11 @@ class EmbeddedEngine:
         for spec in self._catalogue.remove(name, version):
             self._residency.drop(spec.key)
 
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
     def known(self) -> tuple[AdapterKey, ...]:
         return self._catalogue.keys()
-
-    def spec(self, name: str, version: int | None = None) -> AdapterSpec:
-        return self._catalogue.find(name, version)
 
     def resident(self) -> tuple[Resident, ...]:
         return tuple(
@@ -214,7 +214,7 @@ class EmbeddedEngine:
         )
         pending = _Pending(row, asyncio.get_running_loop().create_future(), TextStream(self._chat.decode), on_text)
         self._pending[row.ticket] = pending
-        if not self._thread.is_alive():
+        if not self.alive():
             raise EngineStopped("the engine's thread does not run; restart the worker.")
         self._orders.put(lambda engine: engine.submit(row))
         try:

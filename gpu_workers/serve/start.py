@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -30,6 +31,14 @@ class Serving:
     limits: Limits = field(default_factory=Limits)
     capacity: int = 100
     """Adapters in memory."""
+
+    @classmethod
+    def of(cls, dtype: str, threads: int, rows: int, capacity: int) -> Serving:
+        """auto and 0 mean: what suits this machine."""
+        device = Device.best(threads or os.cpu_count())
+        if dtype != "auto":
+            device = replace(device, dtype=dtype)
+        return cls(device, Limits(rows=rows), capacity)
 
 
 def embedded(

@@ -15,15 +15,22 @@ from schemas.errors import RillfoldError
 
 # verb -> "module:command", in the order in which `rillfold --help` shows them
 VERBS: dict[str, str] = {
+    "demo": "rillfold.cli.demo:demo",
     "up": "rillfold.cli.up:up",
     "down": "rillfold.cli.up:down",
     "doctor": "rillfold.cli.doctor:doctor",
     "worker": "rillfold.cli.worker:worker",
     "topics": "rillfold.cli.topics:topics",
     "produce": "rillfold.cli.produce:produce",
+    "query": "rillfold.cli.query:query",
+    "trace": "rillfold.cli.trace:trace",
+    "lineage": "rillfold.cli.lineage:lineage",
+    "api": "rillfold.cli.api:api",
     "dataset": "rillfold.cli.dataset:dataset",
     "train": "rillfold.cli.train:train",
     "retrain": "rillfold.cli.train:retrain",
+    "serve": "rillfold.cli.serve:serve",
+    "chat": "rillfold.cli.chat:chat",
     "bench": "rillfold.cli.bench:bench",
 }
 

@@ -10,6 +10,7 @@ WORKERS: dict[str, str] = {
     "fold": "rillfold.cli.worker_fold:fold",
     "sink": "rillfold.cli.worker_sink:sink",
     "bridge": "rillfold.cli.worker_bridge:bridge",
+    "serve": "rillfold.cli.worker_serve:serve",
     "train": "rillfold.cli.worker_train:train",
 }
 

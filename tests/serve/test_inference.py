@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -66,7 +66,7 @@ class World:
 
     async def until(self, topic: str, enough: Callable[[Sequence[Any]], bool]) -> list[Any]:
         async with asyncio.timeout(WAIT):
-            while not enough(found := await self.heard(topic)):
+            while not enough(found := await self.heard(topic)):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         return found
 
@@ -90,10 +90,8 @@ class World:
             yield running
         finally:
             running.cancel()
-            try:
+            with suppress(asyncio.CancelledError):
                 await running
-            except asyncio.CancelledError:
-                pass
 
 
 @pytest.fixture
@@ -181,10 +179,7 @@ async def test_a_damaged_adapter_fails_its_requests_and_the_version_before_goes_
     tensors.write_bytes(tensors.read_bytes()[:-1] + b"\x00")
     async with world.worker(engine):
         await world.say(ready_event(good), ready_event(bad))
-        newest, named = (
-            request("Which?", "acme/twice", adapter_version=1),
-            request("Two?", "acme/twice", adapter_version=2),
-        )
+        newest, named = request("Which?", "acme/twice"), request("Two?", "acme/twice", adapter_version=2)
         await world.say(newest, named)
         results = await world.results(2)
     completed, failed = results[newest.id], results[named.id]

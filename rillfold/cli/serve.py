@@ -1,0 +1,43 @@
+"""`rillfold serve`: adapters from folders over HTTP, without a log."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from gpu_workers.serve.port import AdapterKey, AdapterSpec
+from rillfold import wiring
+from rillfold.cli.serving import Door
+from rillfold.settings import Settings, from_env
+from schemas.errors import Stop
+
+
+@click.command()
+@click.option("--adapter", "adapters", multiple=True, metavar="NAME=FOLDER", help="An adapter to serve; repeat it.")
+@click.option("--tools-in-prompt/--no-tools-in-prompt", default=True, help="How these adapters were trained.")
+def serve(adapters: tuple[str, ...], tools_in_prompt: bool) -> None:
+    """Serve the base model, and adapters from folders, at /v1 until Ctrl-C. No Kafka is needed."""
+    specs = [_spec(given, tools_in_prompt) for given in adapters]
+    asyncio.run(_run(from_env(), specs))
+
+
+def _spec(given: str, tools_in_prompt: bool) -> AdapterSpec:
+    name, equals, folder = given.partition("=")
+    if not equals or not name or not Path(folder).is_dir():
+        raise Stop(f"--adapter {given}: write NAME=FOLDER, with the folder of a PEFT adapter.")
+    return AdapterSpec(key=AdapterKey(name, 1), folder=Path(folder), tools_in_prompt=tools_in_prompt)
+
+
+async def _run(settings: Settings, specs: list[AdapterSpec]) -> None:
+    async with wiring.engine(settings) as engine:
+        for spec in specs:
+            await engine.load(spec)
+        await Door(engine, settings.serve_host, settings.serve_port).beside(_open(settings, engine.model))
+
+
+async def _open(settings: Settings, model: str) -> None:
+    click.echo(f"http://{settings.serve_host}:{settings.serve_port}/v1 serves {model}")
+    click.echo("ready")
+    await asyncio.Event().wait()

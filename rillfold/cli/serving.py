@@ -1,0 +1,49 @@
+"""The HTTP door of a serving process, beside whatever else the process does."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Coroutine
+from typing import Any
+
+import uvicorn
+
+from gpu_workers.serve.port import InferenceEngine
+from rillfold.http.serving import serving_app
+from schemas.errors import Stop
+
+
+class Door(uvicorn.Server):
+    """Open until SIGTERM or SIGINT, or until the work beside it ends."""
+
+    def __init__(self, engine: InferenceEngine, host: str, port: int) -> None:
+        config = uvicorn.Config(serving_app(engine), host, port, log_level="warning", access_log=False)
+        super().__init__(config)
+        self._open = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._open.set()
+
+    async def beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """The work begins when HTTP answers. If it fails, the process ends with its error."""
+        serving = asyncio.ensure_future(self.serve())
+        working = asyncio.ensure_future(self._after_opening(work))
+        await asyncio.wait({serving, working}, return_when=asyncio.FIRST_COMPLETED)
+        self.should_exit = True
+        working.cancel()
+        results = await asyncio.gather(serving, working, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
+                raise result
+
+    async def _after_opening(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await self._open.wait()
+            if not self.started:
+                raise Stop(f"HTTP cannot listen on {self.config.host}:{self.config.port}: set RILLFOLD_SERVE_PORT.")
+        except BaseException:
+            work.close()
+            raise
+        await work

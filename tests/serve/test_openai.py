@@ -1,0 +1,198 @@
+"""The `openai` client against the serving app, unchanged: models, chat, streams, tools, errors, hanging up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import uvicorn
+
+from gpu_workers.serve.embedded import EmbeddedEngine
+from gpu_workers.serve.port import Answer, OnText, Outcome, Question
+from gpu_workers.serve.schedule import Limits
+from gpu_workers.serve.start import Serving, embedded
+from rillfold.http.serving import serving_app
+from schemas.company import ToolUse
+
+from .making import CPU, Workbench, ask, make_workbench
+
+HELLO: Any = [{"role": "user", "content": "Who?"}]
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
+    return make_workbench(tmp_path_factory.mktemp("bench"))
+
+
+@pytest.fixture
+async def engine(bench: Workbench) -> AsyncIterator[EmbeddedEngine]:
+    serving = Serving(device=CPU, limits=Limits(rows=4, waiting=8))
+    async with embedded(str(bench.base), bench.root / "cache", serving) as engine:
+        yield engine
+
+
+class Listening:
+    """The app behind a real socket."""
+
+    def __init__(self, engine: Any) -> None:
+        self._server = uvicorn.Server(uvicorn.Config(serving_app(engine), "127.0.0.1", 0, log_level="warning"))
+
+    async def __aenter__(self) -> str:
+        self._serving = asyncio.create_task(self._server.serve())
+        while not self._server.started:
+            assert not self._serving.done()
+            await asyncio.sleep(0.01)
+        return f"http://127.0.0.1:{self._server.servers[0].sockets[0].getsockname()[1]}"
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        await self._serving
+
+
+@pytest.fixture
+async def url(engine: EmbeddedEngine) -> AsyncIterator[str]:
+    async with Listening(engine) as url:
+        yield url
+
+
+@pytest.fixture
+async def client(url: str) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as client:
+        yield client
+
+
+async def test_base_and_adapters_are_models(
+    bench: Workbench, engine: EmbeddedEngine, client: openai.AsyncOpenAI
+) -> None:
+    old, new = bench.adapter("acme/ops", 1, seed=2), bench.adapter("acme/ops", 2, seed=4)
+    await engine.load(old)
+    await engine.load(new)
+    names = [model.id async for model in client.models.list()]
+    assert names == [engine.model, "acme/ops", "acme/ops@1", "acme/ops@2"]
+    assert (await client.models.retrieve("acme/ops@1")).owned_by == "acme"
+    question = ask("Who?", max_tokens=12)
+    for model, spec in ((engine.model, None), ("acme/ops@1", old), ("acme/ops", new)):
+        answer = await client.chat.completions.create(model=model, messages=HELLO, max_tokens=12)
+        expected = bench.peft(spec, question)
+        assert (answer.choices[0].message.content or "") == expected, model
+        assert answer.usage is not None and answer.model == model
+        assert answer.usage.prompt_tokens == len(bench.chat.prompt(question.messages))
+        assert 0 < answer.usage.completion_tokens <= 12
+
+
+async def test_a_stream_says_the_same_piece_by_piece(
+    bench: Workbench, engine: EmbeddedEngine, client: openai.AsyncOpenAI
+) -> None:
+    await engine.load(bench.adapter("acme/loud", seed=6))
+    given: dict[str, Any] = {"model": "acme/loud", "messages": HELLO, "max_tokens": 30}
+    whole = await client.chat.completions.create(**given)
+    stream = await client.chat.completions.create(**given, stream=True, stream_options={"include_usage": True})
+    chunks = [chunk async for chunk in stream]
+    told = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+    assert "".join(told) == whole.choices[0].message.content
+    assert len([piece for piece in told if piece]) > 1
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == whole.choices[0].finish_reason
+    assert chunks[-1].usage == whole.usage
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("model", ["acme/nobody", "gpt-4", "", "acme/ops@9"])
+async def test_an_unknown_model_is_a_404_and_never_the_base(
+    model: str, stream: bool, bench: Workbench, engine: EmbeddedEngine, client: openai.AsyncOpenAI
+) -> None:
+    await engine.load(bench.adapter("acme/ops", 1, seed=2))
+    with pytest.raises(openai.NotFoundError) as error:
+        await client.chat.completions.create(model=model, messages=HELLO, stream=stream)
+    assert error.value.code == "model_not_found" and error.value.param == "model"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "param"),
+    [
+        ({"n": 2}, "n"),
+        ({"stop": ["x"]}, "stop"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"temperature": 9}, "temperature"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "messages"),
+        ({"messages": []}, "messages"),
+    ],
+)
+async def test_what_is_not_honoured_is_refused(
+    wrong: dict[str, Any], param: str, engine: EmbeddedEngine, client: openai.AsyncOpenAI
+) -> None:
+    with pytest.raises(openai.BadRequestError) as error:
+        await client.chat.completions.create(**({"model": engine.model, "messages": HELLO} | wrong))
+    assert error.value.param == param
+
+
+async def test_seed_and_temperature_are_honoured(engine: EmbeddedEngine, client: openai.AsyncOpenAI) -> None:
+    async def drawn(seed: int | None) -> str | None:
+        answer = await client.chat.completions.create(
+            model=engine.model, messages=HELLO, max_tokens=16, temperature=1.2, seed=seed
+        )
+        return answer.choices[0].message.content
+
+    assert await drawn(5) == await drawn(5)
+    assert len({await drawn(seed) for seed in (5, 6, None, None)}) == 4
+
+
+async def test_a_client_that_leaves_frees_its_row(engine: EmbeddedEngine, client: openai.AsyncOpenAI) -> None:
+    given: dict[str, Any] = {"model": engine.model, "messages": HELLO, "max_tokens": 900}
+    stream = await client.chat.completions.create(**given, stream=True)
+    async for _ in stream:
+        break
+    await stream.close()
+    with pytest.raises(openai.APITimeoutError):
+        await client.with_options(timeout=0.2).chat.completions.create(**given)
+    async with asyncio.timeout(20):
+        while engine.stats().running + engine.stats().waiting:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_health_and_metrics_show_the_engine(bench: Workbench, engine: EmbeddedEngine, url: str) -> None:
+    await engine.load(bench.adapter("acme/seen", 3, seed=2))
+    async with httpx.AsyncClient(base_url=url) as http:
+        assert (await http.get("/health")).json() == {"model": engine.model, "alive": True}
+        metrics = (await http.get("/metrics")).text
+    assert f'rillfold_serve_adapter_bytes{{adapter="acme/seen",version="3"}} {engine.resident()[0].bytes}' in metrics
+    assert "rillfold_serve_adapter_loads_total 1.0" in metrics
+
+
+class SayingEngine:
+    """Stands in for a model that has learned to call tools: says a fixed text, a few letters at a time."""
+
+    model = "base"
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    async def answer(self, question: Question, on_text: OnText | None = None) -> Outcome:
+        for start in range(0, len(self._answer.text), 3):
+            if on_text:
+                on_text(self._answer.text[start : start + 3])
+                await asyncio.sleep(0)
+        return self._answer
+
+
+@pytest.mark.parametrize("content", ["", "I look it up.", "1 < 2 and <tool_ no call."])
+async def test_tool_calls_are_told_whole_and_their_markup_never(content: str) -> None:
+    call = ToolUse(name="lookup", arguments='{"id": "C-1"}')
+    marked = f'{content}\n<tool_call>\n{{"name": "lookup", "arguments": {call.arguments}}}\n</tool_call>'
+    answer = Answer(id="chatcmpl-1", text=marked, calls=(call,), content=content, finish_reason="stop", model="base",
+                    adapter=None, prompt_tokens=1, completion_tokens=1)  # fmt: skip
+    async with Listening(SayingEngine(answer)) as url, openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="x") as client:
+        whole = (await client.chat.completions.create(model="base", messages=HELLO)).choices[0]
+        stream = await client.chat.completions.create(model="base", messages=HELLO, stream=True)
+        deltas = [(chunk.choices[0].delta, chunk.choices[0].finish_reason) async for chunk in stream]
+    assert whole.finish_reason == deltas[-1][1] == "tool_calls"
+    assert (whole.message.content or "") == "".join(delta.content or "" for delta, _ in deltas) == content
+    told = [call for delta, _ in deltas for call in delta.tool_calls or ()]
+    (asked,) = whole.message.tool_calls or []
+    assert asked.type == "function" and json.loads(asked.function.arguments) == {"id": "C-1"}
+    assert told[0].function is not None and told[0].function.name == asked.function.name == "lookup"
