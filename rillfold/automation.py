@@ -52,7 +52,7 @@ class AutomationService:
         while time.monotonic() < until:
             run = await self._run(f"{company_id}/{started['run']}")
             if run is not None and run["status"] in ENDED:
-                return {**started, **run}
+                return started | run
             await asyncio.sleep(LOOK_SECONDS)
         return started
 

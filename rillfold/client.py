@@ -48,7 +48,7 @@ class Client:
     async def register_tools(self, company: str, tools: Sequence[Mapping[str, Any]]) -> Json:
         return await self._automation("register-tools", {"company_id": company, "tools": list(tools)})
 
-    async def train(self, company: str, training_data: Sequence[Any] = (), **more: Any) -> Any:
+    async def train(self, company: str, training_data: Sequence[Any] = (), **more: Any) -> Json:
         given = {"company_id": company, "training_data": list(training_data), **more}
         return await self._automation("train-adapter", given)
 

@@ -1,26 +1,41 @@
-"""The read side of the Postgres sink: rows, and how far they know the log.
-
-Stands on what the sink keeps in its schema: one table a projection version, `<name>_v<version>` (key, company, row,
-topic, partition, offset: the row and the event that changed it last), and `positions` (projection, version, topic,
-partition, next), written in the same transaction. Topics are our names.
-"""
+"""The read side of the Postgres sink: rows, and how far they know the log. Topics are named as on the wire."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import reduce
+from itertools import groupby
 from typing import Any, NamedTuple, Self
 
+import msgspec
 import psycopg
 from psycopg import sql
 
 from projections.projection import Projection
 from streams.errors import DatabaseAway
+from streams.sinks.postgres import SCHEMA
+from streams.sinks.schema import table_of
 
 CONNECTIONS = 8
 Positions = Mapping[str, Mapping[int, int]]
 Connection = psycopg.AsyncConnection[Any]
+
+
+_ONE = sql.SQL("""
+    SELECT key, row, topic, source_partition, source_offset FROM {table} WHERE key = %(key)s ORDER BY partition""")
+_PAGE = sql.SQL("""
+    SELECT key, row, topic, source_partition, source_offset FROM {table} WHERE key IN (
+        SELECT DISTINCT key FROM {table}
+        WHERE key > %(after)s AND (%(company)s::text IS NULL OR company = %(company)s) ORDER BY key LIMIT %(limit)s
+    ) ORDER BY key, partition""")
+_CHANGED = sql.SQL("""
+    SELECT key, row, topic, source_partition, source_offset FROM {table}
+    JOIN unnest(%(topics)s::text[], %(partitions)s::int[], %(starts)s::bigint[]) AS since(t, p, start)
+    ON topic = t AND source_partition = p AND source_offset >= start
+    WHERE (%(company)s::text IS NULL OR company = %(company)s) ORDER BY key, partition""")
+_POSITIONS = sql.SQL("SELECT topic, partition, next FROM {positions} WHERE projection = %s AND version = %s")
 
 
 class Place(NamedTuple):
@@ -39,7 +54,7 @@ class Row(NamedTuple):
 class Reads:
     """Opens connections when they are first needed, and keeps some."""
 
-    def __init__(self, dsn: str | None, schema: str = "rillfold") -> None:
+    def __init__(self, dsn: str | None, schema: str = SCHEMA) -> None:
         self._dsn = dsn
         self._schema = schema
         self._free: list[Connection] = []
@@ -57,16 +72,12 @@ class Reads:
             await connection.execute("SELECT 1")
 
     async def row(self, projection: Projection[Any], key: str) -> Row | None:
-        query = self._select(projection, "WHERE key = %(key)s")
-        found = await self._rows(query, {"key": key})
+        found = await self._rows(projection, _ONE, {"key": key})
         return found[0] if found else None
 
     async def rows(self, projection: Projection[Any], company: str | None, after: str | None, limit: int) -> list[Row]:
         """In the order of their keys, from the first above `after`."""
-        mine = "(%(company)s::text IS NULL OR company = %(company)s)"
-        which = f"WHERE key > %(after)s AND {mine} ORDER BY key LIMIT %(limit)s"
-        given = {"after": after or "", "company": company, "limit": limit}
-        return await self._rows(self._select(projection, which), given)
+        return await self._rows(projection, _PAGE, {"after": after or "", "company": company, "limit": limit})
 
     async def positions(self, projection: Projection[Any]) -> dict[str, dict[int, int]]:
         """The next offset of each source partition: everything below it is in the rows."""
@@ -77,9 +88,6 @@ class Reads:
         self, projection: Projection[Any], company: str | None, since: Positions
     ) -> tuple[list[Row], dict[str, dict[int, int]]]:
         """The rows that events from `since` on have changed, and the positions that they are complete up to."""
-        which = """JOIN unnest(%(topics)s::text[], %(partitions)s::int[], %(starts)s::bigint[]) AS since(t, p, start)
-            ON topic = t AND partition = p AND "offset" >= start
-            WHERE (%(company)s::text IS NULL OR company = %(company)s) ORDER BY topic, partition, "offset" """
         async with self._connected() as connection, connection.transaction():
             await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             now = await self._positions(connection, projection)
@@ -90,27 +98,27 @@ class Reads:
                 "starts": [start for _, _, start in places],
                 "company": company,
             }
-            cursor = await connection.execute(self._select(projection, which), given)
-            return [_row(found) for found in await cursor.fetchall()], now
+            return await self._read(connection, projection, _CHANGED, given), now
 
     async def _positions(self, connection: Connection, projection: Projection[Any]) -> dict[str, dict[int, int]]:
-        query = sql.SQL("SELECT topic, partition, next FROM {} WHERE projection = %s AND version = %s").format(
-            sql.Identifier(self._schema, "positions")
-        )
+        query = _POSITIONS.format(positions=sql.Identifier(self._schema, "positions"))
         cursor = await connection.execute(query, (projection.name, projection.version))
         found: dict[str, dict[int, int]] = {}
         for topic, partition, following in await cursor.fetchall():
             found.setdefault(topic, {})[partition] = following
         return found
 
-    def _select(self, projection: Projection[Any], which: str) -> sql.Composed:
-        table = sql.Identifier(self._schema, f"{projection.name}_v{projection.version}")
-        return sql.SQL('SELECT key, row, topic, partition, "offset" FROM {} ').format(table) + sql.SQL(which)
-
-    async def _rows(self, query: sql.Composed, given: Mapping[str, Any]) -> list[Row]:
+    async def _rows(self, projection: Projection[Any], query: sql.SQL, given: Mapping[str, Any]) -> list[Row]:
         async with self._connected() as connection:
-            cursor = await connection.execute(query, given)
-            return [_row(found) for found in await cursor.fetchall()]
+            return await self._read(connection, projection, query, given)
+
+    async def _read(
+        self, connection: Connection, projection: Projection[Any], query: sql.SQL, given: Mapping[str, Any]
+    ) -> list[Row]:
+        table = sql.Identifier(self._schema, table_of(projection))
+        cursor = await connection.execute(query.format(table=table), given)
+        parts = [Row(key, value, Place(*at)) for key, value, *at in await cursor.fetchall()]
+        return [_whole(projection, list(same)) for _, same in groupby(parts, key=lambda row: row.key)]
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Connection]:
@@ -135,6 +143,9 @@ class Reads:
             raise DatabaseAway(error) from error
 
 
-def _row(found: tuple[Any, ...]) -> Row:
-    key, value, *at = found
-    return Row(key, value, Place(*at))
+def _whole(projection: Projection[Any], parts: list[Row]) -> Row:
+    """A row whose key rule spreads it over partitions is put together; its place is one of theirs."""
+    if len(parts) == 1 or projection.merge is None:
+        return parts[-1]
+    states = (msgspec.convert(part.value, projection.state) for part in parts)
+    return parts[-1]._replace(value=msgspec.to_builtins(reduce(projection.merge, states)))

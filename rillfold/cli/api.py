@@ -13,6 +13,8 @@ from rillfold.http.app import create_app
 from rillfold.http.keys import ApiKeys
 from rillfold.settings import from_env
 
+SHUTDOWN_SECONDS = 5
+
 
 class Server(uvicorn.Server):
     """Says `ready` when it answers, as every worker does."""
@@ -29,7 +31,15 @@ def api() -> None:
     settings = from_env()
     key = ApiKeys.of(settings.data_dir).ensure_admin()
     app = create_app(lambda: wiring.services(settings))
-    config = uvicorn.Config(app, settings.api_host, settings.api_port, log_level="warning", access_log=False)
+    config = uvicorn.Config(
+        app,
+        settings.api_host,
+        settings.api_port,
+        log_level="warning",
+        access_log=False,
+        # A change feed has no end of its own.
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
     click.echo(f"http://{settings.api_host}:{settings.api_port}  (the admin key lies in {key})")
     server = Server(config)
     asyncio.run(server.serve())

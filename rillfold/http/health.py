@@ -30,7 +30,7 @@ async def health() -> dict[str, bool]:
 @router.get("/ready")
 async def ready(serving: Serving, response: Response) -> Readiness:
     """503 while the log or the database does not answer: writes or queries would fail."""
-    checks = {"log": serving.ends("company-data"), "database": serving.reads.ping()}
+    checks = {"log": serving.log.ends(serving.names.wire("company-data")), "database": serving.reads.ping()}
     failing = {name: why for name, check in checks.items() if (why := await _why(check))}
     response.status_code = 503 if failing else 200
     return Readiness(ready=not failing, failing=failing)

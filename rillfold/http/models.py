@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import msgspec
@@ -25,9 +26,12 @@ async def forward(path: str, request: Request, asker: Asker, serving: Serving) -
     """Forwarded to the serving worker. A company asks the base model and its own adapters, nobody else's."""
     if serving.models is None:
         raise ApiError(503, "not_serving", "No serving worker is known here: set RILLFOLD_SERVE_URL.")
+    if path not in ("models", "chat/completions") and not path.startswith("models/"):
+        raise NotFound
     body = await request.body()
-    if not asker.admin:
-        _own_model(path, body, asker)
+    model = _model(path, body)
+    if model is not None and model != serving.settings.base_model and not _may(asker, model):
+        raise NotFound
     outgoing = serving.models.build_request(
         request.method, f"/v1/{path}", content=body, params=request.query_params, timeout=SECONDS,
         headers={"Content-Type": request.headers.get("content-type", "application/json")},
@@ -42,24 +46,25 @@ async def forward(path: str, request: Request, asker: Asker, serving: Serving) -
     return StreamingResponse(_body(answer), answer.status_code, headers)
 
 
-def _own_model(path: str, body: bytes, asker: Principal) -> None:
-    if path.startswith("models/"):
-        model: object = path.removeprefix("models/")
-    elif path == "models":
-        return
-    else:
-        try:
-            given = msgspec.json.decode(body, type=dict)
-        except msgspec.DecodeError as error:
-            raise ApiError(422, "invalid_json", str(error)) from error
-        model = given.get("model")
-    if isinstance(model, str) and "/" in model and not asker.may(model.partition("/")[0]):
-        raise NotFound
+def _model(path: str, body: bytes) -> str | None:
+    """The model that a request names."""
+    if path.startswith("models"):
+        return path.removeprefix("models").strip("/") or None
+    try:
+        model = msgspec.json.decode(body, type=dict[str, Any]).get("model")
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ApiError(422, "invalid_json", str(error)) from error
+    return model if isinstance(model, str) else None
+
+
+def _may(asker: Principal, model: str) -> bool:
+    """Adapters are called company/role; the base model belongs to everybody."""
+    return "/" not in model or asker.may(model.partition("/")[0])
 
 
 async def _own_list(answer: httpx.Response, asker: Principal) -> JSONResponse:
     content = msgspec.json.decode(await answer.aread(), type=dict)
-    mine = [m for m in content.get("data", []) if "/" not in m["id"] or asker.may(m["id"].partition("/")[0])]
+    mine = [each for each in content.get("data", []) if _may(asker, each["id"])]
     return JSONResponse({**content, "data": mine}, answer.status_code)
 
 

@@ -137,16 +137,14 @@ def _found(row: Row) -> Found:
 
 async def _proof(serving: Services, projection: Projection[Any]) -> Proof:
     positions = await serving.reads.positions(projection)
-    lag = {
-        topic: {p: end - positions.get(topic, {}).get(p, 0) for p, end in (await serving.ends(topic)).items()}
-        for topic in projection.topics
-    }
+    ends = {topic: await serving.log.ends(topic) for topic in map(serving.names.wire, projection.topics)}
+    lag = {topic: {p: end - positions.get(topic, {}).get(p, 0) for p, end in of.items()} for topic, of in ends.items()}
     return Proof(projection=projection.name, version=projection.version, positions=positions, lag=lag)
 
 
 async def _until(serving: Services, projection: Projection[Any], wanted: list[str], seconds: float) -> None:
     """Read your writes: returns once the rows know every wanted event; 409 when the time is over."""
-    places = [_place(serving, text) for text in wanted]
+    places = [_place(text) for text in wanted]
     until = time.monotonic() + seconds
     while places and (behind := _behind(await serving.reads.positions(projection), places)):
         if time.monotonic() >= until:
@@ -155,11 +153,11 @@ async def _until(serving: Services, projection: Projection[Any], wanted: list[st
         await asyncio.sleep(LOOK_SECONDS)
 
 
-def _place(serving: Services, text: str) -> Place:
+def _place(text: str) -> Place:
     match = _PLACE.fullmatch(text)
     if match is None:
         raise ApiError(422, "bad_min_offset", "min_offset is topic/partition/offset")
-    return Place(serving.settings.topic_names().ours(match[1]), int(match[2]), int(match[3]))
+    return Place(match[1], int(match[2]), int(match[3]))
 
 
 def _behind(positions: Mapping[str, Mapping[int, int]], places: list[Place]) -> list[Place]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +75,9 @@ async def memory_log() -> MemoryLog:
 
 
 @asynccontextmanager
-async def serving(folder: Path, log: EventLog, dsn: str | None = None, **more: Any) -> AsyncIterator[Api]:
+async def serving(folder: Path, log: EventLog, **more: Any) -> AsyncIterator[Api]:
     names = TopicNames()
-    async with Reads(dsn) as reads:
+    async with Reads(None) as nowhere:
         services = Services(
             settings=Settings(data_dir=folder),
             log=log,
@@ -85,8 +85,7 @@ async def serving(folder: Path, log: EventLog, dsn: str | None = None, **more: A
             tools=Tools(log, names),
             secrets=FileSecrets(folder / "secrets"),
             keys=ApiKeys.of(folder),
-            reads=reads,
-            **{"models": None, **more},
+            **{"models": None, "reads": nowhere, **more},
         )
 
         @asynccontextmanager
@@ -97,6 +96,12 @@ async def serving(folder: Path, log: EventLog, dsn: str | None = None, **more: A
             api = Api(services, url)
             async with api.http:
                 yield api
+
+
+@pytest.fixture
+def serve() -> Callable[..., AbstractAsyncContextManager[Api]]:
+    """(folder, log, more services) -> a running API."""
+    return serving
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ async def test_training_data_is_in_the_log_before_the_request(api) -> None:
     data = [
         {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]},
         {"prompt": "p", "output": "", "tool_calls": [{"name": "crm_lookup", "arguments": {"b": 1, "a": 2}}]},
-        {"prompt": "p", "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": '{ "b": 1}'}}]},
+        {"prompt": "p", "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": '{ "b": 1}'}}]},
         "A fact.",
     ]  # fmt: skip
     given = {"training_data": data, "settings": {"epochs": 1}, "role": "support"}

@@ -1,0 +1,84 @@
+"""The bridge dies by kill -9 in the middle of a call: the next one finishes it, with one effect at the company."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from rillfold.embedded.stack import Endpoints
+from schemas.codec import decode
+from schemas.company import ToolAuth, ToolRegistered
+from schemas.envelope import Origin
+from schemas.tools import ToolCallProposed, ToolReturned
+from streams.endpoint import origin_of
+from streams.kafka import KafkaLog
+from streams.outgoing import to_outgoing
+from streams.secrets import FileSecrets, SecretStr
+
+NOW = 1_700_000_000_000_000
+TOKEN = "tok_canary_kill"
+SECONDS = 120
+
+
+async def bridge(folder: Path, servers: str, prefix: str) -> Process:
+    """Returns when it says that it works."""
+    given = {
+        "RILLFOLD_PROVIDER": "external",
+        "RILLFOLD_BOOTSTRAP_SERVERS": servers,
+        "RILLFOLD_TOPIC_PREFIX": prefix,
+        "RILLFOLD_DATA_DIR": str(folder),
+        "RILLFOLD_ALLOW_PRIVATE_TOOLS": "true",
+    }
+    line = (sys.executable, "-m", "rillfold", "worker", "bridge")
+    process = await asyncio.create_subprocess_exec(*line, env=os.environ | given, stdout=PIPE)
+    assert process.stdout is not None
+    assert (await process.stdout.readline()).strip() == b"ready"
+    return process
+
+
+@pytest.fixture
+async def log(stack: Endpoints) -> AsyncIterator[KafkaLog]:
+    """A process can only be killed on a log that outlives it."""
+    async with KafkaLog(stack.bootstrap_servers) as kafka:
+        yield kafka
+
+
+async def test_one_effect_and_one_answer(log: KafkaLog, names, stack, api, tmp_path, topics) -> None:
+    url = f"{api.base}/slow"
+    ref = FileSecrets(tmp_path / "secrets").put("acme", origin_of(url), SecretStr(TOKEN))
+    tool = ToolRegistered(
+        id="t1", company="acme", time=NOW, correlation="t1", name="refund", description="", endpoint=url,
+        parameters='{"properties":{"order":{"type":"string"}}}', auth=ToolAuth(kind="bearer", secret_ref=ref),
+    )  # fmt: skip
+    call = ToolCallProposed(
+        id="c1", company="acme", time=NOW, correlation="r1", call="c1", job="j1", tool="refund",
+        arguments='{"order":"A1"}',
+    )  # fmt: skip
+    wire = names.wire("tool-result")
+    async with asyncio.timeout(SECONDS):
+        first = await bridge(tmp_path, stack.bootstrap_servers, names.prefix)
+        await log.append([to_outgoing(event, names) for event in (tool, call)])
+        await api.arrived.wait()
+        first.kill()
+        await first.wait()
+        api.gate.set()
+        second = await bridge(tmp_path, stack.bootstrap_servers, names.prefix)
+        try:
+            async with log.subscribe(f"{names.prefix}test", (wire,)) as results:
+                while not (found := [r for records in (await results.poll()).values() for r in records]):
+                    pass
+        finally:
+            second.terminate()
+            assert await second.wait() == 0
+    (record,) = found
+    answer = decode(record.value, Origin(wire, record.partition, record.offset), record.timestamp)
+    assert isinstance(answer, ToolReturned)
+    assert (answer.ok, answer.call, sum((await log.ends(wire)).values())) == (True, "c1", 1)
+    assert api.effects == {"c1": {"order": "A1"}}
+    assert [request["headers"]["Authorization"] for request in api.requests] == [f"Bearer {TOKEN}"] * 2

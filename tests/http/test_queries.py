@@ -1,0 +1,230 @@
+"""Queries over the real fold and the real read model: scope, proof, pages, read-your-writes, the feed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from processors.saga import AUTOMATION
+from projections.catalog import PROJECTIONS
+from projections.jobs import JOBS
+from rillfold.automation import AutomationService
+from rillfold.client import ApiAway, ApiRefused, Client
+from rillfold.embedded.stack import Endpoints
+from rillfold.http import projections as routes
+from rillfold.testing.driver import Driver
+from schemas.company import CompanyRegistered
+from schemas.envelope import caused_by
+from schemas.inference import InferenceCompleted, InferenceRequested
+from streams.memory import MemoryLog
+from streams.reads import Reads
+from streams.sinks.postgres import PostgresSink
+from streams.sinks.sink import Follower
+
+FOLDED = [*(p for p in PROJECTIONS.values() if p.name != JOBS.name), AUTOMATION]
+
+
+class World:
+    """The log in memory, its fold, Postgres behind it, and the API in front."""
+
+    def __init__(self, api: Any, driver: Driver, follower: Follower, subscription: Any) -> None:
+        self.api, self.driver = api, driver
+        self._follower, self._subscription = follower, subscription
+
+    async def catch_up(self) -> None:
+        """Everything in the log is folded, and stands in Postgres."""
+        await self.driver.settle()
+        for projection in FOLDED:
+            while await self._behind(projection):
+                await self._follower.step(self._subscription)
+
+    async def _behind(self, projection: Any) -> bool:
+        there = await self.api.services.reads.positions(projection)
+        ends = {topic: await self.driver.log.ends(topic) for topic in projection.topics}
+        return any(end > there.get(t, {}).get(p, 0) for t, of in ends.items() for p, end in of.items())
+
+
+@pytest.fixture
+async def world(stack: Endpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve) -> AsyncIterator[World]:
+    monkeypatch.setattr(routes, "FEED_SECONDS", 0.01)
+    schema, log, dsn = f"t{uuid4().hex[:12]}", MemoryLog(), stack.postgres_dsn
+    assert dsn is not None
+    async with (
+        Driver(log, FOLDED) as driver,
+        PostgresSink(dsn, FOLDED, schema) as sink,
+        log.subscribe("sink", sorted(f"rillfold-{p.name}-v{p.version}-changelog" for p in FOLDED)) as subscription,
+        Reads(dsn, schema) as reads,
+        serve(tmp_path, log, reads=reads) as api,
+    ):
+        yield World(api, driver, Follower(sink, FOLDED), subscription)
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        await connection.execute(f'DROP SCHEMA "{schema}" CASCADE')
+
+
+def tool(name: str) -> dict[str, Any]:
+    return {"name": name, "endpoint": "https://api.example/x", "auth": {"type": "bearer", "token": "tok_canary"}}
+
+
+async def register(world: World, key: str, *names: str) -> dict[str, Any]:
+    given = {"tools": [tool(name) for name in names]}
+    answer = await world.api.ask("POST", "/company-automation/register-tools", key, json=given)
+    return answer.json()["tools"]
+
+
+async def test_rows_of_ones_own_company_with_their_proof(world: World) -> None:
+    await register(world, world.api.acme, "a", "b")
+    placed = await register(world, world.api.globex, "c")
+    await world.catch_up()
+    answer = (await world.api.ask("GET", "/projections/company_tools", world.api.acme)).json()
+    assert [row["key"] for row in answer["rows"]] == ["acme/a", "acme/b"]
+    assert answer["next"] is None
+    proof = answer["proof"]
+    assert (proof["projection"], proof["version"]) == ("company_tools", 1)
+    assert sum(sum(of.values()) for of in proof["lag"].values()) == 0
+    one = (await world.api.ask("GET", "/projections/company_tools/globex/c", world.api.globex)).json()
+    assert (one["topic"], one["partition"], one["offset"]) == tuple(
+        placed["c"][k] for k in ("topic", "partition", "offset")
+    )
+    assert one["row"]["active"] is True
+    everyone = (await world.api.ask("GET", "/projections/company_tools", world.api.admin)).json()
+    assert [row["key"] for row in everyone["rows"]] == ["acme/a", "acme/b", "globex/c"]
+
+
+async def test_another_companys_rows_are_not_there(world: World) -> None:
+    await register(world, world.api.acme, "a")
+    await world.catch_up()
+    absent = await world.api.ask("GET", "/projections/company_tools/acme/nothing", world.api.acme)
+    foreign = await world.api.ask("GET", "/projections/company_tools/acme/a", world.api.globex)
+    assert (absent.status_code, foreign.status_code) == (404, 404)
+    assert absent.json() == foreign.json()
+    for path in ("/projections/company_tools?company_id=acme", "/projections/company_tools/changes?company_id=acme"):
+        assert (await world.api.ask("GET", path, world.api.globex)).status_code == 404
+    empty = (await world.api.ask("GET", "/projections/company_tools", world.api.globex)).json()
+    assert empty["rows"] == []
+    assert (await world.api.ask("GET", "/projections/no_such", world.api.admin)).status_code == 404
+
+
+async def test_pages(world: World) -> None:
+    names = [f"t{n:02}" for n in range(25)]
+    await register(world, world.api.acme, *names)
+    await register(world, world.api.globex, "t99")
+    await world.catch_up()
+    seen, after = [], None
+    while True:
+        query = {"limit": 10} | ({"after": after} if after else {})
+        page = (await world.api.ask("GET", "/projections/company_tools", world.api.acme, params=query)).json()
+        seen += [row["row"]["name"] for row in page["rows"]]
+        if (after := page["next"]) is None:
+            break
+    assert seen == names
+
+
+async def test_read_your_writes_or_409(world: World) -> None:
+    place = (await register(world, world.api.acme, "a"))["a"]
+    wanted = f"{place['topic']}/{place['partition']}/{place['offset']}"
+    path = f"/projections/company_tools/acme/a?min_offset={wanted}"
+    behind = await world.api.ask("GET", f"{path}&wait=0", world.api.acme)
+    assert (behind.status_code, behind.json()["error"]["code"]) == (409, "behind")
+    waiting = asyncio.create_task(world.api.ask("GET", f"{path}&wait=30", world.api.acme))
+    await world.catch_up()
+    assert (await waiting).json()["row"]["name"] == "a"
+    bad = await world.api.ask("GET", "/projections/company_tools?min_offset=x", world.api.acme)
+    assert bad.json()["error"]["code"] == "bad_min_offset"
+
+
+async def test_the_feed_tells_changes_of_ones_own_company(world: World) -> None:
+    await register(world, world.api.acme, "before")
+    await world.catch_up()
+    headers = {"Authorization": f"Bearer {world.api.acme}"}
+    told: list[str] = []
+    async with (
+        asyncio.timeout(30),
+        world.api.http.stream("GET", "/projections/company_tools/changes", headers=headers) as feed,
+    ):
+        assert feed.headers["content-type"].startswith("text/event-stream")
+        lines = feed.aiter_lines()
+        for key, name in ((world.api.globex, "foreign"), (world.api.acme, "after"), (world.api.acme, "later")):
+            await register(world, key, name)
+            await world.catch_up()
+        while len(told) < 2:
+            line = await anext(lines)
+            told += [json.loads(line.removeprefix("data: "))["key"]] if line.startswith("data: ") else []
+    assert told == ["acme/after", "acme/later"]
+
+
+async def test_the_client_follows_a_feed(world: World) -> None:
+    async with asyncio.timeout(30), Client(world.api.url, world.api.acme) as client:
+        feed = client.changes("company_tools")
+        first = asyncio.ensure_future(anext(feed))
+        names = count()
+        while not first.done():
+            await register(world, world.api.acme, f"t{next(names)}")
+            await world.catch_up()
+        assert (await first)["key"].startswith("acme/t")
+        await feed.aclose()
+
+
+async def test_a_job_from_its_request_to_its_answer(world: World) -> None:
+    """The saga runs in the fold; the test plays the model."""
+    async with AutomationService(Client(world.api.url, world.api.acme)) as automation:
+        working = asyncio.create_task(automation.process_company_data("acme", {"task": "Say hi"}, wait=60))
+        async with asyncio.timeout(60):
+            while not (asked := await world.driver.events("inference-request")):
+                await world.driver.settle()
+                await asyncio.sleep(0)
+            (question,) = asked
+            assert isinstance(question, InferenceRequested)
+            await world.driver.send(
+                InferenceCompleted(
+                    **caused_by(question, 0, 1), request=question.id, job=question.job, text="hi", model="m",
+                    finish_reason="stop", prompt_tokens=1, completion_tokens=1,
+                )
+            )  # fmt: skip
+            await world.catch_up()
+            result = await working
+        again = await automation.client.job("acme", result["job"])
+    assert (result["status"], result["answer"]) == ("completed", "hi")
+    assert again["answer"] == "hi"
+    assert [step["kind"] for step in again["steps"]] == ["inference_requested"]
+
+
+async def test_adapters(world: World) -> None:
+    for company in ("acme", "globex"):
+        ready = {
+            "type": "adapter.ready", "company": company, "adapter": f"{company}/default", "adapter_version": 1,
+            "run": "r", "sha256": "0" * 64, "uri": "x", "method": "lora", "rank": 16, "alpha": 32.0, "base_model": "m",
+            "base_sha256": "0", "manifest": "0", "ranges": [], "seed": 0, "identity": "{}",
+        }  # fmt: skip
+        await world.driver.send(ready)
+    await world.catch_up()
+    answer = (await world.api.ask("GET", "/company-automation/adapters", world.api.acme)).json()
+    assert [row["adapter"] for row in answer["adapters"]] == ["acme/default"]
+
+
+async def test_the_client_names_what_went_wrong(world: World) -> None:
+    async with Client(world.api.url, world.api.globex) as client:
+        with pytest.raises(ApiRefused, match="not_found") as refused:
+            await client.row("company_tools", "acme/a")
+        assert refused.value.status == 404
+    async with Client("http://127.0.0.1:9", "rk_x.y") as client:
+        with pytest.raises(ApiAway, match="rillfold api"):
+            await client.rows("company_tools")
+
+
+async def test_the_list_of_projections_says_how_far_each_is(world: World) -> None:
+    await world.driver.send(CompanyRegistered(id="c", company="acme", time=1, correlation="c", name="Acme"))
+    await world.driver.settle()
+    listed = {each["projection"]: each for each in (await world.api.ask("GET", "/projections", world.api.acme)).json()}
+    assert set(listed) == set(PROJECTIONS)
+    assert sum(listed["companies"]["lag"]["company-data"].values()) == 1
+    await world.catch_up()
+    listed = {each["projection"]: each for each in (await world.api.ask("GET", "/projections", world.api.acme)).json()}
+    assert sum(listed["companies"]["lag"]["company-data"].values()) == 0
