@@ -105,9 +105,7 @@ class KafkaLog:
         placed = place(records, {topic: spec.partitions for topic, spec in specs.items()})
         producer = await self._client(AIOKafkaProducer, **_PRODUCER)
         try:
-            return await append_in_batches(
-                producer, records, place(records, {topic: spec.partitions for topic, spec in specs.items()})
-            )
+            return await append_in_batches(producer, records, placed)
         except kafka.MessageSizeTooLargeError as error:
             largest = max(records, key=size_of)
             raise TooLarge(largest.topic, size_of(largest), limits[largest.topic]) from error
