@@ -10,7 +10,8 @@ from uuid import UUID
 
 import avro.io
 import avro.schema
-from fastavro import schemaless_reader
+import msgspec
+from fastavro import schemaless_reader, schemaless_writer
 
 from bench.harness import Figures, Ratio, compare
 from schemas.catalog import catalog
@@ -85,11 +86,21 @@ def main() -> None:
 
     def batch() -> None:
         for start in range(0, EVENTS, BATCH):
-            decode_batch(records[start : start + BATCH])
+            decode_batch("company-data", 0, records[start : start + BATCH])
 
     def bare_fastavro() -> None:
         for value, schema in zip(values, schemas, strict=True):
             schemaless_reader(BytesIO(value[10:]), schema, None)
+
+    plain = [msgspec.to_builtins(event, builtin_types=(bytes,)) for event in stream]
+
+    def write() -> None:
+        for event in stream:
+            encode(event)
+
+    def bare_fastavro_write() -> None:
+        for fields, schema in zip(plain, schemas, strict=True):
+            schemaless_writer(BytesIO(), schema, fields)
 
     def apache_avro() -> None:
         for value, schema in zip(values[:SLOW_EVENTS], schemas, strict=False):
@@ -102,9 +113,12 @@ def main() -> None:
             "rillfold decode_batch": lambda: rate(EVENTS, batch),
             "fastavro schemaless_reader": lambda: rate(EVENTS, bare_fastavro),
             "Apache avro DatumReader": lambda: rate(SLOW_EVENTS, apache_avro),
+            "rillfold encode": lambda: rate(EVENTS, write),
+            "fastavro schemaless_writer": lambda: rate(EVENTS, bare_fastavro_write),
         },
         {
             "fastavro": Ratio("events_per_s", "rillfold decode_batch", "fastavro schemaless_reader"),
+            "encode": Ratio("events_per_s", "rillfold encode", "fastavro schemaless_writer"),
             "avro": Ratio("events_per_s", "rillfold decode_batch", "Apache avro DatumReader"),
         },
         runs=7,

@@ -11,12 +11,15 @@ from typing import Any, cast, get_args, get_type_hints
 import msgspec
 from fastavro import parse_schema
 
-from schemas.compiled import Reader, compiled
 from schemas.envelope import Event, Kind
+from schemas.reader import Reader, compiled
 from schemas.topics import TOPIC_OF
 from schemas.upcast import lift
+from schemas.writer import Writer, compiled_writer
 
 Schema = dict[str, Any]
+SINGLE_OBJECT = b"\xc3\x01"
+"""What a fingerprint follows, by Avro's specification."""
 
 
 class Recorded(msgspec.Struct, frozen=True):
@@ -57,6 +60,11 @@ class Entry:
             return compiled(self.source, self.kind, {cls.__name__: cls for cls in structs_in(self.cls)})
         read = compiled(self.source, self.kind, {})
         return lambda b, p: msgspec.convert(lift(self.kind, read(b, p), newest), self.cls)
+
+    @cached_property
+    def write(self) -> Writer:
+        """An event of the newest version to its bytes in single-object encoding."""
+        return compiled_writer(self.source, self.kind, SINGLE_OBJECT + self.fingerprint)
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from io import BytesIO
 from typing import Protocol, cast
 
-import msgspec
-from fastavro import schemaless_writer
-
-from schemas.catalog import Entry, catalog
-from schemas.compiled import Reader
+from schemas.catalog import SINGLE_OBJECT, Entry, catalog
 from schemas.envelope import Event, Origin
 from schemas.json_form import event_of_json
+from schemas.reader import Reader
 from schemas.rejected import RecordRejected, Rejected, Unusable
 
 MAX_BYTES = 1 << 20
@@ -22,7 +18,6 @@ MAX_BYTES = 1 << 20
 A dead letter has no limit here: it holds a refused value as it is, once.
 """
 
-SINGLE_OBJECT = b"\xc3\x01"
 CONFLUENT = 0
 Headers = Iterable[tuple[str, bytes]]
 SchemaIds = Mapping[int, Entry]
@@ -30,12 +25,8 @@ NO_IDS: SchemaIds = {}
 
 
 class Incoming(Protocol):
-    """The parts of a log's record that decoding needs."""
+    """The parts of a record that decoding needs, beside where it stands."""
 
-    @property
-    def topic(self) -> str: ...
-    @property
-    def partition(self) -> int: ...
     @property
     def offset(self) -> int: ...
     @property
@@ -43,16 +34,12 @@ class Incoming(Protocol):
     @property
     def value(self) -> bytes | None: ...
     @property
-    def headers(self) -> tuple[tuple[str, bytes], ...]: ...
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...
 
 
 def encode(event: Event) -> bytes:
-    """Avro single-object encoding with the newest schema of the event's type."""
-    entry = catalog().by_class[type(event)]
-    body = BytesIO()
-    body.write(SINGLE_OBJECT + entry.fingerprint)
-    schemaless_writer(body, entry.schema, msgspec.to_builtins(event, builtin_types=(bytes,)))
-    return body.getvalue()
+    """Avro single-object encoding with the newest schema. Raises Unusable for what `decode` would refuse."""
+    return catalog().by_class[type(event)].write(event)
 
 
 def decode(
@@ -65,8 +52,10 @@ def decode(
         return Rejected(error.reason, error.detail, origin)
 
 
-def decode_batch(records: Sequence[Incoming], ids: SchemaIds = NO_IDS) -> list[Event | Rejected]:
-    """The same for every record, in order; what most records are takes the shortest way."""
+def decode_batch(
+    topic: str, partition: int, records: Sequence[Incoming], ids: SchemaIds = NO_IDS
+) -> list[Event | Rejected]:
+    """The same for every record of a partition, in order; what most records are takes the shortest way."""
     reader_of, decoded = readers().get, list[Event | Rejected]()
     for record in records:
         value = record.value
@@ -76,7 +65,7 @@ def decode_batch(records: Sequence[Incoming], ids: SchemaIds = NO_IDS) -> list[E
                 continue
             except Exception as error:
                 del error  # the slow way finds it again, and names it
-        origin = Origin(record.topic, record.partition, record.offset)
+        origin = Origin(topic, partition, record.offset)
         decoded.append(decode(value, origin, record.timestamp, record.headers, ids))
     return decoded
 
@@ -114,7 +103,7 @@ def _decode(value: bytes | None, origin: Origin, timestamp_ms: int, headers: Hea
     if value[0] == CONFLUENT:
         return _whole(_registered(value, ids).read, value, 5)
     if value.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{" or _says_json(headers):
-        return _representable(event_of_json(value, origin, timestamp_ms))
+        return event_of_json(value, origin, timestamp_ms)
     raise Unusable("unknown_framing", f"begins with {value[:4].hex(' ')}: neither Avro (c3 01 or 00) nor a JSON object")
 
 
@@ -144,12 +133,3 @@ def _head(cls: type[Event]) -> bytes:
 
 def _says_json(headers: Headers) -> bool:
     return any(key.lower() == "content-type" and (value or b"")[:16] == b"application/json" for key, value in headers)
-
-
-def _representable(event: Event) -> Event:
-    """JSON knows integers that no Avro long can hold."""
-    try:
-        encode(event)
-    except Exception as error:
-        raise Unusable("wrong_type", f"{event.type}.v{event.version} does not fit its Avro schema: {error}") from error
-    return event

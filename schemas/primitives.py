@@ -6,6 +6,7 @@ None believes a length: what is kept is never more than the bytes that are there
 from __future__ import annotations
 
 import re
+from math import isfinite
 
 from schemas.envelope import Kind
 from schemas.rejected import Unusable
@@ -89,6 +90,13 @@ def checked_time(value: int) -> int:
     if 0 <= value <= MAX_TIME:
         return value
     raise Unusable("bad_time", f"time {value} is not microseconds since 1970, up to the year 9999")
+
+
+def checked_number(value: float) -> float:
+    """Rows and answers are JSON, which has no word for the others."""
+    if isfinite(value):
+        return value
+    raise Unusable("wrong_type", f"{value} is no finite number")
 
 
 def checked_company(company: str) -> str:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 from pathlib import Path
+from struct import pack
 
 import msgspec
 import pytest
+from fastavro import schemaless_writer
 
+from schemas.catalog import catalog
 from schemas.codec import MAX_BYTES, decode, decode_batch, encode
 from schemas.envelope import Event, Origin, derived_id
 from schemas.jobs import JobCompleted
-from schemas.rejected import REASONS, Header, RecordRejected, Rejected
+from schemas.rejected import REASONS, Header, RecordRejected, Rejected, Unusable
+from schemas.training import TrainingProgressed
 from streams.log import Record
 
 ORIGIN = Origin("automation-job", 2, 41)
@@ -27,7 +32,10 @@ def given(**changes: object) -> bytes:
 
 
 def changed(**changes: object) -> bytes:
-    return encode(msgspec.structs.replace(EVENT, **changes))
+    """As a writer that checks nothing would write it."""
+    entry, body = catalog().by_class[JobCompleted], BytesIO()
+    schemaless_writer(body, entry.schema, {**msgspec.to_builtins(EVENT), **changes})
+    return GOOD[:10] + body.getvalue()
 
 
 BAD = {
@@ -68,7 +76,7 @@ def test_a_bad_record_is_refused_for_its_reason(reason: str, value: bytes | None
     assert isinstance(rejected, Rejected), rejected
     assert (rejected.reason, rejected.origin) == (reason, ORIGIN)
     assert rejected.detail and len(rejected.detail) < 1000
-    (in_a_batch,) = decode_batch([Record(*_place(), 0, None, value)])
+    (in_a_batch,) = decode_batch(*_place()[:2], [Record(*_place(), 0, None, value)])
     assert in_a_batch == rejected
 
 
@@ -121,6 +129,33 @@ def test_a_dead_letter_holds_a_value_that_was_too_large() -> None:
         reason="too_large",
     )
     assert decode(encode(letter), Origin("dead-letter", 0, 0), 0) == letter
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"company": "a/b"}, "bad_company"),
+        ({"company": ""}, "bad_company"),
+        ({"id": ""}, "bad_id"),
+        ({"correlation": "c" * 129}, "bad_id"),
+        ({"time": -1}, "bad_time"),
+        ({"steps": 2**63}, "wrong_type"),
+        ({"steps": -(2**63) - 1}, "wrong_type"),
+    ],
+)
+def test_what_would_be_refused_is_not_written(changes: dict[str, object], reason: str) -> None:
+    with pytest.raises(Unusable) as caught:
+        encode(msgspec.structs.replace(EVENT, **changes))
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_a_number_that_json_cannot_say_is_refused(number: float) -> None:
+    event = TrainingProgressed(**FIRST, run="r", phase="train", step=1, steps=2, loss=0.5)
+    value = encode(event)
+    assert decode(value.replace(pack("<d", 0.5), pack("<d", number)), ORIGIN, 0).reason == "wrong_type"
+    with pytest.raises(Unusable, match="no finite number"):
+        encode(msgspec.structs.replace(event, loss=number))
 
 
 def test_decoded_events_cannot_be_changed() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import subprocess
 import sys
 from pathlib import Path
@@ -43,8 +42,7 @@ def test_every_event_comes_back_from_confluent_framing(event: Event) -> None:
 
 @given(events())
 def test_every_event_comes_back_from_json(event: Event) -> None:
-    if all(math.isfinite(getattr(event, name)) for name in event.__struct_fields__ if _is_float(event, name)):
-        assert decode(msgspec.json.encode(event), ORIGIN, 0) == event
+    assert decode(msgspec.json.encode(event), ORIGIN, 0) == event
 
 
 @given(events())
@@ -93,7 +91,7 @@ def test_what_we_accept_fastavro_reads_as_the_same(event: Event, data: st.DataOb
 def test_a_batch_decodes_as_its_records_do(values: list[bytes | None]) -> None:
     records = [Record("company-data", 3, n, n, None, value) for n, value in enumerate(values)]
     one_by_one = [decode(r.value, Origin(r.topic, r.partition, r.offset), r.timestamp) for r in records]
-    assert repr(decode_batch(records)) == repr(one_by_one)
+    assert repr(decode_batch("company-data", 3, records)) == repr(one_by_one)
 
 
 BOMBS = {
@@ -170,7 +168,3 @@ def _is_total(value: bytes) -> None:
         assert decoded.reason in REASONS and decoded.origin == ORIGIN
     else:
         assert isinstance(decoded, Event) and decode(encode(decoded), ORIGIN, 0).company == decoded.company
-
-
-def _is_float(event: Event, name: str) -> bool:
-    return isinstance(getattr(event, name), float)

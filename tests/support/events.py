@@ -22,7 +22,7 @@ ENVELOPE = {
 PLAIN = {
     str: TEXT,
     int: st.integers(-(2**63), 2**63 - 1),
-    float: st.floats(allow_nan=False),
+    float: st.floats(allow_nan=False, allow_infinity=False),
     bool: st.booleans(),
     bytes: st.binary(max_size=90),
 }

@@ -81,7 +81,7 @@ PLAIN = {
     "string": TEXT,
     "long": LONG,
     "bytes": "X, p = raw(b, p)",
-    "double": "X = double(b, p)[0]\np += 8",
+    "double": "X = double(b, p)[0]\nif X - X != 0:\n    checked_number(X)\np += 8",
     "boolean": "X = b[p] == 1\nif b[p] > 1:\n    neither(p)\np += 1",
 }
 ENVELOPE = {
@@ -114,7 +114,9 @@ def compiled(schema: Schema, kind: Kind, builders: Builders) -> Reader:
     assert [field["name"] for field in schema["fields"][:4]] == ["id", "type", "version", "company"]
     names: dict[str, Any] = {
         **{f.__name__: f for f in (primitives.long, primitives.raw, primitives.text, primitives.name)},
-        **{f.__name__: f for f in (primitives.block, primitives.neither, primitives.ends_at)},
+        **{
+            f.__name__: f for f in (primitives.block, primitives.neither, primitives.ends_at, primitives.checked_number)
+        },
         **{"SHORT": SHORT, "SHORT_NAME": SHORT_NAME, "double": Struct("<d").unpack_from},
         **{"TITLE_SIZE": len(kind.type) + 2, "heads": primitives.Heads(kind), "clock": primitives.Clock()},
         **{f"make_{name}": make for name, make in builders.items()},
