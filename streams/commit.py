@@ -9,7 +9,7 @@ from schemas.envelope import Event, Origin
 from streams.changelog import Rows
 from streams.errors import RowTooLarge
 from streams.failpoint import FailPoint
-from streams.fold import Decoded, Located, fold
+from streams.fold import Decoded, Found, fold
 from streams.shard import Shard
 
 # Under Kafka's default of 1 MiB for a record batch, with room for its header.
@@ -59,18 +59,20 @@ async def advance(shard: Shard[Any], decoded: Decoded, ports: Ports) -> None:
     assert start is not None, f"{shard.changelog}/{shard.partition} was never begun on {decoded.topic}"
     if decoded.next <= start:
         return
-    events = [located for located in decoded.events if located.offset >= start]
+    events = decoded.events
+    if start > decoded.start:
+        events = [found for found in events if found[0].offset >= start]
     for piece in _pieces(shard, decoded, events):
         await commit(shard, piece, decoded.topic, ports)
 
 
-def _pieces(shard: Shard[Any], decoded: Decoded, events: Sequence[Located]) -> Iterator[Piece]:
+def _pieces(shard: Shard[Any], decoded: Decoded, events: Sequence[Found]) -> Iterator[Piece]:
     """The fold is pure, so a stretch of events whose rows are too many is simply folded again in halves."""
     done, size = 0, len(events)
     while True:
         stretch = events[done : done + size]
         last = done + size >= len(events)
-        next_ = decoded.next if last else stretch[-1].offset + 1
+        next_ = decoded.next if last else stretch[-1][0].offset + 1
         folded = fold(shard.projection, stretch, shard.load)
         rows = shard.encode(folded, decoded.topic, next_)
         bytes_ = sum(len(key) + len(value) + RECORD_OVERHEAD for key, value in rows)
@@ -82,5 +84,5 @@ def _pieces(shard: Shard[Any], decoded: Decoded, events: Sequence[Located]) -> I
         elif size > 1:
             size //= 2
         else:
-            origin = Origin(decoded.topic, decoded.partition, stretch[0].offset)
+            origin = Origin(decoded.topic, decoded.partition, stretch[0][0].offset)
             raise RowTooLarge(shard.projection.name, origin, bytes_, BATCH_BYTES)

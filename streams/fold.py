@@ -8,8 +8,8 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import msgspec
 
 from projections.projection import Projection
-from schemas.codec import decode
-from schemas.envelope import Event, Origin
+from schemas.codec import decode_batch
+from schemas.envelope import Event
 from schemas.rejected import Rejected
 
 State = TypeVar("State", bound=msgspec.Struct)
@@ -40,12 +40,8 @@ class Batch(NamedTuple):
     records: Sequence[SourceRecord]
 
 
-class Located(NamedTuple):
-    """An event and its place in the batch's partition."""
-
-    offset: int
-    timestamp: int
-    event: Event
+Found = tuple[SourceRecord, Event]
+"""A record, and the event that it holds. A bare pair: a class of its own would cost more than a field's decoding."""
 
 
 class Refused(NamedTuple):
@@ -62,7 +58,7 @@ class Decoded(NamedTuple):
     partition: int
     start: int
     next: int
-    events: Sequence[Located]
+    events: Sequence[Found]
     refused: Sequence[Refused]
 
 
@@ -75,64 +71,63 @@ class Folded(NamedTuple, Generic[State]):
 
 def decode_from(batch: Batch, start: int) -> Decoded:
     """Records below `start` were folded before a crash, or delivered twice: they are not looked at."""
-    events: list[Located] = []
-    refused: list[Refused] = []
-    topic, partition = batch.topic, batch.partition
-    for record in batch.records:
-        if record.offset < start:
-            continue
-        event = decode(record.value, Origin(topic, partition, record.offset), record.timestamp, record.headers)
-        if isinstance(event, Rejected):
-            refused.append(Refused(record, event))
-        else:
-            events.append(Located(record.offset, record.timestamp, event))
-    return Decoded(topic, partition, max(start, batch.start), batch.next, events, refused)
+    topic, partition, records = batch.topic, batch.partition, batch.records
+    if start > batch.start:
+        records = [record for record in records if record.offset >= start]
+    found: list[Any] = list(zip(records, decode_batch(topic, partition, records), strict=True))
+    refused = [Refused(record, event) for record, event in found if type(event) is Rejected]
+    if refused:
+        found = [pair for pair in found if type(pair[1]) is not Rejected]
+    return Decoded(topic, partition, max(start, batch.start), batch.next, found, refused)
 
 
 def fold(
-    projection: Projection[State], events: Sequence[Located], load: Callable[[Sequence[str]], Mapping[str, State]]
+    projection: Projection[State], events: Sequence[Found], load: Callable[[Sequence[str]], Mapping[str, State]]
 ) -> Folded[State]:
     """Each row is read once, folded through its events in order, and kept if it changed."""
     groups = _by_key(projection, events)
     known = load(list(groups))
     rows: dict[str, tuple[State, int]] = {}
     outputs: list[tuple[int, int, Event]] = []
+    step = projection.fold
     for key, group in groups.items():
         before = known.get(key)
         state = after = projection.initial(key) if before is None else before
         last = -1
-        for located in group:
-            after = projection.fold(state, located.event)
+        for record, event in group:
+            after = step(state, event)
             if after is state:
                 continue
-            state, last = after, located.offset
+            state, last = after, record.offset
             if projection.react is not None:
-                outputs += _reactions(projection, state, located)
+                outputs += _reactions(projection, state, record, event)
         if last >= 0:
             rows[key] = (state, last)
     return Folded(rows, [event for _, _, event in sorted(outputs, key=_place)])
 
 
-def _by_key(projection: Projection[Any], events: Sequence[Located]) -> dict[str, list[Located]]:
-    groups: dict[str, list[Located]] = {}
+def _by_key(projection: Projection[Any], events: Sequence[Found]) -> dict[str, list[Found]]:
+    groups: dict[str, list[Found]] = {}
     key_of = projection.key
-    for located in events:
-        key = key_of(located.event)
+    for found in events:
+        key = key_of(found[1])
         if key is None:
             continue
         group = groups.get(key)
         if group is None:
-            groups[key] = [located]
+            groups[key] = [found]
         else:
-            group.append(located)
+            group.append(found)
     return groups
 
 
-def _reactions(projection: Projection[State], state: State, cause: Located) -> list[tuple[int, int, Event]]:
+def _reactions(
+    projection: Projection[State], state: State, record: SourceRecord, cause: Event
+) -> list[tuple[int, int, Event]]:
     assert projection.react is not None
     # The record's own time, in microseconds: a replay says the same.
-    followed = projection.react(state, cause.event, cause.timestamp * 1000)
-    return [(cause.offset, n, event) for n, event in enumerate(followed)]
+    followed = projection.react(state, cause, record.timestamp * 1000)
+    return [(record.offset, n, event) for n, event in enumerate(followed)]
 
 
 def _place(output: tuple[int, int, Event]) -> tuple[int, int]:

@@ -10,8 +10,8 @@ import msgspec
 
 from projections.projection import Projection
 from schemas.topics import TopicNames
-from streams.changelog import RESERVED, Marker, RowCodec, marker_of
-from streams.fold import Batch, Located, decode_from, fold
+from streams.changelog import RESERVED, RowCodec, marker_of
+from streams.fold import Batch, Found, decode_from, fold
 from streams.log import EventLog
 
 State = TypeVar("State", bound=msgspec.Struct)
@@ -59,8 +59,8 @@ async def _newest(event_log: EventLog, topic: str, partition: int) -> dict[bytes
     return newest
 
 
-async def _events(event_log: EventLog, topic: str, partition: int, stop: int) -> list[Located]:
-    events: list[Located] = []
+async def _events(event_log: EventLog, topic: str, partition: int, stop: int) -> list[Found]:
+    events: list[Found] = []
     async for records in _from_start(event_log, topic, partition, stop):
         events += decode_from(Batch(topic, partition, 0, stop, records), 0).events
     return events
@@ -74,8 +74,8 @@ async def _from_start(
         yield records
 
 
-def _time(located: Located) -> int:
-    return located.timestamp
+def _time(found: Found) -> int:
+    return found[0].timestamp
 
 
 def _nothing_known(_: Sequence[str]) -> Mapping[str, Any]:

@@ -50,6 +50,5 @@ def build(job: Job) -> faust.App:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("FAUST_LOOP", "aio")
     worker = faust.Worker(build(job()), loglevel="error", redirect_stdouts=False)
     worker.execute_from_commandline()
