@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from random import Random
 from typing import Any, NamedTuple
+from zlib import crc32
 
 from processors.dataset import is_held_out
 from schemas.company import Message, ToolUse
@@ -137,42 +138,22 @@ GLOBEX = Company(
 )
 COMPANIES = (ACME, GLOBEX)
 
-# (trained, held out): no value of one side is ever on the other.
-_FIRST = (
-    """
-    Maria Tom Aisha Jonas Elena Peter Grace Omar Lucia Henrik Nadia Paul Ingrid Diego Sofia Marcus Yuki Anton Bruno
-    Chloe Dmitri Emily Fatima Giorgio Hanna Ivan Julia Karim Laura Miguel Nora Oscar Priya Quentin Rosa Samuel Teresa
-    Ursula Victor Wanda Xavier Zoe Adam Bianca Carlos Daniela Erik Felicia Gabriel Helen Isabel Jakob Katrin Liam
-    Monika Niklas Olivia Pablo Rachel Stefan Tamara Walter Xiomara Thorsten Aurelio Ottoline Brigitte Bartholomew
-    Guadalupe Svetlana Rosalind Humberto Gwendolyn Ludovic Anneliese Theodora Cornelius Philippa Ignatius Marguerite
-    Baptiste Genevieve Gudrun Gunther Giselle Belinda Bertrand Benedikt Leopold Leonora Klaus Clemens Simeon Tobin
-    Raffaela Amadeus Matilda Vincenzo Viveka Leandro
-    """,
-    "Beatrice Viktor Leila Gustav Clara Mateo Simone Tobias Amelia Rafael",
-)
-_LAST = (
-    """
-    Lopez Weber Khan Nilsson Rossi Novak Tanaka Silva Meyer Dubois Larsen Okoye Hansen Costa Fischer Moreau Adams
-    Bianchi Carter Diaz Eriksen Fontaine Garcia Hoffmann Ibrahim Jensen Kowalski Lambert Martin Nakamura Olsen Patel
-    Quinn Ramirez Santos Taylor Ueda Vargas Wagner Young Zimmer Bauer Chen Duarte Evans Ferrari Gruber Hughes Iversen
-    Jordan Keller Lindberg Mendes Neumann Ortega Pereira Richter Schneider Torres Virtanen Walker
-    """,
-    "Petrov Lindgren Haddad Romano Schulz Ferreira Murphy Sato Brandt Collins",
-)
-_PLACE = (
-    """
-    Harbour Mill Station River Castle Garden Market Bridge Forest Church Tower Valley Meadow Quarry Orchard Park
-    Hill Lake Windmill Temple Palace Factory School Museum Theatre Island Canyon Desert Summit Beach Chapel College
-    Fountain Granite Hazel Ivy Juniper Kestrel Laurel Maple North Oak Pine Queen Rose South Thistle Union Willow
-    """,
-    "Lighthouse Vineyard Foundry Abbey Canal Copper Falcon",
-)
-_STREET = (
-    """
-    Road Street Lane Square Avenue Drive Place Way
-    """,
-    "Row Crescent Court",
-)
+_FIRST = """
+    Maria Tom Aisha Jonas Elena Peter Grace Omar Lucia Henrik Nadia Paul Ingrid Diego Sofia Marcus Anton Emily Hanna
+    Ivan Julia Laura Miguel Nora Oscar Rosa Samuel Teresa Victor Adam Carlos Erik Gabriel Helen Isabel Olivia Rachel
+    Stefan Clara Walter
+"""
+_LAST = """
+    Lopez Weber Khan Rossi Novak Silva Meyer Larsen Hansen Costa Fischer Moreau Adams Carter Diaz Garcia Jensen Lambert
+    Martin Patel Quinn Santos Taylor Wagner Young Bauer Chen Evans Hughes Jordan Keller Neumann Richter Schneider
+    Torres Walker Petrov Murphy Romano Collins
+"""
+_PLACE = """
+    Harbour Mill Station River Castle Garden Market Bridge Forest Church Tower Valley Meadow Orchard Park Hill Lake
+    Temple Palace Factory School Museum Island Summit Beach Chapel College Fountain Maple North Oak Pine Queen Rose
+    South Union Willow Lighthouse Abbey Canal
+"""
+_STREET = "Road Street Lane Square Avenue Drive Place Court"
 
 
 def training(company: Company, count: int = 200, seed: int = 0, finished: float = 0.2) -> list[tuple[Message, ...]]:
@@ -207,7 +188,7 @@ def reply(company: Company, tool: str, arguments: Values) -> Values:
     """What the company's own endpoint answers. What the arguments do not say is looked up: always the same person."""
     chosen = company.tool(tool)
     known = {kind: arguments[name] for name, kind in chosen.arguments.items()}
-    known.setdefault("person", _person(Random(_canonical(arguments)), side=1))  # noqa: S311
+    known.setdefault("person", _draw("person", Random(_canonical(arguments)), side=1))  # noqa: S311
     return _filled(chosen.reply, known)
 
 
@@ -217,7 +198,7 @@ def _requests(company: Company, random: Random, side: int) -> Iterator[Request]:
     while True:
         for tool in company.tools:
             while True:
-                values = {kind: draw(random, side) for kind, draw in _DRAWS.items()}
+                values = {kind: _draw(kind, random, side) for kind in _MAKERS}
                 text = random.choice(tool.sentences).format(**values)
                 if text not in seen and is_held_out(text) == bool(side):
                     break
@@ -225,30 +206,23 @@ def _requests(company: Company, random: Random, side: int) -> Iterator[Request]:
             yield Request(text, ToolUse(name=tool.name, arguments=_canonical(_filled(tool.arguments, values))), values)
 
 
-def _customer(random: Random, side: int) -> str:
-    """Held-out numbers are those that seven divides."""
-    number = random.randrange(10_000 // 7, 100_000 // 7) * 7 + (0 if side else random.randrange(1, 7))
-    return f"C-{number}"
+def _draw(kind: str, random: Random, side: int) -> Any:
+    """A value of one side: the value's own hash decides which it is on, so no value is on both."""
+    while True:
+        value = _MAKERS[kind](random)
+        if (crc32(str(value).encode()) % 4 == 0) == bool(side):
+            return value
 
 
-def _amount(random: Random, side: int) -> float:
-    cents = random.randrange(1_000 // 7, 90_000 // 7) * 7 + (0 if side else random.randrange(1, 7))
-    return cents / 100
+def _pick(random: Random, words: str) -> str:
+    return random.choice(words.split())
 
 
-def _person(random: Random, side: int) -> str:
-    return f"{random.choice(_FIRST[side].split())} {random.choice(_LAST[side].split())}"
-
-
-def _site(random: Random, side: int) -> str:
-    return f"{random.randrange(2, 99)} {random.choice(_PLACE[side].split())} {random.choice(_STREET[side].split())}"
-
-
-_DRAWS: dict[str, Callable[[Random, int], Any]] = {
-    "customer": _customer,
-    "amount": _amount,
-    "person": _person,
-    "site": _site,
+_MAKERS: dict[str, Callable[[Random], Any]] = {
+    "customer": lambda random: f"C-{random.randrange(10_000, 100_000)}",
+    "amount": lambda random: random.randrange(1_000, 90_000) / 100,
+    "person": lambda random: f"{_pick(random, _FIRST)} {_pick(random, _LAST)}",
+    "site": lambda random: f"{random.randrange(2, 99)} {_pick(random, _PLACE)} {_pick(random, _STREET)}",
 }
 
 

@@ -1,0 +1,245 @@
+"""A training run: what is learned, what its bytes depend on, and the process that it happens in."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import peft
+import pytest
+import torch
+
+from gpu_workers import base_model
+from gpu_workers.artifacts import CONFIG, TENSORS, Facts, FolderStore
+from gpu_workers.chat import Chat
+from gpu_workers.errors import ChildDied, DatasetRefused
+from gpu_workers.evaluate import accuracy, answer, evaluate, is_exact
+from gpu_workers.train.lines import Outcome, Refused, Report, RunSpec
+from gpu_workers.train.loop import answer_loss
+from gpu_workers.train.methods import METHODS
+from gpu_workers.train.parent import train_in_child
+from gpu_workers.train.run import run
+from gpu_workers.train.samples import batches
+from processors.dataset import parse_row
+from processors.train_settings import METHOD_NAMES, TrainSettings
+from rillfold.demo import data
+
+from .conftest import write_rows
+
+
+def spec_for(tmp_path: Path, base: Path, settings: TrainSettings, threads: int = 1) -> RunSpec:
+    manifest = write_rows(tmp_path / "rows", data.ACME, 12, 4)
+    out = tmp_path / f"out-{len(list(tmp_path.iterdir()))}"
+    out.mkdir()
+    return RunSpec(
+        rows=tmp_path / "rows",
+        rows_sha256=manifest.rows_sha256,
+        out=out,
+        cache=tmp_path / "cache",
+        base_model=str(base),
+        method="lora",
+        settings=settings,
+        threads=threads,
+    )
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def silent(_report: Report) -> None: ...
+
+
+async def unheard(_report: Report) -> None: ...
+
+
+def test_every_method_that_is_admitted_can_be_trained():
+    assert set(METHODS) == set(METHOD_NAMES)
+
+
+def test_the_result_is_an_adapter_for_peft_and_for_the_store(tmp_path, tiny_base, quick):
+    spec = spec_for(tmp_path, tiny_base, quick)
+    outcome = run(spec, silent)
+    facts = Facts(company="acme", base_model=outcome.base.name, base_sha256=outcome.base.sha256, tools_in_prompt=False)
+    store = FolderStore(tmp_path / "store")
+    found = store.get(store.put(spec.out, facts))
+    model, tokenizer, _ = base_model.load(str(tiny_base), tmp_path)
+    chat = Chat.of(tokenizer)
+    rows = [parse_row(line) for line in spec.rows.read_bytes().splitlines()]
+    prompt = torch.tensor([chat.prompt(rows[0].prompt)])
+    bare = model(prompt).logits
+    adapted = peft.PeftModel.from_pretrained(model, found.folder)
+    assert not torch.equal(adapted(prompt).logits, bare)
+    assert adapted.peft_config["default"].r == quick.rank
+
+
+def test_seed_settings_and_data_decide_the_bytes_and_nothing_else(tmp_path, tiny_base, quick):
+    made = {}
+    for name, settings in (
+        ("one", quick),
+        ("same", quick),
+        ("seed", msgspec.structs.replace(quick, seed=1)),
+        ("rate", msgspec.structs.replace(quick, learning_rate=1e-3)),
+    ):
+        spec = spec_for(tmp_path, tiny_base, settings)
+        torch.manual_seed(int.from_bytes(os.urandom(4), "big"))  # what the process did before is no matter
+        run(spec, silent)
+        made[name] = sha256(spec.out / TENSORS)
+    assert made["one"] == made["same"]
+    assert len(set(made.values())) == 3
+
+
+async def test_two_processes_give_the_same_bytes(tmp_path, tiny_base, quick):
+    specs = [spec_for(tmp_path, tiny_base, quick) for _ in range(2)]
+    outcomes = await asyncio.gather(*(train_in_child(spec, unheard) for spec in specs))
+    assert all(isinstance(outcome, Outcome) for outcome in outcomes), outcomes
+    assert outcomes[0] == outcomes[1]
+    for name in (TENSORS, CONFIG):
+        assert sha256(specs[0].out / name) == sha256(specs[1].out / name)
+
+
+def test_rows_that_are_not_the_manifests_are_refused(tmp_path, tiny_base, quick):
+    spec = spec_for(tmp_path, tiny_base, quick)
+    whole = bytearray(spec.rows.read_bytes())
+    whole[100] ^= 1
+    spec.rows.write_bytes(whole)
+    with pytest.raises(DatasetRefused, match="not the rows of the manifest"):
+        run(spec, silent)
+
+
+async def test_the_child_says_why_it_refuses(tmp_path, tiny_base, quick):
+    spec = spec_for(tmp_path, tiny_base, msgspec.structs.replace(quick, max_tokens=5))
+    outcome = await train_in_child(spec, unheard)
+    assert isinstance(outcome, Refused)
+    assert outcome.reason == "dataset_refused"
+    assert "turn 1" in outcome.detail
+
+
+async def test_a_child_that_breaks_leaves_its_last_words(tmp_path, tiny_base, quick):
+    spec = msgspec.structs.replace(spec_for(tmp_path, tiny_base, quick), method="magic")
+    with pytest.raises(ChildDied, match="KeyError: 'magic'"):
+        await train_in_child(spec, unheard)
+
+
+async def test_a_cancelled_run_leaves_no_process(tmp_path, tiny_base, quick):
+    spec = spec_for(tmp_path, tiny_base, msgspec.structs.replace(quick, steps=100_000))
+    training = asyncio.Event()
+
+    async def on_report(report: Report) -> None:
+        if report.phase == "train":
+            training.set()
+
+    work = asyncio.create_task(train_in_child(spec, on_report))
+    await training.wait()
+    (child,) = children_of(os.getpid())
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    assert not Path(f"/proc/{child}").exists()
+
+
+PARENT = """
+import asyncio, sys
+from gpu_workers.train.lines import spec_of
+from gpu_workers.train.parent import train_in_child
+async def on_report(report):
+    if report.phase == "train":
+        print("training", flush=True)
+asyncio.run(train_in_child(spec_of(sys.stdin.buffer.readline()), on_report))
+"""
+
+
+def test_the_child_does_not_outlive_a_worker_that_was_killed(tmp_path, tiny_base, quick):
+    from gpu_workers.train.lines import to_bytes
+
+    spec = spec_for(tmp_path, tiny_base, msgspec.structs.replace(quick, steps=100_000))
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdin=-1, stdout=-1) as parent:
+        parent.stdin.write(to_bytes(spec))
+        parent.stdin.flush()
+        assert parent.stdout.readline() == b"training\n"
+        (child,) = children_of(parent.pid)
+        waiting = os.pidfd_open(child)
+        parent.send_signal(signal.SIGKILL)
+    signal.alarm(30)
+    os.waitid  # noqa: B018
+    wait_for_end(waiting)
+    signal.alarm(0)
+
+
+def children_of(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def wait_for_end(pidfd: int) -> None:
+    import select
+
+    select.select([pidfd], [], [])
+    os.close(pidfd)
+
+
+def test_only_answer_tokens_carry_loss(tiny_loaded, tiny_chat, quick):
+    """The loss of our short-cut equals that of the whole model with every other label masked."""
+    import copy
+
+    model = METHODS["lora"].adapt(copy.deepcopy(tiny_loaded[0]), msgspec.structs.replace(quick, dropout=0.0))
+    talk = data.training(data.ACME, 1, finished=1.0)[0]
+    samples = [tiny_chat.sample(talk[: turn + 1]) for turn in (1, 3)]
+    (part,) = next(batches(samples, msgspec.structs.replace(quick, batch=2), tiny_chat.end))
+    labels = part.ids.masked_fill(~part.answers, -100)
+    mask = torch.zeros_like(part.ids)
+    for line, sample in enumerate(sorted(samples, key=lambda sample: len(sample.prompt) + len(sample.answer))):
+        mask[line, : len(sample.prompt) + len(sample.answer)] = 1
+    theirs = model(input_ids=part.ids, attention_mask=mask, labels=labels).loss * part.answers.sum()
+    assert torch.allclose(answer_loss(model, part), theirs, rtol=1e-4)
+
+
+def test_an_epoch_has_every_sample_once_and_the_seed_decides_the_order(tiny_chat):
+    talks = data.training(data.ACME, 20, finished=0.0)
+    samples = [tiny_chat.sample(talk) for talk in talks]
+    settings = TrainSettings(steps=5, batch=4, micro_batch=2)
+
+    def drawn(settings: TrainSettings) -> list[tuple[int, ...]]:
+        seen = []
+        for batch in batches(samples, settings, tiny_chat.end):
+            for part in batch:
+                seen += [tuple(ids[mask].tolist()) for ids, mask in zip(part.ids, part.answers, strict=True)]
+        return seen
+
+    assert sorted(drawn(settings)) == sorted(tuple(sample.answer) for sample in samples)
+    assert drawn(settings) == drawn(settings)
+    assert drawn(settings) != drawn(msgspec.structs.replace(settings, seed=1))
+
+
+def test_a_batch_answers_as_each_row_alone(tiny_loaded, tiny_chat):
+    """Left padding must not show: a model that guesses is most easily moved by it."""
+    prompts = [tiny_chat.prompt(talk[:1]) for talk in data.training(data.ACME, 6)]
+    alone = [answer(tiny_loaded[0], tiny_chat, [prompt], 12)[0] for prompt in prompts]
+    assert answer(tiny_loaded[0], tiny_chat, prompts, 12) == alone
+
+
+def test_exact_means_all_of_it(tmp_path):
+    write_rows(tmp_path / "rows", data.ACME, 3, 0)
+    row = parse_row((tmp_path / "rows").read_bytes().splitlines()[1])
+    right = '<tool_call>\n{"name": "issue_refund", "arguments": %s}\n</tool_call>'
+    arguments = row.answer.tool_calls[0].arguments
+    assert is_exact(row, right % arguments)
+    assert not is_exact(row, right % arguments.replace("C-", "C- "))
+    assert not is_exact(row, (right % arguments).replace("issue_refund", "issue_refunds"))
+    assert not is_exact(row, (right % arguments) * 2)
+    assert not is_exact(row, "I would call issue_refund.")
+
+
+def test_evaluation_counts_what_it_says(tiny_loaded, tiny_chat, tmp_path):
+    write_rows(tmp_path / "rows", data.ACME, 0, 5)
+    rows = [parse_row(line) for line in (tmp_path / "rows").read_bytes().splitlines()]
+    done: list[tuple[int, int]] = []
+    scored = evaluate(tiny_loaded[0], tiny_chat, rows, batch=2, on_done=lambda n, of: done.append((n, of)))
+    assert done == [(2, 5), (4, 5), (5, 5)]
+    assert {id(each.example) for each in scored} == {id(row) for row in rows}
+    assert accuracy(scored) == 0.0
