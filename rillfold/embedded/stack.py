@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +16,9 @@ from rillfold.embedded.children import Child
 from rillfold.embedded.errors import StackError
 from rillfold.embedded.jars import Progress, resolve
 from rillfold.embedded.state import Endpoints
+from rillfold.embedded.warm import start_cache
 from rillfold.settings import Settings, from_env
 
-READY_WITHIN = 60.0
 ROOM_NEEDED = 512 * 2**20
 COMPOSE = Endpoints("127.0.0.1:9092", "postgresql://postgres@127.0.0.1:5432/postgres")
 
@@ -64,10 +63,12 @@ def serving(
     logs.mkdir(parents=True, exist_ok=True)
     _refuse_full_disk(data_dir)
     class_path = resolve("kafka", settings.cache_dir, repository=settings.maven_repository, progress=progress)
+    cached = start_cache(class_path, settings.cache_dir)
+    flags = [f"-XX:AOTCache={cached}"] if cached else []
     with state.held(data_dir) as lock:
         children: list[Child] = []
         try:
-            endpoints = _start(data_dir, class_path, wanted, with_postgres, lock, children)
+            endpoints = _start(data_dir, (class_path, flags), wanted, with_postgres, lock, children)
             pids = {child.name.lower(): child.pid for child in children}
             state.write(data_dir, state.Running(endpoints, os.getpid(), pids))
             yield Stack(endpoints, tuple(children))
@@ -76,31 +77,27 @@ def serving(
 
 
 def _start(
-    data_dir: Path, class_path: list[Path], wanted: Ports, with_postgres: bool, lock: int, children: list[Child]
+    data_dir: Path,
+    java: tuple[list[Path], list[str]],
+    wanted: Ports,
+    with_postgres: bool,
+    lock: int,
+    children: list[Child],
 ) -> Endpoints:
     """Both first, then waits for both. Whatever runs is in `children`, should one fail."""
-    logs, database = data_dir / "logs", None
+    logs, database, (class_path, flags) = data_dir / "logs", None, java
     kafka_port = ports.wanted_or_free(wanted.kafka, "RILLFOLD_KAFKA_PORT")
-    broker = kafka.start(data_dir / "kafka", logs, class_path, kafka_port, ports.free_port(), [lock])
+    both = (kafka_port, ports.free_port())
+    broker = kafka.start(data_dir / "kafka", logs, class_path, both, flags=flags, keep_open=[lock])
     children.append(broker)
     if with_postgres:
         port = ports.wanted_or_free(wanted.postgres, "RILLFOLD_POSTGRES_PORT")
         server = postgres.start(data_dir / "postgres", logs, port, [lock])
         children.append(server)
-        _until(server, postgres.started)
+        server.wait_until(postgres.started)
         database = postgres.dsn(port)
-    _until(broker, kafka.started)
+    broker.wait_until(kafka.started)
     return Endpoints(f"{ports.HOST}:{kafka_port}", database)
-
-
-def _until(child: Child, started: Callable[[Child], bool]) -> None:
-    until = time.monotonic() + READY_WITHIN
-    while not started(child):
-        if not child.alive():
-            raise child.failure("ended while it started")
-        if time.monotonic() > until:
-            raise child.failure(f"did not serve within {READY_WITHIN:.0f} seconds")
-        time.sleep(0.02)
 
 
 def _stop(children: list[Child]) -> None:

@@ -9,10 +9,14 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from rillfold.embedded.errors import JarError
 from rillfold.embedded.jars import LOCK, resolve
+from rillfold.embedded.stack import running
+from rillfold.embedded.warm import place_of
+from rillfold.settings import from_env
 
 WHOLE = b"the bytes that the lock means"
 NOWHERE = "http://127.0.0.1:9"
@@ -87,6 +91,19 @@ def test_a_changed_lock_refuses_what_was_fine_before(tmp_path: Path, repository:
 def test_no_network_and_an_empty_cache_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(JarError, match=r"not in the cache .*Connect this machine to the network once"):
         resolve("kafka", tmp_path / "cache", repository=NOWHERE)
+
+
+def test_a_damaged_start_cache_costs_time_and_nothing_else(tmp_path: Path) -> None:
+    here = from_env().cache_dir
+    resolve("kafka", here)
+    (tmp_path / "jars").symlink_to(here / "jars")
+    settings = msgspec.structs.replace(from_env(), cache_dir=tmp_path)
+    damaged = place_of(resolve("kafka", tmp_path, repository=NOWHERE), tmp_path)
+    damaged.parent.mkdir()
+    damaged.write_bytes(b"damaged")
+    with running(tmp_path / "data", postgres=False, settings=settings) as endpoints:
+        assert endpoints.bootstrap_servers
+    assert "aot" in (tmp_path / "data" / "logs" / "kafka.out").read_text()
 
 
 def test_the_lock_names_no_host_and_a_hash_for_each_jar() -> None:
