@@ -29,7 +29,9 @@ from streams.outgoing import to_outgoing
 from streams.store import RocksStores
 
 log = logging.getLogger(__name__)
-FETCH_BYTES = 4 << 20
+FETCH_BYTES = 1 << 20
+# A compressed fetch can hold many more than that: this bounds a batch in memory, and what a crash does again.
+BATCH_RECORDS = 8_000
 RETRY_SECONDS = 1.0
 COMPACTED = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.5"}
 
@@ -133,8 +135,9 @@ def _settings(worker: Worker) -> dict[str, Any]:
         "value_serializer": "raw",
         "consumer_auto_offset_reset": "earliest",
         "consumer_max_fetch_size": FETCH_BYTES,
+        "broker_max_poll_records": BATCH_RECORDS,
         # Batches, not records: a rebalance waits until those in hand are folded.
-        "stream_buffer_maxsize": 4,
+        "stream_buffer_maxsize": 2,
         "stream_wait_empty": True,
         "stream_recovery_delay": 0.0,
         "recovery_consistency_check": False,
