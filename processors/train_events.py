@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isfinite
+
 from processors.admit import Refusal, adapter_name
 from processors.dataset import Manifest
 from processors.train_settings import TrainSettings
@@ -39,7 +41,8 @@ def progressed(
     request: TrainingRequested, phase: str, step: int, steps: int, loss: float | None, now: int
 ) -> TrainingProgressed:
     fields = caused_by(request, f"{phase}/{step}", now)
-    return TrainingProgressed(**fields, run=request.id, phase=phase, step=step, steps=steps, loss=loss)
+    told = loss if loss is not None and isfinite(loss) else None  # a run that diverges still reports its steps
+    return TrainingProgressed(**fields, run=request.id, phase=phase, step=step, steps=steps, loss=told)
 
 
 def ready(

@@ -18,10 +18,24 @@ from schemas.errors import Stop
 from schemas.upcast import UPCASTERS
 
 REMEDY = "Put the old file back and add a next version beside it: docs/schemas.md."
+JUDGED = "compatible.sha256"
+
+
+def check_at_start() -> None:
+    """Before a process's first record. Apache avro is asked only about schemas that it has not judged yet."""
+    check_stored()
+    if (files("schemas") / "avro" / JUDGED).read_text().strip() != judgement():
+        check_compatible()
+
+
+def judgement() -> str:
+    """Names the stored schemas of which Apache avro said that each can read all that came before it."""
+    shapes = sorted((name, recorded.shape) for name, recorded in history().items())
+    return sha256(msgspec.json.encode(shapes)).hexdigest()
 
 
 def check_stored() -> None:
-    """Milliseconds: for every process. No schema was edited, lost, or never recorded, and none lacks its upcaster."""
+    """No schema was edited, lost, or never recorded, and none lacks its upcaster."""
     for name, recorded in history().items():
         if name.rpartition(".v")[0] not in classes():
             raise Stop(f"{name} is on record, but no event class has that type: old records could not be read.")
@@ -32,7 +46,7 @@ def check_stored() -> None:
 
 
 def check_compatible() -> None:
-    """For whoever consumes: by Apache avro's rules each version can be read by all that came after it."""
+    """By Apache avro's rules each version can be read by all that came after it."""
     for older, newer in _pairs(catalog().by_kind):
         if reasons := incompatibilities(newer.source, older.source):
             raise Stop(f"{newer.kind} cannot read what was written as {older.kind}: {'; '.join(reasons)}. {REMEDY}")

@@ -89,6 +89,19 @@ def test_the_stored_schemas_pass_the_start_up_checks() -> None:
     compat.check_compatible()
 
 
+def test_the_recorded_judgement_is_of_these_schemas() -> None:
+    assert (AVRO / compat.JUDGED).read_text().strip() == compat.judgement(), "Run: python tests/golden/write.py"
+
+
+def test_schemas_that_were_not_judged_yet_are_judged_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[bool] = []
+    monkeypatch.setattr(compat, "check_compatible", lambda: judged.append(True))
+    compat.check_at_start()
+    monkeypatch.setattr(compat, "judgement", lambda: "of other schemas")
+    compat.check_at_start()
+    assert judged == [True]
+
+
 def test_an_edited_old_schema_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     name = "job.stepped.v1"
     edited = (AVRO / f"{name}.avsc").read_bytes().replace(b'"step"', b'"stage"')

@@ -34,6 +34,8 @@ def main(again: list[str]) -> None:
     for name in ("history", "catalog"):
         getattr(catalog, name).cache_clear()
     codec.readers.cache_clear()
+    compat.check_compatible()
+    (AVRO / compat.JUDGED).write_text(compat.judgement() + "\n")
     for kind, cls in kinds.items():
         path = WIRE / f"{kind}.json"
         if not path.exists() or str(kind) in again:
