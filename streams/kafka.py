@@ -13,6 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 
+from schemas.compat import check_at_start
 from streams.errors import AppendFailed, MissingOffsets, TooLarge, UnknownTopic, Unreachable
 from streams.kafka_batches import append_in_batches, place
 from streams.kafka_group import Assignments, KafkaSubscription, to_record
@@ -57,6 +58,7 @@ class KafkaLog:
         self._specs: dict[str, TopicSpec] = {}
 
     async def __aenter__(self) -> Self:
+        check_at_start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -124,16 +126,16 @@ class KafkaLog:
         if start >= last:
             return
         tp = TopicPartition(topic, partition)
-        async with self._reader() as reader:
+        async with self._reader(last - start) as reader:
             reader.assign([tp])
             reader.seek(tp, start)
             while (position := await reader.position(tp)) < last:
                 try:
-                    fetched = (await reader.getmany(tp, timeout_ms=READ_WAIT_MS)).get(tp, [])
+                    polled = await reader.getmany(tp, timeout_ms=READ_WAIT_MS, max_records=last - position)
                 except kafka.OffsetOutOfRangeError as error:
                     first = (await self.starts(topic))[partition]
                     raise MissingOffsets(topic, partition, position, stop, first, end) from error
-                if batch := [to_record(found) for found in fetched if found.offset < last]:
+                if batch := [to_record(found) for found in polled.get(tp, ()) if found.offset < last]:
                     yield batch
 
     async def starts(self, topic: str) -> Mapping[int, int]:
@@ -172,8 +174,10 @@ class KafkaLog:
             yield KafkaSubscription(self, group, consumer, assignments)
 
     @asynccontextmanager
-    async def _reader(self) -> AsyncIterator[AIOKafkaConsumer]:
-        async with self._opened(AIOKafkaConsumer(**_READER, **self._options)) as reader:
+    async def _reader(self, records: int) -> AsyncIterator[AIOKafkaConsumer]:
+        """For a short range small fetches: what is fetched beyond it is thrown away."""
+        fetch = {"max_partition_fetch_bytes": min(FETCH_BYTES, (64 + records) << 10)}
+        async with self._opened(AIOKafkaConsumer(**{**_READER, **fetch, **self._options})) as reader:
             yield reader
 
     async def _partitions(self, topic: str) -> list[TopicPartition]:
