@@ -31,6 +31,8 @@ VERBS: dict[str, str] = {
     "retrain": "rillfold.cli.train:retrain",
     "serve": "rillfold.cli.serve:serve",
     "chat": "rillfold.cli.chat:chat",
+    "projection": "rillfold.cli.projection:projection",
+    "dlq": "rillfold.cli.dlq:dlq",
     "bench": "rillfold.cli.bench:bench",
 }
 

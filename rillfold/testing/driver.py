@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import reduce
 from typing import Any, Self, TypeVar
 
 import msgspec
 
+from projections.digest import digest
 from projections.projection import Projection
 from rillfold.testing.clock import VirtualClock
 from rillfold.testing.worker import Consumer, ConsumerWorker, Crashed, FoldWorker, World
@@ -115,7 +115,7 @@ class Driver:
         held = await refold.held(self.log, projection, topic_of(projection, self.names.prefix))
         durable = {partition: part.rows for partition, part in held.items() if part.rows}
         assert self._rows(projection) == durable, f"the workers' rows of {projection.name} are not its changelog's"
-        return _digest(durable)
+        return digest(durable)
 
     async def refold(self, projection: Projection[Any]) -> str:
         """The digest that a fresh fold of the log gives: what `digest` must be, whatever happened on the way."""
@@ -124,7 +124,7 @@ class Driver:
             partition: await refold.refold(self.log, projection, self.names, partition, part.markers)
             for partition, part in held.items()
         }
-        return _digest({partition: rows for partition, rows in fresh.items() if rows})
+        return digest(fresh)
 
     async def events(self, topic: str) -> list[Event]:
         """Every event of one of our topics, by partition and offset."""
@@ -204,8 +204,3 @@ class Driver:
             [Outgoing(changelog, key, value, partition=partition, timestamp=now) for key, value in rows]
         )
         return positions[-1].offset
-
-
-def _digest(rows: Mapping[int, Mapping[str, msgspec.Struct]]) -> str:
-    ordered = [[partition, key, row] for partition, part in sorted(rows.items()) for key, row in sorted(part.items())]
-    return hashlib.sha256(msgspec.json.encode(ordered, order="sorted")).hexdigest()

@@ -1,0 +1,108 @@
+"""`rillfold projection`: what there is, how far it is, and the proof that it is the fold of the log."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from schemas.errors import Stop
+
+if TYPE_CHECKING:
+    from projections.projection import Projection
+    from streams.log import EventLog
+
+
+class Differs(Stop):
+    """A projection is not the fold of its log."""
+
+
+@click.group()
+def projection() -> None:
+    """List projections, and prove them against a fresh fold of the log."""
+
+
+@projection.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON list for machines.")
+def list_(as_json: bool) -> None:
+    """Each projection with its version and its sources."""
+    from projections.catalog import PROJECTIONS
+
+    _tell(
+        [
+            {"projection": each.name, "version": each.version, "topics": " ".join(each.topics)}
+            for each in PROJECTIONS.values()
+        ],
+        as_json,
+    )
+
+
+@projection.command()
+@click.argument("names", nargs=-1)
+@click.option("--refold", is_flag=True, help="Fold the log again from offset 0, and compare.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON list for machines.")
+def digest(names: Sequence[str], refold: bool, as_json: bool) -> None:
+    """The digest of what the changelogs hold; with --refold also that of a fresh fold up to the same offsets."""
+    facts = asyncio.run(_digests(names, refold))
+    _tell(facts, as_json)
+    if differing := [each["projection"] for each in facts if refold and each["served"] != each["refolded"]]:
+        raise Differs(f"not the fold of the log: {', '.join(differing)}. Fold anew: see docs/guarantees.md.")
+
+
+async def _digests(names: Sequence[str], again: bool) -> list[dict[str, Any]]:
+    from projections.catalog import PROJECTIONS
+    from rillfold.cli.live import line
+    from rillfold.embedded.stack import attach
+    from rillfold.settings import from_env
+    from streams.kafka import KafkaLog
+
+    if unknown := sorted(set(names) - set(PROJECTIONS)):
+        raise Stop(f"No projection is called {', '.join(unknown)}. There are {', '.join(sorted(PROJECTIONS))}.")
+    chosen = [each for name, each in PROJECTIONS.items() if not names or name in names]
+    facts = []
+    async with KafkaLog(attach(from_env()).bootstrap_servers) as log:
+        with line("projections") as tell:
+            for done, each in enumerate(chosen):
+                tell(done, len(chosen))
+                facts.append(await _one(log, each, again))
+    return facts
+
+
+async def _one(log: EventLog, each: Projection[Any], again: bool) -> dict[str, Any]:
+    from projections.digest import digest
+    from rillfold.settings import from_env
+    from streams.changelog import topic_of
+    from streams.refold import held, refold
+
+    names = from_env().topic_names()
+    kept = await held(log, each, topic_of(each, names.prefix))
+    facts = {
+        "projection": each.name,
+        "version": each.version,
+        "rows": sum(len(part.rows) for part in kept.values()),
+        "events": sum(sum(part.markers.values()) for part in kept.values()),
+        "served": digest({number: part.rows for number, part in kept.items()}),
+    }
+    if not again:
+        return facts
+    began = time.monotonic()
+    fresh = {number: await refold(log, each, names, number, part.markers) for number, part in kept.items()}
+    return {**facts, "refolded": digest(fresh), "seconds": round(time.monotonic() - began, 3)}
+
+
+def _tell(facts: Sequence[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.encode(facts).decode())
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*(facts[0] if facts else ()), box=None)
+    for each in facts:
+        table.add_row(*(str(value) for value in each.values()))
+    Console(soft_wrap=True).print(table)

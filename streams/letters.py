@@ -1,0 +1,61 @@
+"""What lies on the dead-letter topic: found, and sent once more to where it came from."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable
+
+from schemas.codec import decode
+from schemas.envelope import Origin
+from schemas.rejected import RecordRejected
+from schemas.topics import TopicNames
+from streams.log import EventLog, Outgoing, Position
+
+TOPIC = "dead-letter"
+REDRIVEN = "rillfold-redriven"
+"""A header that names the letter: a record that carries it was sent again, and only once."""
+Wanted = Callable[[RecordRejected], bool]
+
+
+async def letters(log: EventLog, names: TopicNames, wanted: Wanted) -> AsyncIterator[tuple[Position, RecordRejected]]:
+    """In the order of the log, each once: a repeat after a crash has the id of the first."""
+    seen: set[str] = set()
+    wire = names.wire(TOPIC)
+    for partition, start in (await log.starts(wire)).items():
+        async for records in log.read(wire, partition, start):
+            for record in records:
+                place = Position(wire, partition, record.offset)
+                letter = decode(record.value, Origin(*place), record.timestamp, record.headers)
+                if isinstance(letter, RecordRejected) and letter.id not in seen and wanted(letter):
+                    seen.add(letter.id)
+                    yield place, letter
+
+
+async def redrive(log: EventLog, chosen: Iterable[RecordRejected]) -> int:
+    """Sends the very bytes to the very partition, unless they were sent already. Returns how many went out."""
+    by_topic: dict[str, list[RecordRejected]] = {}
+    for letter in chosen:
+        by_topic.setdefault(letter.topic, []).append(letter)
+    count = 0
+    for topic, some in by_topic.items():
+        done = await _redriven(log, topic, {letter.partition: letter.offset for letter in reversed(some)})
+        fresh = [letter for letter in some if letter.id not in done]
+        await log.append([_again(letter) for letter in fresh])
+        count += len(fresh)
+    return count
+
+
+def _again(letter: RecordRejected) -> Outgoing:
+    headers = [(header.key, header.value or b"") for header in letter.headers if header.key != REDRIVEN]
+    own = (REDRIVEN, letter.id.encode())
+    return Outgoing(letter.topic, letter.key, letter.value, (*headers, own), letter.partition)
+
+
+async def _redriven(log: EventLog, topic: str, after: dict[int, int]) -> set[str]:
+    """The letters that were sent again to this topic. They stand behind the record that was refused."""
+    done: set[str] = set()
+    starts = await log.starts(topic)
+    for partition, first in after.items():
+        async for records in log.read(topic, partition, max(first, starts[partition])):
+            for record in records:
+                done.update(value.decode() for key, value in record.headers if key == REDRIVEN)
+    return done
