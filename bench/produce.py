@@ -114,9 +114,8 @@ def broker() -> Iterator[str]:
     if given:
         yield given
         return
-    with TemporaryDirectory(prefix="rillfold-bench-") as folder:
-        with running(Path(folder), postgres=False) as endpoints:
-            yield endpoints.bootstrap_servers
+    with TemporaryDirectory(prefix="rillfold-bench-") as folder, running(Path(folder), postgres=False) as endpoints:
+        yield endpoints.bootstrap_servers
 
 
 if __name__ == "__main__":

@@ -146,13 +146,6 @@ class DirectoryInUse(Stop):
         )
 
 
-class DatabaseAway(Retry):
-    """No database answers."""
-
-    def __init__(self, detail: object) -> None:
-        super().__init__(f"Postgres does not answer ({detail}). Start it with `rillfold up`, or set its DSN.")
-
-
 class RegistryDown(Retry):
     """The schema registry gave no answer that says anything about a schema. The record waits; it is not poison."""
 
