@@ -138,7 +138,7 @@ def bad_tensors() -> dict[str, dict[str, np.ndarray]]:
     unknown = matrices()
     unknown[f"{MODULE}.lora_A.weight"][0, 0] = np.nan
     return {
-        "not finite": infinite,
+        "that are not finite": infinite,
         "are not finite": unknown,
         "rank 65": matrices(65),
         "has no place": {**matrices(), "base_model.model.lm_head.weight": np.ones((2, 2), np.float32)},

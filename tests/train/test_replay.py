@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 
 import msgspec
 import pytest
@@ -92,8 +93,6 @@ async def test_progress_only_grows_and_ends_at_the_end(filled, names, tmp_path):
 
 async def test_a_long_log_is_never_in_memory(tmp_path):
     """Rows of 40 times the batch that is in hand: what is held at once is one batch and its lines."""
-    import tracemalloc
-
     log, names = MemoryLog(), TopicNames()
     await log.create([TopicSpec("company-data", 1)])
     events = [to_outgoing(event, names) for event in conversations(data.ACME, 200)]
