@@ -222,6 +222,11 @@ class TestGroups:
         async with log.subscribe(f"{topic}-g", [topic]) as member:
             assert numbers(await until(member, bool)) == [3]
 
+    async def test_committing_nothing_changes_nothing(self, log: EventLog, topic: str) -> None:
+        async with log.subscribe("nothing", [topic]) as member:
+            await member.commit({})
+        assert set((await log.committed("nothing", topic)).values()) <= {0}
+
     async def test_a_member_that_dies_leaves_its_uncommitted_records_to_the_next(
         self, log: EventLog, topic: str
     ) -> None:
