@@ -23,7 +23,7 @@ WORKERS: Mapping[str, tuple[str, ...]] = {
     "api": ("api",),
 }
 READY = "ready"
-READY_WITHIN = 90.0
+READY_WITHIN = 180.0
 LOOK = 0.05
 # A worker that ends by itself is started again, later each time: a fault that stays must not become a storm.
 RESTART_AFTER = (0.5, 2.0, 10.0, 30.0)

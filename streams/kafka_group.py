@@ -61,7 +61,8 @@ class KafkaSubscription:
 
     async def commit(self, offsets: Mapping[Partition, int]) -> None:
         try:
-            await self._consumer.commit({TopicPartition(*tp): offset for tp, offset in offsets.items()})
+            if offsets:
+                await self._consumer.commit({TopicPartition(*tp): offset for tp, offset in offsets.items()})
         except _FENCED as error:
             raise Fenced(self._group, sorted(offsets)) from error
 
