@@ -74,13 +74,20 @@ def _asked(http: httpx.Client, method: str, path: str, body: dict[str, Any] | No
         with http.stream(method, path, json=body) as answer:
             if answer.is_error:
                 answer.read()
-                raise ChatRefused(f"{http.base_url}{path.lstrip('/')} answered {answer.status_code}: {answer.text}")
+                raise ChatRefused(f"{answer.url} answered {answer.status_code}: {_reason(answer)}")
             yield answer
     except httpx.TransportError as error:
         raise ServerAway(
             f"nobody answers at {http.base_url} ({error}). Start `rillfold api` and `rillfold worker serve`, "
             f"or `rillfold serve` and give its address with --url."
         ) from error
+
+
+def _reason(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return answer.text[:200]
 
 
 def _typed(model: str) -> Iterator[str]:

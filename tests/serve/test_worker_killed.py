@@ -1,0 +1,83 @@
+"""`rillfold worker serve` as a process on a real broker, killed with -9 in the middle of its work."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from asyncio import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+
+from rillfold.embedded.ports import free_port
+from rillfold.embedded.stack import Endpoints
+from schemas.inference import InferenceCompleted
+from schemas.topics import TopicNames
+from streams.kafka import KafkaLog
+
+from .making import Workbench, ask, make_workbench
+from .test_inference import World, ready_event, request
+
+COUNT = 60
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Workbench:
+    return make_workbench(tmp_path)
+
+
+class Worker:
+    """A real process; its store is the folder that the workbench published to."""
+
+    def __init__(self, bench: Workbench, stack: Endpoints, names: TopicNames) -> None:
+        (bench.root / "data").mkdir()
+        (bench.root / "data" / "adapters").symlink_to(bench.root / "store")
+        self.port = free_port()
+        self._environment = os.environ | {
+            "RILLFOLD_PROVIDER": "external",
+            "RILLFOLD_BOOTSTRAP_SERVERS": stack.bootstrap_servers,
+            "RILLFOLD_TOPIC_PREFIX": names.prefix,
+            "RILLFOLD_DATA_DIR": str(bench.root / "data"),
+            "RILLFOLD_CACHE_DIR": str(bench.root / "cache"),
+            "RILLFOLD_BASE_MODEL": str(bench.base),
+            "RILLFOLD_SERVE_PORT": str(self.port),
+            "RILLFOLD_SERVE_THREADS": "1",
+            "RILLFOLD_SERVE_ROWS": "4",
+        }
+
+    async def start(self) -> subprocess.Process:
+        command = (sys.executable, "-P", "-m", "rillfold", "worker", "serve")
+        process = await subprocess.create_subprocess_exec(*command, env=self._environment, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"ready\n"
+        return process
+
+
+async def test_a_killed_worker_leaves_one_right_result_for_each_request(
+    bench: Workbench, stack: Endpoints, names: TopicNames
+) -> None:
+    async with KafkaLog(stack.bootstrap_servers) as log:
+        world = World(log, names)
+        await world.create()
+        spec = bench.adapter("acme/ops", seed=2)
+        requests = [request(f"Number {i}?", "acme/ops" if i % 2 else None, max_tokens=40) for i in range(COUNT)]
+        await world.say(ready_event(spec), *requests)
+        worker = Worker(bench, stack, names)
+        process = await worker.start()
+        await world.until("inference-result", lambda results: len(results) > COUNT // 6)
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+        assert len(await world.heard("inference-result")) < COUNT, "it was killed too late to show anything"
+        process = await worker.start()
+        results = await world.results(COUNT)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{worker.port}") as http:
+            models = (await http.get("/v1/models")).json()["data"]
+        process.terminate()
+        assert await process.wait() == -signal.SIGTERM
+    assert {model["id"] for model in models} == {"base", "acme/ops", "acme/ops@1"}
+    for i, asked in enumerate(requests):
+        result = results[asked.id]
+        assert isinstance(result, InferenceCompleted)
+        assert result.text == bench.peft(spec if i % 2 else None, ask(f"Number {i}?", max_tokens=40))
