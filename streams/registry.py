@@ -8,8 +8,8 @@ from typing import Self, TypeVar
 
 import httpx
 import msgspec
-from confluent_kafka.schema_registry import Schema, SchemaRegistryClient  # type: ignore[import-untyped]
-from confluent_kafka.schema_registry.error import SchemaRegistryError  # type: ignore[import-untyped]
+from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from schemas.catalog import Entry, catalog
 from schemas.codec import schema_id

@@ -1,0 +1,44 @@
+"""The benchmarks' common ground: contestants take turns, medians are reported, and the JSON has the agreed shape."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.harness import Ratio, compare
+
+CONSOLE = Path(sys.executable).with_name("rillfold")
+
+
+def test_contestants_take_turns_and_medians_decide(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench", "--json"])
+    order: list[str] = []
+    figures = {"ours": iter([10.0, 30.0, 20.0]), "peer": iter([5.0, 5.0, 1000.0])}
+
+    def contestant(name: str) -> dict[str, float]:
+        order.append(name)
+        return {"per_s": next(figures[name])}
+
+    contestants = {name: lambda name=name: contestant(name) for name in figures}
+    compare("turns", contestants, {"peer": Ratio("per_s", "ours", "peer")}, runs=3)
+    assert order == ["ours", "peer", "peer", "ours", "ours", "peer"]
+    printed = json.loads(capsys.readouterr().out)
+    assert printed.pop("machine")
+    assert printed == {
+        "bench": "turns",
+        "runs": 3,
+        "results": {"ours": {"per_s": 20.0}, "peer": {"per_s": 5.0}},
+        "ratios": {"peer": 2.0},
+    }
+
+
+def test_an_unknown_benchmark_is_refused_with_those_there_are() -> None:
+    run = subprocess.run([CONSOLE, "bench", "../setup"], capture_output=True, text=True)
+    assert run.returncode == 1
+    assert "take one of" in run.stderr and "codec" in run.stderr
