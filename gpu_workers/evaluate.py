@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from transformers import PreTrainedModel
+from torch import Tensor
+from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
-from gpu_workers.chat import Chat, ToolCalls, parse
+from gpu_workers.chat import CALL, Chat, ToolCalls, parse
 from processors.dataset import Example
 
-BATCH = 32
+BATCH = 64
 
 OnDone = Callable[[int, int], None]
 """(requests done, requests in all)."""
@@ -43,7 +44,8 @@ def evaluate(
     for start in range(0, len(ordered), batch):
         part = ordered[start : start + batch]
         limit = max(len(chat.sample((*e.prompt, e.answer)).answer) for e in part) + 8
-        texts = answer(model, chat, [chat.prompt(e.prompt) for e in part], limit)
+        silent = not any(e.answer.content for e in part)
+        texts = answer(model, chat, [chat.prompt(e.prompt) for e in part], limit, only_calls=silent)
         scored += [Scored(e, text, is_exact(e, text)) for e, text in zip(part, texts, strict=True)]
         on_done(len(scored), len(ordered))
     return scored
@@ -54,13 +56,20 @@ def accuracy(scored: Sequence[Scored]) -> float:
 
 
 def is_exact(example: Example, text: str) -> bool:
-    """All calls in order, names and arguments equal as JSON values in canonical form."""
-    meant = parse(text)
-    return isinstance(meant, ToolCalls) and meant.calls == example.answer.tool_calls
+    """All calls in order, names and arguments equal in canonical form; words before them only where some are right."""
+    meant, right = parse(text), example.answer
+    if not isinstance(meant, ToolCalls) or (meant.text and not right.content):
+        return False
+    return meant.calls == right.tool_calls
 
 
-def answer(model: PreTrainedModel, chat: Chat, prompts: Sequence[Sequence[int]], limit: int) -> list[str]:
-    """Padded on the left: generation goes on from the right end of every row."""
+def answer(
+    model: PreTrainedModel, chat: Chat, prompts: Sequence[Sequence[int]], limit: int, *, only_calls: bool = False
+) -> list[str]:
+    """Padded on the left: generation goes on from the right end of every row.
+
+    `only_calls` ends a row as soon as it cannot begin with a call any more.
+    """
     longest = max(map(len, prompts))
     pad = chat.end
     ids = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
@@ -74,8 +83,21 @@ def answer(model: PreTrainedModel, chat: Chat, prompts: Sequence[Sequence[int]],
             do_sample=False,
             eos_token_id=chat.end,
             pad_token_id=pad,
+            stopping_criteria=StoppingCriteriaList([_NoCall(chat, longest)] if only_calls else []),
         )
     return [chat.decode(_until_end(line, chat.end)) for line in out[:, longest:].tolist()]
+
+
+class _NoCall(StoppingCriteria):
+    """Per row: its text is neither a call's beginning nor on the way to one."""
+
+    def __init__(self, chat: Chat, prompt: int) -> None:
+        self._chat, self._prompt = chat, prompt
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
+        said = (self._chat.decode(row).lstrip() for row in input_ids[:, self._prompt :].tolist())
+        hopeless = [not (text.startswith(CALL) or CALL.startswith(text)) for text in said]
+        return torch.tensor(hopeless, device=input_ids.device)
 
 
 def _until_end(ids: list[int], end: int) -> list[int]:
