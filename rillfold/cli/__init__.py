@@ -6,41 +6,49 @@ import logging
 import sys
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 from rillfold import __version__
 from schemas.errors import RillfoldError
 
-# verb -> "module:command", in the order in which `rillfold --help` shows them
-VERBS: dict[str, str] = {
-    "demo": "rillfold.cli.demo:demo",
-    "up": "rillfold.cli.up:up",
-    "down": "rillfold.cli.up:down",
-    "doctor": "rillfold.cli.doctor:doctor",
-    "worker": "rillfold.cli.worker:worker",
-    "topics": "rillfold.cli.topics:topics",
-    "produce": "rillfold.cli.produce:produce",
-    "query": "rillfold.cli.query:query",
-    "trace": "rillfold.cli.trace:trace",
-    "lineage": "rillfold.cli.lineage:lineage",
-    "api": "rillfold.cli.api:api",
-    "dataset": "rillfold.cli.dataset:dataset",
-    "train": "rillfold.cli.train:train",
-    "retrain": "rillfold.cli.train:retrain",
-    "serve": "rillfold.cli.serve:serve",
-    "chat": "rillfold.cli.chat:chat",
-    "projection": "rillfold.cli.projection:projection",
-    "dlq": "rillfold.cli.dlq:dlq",
-    "bench": "rillfold.cli.bench:bench",
+
+class Verb(NamedTuple):
+    """Where a command lives, and its line in `--help`: listing verbs must not import them."""
+
+    target: str
+    line: str
+
+
+# in the order in which `rillfold --help` shows them
+VERBS: dict[str, Verb] = {
+    "demo": Verb("rillfold.cli.demo:demo", "Tell the whole story on this machine."),
+    "up": Verb("rillfold.cli.up:up", "Start Kafka and Postgres here, and the workers if you like."),
+    "down": Verb("rillfold.cli.up:down", "Stop the stack of this data folder."),
+    "doctor": Verb("rillfold.cli.doctor:doctor", "Say what this machine lacks."),
+    "worker": Verb("rillfold.cli.worker:worker", "Run one of the long-lived processes."),
+    "topics": Verb("rillfold.cli.topics:topics", "Create, check and list the topics."),
+    "produce": Verb("rillfold.cli.produce:produce", "Send rows of a file to a topic."),
+    "query": Verb("rillfold.cli.query:query", "Show a projection's rows, with their proof."),
+    "trace": Verb("rillfold.cli.trace:trace", "Print a job's tree of causes."),
+    "lineage": Verb("rillfold.cli.lineage:lineage", "Say what made an adapter."),
+    "api": Verb("rillfold.cli.api:api", "Serve the HTTP API."),
+    "dataset": Verb("rillfold.cli.dataset:dataset", "Build training data from the log, or verify it."),
+    "train": Verb("rillfold.cli.train:train", "Ask for an adapter."),
+    "retrain": Verb("rillfold.cli.train:retrain", "Train an adapter again from the same offsets."),
+    "serve": Verb("rillfold.cli.serve:serve", "Serve models without the log."),
+    "chat": Verb("rillfold.cli.chat:chat", "Talk to a company's adapter."),
+    "projection": Verb("rillfold.cli.projection:projection", "Prove projections against the log."),
+    "dlq": Verb("rillfold.cli.dlq:dlq", "Look at refused records, and send them again."),
+    "bench": Verb("rillfold.cli.bench:bench", "Measure, with peers in the same run."),
 }
 
 
 class LazyGroup(click.Group):
     """Start-up pays only for the verb that was asked for."""
 
-    def __init__(self, *args: Any, verbs: Mapping[str, str], **options: Any) -> None:
+    def __init__(self, *args: Any, verbs: Mapping[str, Verb], **options: Any) -> None:
         super().__init__(*args, **options)
         self._verbs = verbs
 
@@ -50,10 +58,14 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in self._verbs:
             return None
-        module, _, attribute = self._verbs[name].partition(":")
+        module, _, attribute = self._verbs[name].target.partition(":")
         command = getattr(import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, verb.line) for name, verb in self._verbs.items()])
 
 
 @click.group(cls=LazyGroup, verbs=VERBS, context_settings={"help_option_names": ["-h", "--help"]})

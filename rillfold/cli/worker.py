@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
-from rillfold.cli import LazyGroup
+from rillfold.cli import LazyGroup, Verb
 
-WORKERS: dict[str, str] = {
-    "fold": "rillfold.cli.worker_fold:fold",
-    "sink": "rillfold.cli.worker_sink:sink",
-    "bridge": "rillfold.cli.worker_bridge:bridge",
-    "serve": "rillfold.cli.worker_serve:serve",
-    "train": "rillfold.cli.worker_train:train",
+WORKERS: dict[str, Verb] = {
+    "fold": Verb("rillfold.cli.worker_fold:fold", "Fold the event log into projections."),
+    "sink": Verb("rillfold.cli.worker_sink:sink", "Keep Postgres up to date with the projections."),
+    "bridge": Verb("rillfold.cli.worker_bridge:bridge", "Call the companies' tools."),
+    "serve": Verb("rillfold.cli.worker_serve:serve", "Answer inference requests with base model and adapters."),
+    "train": Verb("rillfold.cli.worker_train:train", "Train adapters as requests come in."),
 }
 
 
