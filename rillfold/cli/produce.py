@@ -53,7 +53,7 @@ def produce(
 async def _run(
     topic: str, file: BinaryIO, name: str, form: str, rejects: Path, given: dict[str, str]
 ) -> tuple[Outcome, int]:
-    from rillfold.embedded.stack import attach
+    from rillfold.embedded.state import attach
     from rillfold.importing import Import, Rejects, Source
     from rillfold.settings import from_env
     from streams.kafka import KafkaLog

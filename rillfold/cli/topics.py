@@ -10,7 +10,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from rillfold.embedded.stack import attach
+from rillfold.embedded.state import attach
 from rillfold.settings import Settings, from_env
 from schemas.catalog import kind_of
 from schemas.topics import TOPICS

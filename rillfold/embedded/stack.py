@@ -16,11 +16,11 @@ from rillfold.embedded.children import Child
 from rillfold.embedded.errors import StackError
 from rillfold.embedded.jars import Progress, resolve
 from rillfold.embedded.state import Endpoints
+from rillfold.embedded.state import attach as attach
 from rillfold.embedded.warm import start_cache
 from rillfold.settings import Settings, from_env
 
 ROOM_NEEDED = 512 * 2**20
-COMPOSE = Endpoints("127.0.0.1:9092", "postgresql://postgres@127.0.0.1:5432/postgres")
 
 
 class Ports(msgspec.Struct, frozen=True):
@@ -113,21 +113,3 @@ def _refuse_full_disk(data_dir: Path) -> None:
             f"Only {free // 2**20} MiB are free at {data_dir}, and the stack needs {ROOM_NEEDED // 2**20}: "
             "make room, or set RILLFOLD_DATA_DIR to a folder on another disk."
         )
-
-
-def attach(settings: Settings) -> Endpoints:
-    """Where the log and the database answer, for every verb but `up`."""
-    match settings.provider:
-        case "embedded":
-            found = state.read(settings.data_dir)
-            if found is None:
-                raise StackError(
-                    f"No stack is running on {settings.data_dir.resolve()}: run `rillfold up` there first."
-                )
-            return found.endpoints
-        case "compose":
-            return COMPOSE
-        case _:
-            if settings.bootstrap_servers is None:
-                raise StackError("RILLFOLD_PROVIDER=external needs RILLFOLD_BOOTSTRAP_SERVERS: set it.")
-            return Endpoints(settings.bootstrap_servers, settings.postgres_dsn)

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from rillfold.embedded.errors import StackError
+from rillfold.settings import Settings
 
 # The keepers of a killed stack hold its lock until their servers are gone.
 LET_GO = 8.0
@@ -24,6 +25,9 @@ class Endpoints(msgspec.Struct, frozen=True):
 
     bootstrap_servers: str
     postgres_dsn: str | None = None
+
+
+COMPOSE = Endpoints("127.0.0.1:9092", "postgresql://postgres@127.0.0.1:5432/postgres")
 
 
 class Running(msgspec.Struct, frozen=True):
@@ -112,3 +116,21 @@ def stop(data_dir: Path, running: Running) -> None:
                 f"Process {running.pid} did not stop its stack within {STOPS_WITHIN:.0f} seconds: kill it."
             )
         time.sleep(0.05)
+
+
+def attach(settings: Settings) -> Endpoints:
+    """Where the log and the database answer, for every verb but `up`."""
+    match settings.provider:
+        case "embedded":
+            found = read(settings.data_dir)
+            if found is None:
+                raise StackError(
+                    f"No stack is running on {settings.data_dir.resolve()}: run `rillfold up` there first."
+                )
+            return found.endpoints
+        case "compose":
+            return COMPOSE
+        case _:
+            if settings.bootstrap_servers is None:
+                raise StackError("RILLFOLD_PROVIDER=external needs RILLFOLD_BOOTSTRAP_SERVERS: set it.")
+            return Endpoints(settings.bootstrap_servers, settings.postgres_dsn)
