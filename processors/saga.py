@@ -1,7 +1,8 @@
 """The agent loop of one job. `step` is all of it: the state after the fold, the event that moved it, what follows.
 
 An input leads to at most one effect (a question to the model, a call of a tool, or the end), whose id is known from the
-input's id alone (`projections.jobs.effect_id`). So a replay proposes the same ids, and a repeat changes nothing.
+input's id alone (`projections.jobs.effect_id`). What it is, the state alone decides. So a replay proposes the same ids,
+and a repeat changes nothing.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ import msgspec
 
 from processors import gate
 from processors.gate import Allowed, Denied
-from projections.jobs import JOBS, Job
+from projections.jobs import ENDED, JOBS, Job, effect_id, last_input
 from projections.projection import Projection
 from schemas.company import Message, ToolUse
-from schemas.envelope import Event, caused_by
-from schemas.inference import InferenceCompleted, InferenceFailed, InferenceRequested
-from schemas.jobs import JobCompleted, JobFailed, JobRequested, JobStepped
-from schemas.tools import ToolCallProposed, ToolReturned
+from schemas.envelope import Event, derived_id
+from schemas.inference import InferenceRequested
+from schemas.jobs import JobCompleted, JobFailed, JobStepped
+from schemas.tools import ToolCallProposed
 
 # Inputs a job may take: the request, and then an answer or a reply each. Three calls and the words after them.
 STEPS = 8
@@ -27,52 +28,49 @@ MAX_TOKENS = 128
 
 
 def step(state: Job, event: Event, now: int) -> tuple[Event, ...]:
-    """What follows from the event, if it is the one that moved the job; nothing otherwise."""
-    if state.last != event.id or state.awaiting is None:
+    """What follows from the newest input, if this event brought the job there; nothing otherwise.
+
+    One event can bring several inputs, where replies were folded before what they reply to. Then the effects of all
+    but the newest went out already: the replies are there.
+    """
+    if state.status in ENDED or event.id not in (state.request, *(reply.id for reply in state.replies)):
         return ()
-    match event:
-        case JobRequested():
-            return _ask(state, event, now)
-        case InferenceCompleted():
-            return _on_answer(state, event, now)
-        case ToolReturned(ok=True):
-            return _ask(state, event, now)
-        case ToolReturned():
-            return _fail(state, event, now, "tool_failed", f"{event.tool}: {event.reason}")
-        case InferenceFailed():
-            return _fail(state, event, now, event.reason, event.detail)
-    return ()
+    last = state.replies[-1] if state.replies else None
+    if last is None:
+        return _ask(state, now, "inference_requested", state.role)
+    if last.turn is None or last.reason is not None:
+        return _fail(state, now, last.reason or "no_answer", last.detail)
+    if last.turn.role == "tool":
+        return _ask(state, now, "tool_returned", last.turn.name or "")
+    return _on_answer(state, last.turn.content, now)
 
 
-def _ask(state: Job, cause: Event, now: int) -> tuple[Event, ...]:
+def _ask(state: Job, now: int, kind: str, detail: str) -> tuple[Event, ...]:
     question = InferenceRequested(
-        **_effect(cause, now),
+        **_effect(state, now),
         job=state.job,
         adapter=f"{state.company}/{state.role}" if state.use_adapter else None,
         messages=conversation(state),
         tools=None if state.use_adapter else state.tools,
         max_tokens=MAX_TOKENS,
     )
-    if isinstance(cause, ToolReturned):
-        return _stepped(state, cause, now, "tool_returned", f"{cause.tool}: {cause.status}"), question
-    return _stepped(state, cause, now, "inference_requested", question.adapter or "base"), question
+    return _stepped(state, now, kind, detail), question
 
 
-def _on_answer(state: Job, event: InferenceCompleted, now: int) -> tuple[Event, ...]:
-    calls = gate.read_calls(event.text)
+def _on_answer(state: Job, text: str, now: int) -> tuple[Event, ...]:
+    calls = gate.read_calls(text)
     if isinstance(calls, Denied):
-        return _fail(state, event, now, calls.reason, calls.detail)
+        return _fail(state, now, calls.reason, calls.detail)
     if not calls:
-        done = JobCompleted(**_effect(event, now), job=state.job, answer=event.text.strip(), steps=state.step)
-        return (done,)
+        return (JobCompleted(**_effect(state, now), job=state.job, answer=text.strip(), steps=state.step),)
     verdict = _judge(state, calls)
     if isinstance(verdict, Denied):
-        return _fail(state, event, now, verdict.reason, verdict.detail)
+        return _fail(state, now, verdict.reason, verdict.detail)
     if state.step >= STEPS:
-        return _fail(state, event, now, "too_many_steps", f"no answer after {STEPS} steps")
-    fields = _effect(event, now)
-    call = ToolCallProposed(**fields, call=fields["id"], job=state.job, tool=verdict.tool, arguments=verdict.arguments)
-    return _stepped(state, event, now, "tool_proposed", f"{verdict.tool} {verdict.arguments}"[:500]), call
+        return _fail(state, now, "too_many_steps", f"no answer after {STEPS} steps")
+    effect = _effect(state, now)
+    call = ToolCallProposed(**effect, call=effect["id"], job=state.job, tool=verdict.tool, arguments=verdict.arguments)
+    return _stepped(state, now, "tool_proposed", f"{verdict.tool} {verdict.arguments}"[:500]), call
 
 
 def _judge(state: Job, calls: tuple[ToolUse, ...]) -> Allowed | Denied:
@@ -93,7 +91,11 @@ def _judge(state: Job, calls: tuple[ToolUse, ...]) -> Allowed | Denied:
 def conversation(state: Job) -> tuple[Message, ...]:
     """The job as the model sees it: the same form as the conversations that it was trained on."""
     question = state.task if state.data in ("{}", "null", '""', "[]") else f"{state.task}\n{state.data}"
-    return Message(role="user", content=question), *map(_as_trained, state.turns)
+    return Message(role="user", content=question), *map(_as_trained, _turns(state))
+
+
+def _turns(state: Job) -> tuple[Message, ...]:
+    return tuple(reply.turn for reply in state.replies if reply.turn is not None)
 
 
 def _as_trained(turn: Message) -> Message:
@@ -105,21 +107,33 @@ def _as_trained(turn: Message) -> Message:
 
 def _made(state: Job) -> tuple[ToolUse, ...]:
     """The calls of earlier answers: the last turn is the answer under judgement."""
-    return tuple(call for turn in map(_as_trained, state.turns[:-1]) for call in turn.tool_calls)
+    return tuple(call for turn in map(_as_trained, _turns(state)[:-1]) for call in turn.tool_calls)
 
 
-def _fail(state: Job, cause: Event, now: int, reason: str, detail: str) -> tuple[Event, ...]:
-    failed = JobFailed(**_effect(cause, now), job=state.job, reason=reason, detail=detail[:1_000], steps=state.step)
+def _fail(state: Job, now: int, reason: str, detail: str) -> tuple[Event, ...]:
+    failed = JobFailed(**_effect(state, now), job=state.job, reason=reason, detail=detail[:1_000], steps=state.step)
     return (failed,)
 
 
-def _stepped(state: Job, cause: Event, now: int, kind: str, detail: str) -> JobStepped:
-    return JobStepped(**caused_by(cause, "step", now), job=state.job, step=state.step, kind=kind, detail=detail)
+def _stepped(state: Job, now: int, kind: str, detail: str) -> JobStepped:
+    cause = last_input(state)
+    return JobStepped(
+        **_envelope(state, derived_id(cause, "step"), now), job=state.job, step=state.step, kind=kind, detail=detail
+    )
 
 
-def _effect(cause: Event, now: int) -> dict[str, Any]:
-    """Must agree with `projections.jobs.effect_id`."""
-    return caused_by(cause, "effect", now)
+def _effect(state: Job, now: int) -> dict[str, Any]:
+    return _envelope(state, effect_id(str(last_input(state))), now)
+
+
+def _envelope(state: Job, id_: str, now: int) -> dict[str, Any]:
+    return {
+        "id": id_,
+        "company": state.company,
+        "time": now,
+        "causation": last_input(state),
+        "correlation": state.correlation,
+    }
 
 
 AUTOMATION: Projection[Job] = replace(JOBS, react=step)

@@ -1,4 +1,7 @@
-"""Automation jobs: one row a job, folded from what was asked, answered and returned. The saga's whole memory."""
+"""Automation jobs: one row a job, folded from what was asked, answered and returned. The saga's whole memory.
+
+Three topics feed a row, and nothing orders one against another: the row is the same in whatever order they are folded.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from schemas.tools import ToolReturned
 
 # What of a tool's reply the model is shown, and the row keeps. The whole reply stays in the log.
 REPLY_CHARS = 4_000
+# Replies that wait for their turn. More of them are strays for certain.
+EARLY = 16
 ENDED = frozenset({"completed", "failed"})
 
 
@@ -25,41 +30,59 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     time: int
 
 
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """What came back for one effect: the model's answer or a tool's, or why there is none."""
+
+    to: str
+    """Id of the effect."""
+    id: str
+    turn: Message | None = None
+    reason: str | None = None
+    detail: str = ""
+    adapter_version: int | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as it stands. Four topics feed it in no common order, so nothing here waits for `job.stepped`."""
+    """A job as it stands."""
 
     company: str
     job: str
     status: str = "unknown"
     """unknown, running, completed or failed."""
     task: str = ""
-    data: str = "{}"
-    role: str = "default"
-    use_adapter: bool = True
-    tools: str | None = None
-    turns: tuple[Message, ...] = ()
-    """The model's answers as it wrote them, and the tools' replies."""
-    step: int = 0
-    """Inputs taken so far: the request, answers of the model, replies of tools."""
-    awaiting: str | None = None
-    """Id of the one effect whose outcome moves the job on. Everything else is a repeat or a stray."""
-    last: str | None = None
-    """Id of the event that moved the job here."""
-    adapter_version: int | None = None
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    history: tuple[Step, ...] = ()
     answer: str | None = None
     reason: str | None = None
     detail: str = ""
+    step: int = 0
+    """Inputs taken so far: the request, answers of the model, replies of tools."""
+    role: str = "default"
+    adapter_version: int | None = None
+    use_adapter: bool = True
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    data: str = "{}"
+    history: tuple[Step, ...] = ()
+    request: str | None = None
+    """Id of the request that began it."""
+    replies: tuple[Reply, ...] = ()
+    """Each to the effect of the one before it."""
+    early: tuple[Reply, ...] = ()
+    """Folded before what they reply to. Strays stay here."""
+    tools: str | None = None
     correlation: str = ""
     requested_at: int = 0
     updated_at: int = 0
 
 
-def effect_id(event: Event) -> str:
-    """The id of whatever the saga sends out because of this event: known before it is decided what that is."""
-    return derived_id(event.id, "effect")
+def effect_id(event: str) -> str:
+    """The id of whatever the saga sends out because of this input: known before it is decided what that is."""
+    return derived_id(event, "effect")
+
+
+def last_input(state: Job) -> str | None:
+    return state.replies[-1].id if state.replies else state.request
 
 
 def key(event: Event) -> str | None:
@@ -74,30 +97,47 @@ def initial(row: str) -> Job:
 
 def fold(state: Job, event: Event) -> Job:
     match event:
-        case JobRequested() if state.status == "unknown":
+        case JobRequested():
             return _requested(state, event)
-        case InferenceCompleted() if event.request == state.awaiting:
-            return _answered(state, event)
-        case InferenceFailed() if event.request == state.awaiting:
-            return _moved(state, event, reason=event.reason, detail=event.detail)
-        case ToolReturned() if event.call == state.awaiting:
-            reply = Message(role="tool", name=event.tool, content=(event.body or event.reason)[:REPLY_CHARS])
-            return _moved(state, event, turns=(*state.turns, reply))
-        case JobStepped() if event.step > (state.history[-1].step if state.history else 0):
-            line = Step(step=event.step, kind=event.kind, detail=event.detail, time=event.time)
-            return msgspec.structs.replace(state, history=(*state.history, line), updated_at=event.time)
+        case InferenceCompleted() | InferenceFailed() | ToolReturned():
+            return _replied(state, reply_of(event), event.time)
+        case JobStepped():
+            return _stepped(state, event)
         case JobCompleted() if state.status not in ENDED:
-            return _ended(state, event, status="completed", answer=event.answer)
+            return _replace(state, event.time, status="completed", answer=event.answer)
         case JobFailed() if state.status not in ENDED:
-            return _ended(state, event, status="failed", reason=event.reason, detail=event.detail)
+            return _replace(state, event.time, status="failed", reason=event.reason, detail=event.detail)
     return state
 
 
+def reply_of(event: InferenceCompleted | InferenceFailed | ToolReturned) -> Reply:
+    match event:
+        case InferenceCompleted():
+            return Reply(
+                to=event.request,
+                id=event.id,
+                turn=Message(role="assistant", content=event.text),
+                adapter_version=event.adapter_version,
+                prompt_tokens=event.prompt_tokens,
+                completion_tokens=event.completion_tokens,
+            )
+        case InferenceFailed():
+            return Reply(to=event.request, id=event.id, reason=event.reason, detail=event.detail)
+    turn = Message(role="tool", name=event.tool, content=(event.body or event.reason)[:REPLY_CHARS])
+    if event.ok:
+        return Reply(to=event.call, id=event.id, turn=turn)
+    return Reply(to=event.call, id=event.id, turn=turn, reason="tool_failed", detail=f"{event.tool}: {event.reason}")
+
+
 def _requested(state: Job, event: JobRequested) -> Job:
-    return _moved(
+    if state.request is not None or state.status != "unknown":
+        return state
+    begun = _replace(
         state,
-        event,
+        event.time,
         status="running",
+        request=event.id,
+        step=1,
         task=event.task,
         data=event.data,
         role=event.role,
@@ -106,26 +146,46 @@ def _requested(state: Job, event: JobRequested) -> Job:
         correlation=event.correlation,
         requested_at=event.time,
     )
+    return _taken(begun)
 
 
-def _answered(state: Job, event: InferenceCompleted) -> Job:
-    return _moved(
-        state,
-        event,
-        turns=(*state.turns, Message(role="assistant", content=event.text)),
-        adapter_version=event.adapter_version,
-        prompt_tokens=state.prompt_tokens + event.prompt_tokens,
-        completion_tokens=state.completion_tokens + event.completion_tokens,
-    )
+def _replied(state: Job, reply: Reply, time: int) -> Job:
+    """The first reply to an effect counts. One whose turn has not come waits: topics have no order between them."""
+    if any(reply.to == known.to for known in (*state.replies, *state.early)) or len(state.early) >= EARLY:
+        return state
+    early = tuple(sorted((*state.early, reply), key=lambda each: each.to))
+    return _taken(_replace(state, time, early=early))
 
 
-def _moved(state: Job, event: Event, **changes: object) -> Job:
-    taken = {"step": state.step + 1, "awaiting": effect_id(event), "last": event.id, "updated_at": event.time}
-    return msgspec.structs.replace(state, **taken, **changes)
+def _taken(state: Job) -> Job:
+    """Takes every reply whose turn has come."""
+    while (last := last_input(state)) is not None:
+        awaited = effect_id(last)
+        reply = next((each for each in state.early if each.to == awaited), None)
+        if reply is None:
+            break
+        state = msgspec.structs.replace(
+            state,
+            early=tuple(each for each in state.early if each is not reply),
+            replies=(*state.replies, reply),
+            step=state.step + 1,
+            adapter_version=state.adapter_version if reply.adapter_version is None else reply.adapter_version,
+            prompt_tokens=state.prompt_tokens + reply.prompt_tokens,
+            completion_tokens=state.completion_tokens + reply.completion_tokens,
+        )
+    return state
 
 
-def _ended(state: Job, event: Event, **changes: object) -> Job:
-    return msgspec.structs.replace(state, awaiting=None, updated_at=event.time, **changes)
+def _stepped(state: Job, event: JobStepped) -> Job:
+    if any(event.step == line.step for line in state.history):
+        return state
+    line = Step(step=event.step, kind=event.kind, detail=event.detail, time=event.time)
+    history = tuple(sorted((*state.history, line), key=lambda each: each.step))
+    return _replace(state, event.time, history=history)
+
+
+def _replace(state: Job, time: int, **changes: object) -> Job:
+    return msgspec.structs.replace(state, updated_at=max(state.updated_at, time), **changes)
 
 
 JOBS: Projection[Job] = Projection(

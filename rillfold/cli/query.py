@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import click
 import msgspec
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -20,8 +22,10 @@ from schemas.errors import Poison
 from streams.kafka import KafkaLog
 from streams.reads import Reads, Row
 
-COLUMNS = 6
 CELL = 40
+# What rich puts around a cell.
+BORDER = 3
+IDS = ("updated_by", "correlation", "event", "last")
 Proof = dict[str, Any]
 
 
@@ -44,7 +48,7 @@ def query(name: str, key: str | None, company: str | None, limit: int, as_json: 
         click.echo(msgspec.json.encode({"rows": found, "proof": proof}).decode())
         return
     console = Console(highlight=False)
-    console.print(_one(rows[0]) if key else _many(projection, rows))
+    console.print(_one(projection, rows[0]) if key else _many(projection, rows, console.width))
     console.print(f"[dim]{_told(proof)}[/]")
 
 
@@ -69,31 +73,46 @@ def _progress(positions: Mapping[str, Mapping[int, int]], ends: Mapping[str, Map
     return {"positions": positions, "lag": lag}
 
 
-def _many(projection: Projection[Any], rows: Sequence[Row]) -> Table:
-    """The first fields that hold something in some row; the rest is in --json."""
-    table = Table(title=f"{projection.name} ({len(rows)})", title_justify="left")
-    filled = [name for name in projection.state.__struct_fields__ if any(row.value.get(name) for row in rows)]
-    shown = [name for name in filled if name != "company"][:COLUMNS]
-    for heading in ("key", *shown):
-        table.add_column(heading, overflow="ellipsis", max_width=CELL)
+def _many(projection: Projection[Any], rows: Sequence[Row], width: int) -> Table:
+    """The first plain fields that say something in some row, as many as fit; the rest is in --json."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    keys = max((len(row.key) for row in rows), default=3)
+    table.add_column("key", no_wrap=True, min_width=keys)
+    width -= keys + BORDER
+    for name, usual in _fields(projection):
+        cells = [_text(name, row.value.get(name)).replace("\n", " ") for row in rows if _says(row, name, usual)]
+        needed = min(CELL, max(map(len, (name, *cells)))) + BORDER
+        if cells and (needed <= width or len(table.columns) == 1):
+            width -= needed
+            table.add_column(name, no_wrap=True, overflow="ellipsis", max_width=CELL)
+    shown = [str(column.header) for column in table.columns[1:]]
     for row in rows:
-        table.add_row(escape(row.key), *(_cell(row.value.get(name)) for name in shown))
+        texts = (_text(name, row.value.get(name)).replace("\n", " ") for name in shown)
+        table.add_row(escape(row.key), *map(escape, texts))
     return table
 
 
-def _one(row: Row) -> Table:
-    table = Table(title=row.key, title_justify="left", show_header=False)
-    for name, value in row.value.items():
-        table.add_row(name, escape(_text(value)))
+def _fields(projection: Projection[Any]) -> list[tuple[str, object]]:
+    return [(field.name, field.default) for field in msgspec.structs.fields(projection.state)]
+
+
+def _says(row: Row, name: str, usual: object) -> bool:
+    """Not what every row says, not in the key already, and short enough for a cell."""
+    value = row.value.get(name)
+    in_key = name in IDS or (isinstance(value, str) and value in row.key)
+    return value is not None and value != usual and not in_key and not isinstance(value, list | dict)
+
+
+def _one(projection: Projection[Any], row: Row) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, _ in _fields(projection):
+        table.add_row(name, escape(_text(name, row.value.get(name))))
     return table
 
 
-def _cell(value: object) -> str:
-    text = _text(value).replace("\n", " ")
-    return escape(text if len(text) <= CELL else text[: CELL - 1] + "…")
-
-
-def _text(value: object) -> str:
+def _text(name: str, value: object) -> str:
+    if isinstance(value, int) and name.endswith("_at"):
+        return datetime.fromtimestamp(value // 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S")
     return "" if value is None else value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
