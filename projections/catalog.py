@@ -7,13 +7,24 @@ from typing import Any
 
 from projections.companies import COMPANIES
 from projections.company_tools import COMPANY_TOOLS
+from projections.costs import COSTS
 from projections.datasets import DATASETS
 from projections.jobs import JOBS
 from projections.lora_adapters import LORA_ADAPTERS
 from projections.projection import Projection
+from projections.tool_calls import TOOL_CALLS
 from projections.training_runs import TRAINING_RUNS
 
 PROJECTIONS: Mapping[str, Projection[Any]] = {
     projection.name: projection
-    for projection in (COMPANIES, COMPANY_TOOLS, DATASETS, LORA_ADAPTERS, TRAINING_RUNS, JOBS)
+    for projection in (
+        COMPANIES,
+        COMPANY_TOOLS,
+        DATASETS,
+        LORA_ADAPTERS,
+        TRAINING_RUNS,
+        JOBS,
+        TOOL_CALLS,
+        COSTS,
+    )
 }

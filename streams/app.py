@@ -86,7 +86,7 @@ def create_app(worker: Worker, event_log: EventLog, projections: Sequence[Projec
     ports = Ports(_publisher(event_log, worker.names), fence.append, FailPoint(worker.failpoint))
     folding = Folding(projections, worker.names, ports)
     app.transport = BatchTransport(app.conf.broker_consumer, app)
-    app.keeper = ShardKeeper(folding, fence, RocksStores(worker.data_dir / "tables"))
+    app.keeper = ShardKeeper(folding, fence, RocksStores(worker.data_dir / "tables"), event_log, worker.app_id)
     for projection in projections:
         add_table(app, folding.changelog(projection))
     _agent(app, folding)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from schemas.primitives import sane_company
 from schemas.envelope import derived_id
+from schemas.primitives import sane_company
 from schemas.rejected import Header, RecordRejected
 from streams.fold import Refused
 

@@ -8,11 +8,13 @@ from typing import Any
 
 from projections.projection import Projection
 from schemas.topics import TopicNames
+from streams.catch_up import catch_up
 from streams.changelog import topic_of
 from streams.commit import Ports, advance
 from streams.dead_letter import dead_letter
 from streams.errors import NotContiguous
 from streams.fold import Batch, decode_from
+from streams.log import EventLog
 from streams.shard import Shard
 from streams.store import Store
 
@@ -64,6 +66,15 @@ class Folding:
         """
         starts = [shard.begin(topic, first) for shard in self.feeding(topic, partition)]
         return min(starts, default=None)
+
+    async def catch_up(self, shards: Iterable[Shard[Any]], event_log: EventLog, group: str) -> None:
+        """Projections with several sources are brought to the present before the sources flow. See streams.catch_up."""
+        for shard in shards:
+            sources = [topic for topic, fed in self._by_source.items() if shard.projection in fed]
+            if len(sources) > 1:
+                committed = {topic: await event_log.committed(group, topic) for topic in sources}
+                sent = {topic: offsets.get(shard.partition, 0) for topic, offsets in committed.items()}
+                await catch_up(shard, sources, event_log, sent, self._ports)
 
     async def step(self, batch: Batch) -> None:
         """Skip what is folded, decode once, dead-letter what is no event, fold and commit into every projection."""

@@ -13,6 +13,7 @@ from faust.types import TP
 from projections.projection import Projection
 from streams.fence import FencedChangelogs
 from streams.folding import Folding
+from streams.log import EventLog
 from streams.shard import Shard
 from streams.store import Stores
 
@@ -24,8 +25,11 @@ EX_SOFTWARE = 70
 class ShardKeeper:
     """Answers Faust's questions about tables. See `streams.faust_seam.Keeper`."""
 
-    def __init__(self, folding: Folding, fence: FencedChangelogs, stores: Stores) -> None:
+    def __init__(
+        self, folding: Folding, fence: FencedChangelogs, stores: Stores, event_log: EventLog, group: str
+    ) -> None:
         self._folding, self._fence, self._stores = folding, fence, stores
+        self._event_log, self._group = event_log, group
         self._projections = {folding.changelog(projection): projection for projection in folding.projections}
 
     async def assigned(self, changelogs: Iterable[TP]) -> None:
@@ -55,9 +59,11 @@ class ShardKeeper:
         self._stores.discard(changelog.topic, changelog.partition)
         self._open(changelog.topic, changelog.partition)
 
-    def restored(self, changelogs: Iterable[TP]) -> None:
-        for changelog in changelogs:
-            self._shard(changelog).read_markers()
+    async def restored(self, changelogs: Iterable[TP]) -> None:
+        shards = [self._shard(changelog) for changelog in changelogs]
+        for shard in shards:
+            shard.read_markers()
+        await self._folding.catch_up(shards, self._event_log, self._group)
 
     def begin(self, source: TP, first: int) -> int | None:
         return self._folding.begin(source.topic, source.partition, first)

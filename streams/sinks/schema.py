@@ -17,7 +17,6 @@ MERGED: Mapping[str, Mapping[str, str]] = {
     "datasets": {"events": "sum", "successes": "sum", "first_at": "min", "last_at": "max"},
     "costs": {
         "requests": "sum",
-        "failures": "sum",
         "prompt_tokens": "sum",
         "cached_tokens": "sum",
         "completion_tokens": "sum",

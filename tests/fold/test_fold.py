@@ -1,0 +1,165 @@
+"""The fold as a function: batches, markers, pieces, gaps. No broker, no disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from typing import Any
+
+import msgspec
+import pytest
+
+from projections.projection import Projection
+from schemas.codec import encode
+from schemas.company import TextIngested
+from schemas.envelope import Event
+from schemas.topics import TopicNames
+from streams import commit
+from streams.changelog import Rows, marker_of
+from streams.commit import Ports
+from streams.errors import NotContiguous, RowTooLarge
+from streams.failpoint import FailPoint
+from streams.fold import Batch
+from streams.folding import Folding
+from streams.log import Record
+from streams.shard import Shard
+from streams.store import MemoryStore
+
+TOPIC = "company-data"
+
+
+class Texts(msgspec.Struct, frozen=True):
+    texts: tuple[str, ...] = ()
+
+
+def kept(state: Texts, event: Event) -> Texts:
+    assert isinstance(event, TextIngested)
+    return state if event.text in state.texts else Texts((*state.texts, event.text))
+
+
+def answered(state: Texts, event: Event, now: int) -> tuple[Event, ...]:
+    assert isinstance(event, TextIngested)
+    return (msgspec.structs.replace(event, id=f"after {event.id} at {now}"),)
+
+
+TEXTS = Projection(
+    name="texts",
+    version=1,
+    topics=(TOPIC,),
+    state=Texts,
+    key=lambda event: f"{event.company}/{event.entity}" if isinstance(event, TextIngested) else None,
+    initial=lambda _: Texts(),
+    fold=kept,
+)
+
+
+class World:
+    """Keeps what a commit does, in order."""
+
+    def __init__(self, projection: Projection[Any] = TEXTS) -> None:
+        self.done: list[tuple[str, Any]] = []
+        self.batches: list[Rows] = []
+        self.folding = Folding([projection], TopicNames(), Ports(self._publish, self._append, FailPoint()))
+        self.shard: Shard[Any] = self.folding.open(projection, 0, MemoryStore())
+        self.folding.begin(TOPIC, 0, 0)
+
+    async def _publish(self, events: Sequence[Event]) -> None:
+        self.done.append(("published", [event.id for event in events]))
+
+    async def _append(self, topic: str, partition: int, rows: Rows) -> int:
+        assert not self.batches or self.shard.store.get([self.batches[-1][-1][0]]) == [self.batches[-1][-1][1]]
+        self.done.append(("appended", len(rows)))
+        self.batches.append(rows)
+        return sum(len(batch) for batch in self.batches) - 1
+
+    def rows(self) -> dict[str, Texts]:
+        return dict(self.shard.rows())
+
+
+def text(n: int, entity: str = "e", size: int = 0) -> TextIngested:
+    fields = {"id": f"i{n}", "company": "acme", "time": n, "correlation": f"i{n}"}
+    return TextIngested(**fields, entity=entity, text=f"{n} " + "x" * size)
+
+
+def batch(events: Iterable[Event | bytes], start: int = 0, next_: int | None = None) -> Batch:
+    values = [event if isinstance(event, bytes) else encode(event) for event in events]
+    records = [Record(TOPIC, 0, start + n, 1000 + n, b"acme", value, ()) for n, value in enumerate(values)]
+    return Batch(TOPIC, 0, start, start + len(records) if next_ is None else next_, records)
+
+
+async def test_rows_are_the_reduction_of_the_events():
+    world, events = World(), [text(n, f"e{n % 3}") for n in range(20)]
+    await world.folding.step(batch(events))
+    for entity in ("e0", "e1", "e2"):
+        assert world.rows()[f"acme/{entity}"] == reduce(kept, [e for e in events if e.entity == entity], Texts())
+
+
+async def test_the_marker_closes_the_batch_and_says_where_to_go_on():
+    world = World()
+    await world.folding.step(batch([text(0), text(1)], next_=5))
+    marker = marker_of(*world.batches[0][-1])
+    assert marker is not None
+    assert (marker.topic, marker.partition, marker.next) == (TOPIC, 0, 5)
+    assert world.shard.next(TOPIC) == 5
+
+
+async def test_what_is_delivered_again_is_skipped():
+    world, events = World(), [text(n) for n in range(4)]
+    await world.folding.step(batch(events[:3]))
+    await world.folding.step(batch(events[:3]))
+    assert len(world.batches) == 1
+    await world.folding.step(batch(events))
+    assert world.rows()["acme/e"].texts == tuple(event.text for event in events)
+
+
+async def test_records_that_are_missing_in_between_are_not_folded_over():
+    world = World()
+    await world.folding.step(batch([text(0)]))
+    with pytest.raises(NotContiguous, match="folded up to 1, but the batch at hand begins at 3"):
+        await world.folding.step(batch([text(3)], start=3))
+    assert world.shard.next(TOPIC) == 1
+
+
+async def test_what_follows_is_published_before_the_rows_are_written():
+    world = World(Projection(**{**vars(TEXTS), "react": answered}))
+    await world.folding.step(batch([text(0), text(1)]))
+    assert world.done == [("published", ["after i0 at 1000000", "after i1 at 1001000"]), ("appended", 2)]
+
+
+async def test_an_event_that_changes_nothing_leads_to_nothing():
+    world = World(Projection(**{**vars(TEXTS), "react": answered}))
+    await world.folding.step(batch([text(0), text(0)]))
+    assert world.done[0] == ("published", ["after i0 at 1000000"])
+
+
+async def test_poison_is_published_as_it_came_and_blocks_nobody():
+    world = World()
+    await world.folding.step(batch([text(0), b"\xff\xff", text(1)]))
+    assert world.done[0][0] == "published"
+    assert len(world.rows()["acme/e"].texts) == 2
+
+
+async def test_rows_too_many_for_one_record_batch_are_written_in_pieces_that_each_count():
+    world, size = World(), commit.BATCH_BYTES // 10
+    events = [text(n, f"e{n}", size) for n in range(25)]
+    await world.folding.step(batch(events, next_=30))
+    assert len(world.batches) > 2
+    markers = [marker_of(*rows[-1]) for rows in world.batches]
+    nexts = [marker.next for marker in markers if marker is not None]
+    assert nexts == sorted(set(nexts)) and nexts[-1] == 30
+    assert len(world.rows()) == 25
+
+
+async def test_a_row_that_fits_no_batch_stops_the_worker_by_name():
+    world = World()
+    half = commit.BATCH_BYTES // 2 + 100
+    with pytest.raises(RowTooLarge, match="company-data/0/1"):
+        await world.folding.step(batch([text(0, size=half), text(1, size=half)]))
+    assert world.shard.next(TOPIC) == 1
+
+
+async def test_a_source_whose_unfolded_start_is_deleted_is_refused():
+    world = World()
+    await world.folding.step(batch([text(0)]))
+    with pytest.raises(NotContiguous):
+        world.folding.begin(TOPIC, 0, 7)

@@ -1,0 +1,76 @@
+"""What every store keeps: RocksDB and memory behave alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from streams.errors import DirectoryInUse
+from streams.store import MemoryStore, RocksStore, RocksStores, Store
+
+
+@pytest.fixture(params=["memory", "rocksdb"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    made: Store = MemoryStore() if request.param == "memory" else RocksStore(tmp_path / "rows")
+    yield made
+    made.close()
+
+
+def test_an_empty_store_has_no_position_and_no_rows(store: Store):
+    assert store.position() is None
+    assert store.get([b"acme"]) == [None]
+    assert list(store.scan()) == []
+
+
+def test_a_write_moves_rows_and_position_together(store: Store):
+    store.write([(b"acme/b", b"2"), (b"acme/a", b"1"), (b"\x00marker/t/0", b"m")], 41)
+    assert store.position() == 41
+    assert store.get([b"acme/a", b"nobody", b"acme/b"]) == [b"1", None, b"2"]
+    assert list(store.scan(b"acme/")) == [(b"acme/a", b"1"), (b"acme/b", b"2")]
+    assert [key for key, _ in store.scan()] == [b"\x00marker/t/0", b"acme/a", b"acme/b"]
+
+
+def test_the_last_of_two_values_wins_and_none_removes(store: Store):
+    store.write([(b"a", b"1"), (b"a", b"2"), (b"b", b"1")], 1)
+    store.write([(b"b", None), (b"never", None)], None)
+    assert store.get([b"a", b"b"]) == [b"2", None]
+    assert store.position() == 1
+
+
+def test_a_scan_stops_at_the_end_of_its_prefix(store: Store):
+    store.write([(b"acme/1", b""), (b"acmf/1", b""), (b"acm", b"")], 0)
+    assert [key for key, _ in store.scan(b"acme")] == [b"acme/1"]
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> Callable[[], RocksStores]:
+    return lambda: RocksStores(tmp_path)
+
+
+def test_what_was_written_is_there_when_it_is_opened_again(stores: Callable[[], RocksStores]):
+    first = stores().open("changelog", 3)
+    first.write([(b"a", b"1")], 7)
+    first.close()
+    again = stores().open("changelog", 3)
+    assert (again.position(), again.get([b"a"])) == (7, [b"1"])
+    again.close()
+
+
+def test_a_damaged_store_is_put_aside_and_begins_empty(stores: Callable[[], RocksStores], tmp_path: Path):
+    first = stores().open("changelog", 0)
+    first.write([(b"a", b"1")], 7)
+    first.close()
+    (tmp_path / "changelog" / "0" / "CURRENT").write_bytes(b"nonsense\n")
+    again = stores().open("changelog", 0)
+    assert again.position() is None
+    assert (tmp_path / "changelog" / "0.discarded").is_dir()
+    again.close()
+
+
+def test_a_second_worker_on_the_same_directory_is_refused_by_name(stores: Callable[[], RocksStores], tmp_path: Path):
+    first = stores().open("changelog", 0)
+    with pytest.raises(DirectoryInUse, match=str(tmp_path)):
+        stores().open("changelog", 0)
+    first.close()
