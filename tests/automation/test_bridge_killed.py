@@ -16,6 +16,7 @@ from schemas.codec import decode
 from schemas.company import ToolAuth, ToolRegistered
 from schemas.envelope import Origin
 from schemas.tools import ToolCallProposed, ToolReturned
+from schemas.topics import TOPICS, TopicNames
 from streams.endpoint import origin_of
 from streams.kafka import KafkaLog
 from streams.outgoing import to_outgoing
@@ -36,7 +37,8 @@ async def bridge(folder: Path, servers: str, prefix: str) -> Process:
         "RILLFOLD_ALLOW_PRIVATE_TOOLS": "true",
     }
     line = (sys.executable, "-m", "rillfold", "worker", "bridge")
-    process = await asyncio.create_subprocess_exec(*line, env=os.environ | given, stdout=PIPE)
+    with (folder / "bridge.log").open("ab") as errors:
+        process = await asyncio.create_subprocess_exec(*line, env=os.environ | given, stdout=PIPE, stderr=errors)
     assert process.stdout is not None
     assert (await process.stdout.readline()).strip() == b"ready"
     return process
@@ -47,6 +49,16 @@ async def log(stack: Endpoints) -> AsyncIterator[KafkaLog]:
     """A process can only be killed on a log that outlives it."""
     async with KafkaLog(stack.bootstrap_servers) as kafka:
         yield kafka
+
+
+async def holding(log: KafkaLog, names: TopicNames, folder: Path, text: bytes) -> list[str]:
+    """Every record of every topic, and every file that the bridge left, in which the text stands."""
+    found = [str(file) for file in folder.rglob("*") if file.is_file() and text in file.read_bytes()]
+    for wire in (names.wire(topic.name) for topic in TOPICS):
+        for partition, start in (await log.starts(wire)).items():
+            async for records in log.read(wire, partition, start):
+                found += [f"{wire}/{r.partition}/{r.offset}" for r in records if text in repr(r).encode()]
+    return found
 
 
 async def test_one_effect_and_one_answer(log: KafkaLog, names, stack, api, tmp_path, topics) -> None:
@@ -82,3 +94,5 @@ async def test_one_effect_and_one_answer(log: KafkaLog, names, stack, api, tmp_p
     assert (answer.ok, answer.call, sum((await log.ends(wire)).values())) == (True, "c1", 1)
     assert api.effects == {"c1": {"order": "A1"}}
     assert [request["headers"]["Authorization"] for request in api.requests] == [f"Bearer {TOKEN}"] * 2
+    assert await holding(log, names, tmp_path, TOKEN.encode()) == []
+    assert await holding(log, names, tmp_path, ref.encode()) != []

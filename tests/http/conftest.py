@@ -68,7 +68,8 @@ async def listening(app: FastAPI) -> AsyncIterator[str]:
         listener.close()
 
 
-async def memory_log() -> MemoryLog:
+@pytest.fixture
+async def empty_log() -> MemoryLog:
     log = MemoryLog()
     await log.create([TopicSpec(topic.name, topic.partitions, {}) for topic in TOPICS])
     return log
@@ -105,6 +106,6 @@ def serve() -> Callable[..., AbstractAsyncContextManager[Api]]:
 
 
 @pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with serving(tmp_path, await memory_log()) as running:
+async def api(tmp_path: Path, empty_log: MemoryLog) -> AsyncIterator[Api]:
+    async with serving(tmp_path, empty_log) as running:
         yield running
