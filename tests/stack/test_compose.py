@@ -12,7 +12,7 @@ import yaml
 
 from rillfold.cli import VERBS
 from rillfold.cli.worker import WORKERS
-from rillfold.embedded import kafka, stack
+from rillfold.embedded import kafka, state
 from rillfold.settings import PREFIX, Settings
 from tests.stack.kit import ROOT
 
@@ -75,9 +75,9 @@ def test_gpu_workers_start_only_with_the_gpu_profile() -> None:
 
 
 def test_the_provider_compose_finds_the_ports_of_the_file() -> None:
-    assert f"{stack.COMPOSE.bootstrap_servers}:9092" in SERVICES["kafka"]["ports"]
+    assert f"{state.COMPOSE.bootstrap_servers}:9092" in SERVICES["kafka"]["ports"]
     assert "127.0.0.1:5432:5432" in SERVICES["postgres"]["ports"]
-    assert stack.COMPOSE.postgres_dsn == "postgresql://postgres@127.0.0.1:5432/postgres"
+    assert state.COMPOSE.postgres_dsn == "postgresql://postgres@127.0.0.1:5432/postgres"
 
 
 def test_docker_compose_itself_accepts_the_file() -> None:

@@ -107,6 +107,6 @@ def test_what_a_killed_stack_left_behind_is_not_taken_for_a_stack(tmp_path: Path
 def test_a_provider_names_the_endpoints(tmp_path: Path) -> None:
     external = Settings(provider="external", bootstrap_servers="kafka:9092", postgres_dsn="postgresql://db/x")
     assert attach(external) == Endpoints("kafka:9092", "postgresql://db/x")
-    assert attach(Settings(provider="compose")) == stack.COMPOSE
+    assert attach(Settings(provider="compose")) == state.COMPOSE
     with pytest.raises(StackError, match="RILLFOLD_BOOTSTRAP_SERVERS"):
         attach(Settings(provider="external"))
