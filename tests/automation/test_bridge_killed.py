@@ -51,9 +51,13 @@ async def log(stack: Endpoints) -> AsyncIterator[KafkaLog]:
         yield kafka
 
 
+def files_with(folder: Path, text: bytes) -> list[str]:
+    return [str(file) for file in folder.rglob("*") if file.is_file() and text in file.read_bytes()]
+
+
 async def holding(log: KafkaLog, names: TopicNames, folder: Path, text: bytes) -> list[str]:
     """Every record of every topic, and every file that the bridge left, in which the text stands."""
-    found = [str(file) for file in folder.rglob("*") if file.is_file() and text in file.read_bytes()]
+    found = files_with(folder, text)
     for wire in (names.wire(topic.name) for topic in TOPICS):
         for partition, start in (await log.starts(wire)).items():
             async for records in log.read(wire, partition, start):

@@ -32,11 +32,14 @@ from streams.sinks.sink import Follower
 FOLDED = [*(p for p in PROJECTIONS.values() if p.name != JOBS.name), AUTOMATION]
 
 
+CANARY = "tok_canary_rows"
+
+
 class World:
     """The log in memory, its fold, Postgres behind it, and the API in front."""
 
-    def __init__(self, api: Any, driver: Driver, follower: Follower, subscription: Any) -> None:
-        self.api, self.driver = api, driver
+    def __init__(self, api: Any, driver: Driver, follower: Follower, subscription: Any, database: Any) -> None:
+        self.api, self.driver, self.database = api, driver, database
         self._follower, self._subscription = follower, subscription
 
     async def catch_up(self) -> None:
@@ -58,19 +61,20 @@ async def world(stack: Endpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     schema, log, dsn = f"t{uuid4().hex[:12]}", MemoryLog(), stack.postgres_dsn
     assert dsn is not None
     async with (
+        await psycopg.AsyncConnection.connect(dsn, autocommit=True) as database,
         Driver(log, FOLDED) as driver,
         PostgresSink(dsn, FOLDED, schema) as sink,
         log.subscribe("sink", sorted(f"rillfold-{p.name}-v{p.version}-changelog" for p in FOLDED)) as subscription,
         Reads(dsn, schema) as reads,
         serve(tmp_path, log, reads=reads) as api,
     ):
-        yield World(api, driver, Follower(sink, FOLDED), subscription)
-    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
-        await connection.execute(f'DROP SCHEMA "{schema}" CASCADE')
+        await database.execute(f'SET search_path TO "{schema}"')
+        yield World(api, driver, Follower(sink, FOLDED), subscription, database)
+        await database.execute(f'DROP SCHEMA "{schema}" CASCADE')
 
 
 def tool(name: str) -> dict[str, Any]:
-    return {"name": name, "endpoint": "https://api.example/x", "auth": {"type": "bearer", "token": "tok_canary"}}
+    return {"name": name, "endpoint": "https://api.example/x", "auth": {"type": "bearer", "token": CANARY}}
 
 
 async def register(world: World, key: str, *names: str) -> dict[str, Any]:
@@ -96,6 +100,16 @@ async def test_rows_of_ones_own_company_with_their_proof(world: World) -> None:
     assert one["row"]["active"] is True
     everyone = (await world.api.ask("GET", "/projections/company_tools", world.api.admin)).json()
     assert [row["key"] for row in everyone["rows"]] == ["acme/a", "acme/b", "globex/c"]
+
+
+async def test_no_table_holds_a_credential(world: World) -> None:
+    await register(world, world.api.acme, "a")
+    await world.catch_up()
+    for table in ("company_tools_v1", "company_tools"):
+        rows = await (await world.database.execute(f"SELECT t::text FROM {table} t")).fetchall()
+        assert len(rows) == 1
+        assert "sec_" in rows[0][0]
+        assert CANARY not in rows[0][0]
 
 
 async def test_another_companys_rows_are_not_there(world: World) -> None:
