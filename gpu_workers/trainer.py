@@ -67,7 +67,7 @@ class Trainer:
 
     async def run(self, ready: Callable[[], None]) -> None:
         inbox, work = Inbox(self._names), None
-        async with self._log.subscribe(GROUP, [self._names.wire(TOPIC)]) as group:
+        async with self._log.subscribe(self._names.wire(GROUP), [self._names.wire(TOPIC)]) as group:
             ready()
             try:
                 while True:

@@ -73,21 +73,22 @@ async def _ask(request: TrainingRequested, wait: bool, as_json: bool) -> None:
 
 
 async def _again(name: str, until_now: bool, as_json: bool) -> None:
-    import msgspec
-
+    from projections.training_runs import TRAINING_RUNS
     from rillfold.embedded.stack import attach
     from rillfold.settings import from_env
     from streams.kafka import KafkaLog
+    from streams.view import View
 
-    async with KafkaLog(attach(from_env()).bootstrap_servers) as log:
+    settings = from_env()
+    async with KafkaLog(attach(settings).bootstrap_servers) as log:
         old = await _find(log, name)
-        settings = msgspec.json.encode(msgspec.json.decode(old.identity)["settings"], order="sorted").decode()
+        asked = (await View(log, settings.topic_names(), TRAINING_RUNS).catch_up())[f"{old.company}/{old.run}"]
         request = _request(
             old.company,
-            role=old.adapter.partition("/")[2],
-            method=old.method,
-            base_model=old.base_model,
-            settings=settings,
+            role=asked.role,
+            method=asked.method,
+            base_model=asked.base_model,
+            settings=asked.settings,
             ranges=() if until_now else old.ranges,
         )
         await _send(log, request)

@@ -24,11 +24,10 @@ pytestmark = [pytest.mark.model, pytest.mark.timeout(1_800)]
 BASE = "smollm2-135m-instruct"
 
 
-async def trained(company: data.Company, folder: Path) -> tuple[Outcome, Path]:
-    folder.mkdir()
+def spec_for(company: data.Company, folder: Path) -> RunSpec:
+    (folder / "out").mkdir(parents=True)
     manifest = write_rows(folder / "rows", company, data.TALKS, data.REQUESTS)
-    (folder / "out").mkdir()
-    spec = RunSpec(
+    return RunSpec(
         rows=folder / "rows",
         rows_sha256=manifest.rows_sha256,
         out=folder / "out",
@@ -39,17 +38,17 @@ async def trained(company: data.Company, folder: Path) -> tuple[Outcome, Path]:
         threads=torch.get_num_threads(),
     )
 
-    async def unheard(_report: Report) -> None: ...
 
-    outcome = await train_in_child(spec, unheard)
-    assert isinstance(outcome, Outcome), outcome
-    return outcome, spec.out
+async def unheard(_report: Report) -> None: ...
 
 
 async def test_each_company_gets_a_model_that_calls_its_tools_and_no_other(tmp_path):
     adapters = {}
     for company in data.COMPANIES:
-        outcome, adapters[company.id] = await trained(company, tmp_path / company.id)
+        spec = spec_for(company, tmp_path / company.id)
+        adapters[company.id] = spec.out
+        outcome = await train_in_child(spec, unheard)
+        assert isinstance(outcome, Outcome), outcome
         assert outcome.evaluation is not None
         assert outcome.evaluation.examples == data.REQUESTS
         assert outcome.evaluation.before < 0.1
