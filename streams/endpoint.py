@@ -90,6 +90,8 @@ async def pin(endpoint: str, private: bool) -> Pinned:
         raise EndpointRefused(origin_of(endpoint), "its name does not resolve") from None
     addresses = [ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
     for address in addresses:
+        if url.scheme == "http" and address.is_global:
+            raise EndpointRefused(origin_of(endpoint), "plain http is for private addresses alone")
         if not allowed(address, private):
             raise EndpointRefused(
                 origin_of(endpoint), f"{address} is not a public address (RILLFOLD_ALLOW_PRIVATE_TOOLS allows private)"

@@ -53,6 +53,11 @@ async def test_addresses_that_are_refused(url: str) -> None:
     assert "password" not in str(refused.value)
 
 
+async def test_plain_http_never_leaves_the_private_network() -> None:
+    with pytest.raises(EndpointRefused, match="plain http"):
+        await endpoint.pin("http://1.1.1.1/", private=True)
+
+
 async def test_the_connection_goes_to_the_address_that_was_checked() -> None:
     pinned = await endpoint.pin("http://localhost:8080/a?b=c", private=True)
     assert ip_address(pinned.url.host).is_loopback
