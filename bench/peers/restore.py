@@ -1,0 +1,57 @@
+"""Rillfold's worker on a folder that is empty, or was left by a run before: from its assignment until it is ready."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from time import perf_counter, process_time
+
+import faust
+from faust.types import TP
+
+from bench.peers.meter import Job, job, peak_megabytes
+from bench.peers.rillfold_fold import COUNTER
+from schemas.topics import TopicNames
+from streams import app as engine
+from streams.kafka import KafkaLog
+from streams.keeper import ShardKeeper
+
+
+def timed(job: Job) -> type[ShardKeeper]:
+    class Timed(ShardKeeper):
+        started = 0.0
+
+        async def assigned(self, changelogs: Iterable[TP]) -> None:
+            Timed.started = Timed.started or perf_counter()
+            await super().assigned(changelogs)
+
+        def ready(self) -> None:
+            seconds = perf_counter() - Timed.started
+            rows = sum(1 for shard in self._folding.shards() for _ in shard.rows())
+            figures = {"seconds": seconds, "rows": rows, "cpu": process_time(), "peak_rss_mb": peak_megabytes()}
+            print(json.dumps({"restored": figures}), flush=True)
+            os._exit(0 if rows == job.events else 1)
+
+    return Timed
+
+
+def run(job: Job) -> None:
+    names = TopicNames(job.topic)
+    worker = engine.Worker(job.bootstrap, job.id, "one", Path(job.scratch), names)
+    asyncio.run(_prepare(worker))
+    engine.ShardKeeper = timed(job)  # type: ignore[misc]
+    app = engine.create_app(worker, KafkaLog(job.bootstrap), [COUNTER])
+    faust.Worker(app, loglevel="WARNING", quiet=True).execute_from_commandline()
+
+
+async def _prepare(worker: engine.Worker) -> None:
+    worker.data_dir.mkdir(parents=True, exist_ok=True)
+    async with KafkaLog(worker.bootstrap_servers) as event_log:
+        await engine.prepare(event_log, [COUNTER], worker.names)
+
+
+if __name__ == "__main__":
+    run(job())
