@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from schemas.catalog import catalog
-from schemas.codec import SINGLE_OBJECT, decode
+from schemas.catalog import SINGLE_OBJECT, catalog
+from schemas.codec import decode
 from schemas.company import ToolRegistered, ToolRevoked
 from schemas.envelope import Origin
 from schemas.topics import TOPIC_OF, TopicNames

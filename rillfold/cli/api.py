@@ -11,7 +11,7 @@ import uvicorn
 from rillfold import wiring
 from rillfold.http.app import create_app
 from rillfold.http.keys import ApiKeys
-from rillfold.settings import from_env
+from rillfold.settings import Settings, from_env
 
 SHUTDOWN_SECONDS = 5
 
@@ -30,18 +30,19 @@ def api() -> None:
     """Serve the HTTP API until Ctrl-C: produce, query, automate. Its documentation stands at /docs."""
     settings = from_env()
     key = ApiKeys.of(settings.data_dir).ensure_admin()
-    app = create_app(lambda: wiring.services(settings))
-    config = uvicorn.Config(
-        app,
-        settings.api_host,
-        settings.api_port,
-        log_level="warning",
-        access_log=False,
-        # A change feed has no end of its own.
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-    )
     click.echo(f"http://{settings.api_host}:{settings.api_port}  (the admin key lies in {key})")
-    server = Server(config)
-    asyncio.run(server.serve())
-    if not server.started:
-        raise SystemExit(3)
+    asyncio.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    async with wiring.services(settings) as services:
+        config = uvicorn.Config(
+            create_app(services),
+            settings.api_host,
+            settings.api_port,
+            log_level="warning",
+            access_log=False,
+            # A change feed has no end of its own.
+            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        )
+        await Server(config).serve()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
@@ -16,17 +13,10 @@ from rillfold.wiring import Services
 ROUTERS = (automation.router, companies.router, topics.router, projections.router, models.router, health.router)
 
 
-def create_app(opened: Callable[[], AbstractAsyncContextManager[Services]]) -> FastAPI:
-    """`opened` holds the services for as long as the app runs."""
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with opened() as services:
-            app.state.services = services
-            yield
-
-    app = FastAPI(title="Rillfold", version=__version__, lifespan=lifespan)
-    app.state.registry = CollectorRegistry()
+def create_app(services: Services) -> FastAPI:
+    """Whoever opened the services closes them after the app."""
+    app = FastAPI(title="Rillfold", version=__version__)
+    app.state.services, app.state.registry = services, CollectorRegistry()
     errors.install(app)
     for router in ROUTERS:
         app.include_router(router)

@@ -55,7 +55,7 @@ class Api:
 @asynccontextmanager
 async def listening(app: FastAPI) -> AsyncIterator[str]:
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
     running = asyncio.create_task(server.serve([listener]))
     while not server.started:
         assert not running.done(), "the server ended while it started"
@@ -89,11 +89,7 @@ async def serving(folder: Path, log: EventLog, **more: Any) -> AsyncIterator[Api
             **{"models": None, "reads": nowhere, **more},
         )
 
-        @asynccontextmanager
-        async def opened() -> AsyncIterator[Services]:
-            yield services
-
-        async with listening(create_app(opened)) as url:
+        async with listening(create_app(services)) as url:
             api = Api(services, url)
             async with api.http:
                 yield api
