@@ -1,0 +1,68 @@
+"""What people see of a projection: the key whole, what says something first, and how far it knows the log."""
+
+from __future__ import annotations
+
+import msgspec
+from rich.console import Console
+
+from projections.company_tools import COMPANY_TOOLS, Tool
+from projections.jobs import JOBS, Job
+from projections.lora_adapters import Adapter
+from projections.projection import Projection
+from rillfold.cli import lineage, query
+from schemas.adapters import Evaluation
+from schemas.training import OffsetRange
+from streams.reads import Place, Row
+
+KEY = "acme/0b9f3a52-7d0f-4bfb-9a55-0f3a0c6f8f11"
+
+
+def row(state: msgspec.Struct, key: str) -> Row:
+    return Row(key, msgspec.to_builtins(state), Place("company-data", 0, 1))
+
+
+def shown(projection: Projection, rows: list[Row], width: int) -> list[str]:
+    printer = Console(width=width)
+    with printer.capture() as text:
+        printer.print(query._many(projection, rows, width))
+    return text.get().splitlines()
+
+
+def test_the_key_is_whole_and_what_says_nothing_is_left_out() -> None:
+    job = Job(company="acme", job=KEY[5:], status="completed", task="Refund\norder A1", answer="Done [ok].", step=4)
+    for width, expected in ((60, ["status"]), (200, ["status", "task", "answer", "step"])):
+        lines = shown(JOBS, [row(job, KEY)], width)
+        heading = next(line for line in lines if "key" in line)
+        assert heading.split() == ["key", *expected]
+        assert any(KEY in line for line in lines)
+    assert any("Done [ok]." in line and "Refund order A1" in line for line in lines)
+
+
+def test_times_are_for_people_and_long_text_is_cut() -> None:
+    tool = Tool(company="acme", name="refund", description="x" * 90, updated_at=1_700_000_000_000_000)
+    lines = shown(COMPANY_TOOLS, [row(tool, "acme/refund")], 200)
+    assert any("2023-11-14 22:13:20" in line and "x" * 39 + "…" in line for line in lines)
+
+
+def test_no_rows_are_no_trouble() -> None:
+    assert any("key" in line for line in shown(COMPANY_TOOLS, [], 80))
+
+
+def test_the_proof_counts_what_is_left() -> None:
+    proof = query._progress({"a": {0: 5}}, {"a": {0: 7, 1: 3}, "b": {0: 0}})
+    assert proof["lag"] == {"a": {0: 2, 1: 3}, "b": {0: 0}}
+    told = query._told({"projection": "p", "version": 2} | proof)
+    assert told == "p v2, 5 events behind the log; folded up to a/0:5"
+
+
+def test_lineage_goes_down_to_the_offsets() -> None:
+    adapter = Adapter(
+        company="acme", adapter="acme/default", version=2, sha256="f" * 64, method="lora", rank=16, alpha=32.0,
+        ranges=(OffsetRange(topic="company-data", partition=1, start=3, stop=9),),
+        evaluation=Evaluation(examples=60, before=0.0, after=0.983),
+    )  # fmt: skip
+    printer = Console(width=120)
+    with printer.capture() as text:
+        printer.print(lineage._tree(row(adapter, "acme/default/2").value))
+    assert "company-data/1 offsets [3, 9)" in text.get()
+    assert "0.000 -> 0.983 exact on 60 requests" in text.get()
