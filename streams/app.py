@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -29,9 +30,11 @@ from streams.outgoing import to_outgoing
 from streams.store import RocksStores
 
 log = logging.getLogger(__name__)
-FETCH_BYTES = 1 << 20
+FETCH_BYTES = 4 << 20
 # A compressed fetch can hold many more than that: this bounds a batch in memory, and what a crash does again.
 BATCH_RECORDS = 8_000
+YOUNG_OBJECTS = 200_000
+"""More than the batches in hand hold: until so many more stand than at the last look, nobody looks."""
 RETRY_SECONDS = 1.0
 COMPACTED = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.5"}
 
@@ -69,7 +72,14 @@ def run(worker: Worker, projections: Sequence[Projection[Any]], log_level: str =
     worker.data_dir.mkdir(parents=True, exist_ok=True)
     asyncio.run(_prepare(worker, projections))
     app = create_app(worker, KafkaLog(worker.bootstrap_servers, client_id=f"rillfold-{worker.name}"), projections)
+    _keep_garbage_rare()
     faust.Worker(app, loglevel=log_level, quiet=True).execute_from_commandline()
+
+
+def _keep_garbage_rare() -> None:
+    """A batch is many small objects that all go when it is folded. Looking through them for cycles costs a quarter."""
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS, 10, 10)
 
 
 async def _prepare(worker: Worker, projections: Sequence[Projection[Any]]) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 from typing import Any
 
-import faust
 import msgspec
 
 from bench.peers.meter import Job, Meter, job
@@ -17,7 +15,6 @@ from schemas.topics import TopicNames, by_entity
 from streams import app as engine
 from streams.fold import Batch
 from streams.folding import Folding
-from streams.kafka import KafkaLog
 
 
 class Count(msgspec.Struct, frozen=True):
@@ -65,14 +62,7 @@ def run(job: Job, projection: Projection[Any]) -> None:
     names = TopicNames(f"{job.id}-", {"company-data": job.topic})
     worker = engine.Worker(job.bootstrap, job.id, "one", Path(job.scratch), names)
     engine.Folding = metered(meter)  # type: ignore[misc]
-    asyncio.run(_prepare(worker, projection))
-    app = engine.create_app(worker, KafkaLog(job.bootstrap), [projection])
-    faust.Worker(app, loglevel="WARNING", quiet=True).execute_from_commandline()
-
-
-async def _prepare(worker: engine.Worker, projection: Projection[Any]) -> None:
-    async with KafkaLog(worker.bootstrap_servers) as event_log:
-        await engine.prepare(event_log, [projection], worker.names)
+    engine.run(worker, [projection])
 
 
 if __name__ == "__main__":
