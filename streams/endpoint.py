@@ -16,6 +16,8 @@ CONNECT_SECONDS = 3.0
 TOTAL_SECONDS = 15.0
 REPLY_BYTES = 64 * 1024
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+# A repeat under the same key is what these ask for; 409 is how some say that the first try is still at work.
+AGAIN = (408, 409, 425, 429)
 TEXTUAL = ("application/json", "text/", "application/problem+json", "application/xml")
 
 Address = IPv4Address | IPv6Address
@@ -160,4 +162,4 @@ async def _reply(response: httpx.Response) -> Reply:
     text = body.decode("utf-8", "replace")
     if response.is_success:
         return Reply(True, status, text, "")
-    return Reply(False, status, text, f"status_{status}", again=status >= 500 or status == 429)
+    return Reply(False, status, text, f"status_{status}", again=status >= 500 or status in AGAIN)

@@ -174,3 +174,10 @@ class DatabaseAway(Retry):
             f"Postgres does not answer ({str(detail).strip()}). Start it with `rillfold up`, or set "
             f"RILLFOLD_POSTGRES_DSN to one that runs."
         )
+
+
+class NoReadModel(Retry):
+    """The database is there, and no sink has written to it yet."""
+
+    def __init__(self, schema: str) -> None:
+        super().__init__(f"Postgres has no tables in schema {schema} yet. Start `rillfold worker sink`.")

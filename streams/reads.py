@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 
 from projections.projection import Projection
-from streams.errors import DatabaseAway
+from streams.errors import DatabaseAway, NoReadModel
 from streams.sinks.postgres import SCHEMA
 from streams.sinks.schema import table_of
 
@@ -128,6 +128,8 @@ class Reads:
                 yield connection
             except psycopg.OperationalError as error:
                 raise DatabaseAway(error) from error
+            except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
+                raise NoReadModel(self._schema) from error
             finally:
                 if connection.closed or connection.broken:
                     await connection.close()

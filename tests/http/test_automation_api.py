@@ -108,6 +108,7 @@ async def test_the_admin_acts_for_a_company_that_it_names(api) -> None:
     assert job.company == "acme"
 
 
+PLACES = {"topic": "company-data", "name": "companies", "key": "acme", "job": "j1", "path": "models"}
 BODIES: dict[str, Any] = {
     "/company-automation/register-tools": {"tools": [LOOKUP]},
     "/company-automation/train-adapter": {},
@@ -154,5 +155,8 @@ async def test_every_route_has_documentation_and_a_credential(api) -> None:
         for method, operation in methods.items():
             assert operation.get("description") or operation.get("summary"), (method, path)
             assert bool(operation.get("security")) == (path not in open_to_all), (method, path)
+            if path not in open_to_all:
+                for key in (None, "rk_x.y"):
+                    assert (await api.ask(method.upper(), path.format(**PLACES), key, json={})).status_code == 401
     promised = {"process", "train-adapter", "adapters", "register-tools"}
     assert promised <= {path.rpartition("/")[2] for path in described["paths"]}

@@ -112,6 +112,13 @@ async def test_no_table_holds_a_credential(world: World) -> None:
         assert CANARY not in rows[0][0]
 
 
+async def test_before_the_sink_has_run_it_is_named(stack: Endpoints, serve, empty_log, tmp_path: Path) -> None:
+    async with Reads(stack.postgres_dsn, "nobody") as reads, serve(tmp_path, empty_log, reads=reads) as api:
+        answer = await api.ask("GET", "/projections/company_tools", api.acme)
+    assert answer.status_code == 503
+    assert "rillfold worker sink" in answer.json()["error"]["message"]
+
+
 async def test_another_companys_rows_are_not_there(world: World) -> None:
     await register(world, world.api.acme, "a")
     await world.catch_up()
