@@ -82,8 +82,14 @@ class Crew:
     def log(self, name: str) -> Path:
         return self._logs / f"{name}.log"
 
+    def last_log(self, name: str) -> Path:
+        """What the process before the present one said."""
+        return self._logs / f"{name}.last.log"
+
     def _spawn(self, name: str) -> Child:
         self._logs.mkdir(parents=True, exist_ok=True)
+        if self.log(name).exists():
+            self.log(name).replace(self.last_log(name))
         variables = [f"{key}={value}" for key, value in self._environment.items()]
         line = ["/usr/bin/env", *variables, sys.executable, "-P", "-m", "rillfold", *WORKERS[name]]
         return Child(name, line, self.log(name))

@@ -73,7 +73,8 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
     async with KafkaLog(endpoints.bootstrap_servers) as log, Reads(endpoints.postgres_dsn) as reads:
         tools = Tools(log, names)
         await tools.catch_up()
-        models = httpx.AsyncClient(base_url=settings.serve_url, trust_env=False) if settings.serve_url else None
+        served = settings.serve_url or f"http://{settings.serve_host}:{settings.serve_port}"
+        models = httpx.AsyncClient(base_url=served, trust_env=False)
         try:
             yield Services(
                 settings=settings,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import time
 from contextlib import suppress
@@ -12,18 +13,22 @@ import msgspec
 from rich.console import Console
 
 from rillfold.cli.bars import download_bars
+from rillfold.crew import Crew, at_work
 from rillfold.embedded import state
 from rillfold.embedded.errors import StackError
 from rillfold.embedded.stack import Ports, Stack, serving
-from rillfold.settings import from_env
+from rillfold.settings import Settings, from_env
+from streams import admin
+from streams.kafka import KafkaLog
 
 LOOK = 0.5  # seconds between two looks at the servers
 
 
 @click.command()
+@click.option("--workers", is_flag=True, help="Create the topics, and start all workers and the API as well.")
 @click.option("--no-postgres", is_flag=True, help="Kafka alone.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object when ready.")
-def up(no_postgres: bool, as_json: bool) -> None:
+def up(workers: bool, no_postgres: bool, as_json: bool) -> None:
     """Start Kafka and Postgres here and keep them until Ctrl-C."""
     settings, begun = from_env(), time.monotonic()
     if settings.provider != "embedded":
@@ -38,9 +43,13 @@ def up(no_postgres: bool, as_json: bool) -> None:
         suppress(KeyboardInterrupt),
         download_bars() as progress,
         serving(settings.data_dir, wanted, settings, not no_postgres, progress) as stack,
+        at_work(settings.data_dir) as crew,
     ):
         _tell(stack, settings.data_dir.resolve(), time.monotonic() - begun, as_json)
-        _watch(stack)
+        if workers:
+            asyncio.run(_create_topics(settings, stack))
+            crew.start(each=lambda name: click.echo(f"  {name} is ready", err=as_json))
+        _watch(stack, crew)
 
 
 def _tell(stack: Stack, folder: Path, seconds: float, as_json: bool) -> None:
@@ -56,9 +65,16 @@ def _tell(stack: Stack, folder: Path, seconds: float, as_json: bool) -> None:
     console.print("Ctrl-C stops it; the data stays.")
 
 
-def _watch(stack: Stack) -> None:
-    """Until Ctrl-C or SIGTERM, which come as KeyboardInterrupt."""
+async def _create_topics(settings: Settings, stack: Stack) -> None:
+    async with KafkaLog(stack.endpoints.bootstrap_servers) as log:
+        await admin.create(log, settings.topic_names())
+
+
+def _watch(stack: Stack, crew: Crew) -> None:
+    """Until Ctrl-C or SIGTERM, which come as KeyboardInterrupt. Workers that end are started again."""
     while (ended := stack.ended()) is None:
+        for name in crew.mend(time.monotonic()):
+            click.echo(f"{name} had ended and was started again; {crew.last_log(name)} says why.", err=True)
         time.sleep(LOOK)
     raise ended.failure("ended by itself")
 

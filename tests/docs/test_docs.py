@@ -1,0 +1,77 @@
+"""The docs say what the code does: settings, verbs, projections, links; and nothing of the machine they came from."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from projections.catalog import PROJECTIONS
+from rillfold.cli import VERBS
+from rillfold.crew import WORKERS
+from rillfold.settings import PREFIX, Settings
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
+
+
+def text_of_all() -> str:
+    return "\n".join(page.read_text() for page in PAGES)
+
+
+@pytest.mark.parametrize("name", [field.name for field in msgspec.structs.fields(Settings)])
+def test_every_setting_is_documented(name: str) -> None:
+    assert f"`{PREFIX}{name.upper()}`" in (ROOT / "docs" / "settings.md").read_text()
+
+
+def test_no_setting_is_documented_that_is_none() -> None:
+    known = {PREFIX + field.name.upper() for field in msgspec.structs.fields(Settings)}
+    named = set(re.findall(PREFIX + r"[A-Z_]+", text_of_all()))
+    assert named <= known | {f"{PREFIX}FAILPOINT"}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_is_documented(verb: str) -> None:
+    assert re.search(rf"rillfold {verb}\b", text_of_all())
+
+
+@pytest.mark.parametrize("worker", WORKERS.values(), ids=" ".join)
+def test_every_worker_is_documented(worker: tuple[str, ...]) -> None:
+    assert f"rillfold {' '.join(worker)}" in text_of_all()
+
+
+@pytest.mark.parametrize("name", PROJECTIONS)
+def test_every_projection_is_documented(name: str) -> None:
+    assert f"`{name}`" in text_of_all()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in LINK.findall(page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_commands_in_the_docs_are_real() -> None:
+    named = set(re.findall(r"^(?:\$ )?rillfold ([a-z-]+)", text_of_all(), flags=re.MULTILINE))
+    assert named <= set(VERBS)
+
+
+def test_nothing_names_this_machine_or_a_package_host() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    hosts = [
+        "pypi.org",
+        "pythonhosted" + ".org",
+        "repo1.maven",
+        "repo.maven" + ".apache",
+        "crates.io",
+        "registry.npmjs",
+    ]
+    for name in tracked:
+        path = ROOT / name
+        if path == Path(__file__) or not path.is_file() or path.suffix in {".bin", ".png"}:
+            continue
+        content = path.read_text(errors="replace")
+        found = [host for host in [*hosts, "/work/main", "/root/"] if host in content]
+        assert not found, f"{name}: {found}"
