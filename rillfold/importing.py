@@ -17,9 +17,9 @@ import msgspec
 from rillfold.rows import MAX_ROW_BYTES, CsvFields, Fields, Ids, Row, Rows, csv_cells, json_fields
 from schemas.errors import Poison, RillfoldError
 from schemas.rejected import Unusable
-from schemas.topics import TOPIC_OF, Topic, TopicNames
+from schemas.topics import Topic, TopicNames
 from streams.log import EventLog, Outgoing
-from streams.outgoing import event_of, to_outgoing
+from streams.outgoing import record_of
 from streams.producer import SLICE, Pipeline
 
 CHUNK = 256 << 10
@@ -110,7 +110,7 @@ class Import:
         self, topic: Topic, names: TopicNames, log: EventLog, rejects: Rejects, defaults: Mapping[str, str]
     ) -> None:
         self.outcome = Outcome(topic=names.wire(topic.name))
-        self._topic, self._names, self._rejects, self._defaults = topic, names, rejects, defaults
+        self._names, self._rejects, self._defaults = names, rejects, defaults
         self._pipeline = Pipeline(log)
 
     async def run(self, source: Source, name: str, form: str, advanced: Callable[[int], None]) -> Outcome:
@@ -165,10 +165,10 @@ class Import:
         if row.text is None:
             raise Unusable("too_large", f"the row is longer than {MAX_ROW_BYTES} bytes")
         given: dict[str, Any] = {**self._defaults, **fields(row.text)}
-        event = event_of(given, ids.last, time.time_ns() // 1000)
-        if TOPIC_OF[type(event)] is not self._topic:
-            raise Unusable("wrong_topic", f"{event.type} belongs to {TOPIC_OF[type(event)].name}")
-        return to_outgoing(event, self._names)
+        record = record_of(given, ids.last, time.time_ns() // 1000, self._names)
+        if record.topic != self.outcome.topic:
+            raise Unusable("wrong_topic", f"{given['type']} belongs to {record.topic}")
+        return record
 
 
 def _why(error: Poison) -> tuple[str, str]:

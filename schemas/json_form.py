@@ -20,6 +20,16 @@ def event_of_json(value: bytes, origin: Origin, timestamp_ms: int) -> Event:
 
 def event_of_fields(given: Mapping[str, Any], id_: Callable[[], str], time: int) -> Event:
     """Where absent: `id` and `time` as told, `version` the newest, `correlation` the id."""
+    event = shaped(given, id_, time)
+    try:
+        catalog().by_class[type(event)].write(event)  # refuses what types cannot say: the envelope's limits, 64 bits
+    except UnicodeEncodeError as error:
+        raise Unusable("bad_utf8", f"{event.type}: {error}") from error
+    return event
+
+
+def shaped(given: Mapping[str, Any], id_: Callable[[], str], time: int) -> Event:
+    """As far as types can say it is an event. For callers that write it at once, which refuses the rest."""
     cls = _class(given)
     kind = Kind(given["type"], _version(given, cls))
     fields = {"time": time, **given}
@@ -30,11 +40,9 @@ def event_of_fields(given: Mapping[str, Any], id_: Callable[[], str], time: int)
         raise Unusable("missing_company", f"{kind} names no company")
     newest = kind_of(cls).version
     try:
-        event = msgspec.convert(fields if kind.version == newest else _lifted(kind, fields, newest), cls)
+        return msgspec.convert(fields if kind.version == newest else _lifted(kind, fields, newest), cls)
     except msgspec.ValidationError as error:
         raise Unusable("wrong_type", f"{kind}: {error}") from error
-    catalog().by_class[cls].write(event)  # refuses what types cannot say: the envelope's limits, 64 bits
-    return event
 
 
 def _lifted(kind: Kind, given: dict[str, Any], newest: int) -> dict[str, Any]:

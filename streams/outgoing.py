@@ -7,7 +7,7 @@ from typing import Any
 
 from schemas.codec import encode
 from schemas.envelope import Event
-from schemas.json_form import event_of_fields
+from schemas.json_form import event_of_fields, shaped
 from schemas.rejected import Unusable
 from schemas.topics import TOPIC_OF, TopicNames
 from streams.errors import TooLarge
@@ -19,6 +19,11 @@ Given = Event | Mapping[str, Any]
 def event_of(given: Given, id_: Callable[[], str], now: int) -> Event:
     """Raises `Unusable` with the reason. `id_` and `now` (microseconds) fill what a dict leaves out."""
     return given if isinstance(given, Event) else event_of_fields(given, id_, now)
+
+
+def record_of(given: Given, id_: Callable[[], str], now: int, names: TopicNames) -> Outgoing:
+    """The record of an event or a dict, checked by the one act of writing it."""
+    return to_outgoing(given if isinstance(given, Event) else shaped(given, id_, now), names)
 
 
 def to_outgoing(event: Event, names: TopicNames) -> Outgoing:

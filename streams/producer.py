@@ -12,7 +12,7 @@ from uuid import uuid4
 from schemas.topics import TopicNames
 from streams.kafka import KafkaLog
 from streams.log import EventLog, Outgoing, Position
-from streams.outgoing import Given, event_of, to_outgoing
+from streams.outgoing import Given, record_of
 
 # So many records are prepared before the event loop gets a turn to move bytes.
 SLICE = 250
@@ -69,8 +69,7 @@ class Producer:
 
     def record(self, given: Given) -> Outgoing:
         """What `send` would append: key, topic and Avro bytes."""
-        event = event_of(given, lambda: str(uuid4()), time.time_ns() // 1000)
-        return to_outgoing(event, self._names)
+        return record_of(given, lambda: str(uuid4()), time.time_ns() // 1000, self._names)
 
 
 class Pipeline:
