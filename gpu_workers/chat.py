@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from gpu_workers.errors import BaseModelRefused, MessageRefused, PromptDrift
+from processors.answers import CALL, CALL_END
 from schemas.company import Message, ToolUse
 
 START, END = "<|im_start|>", "<|im_end|>"
-CALL, CALL_END = "<tool_call>", "</tool_call>"
 ROLES = ("system", "user", "assistant", "tool")
 
 _TOOLS_BEFORE = """# Tools
@@ -45,26 +45,6 @@ class Sample(NamedTuple):
 
     prompt: list[int]
     answer: list[int]
-
-
-class Answer(NamedTuple):
-    """The model spoke."""
-
-    text: str
-
-
-class ToolCalls(NamedTuple):
-    """The model asks for tools; `text` is what it said before."""
-
-    calls: tuple[ToolUse, ...]
-    text: str
-
-
-class Malformed(NamedTuple):
-    """The model meant a call and failed to write one."""
-
-    text: str
-    reason: str
 
 
 def turns(messages: Sequence[Message], tools: str | None = None, default_system: str | None = None) -> list[Turn]:
@@ -102,23 +82,6 @@ def render(
     """The prompt as people read it. Models get `Chat.prompt`, where no text can pose as a turn's border."""
     said = "".join(f"{START}{role}\n{text}{END}\n" for role, text in turns(messages, tools, default_system))
     return said + (f"{START}assistant\n" if add_generation_prompt else "")
-
-
-def parse(text: str) -> Answer | ToolCalls | Malformed:
-    """What a model's text means. Never guesses: a call that is not exactly one is malformed, with the reason."""
-    text = text.removesuffix(END).strip()
-    before, *blocks = text.split(CALL)
-    if not blocks:
-        return Malformed(text, "a call ends that never began") if CALL_END in text else Answer(text)
-    calls: list[ToolUse] = []
-    rest = text[len(before) :]
-    while rest:
-        try:
-            call, rest = _one_call(rest)
-        except ValueError as error:
-            return Malformed(text, str(error))
-        calls.append(call)
-    return ToolCalls(tuple(calls), before.strip())
 
 
 @dataclass(frozen=True)
@@ -213,36 +176,6 @@ def _call_json(call: ToolUse) -> str:
     return f'{{"name": {_json(call.name)}, "arguments": {_json(json.loads(call.arguments))}}}'
 
 
-def _one_call(text: str) -> tuple[ToolUse, str]:
-    """The first call of `text`, and what follows it."""
-    if not text.startswith(CALL):
-        raise ValueError(f"text between calls: {text[:40]!r}")
-    inside = text.removeprefix(CALL).lstrip()
-    value, stop = _STRICT.raw_decode(inside)
-    after = inside[stop:].lstrip()
-    if not after.startswith(CALL_END):
-        raise ValueError(f"no {CALL_END} after the call")
-    if not isinstance(value, dict) or set(value) != {"name", "arguments"}:
-        raise ValueError("a call has a name and arguments, nothing else")
-    if not isinstance(value["name"], str) or not isinstance(value["arguments"], dict):
-        raise ValueError("the name is text and the arguments are an object")
-    arguments = json.dumps(value["arguments"], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return ToolUse(name=value["name"], arguments=arguments), after.removeprefix(CALL_END).lstrip()
-
-
 def _json(value: object) -> str:
     """As Qwen3's template writes JSON: readable spaces, no escapes for what is not ASCII."""
     return json.dumps(value, ensure_ascii=False)
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    if len(dict(pairs)) != len(pairs):
-        raise ValueError("a key stands twice")
-    return dict(pairs)
-
-
-def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is no JSON")
-
-
-_STRICT = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)

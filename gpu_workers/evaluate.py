@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
-from gpu_workers.chat import CALL, Chat, ToolCalls, parse
+from gpu_workers.chat import Chat
+from processors.answers import CALL, ToolCalls, parse
 from processors.dataset import Example
 
 BATCH = 64

@@ -23,8 +23,6 @@ EXPANDED_NODES = 5_000
 NOT_RUN = ("pattern", "patternProperties")
 COMPOSED = ("allOf", "anyOf", "oneOf", "not", "if", "$ref", "unevaluatedProperties", "patternProperties")
 
-OPENING, CLOSING = "<tool_call>", "</tool_call>"
-
 Json = dict[str, Any]
 
 
@@ -52,11 +50,6 @@ class Denied(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
-class _Call(msgspec.Struct):
-    name: str
-    arguments: Json = {}
-
-
 def snapshot(tools: Iterable[tuple[ToolRegistered, str]]) -> str:
     """The tools of a company, each with its place in the log, as a job carries them: canonical, sorted by name."""
     offers = [offer for tool, place in tools if (offer := _offer(tool, place))]
@@ -82,22 +75,6 @@ def parameters_of(tool: ToolRegistered) -> Json:
         return msgspec.json.decode(tool.parameters or "{}", type=Json)
     except (msgspec.DecodeError, RecursionError) as error:
         raise UnusableSchema(f"the parameters of {tool.name} are not a JSON object: {error}") from error
-
-
-def read_calls(text: str) -> tuple[ToolUse, ...] | Denied:
-    """The calls in a model's answer; none where it is plain text."""
-    calls, rest = [], text
-    while OPENING in rest:
-        _, _, rest = rest.partition(OPENING)
-        body, closing, rest = rest.partition(CLOSING)
-        try:
-            call = msgspec.json.decode(body.strip(), type=_Call)
-            calls.append(ToolUse(name=call.name, arguments=canonical(call.arguments)))
-        except (msgspec.DecodeError, RecursionError) as error:
-            return Denied(reason="malformed_call", detail=str(error))
-        if not closing:
-            return Denied(reason="malformed_call", detail="the call does not end")
-    return tuple(calls)
 
 
 def check(call: ToolUse, allowed: Mapping[str, Offer]) -> Allowed | Denied:

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from processors import gate
+from processors.answers import Answer, Malformed, ToolCalls, parse
 from processors.gate import Allowed, Denied
 from projections.jobs import ENDED, JOBS, Job, effect_id, last_input
 from projections.projection import Projection
@@ -58,12 +59,12 @@ def _ask(state: Job, now: int, kind: str, detail: str) -> tuple[Event, ...]:
 
 
 def _on_answer(state: Job, text: str, now: int) -> tuple[Event, ...]:
-    calls = gate.read_calls(text)
-    if isinstance(calls, Denied):
-        return _fail(state, now, calls.reason, calls.detail)
-    if not calls:
-        return (JobCompleted(**_effect(state, now), job=state.job, answer=text.strip(), steps=state.step),)
-    verdict = _judge(state, calls)
+    said = parse(text)
+    if isinstance(said, Malformed):
+        return _fail(state, now, "malformed_call", said.reason)
+    if isinstance(said, Answer):
+        return (JobCompleted(**_effect(state, now), job=state.job, answer=said.text, steps=state.step),)
+    verdict = _judge(state, said.calls)
     if isinstance(verdict, Denied):
         return _fail(state, now, verdict.reason, verdict.detail)
     if state.step >= STEPS:
@@ -99,10 +100,8 @@ def _turns(state: Job) -> tuple[Message, ...]:
 
 
 def _as_trained(turn: Message) -> Message:
-    calls = gate.read_calls(turn.content) if turn.role == "assistant" else ()
-    if not calls or isinstance(calls, Denied):
-        return turn
-    return Message(role="assistant", tool_calls=calls)
+    said = parse(turn.content) if turn.role == "assistant" else None
+    return Message(role="assistant", content=said.text, tool_calls=said.calls) if isinstance(said, ToolCalls) else turn
 
 
 def _made(state: Job) -> tuple[ToolUse, ...]:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from gpu_workers.chat import Chat, ToolCalls, parse
+from gpu_workers.chat import Chat
 from gpu_workers.serve.adapter_file import LoraWeights
 from gpu_workers.serve.catalogue import Catalogue, Residency
 from gpu_workers.serve.engine import Engine, LoraRow, Said
@@ -27,6 +27,7 @@ from gpu_workers.serve.port import (
     Resident,
 )
 from gpu_workers.serve.text import TextStream
+from processors.answers import ToolCalls, parse
 from schemas.errors import Retry, RillfoldError
 
 Read = Callable[[AdapterSpec], LoraWeights]

@@ -16,11 +16,17 @@ from schemas.tools import ToolCallProposed, ToolReturned
 from streams.log import EventLog
 from streams.story import StoryUnknown, story
 
+CALL = '<tool_call>{"name": "refund", "arguments": {}}</tool_call>'
+
 
 def world(event: Event, now: int) -> tuple[Event, ...]:
     match event:
         case InferenceRequested():
-            text = "Done [ok]." if len(event.messages) > 1 else '<tool_call>{"name": "refund"}</tool_call>'
+            text = (
+                "Done [ok]."
+                if len(event.messages) > 1
+                else '<tool_call>{"name": "refund", "arguments": {}}</tool_call>'
+            )
             fields = {"request": event.id, "job": event.job, "text": text, "finish_reason": "stop", "model": "m"}
             return (InferenceCompleted(**caused_by(event, 0, now), **fields, prompt_tokens=1, completion_tokens=1),)
         case ToolCallProposed():

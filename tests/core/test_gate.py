@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processors import gate
+from processors.answers import Malformed, ToolCalls, parse
 from processors.errors import UnusableSchema
 from processors.gate import Allowed, Denied, Offer
 from schemas.company import ToolAuth, ToolRegistered, ToolUse
@@ -60,8 +61,8 @@ def test_deep_arguments_are_denied_at_any_depth(depth: int) -> None:
     open_offer = {"any": Offer(name="any", parameters={"type": "object", "additionalProperties": True})}
     text = '{"a":' * depth + "1" + "}" * depth
     assert isinstance(gate.check(ToolUse(name="any", arguments=text), open_offer), Denied)
-    calls = gate.read_calls(f'<tool_call>{{"name":"any","arguments":{text}}}</tool_call>')
-    assert isinstance(calls, Denied) or isinstance(gate.check(calls[0], open_offer), Denied)
+    said = parse(f'<tool_call>{{"name":"any","arguments":{text}}}</tool_call>')
+    assert isinstance(said, Malformed) or isinstance(gate.check(said.calls[0], open_offer), Denied)
 
 
 def doubling(levels: int) -> dict[str, object]:
@@ -102,33 +103,27 @@ def test_local_references_are_followed_and_closed() -> None:
     assert isinstance(gate.check(call("t", {"to": {"name": "Ada", "admin": True}}), allowed), Denied)
 
 
-def test_calls_are_read_from_an_answer() -> None:
-    text = 'Sure.\n<tool_call>\n{"name": "refund", "arguments": {"order": "A1", "amount": 3}}\n</tool_call>'
-    assert gate.read_calls(text) == (ToolUse(name="refund", arguments='{"amount":3,"order":"A1"}'),)
-    assert gate.read_calls("Nothing to call.") == ()
-
-
 @pytest.mark.parametrize(
     "text",
     [
         '<tool_call>{"name": "refund", "arguments": {"order"',
-        '<tool_call>{"name": "refund"}',
+        '<tool_call>{"name": "refund"}</tool_call>',
         '<tool_call>{"arguments": {}}</tool_call>',
-        '<tool_call>{"name": 1}</tool_call>',
         '<tool_call>{"name": "refund", "arguments": "all"}</tool_call>',
-        "<tool_call></tool_call>",
         '<tool_call>{"name": "refund", "arguments": {"amount": NaN}}</tool_call>',
+        '<tool_call>{"name": "refund", "arguments": {"order": "A1", "order": "A2"}}</tool_call>',
+        '<tool_call>{"name": "refund", "arguments": ' + '{"a":' * 5_000,
+        "<tool_call></tool_call>",
+        "</tool_call>",
     ],
 )
-def test_a_broken_call_is_denied_and_never_taken_for_an_answer(text: str) -> None:
-    verdict = gate.read_calls(text)
-    assert isinstance(verdict, Denied)
-    assert verdict.reason == "malformed_call"
+def test_a_broken_call_is_never_taken_for_an_answer(text: str) -> None:
+    assert isinstance(parse(text), Malformed)
 
 
 @given(st.text(), st.text())
 def test_the_gate_is_total(before: str, arguments: str) -> None:
-    gate.read_calls(f"{before}<tool_call>{arguments}</tool_call>")
+    assert isinstance(parse(f"{before}<tool_call>{arguments}</tool_call>"), Malformed | ToolCalls)
     assert isinstance(gate.check(ToolUse(name="refund", arguments=arguments), OFFERS), Allowed | Denied)
 
 

@@ -130,7 +130,7 @@ def test_a_job_that_never_answers_ends() -> None:
 
 
 def test_without_a_snapshot_the_bridge_decides() -> None:
-    _, sent = run(requested(tools=None), ['<tool_call>{"name": "wipe"}</tool_call>', "ok"])
+    _, sent = run(requested(tools=None), ['<tool_call>{"name": "wipe", "arguments": {}}</tool_call>', "ok"])
     assert "tool_call.proposed" in names(sent)
 
 

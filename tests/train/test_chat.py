@@ -6,8 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gpu_workers.chat import Answer, Chat, Malformed, ToolCalls, body, parse, render
+from gpu_workers.chat import Chat, body, render
 from gpu_workers.errors import BaseModelRefused, MessageRefused
+from processors.answers import Answer, Malformed, ToolCalls, parse
 from rillfold.demo import data
 from schemas.company import Message, ToolUse
 
