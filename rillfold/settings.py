@@ -55,6 +55,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The serving worker's HTTP address: the API forwards /v1 to it."""
     allow_private_tools: bool = False
     """Tools may live on this machine and in private networks, over plain http: for development, and for the demo."""
+    session_timeout: Annotated[float, msgspec.Meta(ge=1)] = 15.0
+    """Seconds without a sign of life after which the others take a fold worker's partitions over."""
     failpoint: str = ""
     """For tests: `appended:3` kills the fold when it passes that step of a commit for the third time."""
 

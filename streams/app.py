@@ -48,6 +48,7 @@ class Worker(NamedTuple):
     data_dir: Path
     names: TopicNames
     failpoint: str = ""
+    session_timeout: float = 15.0
 
 
 async def prepare(event_log: EventLog, projections: Sequence[Projection[Any]], names: TopicNames) -> None:
@@ -154,8 +155,8 @@ def _settings(worker: Worker) -> dict[str, Any]:
         "broker_commit_interval": 1.0,
         # A worker that comes back under its name gets its partitions back at once, with no rebalance.
         "consumer_group_instance_id": worker.name,
-        "broker_session_timeout": 15.0,
-        "broker_heartbeat_interval": 3.0,
+        "broker_session_timeout": worker.session_timeout,
+        "broker_heartbeat_interval": worker.session_timeout / 5,
         "broker_request_timeout": 20.0,
         "broker_max_poll_interval": 300.0,
         "producer_request_timeout": 30.0,

@@ -31,6 +31,7 @@ def fold(name: str, only: tuple[str, ...], log_level: str) -> None:
         data_dir=settings.data_dir / "workers" / name,
         names=settings.topic_names(),
         failpoint=settings.failpoint,
+        session_timeout=settings.session_timeout,
     )
     run(described, _projections(only), log_level)
 
