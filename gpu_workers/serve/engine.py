@@ -65,7 +65,7 @@ class Engine:
         """Seats the adapters of all running rows, so that none is moved for a newcomer; lays the batch out by lanes."""
         lanes = self._lanes.seat({row.adapter for row in self._schedule.running if row.adapter is not None})
         ordered = sorted(batch.rows, key=lambda place: -1 if place[1].adapter is None else lanes[place[1].adapter])
-        self._cache.reserve(len(self._schedule.running), self._schedule.reach())
+        self._cache.reserve(len(self._schedule.running), max(row.length for row in self._schedule.running))
         new = [row.prompt if batch.prefill else row.said[-1:] for _, row in ordered]
         counts = [len(ids) for ids in new]
         device = self._decoder.embedding.device

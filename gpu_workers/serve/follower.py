@@ -70,7 +70,10 @@ class AdapterFollower:
 
 def spec_of(event: AdapterReady) -> AdapterSpec:
     """How an adapter was trained, as its own event tells it, decides how it is served."""
-    identity = json.loads(event.identity)
+    try:
+        identity = json.loads(event.identity)
+    except ValueError:
+        identity = None
     return AdapterSpec(
         key=AdapterKey(event.adapter, event.adapter_version),
         sha256=event.sha256,

@@ -24,11 +24,14 @@ class KVCache:
         return self.store.shape[4]
 
     def reserve(self, slots: int, positions: int) -> None:
-        """Room for that many rows of that length; grows in steps, so that it is seldom moved."""
+        """Room for that many rows of that length; grows in steps, so that it is seldom moved.
+
+        Zeroed: a masked position has weight 0, and 0 times what memory happened to hold may be no number.
+        """
         if slots <= self.slots and positions <= self.positions:
             return
         layers, kv_heads, head_dim = self._shape
-        slots = max(slots, self.slots)
+        slots = max(1 << (slots - 1).bit_length(), self.slots)
         positions = max(-(-positions // GROWTH) * GROWTH, self.positions)
         grown = self._like.new_zeros(layers, 2, slots, kv_heads, positions, head_dim)
         grown[:, :, : self.slots, :, : self.positions] = self.store

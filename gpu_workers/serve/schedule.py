@@ -75,7 +75,7 @@ class Schedule(Generic[Adapter]):
         return Batch(False, list(enumerate(self.running))) if self.running else None
 
     def reach(self) -> int:
-        """Positions that the KV cache must hold until every running row has ended."""
+        """Positions that the KV cache may have to hold before every running row has ended."""
         return max((row.final_length for row in self.running), default=0)
 
     def leave(self, rows: Iterable[Row[Adapter]]) -> list[Move]:

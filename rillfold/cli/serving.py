@@ -14,11 +14,22 @@ from rillfold.http.serving import serving_app
 from schemas.errors import Stop
 
 
+# Answers that take longer end with the process: who streams them asks again.
+GRACE_SECONDS = 3
+
+
 class Door(uvicorn.Server):
     """Open until SIGTERM or SIGINT, or until the work beside it ends."""
 
     def __init__(self, engine: InferenceEngine, host: str, port: int) -> None:
-        config = uvicorn.Config(serving_app(engine), host, port, log_level="warning", access_log=False)
+        config = uvicorn.Config(
+            serving_app(engine),
+            host,
+            port,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
         super().__init__(config)
         self._open = asyncio.Event()
 

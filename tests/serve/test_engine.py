@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Iterable
+from typing import Any
 
+import peft
 import pytest
+import torch
 
 from gpu_workers.serve.adapter_file import LoraWeights, read_adapter
-from gpu_workers.serve.decoder import Decoder
+from gpu_workers.serve.decoder import Decoder, Tokens
 from gpu_workers.serve.engine import Engine, LoraRow
+from gpu_workers.serve.lanes import Lanes, plan
 from gpu_workers.serve.schedule import Limits
 
 from .conftest import SHAPES, VOCABULARY, Zoo
@@ -57,3 +62,23 @@ def test_rows_come_and_go_and_every_one_keeps_its_adapter(zoo: Zoo) -> None:
         expected = zoo.greedy(name, row.prompt, row.limit)
         ends = [i for i, token in enumerate(expected) if token in (5, 9)]
         assert said[row.ticket] == expected[: ends[0] + 1 if ends else None], (row.ticket, name)
+
+
+def test_bfloat16_rows_stay_as_near_to_peft_as_bfloat16_is(zoo: Zoo) -> None:
+    """Tokens may part where two are almost as likely; the numbers may not."""
+    base: Any = copy.deepcopy(zoo.base).to(torch.bfloat16)
+    decoder = Decoder(base)
+    lanes, prompt = Lanes(decoder.sites, decoder.embedding), list(range(3, 40))
+    for name, folder in zoo.folders.items():
+        weights = read_adapter(folder, torch.bfloat16)
+        seats = lanes.seat({weights})
+        cache = decoder.cache()
+        cache.reserve(1, len(prompt))
+        slots, positions = torch.zeros(len(prompt), dtype=torch.long), torch.arange(len(prompt))
+        step = plan([seats[weights]], [len(prompt)])
+        ours = decoder.forward(Tokens(torch.tensor(prompt), slots, positions, [len(prompt)], step, True), cache)[0]
+        exact = peft.PeftModel.from_pretrained(copy.deepcopy(zoo.base), folder)
+        theirs = peft.PeftModel.from_pretrained(copy.deepcopy(base), folder)
+        with torch.inference_mode():
+            truth, rounded = (model(torch.tensor([prompt])).logits[0, -1].float() for model in (exact, theirs))
+        assert (ours.float() - truth).norm() < 2 * (rounded - truth).norm() + 1e-3, name
