@@ -13,7 +13,6 @@ from gpu_workers.serve.port import InferenceEngine
 from rillfold.http.serving import serving_app
 from schemas.errors import Stop
 
-
 # Answers that take longer end with the process: who streams them asks again.
 GRACE_SECONDS = 3
 
