@@ -38,7 +38,7 @@ class ApiKeys:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._file = folder / "keys.json"
-        self._read_at: int | None = None
+        self._read: tuple[int, int, int] | None = None
         self._known: dict[str, _Stored] = {}
 
     @classmethod
@@ -74,12 +74,14 @@ class ApiKeys:
 
     def _reload(self) -> None:
         try:
-            changed = self._file.stat().st_mtime_ns
+            found = self._file.stat()
         except FileNotFoundError:
             return
-        if changed != self._read_at:
+        # Two keys made within one tick of the clock share a time, but no size.
+        state = (found.st_mtime_ns, found.st_ino, found.st_size)
+        if state != self._read:
             stored = msgspec.json.decode(self._file.read_bytes(), type=list[_Stored])
-            self._known, self._read_at = {key.id: key for key in stored}, changed
+            self._known, self._read = {key.id: key for key in stored}, state
 
 
 def _hash(secret: str) -> str:

@@ -27,6 +27,12 @@ def test_a_key_made_elsewhere_is_known_at_once(tmp_path: Path) -> None:
     assert here.who(first) == Principal("acme")
 
 
+def test_keys_made_in_a_row_are_all_kept(tmp_path: Path) -> None:
+    keys = ApiKeys.of(tmp_path)
+    made = [keys.make(f"c{n}") for n in range(50)]
+    assert [keys.who(key) for key in made] == [Principal(f"c{n}") for n in range(50)]
+
+
 def test_the_file_holds_hashes_and_only_its_owner_reads_it(tmp_path: Path) -> None:
     keys = ApiKeys.of(tmp_path)
     key = keys.make("acme")
