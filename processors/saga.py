@@ -63,7 +63,10 @@ def _on_answer(state: Job, text: str, now: int) -> tuple[Event, ...]:
     if isinstance(said, Malformed):
         return _fail(state, now, "malformed_call", said.reason)
     if isinstance(said, Answer):
-        return (JobCompleted(**_effect(state, now), job=state.job, answer=said.text, steps=state.step),)
+        return _complete(state, now, said.text)
+    if said.calls == _made(state)[-1:]:
+        # It has nothing to add: adapters that learned calls alone know no last word. The tool's reply is the answer.
+        return _complete(state, now, _turns(state)[-2].content)
     verdict = _judge(state, said.calls)
     if isinstance(verdict, Denied):
         return _fail(state, now, verdict.reason, verdict.detail)
@@ -107,6 +110,10 @@ def _as_trained(turn: Message) -> Message:
 def _made(state: Job) -> tuple[ToolUse, ...]:
     """The calls of earlier answers: the last turn is the answer under judgement."""
     return tuple(call for turn in map(_as_trained, _turns(state)[:-1]) for call in turn.tool_calls)
+
+
+def _complete(state: Job, now: int, answer: str) -> tuple[Event, ...]:
+    return (JobCompleted(**_effect(state, now), job=state.job, answer=answer, steps=state.step),)
 
 
 def _fail(state: Job, now: int, reason: str, detail: str) -> tuple[Event, ...]:

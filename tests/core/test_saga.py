@@ -117,10 +117,16 @@ def test_a_denied_call_never_goes_out(answer: str, reason: str) -> None:
     assert "tool_call.proposed" not in names(sent)
 
 
-def test_the_same_call_is_not_made_twice() -> None:
+def test_the_same_call_again_ends_the_job_with_the_tools_reply() -> None:
     state, sent = run(requested(), [CALL % "A1", CALL % "A1"])
-    assert (state.status, state.reason) == ("failed", "repeated_call")
+    assert (state.status, state.answer) == ("completed", "done")
     assert names(sent).count("tool_call.proposed") == 1
+
+
+def test_going_round_in_circles_is_refused() -> None:
+    state, sent = run(requested(), [CALL % "A1", CALL % "A2", CALL % "A1"])
+    assert (state.status, state.reason) == ("failed", "repeated_call")
+    assert names(sent).count("tool_call.proposed") == 2
 
 
 def test_a_job_that_never_answers_ends() -> None:
