@@ -20,9 +20,9 @@ from gpu_workers.serve.port import InferenceEngine
 from gpu_workers.trainer import Place, Trainer
 from rillfold.embedded.stack import attach
 from rillfold.http.keys import ApiKeys
+from rillfold.logs import event_log
 from rillfold.settings import Settings
 from schemas.topics import TopicNames
-from streams.kafka import KafkaLog
 from streams.log import EventLog
 from streams.producer import Producer
 from streams.reads import Reads
@@ -70,7 +70,7 @@ def secret_store(settings: Settings) -> SecretStore:
 @asynccontextmanager
 async def services(settings: Settings) -> AsyncIterator[Services]:
     endpoints, names = attach(settings), settings.topic_names()
-    async with KafkaLog(endpoints.bootstrap_servers) as log, Reads(endpoints.postgres_dsn) as reads:
+    async with event_log(settings) as log, Reads(endpoints.postgres_dsn) as reads:
         tools = Tools(log, names)
         await tools.catch_up()
         served = settings.serve_url or f"http://{settings.serve_host}:{settings.serve_port}"
@@ -93,7 +93,7 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
 
 @asynccontextmanager
 async def bridge(settings: Settings) -> AsyncIterator[ToolBridge]:
-    async with KafkaLog(attach(settings).bootstrap_servers) as log:
+    async with event_log(settings) as log:
         yield ToolBridge(log, settings.topic_names(), secret_store(settings), now, private=settings.allow_private_tools)
 
 
@@ -115,7 +115,7 @@ async def engine(settings: Settings, progress: Progress = silent) -> AsyncIterat
 
 @asynccontextmanager
 async def inference(settings: Settings, running: InferenceEngine) -> AsyncIterator[InferenceWorker]:
-    async with KafkaLog(attach(settings).bootstrap_servers) as log:
+    async with event_log(settings) as log:
         yield InferenceWorker(log, settings.topic_names(), running, now, at_once=settings.serve_rows)
 
 
@@ -128,5 +128,5 @@ async def trainer(settings: Settings) -> AsyncIterator[Trainer]:
         threads=settings.train_threads or os.cpu_count() or 1,
         clock=now,
     )
-    async with KafkaLog(attach(settings).bootstrap_servers) as log:
+    async with event_log(settings) as log:
         yield Trainer(log, settings.topic_names(), artifact_store(settings), place)

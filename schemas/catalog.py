@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any, cast, get_args, get_type_hints
@@ -73,6 +73,8 @@ class Catalog:
     by_fingerprint: Mapping[bytes, Entry]
     by_class: Mapping[type[Event], Entry]
     """The newest version of each."""
+    by_id: dict[int, Entry] = field(default_factory=dict)
+    """What a schema registry has told this process so far. An id never changes its meaning."""
 
 
 @cache

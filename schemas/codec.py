@@ -21,7 +21,6 @@ A dead letter has no limit here: it holds a refused value as it is, once.
 CONFLUENT = 0
 Headers = Iterable[tuple[str, bytes]]
 SchemaIds = Mapping[int, Entry]
-NO_IDS: SchemaIds = {}
 
 
 class Incoming(Protocol):
@@ -43,9 +42,9 @@ def encode(event: Event) -> bytes:
 
 
 def decode(
-    value: bytes | None, origin: Origin, timestamp_ms: int, headers: Headers = (), ids: SchemaIds = NO_IDS
+    value: bytes | None, origin: Origin, timestamp_ms: int, headers: Headers = (), ids: SchemaIds | None = None
 ) -> Event | Rejected:
-    """`ids` are the registry's schema ids, resolved before: decoding never waits for a registry."""
+    """`ids` are a registry's schema ids, asked for before: decoding never waits. None: what this process was told."""
     try:
         return _decode(value, origin, timestamp_ms, headers, ids)
     except Unusable as error:
@@ -53,7 +52,7 @@ def decode(
 
 
 def decode_batch(
-    topic: str, partition: int, records: Sequence[Incoming], ids: SchemaIds = NO_IDS
+    topic: str, partition: int, records: Sequence[Incoming], ids: SchemaIds | None = None
 ) -> list[Event | Rejected]:
     """The same for every record of a partition, in order; what most records are takes the shortest way."""
     reader_of, decoded = readers().get, list[Event | Rejected]()
@@ -91,7 +90,7 @@ def _lazy(entry: Entry) -> Reader:
     return read
 
 
-def _decode(value: bytes | None, origin: Origin, timestamp_ms: int, headers: Headers, ids: SchemaIds) -> Event:
+def _decode(value: bytes | None, origin: Origin, timestamp_ms: int, headers: Headers, ids: SchemaIds | None) -> Event:
     if not value:
         raise Unusable("empty", "the record has no value")
     if len(value) > MAX_BYTES and value[:10] != _head(RecordRejected):
@@ -120,7 +119,8 @@ def _whole(read: Reader, value: bytes, start: int) -> Event:
     return event
 
 
-def _registered(value: bytes, ids: SchemaIds) -> Entry:
+def _registered(value: bytes, ids: SchemaIds | None) -> Entry:
+    ids = catalog().by_id if ids is None else ids
     number = schema_id(value)
     if number is None or number not in ids:
         raise Unusable("unknown_schema", f"schema id {number} names no event known here")

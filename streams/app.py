@@ -25,7 +25,7 @@ from streams.fence import FencedChangelogs
 from streams.folding import Folding
 from streams.kafka import KafkaLog
 from streams.keeper import ShardKeeper
-from streams.log import EventLog, TopicSpec
+from streams.log import EventLog, Learn, TopicSpec, nothing_to_learn
 from streams.outgoing import to_outgoing
 from streams.store import RocksStores
 
@@ -48,6 +48,7 @@ class Worker(NamedTuple):
     data_dir: Path
     names: TopicNames
     failpoint: str = ""
+    learn: Learn = nothing_to_learn
     session_timeout: float = 15.0
 
 
@@ -94,7 +95,7 @@ def create_app(worker: Worker, event_log: EventLog, projections: Sequence[Projec
     if app.in_transaction:
         raise Misconfigured("Faust's exactly_once loses and doubles after a crash. Unset PROCESSING_GUARANTEE.")
     fence = FencedChangelogs(worker.app_id, worker.name, bootstrap_servers=worker.bootstrap_servers)
-    ports = Ports(_publisher(event_log, worker.names), fence.append, FailPoint(worker.failpoint))
+    ports = Ports(_publisher(event_log, worker.names), fence.append, FailPoint(worker.failpoint), worker.learn)
     folding = Folding(projections, worker.names, ports)
     app.transport = BatchTransport(app.conf.broker_consumer, app)
     app.keeper = ShardKeeper(folding, fence, RocksStores(worker.data_dir / "tables"), event_log, worker.app_id)
@@ -148,7 +149,7 @@ def _settings(worker: Worker) -> dict[str, Any]:
         "consumer_max_fetch_size": FETCH_BYTES,
         "broker_max_poll_records": BATCH_RECORDS,
         # Batches, not records: a rebalance waits until those in hand are folded.
-        "stream_buffer_maxsize": 2,
+        "stream_buffer_maxsize": 8,
         "stream_wait_empty": True,
         "stream_recovery_delay": 0.0,
         "recovery_consistency_check": False,

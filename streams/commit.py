@@ -10,6 +10,7 @@ from streams.changelog import Rows
 from streams.errors import RowTooLarge
 from streams.failpoint import FailPoint
 from streams.fold import Decoded, Found, fold
+from streams.log import Learn, nothing_to_learn
 from streams.shard import Shard
 
 # Under Kafka's default of 1 MiB for a record batch, with room for its header.
@@ -28,6 +29,7 @@ class Ports(NamedTuple):
     publish: Publish
     append: Append
     failpoint: FailPoint
+    learn: Learn = nothing_to_learn
 
 
 class Piece(NamedTuple):

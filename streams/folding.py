@@ -84,6 +84,7 @@ class Folding:
             return
         if batch.start > min(starts):
             raise NotContiguous(batch.topic, batch.partition, min(starts), batch.start)
+        await self._ports.learn([record.value for record in batch.records])
         decoded = decode_from(batch, min(starts))
         self._ports.failpoint.reached("decoded")
         if decoded.refused:

@@ -17,7 +17,7 @@ from schemas.compat import check_at_start
 from streams.errors import AppendFailed, MissingOffsets, TooLarge, UnknownTopic, Unreachable
 from streams.kafka_batches import append_in_batches, place
 from streams.kafka_group import Assignments, KafkaSubscription, to_record
-from streams.log import Outgoing, Position, Record, TopicSpec, limit_of, size_of
+from streams.log import Learn, Outgoing, Position, Record, TopicSpec, limit_of, nothing_to_learn, size_of
 
 # A read without an end in sight waits this long for the next fetch before it looks at its position again: the tail
 # may hold nothing but transaction markers, which move the position and deliver nothing.
@@ -43,9 +43,11 @@ class KafkaLog:
         client_id: str = "rillfold",
         session_timeout: float = 15.0,
         max_poll_interval: float = 300.0,
+        learn: Learn = nothing_to_learn,
         **options: Any,
     ) -> None:
         self._where = bootstrap_servers
+        self._learn = learn
         self._options = {"bootstrap_servers": bootstrap_servers, "client_id": client_id, **options}
         self._group_options = {
             "session_timeout_ms": int(session_timeout * 1000),
@@ -136,6 +138,7 @@ class KafkaLog:
                     first = (await self.starts(topic))[partition]
                     raise MissingOffsets(topic, partition, position, stop, first, end) from error
                 if batch := [to_record(found) for found in polled.get(tp, ()) if found.offset < last]:
+                    await self._learn([record.value for record in batch])
                     yield batch
 
     async def starts(self, topic: str) -> Mapping[int, int]:
@@ -171,7 +174,7 @@ class KafkaLog:
         assignments = Assignments()
         consumer.subscribe(topics, listener=assignments)
         async with self._opened(consumer):
-            yield KafkaSubscription(self, group, consumer, assignments)
+            yield KafkaSubscription(self, group, consumer, assignments, self._learn)
 
     @asynccontextmanager
     async def _reader(self, records: int) -> AsyncIterator[AIOKafkaConsumer]:

@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka import errors as kafka
 
 from streams.errors import Fenced, MissingOffsets
-from streams.log import EventLog, Record
+from streams.log import EventLog, Learn, Record
 from streams.log import TopicPartition as Partition
 
 _FENCED = (
@@ -36,11 +36,14 @@ class Assignments(ConsumerRebalanceListener):  # type: ignore[misc]
 
 
 class KafkaSubscription:
-    def __init__(self, owner: EventLog, group: str, consumer: AIOKafkaConsumer, assignments: Assignments) -> None:
+    def __init__(
+        self, owner: EventLog, group: str, consumer: AIOKafkaConsumer, assignments: Assignments, learn: Learn
+    ) -> None:
         self._log = owner
         self._group = group
         self._consumer = consumer
         self._assignments = assignments
+        self._learn = learn
 
     async def poll(self, timeout: float = 1.0, limit: int | None = None) -> Mapping[Partition, Sequence[Record]]:
         deadline = asyncio.get_running_loop().time() + timeout
@@ -57,6 +60,7 @@ class KafkaSubscription:
                 continue
             except kafka.OffsetOutOfRangeError as error:
                 raise await self._missing(error.args[0]) from error
+            await self._learn([record.value for records in fetched.values() for record in records])
             return {(tp.topic, tp.partition): [to_record(r) for r in records] for tp, records in fetched.items()}
 
     async def commit(self, offsets: Mapping[Partition, int]) -> None:

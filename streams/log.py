@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
 TopicPartition = tuple[str, int]
+Learn = Callable[[Sequence[bytes | None]], Awaitable[None]]
+"""Called with values before they are decoded: returns when a schema registry has told what it knows of them."""
 
 BATCH_LIMIT = 1 << 20
 """Kafka's default for `max.message.bytes`, less a few bytes: a whole record batch with its overhead."""
 OVERHEAD = 48_576
+
+
+async def nothing_to_learn(_values: Sequence[bytes | None]) -> None:
+    """Where no registry is named: a schema id is unknown, and its record goes to the dead letters."""
 
 
 class Outgoing(NamedTuple):

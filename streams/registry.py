@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Self, TypeVar
 
 import httpx
@@ -16,8 +18,11 @@ from schemas.codec import schema_id
 from schemas.compat import record_of
 from schemas.topics import TOPIC_OF, TopicNames
 from streams.errors import RegistryDown, RegistryRefused
+from streams.log import Learn
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
+ASK_AGAIN_SECONDS = 1.0
 
 UNKNOWN_ID = 40403
 UNKNOWN_FOR = 60.0
@@ -27,9 +32,15 @@ UNKNOWN_FOR = 60.0
 class Registry:
     """Asks once for each id. What it knows goes on working while the registry is down."""
 
-    def __init__(self, url: str, timeout: float = 5.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        url: str,
+        timeout: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+        ids: dict[int, Entry] | None = None,
+    ) -> None:
         self.url = url
-        self.ids: dict[int, Entry] = {}
+        self.ids: dict[int, Entry] = {} if ids is None else ids
         self._unknown: dict[int, float] = {}
         self._clock = clock
         self._client = SchemaRegistryClient({"url": url, "timeout": timeout, "max.retries": 0})
@@ -82,6 +93,24 @@ class Registry:
             raise RegistryDown(self.url, what, error) from error
         except (httpx.HTTPError, ValueError, OSError) as error:
             raise RegistryDown(self.url, what, error) from error
+
+
+def learner(url: str) -> Learn:
+    """What a log asks before it hands records out: holds them until each id is known to be ours, or nobody's."""
+    registry = Registry(url, ids=catalog().by_id)
+
+    async def learn(values: Sequence[bytes | None]) -> None:
+        if not any(schema_id(value) is not None for value in values):
+            return
+        while True:
+            try:
+                await asyncio.to_thread(registry.resolve, values)
+                return
+            except RegistryDown as error:
+                log.warning("%s", error)
+                await asyncio.sleep(ASK_AGAIN_SECONDS)
+
+    return learn
 
 
 def _ours(schema: Schema | None) -> Entry | None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from processors.dataset import Manifest, Tally, in_order, select
-from schemas.catalog import Entry
-from schemas.codec import NO_IDS, decode
+from schemas.codec import decode
 from schemas.envelope import Origin
 from schemas.rejected import Rejected
 from schemas.topics import TopicNames
@@ -39,7 +38,6 @@ async def build(
     ranges: Sequence[OffsetRange],
     rows: Path,
     on_records: OnRecords = nobody,
-    ids: Mapping[int, Entry] = NO_IDS,
 ) -> Manifest:
     """Writes the rows to a file and returns their manifest. Holds one batch in memory, however long the log is."""
     tally = Tally()
@@ -47,18 +45,18 @@ async def build(
     with rows.open("wb") as out:
         for part in in_order(ranges):
             async for batch in log.read(names.wire(part.topic), part.partition, part.start, part.stop):
-                out.writelines(_rows(batch, part.topic, company, tally, ids))
+                out.writelines(_rows(batch, part.topic, company, tally))
                 on_records(done + batch[-1].offset + 1 - part.start, total)
             done += part.stop - part.start
             on_records(done, total)
     return tally.manifest(company, ranges)
 
 
-def _rows(batch: Sequence[Record], topic: str, company: str, tally: Tally, ids: Mapping[int, Entry]) -> list[bytes]:
+def _rows(batch: Sequence[Record], topic: str, company: str, tally: Tally) -> list[bytes]:
     lines = []
     for record in batch:
         origin = Origin(topic, record.partition, record.offset)
-        event = decode(record.value, origin, record.timestamp, record.headers, ids)
+        event = decode(record.value, origin, record.timestamp, record.headers)
         tally.records += 1
         if isinstance(event, Rejected):
             tally.rejected += 1

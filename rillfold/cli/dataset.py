@@ -59,14 +59,13 @@ def verify(folder: Path, offline: bool, as_json: bool) -> None:
 
 async def _build(company: str, ranges: Sequence[OffsetRange], rows: Path) -> Manifest:
     from rillfold.cli.live import line
-    from rillfold.embedded.stack import attach
+    from rillfold.logs import event_log
     from rillfold.settings import from_env
     from streams import replay
-    from streams.kafka import KafkaLog
 
     settings = from_env()
     names = settings.topic_names()
-    async with KafkaLog(attach(settings).bootstrap_servers) as log:
+    async with event_log(settings) as log:
         ranges = ranges or await replay.everything_up_to_now(log, names)
         with line("replay") as tell:
             return await replay.build(log, names, company, ranges, rows, tell)

@@ -94,23 +94,21 @@ def _wanted(topic: str | None, reason: str | None, company: str | None) -> Calla
 
 
 async def _letters(wanted: Callable[[RecordRejected], bool]) -> list[RecordRejected]:
-    from rillfold.embedded.stack import attach
+    from rillfold.logs import event_log
     from rillfold.settings import from_env
-    from streams.kafka import KafkaLog
     from streams.letters import letters
 
     settings = from_env()
-    async with KafkaLog(attach(settings).bootstrap_servers) as log:
+    async with event_log(settings) as log:
         return [letter async for _, letter in letters(log, settings.topic_names(), wanted)]
 
 
 async def _redrive(found: Sequence[RecordRejected]) -> int:
-    from rillfold.embedded.stack import attach
+    from rillfold.logs import event_log
     from rillfold.settings import from_env
-    from streams.kafka import KafkaLog
     from streams.letters import redrive
 
-    async with KafkaLog(attach(from_env()).bootstrap_servers) as log:
+    async with event_log(from_env()) as log:
         return await redrive(log, found)
 
 

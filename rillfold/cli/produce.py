@@ -53,10 +53,9 @@ def produce(
 async def _run(
     topic: str, file: BinaryIO, name: str, form: str, rejects: Path, given: dict[str, str]
 ) -> tuple[Outcome, int]:
-    from rillfold.embedded.state import attach
     from rillfold.importing import Import, Rejects, Source
+    from rillfold.logs import event_log
     from rillfold.settings import from_env
-    from streams.kafka import KafkaLog
 
     settings = from_env()
     names = settings.topic_names()
@@ -70,7 +69,7 @@ async def _run(
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop, number)
-    async with KafkaLog(attach(settings).bootstrap_servers) as log:
+    async with event_log(settings) as log:
         with Rejects(rejects) as rejected, _bar(file) as advanced:
             outcome = await Import(ours, names, log, rejected, _defaults(ours, given)).run(source, name, form, advanced)
     if signalled and outcome.stopped is None:

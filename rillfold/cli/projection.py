@@ -55,15 +55,14 @@ def digest(names: Sequence[str], refold: bool, as_json: bool) -> None:
 async def _digests(names: Sequence[str], again: bool) -> list[dict[str, Any]]:
     from projections.catalog import PROJECTIONS
     from rillfold.cli.live import line
-    from rillfold.embedded.stack import attach
+    from rillfold.logs import event_log
     from rillfold.settings import from_env
-    from streams.kafka import KafkaLog
 
     if unknown := sorted(set(names) - set(PROJECTIONS)):
         raise Stop(f"No projection is called {', '.join(unknown)}. There are {', '.join(sorted(PROJECTIONS))}.")
     chosen = [each for name, each in PROJECTIONS.items() if not names or name in names]
     facts = []
-    async with KafkaLog(attach(from_env()).bootstrap_servers) as log:
+    async with event_log(from_env()) as log:
         with line("projections") as tell:
             for done, each in enumerate(chosen):
                 tell(done, len(chosen))

@@ -10,12 +10,11 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from rillfold.embedded.state import attach
+from rillfold.logs import event_log
 from rillfold.settings import Settings, from_env
 from schemas.catalog import kind_of
 from schemas.topics import TOPICS
 from streams import admin
-from streams.kafka import KafkaLog
 
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object for machines.")
 
@@ -68,18 +67,24 @@ def list_(as_json: bool) -> None:
 
 
 async def _create(settings: Settings) -> list[str]:
-    async with KafkaLog(attach(settings).bootstrap_servers) as log:
+    """And in the registry, where one is named, all schemas."""
+    if settings.schema_registry is not None:
+        from streams.registry import Registry
+
+        with Registry(settings.schema_registry) as registry:
+            await asyncio.to_thread(registry.register, settings.topic_names())
+    async with event_log(settings) as log:
         return list(await admin.create(log, settings.topic_names()))
 
 
 async def _check(settings: Settings) -> list[admin.Difference]:
-    async with KafkaLog(attach(settings).bootstrap_servers) as log:
+    async with event_log(settings) as log:
         return await admin.check(log, settings.topic_names())
 
 
 async def _list(settings: Settings) -> list[dict[str, object]]:
     names, rows = settings.topic_names(), []
-    async with KafkaLog(attach(settings).bootstrap_servers) as log:
+    async with event_log(settings) as log:
         found = await log.describe([names.wire(topic.name) for topic in TOPICS])
         for topic in TOPICS:
             wire = names.wire(topic.name)

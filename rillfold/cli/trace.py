@@ -13,10 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 
-from rillfold.embedded.stack import attach
+from rillfold.logs import event_log
 from rillfold.settings import Settings, from_env
 from schemas.envelope import Event
-from streams.kafka import KafkaLog
 from streams.story import Told, story
 
 WIDTH = 90
@@ -39,7 +38,7 @@ def trace(name: str, hours: float, as_json: bool) -> None:
 
 
 async def _read(settings: Settings, name: str, since: int) -> list[Told]:
-    async with KafkaLog(attach(settings).bootstrap_servers) as log:
+    async with event_log(settings) as log:
         return await story(log, settings.topic_names(), name, since)
 
 

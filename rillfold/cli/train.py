@@ -59,11 +59,10 @@ def retrain(adapter: str, until: str | None, as_json: bool) -> None:
 
 
 async def _ask(request: TrainingRequested, wait: bool, as_json: bool) -> None:
-    from rillfold.embedded.stack import attach
+    from rillfold.logs import event_log
     from rillfold.settings import from_env
-    from streams.kafka import KafkaLog
 
-    async with KafkaLog(attach(from_env()).bootstrap_servers) as log:
+    async with event_log(from_env()) as log:
         await _send(log, request)
         if not wait:
             _tell({"run": request.id}, as_json)
@@ -74,13 +73,12 @@ async def _ask(request: TrainingRequested, wait: bool, as_json: bool) -> None:
 
 async def _again(name: str, until_now: bool, as_json: bool) -> None:
     from projections.training_runs import TRAINING_RUNS
-    from rillfold.embedded.stack import attach
+    from rillfold.logs import event_log
     from rillfold.settings import from_env
-    from streams.kafka import KafkaLog
     from streams.view import View
 
     settings = from_env()
-    async with KafkaLog(attach(settings).bootstrap_servers) as log:
+    async with event_log(settings) as log:
         old = await _find(log, name)
         asked = (await View(log, settings.topic_names(), TRAINING_RUNS).catch_up())[f"{old.company}/{old.run}"]
         request = _request(

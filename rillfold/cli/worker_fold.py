@@ -11,6 +11,7 @@ from processors.saga import AUTOMATION
 from projections.catalog import PROJECTIONS
 from projections.projection import Projection
 from rillfold.embedded.stack import attach
+from rillfold.logs import learn
 from rillfold.settings import from_env
 from schemas.errors import Stop
 from streams.app import Worker, run
@@ -31,6 +32,7 @@ def fold(name: str, only: tuple[str, ...], log_level: str) -> None:
         data_dir=settings.data_dir / "workers" / name,
         names=settings.topic_names(),
         failpoint=settings.failpoint,
+        learn=learn(settings),
         session_timeout=settings.session_timeout,
     )
     run(described, _projections(only), log_level)
