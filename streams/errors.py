@@ -146,6 +146,15 @@ class DirectoryInUse(Stop):
         )
 
 
+class StoreDamaged(Stop):
+    """What a worker keeps on its disk is not what it wrote."""
+
+    def __init__(self, path: object, detail: object) -> None:
+        super().__init__(
+            f"{path} is damaged ({detail}). The process ends; a restart puts the folder aside and reads the changelog."
+        )
+
+
 class RegistryDown(Retry):
     """The schema registry gave no answer that says anything about a schema. The record waits; it is not poison."""
 

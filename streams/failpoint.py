@@ -11,19 +11,23 @@ STEPS = ("decoded", "published", "appended", "stored")
 
 
 class FailPoint:
-    """`appended:3` kills the process, as kill -9 does, when it passes `appended` for the third time. Empty: never."""
+    """`appended:3` kills the process, as kill -9 does, when it passes `appended` for the third time. Empty: never.
+
+    `appended:3:SIGSTOP` puts it to sleep there, until somebody sends SIGCONT.
+    """
 
     def __init__(self, spec: str = "") -> None:
-        self._step, _, count = spec.partition(":")
+        self._step, count, number, *_ = (*spec.split(":"), "", "")
         if self._step not in ("", *STEPS):
             raise Stop(
                 f"RILLFOLD_FAILPOINT={spec!r}: the step must be one of {', '.join(STEPS)}. Unset it in production."
             )
         self._left = int(count or 1)
+        self._signal = signal.Signals[number or "SIGKILL"]
 
     def reached(self, step: str) -> None:
         if step != self._step:
             return
         self._left -= 1
-        if self._left <= 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if self._left == 0:
+            os.kill(os.getpid(), self._signal)

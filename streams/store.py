@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, cast
 
 from rocksdict import DBCompressionType, Options, Rdict, WriteBatch, WriteOptions
 
-from streams.errors import DirectoryInUse
+from streams.errors import DirectoryInUse, StoreDamaged
+
+log = logging.getLogger(__name__)
 
 # Kept beside the rows so that one write moves both. Sorts before every key of the changelog.
 POSITION = b"\x00\x00position"
 FIRST_KEY = b"\x00\x01"
+DAMAGED = "DAMAGED"
+# Whatever RocksDB says of its lock, it names the file. "lock" alone also stands in "block checksum mismatch".
+LOCKED = "/LOCK"
 
 Pairs = Iterable[tuple[bytes, bytes | None]]
 
@@ -73,15 +80,17 @@ class RocksStore:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         self._db = Rdict(str(path), _options())
         self._write = WriteOptions()
 
     def position(self) -> int | None:
-        value = self._db.get(POSITION)
+        (value,) = self.get([POSITION])
         return None if value is None else int.from_bytes(value, "big")
 
     def get(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
-        return cast(Sequence[bytes | None], self._db.get(list(keys)))
+        with self._intact():
+            return cast(Sequence[bytes | None], self._db.get(list(keys)))
 
     def write(self, pairs: Pairs, position: int | None) -> None:
         batch = WriteBatch(raw_mode=True)
@@ -92,16 +101,35 @@ class RocksStore:
                 batch.put(key, value)
         if position is not None:
             batch.put(POSITION, position.to_bytes(8, "big"))
-        self._db.write(batch, self._write)
+        with self._intact():
+            self._db.write(batch, self._write)
 
     def scan(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        for key, value in cast(Iterator[tuple[bytes, bytes]], self._db.items(from_key=prefix or FIRST_KEY)):
+        found = self._db.iter()
+        found.seek(prefix or FIRST_KEY)
+        while found.valid():
+            key = found.key()
             if not key.startswith(prefix):
                 return
-            yield key, value
+            yield key, found.value()
+            found.next()
+        # A damaged block looks like the end.
+        with self._intact():
+            found.status()
 
     def close(self) -> None:
         self._db.close()
+
+    @contextmanager
+    def _intact(self) -> Iterator[None]:
+        """Where a checksum is wrong, whoever opens this next puts it aside."""
+        try:
+            yield
+        except Exception as error:
+            if "Corruption" not in str(error):
+                raise
+            (self._path / DAMAGED).touch()
+            raise StoreDamaged(self._path, error) from error
 
 
 class Stores(Protocol):
@@ -131,13 +159,16 @@ class RocksStores:
     def open(self, changelog: str, partition: int) -> Store:
         path = self._root / changelog / str(partition)
         try:
+            if (path / DAMAGED).exists():
+                raise StoreDamaged(path, "a checksum was wrong when it was read")
             return RocksStore(path)
         except Exception as error:
-            if "lock" in str(error).lower():
+            if LOCKED in str(error):
                 raise DirectoryInUse(path) from error
             if not path.exists():
                 raise
-            # Damaged: the changelog has it all. What is there is kept for whoever wants to know why.
+            # The changelog has it all. What is there is kept for whoever wants to know why.
+            log.warning("%s is damaged (%s): put aside, rows are read from the changelog again", path, error)
             self.discard(changelog, partition)
             return RocksStore(path)
 
