@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -56,7 +57,9 @@ class KafkaSubscription:
             except TimeoutError:
                 return {}
             except kafka.NoOffsetForPartitionError as error:
-                await self._consumer.seek_to_beginning(error.args[0])
+                # Given to another member meanwhile: then there is nothing to seek.
+                with suppress(kafka.IllegalStateError):
+                    await self._consumer.seek_to_beginning(error.args[0])
                 continue
             except kafka.OffsetOutOfRangeError as error:
                 raise await self._missing(error.args[0]) from error
