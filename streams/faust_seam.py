@@ -7,6 +7,7 @@ What is relied on, by upstream name, stands in `RELIES_ON`; a test holds each ag
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -142,6 +143,8 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         for waiting in consumer._fetcher._records.values():
             if isinstance(waiting, FetchResult) and waiting.has_more():
                 waiting._partition_records._consumer_record = _as_parsed
+        if self.app.in_recovery:
+            kwargs["max_records"] = None  # rows need no decoding: a whole fetch at once costs fewer turns
         fetched = await super()._fetch_records(consumer, *args, **kwargs)
         # No await from here: the positions are those that this very fetch has left.
         return {tp: self._located(consumer, tp, records) for tp, records in fetched.items()}
@@ -162,7 +165,25 @@ class BatchConsumer(driver.Consumer):
     def _new_consumer_thread(self) -> BatchThread:
         return BatchThread(self, loop=self.loop, beacon=self.beacon)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._full: set[TP] = set()
+        self._room = asyncio.Event()
+
+    def on_buffer_full(self, tp: TP) -> None:
+        """Stops all partitions, not this one: aiokafka asks a broker for no more while some of its records wait."""
+        if not self.app.in_recovery:
+            self._full.add(tp)
+            self._room.clear()
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        self._full.discard(tp)
+        if not self._full:
+            self._room.set()
+
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
+        if self._full:
+            await self.wait(self._room.wait(), timeout=timeout)
         fetched, active = await self._wait_next_records(timeout)
         generation = self.app.consumer_generation_id
         if fetched is None or self.should_stop:
@@ -175,7 +196,7 @@ class BatchConsumer(driver.Consumer):
                 return
             if batch.start is None and not self._is_changelog_tp(tp):
                 continue  # fetched before the seek to the marker, which makes it come again
-            if active is None or tp in active or tp in self._buffered_partitions:
+            if active is None or tp in active:
                 self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
                 yield tp, self._batch_message(tp, batch)
 

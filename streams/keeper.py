@@ -62,7 +62,7 @@ class ShardKeeper:
     async def restored(self, changelogs: Iterable[TP]) -> None:
         shards = [self._shard(changelog) for changelog in changelogs]
         for shard in shards:
-            shard.read_markers()
+            shard.restored()
         await self._folding.catch_up(shards, self._event_log, self._group)
 
     def begin(self, source: TP, first: int) -> int | None:

@@ -62,6 +62,11 @@ class Shard(Generic[State]):
         """A stretch of the changelog, as it was read."""
         self.store.write(records, position)
 
+    def restored(self) -> None:
+        """The changelog has been read to its end."""
+        self.store.filled()
+        self.read_markers()
+
     def rows(self, prefix: str = "") -> Iterable[tuple[str, State]]:
         for key, value in self.store.scan(prefix.encode()):
             if not key.startswith(RESERVED):

@@ -45,6 +45,16 @@ def test_a_scan_stops_at_the_end_of_its_prefix(store: Store):
     assert [key for key, _ in store.scan(b"acme")] == [b"acme/1"]
 
 
+def test_filling_changes_nothing_of_what_is_in_there(store: Store):
+    store.write([(b"b", b"1"), (b"a", b"1")], 1)
+    store.write([(b"b", b"2")], 2)
+    store.filled()
+    assert (store.position(), list(store.scan())) == (2, [(b"a", b"1"), (b"b", b"2")])
+    store.write([(b"c", b"3")], 3)
+    store.filled()
+    assert store.get([b"a", b"b", b"c"]) == [b"1", b"2", b"3"]
+
+
 @pytest.fixture
 def stores(tmp_path: Path) -> Callable[[], RocksStores]:
     return lambda: RocksStores(tmp_path)
