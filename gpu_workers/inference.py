@@ -67,12 +67,12 @@ class InferenceWorker:
 
     async def run(self, ready: Callable[[], None]) -> None:
         await self._adapters.catch_up(read=False)
-        async with asyncio.TaskGroup() as tasks:
-            following = tasks.create_task(self._adapters.run())
-            try:
-                await self._consume(ready)
-            finally:
-                following.cancel()
+        both = [asyncio.create_task(self._adapters.run()), asyncio.create_task(self._consume(ready))]
+        try:
+            ended, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            ended.pop().result()  # neither ends by itself: this is its error
+        finally:
+            await _ended(both)
 
     async def _consume(self, ready: Callable[[], None]) -> None:
         polling: Polling | None = None
