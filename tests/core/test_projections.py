@@ -1,0 +1,183 @@
+"""Each projection: literally the reduction of its events, indifferent to repeats, its rows within one company."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import Any
+
+import msgspec
+import pytest
+
+from projections.catalog import PROJECTIONS
+from projections.companies import COMPANIES
+from projections.company_tools import COMPANY_TOOLS
+from projections.costs import COSTS
+from projections.datasets import DATASETS, WINDOW
+from projections.lora_adapters import LORA_ADAPTERS
+from projections.projection import Projection
+from projections.tool_calls import TOOL_CALLS
+from projections.training_runs import TRAINING_RUNS
+from schemas.adapters import AdapterReady, Evaluation
+from schemas.company import AgentOutputIngested, CompanyRegistered, ToolAuth, ToolRegistered, ToolRevoked
+from schemas.envelope import Event
+from schemas.inference import InferenceCompleted
+from schemas.tools import ToolCallProposed, ToolReturned
+from schemas.topics import BY_NAME
+from schemas.training import (
+    OffsetRange,
+    TrainingAccepted,
+    TrainingCompleted,
+    TrainingFailed,
+    TrainingProgressed,
+    TrainingRequested,
+)
+
+RANGES = (OffsetRange(topic="company-data", partition=0, start=3, stop=9),)
+
+
+def envelope(n: int, company: str = "acme") -> dict[str, Any]:
+    return {"id": f"e{n}", "company": company, "time": 1000 + n, "correlation": "e0"}
+
+
+def row(projection: Projection[Any], *events: Event) -> Any:
+    """All events must be of one row."""
+    (key,) = {projection.key(event) for event in events}
+    assert key is not None
+    return reduce(projection.fold, events, projection.initial(key))
+
+
+def output(n: int, success: bool = True) -> AgentOutputIngested:
+    return AgentOutputIngested(**envelope(n), agent="support", prompt="?", output="!", success=success)
+
+
+def tool(n: int, **changes: Any) -> ToolRegistered:
+    fields = {"name": "crm", "description": "d", "parameters": "{}", "endpoint": "https://crm"}
+    return ToolRegistered(**envelope(n), **{**fields, **changes}, auth=ToolAuth(kind="bearer", secret_ref="vault:1"))
+
+
+def answer(n: int, request: str, adapter: str | None = None) -> InferenceCompleted:
+    tokens = {"prompt_tokens": 10, "completion_tokens": 5, "cached_tokens": 4}
+    return InferenceCompleted(
+        **envelope(n), request=request, text="t", finish_reason="stop", adapter=adapter, model="m/small", **tokens
+    )
+
+
+def adapter(n: int, company: str = "acme", **changes: Any) -> AdapterReady:
+    fields: dict[str, Any] = {
+        **{"adapter": "acme/default", "adapter_version": 2, "run": "r", "sha256": "s", "uri": "u", "method": "lora"},
+        **{"rank": 16, "alpha": 32.0, "base_model": "b", "base_sha256": "bs", "manifest": "m", "ranges": RANGES},
+        **{"seed": 7, "identity": "{}", "evaluation": Evaluation(examples=60, before=0.0, after=1.0)},
+    }
+    return AdapterReady(**envelope(n, company), **{**fields, **changes})
+
+
+def test_a_company_keeps_its_first_day_and_its_last_name():
+    events = [CompanyRegistered(**envelope(n), name=name) for n, name in enumerate(("Acme", "Acme Corp"))]
+    found = row(COMPANIES, *events)
+    assert (found.name, found.registered_at) == ("Acme Corp", 1000)
+
+
+def test_a_tool_is_replaced_by_its_next_registration_and_kept_when_withdrawn():
+    found = row(COMPANY_TOOLS, tool(1), tool(2, endpoint="https://new"), ToolRevoked(**envelope(3), name="crm"))
+    assert (found.active, found.endpoint, found.revision, found.updated_at) == (False, "https://new", 2, 1003)
+    assert found.auth.secret_ref == "vault:1"
+
+
+def test_a_dataset_counts_events_and_successes_and_no_repeat_nearby():
+    events = [output(n, success=n % 2 == 0) for n in range(10)]
+    found = row(DATASETS, *events, events[-1], events[-WINDOW // 2])
+    assert (found.events, found.successes, found.first_at, found.last_at) == (10, 5, 1000, 1009)
+
+
+def test_parts_of_a_dataset_in_two_partitions_make_one():
+    assert DATASETS.merge is not None
+    parts = row(DATASETS, output(1), output(5)), row(DATASETS, output(3))
+    whole = DATASETS.merge(*parts)
+    assert (whole.events, whole.first_at, whole.last_at) == (3, 1001, 1005)
+    assert DATASETS.merge(*reversed(parts)) == whole
+
+
+def test_an_adapter_version_has_its_whole_lineage_and_never_changes():
+    found = row(LORA_ADAPTERS, adapter(1), adapter(2, sha256="another"))
+    assert (found.sha256, found.ranges, found.manifest, found.ready_at) == ("s", RANGES, "m", 1001)
+    assert found.evaluation == Evaluation(examples=60, before=0.0, after=1.0)
+
+
+def test_an_adapter_named_into_another_company_has_no_row():
+    assert LORA_ADAPTERS.key(adapter(1, company="rival")) is None
+    assert LORA_ADAPTERS.key(adapter(1)) == "acme/acme/default/2".removeprefix("acme/")
+
+
+def requested() -> TrainingRequested:
+    return TrainingRequested(**envelope(0), role="support", base_model="b")
+
+
+def progressed(n: int, step: int) -> TrainingProgressed:
+    return TrainingProgressed(**envelope(n), run="e0", phase="train", step=step, steps=10, loss=0.5)
+
+
+def accepted(n: int) -> TrainingAccepted:
+    return TrainingAccepted(**envelope(n), run="e0", worker="w1", ranges=RANGES, manifest="m", examples=5)
+
+
+def test_a_run_goes_from_the_wish_to_its_one_outcome():
+    done = TrainingCompleted(**envelope(4), run="e0", adapter="acme/support", sha256="s", seconds=2.0)
+    late = TrainingFailed(**envelope(5), run="e0", reason="lease_lost")
+    found = row(TRAINING_RUNS, requested(), accepted(1), progressed(2, 5), progressed(3, 5), done, late)
+    assert (found.status, found.adapter, found.step, found.reason) == ("completed", "acme/support", 5, None)
+    assert (found.role, found.ranges, found.requested_at, found.updated_at) == ("support", RANGES, 1000, 1004)
+
+
+def test_a_call_ends_the_same_whichever_topic_is_read_first():
+    proposed = ToolCallProposed(**envelope(1), call="c", job="j", tool="crm", arguments="{}")
+    returned = ToolReturned(**envelope(2), call="c", job="j", tool="crm", ok=False, status=503, reason="busy")
+    found = row(TOOL_CALLS, proposed, returned, returned)
+    assert found == row(TOOL_CALLS, returned, proposed)
+    assert (found.status, found.http_status, found.proposed_at, found.returned_at) == ("failed", 503, 1001, 1002)
+
+
+def test_tokens_add_up_by_adapter_and_model_and_a_repeated_answer_costs_once():
+    found = row(COSTS, answer(1, "q1", "acme/x"), answer(2, "q2", "acme/x"), answer(3, "q2", "acme/x"))
+    assert (found.adapter, found.model, found.requests) == ("acme/x", "m/small", 2)
+    assert (found.prompt_tokens, found.completion_tokens, found.cached_tokens) == (20, 10, 8)
+    assert COSTS.key(answer(1, "q1")) == "acme/base/m/small"
+
+
+EVENTS = [
+    CompanyRegistered(**envelope(1), name="Acme"),
+    tool(2),
+    ToolRevoked(**envelope(3), name="crm"),
+    output(4),
+    adapter(5),
+    requested(),
+    accepted(6),
+    progressed(7, 1),
+    ToolCallProposed(**envelope(8), call="c", job="j", tool="crm", arguments="{}"),
+    ToolReturned(**envelope(9), call="c", job="j", tool="crm", ok=True),
+    answer(10, "q"),
+]
+
+
+@pytest.mark.parametrize("projection", PROJECTIONS.values(), ids=PROJECTIONS)
+def test_an_event_seen_a_moment_ago_changes_nothing(projection: Projection[Any]):
+    for event in EVENTS:
+        if (key := projection.key(event)) is not None:
+            once = projection.fold(projection.initial(key), event)
+            assert projection.fold(once, event) is once, f"{projection.name} takes {event.type} twice"
+
+
+@pytest.mark.parametrize("projection", PROJECTIONS.values(), ids=PROJECTIONS)
+def test_every_row_begins_with_its_company_and_survives_its_own_json(projection: Projection[Any]):
+    for event in EVENTS:
+        if (key := projection.key(event)) is not None:
+            state = projection.fold(projection.initial(key), event)
+            assert key.startswith("acme/") or key == "acme"
+            assert state.company == "acme"
+            assert msgspec.json.decode(msgspec.json.encode(state), type=projection.state) == state
+
+
+@pytest.mark.parametrize("projection", PROJECTIONS.values(), ids=PROJECTIONS)
+def test_the_sources_of_a_projection_stand_in_the_topic_table_with_equal_partitions(projection: Projection[Any]):
+    assert len({BY_NAME[topic].partitions for topic in projection.topics}) == 1
+    if len(projection.topics) > 1:
+        assert len({BY_NAME[topic].key for topic in projection.topics}) == 1
