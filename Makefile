@@ -28,8 +28,8 @@ up: $(READY) ## Start Kafka and Postgres here; Ctrl-C stops them, the data stays
 bench: $(READY) ## List the benchmarks; `.venv/bin/rillfold bench NAME` runs one
 	@$(BIN)/rillfold bench --help
 
-kill: $(READY) ## Run the tests that kill -9 what they test
-	@$(BIN)/python -m pytest -k kill
+kill: $(READY) ## Kill brokers, databases and workers for ten seeds, and hold every row against the log: an hour
+	@$(BIN)/python -m tests.kill
 
 lock: $(READY) ## Choose newer versions within the bounds of pyproject.toml, and write down their hashes
 	@.venv/setup/bin/uv pip compile pyproject.toml --upgrade --universal --python-version 3.11 --all-extras --group dev \

@@ -1,0 +1,29 @@
+"""One seed of the loop in its short form. `make kill` runs the long form."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+
+import pytest
+
+from tests.kill.loop import SHORT, run_seed
+from tests.kill.world import History, scratch
+
+
+@pytest.mark.timeout(600)
+def test_whatever_is_killed_the_rows_are_the_fold_of_the_log() -> None:
+    seed = random.SystemRandom().randrange(1 << 30)
+    sys.stdout.write(f"seed {seed}: python -m tests.kill --short --seeds 1 --first {seed}\n")
+    with scratch() as folder:
+        history = History(folder / "logs" / "history.jsonl")
+        try:
+            counts = asyncio.run(run_seed(seed, SHORT, folder, history))
+        finally:
+            sys.stdout.write(f"who was killed when:\n{history.path.read_text()}")
+    sys.stdout.write(f"{dict(counts)}\n")
+    # What the seed was to inject did happen.
+    assert counts["kill -9 fold"] >= SHORT.kills
+    assert counts["dead"] > 100
+    assert counts["repeats"] > 500

@@ -1,0 +1,175 @@
+"""A machine of one's own that can be broken: a broker and a database to kill, workers to kill, stop and restart."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import msgspec
+import psutil
+
+from rillfold.embedded import kafka, ports, postgres
+from rillfold.embedded.children import Child
+from rillfold.embedded.jars import resolve
+from rillfold.embedded.warm import start_cache
+from rillfold.settings import from_env
+
+KILLED = -signal.SIGKILL & 0xFF
+
+
+class TooLate(AssertionError):
+    """A wait that did not end in time. Says for what."""
+
+
+def until(what: str, seconds: float, done: Callable[[], bool], pause: float = 0.1) -> None:
+    stop = time.monotonic() + seconds
+    while not done():
+        if time.monotonic() > stop:
+            raise TooLate(f"{what}: not within {seconds:.0f} s")
+        time.sleep(pause)
+
+
+class History:
+    """Who was killed, and when."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._began = path, time.monotonic()
+        self.counts: dict[str, int] = {}
+        path.write_text("")
+
+    def add(self, what: str, who: str = "", **more: Any) -> None:
+        self.counts[what] = self.counts.get(what, 0) + 1
+        line = {"at": round(time.monotonic() - self._began, 2), "what": what, "who": who, **more}
+        with self.path.open("ab") as out:
+            out.write(msgspec.json.encode(line) + b"\n")
+
+
+class Servers:
+    """One broker and one database, each of which can die and come back on its port with its data."""
+
+    def __init__(self, folder: Path) -> None:
+        settings = from_env()
+        self._folder, self._logs = folder, folder / "logs"
+        self._logs.mkdir(parents=True, exist_ok=True)
+        self._class_path = resolve("kafka", settings.cache_dir, repository=settings.maven_repository)
+        cached = start_cache(self._class_path, settings.cache_dir)
+        self._flags = [f"-XX:AOTCache={cached}"] if cached else []
+        self._kafka_ports, self._postgres_port = (ports.free_port(), ports.free_port()), ports.free_port()
+        self.bootstrap = f"{ports.HOST}:{self._kafka_ports[0]}"
+        self.dsn = postgres.dsn(self._postgres_port)
+
+    def start(self) -> None:
+        self.start_postgres()
+        self.start_kafka()
+
+    def start_kafka(self) -> None:
+        folder = self._folder / "kafka"
+        self._kafka = kafka.start(folder, self._logs, self._class_path, self._kafka_ports, flags=self._flags)
+        self._kafka.wait_until(kafka.started)
+
+    def start_postgres(self) -> None:
+        self._postgres = postgres.start(self._folder / "postgres", self._logs, self._postgres_port, [])
+        self._postgres.wait_until(postgres.started)
+
+    def kill_kafka(self) -> None:
+        _kill(self._kafka)
+
+    def kill_postgres(self) -> None:
+        _kill(self._postgres)
+
+    def stop(self) -> None:
+        for child in (getattr(self, "_postgres", None), getattr(self, "_kafka", None)):
+            if child is not None:
+                child.stop()
+
+
+def _kill(child: Child) -> None:
+    """The server and all its processes: a half of a database must not go on."""
+    family = [psutil.Process(child.pid), *psutil.Process(child.pid).children(recursive=True)]
+    for process in family:
+        process.kill()
+    psutil.wait_procs(family, 30)
+    child.stop()
+
+
+class Hand:
+    """One worker: `rillfold worker ...` in a folder of its own."""
+
+    def __init__(self, name: str, command: list[str], folder: Path, environment: Mapping[str, str]) -> None:
+        self.name, self.folder = name, folder / name
+        self._command, self._logs = command, folder / "logs"
+        self._environment = {**environment, "RILLFOLD_DATA_DIR": str(self.folder)}
+        self._child: Child | None = None
+        self._starts = 0
+
+    @property
+    def child(self) -> Child:
+        assert self._child is not None
+        return self._child
+
+    @property
+    def alive(self) -> bool:
+        return self._child is not None and self._child.alive()
+
+    @property
+    def ready(self) -> bool:
+        return self.alive and any(line.endswith("ready") for line in self.said().splitlines())
+
+    def start(self, failpoint: str = "") -> None:
+        self._starts += 1
+        variables = {**self._environment, "RILLFOLD_FAILPOINT": failpoint}
+        line = ["/usr/bin/env", *(f"{key}={value}" for key, value in variables.items())]
+        log = self._logs / f"{self.name}.{self._starts:02}.log"
+        self._child = Child(self.name, [*line, sys.executable, "-P", "-m", "rillfold", *self._command], log)
+
+    def send(self, number: signal.Signals) -> None:
+        os.kill(self.child.pid, number)
+
+    def kill(self) -> None:
+        self.send(signal.SIGKILL)
+        self.child.stop()
+
+    def ended(self, seconds: float) -> int:
+        until(f"the end of {self.name}", seconds, lambda: not self.alive)
+        return self.code() or 0
+
+    def code(self) -> int | None:
+        """The low byte of the exit status; a signal's is 256 less its number."""
+        return self.child._keeper.poll()
+
+    def said(self) -> str:
+        return self.child.log.read_text(errors="replace")
+
+    def told(self) -> str:
+        """All that it has said in all its lives."""
+        return "\n".join(p.read_text(errors="replace") for p in sorted(self._logs.glob(f"{self.name}.*.log")))
+
+    def forget(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def tables(self) -> Path:
+        return self.folder / "workers" / self.name / "tables"
+
+    def stop(self) -> None:
+        if self._child is not None:
+            if self.alive:
+                self.send(signal.SIGCONT)
+            self._child.stop()
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """Open to the user under which a root's Postgres runs."""
+    with TemporaryDirectory(prefix="rillfold-kill-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "logs").mkdir()
+        yield folder
