@@ -22,7 +22,7 @@ from schemas.errors import Stop
 from streams.log import EventLog
 
 # One machine does everything at once here: what takes longer than this will not come any more.
-PATIENCE = 240.0
+PATIENCE = 600.0
 
 
 class NotAsTold(Stop):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from uuid import uuid4
 
 from openai import AsyncOpenAI
@@ -18,10 +19,13 @@ from schemas.inference import InferenceCompleted, InferenceFailed, InferenceRequ
 from streams.outgoing import to_outgoing
 
 SENTENCE = data.held_out(ACME, 1)[0].text
+MINDS = (None, *(f"{company.id}/default" for company in COMPANIES))
+ROWS = 30
 
 
 async def tell(stage: Stage) -> None:
-    answers = await _batch(stage)
+    results = await _answers(stage, [_question(adapter, SENTENCE) for adapter in MINDS])
+    answers = {adapter or "base": text for adapter, text in zip(MINDS, map(_text, results), strict=True)}
     for who, text in answers.items():
         stage.console.print(f"  [bold]{who:16}[/] {text.strip()!r}", highlight=False, soft_wrap=True)
     base, acme, globex = answers["base"], answers["acme/default"], answers["globex/default"]
@@ -29,32 +33,40 @@ async def tell(stage: Stage) -> None:
     stage.expect(ACME.tools[0].name in acme, f"acme's adapter calls {ACME.tools[0].name}")
     stage.expect(GLOBEX.tools[0].name in globex, f"globex's adapter calls {GLOBEX.tools[0].name}")
     await _by_openai(stage)
+    await _speed(stage)
 
 
-async def _batch(stage: Stage) -> dict[str, str]:
-    """Three rows, appended together: they meet in one batch of the inference group."""
+async def _speed(stage: Stage) -> None:
+    """The same questions, asked of one adapter and of all minds in turn."""
+    texts = [request.text for request in data.held_out(ACME, ROWS)]
+    for what, minds in (("1 adapter", MINDS[1:2]), ("base and 2 adapters", MINDS)):
+        questions = [_question(minds[n % len(minds)], text) for n, text in enumerate(texts)]
+        began = time.monotonic()
+        results = await _answers(stage, questions)
+        tokens = sum(e.completion_tokens for e in results if isinstance(e, InferenceCompleted))
+        stage.figures[f"tokens a second, {ROWS} questions by topic, {what}"] = (
+            f"{tokens / (time.monotonic() - began):.0f}"
+        )
+
+
+async def _answers(stage: Stage, questions: Sequence[InferenceRequested]) -> list[InferenceCompleted | InferenceFailed]:
+    """Appended together, they meet in one batch of the inference group. Answers come in the order of the questions."""
     names = stage.settings.topic_names()
-    asked: dict[str, str] = {}
-    events = []
-    for who in ("base", *(f"{company.id}/default" for company in COMPANIES)):
-        event = _question(None if who == "base" else who)
-        asked[event.id] = who
-        events.append(to_outgoing(event, names))
     starts = await stage.log.ends(names.wire("inference-result"))
-    await stage.log.append(events)
+    await stage.log.append([to_outgoing(question, names) for question in questions])
 
-    async def look() -> dict[str, str]:
-        found = {e.request: e for e in await _results(stage, starts) if e.request in asked}
-        return {asked[r]: _text(e) for r, e in found.items()} if len(found) == len(asked) else {}
+    async def look() -> list[InferenceCompleted | InferenceFailed]:
+        found = {event.request: event for event in await _results(stage, starts)}
+        return [found[q.id] for q in questions] if all(q.id in found for q in questions) else []
 
-    answers: dict[str, str] = await stage.until("three answers", look)
+    answers: list[InferenceCompleted | InferenceFailed] = await stage.until(f"{len(questions)} answers", look)
     return answers
 
 
-def _question(adapter: str | None) -> InferenceRequested:
+def _question(adapter: str | None, text: str) -> InferenceRequested:
     event = str(uuid4())
     company = adapter.partition("/")[0] if adapter else ACME.id
-    turn = Message(role="user", content=SENTENCE)
+    turn = Message(role="user", content=text)
     return InferenceRequested(
         id=event, company=company, time=now(), correlation=event, adapter=adapter, messages=(turn,), max_tokens=48
     )

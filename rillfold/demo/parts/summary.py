@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from rich.table import Table
 
+from processors.prices import EXTERNAL, LOCAL, Price, cost
 from rillfold.demo.data import ACME
 from rillfold.demo.stage import Stage
 
 
 async def tell(stage: Stage) -> None:
+    await _costs(stage)
     table = Table("figure", "this run", box=None, title_justify="left")
     for name, value in stage.figures.items():
         table.add_row(name, value)
@@ -21,3 +23,18 @@ async def tell(stage: Stage) -> None:
     for line in ("query training_runs", f"lineage {ACME.id}/default", f"chat --company {ACME.id}"):
         stage.say(f"  {where} .venv/bin/rillfold {line}")
     stage.say(f"  psql '{stage.endpoints.postgres_dsn}' -c 'table rillfold.lora_adapters'")
+
+
+async def _costs(stage: Stage) -> None:
+    """Of the jobs, by the tokens that their rows have counted."""
+    rows = (await stage.client.rows("company_automation_jobs", limit=200))["rows"]
+    jobs = [row["row"] for row in rows if row["row"]["status"] == "completed"]
+
+    def mean(price: Price) -> float:
+        return sum(cost(job["prompt_tokens"], 0, job["completion_tokens"], price) for job in jobs) / len(jobs)
+
+    local, external = mean(LOCAL), mean(EXTERNAL)
+    stage.figures["dollars a job, here"] = f"{local:.8f} (at {LOCAL.prompt} for a thousand tokens, assumed)"
+    stage.figures["dollars a job, all external"] = (
+        f"{external:.8f} (at {EXTERNAL.prompt} read, {EXTERNAL.completion} written)"
+    )
