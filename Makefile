@@ -10,7 +10,7 @@ help: ## List these verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
 
 demo: $(READY) ## Tell the whole story on this machine, from a company's events to its adapter's answers
-	@$(BIN)/rillfold demo
+	@$(BIN)/rillfold demo $(if $(KEEP),--keep)
 
 test: $(READY) ## Run every test
 	@$(BIN)/python -m pytest
