@@ -69,8 +69,11 @@ async def advance(shard: Shard[Any], decoded: Decoded, ports: Ports) -> None:
 
 
 def _pieces(shard: Shard[Any], decoded: Decoded, events: Sequence[Found]) -> Iterator[Piece]:
-    """The fold is pure, so a stretch of events whose rows are too many is simply folded again in halves."""
-    done, size = 0, len(events)
+    """The fold is pure, so a stretch of events whose rows are too many is simply folded again in halves.
+
+    How many events fit is remembered: where every event has a row of its own, most batches are too large at first.
+    """
+    done, size = 0, min(len(events), shard.fitting)
     while True:
         stretch = events[done : done + size]
         last = done + size >= len(events)
@@ -79,12 +82,14 @@ def _pieces(shard: Shard[Any], decoded: Decoded, events: Sequence[Found]) -> Ite
         rows = shard.encode(folded, decoded.topic, next_)
         bytes_ = sum(len(key) + len(value) + RECORD_OVERHEAD for key, value in rows)
         if bytes_ <= BATCH_BYTES:
+            if bytes_ < BATCH_BYTES // 3:
+                shard.fitting = max(shard.fitting, 2 * size)
             yield Piece(rows, folded.outputs, next_)
             if last:
                 return
             done += size
         elif size > 1:
-            size //= 2
+            size = shard.fitting = size // 2
         else:
             origin = Origin(decoded.topic, decoded.partition, stretch[0][0].offset)
             raise RowTooLarge(shard.projection.name, origin, bytes_, BATCH_BYTES)

@@ -151,7 +151,9 @@ class BatchThread(driver.AIOKafkaConsumerThread):
 
     def _located(self, consumer: Any, tp: Any, records: list[Any]) -> Fetched:
         position = consumer._subscription.subscription.assignment.state_value(tp).position
-        start, self._read_to[tp] = self._read_to.get(tp), position
+        start = self._read_to.get(tp)
+        if start is not None:
+            self._read_to[tp] = position
         return Fetched(start, position, records)
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:

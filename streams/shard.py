@@ -15,6 +15,8 @@ from streams.store import Store
 
 State = TypeVar("State", bound=msgspec.Struct)
 
+ANY_NUMBER = 1 << 20
+
 
 class Shard(Generic[State]):
     """Holds what the changelog holds. Nothing gets in here before the broker has acknowledged it."""
@@ -22,6 +24,8 @@ class Shard(Generic[State]):
     def __init__(self, projection: Projection[State], changelog: str, partition: int, store: Store) -> None:
         self.projection, self.changelog, self.partition, self.store = projection, changelog, partition, store
         self._codec = RowCodec(projection.state)
+        self.fitting = ANY_NUMBER
+        """Events whose rows last fitted one record batch."""
         self._next: dict[tuple[str, int], int] = {}
         self.read_markers()
 

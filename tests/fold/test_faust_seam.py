@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 from functools import reduce
 from importlib import import_module
+from types import SimpleNamespace
 
 import faust
 import pytest
 from mode.services import ServiceTask
 
-from streams.faust_seam import FAUST_VERSION, RELIES_ON
+from streams.faust_seam import FAUST_VERSION, RELIES_ON, BatchThread
 
 
 def test_the_installed_faust_is_the_one_that_was_read():
@@ -28,3 +29,26 @@ def test_the_upstream_lines_that_the_seam_relies_on_are_there(name: str):
     source = inspect.getsource(found)
     for line in RELIES_ON[name]:
         assert line in source, f"{name} no longer says {line!r}"
+
+
+class FakeConsumer:
+    """Says where a partition is read to, as aiokafka does after a fetch."""
+
+    def __init__(self, position: int) -> None:
+        self._subscription = SimpleNamespace(
+            subscription=SimpleNamespace(
+                assignment=SimpleNamespace(state_value=lambda _: SimpleNamespace(position=position))
+            )
+        )
+
+
+def test_what_is_fetched_before_the_seek_to_the_marker_begins_nowhere():
+    """Sources flow a moment before they are sought: what is read then must not count as read."""
+    thread = BatchThread.__new__(BatchThread)
+    thread._read_to = {}
+    source = ("company-data", 3)
+    assert thread._located(FakeConsumer(43_900), source, []).start is None
+    assert thread._located(FakeConsumer(50_000), source, []).start is None
+    thread._read_to[source] = 7  # the seek
+    assert thread._located(FakeConsumer(90), source, []).start == 7
+    assert thread._located(FakeConsumer(100), source, []).start == 90
