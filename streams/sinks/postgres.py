@@ -68,6 +68,16 @@ class PostgresSink:
         next_, self._epochs[changelog, partition] = row
         return int(next_)
 
+    async def empty(self, projection: Projection[Any], changelog: str, partition: int) -> None:
+        async with _Away(self), (await self._connect()).transaction(), (await self._connect()).cursor() as cursor:
+            await self._advance(cursor, Changes(projection, changelog, partition, 0, (), ()))
+            table = sql.Identifier(table_of(projection))
+            await cursor.execute(sql.SQL("DELETE FROM {table} WHERE partition = %s").format(table=table), (partition,))
+            await cursor.execute(
+                "DELETE FROM positions WHERE projection = %s AND version = %s AND partition = %s",
+                (projection.name, projection.version, partition),
+            )
+
     async def write(self, changes: Sequence[Changes]) -> None:
         async with _Away(self), (await self._connect()).transaction(), (await self._connect()).cursor() as cursor:
             # The positions come first: their row locks make a second holder wait, and then see that it is late.

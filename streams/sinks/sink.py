@@ -55,6 +55,10 @@ class Sink(Protocol):
         """Ours from now on; an earlier holder is shut out. Returns the first changelog offset that is not in here."""
         ...
 
+    async def empty(self, projection: Projection[Any], changelog: str, partition: int) -> None:
+        """The changelog was made anew: what is here belongs to the old one."""
+        ...
+
     async def write(self, changes: Sequence[Changes]) -> None:
         """All or nothing. Raises `Fenced` if one of the partitions was taken by another."""
         ...
@@ -75,7 +79,7 @@ class Follower:
         async with event_log.subscribe(group, sorted(self._projections)) as subscription:
             while True:
                 try:
-                    await self.step(subscription)
+                    await self.step(subscription, event_log)
                 except Fenced as error:
                     log.info("%s", error)
                     self._next.clear()
@@ -85,10 +89,10 @@ class Follower:
                     self._next.clear()
                     await asyncio.sleep(RETRY_SECONDS)
 
-    async def step(self, subscription: Subscription) -> None:
+    async def step(self, subscription: Subscription, event_log: EventLog) -> None:
         """Poll, take what is new to us, coalesce, write rows and positions at once, tell the group how far we are."""
         polled = await subscription.poll(POLL_SECONDS, POLL_RECORDS)
-        taken = await self._take(subscription)
+        taken = await self._take(subscription, event_log)
         # What was polled of a partition just taken began at the group's offset, not at ours: it comes again.
         fresh = {tp: records for tp, records in polled.items() if tp in self._next and tp not in taken}
         changes = [self._changes(tp, records) for tp, records in fresh.items()]
@@ -98,15 +102,24 @@ class Follower:
         self._next |= {tp: change.next for tp, change in zip(fresh, changes, strict=True)}
         await subscription.commit({tp: self._next[tp] for tp in fresh})
 
-    async def _take(self, subscription: Subscription) -> frozenset[TopicPartition]:
+    async def _take(self, subscription: Subscription, event_log: EventLog) -> frozenset[TopicPartition]:
         assigned = subscription.assignment()
         for gone in self._next.keys() - assigned:
             del self._next[gone]
         taken = frozenset(assigned - self._next.keys())
         for tp in sorted(taken):
-            self._next[tp] = await self._sink.take(*tp)
+            self._next[tp] = await self._begin(tp, event_log)
             await subscription.seek(tp, self._next[tp])
         return taken
+
+    async def _begin(self, tp: TopicPartition, event_log: EventLog) -> int:
+        topic, partition = tp
+        start = await self._sink.take(topic, partition)
+        if start <= (await event_log.ends(topic))[partition]:
+            return start
+        log.warning("%s/%s ends before what is known of it: its rows are read again", topic, partition)
+        await self._sink.empty(self._projections[topic], topic, partition)
+        return 0
 
     def _changes(self, tp: TopicPartition, records: Sequence[Record]) -> Changes:
         start = self._next[tp]

@@ -20,7 +20,8 @@ from schemas.topics import TopicNames
 from streams.changelog import Marker, RowCodec, marker_record, topic_of
 from streams.errors import Fenced
 from streams.kafka import KafkaLog
-from streams.log import Record
+from streams.log import Outgoing, Record, TopicSpec
+from streams.memory import MemoryLog
 from streams.refold import held
 from streams.sinks.postgres import PostgresSink
 from streams.sinks.schema import table_of
@@ -101,6 +102,19 @@ async def test_a_late_holder_of_a_partition_is_shut_out(stack: Endpoints, schema
         with pytest.raises(Fenced):
             await sink.write(changes("Stale", start=50))
     assert await query("SELECT name FROM companies") == [("Acme",)]
+
+
+async def test_rows_of_a_changelog_that_was_made_anew_are_read_again(sink: PostgresSink, query: Any):
+    changelog, log = topic_of(COMPANIES), MemoryLog()
+    await sink.take(changelog, 0)
+    await sink.write([coalesce(COMPANIES, (changelog, 0), records("Old", "Older", start=500), 500)])
+    await log.create([TopicSpec(changelog, 1)])
+    await log.append([Outgoing(changelog, r.key, r.value, partition=0) for r in records("New")])
+    follower = Follower(sink, [COMPANIES])
+    async with log.subscribe("sink", [changelog]) as subscription:
+        while await query("SELECT name FROM companies") != [("New",)]:
+            await follower.step(subscription, log)
+    assert await query("SELECT next FROM positions") == [(1,)]
 
 
 async def test_text_that_postgres_cannot_hold_is_shown_not_refused(sink: PostgresSink, query: Any):

@@ -47,7 +47,7 @@ class World:
         await self.driver.settle()
         for projection in FOLDED:
             while await self._behind(projection):
-                await self._follower.step(self._subscription)
+                await self._follower.step(self._subscription, self.driver.log)
 
     async def _behind(self, projection: Any) -> bool:
         there = await self.api.services.reads.positions(projection)
