@@ -46,7 +46,9 @@ async def commit(shard: Shard[Any], piece: Piece, source: str, ports: Ports) -> 
     if piece.outputs:
         await ports.publish(piece.outputs)
     ports.failpoint.reached("published")
-    # 2. One record batch holds the rows and the marker: the broker appends both or neither.
+    # 2. One record batch holds the rows and the marker: the broker appends both or neither. No await stands between
+    #    the look at the shard and the choice of the producer: a batch is sent under the claim that it was folded under.
+    shard.hold()
     position = await ports.append(shard.changelog, shard.partition, piece.rows)
     ports.failpoint.reached("appended")
     # 3. One write moves the same rows, the marker and the changelog's position in the local store.

@@ -43,9 +43,16 @@ class Folding:
         shard = self._shards[changelog, partition] = Shard(projection, changelog, partition, store)
         return shard
 
+    def claim(self, changelog: str, partition: int) -> None:
+        """Another shard on the same store: who still folds the old one cannot commit, whatever it waits for."""
+        old = self._shards[changelog, partition]
+        old.live = False
+        self.open(old.projection, partition, old.store)
+
     def close(self, changelog: str, partition: int) -> None:
         shard = self._shards.pop((changelog, partition), None)
         if shard is not None:
+            shard.live = False
             shard.store.close()
 
     def shard(self, changelog: str, partition: int) -> Shard[Any] | None:
@@ -55,9 +62,9 @@ class Folding:
         return self._shards.values()
 
     def feeding(self, topic: str, partition: int) -> list[Shard[Any]]:
-        """The shards that a source partition feeds, as far as they are in our hands."""
+        """The shards that a source partition feeds, as far as they are in our hands and restored."""
         keys = [(self.changelog(projection), partition) for projection in self._by_source.get(topic, ())]
-        return [self._shards[key] for key in keys if key in self._shards]
+        return [shard for key in keys if (shard := self._shards.get(key)) is not None and shard.live]
 
     def begin(self, topic: str, partition: int, first: int) -> int | None:
         """Where to read a source from: the lowest of its markers. None where nothing of ours needs it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections import defaultdict
@@ -30,9 +31,11 @@ class ShardKeeper:
     ) -> None:
         self._folding, self._fence, self._stores = folding, fence, stores
         self._event_log, self._group = event_log, group
+        self._catching_up: set[asyncio.Future[None]] = set()
         self._projections = {folding.changelog(projection): projection for projection in folding.projections}
 
     async def assigned(self, changelogs: Iterable[TP]) -> None:
+        await self._leave_off()
         ours = {(tp.topic, tp.partition) for tp in changelogs}
         held = {(shard.changelog, shard.partition) for shard in self._folding.shards()}
         for topic, partition in held - ours:
@@ -42,8 +45,10 @@ class ShardKeeper:
             self._open(topic, partition)
 
     async def claim(self, changelogs: Iterable[TP]) -> None:
+        await self._leave_off()
         topics: dict[int, list[str]] = defaultdict(list)
         for tp in changelogs:
+            self._folding.claim(tp.topic, tp.partition)
             topics[tp.partition].append(tp.topic)
         await self._fence.claim(topics)
 
@@ -63,7 +68,12 @@ class ShardKeeper:
         shards = [self._shard(changelog) for changelog in changelogs]
         for shard in shards:
             shard.restored()
-        await self._folding.catch_up(shards, self._event_log, self._group)
+        catching_up = asyncio.ensure_future(self._folding.catch_up(shards, self._event_log, self._group))
+        self._catching_up.add(catching_up)
+        try:
+            await catching_up
+        finally:
+            self._catching_up.discard(catching_up)
 
     def begin(self, source: TP, first: int) -> int | None:
         return self._folding.begin(source.topic, source.partition, first)
@@ -81,6 +91,12 @@ class ShardKeeper:
         log.critical("The worker cannot go on: %s", error, exc_info=error)
         logging.shutdown()
         os._exit(EX_SOFTWARE)
+
+    async def _leave_off(self) -> None:
+        """Faust begins another recovery while the last one's end still works: nobody else would stop that."""
+        for catching_up in self._catching_up:
+            catching_up.cancel()
+        await asyncio.gather(*self._catching_up, return_exceptions=True)
 
     def _open(self, changelog: str, partition: int) -> Shard[Any]:
         projection: Projection[Any] = self._projections[changelog]

@@ -9,7 +9,7 @@ import msgspec
 
 from projections.projection import Projection
 from streams.changelog import RESERVED, Marker, RowCodec, Rows, marker_of, marker_record
-from streams.errors import NotContiguous
+from streams.errors import NotContiguous, OwnershipLost
 from streams.fold import Folded
 from streams.store import Store
 
@@ -27,12 +27,13 @@ class Shard(Generic[State]):
         self.fitting = ANY_NUMBER
         """Events whose rows last fitted one record batch."""
         self._next: dict[tuple[str, int], int] = {}
-        self.read_markers()
+        self.live = False
+        """Restored, and not claimed anew since: only then may it be folded into."""
 
-    def read_markers(self) -> None:
-        """After a restore: the store knows better than we do."""
-        markers = (marker_of(key, value) for key, value in self.store.scan(RESERVED + b"marker/"))
-        self._next = {(marker.topic, marker.partition): marker.next for marker in markers if marker is not None}
+    def hold(self) -> None:
+        """For whoever was at work on it while the group gave its partitions out anew."""
+        if not self.live:
+            raise OwnershipLost(self.changelog, self.partition)
 
     def next(self, topic: str) -> int | None:
         """The first offset of a source that is not in the rows; None where nothing of it was folded yet."""
@@ -59,6 +60,7 @@ class Shard(Generic[State]):
 
     def apply(self, rows: Rows, position: int | None, topic: str, next_: int) -> None:
         """What the broker has acknowledged."""
+        self.hold()
         self.store.write(rows, position)
         self._next[topic, self.partition] = next_
 
@@ -69,7 +71,9 @@ class Shard(Generic[State]):
     def restored(self) -> None:
         """The changelog has been read to its end."""
         self.store.filled()
-        self.read_markers()
+        markers = (marker_of(key, value) for key, value in self.store.scan(RESERVED + b"marker/"))
+        self._next = {(marker.topic, marker.partition): marker.next for marker in markers if marker is not None}
+        self.live = True
 
     def rows(self, prefix: str = "") -> Iterable[tuple[str, State]]:
         for key, value in self.store.scan(prefix.encode()):

@@ -141,7 +141,7 @@ class FoldWorker:
         start = 0 if position is None else position + 1
         async for records in self._log.read(shard.changelog, shard.partition, start):
             shard.restore([(record.key or b"", record.value) for record in records], records[-1].offset)
-        shard.read_markers()
+        shard.restored()
 
     async def _fold(self, topic: str, partition: int, records: Sequence[Record]) -> None:
         assert self._member is not None

@@ -56,6 +56,7 @@ class Anew:
         found = {}
         for partition in await self._log.ends(topic_of(AUTOMATION)):
             shard = self.folding.open(AUTOMATION, partition, MemoryStore())
+            shard.restored()
             await self.folding.catch_up([shard], self._log, GROUP)
             if rows := dict(shard.rows()):
                 found[partition] = rows

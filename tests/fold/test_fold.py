@@ -61,6 +61,7 @@ class World:
         self.batches: list[Rows] = []
         self.folding = Folding([projection], TopicNames(), Ports(self._publish, self._append, FailPoint()))
         self.shard: Shard[Any] = self.folding.open(projection, 0, MemoryStore())
+        self.shard.restored()
         self.folding.begin(TOPIC, 0, 0)
 
     async def _publish(self, events: Sequence[Event]) -> None:

@@ -1,0 +1,126 @@
+"""The group gives its partitions out anew while a worker is at work on them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faust.types import TP
+
+from projections.companies import COMPANIES
+from projections.tool_calls import TOOL_CALLS
+from schemas.company import CompanyRegistered
+from schemas.envelope import Event
+from schemas.tools import ToolReturned
+from schemas.topics import TopicNames
+from streams import admin
+from streams.changelog import Marker, Rows, marker_record, topic_of
+from streams.commit import Ports
+from streams.errors import OwnershipLost
+from streams.failpoint import FailPoint
+from streams.fold import Batch
+from streams.folding import Folding
+from streams.keeper import ShardKeeper
+from streams.log import Record, TopicSpec
+from streams.memory import MemoryLog
+from streams.outgoing import to_outgoing
+from streams.store import MemoryStore, MemoryStores
+
+NAMES = TopicNames()
+CHANGELOG = topic_of(COMPANIES)
+
+
+class Gate:
+    """Appends wait here until they may go on, and are counted when they do."""
+
+    def __init__(self) -> None:
+        self.open, self.waiting, self.appended = asyncio.Event(), asyncio.Event(), 0
+
+    async def publish(self, _: Sequence[Event]) -> None:
+        self.waiting.set()
+        await self.open.wait()
+
+    async def append(self, topic: str, partition: int, rows: Rows) -> int:
+        self.waiting.set()
+        await self.open.wait()
+        self.appended += 1
+        return self.appended
+
+
+def registered(n: int) -> Record:
+    fields = {"id": f"i{n}", "company": "acme", "time": n, "correlation": f"i{n}"}
+    out = to_outgoing(CompanyRegistered(**fields, name=f"Acme {n}"), NAMES)
+    return Record(out.topic, 0, n, 1000 + n, out.key, out.value)
+
+
+async def test_a_batch_that_comes_before_the_rows_are_restored_is_not_folded():
+    """The disk has rows up to 36, the changelog up to 90: what is fetched meanwhile would be folded into old rows."""
+    gate, store = Gate(), MemoryStore()
+    gate.open.set()
+    store.write([marker_record(Marker("company-data", 0, 36))], 7)
+    folding = Folding([COMPANIES], NAMES, Ports(gate.publish, gate.append, FailPoint()))
+    shard = folding.open(COMPANIES, 0, store)
+    batch = Batch("company-data", 0, 30, 40, [registered(n) for n in range(30, 40)])
+    await folding.step(batch)
+    assert gate.appended == 0
+    assert folding.begin("company-data", 0, 0) is None
+    shard.restored()
+    await folding.step(batch)
+    assert gate.appended == 1
+    assert shard.next("company-data") == 40
+
+
+async def test_a_batch_under_way_when_its_partition_is_claimed_again_is_not_committed():
+    """By its own worker: the fence between workers would let it through."""
+    gate = Gate()
+    folding = Folding([COMPANIES], NAMES, Ports(gate.publish, gate.append, FailPoint()))
+    folding.open(COMPANIES, 0, MemoryStore()).restored()
+    folding.begin("company-data", 0, 0)
+    poison = Record("company-data", 0, 0, 1000, None, b"poison")
+    under_way = asyncio.create_task(folding.step(Batch("company-data", 0, 0, 2, [poison, registered(1)])))
+    await gate.waiting.wait()
+    folding.claim(CHANGELOG, 0)
+    shard = folding.shard(CHANGELOG, 0)
+    assert shard is not None
+    shard.restored()
+    gate.open.set()
+    with pytest.raises(OwnershipLost):
+        await under_way
+    assert gate.appended == 0
+    assert list(shard.rows()) == []
+
+
+class Unfenced:
+    """A fence that lets everybody through: what is shown here must not need it."""
+
+    async def claim(self, _: object) -> None:
+        return None
+
+    async def release(self, _: object) -> None:
+        return None
+
+
+async def test_a_catching_up_ends_when_another_recovery_begins(tmp_path: Path):
+    log, gate, changelog = MemoryLog(), Gate(), TP(topic_of(TOOL_CALLS), 0)
+    await admin.create(log, NAMES)
+    await log.create([TopicSpec(changelog.topic, 4)])
+    fields = {"company": "acme", "time": 1, "correlation": "c", "call": "c", "job": "j", "tool": "t", "ok": True}
+    await log.append([to_outgoing(ToolReturned(id="i", **fields), NAMES)._replace(partition=0)])
+    folding = Folding([TOOL_CALLS], NAMES, Ports(gate.publish, gate.append, FailPoint()))
+    fence: Any = Unfenced()
+    keeper = ShardKeeper(folding, fence, MemoryStores(), log, "group")
+    await keeper.assigned([changelog])
+    await keeper.claim([changelog])
+    first = asyncio.create_task(keeper.restored([changelog]))
+    await gate.waiting.wait()
+    await keeper.assigned([changelog])
+    await keeper.claim([changelog])
+    gate.open.set()
+    await asyncio.wait([first])
+    assert first.cancelled()
+    assert gate.appended == 0
+    await keeper.restored([changelog])
+    assert gate.appended > 0
