@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -131,7 +131,9 @@ class Hand:
         self._child = Child(self.name, [*line, sys.executable, "-P", "-m", "rillfold", *self._command], log)
 
     def send(self, number: signal.Signals) -> None:
-        os.kill(self.child.pid, number)
+        """It may have died this moment, at a failpoint."""
+        with suppress(ProcessLookupError):
+            os.kill(self.child.pid, number)
 
     def kill(self) -> None:
         self.send(signal.SIGKILL)
