@@ -57,6 +57,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Tools may live on this machine and in private networks, over plain http: for development, and for the demo."""
     session_timeout: Annotated[float, msgspec.Meta(ge=1)] = 15.0
     """Seconds without a sign of life after which the others take a fold worker's partitions over."""
+    worker_host: str = "127.0.0.1"
+    """Where each worker answers /health, /ready and /metrics. Rows are answered on this machine only."""
+    worker_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    stall_seconds: Annotated[float, msgspec.Meta(ge=2)] = 25.0
+    """Behind the log's end and still for so long, a worker is no longer ready, and says where it stands."""
+    stall_exit_seconds: Annotated[float, msgspec.Meta(ge=1)] = 60.0
+    """And for so long after that, it ends with code 70, so that its supervisor starts it again."""
     failpoint: str = ""
     """For tests: `appended:3` kills the fold when it passes that step of a commit for the third time."""
 

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,11 +24,13 @@ from streams.failpoint import FailPoint
 from streams.faust_seam import BatchSchema, BatchTransport, RowApp, RowTableManager, add_table
 from streams.fence import FencedChangelogs
 from streams.folding import Folding
+from streams.glance import Glance
 from streams.kafka import KafkaLog
 from streams.keeper import ShardKeeper
 from streams.log import EventLog, Learn, TopicSpec, nothing_to_learn
 from streams.outgoing import to_outgoing
 from streams.store import RocksStores
+from streams.tally import Tally
 
 log = logging.getLogger(__name__)
 FETCH_BYTES = 4 << 20
@@ -69,13 +72,21 @@ async def prepare(event_log: EventLog, projections: Sequence[Projection[Any]], n
             )
 
 
-def run(worker: Worker, projections: Sequence[Projection[Any]], log_level: str = "WARNING") -> None:
-    """Until a signal stops it: SIGTERM lets the batches in hand finish."""
+def run(
+    worker: Worker,
+    projections: Sequence[Projection[Any]],
+    log_level: str = "WARNING",
+    beside: Callable[[Glance], AbstractContextManager[object]] = nullcontext,
+) -> None:
+    """Until a signal stops it: SIGTERM lets the batches in hand finish. `beside` lives as long, in its own threads."""
     worker.data_dir.mkdir(parents=True, exist_ok=True)
     asyncio.run(_prepare(worker, projections))
     app = create_app(worker, KafkaLog(worker.bootstrap_servers, client_id=f"rillfold-{worker.name}"), projections)
     _keep_garbage_rare()
-    faust.Worker(app, loglevel=log_level, quiet=True).execute_from_commandline()
+    with beside(app.glance):
+        faust.Worker(
+            app, loglevel=log_level, quiet=True, override_logging=not logging.root.handlers
+        ).execute_from_commandline()
 
 
 def _keep_garbage_rare() -> None:
@@ -89,14 +100,22 @@ async def _prepare(worker: Worker, projections: Sequence[Projection[Any]]) -> No
         await prepare(event_log, projections, worker.names)
 
 
-def create_app(worker: Worker, event_log: EventLog, projections: Sequence[Projection[Any]]) -> RowApp:
+class FoldApp(RowApp):
+    """`glance` is for whoever watches."""
+
+    glance: Glance
+
+
+def create_app(worker: Worker, event_log: EventLog, projections: Sequence[Projection[Any]]) -> FoldApp:
     """Topics must stand: see `prepare`."""
-    app = RowApp(worker.app_id, **_settings(worker))
+    app = FoldApp(worker.app_id, **_settings(worker))
     if app.in_transaction:
         raise Misconfigured("Faust's exactly_once loses and doubles after a crash. Unset PROCESSING_GUARANTEE.")
     fence = FencedChangelogs(worker.app_id, worker.name, bootstrap_servers=worker.bootstrap_servers)
     ports = Ports(_publisher(event_log, worker.names), fence.append, FailPoint(worker.failpoint), worker.learn)
-    folding = Folding(projections, worker.names, ports)
+    tally = Tally()
+    folding = Folding(projections, worker.names, tally.counting(ports))
+    app.glance = Glance(app, folding, tally)
     app.transport = BatchTransport(app.conf.broker_consumer, app)
     app.keeper = ShardKeeper(folding, fence, RocksStores(worker.data_dir / "tables"), event_log, worker.app_id)
     for projection in projections:

@@ -22,6 +22,7 @@ from faust.types import TP, EventT
 from faust.types.tuples import ConsumerMessage
 
 from streams.fold import Batch
+from streams.watch import Phase
 
 FAUST_VERSION = "0.15.3"
 # upstream function -> what of its text must still be there
@@ -47,6 +48,9 @@ RELIES_ON: Mapping[str, Sequence[str]] = {
     "faust.tables.recovery:Recovery._slurp_changelogs": ("table.apply_changelog_batch(buf)", "offsets[tp] = offset"),
     "faust.tables.recovery:Recovery.on_recovery_completed": ("table.on_recovery_completed(", "consumer.perform_seek()"),
     "faust.tables.manager:TableManager.recovery": ("self._recovery = Recovery(",),
+    "faust.tables.manager:TableManager.on_actives_ready": ("self.actives_ready = True",),
+    "faust.tables.manager:TableManager.on_rebalance_start": ("self.actives_ready = False",),
+    "faust.tables.recovery:Recovery._set_recovery_started": ("self.app.in_recovery = True",),
     "faust.tables.manager:TableManager.on_rebalance": ("table.on_rebalance)(",),
     "faust.tables.base:Collection.on_start": ("self.add_runtime_dependency(self.data)",),
     "aiokafka.consumer.fetcher:PartitionRecords._unpack_records": ("self._consumer_record(tp, record)",),
@@ -81,6 +85,10 @@ class Keeper(Protocol):
         """Where a source is to be read from; None if nobody here needs it."""
         ...
 
+    def folded(self, source: TP) -> int | None:
+        """Everything below is in all rows that it belongs to, and what follows from it is sent; None if unknown."""
+        ...
+
     def ready(self) -> None:
         """All is restored, and the sources flow."""
         ...
@@ -98,6 +106,12 @@ class RowApp(faust.App):
     """A Faust app that asks `keeper` about its tables."""
 
     keeper: Keeper
+
+    def phase(self) -> Phase:
+        """May be asked from another thread."""
+        if self.tables.actives_ready:
+            return "working"
+        return "restoring" if self.in_recovery else "joining"
 
     async def on_shutdown(self) -> None:
         await super().on_shutdown()
@@ -237,14 +251,13 @@ class BatchConsumer(driver.Consumer):
         """A batch covers its own gaps."""
 
     def _new_offset(self, tp: TP) -> int | None:
-        """Batches of a partition are acknowledged in order: with one consumer of each topic, nothing overtakes."""
+        """Of what is acknowledged, as much as is folded: a batch that came too early is acknowledged as well."""
         acked = self._acked[tp]
         if not acked:
             return None
-        last = max(acked)
         acked.clear()
         self._acked_index[tp].clear()
-        return last + 1
+        return _keeper(self.app).folded(tp)
 
 
 class BatchTransport(driver.Transport):

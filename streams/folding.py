@@ -25,6 +25,8 @@ class Folding:
     def __init__(self, projections: Sequence[Projection[Any]], names: TopicNames, ports: Ports) -> None:
         self.projections, self._ports = tuple(projections), ports
         self._prefix = names.prefix
+        self.events = 0
+        """Folded so far, each into all its projections."""
         self._shards: dict[tuple[str, int], Shard[Any]] = {}
         self._by_source: dict[str, list[Projection[Any]]] = {}
         for projection in projections:
@@ -34,6 +36,9 @@ class Folding:
     @property
     def sources(self) -> frozenset[str]:
         return frozenset(self._by_source)
+
+    def sources_of(self, projection: Projection[Any]) -> list[str]:
+        return [topic for topic, fed in self._by_source.items() if projection in fed]
 
     def changelog(self, projection: Projection[Any]) -> str:
         return topic_of(projection, self._prefix)
@@ -62,9 +67,10 @@ class Folding:
         return self._shards.values()
 
     def feeding(self, topic: str, partition: int) -> list[Shard[Any]]:
-        """The shards that a source partition feeds, as far as they are in our hands and restored."""
+        """The shards in our hands that a source partition feeds. None before all of them are restored."""
         keys = [(self.changelog(projection), partition) for projection in self._by_source.get(topic, ())]
-        return [shard for key in keys if (shard := self._shards.get(key)) is not None and shard.live]
+        held = [self._shards[key] for key in keys if key in self._shards]
+        return held if all(shard.live for shard in held) else []
 
     def begin(self, topic: str, partition: int, first: int) -> int | None:
         """Where to read a source from: the lowest of its markers. None where nothing of ours needs it.
@@ -74,10 +80,15 @@ class Folding:
         starts = [shard.begin(topic, first) for shard in self.feeding(topic, partition)]
         return min(starts, default=None)
 
+    def folded(self, topic: str, partition: int) -> int | None:
+        """The lowest marker of a source: only so far may the group's commit go."""
+        starts = [shard.next(topic) for shard in self.feeding(topic, partition)]
+        return min((start for start in starts if start is not None), default=None)
+
     async def catch_up(self, shards: Iterable[Shard[Any]], event_log: EventLog, group: str) -> None:
         """Projections with several sources are brought to the present before the sources flow. See streams.catch_up."""
         for shard in shards:
-            sources = [topic for topic, fed in self._by_source.items() if shard.projection in fed]
+            sources = self.sources_of(shard.projection)
             if len(sources) > 1:
                 committed = {topic: await event_log.committed(group, topic) for topic in sources}
                 sent = {topic: offsets.get(shard.partition, 0) for topic, offsets in committed.items()}
@@ -97,3 +108,4 @@ class Folding:
         if decoded.refused:
             await self._ports.publish([dead_letter(refused) for refused in decoded.refused])
         await asyncio.gather(*(advance(shard, decoded, self._ports) for shard in shards))
+        self.events += len(decoded.events)

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from projections.projection import Projection
-from streams.changelog import RESERVED, Marker, RowCodec, Rows, marker_of, marker_record
+from streams.changelog import RESERVED, Marker, RowCodec, Rows, Stored, marker_of, marker_record
 from streams.errors import NotContiguous, OwnershipLost
 from streams.fold import Folded
 from streams.store import Store
@@ -50,6 +50,11 @@ class Shard(Generic[State]):
         found = self.store.get([key.encode() for key in keys])
         decode = self._codec.decode
         return {key: decode(value).row for key, value in zip(keys, found, strict=True) if value is not None}
+
+    def stored(self, key: str) -> Stored[State] | None:
+        """A row with where it comes from. May be asked from another thread."""
+        (value,) = self.store.get([key.encode()])
+        return None if value is None else self._codec.decode(value)
 
     def encode(self, folded: Folded[State], topic: str, next_: int) -> Rows:
         """The rows and, last, the marker that makes them count."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager
 from typing import Any
 
 import click
@@ -12,9 +13,12 @@ from projections.catalog import PROJECTIONS
 from projections.projection import Projection
 from rillfold.embedded.stack import attach
 from rillfold.logs import learn
+from rillfold.quiet import install
 from rillfold.settings import from_env
+from rillfold.watched import watched
 from schemas.errors import Stop
 from streams.app import Worker, run
+from streams.glance import Glance
 
 
 @click.command()
@@ -24,6 +28,7 @@ from streams.app import Worker, run
 def fold(name: str, only: tuple[str, ...], log_level: str) -> None:
     """Fold the event log into projections, with changelogs and local state."""
     logging.disable(logging.DEBUG)
+    install(log_level)
     settings = from_env()
     described = Worker(
         bootstrap_servers=attach(settings).bootstrap_servers,
@@ -35,7 +40,11 @@ def fold(name: str, only: tuple[str, ...], log_level: str) -> None:
         learn=learn(settings),
         session_timeout=settings.session_timeout,
     )
-    run(described, _projections(only), log_level)
+
+    def beside(glance: Glance) -> AbstractContextManager[object]:
+        return watched(settings, name, described.bootstrap_servers, glance.sight, glance.counts, glance.row)
+
+    run(described, _projections(only), log_level, beside)
 
 
 def _projections(only: tuple[str, ...]) -> list[Projection[Any]]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 
 import click
 
 from projections.catalog import PROJECTIONS
 from rillfold.embedded.stack import attach
-from rillfold.settings import from_env
+from rillfold.quiet import install
+from rillfold.settings import Settings, from_env
+from rillfold.watched import watched
 from schemas.errors import Stop
 from streams.app import prepare
 from streams.kafka import KafkaLog
@@ -25,11 +28,12 @@ def sink(schema: str) -> None:
     endpoints = attach(settings)
     if endpoints.postgres_dsn is None:
         raise Stop("No database is named. Set RILLFOLD_POSTGRES_DSN, or start one with `rillfold up`.")
-    asyncio.run(_follow(endpoints.bootstrap_servers, endpoints.postgres_dsn, schema))
+    install()
+    asyncio.run(_follow(settings, endpoints.bootstrap_servers, endpoints.postgres_dsn, schema))
 
 
-async def _follow(servers: str, dsn: str, schema: str) -> None:
-    names, projections = from_env().topic_names(), list(PROJECTIONS.values())
+async def _follow(settings: Settings, servers: str, dsn: str, schema: str) -> None:
+    names, projections = settings.topic_names(), list(PROJECTIONS.values())
     following = asyncio.current_task()
     assert following is not None
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -38,6 +42,8 @@ async def _follow(servers: str, dsn: str, schema: str) -> None:
         async with KafkaLog(servers, client_id="rillfold-sink") as log, PostgresSink(dsn, projections, schema) as kept:
             await prepare(log, projections, names)
             click.echo("ready")
-            await Follower(kept, projections, names.prefix).run(log, f"{names.prefix}rillfold-sink-{schema}")
+            follower = Follower(kept, projections, names.prefix)
+            with watched(settings, f"sink-{schema}-{os.getpid()}", servers, follower.sight, follower.counts):
+                await follower.run(log, f"{names.prefix}rillfold-sink-{schema}")
     except asyncio.CancelledError:
         return

@@ -14,6 +14,7 @@ from schemas.errors import Retry
 from streams.changelog import RESERVED, Marker, marker_of, topic_of
 from streams.errors import Fenced
 from streams.log import EventLog, Record, Subscription, TopicPartition
+from streams.watch import Counts, Sight
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
@@ -74,6 +75,19 @@ class Follower:
         self._sink = sink
         self._projections = {topic_of(projection, prefix): projection for projection in projections}
         self._next: dict[TopicPartition, int] = {}
+        self._held: frozenset[TopicPartition] | None = None
+        self.rows = 0
+        """Written so far."""
+
+    def sight(self) -> Sight:
+        """May be asked from another thread."""
+        held = self._held
+        if held is None:
+            return Sight("joining", {})
+        return Sight("working", {tp: self._next.get(tp) for tp in held})
+
+    def counts(self) -> Counts:
+        return {"rows_written": ("Rows written to the read model.", self.rows)}
 
     async def run(self, event_log: EventLog, group: str) -> None:
         async with event_log.subscribe(group, sorted(self._projections)) as subscription:
@@ -99,11 +113,12 @@ class Follower:
         if not changes:
             return
         await self._sink.write(changes)
+        self.rows += sum(len(change.rows) for change in changes)
         self._next |= {tp: change.next for tp, change in zip(fresh, changes, strict=True)}
         await subscription.commit({tp: self._next[tp] for tp in fresh})
 
     async def _take(self, subscription: Subscription, event_log: EventLog) -> frozenset[TopicPartition]:
-        assigned = subscription.assignment()
+        assigned = self._held = subscription.assignment()
         for gone in self._next.keys() - assigned:
             del self._next[gone]
         taken = frozenset(assigned - self._next.keys())

@@ -1,0 +1,33 @@
+"""Puts a worker under watch: the watchman, its listener, its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rillfold.http.worker import Answers, FindRow, listening
+from rillfold.http.worker_metrics import registry
+from rillfold.settings import Settings
+from streams.kafka import KafkaLog
+from streams.watch import Bounds, Counts, Healthy
+from streams.watchman import Look, Watchman
+
+
+@contextmanager
+def watched(
+    settings: Settings, name: str, servers: str, look: Look, count: Callable[[], Counts], row: FindRow | None = None
+) -> Iterator[Watchman]:
+    watchman = Watchman(look, Bounds(settings.stall_seconds, settings.stall_exit_seconds))
+    answers = Answers(lambda: stands(watchman), registry(watchman, count), row)
+    told = settings.data_dir / "run" / f"{name}.json"
+    with (
+        listening(answers, settings.worker_host, settings.worker_port, told),
+        watchman.on_duty(lambda: KafkaLog(servers, client_id=f"rillfold-watch-{name}")),
+    ):
+        yield watchman
+
+
+def stands(watchman: Watchman) -> str | None:
+    """Why it is not ready."""
+    found = watchman.verdict
+    return None if isinstance(found, Healthy) else found.what

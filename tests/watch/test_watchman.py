@@ -1,0 +1,107 @@
+"""The watchman on a log in memory: what it says once, when it turns, when it ends the process."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from rillfold.watched import stands
+from streams.errors import Unreachable
+from streams.log import Outgoing, TopicSpec
+from streams.memory import MemoryLog
+from streams.watch import Bounds, Sight
+from streams.watchman import EX_SOFTWARE, Watchman
+
+TP = ("company-data", 0)
+
+
+class FakeAwayLog(MemoryLog):
+    """A log whose broker can be away."""
+
+    away = False
+
+    async def ends(self, topic: str) -> Mapping[int, int]:
+        if self.away:
+            raise Unreachable("localhost:9", "refused")
+        return await super().ends(topic)
+
+
+class Scene:
+    """A worker at a position, a log, a clock that a test turns."""
+
+    def __init__(self) -> None:
+        self.now, self.position = 0.0, 0
+        self.codes: list[int] = []
+        self.log = FakeAwayLog()
+        self.watchman = Watchman(self.look, Bounds(25, 60), lambda: self.now, self.codes.append)
+
+    def look(self) -> Sight:
+        return Sight("working", {TP: self.position})
+
+    async def until(self, now: float) -> None:
+        while self.now < now:
+            self.now += 1
+            await self.watchman.step(self.log)
+
+
+@pytest.fixture
+async def scene() -> Scene:
+    scene = Scene()
+    await scene.log.create([TopicSpec("company-data", 1)])
+    await scene.log.append([Outgoing("company-data", b"k", b"v")] * 10)
+    return scene
+
+
+def said(records: Sequence[logging.LogRecord]) -> list[str]:
+    return [record.getMessage() for record in records if record.name == "streams.watchman"]
+
+
+async def test_a_stall_is_named_within_thirty_seconds_once_and_then_the_process_ends(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.position = 4
+    await scene.until(30)
+    assert said(caplog.records) == ["Stalled for 25 s: company-data/0 stands at 4 of 10. Ends itself in 60 s."]
+    assert stands(scene.watchman) == "company-data/0 stands at 4 of 10"
+    assert scene.watchman.stalls == 1
+    await scene.until(85)
+    assert scene.codes == []
+    await scene.until(86)
+    assert scene.codes[:1] == [EX_SOFTWARE]
+
+
+async def test_a_stall_that_ends_is_said_and_begins_anew(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    scene.position = 4
+    await scene.until(60)
+    scene.position = 5
+    await scene.until(70)
+    assert said(caplog.records)[1:] == ["No longer stalled: at work"]
+    assert stands(scene.watchman) is None
+    await scene.until(140)
+    assert scene.watchman.stalls == 2
+    assert scene.codes == []
+
+
+async def test_a_log_that_is_away_is_named_though_nothing_is_behind(scene: Scene) -> None:
+    scene.position = 10
+    await scene.until(100)
+    assert stands(scene.watchman) is None
+    scene.log.away = True
+    await scene.until(124)
+    assert stands(scene.watchman) is None
+    await scene.until(126)
+    assert "does not answer" in str(stands(scene.watchman))
+    await scene.until(185)
+    assert scene.codes[:1] == [EX_SOFTWARE]
+
+
+async def test_an_end_that_holds_no_record_is_read_and_found_void(scene: Scene) -> None:
+    scene.position = 10
+    await scene.until(1)
+    scene.log._topics["company-data"][0].end = 11  # as a transaction's ending would leave it
+    await scene.until(300)
+    assert stands(scene.watchman) is None
+    assert scene.watchman.state.places[TP].void == 11
+    assert scene.codes == []
