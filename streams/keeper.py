@@ -78,6 +78,9 @@ class ShardKeeper:
     def begin(self, source: TP, first: int) -> int | None:
         return self._folding.begin(source.topic, source.partition, first)
 
+    def folded(self, source: TP) -> int | None:
+        return self._folding.folded(source.topic, source.partition)
+
     def ready(self) -> None:
         os.write(1, b"ready\n")
 
