@@ -52,10 +52,11 @@ def train(
 @click.command()
 @click.argument("adapter")
 @click.option("--until", type=click.Choice(["now"]), help="Take everything up to now: gives the next version.")
+@click.option("--measure/--no-measure", default=True, help="Evaluate before and after, as the first run did.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for machines.")
-def retrain(adapter: str, until: str | None, as_json: bool) -> None:
+def retrain(adapter: str, until: str | None, measure: bool, as_json: bool) -> None:
     """Train ADAPTER (company/role, or company/role@2) again, from the same offset ranges: the same bytes come out."""
-    asyncio.run(_again(adapter, until is not None, as_json))
+    asyncio.run(_again(adapter, until is not None, measure, as_json))
 
 
 async def _ask(request: TrainingRequested, wait: bool, as_json: bool) -> None:
@@ -71,7 +72,7 @@ async def _ask(request: TrainingRequested, wait: bool, as_json: bool) -> None:
         _tell({"run": request.id, "adapter": run.adapter, "sha256": run.sha256, "seconds": run.seconds}, as_json)
 
 
-async def _again(name: str, until_now: bool, as_json: bool) -> None:
+async def _again(name: str, until_now: bool, measure: bool, as_json: bool) -> None:
     from projections.training_runs import TRAINING_RUNS
     from rillfold.logs import event_log
     from rillfold.settings import from_env
@@ -86,7 +87,7 @@ async def _again(name: str, until_now: bool, as_json: bool) -> None:
             role=asked.role,
             method=asked.method,
             base_model=asked.base_model,
-            settings=asked.settings,
+            settings=asked.settings if measure else _unmeasured(asked.settings),
             ranges=() if until_now else old.ranges,
         )
         await _send(log, request)
@@ -144,6 +145,13 @@ async def _find(log: EventLog, name: str) -> Adapter:
         known = ", ".join(sorted({row.adapter for row in rows})) or "none yet"
         raise NoAdapter(f"No adapter {name!r} is ready; known: {known}. Train one with `rillfold train`.")
     return max(found, key=lambda row: row.version)
+
+
+def _unmeasured(settings: str) -> str:
+    """An evaluation changes nothing of the bytes."""
+    import msgspec
+
+    return msgspec.json.encode({**msgspec.json.decode(settings), "evaluation_rows": 0}, order="sorted").decode()
 
 
 def _override(text: str) -> tuple[str, object]:

@@ -20,8 +20,6 @@ from schemas.company import ConversationIngested, Message, RecordIngested
 from streams.producer import Producer
 
 TOPIC = "company-data"
-CONVERSATIONS = 240
-MEASURED_ON = 60
 RECORDS = 20_000
 # A client that has never heard of Rillfold.
 FOREIGN = """
@@ -138,8 +136,8 @@ async def _by_a_stranger(stage: Stage, company: Company) -> None:
 
 def conversations(company: Company) -> list[tuple[Message, ...]]:
     """To learn from, and to be measured on: which is which is decided by the dataset's own rule."""
-    measured = [data.conversation(company, request) for request in data.held_out(company, MEASURED_ON)]
-    return [*data.training(company, CONVERSATIONS), *(turns[:2] for turns in measured)]
+    measured = [data.conversation(company, request) for request in data.held_out(company)]
+    return [*data.training(company), *(turns[:2] for turns in measured)]
 
 
 def _row(company: Company, turns: tuple[Message, ...]) -> dict[str, object]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from rillfold.demo.data import COMPANIES, Company
+from rillfold.demo.data import COMPANIES, RECIPE, Company
 from rillfold.demo.stage import NotAsTold, Stage
 from rillfold.demo.story import live
 
@@ -19,7 +19,7 @@ async def tell(stage: Stage) -> None:
         stage.crew.start(("serve", "train"))
     for company in COMPANIES:
         began = time.monotonic()
-        started = await stage.client.train(company.id)
+        started = await stage.client.train(company.id, settings=RECIPE)
         with live(stage.console, f"training {started['adapter']}") as show:
             run = await stage.until(
                 f"the adapter of {company.id}", partial(_ended, stage, company, started["run"], show)
