@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 
 import click
@@ -22,17 +21,18 @@ from streams.sinks.sink import Follower
 
 @click.command()
 @click.option("--schema", default="rillfold", show_default=True, help="The Postgres schema to keep.")
-def sink(schema: str) -> None:
+@click.option("--name", default="sink-1", show_default=True, help="Tells the sinks of a data folder apart.")
+def sink(schema: str, name: str) -> None:
     """Keep Postgres up to date with the projections. Several may run: they share the partitions."""
     settings = from_env()
     endpoints = attach(settings)
     if endpoints.postgres_dsn is None:
         raise Stop("No database is named. Set RILLFOLD_POSTGRES_DSN, or start one with `rillfold up`.")
     install()
-    asyncio.run(_follow(settings, endpoints.bootstrap_servers, endpoints.postgres_dsn, schema))
+    asyncio.run(_follow(settings, endpoints.bootstrap_servers, endpoints.postgres_dsn, schema, name))
 
 
-async def _follow(settings: Settings, servers: str, dsn: str, schema: str) -> None:
+async def _follow(settings: Settings, servers: str, dsn: str, schema: str, name: str) -> None:
     names, projections = settings.topic_names(), list(PROJECTIONS.values())
     following = asyncio.current_task()
     assert following is not None
@@ -43,7 +43,7 @@ async def _follow(settings: Settings, servers: str, dsn: str, schema: str) -> No
             await prepare(log, projections, names)
             click.echo("ready")
             follower = Follower(kept, projections, names.prefix)
-            with watched(settings, f"sink-{schema}-{os.getpid()}", servers, follower.sight, follower.counts):
+            with watched(settings, name, servers, follower.sight, follower.counts):
                 await follower.run(log, f"{names.prefix}rillfold-sink-{schema}")
     except asyncio.CancelledError:
         return
