@@ -151,17 +151,23 @@ def _requested(state: Job, event: JobRequested) -> Job:
 
 def _replied(state: Job, reply: Reply, time: int) -> Job:
     """The first reply to an effect counts. One whose turn has not come waits: topics have no order between them."""
-    if any(reply.to == known.to for known in (*state.replies, *state.early)) or len(state.early) >= EARLY:
+    if any(_place(reply) == _place(known) for known in (*state.replies, *state.early)) or len(state.early) >= EARLY:
         return state
-    early = tuple(sorted((*state.early, reply), key=lambda each: each.to))
+    early = tuple(sorted((*state.early, reply), key=_place))
     return _taken(_replace(state, time, early=early))
+
+
+def _place(reply: Reply) -> tuple[str, bool]:
+    """First is only defined within a topic: a tool's reply never takes the place of the model's."""
+    return reply.to, reply.turn is not None and reply.turn.role == "tool"
 
 
 def _taken(state: Job) -> Job:
     """Takes every reply whose turn has come."""
     while (last := last_input(state)) is not None:
-        awaited = effect_id(last)
-        reply = next((each for each in state.early if each.to == awaited), None)
+        # The model answers a request and a tool's reply; a tool answers the model.
+        awaited = effect_id(last), bool(state.replies) and not _place(state.replies[-1])[1]
+        reply = next((each for each in state.early if _place(each) == awaited), None)
         if reply is None:
             break
         state = msgspec.structs.replace(
