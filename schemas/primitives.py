@@ -6,7 +6,9 @@ None believes a length: what is kept is never more than the bytes that are there
 from __future__ import annotations
 
 import re
+from functools import cache
 from math import isfinite
+from struct import Struct
 
 from schemas.envelope import Kind
 from schemas.rejected import Unusable
@@ -15,6 +17,9 @@ MAX_NAME = 128
 MAX_TIME = 253_402_300_799_999_999
 """The last microsecond of the year 9999: what databases and calendars can hold."""
 REMEMBERED = 4096
+UNKNOWN = -(1 << 62)
+
+halves = Struct("<HHI").unpack_from
 
 sane_company = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}").fullmatch
 
@@ -105,17 +110,36 @@ def checked_company(company: str) -> str:
     raise Unusable("bad_company", f"company {company[:140]!r}: 1 to 128 letters, digits, dots, _ or -")
 
 
-class Clock(dict[bytes, int]):
+class Clock(dict[int, int]):
     """The last four of a time's eight bytes, to what they add: they change every two minutes of a clock."""
 
+    def __init__(self) -> None:
+        self.near, self.middle = pairs()
+
     def time(self, b: bytes, p: int) -> tuple[int, int]:
+        if len(b) - p > 7:
+            near, middle, far = halves(b, p)
+            value = self.get(far, UNKNOWN) + self.near[near] + self.middle[middle]
+            if value >= 0:
+                return value, p + 8
         value, end = long(b, p)
         checked_time(value)
         if end == p + 8:
             if len(self) >= REMEMBERED:
                 self.clear()
-            self[b[p + 4 : end]] = value * 2 - sum(b[p + n] << 7 * n for n in range(4))
+            self[far] = value - self.near[near] - self.middle[middle]
         return value, end
+
+
+@cache
+def pairs() -> tuple[list[int], list[int]]:
+    """What the first and second two bytes of a longer varint add, if its number is not negative. Else UNKNOWN."""
+    near, middle = [UNKNOWN] * (1 << 16), [UNKNOWN] * (1 << 16)
+    for high in range(128):
+        at = high + 128 << 8
+        near[at + 128 : at + 256 : 2] = range(high << 6, high + 1 << 6)
+        middle[at + 128 : at + 256] = range(high << 20, high + 1 << 20, 1 << 13)
+    return near, middle
 
 
 def neither(p: int) -> None:
