@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol, cast
 
 import faust
 from aiokafka.consumer.fetcher import FetchResult
+from aiokafka.errors import IllegalStateError
 from faust.serializers.schemas import Schema
 from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery
@@ -150,8 +152,14 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         return consumer
 
     async def _seek_wait(self, consumer: Any, partitions: Mapping[TP, int]) -> None:
+        # Before: while the seek waits for its positions, the first fetch from them may already happen.
         self._read_to.update(partitions)
-        await super()._seek_wait(consumer, partitions)
+        try:
+            await super()._seek_wait(consumer, partitions)
+        except BaseException:
+            for tp in partitions:
+                self._read_to.pop(tp, None)
+            raise
 
     async def _fetch_records(self, consumer: Any, *args: Any, **kwargs: Any) -> dict[TP, Fetched]:  # type: ignore[override]
         for waiting in consumer._fetcher._records.values():
@@ -205,7 +213,9 @@ class BatchConsumer(driver.Consumer):
         if fetched is None or self.should_stop:
             return
         if not self.flow_active:
-            await self.perform_seek()
+            # Given out anew meanwhile: then the recovery that follows seeks.
+            with suppress(IllegalStateError):
+                await self.perform_seek()
             return
         for tp, batch in cast(Mapping[TP, Fetched], fetched).items():
             if not self.flow_active or self.app.consumer_generation_id != generation:

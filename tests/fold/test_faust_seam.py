@@ -9,9 +9,12 @@ from types import SimpleNamespace
 
 import faust
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.errors import IllegalStateError
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from mode.services import ServiceTask
 
-from streams.faust_seam import FAUST_VERSION, RELIES_ON, BatchThread
+from streams.faust_seam import FAUST_VERSION, RELIES_ON, BatchConsumer, BatchThread
 
 
 def test_the_installed_faust_is_the_one_that_was_read():
@@ -52,3 +55,30 @@ def test_what_is_fetched_before_the_seek_to_the_marker_begins_nowhere():
     thread._read_to[source] = 7  # the seek
     assert thread._located(FakeConsumer(90), source, []).start == 7
     assert thread._located(FakeConsumer(100), source, []).start == 90
+
+
+async def taken_away(*_: object) -> None:
+    raise IllegalStateError("No current assignment for partition")
+
+
+async def test_nothing_counts_as_read_from_where_a_seek_did_not_get(monkeypatch: pytest.MonkeyPatch):
+    """Else a later fetch from another place would claim to begin there, and what lies between would be skipped."""
+    monkeypatch.setattr(AIOKafkaConsumerThread, "_seek_wait", taken_away)
+    thread, there = object.__new__(BatchThread), TopicPartition("t", 0)
+    thread._read_to = {}
+    with pytest.raises(IllegalStateError):
+        await thread._seek_wait(None, {there: 5})  # type: ignore[dict-item]
+    assert thread._read_to == {}
+
+
+async def test_a_fetch_goes_on_when_its_partitions_are_taken_away_before_the_seek(monkeypatch: pytest.MonkeyPatch):
+    async def fetched(*_: object) -> tuple[dict[object, object], None]:
+        return {}, None
+
+    consumer = object.__new__(BatchConsumer)
+    consumer._full, consumer.flow_active = set(), False
+    monkeypatch.setattr(BatchConsumer, "_wait_next_records", fetched)
+    monkeypatch.setattr(BatchConsumer, "perform_seek", taken_away)
+    monkeypatch.setattr(BatchConsumer, "should_stop", False)
+    monkeypatch.setattr(BatchConsumer, "app", SimpleNamespace(consumer_generation_id=1), raising=False)
+    assert [message async for message in consumer.getmany(1.0)] == []
