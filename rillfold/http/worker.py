@@ -99,6 +99,8 @@ def _handler(answers: Answers) -> type[BaseHTTPRequestHandler]:
 class _Server(ThreadingMixIn, TCPServer):
     daemon_threads = True
     allow_reuse_address = True
+    # A full queue makes a client wait a second before it knocks again.
+    request_queue_size = 128
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that hangs up in the middle is no news."""

@@ -53,15 +53,16 @@ def broker() -> Iterator[Broker]:
         own.stop()
 
 
-class Fold:
-    def __init__(self, folder: Path, servers: str, **settings: str) -> None:
-        self._told, self.log = folder / "data" / "run" / "fold-1.json", folder / "fold.log"
+class Watched:
+    def __init__(self, folder: Path, servers: str, command: str = "fold --only companies", **settings: str) -> None:
+        name = command.split()[0]
+        self._told, self.log = folder / "data" / "run" / f"{name}-1.json", folder / f"{name}.log"
         given = {"BOOTSTRAP_SERVERS": servers, "PROVIDER": "external", "TOPIC_PREFIX": NAMES.prefix}
         given |= {"DATA_DIR": str(folder / "data"), "STALL_SECONDS": "4", "STALL_EXIT_SECONDS": "3", **settings}
         environment = {**os.environ, **{f"RILLFOLD_{name}": value for name, value in given.items()}}
-        command = [sys.executable, "-m", "rillfold", "worker", "fold", "--only", "companies"]
+        line = [sys.executable, "-m", "rillfold", "worker", *command.split()]
         with self.log.open("wb") as out:
-            self.child = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
+            self.child = subprocess.Popen(line, env=environment, stdout=out, stderr=out)
 
     def asked(self, path: str) -> httpx.Response | None:
         """None while nobody listens."""
@@ -79,11 +80,11 @@ class Fold:
 
 
 @pytest.fixture
-def fold(tmp_path: Path) -> Iterator[Callable[..., Fold]]:
-    started: list[Fold] = []
+def fold(tmp_path: Path) -> Iterator[Callable[..., Watched]]:
+    started: list[Watched] = []
 
-    def start(servers: str, **settings: str) -> Fold:
-        started.append(Fold(tmp_path, servers, **settings))
+    def start(servers: str, **settings: str) -> Watched:
+        started.append(Watched(tmp_path, servers, **settings))
         return started[-1]
 
     yield start
@@ -106,7 +107,7 @@ def is_ready(answer: httpx.Response) -> bool:
     return answer.status_code == 200
 
 
-async def test_rows_and_figures_then_the_broker_goes_for_good(broker: Broker, fold: Callable[..., Fold]) -> None:
+async def test_rows_and_figures_then_the_broker_goes_for_good(broker: Broker, fold: Callable[..., Watched]) -> None:
     servers = (await asyncio.to_thread(broker.start)).bootstrap_servers
     await filled(servers)
     worker = fold(servers)
@@ -128,7 +129,7 @@ async def test_rows_and_figures_then_the_broker_goes_for_good(broker: Broker, fo
 
 
 async def test_a_fold_that_blocks_is_not_ready_and_ends_and_the_next_goes_on(
-    broker: Broker, fold: Callable[..., Fold]
+    broker: Broker, fold: Callable[..., Watched]
 ) -> None:
     servers = (await asyncio.to_thread(broker.start)).bootstrap_servers
     await filled(servers)
@@ -143,3 +144,16 @@ async def test_a_fold_that_blocks_is_not_ready_and_ends_and_the_next_goes_on(
         again.until(f"/rows/companies/c-{n}", is_ready)
     again.child.terminate()
     assert again.child.wait(10) == 0
+
+
+async def test_a_sink_is_watched_too(stack: Endpoints, fold: Callable[..., Watched]) -> None:
+    await filled(stack.bootstrap_servers)
+    assert stack.postgres_dsn is not None
+    sink = fold(stack.bootstrap_servers, command="sink", POSTGRES_DSN=stack.postgres_dsn, STALL_SECONDS="25")
+    folding = fold(stack.bootstrap_servers, STALL_SECONDS="25")
+    sink.until("/metrics", lambda answer: "rillfold_rows_written_total 200.0" in answer.text)
+    sink.until("/ready", is_ready)
+    assert sink.until("/rows/companies/c-1", lambda _: True).status_code == 404
+    for worker in (folding, sink):
+        worker.child.terminate()
+        assert worker.child.wait(10) == 0
