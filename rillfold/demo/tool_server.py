@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
@@ -72,7 +72,8 @@ def _handler(server: ToolServer) -> type[BaseHTTPRequestHandler]:
                 status, body = server.answer(company, tool, token, key, self.rfile.read(length))
             except (KeyError, StopIteration, ValueError) as error:
                 status, body = 422, json.dumps({"error": repr(error)}).encode()
-            self._send(status, body)
+            with suppress(ConnectionError):  # the caller was killed while it waited
+                self._send(status, body)
 
         def _send(self, status: int, body: bytes) -> None:
             self.send_response(status)
