@@ -56,7 +56,11 @@ class ShardKeeper:
         return self._shard(changelog).store.position()
 
     def restore(self, changelog: TP, records: Iterable[tuple[bytes, bytes | None]], position: int) -> None:
-        self._shard(changelog).restore(records, position)
+        """What an earlier recovery has read and not yet handed on may be another's by now, or be known."""
+        shard = self._folding.shard(changelog.topic, changelog.partition)
+        if shard is None or position <= (known if (known := shard.store.position()) is not None else -1):
+            return
+        shard.restore(records, position)
 
     def forget(self, changelog: TP) -> None:
         log.warning("%s/%s ends before our copy of it: copy discarded, rows are folded again", *changelog)

@@ -141,3 +141,19 @@ async def test_a_catching_up_ends_when_another_recovery_begins(tmp_path: Path):
     assert gate.appended == 0
     await keeper.restored([changelog])
     assert gate.appended > 0
+
+
+async def test_what_an_earlier_recovery_still_hands_on_is_left_alone():
+    """Faust empties its buffers when the next recovery begins: the partition may be gone, or be further by then."""
+    gate, changelog = Gate(), TP(CHANGELOG, 0)
+    folding = Folding([COMPANIES], NAMES, Ports(gate.publish, gate.append, FailPoint()))
+    fence: Any = Unfenced()
+    keeper = ShardKeeper(folding, fence, MemoryStores(), MemoryLog(), "group")
+    await keeper.assigned([changelog])
+    keeper.restore(changelog, [(b"acme", b"new")], 9)
+    keeper.restore(changelog, [(b"acme", b"old")], 5)
+    shard = folding.shard(CHANGELOG, 0)
+    assert shard is not None
+    assert (shard.store.get([b"acme"]), shard.store.position()) == ([b"new"], 9)
+    await keeper.assigned([])
+    keeper.restore(changelog, [(b"acme", b"late")], 11)
