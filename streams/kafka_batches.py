@@ -40,11 +40,18 @@ async def append_in_batches(
 ) -> Sequence[Position]:
     positions: list[Position | None] = [None] * len(records)
     parts = [
-        (_send_few if len(indexes) < FEW else _send_batches)(producer, tp, records, indexes, positions)
+        (_send_few if _sendable(records, indexes) else _send_batches)(producer, tp, records, indexes, positions)
         for tp, indexes in placed.items()
     ]
     await _all(parts)
     return [position for position in positions if position is not None]
+
+
+def _sendable(records: Sequence[Outgoing], indexes: Sequence[int]) -> bool:
+    """aiokafka's `send` takes no record with neither key nor value; its batches do."""
+    return len(indexes) < FEW and all(
+        records[index].key is not None or records[index].value is not None for index in indexes
+    )
 
 
 async def _send_few(

@@ -54,6 +54,11 @@ class TestAppend:
         assert first == [Position(topic, 1, 0), Position(topic, 1, 1), Position(topic, 0, 0), Position(topic, 0, 1)]
         assert await log.append(numbered(topic, 1, partition=1)) == [Position(topic, 1, 2)]
 
+    async def test_a_record_with_neither_key_nor_value_is_a_record(self, log: EventLog, topic: str) -> None:
+        """Strangers write such; who redrives their dead letters must be able to."""
+        await log.append([Outgoing(topic, None, None, partition=0), Outgoing(topic, b"", None, partition=0)])
+        assert [(record.key, record.value) for record in await everything(log, topic)] == [(None, None), (b"", None)]
+
     async def test_nothing_is_appended_by_an_empty_list(self, log: EventLog, topic: str) -> None:
         assert await log.append([]) == []
         assert await log.ends(topic) == {0: 0, 1: 0}
