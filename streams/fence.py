@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaError, ProducerFenced
 from streams.changelog import Rows, claim_record
 from streams.commit import BATCH_BYTES
 from streams.errors import ChangelogFailed, OwnershipLost
+from streams.log import TopicPartition
 
 MAX_BATCH = BATCH_BYTES + 40_000
 ID_TIMEOUT_MS = 10_000
@@ -29,11 +30,15 @@ class FencedChangelogs:
         self._scope, self._owner, self._options = scope, owner, options
         self._producers: dict[int, AIOKafkaProducer] = {}
 
-    async def claim(self, topics: Mapping[int, Sequence[str]]) -> None:
-        """From its return on, no older owner can append to these topics in these partitions."""
-        await asyncio.gather(*(self._claim(partition, names) for partition, names in topics.items()))
+    async def claim(self, topics: Mapping[int, Sequence[str]]) -> Mapping[TopicPartition, int]:
+        """From its return on, no older owner can append to these topics in these partitions.
 
-    async def _claim(self, partition: int, topics: Sequence[str]) -> None:
+        Whatever one of them has written lies below the offsets that it returns: those of our claims.
+        """
+        claims = await asyncio.gather(*(self._claim(partition, names) for partition, names in topics.items()))
+        return {place: offset for claim in claims for place, offset in claim.items()}
+
+    async def _claim(self, partition: int, topics: Sequence[str]) -> Mapping[TopicPartition, int]:
         await self._stop(partition)
         producer = AIOKafkaProducer(
             transactional_id=f"{self._scope}-{partition}",
@@ -47,7 +52,12 @@ class FencedChangelogs:
         await producer.start()
         # The id has given its epoch. Without it the producer sends what it is told, outside any transaction.
         producer._txn_manager.transactional_id = None
-        await asyncio.gather(*(self.append(topic, partition, [claim_record(self._owner)]) for topic in topics))
+        claim = [claim_record(self._owner)]
+        offsets = await asyncio.gather(*(self.append(topic, partition, claim) for topic in topics))
+        for topic, offset in zip(topics, offsets, strict=True):
+            if offset is None:
+                raise ChangelogFailed(topic, partition, "the claim was known already, and where it stands was not said")
+        return {(topic, partition): offset for topic, offset in zip(topics, offsets, strict=True) if offset is not None}
 
     async def append(self, topic: str, partition: int, rows: Rows) -> int | None:
         """Offset of the last row; None when the broker knew the batch already and could not say where it stands."""

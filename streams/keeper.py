@@ -14,7 +14,7 @@ from faust.types import TP
 from projections.projection import Projection
 from streams.fence import FencedChangelogs
 from streams.folding import Folding
-from streams.log import EventLog
+from streams.log import EventLog, TopicPartition
 from streams.shard import Shard
 from streams.store import Stores
 
@@ -32,6 +32,8 @@ class ShardKeeper:
         self._folding, self._fence, self._stores = folding, fence, stores
         self._event_log, self._group = event_log, group
         self._catching_up: set[asyncio.Future[None]] = set()
+        self._claims: dict[TopicPartition, int] = {}
+        """Where our own claims stand in the changelogs."""
         self._projections = {folding.changelog(projection): projection for projection in folding.projections}
 
     async def assigned(self, changelogs: Iterable[TP]) -> None:
@@ -40,6 +42,7 @@ class ShardKeeper:
         held = {(shard.changelog, shard.partition) for shard in self._folding.shards()}
         for topic, partition in held - ours:
             self._folding.close(topic, partition)
+            self._claims.pop((topic, partition), None)
         await self._fence.release(sorted({p for _, p in held} - {p for _, p in ours}))
         for topic, partition in ours - held:
             self._open(topic, partition)
@@ -49,8 +52,9 @@ class ShardKeeper:
         topics: dict[int, list[str]] = defaultdict(list)
         for tp in changelogs:
             self._folding.claim(tp.topic, tp.partition)
+            self._claims.pop((tp.topic, tp.partition), None)
             topics[tp.partition].append(tp.topic)
-        await self._fence.claim(topics)
+        self._claims |= await self._fence.claim(topics)
 
     def persisted(self, changelog: TP) -> int | None:
         return self._shard(changelog).store.position()
@@ -69,7 +73,11 @@ class ShardKeeper:
         self._open(changelog.topic, changelog.partition)
 
     async def restored(self, changelogs: Iterable[TP]) -> None:
-        shards = [self._shard(changelog) for changelog in changelogs]
+        """What was read of the changelogs reaches our claims: nothing of an earlier owner's is missing.
+
+        Faust may say so at the end of a recovery that another has already taken over from. Then it is not yet true.
+        """
+        shards = [self._shard(changelog) for changelog in changelogs if self._reaches_its_claim(changelog)]
         for shard in shards:
             shard.restored()
         catching_up = asyncio.ensure_future(self._folding.catch_up(shards, self._event_log, self._group))
@@ -98,6 +106,12 @@ class ShardKeeper:
         log.critical("The worker cannot go on: %s", error, exc_info=error)
         logging.shutdown()
         os._exit(EX_SOFTWARE)
+
+    def _reaches_its_claim(self, changelog: TP) -> bool:
+        claim = self._claims.get((changelog.topic, changelog.partition))
+        shard = self._folding.shard(changelog.topic, changelog.partition)
+        position = None if shard is None else shard.store.position()
+        return claim is not None and position is not None and position >= claim
 
     async def _leave_off(self) -> None:
         """Faust begins another recovery while the last one's end still works: nobody else would stop that."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from schemas.envelope import Event
 from schemas.tools import ToolReturned
 from schemas.topics import TopicNames
 from streams import admin
-from streams.changelog import Marker, Rows, marker_record, topic_of
+from streams.changelog import Marker, Rows, claim_record, marker_record, topic_of
 from streams.commit import Ports
 from streams.errors import OwnershipLost
 from streams.failpoint import FailPoint
@@ -111,10 +111,10 @@ async def test_a_batch_under_way_when_its_partition_is_claimed_again_is_not_comm
 
 
 class Unfenced:
-    """A fence that lets everybody through: what is shown here must not need it."""
+    """A fence that lets everybody through: what is shown here must not need it. Its claims stand at offset 9."""
 
-    async def claim(self, _: object) -> None:
-        return None
+    async def claim(self, topics: Mapping[int, Sequence[str]]) -> dict[tuple[str, int], int]:
+        return {(topic, partition): 9 for partition, names in topics.items() for topic in names}
 
     async def release(self, _: object) -> None:
         return None
@@ -131,6 +131,7 @@ async def test_a_catching_up_ends_when_another_recovery_begins(tmp_path: Path):
     keeper = ShardKeeper(folding, fence, MemoryStores(), log, "group")
     await keeper.assigned([changelog])
     await keeper.claim([changelog])
+    keeper.restore(changelog, [claim_record("us")], 9)
     first = asyncio.create_task(keeper.restored([changelog]))
     await gate.waiting.wait()
     await keeper.assigned([changelog])
@@ -141,6 +142,24 @@ async def test_a_catching_up_ends_when_another_recovery_begins(tmp_path: Path):
     assert gate.appended == 0
     await keeper.restored([changelog])
     assert gate.appended > 0
+
+
+async def test_rows_count_as_restored_when_they_reach_our_own_claim():
+    """A recovery that was overtaken ends as well, and says so in the middle of the next one."""
+    gate, changelog = Gate(), TP(CHANGELOG, 0)
+    folding = Folding([COMPANIES], NAMES, Ports(gate.publish, gate.append, FailPoint()))
+    fence: Any = Unfenced()
+    keeper = ShardKeeper(folding, fence, MemoryStores(), MemoryLog(), "group")
+    await keeper.assigned([changelog])
+    await keeper.restored([changelog])
+    assert folding.begin("company-data", 0, 0) is None
+    await keeper.claim([changelog])
+    keeper.restore(changelog, [marker_record(Marker("company-data", 0, 36))], 5)
+    await keeper.restored([changelog])
+    assert folding.begin("company-data", 0, 0) is None
+    keeper.restore(changelog, [marker_record(Marker("company-data", 0, 90)), claim_record("us")], 9)
+    await keeper.restored([changelog])
+    assert folding.begin("company-data", 0, 0) == 90
 
 
 async def test_what_an_earlier_recovery_still_hands_on_is_left_alone():

@@ -202,7 +202,7 @@ async def run_seed(seed: int, size: Size, folder: Path, history: History) -> Map
                 answering.cancel()
                 await asyncio.wait([answering])
             await asyncio.to_thread(chaos.stop_folds)
-            return await _judged(Judge(log, names, traffic.ledger, seed), chaos, servers, history)
+            return await _judged(Judge(log, names, traffic.ledger, seed, folder / "logs"), chaos, servers, history)
     finally:
         await asyncio.to_thread(chaos.end)
         await asyncio.to_thread(servers.stop)

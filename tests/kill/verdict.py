@@ -26,11 +26,13 @@ from streams.changelog import RESERVED, RowCodec, marker_of, topic_of
 from streams.kafka import KafkaLog
 from streams.log import Record
 from streams.sinks.schema import table_of
+from streams.sinks.sink import RawRow
 from streams.store import POSITION, RocksStore
 from tests.kill.traffic import FOLDED, SERIAL, Ledger
 
 Rows = dict[int, dict[str, msgspec.Struct]]
 Raw = dict[bytes, bytes]
+_at = msgspec.json.Decoder(RawRow)
 MARKER = RESERVED + b"marker/"
 ALL: tuple[Projection[Any], ...] = tuple({**PROJECTIONS, AUTOMATION.name: AUTOMATION}.values())
 
@@ -38,8 +40,8 @@ ALL: tuple[Projection[Any], ...] = tuple({**PROJECTIONS, AUTOMATION.name: AUTOMA
 class Judge:
     """Reads the log once; each check raises with the names of what differs."""
 
-    def __init__(self, log: KafkaLog, names: TopicNames, ledger: Ledger, seed: int) -> None:
-        self._log, self._names, self._ledger, self._seed = log, names, ledger, seed
+    def __init__(self, log: KafkaLog, names: TopicNames, ledger: Ledger, seed: int, evidence: Path) -> None:
+        self._log, self._names, self._ledger, self._seed, self._folder = log, names, ledger, seed, evidence
         self.rows: dict[str, Rows] = {p.name: defaultdict(dict) for p in ALL}
         self.refused: dict[tuple[str, int, int], Record] = {}
         self.ids: Counter[str] = Counter()
@@ -149,7 +151,12 @@ class Judge:
             for partition in await self._log.ends(changelog):
                 history = [record async for record in self._partition(changelog, partition)]
                 found = _replayed(history)
-                self._compare(projection, partition, found, changelog)
+                try:
+                    folded_once(history)
+                    self._compare(projection, partition, found, changelog)
+                except AssertionError:
+                    self._evidence(f"{changelog}-{partition}", history)
+                    raise
                 copies = [_local(path / changelog / str(partition)) for path in tables]
                 held = [copy for copy in copies if copy is not None]
                 assert any(_clean(copy) == _clean(found) for copy in held), f"no worker has {changelog}/{partition}"
@@ -161,6 +168,12 @@ class Judge:
         async for batch in self._log.read(topic, partition, (await self._log.starts(topic))[partition]):
             for record in batch:
                 yield record
+
+    def _evidence(self, name: str, history: list[Record]) -> None:
+        """Who claimed the partition, what was written when: on disk, before the broker's folder is gone."""
+        with (self._folder / f"{name}.jsonl").open("w") as out:
+            for record in history:
+                out.write(f"{record.offset} {record.timestamp} {record.key!r} {(record.value or b'')[:200]!r}\n")
 
     def _compare(self, projection: Projection[Any], partition: int, found: Raw, where: str) -> None:
         codec = RowCodec(projection.state)
@@ -186,6 +199,27 @@ class Judge:
                 )
                 self.counts["positions"] += 1
         assert self.counts["positions"] == sum(4 * len(projection.topics) for projection in ALL)
+
+
+def folded_once(history: Iterable[Record]) -> None:
+    """Each batch begins where the marker before it stands, also where a fold would not mind a second time."""
+    markers: dict[str, int] = {}
+    rows: list[tuple[bytes, tuple[str, int, int]]] = []
+    for record in history:
+        key, value = record.key or b"", record.value or b""
+        marker = marker_of(key, value)
+        if marker is not None:
+            before = markers.get(marker.topic, 0)
+            assert marker.next > before, (
+                f"at {record.offset} the marker of {marker.topic} goes from {before} back to {marker}"
+            )
+            for row, (topic, _, offset) in rows:
+                where = f"at {record.offset} {row!r} was folded from {topic}/{offset}, outside of {before} to {marker}"
+                assert topic == marker.topic and before <= offset < marker.next, where
+            markers[marker.topic] = marker.next
+            rows.clear()
+        elif not key.startswith(RESERVED):
+            rows.append((key, _at.decode(value).at))
 
 
 def _same(found: Mapping[str, Any], should: Mapping[str, Any], where: str) -> None:
