@@ -19,6 +19,14 @@ from streams.memory import MemoryLog
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--backend", choices=("memory", "kafka", "all"), default="all", help="the logs to test on")
+    parser.addoption(
+        "--kill", action="store_true", help="also run one short seed of the kill loop; `make kill` runs ten long ones"
+    )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The kill loop's seeds are drawn by chance: a gate for every change must not be."""
+    return True if collection_path.name == "test_kill_loop.py" and not config.getoption("--kill") else None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
