@@ -34,7 +34,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def begin(folder: Path, out: Path) -> subprocess.Popen[bytes]:
     line = [sys.executable, "-P", "-m", "rillfold", "demo", "--data-dir", str(folder)]
-    return subprocess.Popen(line, stdout=out.open("wb"), stderr=subprocess.STDOUT, start_new_session=True)
+    with out.open("wb") as file:
+        return subprocess.Popen(line, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
 
 
 def on(folder: Path) -> list[psutil.Process]:
