@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import pytest
 
-from rillfold.embedded.stack import Endpoints, running
+from rillfold.embedded.state import Endpoints
 from schemas.topics import TopicNames
 from streams.kafka import KafkaLog
 from streams.log import EventLog
 from streams.memory import MemoryLog
+from tests.support.servers import at_hand, chosen
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -22,6 +21,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--kill", action="store_true", help="also run one short seed of the kill loop; `make kill` runs ten long ones"
     )
+
+
+def pytest_report_header() -> str:
+    choice = chosen()
+    return f"servers: {choice.servers} ({choice.why})"
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -37,16 +41,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Endpoints]:
-    """A real broker and a real database: those the environment names, or embedded ones for this session."""
-    servers = os.environ.get("RILLFOLD_BOOTSTRAP_SERVERS")
-    if servers:
-        yield Endpoints(bootstrap_servers=servers, postgres_dsn=os.environ.get("RILLFOLD_POSTGRES_DSN"))
-        return
-    # Not below pytest's own folder: that is closed to the user under which a root's Postgres runs.
-    with TemporaryDirectory(prefix="rillfold-stack-") as folder:
-        Path(folder).chmod(0o755)
-        with running(Path(folder), postgres=True) as endpoints:
-            yield endpoints
+    """A real broker and a real database, started once. pytest's header says which ones."""
+    with at_hand() as endpoints:
+        yield endpoints
 
 
 @pytest.fixture
