@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,8 @@ from schemas.errors import Stop
 from schemas.topics import TopicNames
 
 PREFIX = "RILLFOLD_"
+LEGAL_SCHEMA = re.compile(r"[A-Za-z0-9._-]{1,63}")
+"""Postgres cuts longer names off, and two of them may then be one."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +25,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     provider: Annotated[str, msgspec.Meta(pattern="^(embedded|external|compose)$")] = "embedded"
     bootstrap_servers: str | None = None
     postgres_dsn: str | None = None
+    postgres_schema: str | None = None
+    """Where the read model lies. None: `rillfold` with the topic prefix before it, so that deployments do not mix."""
     topic_prefix: str = ""
     topic_map: dict[str, str] = {}
     schema_registry: str | None = None
@@ -69,6 +74,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     def topic_names(self) -> TopicNames:
         return TopicNames(self.topic_prefix, self.topic_map)
+
+    def read_model(self) -> str:
+        schema = self.postgres_schema or f"{self.topic_prefix}rillfold"
+        if not LEGAL_SCHEMA.fullmatch(schema):
+            raise Stop(
+                f"The read model cannot lie in a Postgres schema named {schema!r}: set RILLFOLD_POSTGRES_SCHEMA "
+                "to 1 to 63 letters, digits, dots, _ or -."
+            )
+        return schema
 
 
 def from_env(environ: Mapping[str, str] | None = None) -> Settings:

@@ -18,7 +18,7 @@ from gpu_workers.base_files import Progress, silent
 from gpu_workers.inference import InferenceWorker
 from gpu_workers.serve.port import InferenceEngine
 from gpu_workers.trainer import Place, Trainer
-from rillfold.embedded.stack import attach
+from rillfold.embedded.state import attach
 from rillfold.http.keys import ApiKeys
 from rillfold.logs import event_log
 from rillfold.settings import Settings
@@ -70,7 +70,7 @@ def secret_store(settings: Settings) -> SecretStore:
 @asynccontextmanager
 async def services(settings: Settings) -> AsyncIterator[Services]:
     endpoints, names = attach(settings), settings.topic_names()
-    async with event_log(settings) as log, Reads(endpoints.postgres_dsn) as reads:
+    async with event_log(settings) as log, Reads(endpoints.postgres_dsn, settings.read_model()) as reads:
         tools = Tools(log, names)
         await tools.catch_up()
         served = settings.serve_url or f"http://{settings.serve_host}:{settings.serve_port}"

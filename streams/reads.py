@@ -15,7 +15,6 @@ from psycopg import sql
 
 from projections.projection import Projection
 from streams.errors import DatabaseAway, NoReadModel
-from streams.sinks.postgres import SCHEMA
 from streams.sinks.schema import table_of
 
 CONNECTIONS = 8
@@ -54,7 +53,7 @@ class Row(NamedTuple):
 class Reads:
     """Opens connections when they are first needed, and keeps some."""
 
-    def __init__(self, dsn: str | None, schema: str = SCHEMA) -> None:
+    def __init__(self, dsn: str | None, schema: str) -> None:
         self._dsn = dsn
         self._schema = schema
         self._free: list[Connection] = []

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.tree import Tree
 
 from projections.lora_adapters import LORA_ADAPTERS
-from rillfold.embedded.stack import attach
+from rillfold.embedded.state import attach
 from rillfold.settings import Settings, from_env
 from schemas.errors import Poison
 from streams.reads import Reads
@@ -38,7 +38,7 @@ def lineage(adapter: str, as_json: bool) -> None:
 async def _read(settings: Settings, adapter: str) -> dict[str, Any]:
     company, _, rest = adapter.partition("/")
     name, _, version = rest.partition("/")
-    async with Reads(attach(settings).postgres_dsn) as reads:
+    async with Reads(attach(settings).postgres_dsn, settings.read_model()) as reads:
         rows = [row.value for row in await reads.rows(LORA_ADAPTERS, company, None, VERSIONS)]
     found = [row for row in rows if row["adapter"] == f"{company}/{name}" and version in ("", str(row["version"]))]
     if not found:

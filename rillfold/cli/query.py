@@ -16,7 +16,7 @@ from rich.table import Table
 
 from projections.catalog import PROJECTIONS
 from projections.projection import Projection
-from rillfold.embedded.stack import attach
+from rillfold.embedded.state import attach
 from rillfold.logs import event_log
 from rillfold.settings import Settings, from_env
 from schemas.errors import Poison
@@ -56,7 +56,7 @@ async def _read(
     settings: Settings, projection: Projection[Any], key: str | None, company: str | None, limit: int
 ) -> tuple[list[Row], Proof]:
     endpoints, names = attach(settings), settings.topic_names()
-    async with event_log(settings) as log, Reads(endpoints.postgres_dsn) as reads:
+    async with event_log(settings) as log, Reads(endpoints.postgres_dsn, settings.read_model()) as reads:
         positions = await reads.positions(projection)
         ends = {topic: await log.ends(topic) for topic in map(names.wire, projection.topics)}
         proof = {"projection": projection.name, "version": projection.version} | _progress(positions, ends)

@@ -11,7 +11,7 @@ import click
 from processors.saga import AUTOMATION
 from projections.catalog import PROJECTIONS
 from projections.projection import Projection
-from rillfold.embedded.stack import attach
+from rillfold.embedded.state import attach
 from rillfold.logs import learn
 from rillfold.quiet import install
 from rillfold.settings import from_env

@@ -8,7 +8,7 @@ import signal
 import click
 
 from projections.catalog import PROJECTIONS
-from rillfold.embedded.stack import attach
+from rillfold.embedded.state import attach
 from rillfold.quiet import install
 from rillfold.settings import Settings, from_env
 from rillfold.watched import watched
@@ -20,20 +20,19 @@ from streams.sinks.sink import Follower
 
 
 @click.command()
-@click.option("--schema", default="rillfold", show_default=True, help="The Postgres schema to keep.")
 @click.option("--name", default="sink-1", show_default=True, help="Tells the sinks of a data folder apart.")
-def sink(schema: str, name: str) -> None:
+def sink(name: str) -> None:
     """Keep Postgres up to date with the projections. Several may run: they share the partitions."""
     settings = from_env()
     endpoints = attach(settings)
     if endpoints.postgres_dsn is None:
         raise Stop("No database is named. Set RILLFOLD_POSTGRES_DSN, or start one with `rillfold up`.")
     install()
-    asyncio.run(_follow(settings, endpoints.bootstrap_servers, endpoints.postgres_dsn, schema, name))
+    asyncio.run(_follow(settings, endpoints.bootstrap_servers, endpoints.postgres_dsn, name))
 
 
-async def _follow(settings: Settings, servers: str, dsn: str, schema: str, name: str) -> None:
-    names, projections = settings.topic_names(), list(PROJECTIONS.values())
+async def _follow(settings: Settings, servers: str, dsn: str, name: str) -> None:
+    names, schema, projections = settings.topic_names(), settings.read_model(), list(PROJECTIONS.values())
     following = asyncio.current_task()
     assert following is not None
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -17,7 +17,7 @@ import msgspec
 
 from rillfold.embedded import jars, ports, postgres, state
 from rillfold.embedded.errors import StackError
-from rillfold.embedded.stack import ROOM_NEEDED, attach
+from rillfold.embedded.stack import ROOM_NEEDED
 from rillfold.settings import Settings
 
 MEMORY_NEEDED = 1024 * 2**20
@@ -143,7 +143,7 @@ def _docker() -> Finding:
 
 def _stack(settings: Settings) -> Finding:
     try:
-        endpoints = attach(settings)
+        endpoints = state.attach(settings)
     except StackError as error:
         return Finding("Stack", "note" if settings.provider == "embedded" else "problem", str(error))
     host, _, port = endpoints.bootstrap_servers.split(",")[0].rpartition(":")

@@ -16,7 +16,6 @@ from rillfold.embedded.children import Child
 from rillfold.embedded.errors import StackError
 from rillfold.embedded.jars import Progress, resolve
 from rillfold.embedded.state import Endpoints
-from rillfold.embedded.state import attach as attach
 from rillfold.embedded.warm import start_cache
 from rillfold.settings import Settings, from_env
 

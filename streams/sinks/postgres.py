@@ -14,7 +14,6 @@ from streams.errors import DatabaseAway, Fenced
 from streams.sinks.schema import statements, table_of
 from streams.sinks.sink import Change, Changes
 
-SCHEMA = "rillfold"
 MIGRATION_LOCK = 4_711_001
 
 # Postgres holds no NUL, neither in text nor in jsonb: it becomes the replacement character here, and only here.
@@ -38,7 +37,7 @@ _UPSERT = """
 class PostgresSink:
     """One connection. When it breaks, the next call makes another, and the caller takes its partitions anew."""
 
-    def __init__(self, dsn: str, projections: Sequence[Projection[Any]], schema: str = SCHEMA) -> None:
+    def __init__(self, dsn: str, projections: Sequence[Projection[Any]], schema: str) -> None:
         self._dsn, self._projections, self._schema = dsn, list(projections), schema
         self._connection: AsyncConnection[tuple[Any, ...]] | None = None
         self._epochs: dict[tuple[str, int], int] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 from uuid import uuid4
 
@@ -15,13 +16,17 @@ from projections.companies import COMPANIES, Company
 from projections.company_tools import COMPANY_TOOLS
 from projections.datasets import DATASETS
 from projections.projection import Projection
-from rillfold.embedded.stack import Endpoints
+from rillfold.embedded.state import Endpoints
+from rillfold.settings import Settings
+from rillfold.testing.driver import Driver
+from schemas.errors import Stop
 from schemas.topics import TopicNames
 from streams.changelog import Marker, RowCodec, marker_record, topic_of
 from streams.errors import Fenced
 from streams.kafka import KafkaLog
 from streams.log import Outgoing, Record, TopicSpec
 from streams.memory import MemoryLog
+from streams.reads import Reads
 from streams.refold import held
 from streams.sinks.postgres import PostgresSink
 from streams.sinks.schema import table_of
@@ -55,6 +60,40 @@ async def query(stack: Endpoints, schema: str, sink: PostgresSink) -> AsyncItera
 
         yield query
         await connection.execute(f'DROP SCHEMA "{schema}" CASCADE')
+
+
+async def test_two_deployments_share_a_database_and_mix_nothing(stack: Endpoints):
+    """One log, one database, two topic prefixes: everything else is as it comes."""
+    assert stack.postgres_dsn is not None
+    log, schemas = MemoryLog(), []
+    async with AsyncExitStack() as open_:
+        for prefix in ("north-", "south-"):
+            settings = Settings(topic_prefix=f"{prefix}{uuid4().hex[:8]}-")
+            names, schema = settings.topic_names(), settings.read_model()
+            schemas.append(schema)
+            driver = await open_.enter_async_context(Driver(log, [COMPANIES], names=names))
+            await driver.send({"type": "company.registered", "company": "acme", "name": prefix})
+            await driver.settle()
+            kept = await open_.enter_async_context(PostgresSink(stack.postgres_dsn, [COMPANIES], schema))
+            follower, topic = Follower(kept, [COMPANIES], names.prefix), topic_of(COMPANIES, names.prefix)
+            member = await open_.enter_async_context(log.subscribe(f"{names.prefix}sink", [topic]))
+            while follower.rows == 0:
+                await follower.step(member, log)
+        for prefix, schema in zip(("north-", "south-"), schemas, strict=True):
+            reads = await open_.enter_async_context(Reads(stack.postgres_dsn, schema))
+            assert [row.value["name"] for row in await reads.rows(COMPANIES, None, None, 9)] == [prefix]
+        async with await psycopg.AsyncConnection.connect(stack.postgres_dsn, autocommit=True) as connection:
+            for schema in schemas:
+                await connection.execute(f'DROP SCHEMA "{schema}" CASCADE')
+
+
+def test_a_schema_has_a_name_that_postgres_keeps_whole():
+    assert Settings().read_model() == "rillfold"
+    assert Settings(topic_prefix="north-").read_model() == "north-rillfold"
+    assert Settings(topic_prefix="north-", postgres_schema="shop").read_model() == "shop"
+    for wrong in (Settings(topic_prefix="n" * 60), Settings(postgres_schema='a"b')):
+        with pytest.raises(Stop, match="RILLFOLD_POSTGRES_SCHEMA"):
+            wrong.read_model()
 
 
 def records(*names: str, start: int = 0) -> list[Record]:

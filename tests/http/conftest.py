@@ -78,7 +78,7 @@ async def empty_log() -> MemoryLog:
 @asynccontextmanager
 async def serving(folder: Path, log: EventLog, **more: Any) -> AsyncIterator[Api]:
     names = TopicNames()
-    async with Reads(None) as nowhere:
+    async with Reads(None, "nobody") as nowhere:
         services = Services(
             settings=Settings(data_dir=folder),
             log=log,

@@ -53,6 +53,7 @@ class Chaos:
             "RILLFOLD_BOOTSTRAP_SERVERS": servers.bootstrap,
             "RILLFOLD_POSTGRES_DSN": servers.dsn,
             "RILLFOLD_TOPIC_PREFIX": PREFIX,
+            "RILLFOLD_POSTGRES_SCHEMA": "rillfold",
             "RILLFOLD_SESSION_TIMEOUT": str(size.session_timeout),
         }
         self.folds = [self._fold(f"fold-{n}") for n in range(3)]

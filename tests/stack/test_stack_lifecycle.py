@@ -14,7 +14,8 @@ import pytest
 
 from rillfold.embedded import stack, state
 from rillfold.embedded.errors import StackError
-from rillfold.embedded.stack import Endpoints, attach, running
+from rillfold.embedded.stack import running
+from rillfold.embedded.state import Endpoints, attach
 from rillfold.settings import Settings, from_env
 from tests.stack.kit import ROOT, gone, keep, kept, processes_on, until, up
 

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
 from rillfold.embedded import ports
@@ -154,6 +155,8 @@ async def test_a_sink_is_watched_too(stack: Endpoints, fold: Callable[..., Watch
     sink.until("/metrics", lambda answer: "rillfold_rows_written_total 200.0" in answer.text)
     sink.until("/ready", is_ready)
     assert sink.until("/rows/companies/c-1", lambda _: True).status_code == 404
+    with psycopg.connect(stack.postgres_dsn) as database:
+        assert database.execute(f'SELECT count(*) FROM "{NAMES.prefix}rillfold".companies').fetchone() == (200,)
     for worker in (folding, sink):
         worker.child.terminate()
         assert worker.child.wait(10) == 0
