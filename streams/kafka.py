@@ -16,6 +16,7 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from schemas.compat import check_at_start
 from streams.errors import AppendFailed, MissingOffsets, TooLarge, UnknownTopic, Unreachable
 from streams.kafka_batches import append_in_batches, place
+from streams.kafka_close import close_client
 from streams.kafka_group import Assignments, KafkaSubscription, to_record
 from streams.log import Learn, Outgoing, Position, Record, TopicSpec, limit_of, nothing_to_learn, size_of
 
@@ -23,7 +24,6 @@ from streams.log import Learn, Outgoing, Position, Record, TopicSpec, limit_of, 
 # may hold nothing but transaction markers, which move the position and deliver nothing.
 READ_WAIT_MS = 100
 FETCH_BYTES = 8 << 20
-STOP_SECONDS = 20
 BATCH_BYTES = 512 << 10
 
 _UNREACHABLE = (kafka.KafkaConnectionError, kafka.NoBrokersAvailable, kafka.NodeNotReadyError, kafka.KafkaTimeoutError)
@@ -68,7 +68,7 @@ class KafkaLog:
 
     async def close(self) -> None:
         while self._clients:
-            await _stop(self._clients.popitem()[1])
+            await close_client(self._clients.popitem()[1])
 
     async def create(self, topics: Sequence[TopicSpec]) -> Sequence[str]:
         admin = await self._client(AIOKafkaAdminClient)
@@ -220,7 +220,7 @@ class KafkaLog:
         """After an error an idempotent producer may refuse everything (OutOfOrderSequenceNumber): begin a new one."""
         if self._clients.get(AIOKafkaProducer) is producer:
             del self._clients[AIOKafkaProducer]
-        await _stop(producer)
+        await close_client(producer)
 
     @asynccontextmanager
     async def _opened(self, client: Client) -> AsyncIterator[Client]:
@@ -229,7 +229,7 @@ class KafkaLog:
         try:
             yield client
         finally:
-            await _stop(client)
+            await close_client(client)
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:
@@ -261,15 +261,5 @@ async def _start(client: Any) -> None:
     try:
         await client.start()
     except BaseException:
-        await _stop(client)
+        await close_client(client)
         raise
-
-
-async def _stop(client: Any) -> None:
-    """With every broker gone aiokafka would wait for ever."""
-    stop = client.close if isinstance(client, AIOKafkaAdminClient) else client.stop
-    try:
-        async with asyncio.timeout(STOP_SECONDS):
-            await stop()
-    except TimeoutError:
-        return
