@@ -45,8 +45,8 @@ class Worker:
     def __init__(self, process: asyncio.subprocess.Process, data: Path, truth: Truth) -> None:
         self._process, self._data, self._truth = process, data, truth
 
-    async def folded(self) -> float:
-        """Events a second, when all are folded and right."""
+    async def folded(self) -> Figures:
+        """Its speed, when all are folded and right. `busy` is CPU by wall: where it is low, the fold waited."""
         assert self._process.stdout is not None
         async for line in self._process.stdout:
             start = line.find(b'{"events"')
@@ -55,7 +55,10 @@ class Worker:
                 counted = Truth(found["counted"], found["keys"], found["digest"])
                 if counted != self._truth:
                     raise SystemExit(f"The fold is wrong, so its speed means nothing: {counted}, not {self._truth}")
-                return float(found["events"] / found["seconds"])
+                return {
+                    "events_per_s": found["events"] / found["seconds"],
+                    "busy": found["cpu_seconds"] / found["seconds"],
+                }
         raise SystemExit("The worker ended before it had folded all.")
 
     async def answers(self, paths: Sequence[str]) -> tuple[str, int]:
@@ -128,14 +131,14 @@ def paths_of(load: Workload) -> list[str]:
 
 async def alone(bootstrap: str, load: Workload, truth: Truth) -> Figures:
     async with worker(bootstrap, load, truth) as running:
-        return {"events_per_s": await running.folded()}
+        return await running.folded()
 
 
 async def asked(bootstrap: str, load: Workload, truth: Truth) -> Figures:
     async with worker(bootstrap, load, truth) as running:
         folded, paths = asyncio.ensure_future(running.folded()), paths_of(load)
         took = await ask(await running.answers(paths[:FIRST]), paths, folded.done)
-        return {"events_per_s": await folded, **waits(took)}
+        return {**await folded, **waits(took)}
 
 
 async def at_rest(bootstrap: str, load: Workload, truth: Truth) -> Figures:
