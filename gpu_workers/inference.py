@@ -20,6 +20,8 @@ from streams.errors import Fenced, TooLarge
 from streams.fold import Refused
 from streams.log import EventLog, Outgoing, Record, Subscription, TopicPartition
 from streams.outgoing import to_outgoing
+from streams.standing import Standing
+from streams.watch import Counts
 
 Polled = Mapping[TopicPartition, Sequence[Record]]
 Polling = asyncio.Task[Polled]
@@ -60,10 +62,15 @@ class InferenceWorker:
     ) -> None:
         self._log, self._names, self._engine, self._now, self._at_once = events, names, engine, now, at_once
         self._adapters = AdapterFollower(events, names, engine)
+        self.standing = Standing()
+        self._tokens = self._results = 0
         self._work: list[Work] = []
         self._next: dict[TopicPartition, int] = {}
         self._committed: dict[TopicPartition, int] = {}
         self._answered: OrderedDict[str, None] = OrderedDict()
+
+    def counts(self) -> Counts:
+        return {"inference_results": ("Requests of the log that have their result.", self._results)}
 
     async def run(self, ready: Callable[[], None]) -> None:
         await self._adapters.catch_up(read=False)
@@ -93,13 +100,21 @@ class InferenceWorker:
         if polling is None and len(self._work) < self._at_once:
             polling = asyncio.create_task(_poll(group, self._at_once - len(self._work)))
         open_tasks: list[asyncio.Task[Any]] = [work.task for work in self._work] + ([polling] if polling else [])
-        await asyncio.wait(open_tasks, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(open_tasks, timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        self._beat()
         if polling is not None and polling.done():
             await self._take(polling.result(), group.assignment())
+            await self.standing.found(group)
             polling = None
         await self._publish()
         await self._commit(group)
         return polling
+
+    def _beat(self) -> None:
+        """An answer may take longer than anybody's patience: the engine's tokens show that it is worked on."""
+        if (tokens := self._engine.stats().tokens) != self._tokens:
+            self._tokens = tokens
+            self.standing.beat()
 
     async def _take(self, polled: Polled, assignment: Collection[TopicPartition]) -> None:
         await self._keep_only(assignment)
@@ -151,6 +166,7 @@ class InferenceWorker:
         if not done:
             return
         await self._log.append([self._outgoing(work) for work in done])
+        self._results += len(done)
         for work in done:
             self._work.remove(work)
             self._answered[work.request.id] = None
@@ -174,6 +190,7 @@ class InferenceWorker:
             if fresh:
                 await group.commit(fresh)
                 self._committed.update(fresh)
+                self.standing.reached(fresh)
         except Fenced:
             await self._keep_only(())
 

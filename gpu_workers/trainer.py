@@ -28,7 +28,9 @@ from streams.errors import Fenced, MissingOffsets
 from streams.log import EventLog, Subscription
 from streams.outgoing import to_outgoing
 from streams.replay import build, everything_up_to_now
+from streams.standing import Standing
 from streams.view import View
+from streams.watch import Counts
 
 GROUP = "rillfold-train"
 TOPIC = "training-request"
@@ -64,6 +66,11 @@ class Trainer:
         self._runs = View(log, names, TRAINING_RUNS)
         self._adapters = View(log, names, LORA_ADAPTERS)
         self._generation = 0
+        self.standing = Standing()
+        self._runs_ended = 0
+
+    def counts(self) -> Counts:
+        return {"training_runs": ("Runs that came to an end.", self._runs_ended)}
 
     async def run(self, ready: Callable[[], None]) -> None:
         inbox, work = Inbox(self._names), None
@@ -78,6 +85,7 @@ class Trainer:
     async def _step(self, group: Subscription, inbox: Inbox, work: Work | None) -> Work | None:
         """Poll; drop what is no longer ours; finish a run or begin one; commit."""
         inbox.take(await group.poll(POLL_SECONDS))
+        await self.standing.found(group)
         self._keep_ours(group, inbox)
         if work and not inbox.holds(work.item):
             await _stop(work)
@@ -85,11 +93,13 @@ class Trainer:
         if work and work.task.done():
             await work.task
             inbox.finished(work.item)
+            self._runs_ended += 1
             work = None
         if work is None and (item := inbox.first()):
             work = Work(item, asyncio.create_task(self._handle(item)))
         try:
-            await group.commit(inbox.committable())
+            await group.commit(done := inbox.committable())
+            self.standing.reached(done)
         except Fenced:
             inbox.forget()
         return work
@@ -130,7 +140,9 @@ class Trainer:
         """The ranges that were accepted once stay those of the run, however long ago that was."""
         ranges = known.ranges or request.ranges or await everything_up_to_now(self._log, self._names)
         try:
-            manifest = await build(self._log, self._names, request.company, ranges, rows)
+            manifest = await build(
+                self._log, self._names, request.company, ranges, rows, lambda _done, _of: self.standing.beat()
+            )
         except MissingOffsets as error:
             raise _Ended(say.refused(request, Refusal("missing_offsets", str(error)), self._now())) from error
         if nothing := enough(manifest):
@@ -156,8 +168,13 @@ class Trainer:
             threads=self._place.threads,
         )
 
+        heard: Report | None = None
+
         async def on_report(it: Report) -> None:
-            if _worth_saying(it):
+            nonlocal heard
+            self.standing.beat()
+            before, heard = heard, it
+            if it != before and _worth_saying(it):
                 await self._say(say.progressed(request, it.phase, it.step, it.steps, it.loss, self._now()))
 
         try:
@@ -238,7 +255,9 @@ def _why_missing(base_model: str) -> str | None:
 
 
 def _worth_saying(report: Report) -> bool:
-    """The first, the last, and about fifty between them."""
+    """The first, the last, and about fifty between them; not that the child lives, which the watchman wants to know."""
+    if not report.steps:
+        return False
     if report.steps <= LINES or report.step in (0, 1, report.steps):
         return True
     return report.step * LINES // report.steps != (report.step - 1) * LINES // report.steps

@@ -73,6 +73,15 @@ class KafkaSubscription:
         except _FENCED as error:
             raise Fenced(self._group, sorted(offsets)) from error
 
+    async def committed(self) -> Mapping[Partition, int]:
+        found = {tp: await self._consumer.committed(tp) for tp in self._consumer.assignment()}
+        never = {tp.topic for tp, offset in found.items() if offset is None}
+        starts = {topic: await self._log.starts(topic) for topic in never}
+        return {
+            (tp.topic, tp.partition): starts[tp.topic][tp.partition] if offset is None else offset
+            for tp, offset in found.items()
+        }
+
     async def seek(self, partition: Partition, offset: int) -> None:
         try:
             self._consumer.seek(TopicPartition(*partition), offset)

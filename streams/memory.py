@@ -220,6 +220,10 @@ class MemorySubscription:
             raise Fenced(self._group.name, stale)
         self._group.committed.update(offsets)
 
+    async def committed(self) -> Mapping[TopicPartition, int]:
+        known = self._group.committed
+        return {(t, p): known.get((t, p), self._log._topics[t][p].start) for t, p in self.positions}
+
     async def seek(self, partition: TopicPartition, offset: int) -> None:
         if partition not in self.positions:
             raise Fenced(self._group.name, [partition])

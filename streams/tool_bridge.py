@@ -32,8 +32,10 @@ from streams.fold import Refused
 from streams.log import EventLog, Record, Subscription, TopicPartition
 from streams.outgoing import to_outgoing
 from streams.secrets import SecretStore, SecretStr
+from streams.standing import Standing
 from streams.tail import Tail
 from streams.tools import Tools
+from streams.watch import Counts
 
 GROUP = "rillfold-tool-bridge"
 BATCH = 64
@@ -68,7 +70,10 @@ class ToolBridge:
         self._clock = clock
         self._tools = Tools(log, names)
         self._answered = Answered(log, names)
-        self._caller = Caller(secrets, private)
+        self.standing = Standing()
+        self._caller = Caller(secrets, private, self.standing.beat)
+        self.calls = 0
+        """Answered so far."""
 
     async def run(self, stop: asyncio.Event, joined: Callable[[], None] = lambda: None) -> None:
         """`joined` is called once, when the group's first answer is there."""
@@ -81,6 +86,7 @@ class ToolBridge:
 
     async def step(self, subscription: Subscription, timeout: float = 1.0) -> int:
         batch = await subscription.poll(timeout, BATCH)
+        await self.standing.found(subscription)
         if not batch:
             return 0
         calls, refused = self._decoded(batch)
@@ -88,10 +94,16 @@ class ToolBridge:
         await self._answered.catch_up(batch)
         answers = await self._call_all(self._answered.missing(calls))
         await self._log.append([to_outgoing(event, self._names) for event in (*refused, *answers)])
+        self.calls += len(answers)
+        done = {place: records[-1].offset + 1 for place, records in batch.items()}
         # Fenced: the new owner gets the calls again, and finds our answers in the log.
         with suppress(Fenced):
-            await subscription.commit({place: records[-1].offset + 1 for place, records in batch.items()})
+            await subscription.commit(done)
+            self.standing.reached(done)
         return len(answers)
+
+    def counts(self) -> Counts:
+        return {"tool_calls": ("Calls of tools that were answered.", self.calls)}
 
     def _decoded(self, batch: Batch) -> tuple[list[ToolCallProposed], list[Event]]:
         calls: list[ToolCallProposed] = []
@@ -163,8 +175,9 @@ class Answered:
 class Caller:
     """Gate, credential, address, exchange, retries: in this order, and every end of it is a Reply."""
 
-    def __init__(self, secrets: SecretStore, private: bool) -> None:
+    def __init__(self, secrets: SecretStore, private: bool, tried: Callable[[], None]) -> None:
         self._secrets = secrets
+        self._tried = tried
         self._private = private
         self._http = endpoint.client()
         self._all = asyncio.Semaphore(ALL_CALLS)
@@ -196,6 +209,7 @@ class Caller:
             # Resolved anew each time: an address that changed is checked again.
             pinned = await endpoint.pin(tool.endpoint, self._private)
             reply = await endpoint.exchange(self._http, endpoint.request_of(tool.method, pinned, arguments, headers))
+            self._tried()
             if not reply.again or attempt == ATTEMPTS - 1:
                 break
             await asyncio.sleep(FIRST_PAUSE_SECONDS * 2**attempt)

@@ -21,6 +21,8 @@ class Sight(NamedTuple):
     phase: Phase
     positions: Mapping[TopicPartition, int | None]
     """The next offset to be taken in."""
+    beats: int = 0
+    """Signs of progress within one record, for work that rightly stands on one for long."""
 
 
 class Place(NamedTuple):
@@ -55,6 +57,7 @@ class State:
     phase: Phase = "joining"
     places: Mapping[TopicPartition, Place] = field(default_factory=dict)
     log_error: str = "no answer yet"
+    beats: int = 0
 
 
 class Healthy(NamedTuple):
@@ -85,16 +88,17 @@ def begun(now: float) -> State:
 
 def seen(state: State, sight: Sight, now: float) -> State:
     """After a look at the worker."""
-    places = {tp: _at(state.places.get(tp), position, now) for tp, position in sight.positions.items()}
+    beats = sight.beats != state.beats
+    places = {tp: _at(state.places.get(tp), position, now, beats) for tp, position in sight.positions.items()}
     moved = state.phase != sight.phase or any(place.since == now for place in places.values())
-    return replace(state, phase=sight.phase, places=places, moved=now if moved else state.moved)
+    return replace(state, phase=sight.phase, places=places, moved=now if moved else state.moved, beats=sight.beats)
 
 
-def _at(place: Place | None, position: int | None, now: float) -> Place:
+def _at(place: Place | None, position: int | None, now: float, beats: bool) -> Place:
     if place is None:
         return Place(position or 0, 0, now)
     if position is None or position == place.position:
-        return place
+        return place._replace(since=now) if beats else place
     return place._replace(position=position, since=now)
 
 

@@ -81,6 +81,7 @@ class EmbeddedEngine:
         self._reading: dict[AdapterKey, asyncio.Task[LoraWeights]] = {}
         self._pending: dict[int, _Pending] = {}
         self._tickets = itertools.count()
+        self._tokens = 0
         self._orders: queue.SimpleQueue[Callable[[Engine], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -142,6 +143,7 @@ class EmbeddedEngine:
             loads=held.loads,
             hits=held.hits,
             evictions=held.evictions,
+            tokens=self._tokens,
         )
 
     async def answer(self, question: Question, on_text: OnText | None = None) -> Outcome:
@@ -273,6 +275,7 @@ class EmbeddedEngine:
             self._loop.call_soon_threadsafe(hear, *what)
 
     def _hear(self, step: Sequence[Said]) -> None:
+        self._tokens += len(step)
         for said in step:
             if said.ticket in self._pending:
                 self._pending[said.ticket].take(said)

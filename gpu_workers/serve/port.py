@@ -96,6 +96,8 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     loads: int
     hits: int
     evictions: int
+    tokens: int
+    """Said so far, to everybody: who waits for an answer sees by them that the engine works."""
 
 
 class InferenceEngine(Protocol):

@@ -8,16 +8,23 @@ import click
 
 from rillfold import wiring
 from rillfold.cli.serving import Door
+from rillfold.embedded.state import attach
+from rillfold.quiet import install
 from rillfold.settings import Settings, from_env
+from rillfold.watched import watched
 
 
 @click.command()
-def serve() -> None:
+@click.option("--name", default="serve-1", show_default=True, help="Tells the serving workers of a data folder apart.")
+def serve(name: str) -> None:
     """Answer requests of the log and of HTTP with the base model and every adapter that the log says is ready."""
-    asyncio.run(_run(from_env()))
+    install()
+    asyncio.run(_run(from_env(), name))
 
 
-async def _run(settings: Settings) -> None:
+async def _run(settings: Settings, name: str) -> None:
+    servers = attach(settings).bootstrap_servers
     async with wiring.engine(settings) as engine, wiring.inference(settings, engine) as worker:
         door = Door(engine, settings.serve_host, settings.serve_port)
-        await door.beside(worker.run(ready=lambda: click.echo("ready")))
+        with watched(settings, name, servers, worker.standing.sight, worker.counts):
+            await door.beside(worker.run(ready=lambda: click.echo("ready")))

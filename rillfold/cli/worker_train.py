@@ -8,20 +8,27 @@ import signal
 import click
 
 from rillfold import wiring
+from rillfold.embedded.state import attach
+from rillfold.quiet import install
 from rillfold.settings import Settings, from_env
+from rillfold.watched import watched
 
 
 @click.command()
-def train() -> None:
+@click.option("--name", default="train-1", show_default=True, help="Tells the trainers of a data folder apart.")
+def train(name: str) -> None:
     """Train adapters as requests come in. Several of these share the work by company."""
-    asyncio.run(_run(from_env()))
+    install()
+    asyncio.run(_run(from_env(), name))
 
 
-async def _run(settings: Settings) -> None:
+async def _run(settings: Settings, name: str) -> None:
+    servers = attach(settings).bootstrap_servers
     async with wiring.trainer(settings) as trainer:
         work = asyncio.create_task(trainer.run(ready=lambda: click.echo("ready")))
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, work.cancel)
-        await asyncio.gather(work, return_exceptions=True)
+        with watched(settings, name, servers, trainer.standing.sight, trainer.counts):
+            await asyncio.gather(work, return_exceptions=True)
         if not work.cancelled() and (error := work.exception()):
             raise error

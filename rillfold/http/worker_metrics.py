@@ -29,7 +29,7 @@ class Readings(Collector):
         lag = GaugeMetricFamily("rillfold_lag", "Offsets behind the end.", labels=("topic", "partition"))
         age = GaugeMetricFamily(
             "rillfold_commit_age_seconds",
-            "Since rows and marker last moved; 0 at the end.",
+            "Since it last moved; 0 at the end.",
             labels=("topic", "partition"),
         )
         position = GaugeMetricFamily("rillfold_position", "The next offset to take in.", labels=("topic", "partition"))

@@ -109,8 +109,8 @@ class DiesBeforeCommit:
     def __init__(self, inner: Any) -> None:
         self._inner = inner
 
-    async def poll(self, *arguments: Any) -> Any:
-        return await self._inner.poll(*arguments)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
 
     async def commit(self, offsets: Any) -> None:
         raise Uncommitted

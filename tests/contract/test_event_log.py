@@ -222,7 +222,9 @@ class TestGroups:
         await log.append(numbered(topic, 4))
         async with log.subscribe(f"{topic}-g", [topic]) as member:
             await until(member, lambda seen: len(seen) == 4)
+            assert await member.committed() == {(topic, 0): 0, (topic, 1): 0}
             await member.commit({(topic, 0): 3})
+            assert await member.committed() == {(topic, 0): 3, (topic, 1): 0}
         assert await log.committed(f"{topic}-g", topic) == {0: 3}
         async with log.subscribe(f"{topic}-g", [topic]) as member:
             assert numbers(await until(member, bool)) == [3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -74,8 +75,11 @@ async def test_a_killed_worker_leaves_one_right_result_for_each_request(
         results = await world.results(COUNT)
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{worker.port}") as http:
             models = (await http.get("/v1/models")).json()["data"]
+            watched = json.loads((bench.root / "data" / "run" / "serve-1.json").read_text())["url"]
+            assert (await http.get(f"{watched}/ready")).status_code == 200
+            assert "rillfold_inference_results_total" in (await http.get(f"{watched}/metrics")).text
         process.terminate()
-        assert await process.wait() == -signal.SIGTERM
+        assert await process.wait() == 0
     assert {model["id"] for model in models} == {"base", "acme/ops", "acme/ops@1"}
     for i, asked in enumerate(requests):
         result = results[asked.id]

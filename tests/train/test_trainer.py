@@ -15,7 +15,7 @@ import pytest
 
 from gpu_workers.artifacts import FolderStore
 from gpu_workers.errors import ChildDied
-from gpu_workers.train.lines import Outcome, RunSpec
+from gpu_workers.train.lines import Outcome, Report, RunSpec
 from gpu_workers.train.parent import train_in_child
 from gpu_workers.train.run import run
 from gpu_workers.trainer import GROUP, Place, Trainer
@@ -35,6 +35,7 @@ from schemas.training import (
 from streams.log import EventLog, Outgoing, Position, Record, TopicSpec
 from streams.memory import MemoryLog
 from streams.outgoing import to_outgoing
+from tests.support.watching import Watching, breathe
 
 from .conftest import conversations
 
@@ -314,6 +315,31 @@ async def test_what_is_finished_is_committed_and_never_done_again(quiet_office):
     assert trained == [1, 2, 3]
     said = await office.said()
     assert committed > next(n for n, event in enumerate(said) if isinstance(event, TrainingCompleted))
+
+
+async def test_a_run_of_an_hour_is_no_stall_while_its_child_beats_and_one_that_is_silent_is(quiet_office):
+    office, beats = quiet_office, asyncio.Queue()
+
+    async def endless(spec, on_report):
+        while True:
+            await on_report(await beats.get())
+
+    async def beat() -> None:
+        beats.put_nowait(Report(phase="train", step=1, steps=900))
+        await breathe()
+
+    await office.append(office.request("r1"))
+    trainer = office.trainer(train=endless)
+    work = asyncio.create_task(trainer.run(lambda: None))
+    await office.watch(lambda said: any(isinstance(event, TrainingAccepted) for event in said))
+    watching = Watching(trainer.standing.sight, office.log)
+    await watching.until(3600, beat)
+    assert watching.stalled() is None
+    await watching.until(3630, breathe)
+    assert "training-request" in str(watching.stalled())
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    assert len(of(await office.said(), TrainingProgressed)) == 1, "a beat is not said again"
 
 
 async def test_work_whose_partition_went_away_is_dropped_and_done_elsewhere(quiet_office):

@@ -72,6 +72,15 @@ def test_a_worker_that_cannot_say_where_it_stands_is_not_taken_to_move() -> None
     assert isinstance(verdict(state, BOUNDS, 30), Stalled)
 
 
+def test_beats_are_progress_for_all_that_waits_behind_one_record() -> None:
+    state = begun(0)
+    for now in range(0, 3600, 20):
+        state = answered(seen(state, Sight("working", {A: 3, B: 0}, beats=now), now), {A: 9, B: 9}, now)
+        assert verdict(state, BOUNDS, now) == Healthy()
+    state = answered(seen(state, Sight("working", {A: 3, B: 0}, beats=now), now + 30), {A: 9, B: 9}, now + 30)
+    assert isinstance(verdict(state, BOUNDS, now + 30), Stalled)
+
+
 def test_moving_again_heals() -> None:
     state = at(40, 7, 100, at(0, 7, 100))
     assert isinstance(verdict(state, BOUNDS, 40), Stalled)

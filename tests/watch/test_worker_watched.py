@@ -147,6 +147,18 @@ async def test_a_fold_that_blocks_is_not_ready_and_ends_and_the_next_goes_on(
     assert again.child.wait(10) == 0
 
 
+async def test_a_bridge_and_a_trainer_are_watched_too(stack: Endpoints, fold: Callable[..., Watched]) -> None:
+    async with KafkaLog(stack.bootstrap_servers) as log:
+        await log.create([TopicSpec(NAMES.wire(topic.name), topic.partitions) for topic in TOPICS])
+    workers = [fold(stack.bootstrap_servers, command=name, STALL_SECONDS="25") for name in ("bridge", "train")]
+    for worker in workers:
+        worker.until("/ready", is_ready)
+        worker.until("/metrics", lambda answer: "rillfold_ready 1.0" in answer.text)
+    for worker in workers:
+        worker.child.terminate()
+        assert worker.child.wait(10) == 0
+
+
 async def test_a_sink_is_watched_too(stack: Endpoints, fold: Callable[..., Watched]) -> None:
     await filled(stack.bootstrap_servers)
     assert stack.postgres_dsn is not None
