@@ -44,8 +44,15 @@ class Crew:
 
     def start(self, names: Sequence[str] = tuple(WORKERS), each: Callable[[str], None] | None = None) -> None:
         """All at once: each spends its start mostly importing and joining."""
+        self.begin(names)
+        self.until_ready(names, each)
+
+    def begin(self, names: Sequence[str]) -> None:
+        """Does not wait: a model loads while others work."""
         for name in names:
             self._children[name] = self._spawn(name)
+
+    def until_ready(self, names: Sequence[str], each: Callable[[str], None] | None = None) -> None:
         for name in names:
             self._until_ready(name)
             if each is not None:

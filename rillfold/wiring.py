@@ -15,8 +15,10 @@ import httpx
 
 from gpu_workers.artifacts import FolderStore
 from gpu_workers.base_files import Progress, silent
+from gpu_workers.before_torch import settle
 from gpu_workers.inference import InferenceWorker
 from gpu_workers.serve.port import InferenceEngine
+from gpu_workers.train.parent import KeptChild
 from gpu_workers.trainer import Place, Trainer
 from rillfold.embedded.state import attach
 from rillfold.http.keys import ApiKeys
@@ -104,6 +106,7 @@ def artifact_store(settings: Settings) -> FolderStore:
 @asynccontextmanager
 async def engine(settings: Settings, progress: Progress = silent) -> AsyncIterator[EmbeddedEngine]:
     """Reads the base model: seconds."""
+    settle()
     from gpu_workers.serve.start import Serving, embedded  # torch: only the process that serves pays for it
 
     serving = Serving.of(settings.serve_dtype, settings.serve_threads, settings.serve_rows, settings.serve_adapters)
@@ -128,5 +131,5 @@ async def trainer(settings: Settings) -> AsyncIterator[Trainer]:
         threads=settings.train_threads or os.cpu_count() or 1,
         clock=now,
     )
-    async with event_log(settings) as log:
-        yield Trainer(log, settings.topic_names(), artifact_store(settings), place)
+    async with event_log(settings) as log, KeptChild() as train:
+        yield Trainer(log, settings.topic_names(), artifact_store(settings), place, train)

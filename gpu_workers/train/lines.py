@@ -24,6 +24,10 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     threads: int
 
 
+class Taken(msgspec.Struct, frozen=True, kw_only=True, tag="taken"):
+    """The spec was read: if the child ends from here on, it is the run that ended."""
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     """A live line."""
 
@@ -50,7 +54,7 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
     detail: str
 
 
-Line = Report | Outcome | Refused
+Line = Taken | Report | Outcome | Refused
 
 
 def to_bytes(said: RunSpec | Line) -> bytes:

@@ -25,7 +25,7 @@ from gpu_workers.evaluate import accuracy, answer, evaluate, is_exact
 from gpu_workers.train.lines import Outcome, Refused, Report, RunSpec, to_bytes
 from gpu_workers.train.loop import answer_loss
 from gpu_workers.train.methods import METHODS
-from gpu_workers.train.parent import train_in_child
+from gpu_workers.train.parent import KeptChild, train_in_child
 from gpu_workers.train.run import run
 from gpu_workers.train.samples import batches
 from processors.dataset import parse_row
@@ -49,6 +49,10 @@ def spec_for(tmp_path: Path, base: Path, settings: TrainSettings, threads: int =
         settings=settings,
         threads=threads,
     )
+
+
+def reseeded(settings: TrainSettings) -> TrainSettings:
+    return msgspec.structs.replace(settings, seed=settings.seed + 1)
 
 
 def sha256(path: Path) -> str:
@@ -97,13 +101,29 @@ def test_seed_settings_and_data_decide_the_bytes_and_nothing_else(tmp_path, tiny
     assert len(set(made.values())) == 3
 
 
-async def test_two_processes_give_the_same_bytes(tmp_path, tiny_base, quick):
-    specs = [spec_for(tmp_path, tiny_base, quick) for _ in range(2)]
-    outcomes = await asyncio.gather(*(train_in_child(spec, unheard) for spec in specs))
-    assert all(isinstance(outcome, Outcome) for outcome in outcomes), outcomes
-    assert outcomes[0] == outcomes[1]
+async def test_two_processes_give_the_same_bytes_whatever_they_did_before(tmp_path, tiny_base, quick):
+    one, other, same = (spec_for(tmp_path, tiny_base, seeded) for seeded in (quick, reseeded(quick), quick))
+
+    async def in_one_child() -> tuple[Outcome | Refused, ...]:
+        async with KeptChild() as child:
+            return await child(other, unheard), await child(same, unheard)
+
+    alone, (before, after) = await asyncio.gather(train_in_child(one, unheard), in_one_child())
+    assert isinstance(alone, Outcome) and isinstance(before, Outcome), (alone, before)
+    assert alone == after
     for name in (TENSORS, CONFIG):
-        assert sha256(specs[0].out / name) == sha256(specs[1].out / name)
+        assert sha256(one.out / name) == sha256(same.out / name)
+    assert sha256(one.out / TENSORS) != sha256(other.out / TENSORS)
+
+
+async def test_a_child_that_was_killed_between_two_runs_is_followed_by_another(tmp_path, tiny_base, quick):
+    others = children_of(os.getpid())
+    async with KeptChild() as train:
+        first = await train(spec_for(tmp_path, tiny_base, quick), unheard)
+        (child,) = set(children_of(os.getpid())) - set(others)
+        os.kill(child, signal.SIGKILL)
+        assert await train(spec_for(tmp_path, tiny_base, quick), unheard) == first
+    assert set(children_of(os.getpid())) <= set(others)
 
 
 def test_rows_that_are_not_the_manifests_are_refused(tmp_path, tiny_base, quick):

@@ -11,6 +11,7 @@ from uuid import uuid4
 import msgspec
 
 from rillfold.client import Client
+from rillfold.crew import WORKERS
 from rillfold.demo import data
 from rillfold.demo.data import ACME, COMPANIES, GLOBEX, Company
 from rillfold.demo.stage import NotAsTold, Stage
@@ -34,7 +35,8 @@ producer.flush()
 
 async def tell(stage: Stage) -> None:
     await stage.rillfold("topics", "create")
-    stage.crew.start(("fold", "sink", "bridge", "api"), each=lambda name: stage.say(f"{name} is ready"))
+    stage.crew.begin(tuple(WORKERS))
+    stage.crew.until_ready(("fold", "sink", "bridge", "api"), each=lambda name: stage.say(f"{name} is ready"))
     stage.api = Client(stage.urls["api"], ApiKeys.of(stage.data_dir).admin_key_file.read_text())
     for company in COMPANIES:
         await _join(stage, company)

@@ -24,6 +24,7 @@ ROWS = 30
 
 
 async def tell(stage: Stage) -> None:
+    stage.crew.until_ready(("serve",))
     results = await _answers(stage, [_question(adapter, SENTENCE) for adapter in MINDS])
     answers = {adapter or "base": text for adapter, text in zip(MINDS, map(_text, results), strict=True)}
     for who, text in answers.items():

@@ -15,8 +15,7 @@ BEFORE_BELOW, AFTER_AT_LEAST = 0.1, 0.95
 
 
 async def tell(stage: Stage) -> None:
-    with live(stage.console, "loading the model into the training and the serving worker"):
-        stage.crew.start(("serve", "train"))
+    stage.crew.until_ready(("train",))
     for company in COMPANIES:
         began = time.monotonic()
         started = await stage.client.train(company.id, settings=RECIPE)
