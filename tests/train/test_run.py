@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import copy
 import hashlib
+import io
 import os
 import select
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import msgspec
@@ -22,7 +24,8 @@ from gpu_workers.artifacts import CONFIG, TENSORS, Facts, FolderStore
 from gpu_workers.chat import Chat
 from gpu_workers.errors import ChildDied, DatasetRefused
 from gpu_workers.evaluate import accuracy, answer, evaluate, is_exact
-from gpu_workers.train.lines import Outcome, Refused, Report, RunSpec, to_bytes
+from gpu_workers.train import child as child_process
+from gpu_workers.train.lines import Outcome, Refused, Report, RunSpec, Taken, to_bytes
 from gpu_workers.train.loop import answer_loss
 from gpu_workers.train.methods import METHODS
 from gpu_workers.train.parent import KeptChild, train_in_child
@@ -124,6 +127,24 @@ async def test_a_child_that_was_killed_between_two_runs_is_followed_by_another(t
         os.kill(child, signal.SIGKILL)
         assert await train(spec_for(tmp_path, tiny_base, quick), unheard) == first
     assert set(children_of(os.getpid())) <= set(others)
+
+
+def test_a_child_repeats_its_last_report_while_it_computes(monkeypatch):
+    monkeypatch.setattr(child_process, "BEAT_SECONDS", 0.001)
+    monkeypatch.setattr(child_process, "BUSY_SECONDS", 0.0)
+    said, again = [], threading.Event()
+
+    class Heard(io.RawIOBase):
+        def write(self, line):
+            said.append(line)
+            if said.count(line) > 2:
+                again.set()
+
+    voice = child_process.Voice(Heard())
+    voice.send(Report(phase="train", step=3, steps=9))
+    assert again.wait(60)
+    voice.send(Taken())
+    assert said[-1] == to_bytes(Taken())
 
 
 def test_rows_that_are_not_the_manifests_are_refused(tmp_path, tiny_base, quick):
