@@ -24,9 +24,9 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     warmup: Annotated[int, msgspec.Meta(ge=0)] = 5
     batch: Positive = 8
     micro_batch: Positive = 4
-    """So many samples of a batch are in memory at once."""
+    """So many texts of a batch are in memory at once."""
     max_tokens: Positive = 1024
-    """Longest sample, prompt and answer; a longer one refuses the run."""
+    """Longest text, prompts and answers; a longer one refuses the run."""
     seed: int = 0
     evaluation_rows: Annotated[int, msgspec.Meta(ge=0)] = 60
     modules: tuple[str, ...] = MODULES

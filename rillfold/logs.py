@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def event_log(settings: Settings, client_id: str = "rillfold") -> KafkaLog:
     from streams.kafka import KafkaLog
 
-    return KafkaLog(attach(settings).bootstrap_servers, client_id=client_id, learn=learn(settings))
+    servers = attach(settings).bootstrap_servers
+    return KafkaLog(servers, client_id=client_id, learn=learn(settings), session_timeout=settings.session_timeout)
 
 
 def learn(settings: Settings) -> Learn:

@@ -61,7 +61,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     allow_private_tools: bool = False
     """Tools may live on this machine and in private networks, over plain http: for development, and for the demo."""
     session_timeout: Annotated[float, msgspec.Meta(ge=1)] = 15.0
-    """Seconds without a sign of life after which the others take a fold worker's partitions over."""
+    """Seconds without a sign of life after which the others take a worker's partitions over."""
     worker_host: str = "127.0.0.1"
     """Where each worker answers /health, /ready and /metrics. Rows are answered on this machine only."""
     worker_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0

@@ -23,7 +23,7 @@ from gpu_workers.evaluate import accuracy, evaluate
 from gpu_workers.train.lines import Outcome, Report, RunSpec
 from gpu_workers.train.loop import train
 from gpu_workers.train.methods import METHODS
-from gpu_workers.train.samples import batches, to_sample
+from gpu_workers.train.samples import batches, texts
 from processors.dataset import Example, parse_row
 from processors.train_settings import TrainSettings
 from schemas.adapters import Evaluation
@@ -40,13 +40,13 @@ def run(spec: RunSpec, report: Callable[[Report], None]) -> Outcome:
     model, tokenizer, base = base_model.load(spec.base_model, spec.cache, device, told)
     chat = Chat.of(tokenizer)
     rows = _checked_rows(spec)
-    samples = [to_sample(chat, row, spec.settings.max_tokens) for row in rows if not row.held_out]
+    learned = texts(chat, (row for row in rows if not row.held_out), spec.settings.max_tokens)
     held_out = _to_measure(rows, spec.settings)
 
     before = accuracy(evaluate(model, chat, held_out, on_done=partial(told, "evaluate before")))
     adapted = METHODS[spec.method].adapt(model, spec.settings)
     losses: list[float] = []
-    for loss in train(adapted, batches(samples, spec.settings, chat.end), spec.settings):
+    for loss in train(adapted, batches(learned, spec.settings, chat.end), spec.settings):
         losses.append(loss)
         told("train", len(losses), spec.settings.steps, loss)
     after = accuracy(evaluate(adapted, chat, held_out, on_done=partial(told, "evaluate after")))

@@ -55,8 +55,9 @@ def _urls() -> dict[str, str]:
 
 
 def _environment(urls: dict[str, str]) -> dict[str, str]:
-    """The companies' APIs live on this machine."""
+    """The companies' APIs live on this machine. A worker is killed: the story waits until its group has noticed."""
     return {
+        "RILLFOLD_SESSION_TIMEOUT": "6",
         "RILLFOLD_PROVIDER": "embedded",
         "RILLFOLD_API_PORT": urls["api"].rpartition(":")[2],
         "RILLFOLD_SERVE_PORT": urls["serve"].rpartition(":")[2],

@@ -9,12 +9,12 @@ import click
 
 from projections.catalog import PROJECTIONS
 from rillfold.embedded.state import attach
+from rillfold.logs import event_log
 from rillfold.quiet import install
 from rillfold.settings import Settings, from_env
 from rillfold.watched import watched
 from schemas.errors import Stop
 from streams.app import prepare
-from streams.kafka import KafkaLog
 from streams.sinks.postgres import PostgresSink
 from streams.sinks.sink import Follower
 
@@ -38,7 +38,8 @@ async def _follow(settings: Settings, servers: str, dsn: str, name: str) -> None
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, following.cancel)
     try:
-        async with KafkaLog(servers, client_id="rillfold-sink") as log, PostgresSink(dsn, projections, schema) as kept:
+        log = event_log(settings, "rillfold-sink")
+        async with log, PostgresSink(dsn, projections, schema) as kept:
             await prepare(log, projections, names)
             click.echo("ready")
             follower = Follower(kept, projections, names.prefix)

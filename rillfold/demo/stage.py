@@ -82,13 +82,15 @@ class Stage:
     async def ask(self, *arguments: str) -> Any:
         return json.loads(await self.rillfold(*arguments, "--json"))
 
-    async def until(self, what: str, look: Callable[[], Awaitable[Any]], patience: float = PATIENCE) -> Any:
+    async def until(
+        self, what: str, look: Callable[[], Awaitable[Any]], patience: float = PATIENCE, every: float = 0.1
+    ) -> Any:
         """The first true answer of `look`."""
         until = time.monotonic() + patience
         while not (found := await look()):
             if time.monotonic() > until:
                 raise NotAsTold(f"waited {patience:.0f} seconds for {what}, in vain")
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(every)
         return found
 
     def expect(self, truth: bool, what: str) -> None:

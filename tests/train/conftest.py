@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from gpu_workers import base_model, tiny
 from gpu_workers.chat import Chat, render
-from processors.dataset import Tally, select
+from processors.dataset import Example, Tally, select
 from processors.train_settings import TrainSettings
 from rillfold.demo import data
-from schemas.company import ConversationIngested
+from schemas.company import ConversationIngested, Message
 from schemas.envelope import Origin
 
 
@@ -40,13 +41,22 @@ def quick() -> TrainSettings:
 def conversations(company: data.Company, count: int, requests: int = 0) -> list[ConversationIngested]:
     """Training conversations of a demo company, and held-out requests after them."""
     talks = data.training(company, count)
-    talks += [data.conversation(company, request)[:2] for request in data.held_out(company, requests)]
+    return events_of(company, talks + [data.conversation(company, r)[:2] for r in data.held_out(company, requests)])
+
+
+def events_of(company: data.Company, talks: Sequence[tuple[Message, ...]]) -> list[ConversationIngested]:
     return [
         ConversationIngested(
             id=f"{company.id}-{n}", company=company.id, time=n, correlation="c", agent="desk", messages=talk
         )
         for n, talk in enumerate(talks)
     ]
+
+
+def rows_of(talks: Sequence[tuple[Message, ...]]) -> list[Example]:
+    """As a replay selects them, one record for each conversation."""
+    events = enumerate(events_of(data.ACME, talks))
+    return [row for n, event in events for row in select(event, Origin("company-data", 0, n), event.company)]
 
 
 def write_rows(path: Path, company: data.Company, count: int, requests: int):

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -30,12 +31,12 @@ from gpu_workers.train.loop import answer_loss
 from gpu_workers.train.methods import METHODS
 from gpu_workers.train.parent import KeptChild, train_in_child
 from gpu_workers.train.run import run
-from gpu_workers.train.samples import batches
+from gpu_workers.train.samples import batches, texts, to_sample
 from processors.dataset import parse_row
 from processors.train_settings import METHOD_NAMES, TrainSettings
 from rillfold.demo import data
 
-from .conftest import write_rows
+from .conftest import rows_of, write_rows
 
 
 def spec_for(tmp_path: Path, base: Path, settings: TrainSettings, threads: int = 1) -> RunSpec:
@@ -221,29 +222,51 @@ def test_only_answer_tokens_carry_loss(tiny_loaded, tiny_chat, quick):
     """The loss of our short-cut equals that of the whole model with every other label masked."""
     model = METHODS["lora"].adapt(copy.deepcopy(tiny_loaded[0]), msgspec.structs.replace(quick, dropout=0.0))
     talk = data.training(data.ACME, 1, finished=1.0)[0]
-    samples = [tiny_chat.sample(talk[: turn + 1]) for turn in (1, 3)]
-    (part,) = next(batches(samples, msgspec.structs.replace(quick, batch=2), tiny_chat.end))
+    read = texts(tiny_chat, rows_of([talk, talk[:2]]), 1024)
+    assert [len(text.answers) for text in read] == [2, 1]
+    (part,) = next(batches(read, msgspec.structs.replace(quick, batch=2), tiny_chat.end))
     labels = part.ids.masked_fill(~part.answers, -100)
     mask = torch.zeros_like(part.ids)
-    for line, sample in enumerate(sorted(samples, key=lambda sample: len(sample.prompt) + len(sample.answer))):
-        mask[line, : len(sample.prompt) + len(sample.answer)] = 1
+    for line, text in enumerate(sorted(read, key=lambda text: len(text.ids))):
+        mask[line, : len(text.ids)] = 1
     theirs = model(input_ids=part.ids, attention_mask=mask, labels=labels).loss * part.answers.sum()
     assert torch.allclose(answer_loss(model, part), theirs, rtol=1e-4)
 
 
+def test_a_conversation_is_read_once_and_each_of_its_answers_learned_as_if_it_stood_alone(
+    tiny_loaded, tiny_chat, quick
+):
+    model = METHODS["lora"].adapt(copy.deepcopy(tiny_loaded[0]), msgspec.structs.replace(quick, dropout=0.0))
+    rows = rows_of([data.training(data.ACME, 1, finished=1.0)[0]])
+    (text,) = texts(tiny_chat, rows, 1024)
+    alone = [to_sample(tiny_chat, row, 1024) for row in rows]
+    assert [text.ids[span.start : span.stop] for span in text.answers] == [sample.answer for sample in alone]
+    one = msgspec.structs.replace(quick, batch=1)
+    apart = [read for row in rows for read in texts(tiny_chat, [row], 1024)]
+    together, *separate = (next(batches([read], one, tiny_chat.end))[0] for read in (text, *apart))
+    assert len(separate) == 2
+    assert torch.allclose(answer_loss(model, together), sum(map(partial(answer_loss, model), separate)), rtol=1e-4)
+
+
+def test_answers_of_two_records_are_never_one_text(tiny_chat):
+    talk = data.training(data.ACME, 1, finished=1.0)[0]
+    rows = rows_of([talk[:2], talk])
+    assert [len(text.answers) for text in texts(tiny_chat, rows, 1024)] == [1, 2]
+
+
 def test_an_epoch_has_every_sample_once_and_the_seed_decides_the_order(tiny_chat):
     talks = data.training(data.ACME, 20, finished=0.0)
-    samples = [tiny_chat.sample(talk) for talk in talks]
+    read = texts(tiny_chat, rows_of(talks), 1024)
     settings = TrainSettings(steps=5, batch=4, micro_batch=2)
 
     def drawn(settings: TrainSettings) -> list[tuple[int, ...]]:
         seen = []
-        for batch in batches(samples, settings, tiny_chat.end):
+        for batch in batches(read, settings, tiny_chat.end):
             for part in batch:
                 seen += [tuple(ids[mask].tolist()) for ids, mask in zip(part.ids, part.answers, strict=True)]
         return seen
 
-    assert sorted(drawn(settings)) == sorted(tuple(sample.answer) for sample in samples)
+    assert sorted(drawn(settings)) == sorted(tuple(tiny_chat.sample(talk).answer) for talk in talks)
     assert drawn(settings) == drawn(settings)
     assert drawn(settings) != drawn(msgspec.structs.replace(settings, seed=1))
 

@@ -20,7 +20,7 @@ from streams.outgoing import to_outgoing
 
 SENTENCE = data.held_out(ACME, 1)[0].text
 MINDS = (None, *(f"{company.id}/default" for company in COMPANIES))
-ROWS = 30
+ROWS = 15
 
 
 async def tell(stage: Stage) -> None:

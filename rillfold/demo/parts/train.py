@@ -21,7 +21,7 @@ async def tell(stage: Stage) -> None:
         started = await stage.client.train(company.id, settings=RECIPE)
         with live(stage.console, f"training {started['adapter']}") as show:
             run = await stage.until(
-                f"the adapter of {company.id}", partial(_ended, stage, company, started["run"], show)
+                f"the adapter of {company.id}", partial(_ended, stage, company, started["run"], show), every=1.0
             )
         stage.figures[f"seconds to train and measure {company.id}"] = f"{time.monotonic() - began:.0f}"
         if run["status"] != "completed":
