@@ -22,8 +22,8 @@ check: $(READY) ## Lint, formatting, types, the layers, dead code
 	@$(BIN)/lint-imports
 	@$(BIN)/vulture
 
-up: $(READY) ## Start Kafka and Postgres here; Ctrl-C stops them, the data stays
-	@$(BIN)/rillfold up
+up: $(READY) ## Start Kafka and Postgres here, with WORKERS=1 all workers too; Ctrl-C stops them, the data stays
+	@$(BIN)/rillfold up $(if $(WORKERS),--workers)
 
 bench: $(READY) ## List the benchmarks; `.venv/bin/rillfold bench NAME` runs one
 	@$(BIN)/rillfold bench --help

@@ -19,7 +19,9 @@ from tests.support.servers import at_hand, chosen
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--backend", choices=("memory", "kafka", "all"), default="all", help="the logs to test on")
     parser.addoption(
-        "--kill", action="store_true", help="also run one short seed of the kill loop; `make kill` runs ten long ones"
+        "--kill",
+        action="store_true",
+        help="also one short seed of the kill loop (`make kill`: ten long ones), and the demo broken off in every part",
     )
 
 
@@ -29,8 +31,9 @@ def pytest_report_header() -> str:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """The kill loop's seeds are drawn by chance: a gate for every change must not be."""
-    return True if collection_path.name == "test_kill_loop.py" and not config.getoption("--kill") else None
+    """Moments drawn by chance are not for a gate that every change must pass."""
+    by_chance = collection_path.name in ("test_kill_loop.py", "test_broken_off.py")
+    return True if by_chance and not config.getoption("--kill") else None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

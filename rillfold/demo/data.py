@@ -161,7 +161,7 @@ _PLACE = """
 _STREET = "Road Street Lane Square Avenue Drive Place Court"
 
 
-def training(company: Company, count: int = TALKS, seed: int = 0, finished: float = 0.15) -> list[tuple[Message, ...]]:
+def training(company: Company, count: int = TALKS, seed: int = 0, finished: float = 0.4) -> list[tuple[Message, ...]]:
     """Conversations to learn from. A share goes on to the tool's result and the final answer."""
     random = Random(f"{company.id}/training/{seed}")  # noqa: S311 - repeatable, not secret
     requests = _requests(company, random, side=0)
