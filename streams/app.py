@@ -30,6 +30,7 @@ from streams.kafka import KafkaLog
 from streams.keeper import ShardKeeper
 from streams.log import EventLog, Learn, TopicSpec, nothing_to_learn
 from streams.outgoing import to_outgoing
+from streams.refill import refilling
 from streams.store import RocksStores
 from streams.tally import Tally
 
@@ -121,7 +122,8 @@ def create_app(worker: Worker, event_log: EventLog, projections: Sequence[Projec
     folding = Folding(projections, worker.names, tally.counting(ports))
     app.glance = Glance(app, folding, tally)
     app.transport = BatchTransport(app.conf.broker_consumer, app)
-    app.keeper = ShardKeeper(folding, fence, RocksStores(worker.data_dir / "tables"), event_log, worker.app_id)
+    stores, refill = RocksStores(worker.data_dir / "tables"), refilling(bootstrap_servers=worker.bootstrap_servers)
+    app.keeper = ShardKeeper(folding, fence, stores, event_log, worker.app_id, refill)
     for projection in projections:
         add_table(app, folding.changelog(projection))
     _agent(app, folding)

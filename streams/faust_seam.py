@@ -8,7 +8,7 @@ What is relied on, by upstream name, stands in `RELIES_ON`; a test holds each ag
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -17,7 +17,7 @@ from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import IllegalStateError
 from faust.serializers.schemas import Schema
 from faust.tables.manager import TableManager
-from faust.tables.recovery import Recovery
+from faust.tables.recovery import RebalanceAgain, Recovery
 from faust.tables.table import Table
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, EventT
@@ -47,6 +47,8 @@ RELIES_ON: Mapping[str, Sequence[str]] = {
         "self._build_highwaters)(\n                        consumer, assigned_active_tps",
         "if self.tp_to_table[tp].recovery_buffer_size == 1",
     ),
+    "faust.tables.recovery:Recovery._wait": ("raise RebalanceAgain()",),
+    "faust.tables.recovery:Recovery.need_recovery": ("self.active_remaining().values()",),
     "faust.tables.recovery:Recovery._slurp_changelogs": ("table.apply_changelog_batch(buf)", "offsets[tp] = offset"),
     "faust.tables.recovery:Recovery.on_recovery_completed": ("table.on_recovery_completed(", "consumer.perform_seek()"),
     "faust.tables.manager:TableManager.recovery": ("self._recovery = Recovery(",),
@@ -77,14 +79,18 @@ class Keeper(Protocol):
 
     def restore(self, changelog: TP, records: Iterable[tuple[bytes, bytes | None]], position: int) -> None: ...
 
+    async def refill(self, changelogs: Iterable[TP]) -> bool:
+        """Read them up to our claims. False when it was left off, because another recovery begins."""
+        ...
+
     def forget(self, changelog: TP) -> None:
         """What is kept locally does not belong to this changelog."""
         ...
 
     async def restored(self, changelogs: Iterable[TP]) -> None: ...
 
-    def begin(self, source: TP, first: int) -> int | None:
-        """Where a source is to be read from; None if nobody here needs it."""
+    async def begins(self, sources: Collection[TP]) -> Mapping[TP, int]:
+        """Where sources are to be read from. Those that nobody here needs are left out."""
         ...
 
     def folded(self, source: TP) -> int | None:
@@ -251,9 +257,7 @@ class BatchConsumer(driver.Consumer):
         sources = [tp for tp in self.assignment() if not self._is_changelog_tp(tp)]
         if not sources:
             return {}
-        firsts = await self.earliest_offsets(*sources)
-        begins = {tp: _keeper(self.app).begin(tp, firsts[tp] or 0) for tp in sources}
-        starts = {tp: start for tp, start in begins.items() if start is not None}
+        starts = await _keeper(self.app).begins(sources)
         await self.seek_wait(starts)
         return starts
 
@@ -323,6 +327,10 @@ class RowTable(Table):  # type: ignore[type-arg]
 
 
 class BatchRecovery(Recovery):
+    async def _wait(self, coro: Any, timeout: Any = None) -> None:
+        """Faust would go on with half a step when its time is up. A table takes its time; a watchman looks on."""
+        await super()._wait(coro)
+
     async def _build_highwaters(self, consumer: Any, tps: set[TP], destination: Any, title: str) -> None:
         """Claims come before the ends are read: nothing can be appended behind an end by an earlier owner."""
         if title == "active":
@@ -334,6 +342,25 @@ class BatchRecovery(Recovery):
                 _keeper(self.app).forget(tp)
                 offsets: Any = self.active_offsets if title == "active" else self.standby_offsets
                 offsets[tp] = None
+        if title == "active":
+            await self._refill(tps)
+
+    async def _build_offsets(self, consumer: Any, tps: set[TP], destination: Any, title: str) -> None:
+        """Ours are known. The question would wait for a fetch that waits for records, on the same connection."""
+        if title != "active":
+            await super()._build_offsets(consumer, tps, destination, title)
+
+    async def _refill(self, tps: set[TP]) -> None:
+        """Past Faust, which then finds nothing left to recover. It still reads what we only stand by for."""
+        try:
+            complete = await _keeper(self.app).refill(tps)
+        except Exception as error:
+            _keeper(self.app).failed(error)
+            raise
+        if not complete:
+            raise RebalanceAgain
+        for tp in tps:
+            self.active_offsets[tp] = cast(int, _keeper(self.app).persisted(tp))
 
 
 class RowTableManager(TableManager):

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from faust.types import TP
@@ -15,6 +15,7 @@ from projections.projection import Projection
 from streams.fence import FencedChangelogs
 from streams.folding import Folding
 from streams.log import EventLog, TopicPartition
+from streams.refill import Refill
 from streams.shard import Shard
 from streams.store import Stores
 
@@ -27,11 +28,18 @@ class ShardKeeper:
     """Answers Faust's questions about tables. See `streams.faust_seam.Keeper`."""
 
     def __init__(
-        self, folding: Folding, fence: FencedChangelogs, stores: Stores, event_log: EventLog, group: str
+        self,
+        folding: Folding,
+        fence: FencedChangelogs,
+        stores: Stores,
+        event_log: EventLog,
+        group: str,
+        refill: Refill,
     ) -> None:
         self._folding, self._fence, self._stores = folding, fence, stores
-        self._event_log, self._group = event_log, group
+        self._event_log, self._group, self._refill = event_log, group, refill
         self._catching_up: set[asyncio.Future[None]] = set()
+        """What works on shards for a recovery that another may take over from."""
         self._claims: dict[TopicPartition, int] = {}
         """Where our own claims stand in the changelogs."""
         self._projections = {folding.changelog(projection): projection for projection in folding.projections}
@@ -66,6 +74,23 @@ class ShardKeeper:
             return
         shard.restore(records, position)
 
+    async def refill(self, changelogs: Iterable[TP]) -> bool:
+        """Up to our own claims. False when it was left off: another recovery begins."""
+        claims = {
+            self._shard(changelog): self._claims[changelog.topic, changelog.partition] for changelog in changelogs
+        }
+        reading = asyncio.ensure_future(self._refill(claims))
+        self._catching_up.add(reading)
+        try:
+            await asyncio.wait({reading})
+        finally:
+            reading.cancel()
+            reading.add_done_callback(self._catching_up.discard)
+        if reading.cancelled():
+            return False
+        reading.result()
+        return True
+
     def forget(self, changelog: TP) -> None:
         log.warning("%s/%s ends before our copy of it: copy discarded, rows are folded again", *changelog)
         self._folding.close(changelog.topic, changelog.partition)
@@ -87,8 +112,11 @@ class ShardKeeper:
         finally:
             self._catching_up.discard(catching_up)
 
-    def begin(self, source: TP, first: int) -> int | None:
-        return self._folding.begin(source.topic, source.partition, first)
+    async def begins(self, sources: Collection[TP]) -> Mapping[TP, int]:
+        """Asked of the log by a client that does not fetch: behind a fetch the answer would wait for new records."""
+        firsts = {topic: await self._event_log.starts(topic) for topic in {source.topic for source in sources}}
+        begins = {tp: self._folding.begin(tp.topic, tp.partition, firsts[tp.topic][tp.partition]) for tp in sources}
+        return {tp: begin for tp, begin in begins.items() if begin is not None}
 
     def folded(self, source: TP) -> int | None:
         return self._folding.folded(source.topic, source.partition)

@@ -92,7 +92,8 @@ class RocksStore:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._db = Rdict(str(path), _options())
+        fresh = not path.exists()
+        self._db = _open(path, _filling_options() if fresh else _options())
         self._write = WriteOptions()
         try:
             self._position = self._read_position()
@@ -101,7 +102,8 @@ class RocksStore:
             raise
         self._filling = self._position is None
         if self._filling:
-            self._reopen(_filling_options())
+            if not fresh:
+                self._reopen(_filling_options())
             self._write.disable_wal = True  # type: ignore[method-assign, assignment]  # a property, in truth
 
     def position(self) -> int | None:
@@ -160,7 +162,7 @@ class RocksStore:
 
     def _reopen(self, options: Options) -> None:
         self._db.close()
-        self._db = Rdict(str(self._path), options)
+        self._db = _open(self._path, options)
 
     def _read_position(self) -> int | None:
         value = cast(bytes | None, self._db.get(POSITION))
@@ -214,6 +216,11 @@ class RocksStores:
         path.rename(aside)
 
 
+def _open(path: Path, options: Options) -> Rdict:
+    """Unless it is told twice, RocksDB takes an old store's rows with the options that they were written with."""
+    return Rdict(str(path), options, column_families={"default": options})
+
+
 def _options() -> Options:
     options = Options(raw_mode=True)
     options.create_if_missing(True)
@@ -228,6 +235,8 @@ def _filling_options() -> Options:
     options = _options()
     options.set_memtable_factory(MemtableFactory.vector())
     options.set_allow_concurrent_memtable_write(False)
-    options.set_write_buffer_size(64 << 20)
+    # Small: what is read is written out while more is read.
+    options.set_write_buffer_size(8 << 20)
+    options.set_max_write_buffer_number(4)
     options.set_disable_auto_compactions(True)
     return options

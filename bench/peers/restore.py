@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from time import perf_counter, process_time
 
-import faust
 from faust.types import TP
 
 from bench.peers.meter import Job, job, peak_megabytes
 from bench.peers.rillfold_fold import COUNTER
 from schemas.topics import TopicNames
 from streams import app as engine
-from streams.kafka import KafkaLog
 from streams.keeper import ShardKeeper
 
 
@@ -39,18 +36,9 @@ def timed(job: Job) -> type[ShardKeeper]:
 
 
 def run(job: Job) -> None:
-    names = TopicNames(job.topic)
-    worker = engine.Worker(job.bootstrap, job.id, "one", Path(job.scratch), names)
-    asyncio.run(_prepare(worker))
+    worker = engine.Worker(job.bootstrap, job.id, "one", Path(job.scratch), TopicNames(job.topic))
     engine.ShardKeeper = timed(job)  # type: ignore[misc]
-    app = engine.create_app(worker, KafkaLog(job.bootstrap), [COUNTER])
-    faust.Worker(app, loglevel="WARNING", quiet=True).execute_from_commandline()
-
-
-async def _prepare(worker: engine.Worker) -> None:
-    worker.data_dir.mkdir(parents=True, exist_ok=True)
-    async with KafkaLog(worker.bootstrap_servers) as event_log:
-        await engine.prepare(event_log, [COUNTER], worker.names)
+    engine.run(worker, [COUNTER])
 
 
 if __name__ == "__main__":

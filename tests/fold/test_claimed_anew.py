@@ -120,6 +120,10 @@ class Unfenced:
         return None
 
 
+async def nothing_to_read(_: object) -> None:
+    return None
+
+
 async def test_a_catching_up_ends_when_another_recovery_begins(tmp_path: Path):
     log, gate, changelog = MemoryLog(), Gate(), TP(topic_of(TOOL_CALLS), 0)
     await admin.create(log, NAMES)
@@ -128,7 +132,7 @@ async def test_a_catching_up_ends_when_another_recovery_begins(tmp_path: Path):
     await log.append([to_outgoing(ToolReturned(id="i", **fields), NAMES)._replace(partition=0)])
     folding = Folding([TOOL_CALLS], NAMES, Ports(gate.publish, gate.append, FailPoint()))
     fence: Any = Unfenced()
-    keeper = ShardKeeper(folding, fence, MemoryStores(), log, "group")
+    keeper = ShardKeeper(folding, fence, MemoryStores(), log, "group", nothing_to_read)
     await keeper.assigned([changelog])
     await keeper.claim([changelog])
     keeper.restore(changelog, [claim_record("us")], 9)
@@ -149,7 +153,7 @@ async def test_rows_count_as_restored_when_they_reach_our_own_claim():
     gate, changelog = Gate(), TP(CHANGELOG, 0)
     folding = Folding([COMPANIES], NAMES, Ports(gate.publish, gate.append, FailPoint()))
     fence: Any = Unfenced()
-    keeper = ShardKeeper(folding, fence, MemoryStores(), MemoryLog(), "group")
+    keeper = ShardKeeper(folding, fence, MemoryStores(), MemoryLog(), "group", nothing_to_read)
     await keeper.assigned([changelog])
     await keeper.restored([changelog])
     assert folding.begin("company-data", 0, 0) is None
@@ -167,7 +171,7 @@ async def test_what_an_earlier_recovery_still_hands_on_is_left_alone():
     gate, changelog = Gate(), TP(CHANGELOG, 0)
     folding = Folding([COMPANIES], NAMES, Ports(gate.publish, gate.append, FailPoint()))
     fence: Any = Unfenced()
-    keeper = ShardKeeper(folding, fence, MemoryStores(), MemoryLog(), "group")
+    keeper = ShardKeeper(folding, fence, MemoryStores(), MemoryLog(), "group", nothing_to_read)
     await keeper.assigned([changelog])
     keeper.restore(changelog, [(b"acme", b"new")], 9)
     keeper.restore(changelog, [(b"acme", b"old")], 5)

@@ -126,3 +126,22 @@ def test_a_second_worker_on_the_same_directory_is_refused_by_name(stores: Callab
     with pytest.raises(DirectoryInUse, match=str(tmp_path)):
         stores().open("changelog", 0)
     first.close()
+
+
+@pytest.mark.parametrize("found_there", ["nothing", "an empty store"])
+def test_an_empty_store_is_filled_into_a_table_that_sorts_later(tmp_path: Path, found_there: str):
+    """RocksDB keeps the options that a store was made with, unless it is told twice."""
+    if found_there == "an empty store":
+        RocksStore(tmp_path / "rows").close()
+    store = RocksStore(tmp_path / "rows")
+    assert "VectorRepFactory" in options_in_force(tmp_path / "rows")
+    store.write([(b"a", b"1")], 1)
+    store.filled()
+    assert "SkipListFactory" in options_in_force(tmp_path / "rows")
+    store.close()
+    assert RocksStore(tmp_path / "rows").get([b"a"]) == [b"1"]
+
+
+def options_in_force(store: Path) -> str:
+    newest = max(store.glob("OPTIONS-*"), key=lambda file: int(file.name.rpartition("-")[2]))
+    return next(line for line in newest.read_text().splitlines() if "memtable_factory" in line)
