@@ -27,7 +27,7 @@ from streams.log import TopicSpec
 
 ROWS, PARTITIONS = 1_000_000, 4
 US, RESTART, BARE = "rillfold, empty disk", "rillfold, restart", "bare aiokafka read"
-RATIOS = {"bare_read": Ratio("rows_per_s", US, BARE), "restart": Ratio("rows_per_s", RESTART, US)}
+RATIOS = {"bare_read": Ratio("rows_per_s", US, BARE), "restart": Ratio("seconds", RESTART, US)}
 
 
 async def fill(bootstrap: str, prefix: str, rows: int) -> str:

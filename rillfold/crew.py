@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -82,8 +83,10 @@ class Crew:
         return mended
 
     def stop(self) -> None:
-        for child in reversed(self._children.values()):
-            child.stop()
+        """All at once: each takes seconds to leave its group."""
+        if self._children:
+            with ThreadPoolExecutor(len(self._children)) as pool:
+                list(pool.map(Child.stop, self._children.values()))
         self._children.clear()
 
     def log(self, name: str) -> Path:
