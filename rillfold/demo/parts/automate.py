@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from rillfold.automation import AutomationService
 from rillfold.client import Client
@@ -34,8 +36,7 @@ async def _killed_in_the_middle(stage: Stage) -> None:
         stage.tools.hold.set()
         await asyncio.to_thread(stage.crew.restart, "bridge")
         ended = await client.job(ACME.id, stage.job, wait=120)
-    if ended["status"] != "completed":
-        raise NotAsTold(f"job {stage.job} is {ended['status']}: {ended.get('reason')} {ended.get('detail')}")
+    _completed(ended)
     effects = [effect for effect in stage.tools.effects if effect.company == ACME.id]
     stage.expect(
         stage.tools.requests - before >= 2, "the bridge called again after it was killed, with the same idempotency key"
@@ -58,4 +59,10 @@ async def _by_python(stage: Stage) -> None:
     automation = AutomationService(Client(stage.urls["api"], stage.keys[GLOBEX.id]))
     async with automation:
         result = await automation.process_company_data(GLOBEX.id, {"task": request.text}, use_adapter=True)
-    stage.expect(result["status"] == "completed", f"await process_company_data(…): {result['answer']!r}")
+    _completed(result)
+    stage.expect(bool(result["answer"]), f"await process_company_data(…): {result['answer']!r}")
+
+
+def _completed(job: Mapping[str, Any]) -> None:
+    if job["status"] != "completed":
+        raise NotAsTold(f"job {job['job']} is {job['status']}: {job.get('reason')} {job.get('detail')}")
