@@ -14,10 +14,9 @@ from transformers import PreTrainedTokenizerBase
 
 from gpu_workers.errors import BaseModelRefused, MessageRefused, PromptDrift
 from processors.answers import CALL, CALL_END
-from schemas.company import Message, ToolUse
+from schemas.company import ROLES, Message, ToolUse
 
 START, END = "<|im_start|>", "<|im_end|>"
-ROLES = ("system", "user", "assistant", "tool")
 
 _TOOLS_BEFORE = """# Tools
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from schemas.company import AgentOutputIngested, ConversationIngested, Message
+from schemas.company import ROLES, AgentOutputIngested, ConversationIngested, Message
 from schemas.envelope import Event, Origin
 from schemas.training import OffsetRange
 
 RULE = "answers"
 """Every assistant turn of a conversation, and every agent output that succeeded."""
-RULE_VERSION = 1
+RULE_VERSION = 2
 
 HELD_OUT_PERCENT = 20
 
@@ -42,6 +42,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Read within the ranges, all companies together."""
     rejected: int
     """Not understood: on the dead-letter topic, not in the dataset."""
+    left_out: int
+    """Answers that no model can be shown, nor what stood before them: see `teaches`."""
     trained: int
     held_out: int
     rows_sha256: str
@@ -71,6 +73,23 @@ def select(event: Event, origin: Origin, company: str) -> Iterator[Example]:
         yield _example(origin, 1, is_held_out(event.prompt), prompt, answer)
 
 
+def teaches(example: Example) -> bool:
+    """Known roles, a system message only first, calls with JSON objects: one record spoils no run."""
+    for index, message in enumerate((*example.prompt, example.answer)):
+        if message.role not in ROLES or (message.role == "system" and index):
+            return False
+        if not all(map(_is_object, (call.arguments for call in message.tool_calls))):
+            return False
+    return True
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(msgspec.json.decode(text), dict)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+
+
 def row(example: Example) -> bytes:
     """One line. The same example gives the same bytes everywhere."""
     return canonical(example) + b"\n"
@@ -84,10 +103,14 @@ class Tally:
     """Counts and hashes rows as they pass, so that no dataset has to fit into memory."""
 
     def __init__(self) -> None:
-        self.records = self.rejected = self.trained = self.held_out = 0
+        self.records = self.rejected = self.left_out = self.trained = self.held_out = 0
         self._digest = hashlib.sha256()
 
     def add(self, example: Example) -> bytes:
+        """Its row; nothing, where it cannot be one."""
+        if not teaches(example):
+            self.left_out += 1
+            return b""
         line = row(example)
         self._digest.update(line)
         self.held_out += example.held_out
@@ -102,6 +125,7 @@ class Tally:
             ranges=in_order(ranges),
             records=self.records,
             rejected=self.rejected,
+            left_out=self.left_out,
             trained=self.trained,
             held_out=self.held_out,
             rows_sha256=self._digest.hexdigest(),

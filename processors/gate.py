@@ -103,6 +103,8 @@ def check(call: ToolUse, allowed: Mapping[str, Offer]) -> Allowed | Denied:
 
 def check_parameters(parameters: Json) -> None:
     """Raises `UnusableSchema` where a tool's parameters could never be checked safely."""
+    if parameters.get("type", "object") != "object":
+        raise UnusableSchema(f"the parameters describe a {parameters['type']}, and a call's arguments are an object")
     _validator(canonical(parameters))
 
 

@@ -47,7 +47,7 @@ async def _correlation(log: EventLog, names: TopicNames, name: str, since: int) 
             event = told.event
             if name in (event.id, event.correlation, getattr(event, "job", None), getattr(event, "run", None)):
                 return event.correlation
-    raise StoryUnknown(f"No event of job, run, id or correlation {name!r} is in the log since then: look further back.")
+    raise StoryUnknown(f"No event of job, run, id or correlation {name!r} is in the log since then. See `--hours`.")
 
 
 async def _holding(

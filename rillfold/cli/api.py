@@ -9,6 +9,7 @@ import click
 import uvicorn
 
 from rillfold import wiring
+from rillfold.embedded import ports
 from rillfold.http.app import create_app
 from rillfold.http.keys import ApiKeys
 from rillfold.settings import Settings, from_env
@@ -29,6 +30,7 @@ class Server(uvicorn.Server):
 def api() -> None:
     """Serve the HTTP API until Ctrl-C: produce, query, automate. Its documentation stands at /docs."""
     settings = from_env()
+    ports.wanted_or_free(settings.api_port, "RILLFOLD_API_PORT")
     key = ApiKeys.of(settings.data_dir).ensure_admin()
     click.echo(f"http://{settings.api_host}:{settings.api_port}  (the admin key lies in {key})")
     asyncio.run(_serve(settings))

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from rillfold.cli.bars import download_bars
 from rillfold.crew import Crew, at_work
-from rillfold.embedded import state
+from rillfold.embedded import ports, state
 from rillfold.embedded.errors import StackError
 from rillfold.embedded.stack import Ports, Stack, serving
 from rillfold.settings import Settings, from_env
@@ -35,6 +35,9 @@ def up(workers: bool, no_postgres: bool, as_json: bool) -> None:
         raise StackError(
             f"RILLFOLD_PROVIDER={settings.provider}: that stack is not ours to start. Unset it, or start it there."
         )
+    if workers:
+        ports.wanted_or_free(settings.api_port, "RILLFOLD_API_PORT")
+        ports.wanted_or_free(settings.serve_port, "RILLFOLD_SERVE_PORT")
     wanted = Ports(settings.kafka_port, settings.postgres_port)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)

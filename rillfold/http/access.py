@@ -30,9 +30,8 @@ def principal(
     text = token.credentials if token else key
     known = given.keys.who(text) if text else None
     if known is None:
-        raise ApiError(
-            401, "unauthorized", "An API key is needed: Authorization: Bearer rk_...", WWW_Authenticate="Bearer"
-        )
+        wrong = "This key is not known here." if text else "An API key is needed: Authorization: Bearer rk_..."
+        raise ApiError(401, "unauthorized", wrong, WWW_Authenticate="Bearer")
     return known
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from processors.gate import canonical
 from schemas.company import AgentOutputIngested, ConversationIngested, Message, TextIngested, ToolUse
@@ -18,7 +18,16 @@ class Strict(BaseModel):
 
 class Function(Strict):
     name: str
-    arguments: dict[str, Any] | str = {}
+    arguments: dict[str, Any] = {}
+
+    @field_validator("arguments", mode="before")
+    @classmethod
+    def _as_object(cls, given: object) -> object:
+        """The OpenAI API writes them as JSON text."""
+        try:
+            return msgspec.json.decode(given) if isinstance(given, str) else given
+        except msgspec.DecodeError as error:
+            raise ValueError(f"not JSON: {error}") from None
 
 
 class Call(BaseModel):
@@ -73,8 +82,4 @@ def _message(turn: Turn) -> Message:
 
 def _uses(calls: list[Call | Function]) -> tuple[ToolUse, ...]:
     functions = [call.function if isinstance(call, Call) else call for call in calls]
-    return tuple(ToolUse(name=each.name, arguments=_canonical(each.arguments)) for each in functions)
-
-
-def _canonical(arguments: dict[str, Any] | str) -> str:
-    return canonical(msgspec.json.decode(arguments) if isinstance(arguments, str) else arguments)
+    return tuple(ToolUse(name=each.name, arguments=canonical(each.arguments)) for each in functions)

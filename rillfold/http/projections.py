@@ -149,7 +149,8 @@ async def _until(serving: Services, projection: Projection[Any], wanted: list[st
     while places and (behind := _behind(await serving.reads.positions(projection), places)):
         if time.monotonic() >= until:
             detail = {"wanted": wanted, "positions": await serving.reads.positions(projection)}
-            raise ApiError(409, "behind", f"{projection.name} has not folded {behind[0]} yet; ask again.", detail)
+            place = "/".join(map(str, behind[0]))
+            raise ApiError(409, "behind", f"{projection.name} has not folded {place} yet; ask again.", detail)
         await asyncio.sleep(LOOK_SECONDS)
 
 

@@ -83,6 +83,29 @@ def test_manifest_does_not_depend_on_the_order_in_which_ranges_are_named():
     assert [part.partition for part in in_order(parts)] == [2, 3]
 
 
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        Message(role="robot", content="beep"),
+        Message(role="system", content="late"),
+        *(
+            Message(role="assistant", tool_calls=(ToolUse(name="f", arguments=text),))
+            for text in ("not json", "[1]", "", "[" * 100_000)
+        ),
+    ],
+)
+def test_what_no_model_can_be_shown_is_left_out_and_counted_with_all_that_follows(spoiled: Message):
+    tally = Tally()
+    rows = [
+        tally.add(one)
+        for one in examples(event(ConversationIngested, agent="a", messages=(*TALK[:3], spoiled, *TALK[3:])))
+    ]
+    good = len([one for one in rows if one])
+    assert (good, tally.left_out) == (1, len(rows) - 1)
+    manifest = tally.manifest("acme", ())
+    assert (manifest.trained + manifest.held_out, manifest.left_out) == (1, len(rows) - 1)
+
+
 def test_one_changed_byte_changes_both_hashes():
     tallies = []
     for content in ("Done.", "Done!"):

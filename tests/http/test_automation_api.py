@@ -52,6 +52,7 @@ async def test_the_credential_goes_into_the_store_and_its_reference_into_the_eve
         {"name": "a/b"},
         {"parameters": {"$ref": "https://evil.example"}},
         {"parameters": {"type": "strange"}},
+        {"parameters": {"type": "string"}},
     ],
 )
 async def test_a_tool_that_could_not_be_called_is_refused_at_once(api, tmp_path, changes: dict[str, Any]) -> None:
@@ -62,6 +63,15 @@ async def test_a_tool_that_could_not_be_called_is_refused_at_once(api, tmp_path,
     assert CANARY not in answer.text
     assert await api.events("company-data") == []
     assert not (tmp_path / "secrets").exists()
+
+
+@pytest.mark.parametrize("arguments", ["not json", "[1]", [1]])
+async def test_a_call_to_learn_from_must_have_an_object_of_arguments(api, arguments: object) -> None:
+    data = [{"prompt": "p", "tool_calls": [{"name": "f", "arguments": arguments}]}]
+    answer = await api.ask("POST", "/company-automation/train-adapter", api.acme, json={"training_data": data})
+    assert answer.status_code == 422
+    assert "arguments" in answer.text
+    assert await api.events("company-data") == []
 
 
 async def test_training_data_is_in_the_log_before_the_request(api) -> None:
