@@ -91,6 +91,18 @@ def test_a_busy_port_is_named(tmp_path: Path) -> None:
     assert processes_on(tmp_path) == []
 
 
+@pytest.mark.parametrize("command", [("up", "--workers"), ("api",)], ids=" ".join)
+def test_a_busy_port_of_the_api_is_named_before_anything_starts(tmp_path: Path, command: tuple[str, ...]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        environment = os.environ | {"RILLFOLD_DATA_DIR": str(tmp_path), "RILLFOLD_API_PORT": port}
+        line = [sys.executable, "-m", "rillfold", *command]
+        told = subprocess.run(line, env=environment, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert told.returncode == 1
+    assert f"Port {port}" in told.stderr and "RILLFOLD_API_PORT" in told.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_full_disk_is_named_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stack, "ROOM_NEEDED", 2**62)
     with pytest.raises(StackError, match=r"MiB are free at .*make room"), running(tmp_path):
