@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,8 +71,10 @@ class Stage:
         ]
         pipe = asyncio.subprocess.PIPE
         child = await asyncio.create_subprocess_exec(*line, stdin=pipe, stdout=pipe, stderr=pipe)
+        working = self.console.status(f"rillfold {arguments[0]} …") if self.console.is_terminal else nullcontext()
         try:
-            out, err = await child.communicate(given)
+            with working:
+                out, err = await child.communicate(given)
         except asyncio.CancelledError:
             child.kill()
             raise

@@ -34,8 +34,9 @@ async def _killed_in_the_middle(stage: Stage) -> None:
         stage.crew.kill("bridge")
         stage.say("killed the bridge with -9 while the company's API was at work")
         stage.tools.hold.set()
-        await asyncio.to_thread(stage.crew.restart, "bridge")
-        ended = await client.job(ACME.id, stage.job, wait=120)
+        with live(stage.console, "the next bridge takes over"):
+            await asyncio.to_thread(stage.crew.restart, "bridge")
+            ended = await client.job(ACME.id, stage.job, wait=120)
     _completed(ended)
     effects = [effect for effect in stage.tools.effects if effect.company == ACME.id]
     stage.expect(
@@ -58,7 +59,8 @@ async def _by_python(stage: Stage) -> None:
     request = data.held_out(GLOBEX, 4)[3]
     automation = AutomationService(Client(stage.urls["api"], stage.keys[GLOBEX.id]))
     async with automation:
-        result = await automation.process_company_data(GLOBEX.id, {"task": request.text}, use_adapter=True)
+        with live(stage.console, "a job of globex"):
+            result = await automation.process_company_data(GLOBEX.id, {"task": request.text}, use_adapter=True)
     _completed(result)
     stage.expect(bool(result["answer"]), f"await process_company_data(…): {result['answer']!r}")
 

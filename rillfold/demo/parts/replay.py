@@ -6,7 +6,6 @@ import time
 
 from rillfold.demo.data import ACME
 from rillfold.demo.stage import Stage
-from rillfold.demo.story import live
 
 
 async def tell(stage: Stage) -> None:
@@ -19,8 +18,8 @@ async def tell(stage: Stage) -> None:
         f"the dataset again: manifest {built['sha256'][:16]}… as in adapter.ready",
     )
     await _flip(stage)
-    with live(stage.console, "training acme/default again from the same ranges"):
-        again = await stage.ask("retrain", "acme/default", "--no-measure")
+    stage.say("training acme/default again from the same ranges")
+    again = await stage.ask("retrain", "acme/default", "--no-measure")
     stage.expect(again["identical"], f"the adapter again: sha256 {again['sha256'][:16]}…, every byte the same")
     await _refold(stage)
 

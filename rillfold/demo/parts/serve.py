@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from uuid import uuid4
@@ -11,6 +12,7 @@ from openai import AsyncOpenAI
 from rillfold.demo import data
 from rillfold.demo.data import ACME, COMPANIES, GLOBEX
 from rillfold.demo.stage import NotAsTold, Stage
+from rillfold.demo.story import live
 from rillfold.wiring import now
 from schemas.codec import decode
 from schemas.company import Message
@@ -24,8 +26,10 @@ ROWS = 15
 
 
 async def tell(stage: Stage) -> None:
-    stage.crew.until_ready(("serve",))
-    results = await _answers(stage, [_question(adapter, SENTENCE) for adapter in MINDS])
+    with live(stage.console, "waiting for the serving worker"):
+        await asyncio.to_thread(stage.crew.until_ready, ("serve",))
+    with live(stage.console, "asking all three"):
+        results = await _answers(stage, [_question(adapter, SENTENCE) for adapter in MINDS])
     answers = {adapter or "base": text for adapter, text in zip(MINDS, map(_text, results), strict=True)}
     for who, text in answers.items():
         stage.console.print(f"  [bold]{who:16}[/] {text.strip()!r}", highlight=False, soft_wrap=True)
@@ -43,7 +47,8 @@ async def _speed(stage: Stage) -> None:
     for what, minds in (("1 adapter", MINDS[1:2]), ("base and 2 adapters", MINDS)):
         questions = [_question(minds[n % len(minds)], text) for n, text in enumerate(texts)]
         began = time.monotonic()
-        results = await _answers(stage, questions)
+        with live(stage.console, f"{ROWS} questions at once, {what}"):
+            results = await _answers(stage, questions)
         tokens = sum(e.completion_tokens for e in results if isinstance(e, InferenceCompleted))
         stage.figures[f"tokens a second, {ROWS} questions by topic, {what}"] = (
             f"{tokens / (time.monotonic() - began):.0f}"

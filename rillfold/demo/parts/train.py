@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +16,8 @@ BEFORE_BELOW, AFTER_AT_LEAST = 0.1, 0.95
 
 
 async def tell(stage: Stage) -> None:
-    stage.crew.until_ready(("train",))
+    with live(stage.console, "waiting for the training worker"):
+        await asyncio.to_thread(stage.crew.until_ready, ("train",))
     for company in COMPANIES:
         began = time.monotonic()
         started = await stage.client.train(company.id, settings=RECIPE)
