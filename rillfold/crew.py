@@ -7,11 +7,10 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from rillfold.embedded.children import Child
+from rillfold.embedded.children import Child, stop_all
 from schemas.errors import Stop
 
 # In the order in which they start: readers of a topic before those who write to it, so that nothing is late.
@@ -83,10 +82,7 @@ class Crew:
         return mended
 
     def stop(self) -> None:
-        """All at once: each takes seconds to leave its group."""
-        if self._children:
-            with ThreadPoolExecutor(len(self._children)) as pool:
-                list(pool.map(Child.stop, self._children.values()))
+        stop_all(self._children.values())
         self._children.clear()
 
     def log(self, name: str) -> Path:

@@ -354,7 +354,7 @@ class BatchRecovery(Recovery):
         """Past Faust, which then finds nothing left to recover. It still reads what we only stand by for."""
         try:
             complete = await _keeper(self.app).refill(tps)
-        except Exception as error:
+        except Exception as error:  # Faust would log it and go on without the rows
             _keeper(self.app).failed(error)
             raise
         if not complete:

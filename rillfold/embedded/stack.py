@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 from rillfold.embedded import kafka, ports, postgres, state
-from rillfold.embedded.children import Child
+from rillfold.embedded.children import Child, stop_all
 from rillfold.embedded.errors import StackError
 from rillfold.embedded.jars import Progress, resolve
 from rillfold.embedded.state import Endpoints
@@ -72,7 +71,7 @@ def serving(
             state.write(data_dir, state.Running(endpoints, os.getpid(), pids))
             yield Stack(endpoints, tuple(children))
         finally:
-            _stop(children)
+            stop_all(children)
 
 
 def _start(
@@ -97,12 +96,6 @@ def _start(
         database = postgres.dsn(port)
     broker.wait_until(kafka.started)
     return Endpoints(f"{ports.HOST}:{kafka_port}", database)
-
-
-def _stop(children: list[Child]) -> None:
-    with ThreadPoolExecutor(2) as pool:
-        for _ in pool.map(Child.stop, children):
-            pass
 
 
 def _refuse_full_disk(data_dir: Path) -> None:
