@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from gpu_workers.errors import BaseModelRefused, MessageRefused, PromptDrift
 from processors.answers import CALL, CALL_END
-from schemas.company import ROLES, Message, ToolUse
+from schemas.company import ROLES, Message, ToolUse, may_speak
 
 START, END = "<|im_start|>", "<|im_end|>"
 
@@ -53,13 +53,13 @@ def turns(messages: Sequence[Message], tools: str | None = None, default_system:
         system = (f"{system}\n\n" if system else "") + _tool_block(tools)
     result = [] if system is None else [Turn("system", system)]
     for index, message in enumerate(messages):
+        if not may_speak(message.role, index):
+            raise MessageRefused(f"message {index} has role {message.role!r}; known are {ROLES}, system only first.")
         if message.role == "tool":
             response = f"<tool_response>\n{message.content}\n</tool_response>"
             if index and messages[index - 1].role == "tool":
                 response = f"{result.pop().body}\n{response}"
             result.append(Turn("user", response))
-        elif message.role not in ROLES or (message.role == "system" and index):
-            raise MessageRefused(f"message {index} has role {message.role!r}; known are {ROLES}, system only first.")
         elif message.role != "system":
             result.append(Turn(message.role, body(message)))
     return result

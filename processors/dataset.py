@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from schemas.company import ROLES, AgentOutputIngested, ConversationIngested, Message
+from schemas.company import AgentOutputIngested, ConversationIngested, Message, may_speak
 from schemas.envelope import Event, Origin
 from schemas.training import OffsetRange
 
@@ -76,7 +76,7 @@ def select(event: Event, origin: Origin, company: str) -> Iterator[Example]:
 def teaches(example: Example) -> bool:
     """Known roles, a system message only first, calls with JSON objects: one record spoils no run."""
     for index, message in enumerate((*example.prompt, example.answer)):
-        if message.role not in ROLES or (message.role == "system" and index):
+        if not may_speak(message.role, index):
             return False
         if not all(map(_is_object, (call.arguments for call in message.tool_calls))):
             return False

@@ -30,7 +30,7 @@ class Server(uvicorn.Server):
 def api() -> None:
     """Serve the HTTP API until Ctrl-C: produce, query, automate. Its documentation stands at /docs."""
     settings = from_env()
-    ports.wanted_or_free(settings.api_port, "RILLFOLD_API_PORT")
+    ports.must_be_free(settings.api_port, "RILLFOLD_API_PORT", settings.api_host)
     key = ApiKeys.of(settings.data_dir).ensure_admin()
     click.echo(f"http://{settings.api_host}:{settings.api_port}  (the admin key lies in {key})")
     asyncio.run(_serve(settings))

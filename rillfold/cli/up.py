@@ -36,8 +36,8 @@ def up(workers: bool, no_postgres: bool, as_json: bool) -> None:
             f"RILLFOLD_PROVIDER={settings.provider}: that stack is not ours to start. Unset it, or start it there."
         )
     if workers:
-        ports.wanted_or_free(settings.api_port, "RILLFOLD_API_PORT")
-        ports.wanted_or_free(settings.serve_port, "RILLFOLD_SERVE_PORT")
+        ports.must_be_free(settings.api_port, "RILLFOLD_API_PORT", settings.api_host)
+        ports.must_be_free(settings.serve_port, "RILLFOLD_SERVE_PORT", settings.serve_host)
     wanted = Ports(settings.kafka_port, settings.postgres_port)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)

@@ -12,11 +12,12 @@ HOST = "127.0.0.1"
 FREE_RANGE = range(20_000, 32_000)
 
 
-def is_free(port: int) -> bool:
-    with socket.socket() as probe:
+def is_free(port: int, host: str = HOST) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
+            probe.bind((host, port))
         except OSError:
             return False
     return True
@@ -29,12 +30,12 @@ def free_port(chance: random.Random | None = None) -> int:
     raise StackError(f"No free port on {HOST} between {FREE_RANGE.start} and {FREE_RANGE.stop}: stop other servers.")
 
 
-def wanted_or_free(port: int, variable: str) -> int:
-    """A port that was asked for must be free; 0 means any."""
-    if port == 0:
-        return free_port()
-    if not is_free(port):
-        raise StackError(
-            f"Port {port} on {HOST} is in use: stop what listens there, or set {variable} to 0 or another."
-        )
+def must_be_free(port: int, variable: str, host: str = HOST) -> int:
+    """Found out before anything starts. 0 is any port, chosen when it is bound."""
+    if not is_free(port, host):
+        raise StackError(f"Port {port} on {host} is in use: stop what listens there, or set {variable} to another.")
     return port
+
+
+def wanted_or_free(port: int, variable: str) -> int:
+    return must_be_free(port, variable) if port else free_port()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from processors.gate import canonical
-from schemas.company import AgentOutputIngested, ConversationIngested, Message, TextIngested, ToolUse
+from schemas.company import AgentOutputIngested, ConversationIngested, Message, Role, TextIngested, ToolUse
 from schemas.envelope import Event
 
 
@@ -38,7 +38,7 @@ class Call(BaseModel):
 
 
 class Turn(Strict):
-    role: Literal["system", "user", "assistant", "tool"]
+    role: Role
     content: str | None = ""
     tool_calls: list[Call | Function] = []
     name: str | None = None

@@ -14,6 +14,7 @@ import pytest
 
 from rillfold.embedded import stack, state
 from rillfold.embedded.errors import StackError
+from rillfold.embedded.ports import free_port
 from rillfold.embedded.stack import running
 from rillfold.embedded.state import Endpoints, attach
 from rillfold.settings import Settings, from_env
@@ -91,15 +92,25 @@ def test_a_busy_port_is_named(tmp_path: Path) -> None:
     assert processes_on(tmp_path) == []
 
 
-@pytest.mark.parametrize("command", [("up", "--workers"), ("api",)], ids=" ".join)
-def test_a_busy_port_of_the_api_is_named_before_anything_starts(tmp_path: Path, command: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("command", "variable"),
+    [
+        (("up", "--workers"), "RILLFOLD_API_PORT"),
+        (("up", "--workers"), "RILLFOLD_SERVE_PORT"),
+        (("api",), "RILLFOLD_API_PORT"),
+    ],
+)
+def test_a_busy_port_of_http_is_named_before_anything_starts(
+    tmp_path: Path, command: tuple[str, ...], variable: str
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        environment = os.environ | {"RILLFOLD_DATA_DIR": str(tmp_path), "RILLFOLD_API_PORT": port}
+        others = {"RILLFOLD_API_PORT": str(free_port()), "RILLFOLD_DATA_DIR": str(tmp_path)}
+        environment = os.environ | others | {variable: port}
         line = [sys.executable, "-m", "rillfold", *command]
         told = subprocess.run(line, env=environment, cwd=ROOT, check=False, capture_output=True, text=True)
     assert told.returncode == 1
-    assert f"Port {port}" in told.stderr and "RILLFOLD_API_PORT" in told.stderr
+    assert f"Port {port}" in told.stderr and variable in told.stderr
     assert list(tmp_path.iterdir()) == []
 
 
