@@ -11,7 +11,10 @@ from projections.costs import COSTS
 from projections.datasets import DATASETS
 from projections.jobs import JOBS
 from projections.lora_adapters import LORA_ADAPTERS
+from projections.memories import MEMORIES
 from projections.projection import Projection
+from projections.rollouts import ROLLOUTS
+from projections.sessions import SESSIONS
 from projections.tool_calls import TOOL_CALLS
 from projections.training_runs import TRAINING_RUNS
 
@@ -26,5 +29,8 @@ PROJECTIONS: Mapping[str, Projection[Any]] = {
         JOBS,
         TOOL_CALLS,
         COSTS,
+        SESSIONS,
+        MEMORIES,
+        ROLLOUTS,
     )
 }

@@ -50,3 +50,17 @@ class AdapterRequested(Event, frozen=True, kw_only=True):
     adapter: str
     adapter_version: int | None = None
     requester: str = ""
+
+
+class RolloutDecided(Event, frozen=True, kw_only=True):
+    """Which share of an adapter's requests a version answers from now on; another version answers the rest."""
+
+    type: str = "rollout.decided"
+    version: int = 1
+    adapter: str
+    """company/role"""
+    adapter_version: int
+    percent: int
+    """0: withdrawn. 100: it answers all."""
+    reason: str = ""
+    """What it was decided by: a person, or figures such as success rate and latency."""

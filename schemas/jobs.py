@@ -9,7 +9,7 @@ class JobRequested(Event, frozen=True, kw_only=True):
     """A company wants work done."""
 
     type: str = "job.requested"
-    version: int = 1
+    version: int = 2
     job: str
     task: str
     data: str = "{}"
@@ -18,6 +18,8 @@ class JobRequested(Event, frozen=True, kw_only=True):
     tools: str | None = None
     """What the company offered when it asked, as canonical JSON text (processors.gate.snapshot), so that a replay gates
     against the same schemas. None: only the bridge gates, against what is registered when the call is made."""
+    session: str | None = None
+    """What it belongs to: a conversation, a day's work, a campaign. Named by whoever asks."""
 
 
 class JobStepped(Event, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from schemas.adapters import AdapterReady, AdapterRequested
+from schemas.adapters import AdapterReady, AdapterRequested, RolloutDecided
 from schemas.company import (
     AgentOutputIngested,
     CompanyRegistered,
@@ -22,6 +22,7 @@ from schemas.envelope import Event
 from schemas.errors import Stop
 from schemas.inference import InferenceCompleted, InferenceFailed, InferenceRequested
 from schemas.jobs import JobCompleted, JobFailed, JobRequested, JobStepped
+from schemas.memory import MemoryForgotten, MemoryNoted
 from schemas.rejected import RecordRejected
 from schemas.tools import ToolCallProposed, ToolReturned
 from schemas.training import (
@@ -84,6 +85,8 @@ TOPICS: tuple[Topic, ...] = (
             AgentOutputIngested,
             ToolRegistered,
             ToolRevoked,
+            MemoryNoted,
+            MemoryForgotten,
         ),
         key=by_entity,
     ),
@@ -99,7 +102,7 @@ TOPICS: tuple[Topic, ...] = (
         ),
         key=by_company,
     ),
-    Topic("adapter-ready", (AdapterReady,), key=by_company),
+    Topic("adapter-ready", (AdapterReady, RolloutDecided), key=by_company),
     Topic("adapter-request", (AdapterRequested,), key=by_company),
     Topic("automation-job", (JobRequested, JobStepped, JobCompleted, JobFailed), key=by_job),
     Topic("inference-request", (InferenceRequested,), key=by_job),

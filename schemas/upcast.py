@@ -15,8 +15,14 @@ def agent_output_2(old: Fields) -> Fields:
     return old | {"score": 1.0 if old["success"] else 0.0}
 
 
+def job_requested_2(old: Fields) -> Fields:
+    """Jobs had no sessions."""
+    return old | {"session": None}
+
+
 UPCASTERS: Mapping[Kind, Callable[[Fields], Fields]] = {
     Kind("agent_output.ingested", 1): agent_output_2,
+    Kind("job.requested", 1): job_requested_2,
 }
 """From which version. The step leads to the next."""
 

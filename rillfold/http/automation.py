@@ -119,6 +119,8 @@ class Process(Strict):
     role: str = Field("default", pattern=NAME)
     job: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,64}$")
     """Give your own id if you may have to send this again: a job is done once."""
+    session: str | None = Field(None, pattern=r"^[A-Za-z0-9_.:-]{1,64}$")
+    """What the job belongs to; `GET /projections/sessions` shows the jobs of each."""
 
 
 class Job(Strict):
@@ -209,6 +211,7 @@ async def process(
         use_adapter=given.use_adapter,
         role=given.role,
         tools=gate.snapshot(serving.tools.offered(company)),
+        session=given.session,
     )
     (requested,) = await publish(serving, [request])
     running = Job(company_id=company, job=request.job, status="running", requested=requested)

@@ -14,13 +14,18 @@ from projections.company_tools import COMPANY_TOOLS
 from projections.costs import COSTS
 from projections.datasets import DATASETS, WINDOW
 from projections.lora_adapters import LORA_ADAPTERS
+from projections.memories import MEMORIES
 from projections.projection import Projection
+from projections.rollouts import ROLLOUTS
+from projections.sessions import LISTED, SESSIONS
 from projections.tool_calls import TOOL_CALLS
 from projections.training_runs import TRAINING_RUNS
-from schemas.adapters import AdapterReady, Evaluation
+from schemas.adapters import AdapterReady, Evaluation, RolloutDecided
 from schemas.company import AgentOutputIngested, CompanyRegistered, ToolAuth, ToolRegistered, ToolRevoked
 from schemas.envelope import Event
 from schemas.inference import InferenceCompleted
+from schemas.jobs import JobRequested
+from schemas.memory import MemoryForgotten, MemoryNoted
 from schemas.tools import ToolCallProposed, ToolReturned
 from schemas.topics import BY_NAME
 from schemas.training import (
@@ -143,6 +148,60 @@ def test_tokens_add_up_by_adapter_and_model_and_a_repeated_answer_costs_once():
     assert COSTS.key(answer(1, "q1")) == "acme/base/m/small"
 
 
+def asked(n: int, job: str, session: str | None = "s") -> JobRequested:
+    return JobRequested(**envelope(n), job=job, task=f"Task {n}", session=session)
+
+
+def test_a_session_lists_its_last_jobs_once_in_order():
+    found = row(SESSIONS, *(asked(n, f"j{n // 2}") for n in range(100)))
+    assert (found.jobs, found.first_at, found.last_at) == (50, 1000, 1098)
+    assert [each.job for each in found.latest] == [f"j{n}" for n in range(50 - LISTED, 50)]
+    assert SESSIONS.key(asked(1, "j", session=None)) is None
+
+
+def test_parts_of_a_session_in_two_partitions_make_one():
+    assert SESSIONS.merge is not None
+    odd, even = row(SESSIONS, asked(1, "a"), asked(3, "c")), row(SESSIONS, asked(2, "b"))
+    assert SESSIONS.merge(odd, even) == SESSIONS.merge(even, odd) == row(SESSIONS, *map(asked, (1, 2, 3), "abc"))
+
+
+def noted(n: int, text: str = "Refunds within 30 days") -> MemoryNoted:
+    return MemoryNoted(**envelope(n), memory="refunds", text=text, source="job-1")
+
+
+def test_a_memory_is_replaced_kept_when_forgotten_and_noted_again():
+    forgotten = MemoryForgotten(**envelope(3), memory="refunds", reason="was wrong")
+    found = row(MEMORIES, noted(1), noted(2, "Refunds within 14 days"), forgotten)
+    assert (found.active, found.text, found.revision, found.reason) == (False, "Refunds within 14 days", 2, "was wrong")
+    again = MEMORIES.fold(found, noted(4))
+    assert (again.active, again.revision, again.reason, again.noted_at) == (True, 3, "", 1001)
+
+
+def decided(n: int, version: int, percent: int, company: str = "acme") -> RolloutDecided:
+    return RolloutDecided(**envelope(n, company), adapter="acme/default", adapter_version=version, percent=percent)
+
+
+@pytest.mark.parametrize(
+    ("steps", "stands"),
+    [
+        ([(1, 100)], (1, None, 0)),
+        ([(1, 100), (2, 10)], (1, 2, 10)),
+        ([(1, 100), (2, 10), (2, 50), (2, 100)], (2, None, 0)),
+        ([(1, 100), (2, 10), (2, 0)], (1, None, 0)),
+        ([(1, 100), (2, 10), (1, 0)], (None, 2, 10)),
+        ([(1, 100), (2, 250)], (2, None, 0)),
+    ],
+)
+def test_a_rollout_has_one_stable_version_and_one_candidate(steps: list[tuple[int, int]], stands: tuple[Any, ...]):
+    found = row(ROLLOUTS, *(decided(n, *step) for n, step in enumerate(steps)))
+    assert (found.stable, found.candidate, found.percent) == stands
+    assert [(each.version, each.percent) for each in found.decisions] == [(v, min(p, 100)) for v, p in steps]
+
+
+def test_a_decision_about_another_company_s_adapter_has_no_row():
+    assert ROLLOUTS.key(decided(1, 1, 100, "globex")) is None
+
+
 EVENTS = [
     CompanyRegistered(**envelope(1), name="Acme"),
     tool(2),
@@ -155,6 +214,10 @@ EVENTS = [
     ToolCallProposed(**envelope(8), call="c", job="j", tool="crm", arguments="{}"),
     ToolReturned(**envelope(9), call="c", job="j", tool="crm", ok=True),
     answer(10, "q"),
+    asked(11, "j"),
+    noted(12),
+    MemoryForgotten(**envelope(13), memory="refunds"),
+    decided(14, 1, 10),
 ]
 
 

@@ -25,10 +25,12 @@ from projections.catalog import PROJECTIONS  # noqa: E402
 from projections.digest import digest  # noqa: E402
 from projections.projection import Projection  # noqa: E402
 from rillfold.testing.driver import Consumer, Driver  # noqa: E402
-from schemas.codec import decode  # noqa: E402
+from schemas.adapters import RolloutDecided  # noqa: E402
+from schemas.codec import decode, encode  # noqa: E402
 from schemas.envelope import Event, Origin  # noqa: E402
 from schemas.inference import InferenceRequested  # noqa: E402
 from schemas.jobs import JobRequested  # noqa: E402
+from schemas.memory import MemoryForgotten, MemoryNoted  # noqa: E402
 from schemas.tools import ToolCallProposed  # noqa: E402
 from schemas.topics import TOPIC_OF, TopicNames  # noqa: E402
 from streams import admin  # noqa: E402
@@ -152,10 +154,27 @@ async def jobs() -> list[Line]:
     return [Line(r.topic, r.partition, r.timestamp, r.key, r.value, r.headers) for r in twice]
 
 
+async def sessions_memories_rollouts() -> list[Line]:
+    """Sessions over several partitions, memories that are replaced and forgotten, versions on their way; repeats."""
+    events: list[Event] = []
+    for n in (n - n % 5 // 4 for n in range(80)):
+        e = {"id": f"s{n}", "company": f"company-{n % 3}", "time": 1_700_000_000_000_000 + n, "correlation": f"s{n}"}
+        adapter, memory = f"company-{n % 3}/default", f"m{n % 4}"
+        session = f"day-{n // 50}" if n % 7 else None
+        events += [
+            JobRequested(**e, job=f"job-{n}", task=f"Task {n}", session=session),
+            MemoryNoted(**e, memory=memory, text=f"Text {n}") if n % 6 else MemoryForgotten(**e, memory=memory),
+            RolloutDecided(**e, adapter=adapter, adapter_version=1 + n // 20, percent=(1, 10, 50, 100, 0)[n // 3 % 5]),
+        ]
+    topics = [TOPIC_OF[type(event)] for event in events]
+    return _placed(Outgoing(t.name, t.key(e).encode(), encode(e)) for t, e in zip(topics, events, strict=True))
+
+
 MAKERS: Mapping[str, Callable[[], Any]] = {
     "every_event_and_version": every_event_and_version,
     "kill_traffic": kill_traffic,
     "jobs": jobs,
+    "sessions_memories_rollouts": sessions_memories_rollouts,
 }
 
 

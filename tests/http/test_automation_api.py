@@ -98,12 +98,13 @@ async def test_training_data_is_in_the_log_before_the_request(api) -> None:
 async def test_a_job_carries_the_tools_of_its_own_company(api) -> None:
     for key, name in ((api.acme, "mine"), (api.globex, "theirs")):
         await api.ask("POST", "/company-automation/register-tools", key, json={"tools": [LOOKUP | {"name": name}]})
-    given = {"data": {"task": "Do it", "data": ["b", "a"]}}
+    given = {"data": {"task": "Do it", "data": ["b", "a"]}, "session": "monday:7"}
     answer = await api.ask("POST", "/company-automation/process", api.acme, json=given)
     assert (answer.status_code, answer.json()["status"]) == (202, "running")
     (job,) = await api.events("automation-job")
     assert isinstance(job, JobRequested)
     assert (job.job, job.task, job.data) == (answer.json()["job"], "Do it", '["b","a"]')
+    assert job.session == "monday:7"
     assert list(offers(job.tools or "")) == ["mine"]
     assert "endpoint" not in (job.tools or "")
 

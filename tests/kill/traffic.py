@@ -13,7 +13,7 @@ import msgspec
 
 from processors import gate
 from processors.gate import Offer
-from schemas.adapters import AdapterReady
+from schemas.adapters import AdapterReady, RolloutDecided
 from schemas.company import (
     AgentOutputIngested,
     CompanyRegistered,
@@ -29,6 +29,7 @@ from schemas.company import (
 from schemas.envelope import Event
 from schemas.inference import InferenceCompleted, InferenceFailed
 from schemas.jobs import JobRequested, JobStepped
+from schemas.memory import MemoryForgotten, MemoryNoted
 from schemas.tools import ToolCallProposed, ToolReturned
 from schemas.topics import TOPIC_OF, TopicNames
 from schemas.training import TrainingAccepted, TrainingCompleted, TrainingFailed, TrainingProgressed, TrainingRequested
@@ -201,6 +202,14 @@ def _revoked(t: Traffic, **e: Any) -> Event:
     return ToolRevoked(**e, name=f"tool-{t._rnd.randrange(5)}", reason="old")
 
 
+def _noted(t: Traffic, **e: Any) -> Event:
+    return MemoryNoted(**e, memory=f"m-{t._rnd.randrange(9)}", text=f"note {t._made}")
+
+
+def _forgotten(t: Traffic, **e: Any) -> Event:
+    return MemoryForgotten(**e, memory=f"m-{t._rnd.randrange(9)}", reason="old")
+
+
 def _run(t: Traffic, **e: Any) -> Event:
     t._runs = [*t._runs[-50:], e["id"]]
     return TrainingRequested(**e, base_model="base")
@@ -230,11 +239,17 @@ def _ready(t: Traffic, **e: Any) -> Event:
     )  # fmt: skip
 
 
+def _decided(t: Traffic, **e: Any) -> Event:
+    adapter, version = f"{e['company']}/role-{t._rnd.randrange(3)}", t._rnd.randrange(1, 4)
+    return RolloutDecided(**e, adapter=adapter, adapter_version=version, percent=t._rnd.choice((0, 1, 10, 50, 100)))
+
+
 def _job(t: Traffic, **e: Any) -> Event:
     """Now and then a second request under the name of a job that there is."""
     job = _known(t, t._jobs) if t._rnd.random() < 0.03 else f"job-{t._made}"
     t._jobs = [*t._jobs[-50:], job]
-    return JobRequested(**e, job=job, task=f"Refund order A{t._made}", tools=TOOLS)
+    session = t._rnd.choice((None, "morning", "evening"))
+    return JobRequested(**e, job=job, task=f"Refund order A{t._made}", tools=TOOLS, session=session)
 
 
 def _stepped(t: Traffic, **e: Any) -> Event:
@@ -271,6 +286,7 @@ _KINDS: Any = tuple(
             (_text, 22), (_rec, 10), (_document, 8), (_conversation, 6), (_output, 10), (_company, 5), (_tool, 8),
             (_revoked, 3), (_run, 2), (_accepted, 3), (_progressed, 5), (_trained, 2), (_ready, 3), (_job, 1.0),
             (_answer, 8), (_failed_question, 0.2), (_call, 1), (_returned, 1.5), (_stepped, 0.5),
+            (_noted, 2), (_forgotten, 0.5), (_decided, 2),
         ),
         strict=True,
     )
