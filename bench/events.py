@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 from zlib import crc32
 
@@ -77,28 +77,35 @@ def event(load: Workload, n: int, key: int) -> Event:
 async def fill(bootstrap: str, load: Workload, encode: Callable[[Event], bytes]) -> Truth:
     """Makes the topic anew and returns when every event is acknowledged."""
     await recreate(bootstrap, load)
-    producer = AIOKafkaProducer(
-        bootstrap_servers=bootstrap, acks="all", compression_type=COMPRESSION, max_batch_size=BATCH_BYTES
+    async with producer(bootstrap) as sends:
+        return await pour(sends, load, encode)
+
+
+def producer(bootstrap: str, **options: Any) -> AIOKafkaProducer:
+    return AIOKafkaProducer(
+        bootstrap_servers=bootstrap, acks="all", compression_type=COMPRESSION, max_batch_size=BATCH_BYTES, **options
     )
+
+
+async def pour(sends: AIOKafkaProducer, load: Workload, encode: Callable[[Event], bytes]) -> Truth:
     digest = 0
     keys: dict[int, tuple[int, bytes]] = {}
-    async with producer:
-        builders = [producer.create_batch() for _ in range(load.partitions)]
-        for n, number in enumerate(key_numbers(load)):
-            made = event(load, n, number)
-            if number not in keys:
-                key = by_entity(made).encode()
-                keys[number] = ((murmur2(key) & 0x7FFFFFFF) % load.partitions, key)
-            partition, key = keys[number]
-            digest += crc32(key)
-            value, stamp = encode(made), made.time // 1000
-            if builders[partition].append(key=key, value=value, timestamp=stamp) is None:
-                await producer.send_batch(builders[partition], load.topic, partition=partition)
-                builders[partition] = producer.create_batch()
-                builders[partition].append(key=key, value=value, timestamp=stamp)
-        for partition, builder in enumerate(builders):
-            await producer.send_batch(builder, load.topic, partition=partition)
-        await producer.flush()
+    builders = [sends.create_batch() for _ in range(load.partitions)]
+    for n, number in enumerate(key_numbers(load)):
+        made = event(load, n, number)
+        if number not in keys:
+            key = by_entity(made).encode()
+            keys[number] = ((murmur2(key) & 0x7FFFFFFF) % load.partitions, key)
+        partition, key = keys[number]
+        digest += crc32(key)
+        value, stamp = encode(made), made.time // 1000
+        if builders[partition].append(key=key, value=value, timestamp=stamp) is None:
+            await sends.send_batch(builders[partition], load.topic, partition=partition)
+            builders[partition] = sends.create_batch()
+            builders[partition].append(key=key, value=value, timestamp=stamp)
+    for partition, builder in enumerate(builders):
+        await sends.send_batch(builder, load.topic, partition=partition)
+    await sends.flush()
     return Truth(load.events, len(keys), digest & (2**64 - 1))
 
 

@@ -26,15 +26,18 @@ EVENTS, KEYS = 1_000_000, 1_000
 FAUST_EVENTS = 40_000
 MORE_KEYS = (100_000, 1_000_000)
 US = "rillfold"
+QUIX = "Quix Streams"
+REAL = "rillfold, the counter and four real projections"
 EXACTLY_ONCE, AT_LEAST_ONCE = "Kafka Streams exactly_once_v2", "Kafka Streams at_least_once"
 RATIOS = {
-    "quix": Ratio("events_per_s", US, "Quix Streams"),
+    "quix": Ratio("events_per_s", US, QUIX),
     "faust": Ratio("events_per_s", US, "stock Faust"),
     "plain": Ratio("events_per_s", US, "plain aiokafka"),
     "kafka_streams": Ratio("events_per_s", US, EXACTLY_ONCE),
     "kafka_streams_warm": Ratio("warm_events_per_s", US, EXACTLY_ONCE),
     "kafka_streams_cpu": Ratio("cpu_s_per_million", US, EXACTLY_ONCE),
     "kafka_streams_memory": Ratio("peak_rss_mb", US, EXACTLY_ONCE),
+    "real_projections": Ratio("events_per_s", REAL, US),
     "kafka_streams_at_least_once": Ratio("events_per_s", US, AT_LEAST_ONCE),
     "kafka_streams_at_least_once_warm": Ratio("warm_events_per_s", US, AT_LEAST_ONCE),
 }
@@ -66,7 +69,10 @@ def main() -> None:
         for keys in given.more_keys:
             more = many_keys(Arena(bootstrap), Workload(given.events, keys))
             ratio = {f"quix_{keys}_keys": Ratio("events_per_s", *more)}
-            further, quotients = take_turns(f"fold, {keys} keys", more, ratio, 1)
+            further, quotients = take_turns(f"fold, {keys} keys", more, ratio, given.runs)
+            for name, few in zip(more, (US, QUIX), strict=True):
+                growth = further[name]["cpu_s_per_million"] / results[few]["cpu_s_per_million"]
+                quotients[f"cpu_growth_to_{keys}_keys, {few}"] = growth
             results, ratios = {**results, **further}, {**ratios, **quotients}
     report("fold", given.runs, results, ratios)
 
@@ -94,10 +100,11 @@ def all_contestants(arena: Arena, load: Workload, class_path: str) -> Mapping[st
     few = load._replace(events=min(load.events, FAUST_EVENTS))
     return {
         US: arena.contestant("rillfold", child.python("rillfold_fold"), load),
+        REAL: arena.contestant("rillfold-real", child.python("rillfold_fold", "--real"), load),
         EXACTLY_ONCE: arena.contestant("streams-eos", kafka_streams.command(class_path, "exactly_once_v2"), load),
         "plain aiokafka": arena.contestant("plain", child.python("plain"), load),
         AT_LEAST_ONCE: arena.contestant("streams-alo", kafka_streams.command(class_path, "at_least_once"), load),
-        "Quix Streams": arena.contestant("quix", child.python("quix"), load),
+        QUIX: arena.contestant("quix", child.python("quix"), load),
         "stock Faust": arena.contestant("faust", child.python("faust_stock"), few),
     }
 
@@ -105,7 +112,7 @@ def all_contestants(arena: Arena, load: Workload, class_path: str) -> Mapping[st
 def many_keys(arena: Arena, load: Workload) -> Mapping[str, Contestant]:
     return {
         f"{US}, {load.keys:,} keys": arena.contestant("rillfold", child.python("rillfold_fold"), load),
-        f"Quix Streams, {load.keys:,} keys": arena.contestant("quix", child.python("quix"), load),
+        f"{QUIX}, {load.keys:,} keys": arena.contestant("quix", child.python("quix"), load),
     }
 
 

@@ -30,6 +30,7 @@ from streams.kafka import KafkaLog
 from streams.keeper import ShardKeeper
 from streams.log import EventLog, Learn, TopicSpec, nothing_to_learn
 from streams.outgoing import to_outgoing
+from streams.recent import RecentStores
 from streams.refill import refilling
 from streams.store import RocksStores
 from streams.tally import Tally
@@ -40,6 +41,8 @@ FETCH_BYTES = 4 << 20
 BATCH_RECORDS = 8_000
 YOUNG_OBJECTS = 200_000
 """More than the batches in hand hold: until so many more stand than at the last look, nobody looks."""
+RECENT_BYTES = 64 << 20
+"""Rows that a worker keeps in memory, all its projections together."""
 TURN_SECONDS = 0.001
 """So long an answer to a query waits for the interpreter while the fold has it. Python's own is five times that."""
 RETRY_SECONDS = 1.0
@@ -122,7 +125,8 @@ def create_app(worker: Worker, event_log: EventLog, projections: Sequence[Projec
     folding = Folding(projections, worker.names, tally.counting(ports))
     app.glance = Glance(app, folding, tally)
     app.transport = BatchTransport(app.conf.broker_consumer, app)
-    stores, refill = RocksStores(worker.data_dir / "tables"), refilling(bootstrap_servers=worker.bootstrap_servers)
+    stores = RecentStores(RocksStores(worker.data_dir / "tables"), RECENT_BYTES)
+    refill = refilling(bootstrap_servers=worker.bootstrap_servers)
     app.keeper = ShardKeeper(folding, fence, stores, event_log, worker.app_id, refill)
     for projection in projections:
         add_table(app, folding.changelog(projection))

@@ -8,7 +8,7 @@ from time import perf_counter, process_time
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from bench.peers.meter import Job, job, peak_megabytes
+from bench.peers.meter import Job, job, megabytes
 
 FETCH = 1 << 20
 
@@ -23,7 +23,7 @@ async def read(job: Job) -> None:
             for fetched in (await consumer.getmany(timeout_ms=1000)).values():
                 records += len(fetched)
         seconds = perf_counter() - started
-    figures = {"seconds": seconds, "rows": records, "cpu": process_time() - cpu, "peak_rss_mb": peak_megabytes()}
+    figures = {"seconds": seconds, "rows": records, "cpu": process_time() - cpu, "peak_rss_mb": megabytes("VmHWM")}
     print(json.dumps({"restored": figures}))
 
 

@@ -44,4 +44,5 @@ def run(name: str, command: Command, bootstrap: str, topic: str, truth: Truth) -
         "warm_events_per_s": found["warm_events"] / found["seconds_warm"],
         "cpu_s_per_million": found["cpu_seconds"] / found["events"] * 1e6,
         "peak_rss_mb": found["peak_rss_mb"],
+        "rss_growth": found.get("rss_growth", 1.0),
     }

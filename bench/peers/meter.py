@@ -12,6 +12,8 @@ from zlib import crc32
 
 WARM = 300_000
 """From this event on a JVM has compiled what it runs."""
+SETTLED = 1_000_000
+"""From this event on memory should not grow."""
 
 
 class Job(NamedTuple):
@@ -36,6 +38,7 @@ class Meter:
         self.seen = 0
         self._warm_seen = 0
         self._started = self._warm = self._ended = 0.0
+        self._settled_rss = 0.0
         self._cpu = 0.0
 
     def start(self) -> None:
@@ -47,6 +50,8 @@ class Meter:
         before, self.seen = self.seen, self.seen + events
         if before < WARM <= self.seen:
             self._warm, self._warm_seen = perf_counter(), self.seen
+        if before < SETTLED <= self.seen:
+            self._settled_rss = megabytes("VmRSS")
         return self.seen >= self.events
 
     def stop(self) -> None:
@@ -60,7 +65,8 @@ class Meter:
             "warm_events": self.seen - self._warm_seen,
             "seconds_warm": self._ended - self._warm,
             "cpu_seconds": self._cpu,
-            "peak_rss_mb": peak_megabytes(),
+            "peak_rss_mb": megabytes("VmHWM"),
+            "rss_growth": megabytes("VmRSS") / self._settled_rss if self._settled_rss else 1.0,
             "counted": sum(counts.values()),
             "keys": len(counts),
             "digest": sum(crc32(key.encode()) * count for key, count in counts.items()) & (2**64 - 1),
@@ -68,8 +74,9 @@ class Meter:
         print(json.dumps(figures), flush=True)
 
 
-def peak_megabytes() -> float:
+def megabytes(figure: str) -> float:
+    """VmRSS is what a process holds, VmHWM the most it ever held."""
     for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(f"{figure}:"):
             return int(line.split()[1]) / 1024
-    raise OSError("/proc/self/status has no VmHWM: this bench needs Linux")
+    raise OSError(f"/proc/self/status has no {figure}: this bench needs Linux")

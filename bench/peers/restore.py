@@ -10,7 +10,7 @@ from time import perf_counter, process_time
 
 from faust.types import TP
 
-from bench.peers.meter import Job, job, peak_megabytes
+from bench.peers.meter import Job, job, megabytes
 from bench.peers.rillfold_fold import COUNTER
 from schemas.topics import TopicNames
 from streams import app as engine
@@ -28,7 +28,7 @@ def timed(job: Job) -> type[ShardKeeper]:
         def ready(self) -> None:
             seconds, cpu = perf_counter() - Timed.started, process_time() - Timed.cpu
             rows = sum(1 for shard in self._folding.shards() for _ in shard.rows())
-            figures = {"seconds": seconds, "rows": rows, "cpu": cpu, "peak_rss_mb": peak_megabytes()}
+            figures = {"seconds": seconds, "rows": rows, "cpu": cpu, "peak_rss_mb": megabytes("VmHWM")}
             print(json.dumps({"restored": figures}), flush=True)
             os._exit(0 if rows == job.events else 1)
 

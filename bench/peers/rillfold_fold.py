@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from bench.peers.meter import Job, Meter, job
+from projections.catalog import PROJECTIONS
 from projections.projection import Projection
 from schemas.envelope import Event
 from schemas.topics import TopicNames, by_entity
@@ -36,7 +39,11 @@ COUNTER = Projection(
 )
 
 
-def metered(meter: Meter) -> type[Folding]:
+REAL = tuple(projection for projection in PROJECTIONS.values() if projection.topics == ("company-data",))
+"""Ours that fold the same topic."""
+
+
+def metered(meter: Meter, ended: Callable[[Folding], None]) -> type[Folding]:
     """A batch counts once its step has returned: its rows are acknowledged and stored."""
 
     class Metered(Folding):
@@ -46,24 +53,34 @@ def metered(meter: Meter) -> type[Folding]:
             return super().begin(topic, partition, first)
 
         async def step(self, batch: Batch) -> None:
-            (shard,) = self.feeding(batch.topic, batch.partition)
-            before = shard.next(batch.topic) or 0
+            before = self.folded(batch.topic, batch.partition) or 0
             await super().step(batch)
-            if meter.add((shard.next(batch.topic) or 0) - before):
+            if meter.seen < meter.events and meter.add((self.folded(batch.topic, batch.partition) or 0) - before):
                 meter.stop()
-                meter.report({key: row.n for shard in self.shards() for key, row in shard.rows()})
-                os._exit(0)
+                ended(self)
 
     return Metered
 
 
-def run(job: Job, projection: Projection[Any]) -> None:
-    meter = Meter(job.events)
+def counted(folding: Folding) -> dict[str, int]:
+    return {key: row.n for shard in folding.shards() if shard.projection is COUNTER for key, row in shard.rows()}
+
+
+def worker(job: Job, name: str = "one") -> engine.Worker:
     names = TopicNames(f"{job.id}-", {"company-data": job.topic})
-    worker = engine.Worker(job.bootstrap, job.id, "one", Path(job.scratch), names)
-    engine.Folding = metered(meter)  # type: ignore[misc]
-    engine.run(worker, [projection])
+    return engine.Worker(job.bootstrap, job.id, name, Path(job.scratch), names)
+
+
+def run(job: Job, projections: Sequence[Projection[Any]]) -> None:
+    meter = Meter(job.events)
+
+    def ended(folding: Folding) -> None:
+        meter.report(counted(folding))
+        os._exit(0)
+
+    engine.Folding = metered(meter, ended)  # type: ignore[misc]
+    engine.run(worker(job), projections)
 
 
 if __name__ == "__main__":
-    run(job(), COUNTER)
+    run(job(), [COUNTER, *REAL] if "--real" in sys.argv else [COUNTER])

@@ -9,39 +9,17 @@ from functools import partial
 from pathlib import Path
 
 from bench.peers.meter import Job, Meter, job
-from bench.peers.rillfold_fold import COUNTER
+from bench.peers.rillfold_fold import COUNTER, counted, metered, worker
 from rillfold.settings import Settings
 from rillfold.watched import watched
-from schemas.topics import TopicNames
 from streams import app as engine
-from streams.fold import Batch
-from streams.folding import Folding
 from streams.glance import Glance
 
 
-def metered(meter: Meter) -> type[Folding]:
-    class Metered(Folding):
-        def begin(self, topic: str, partition: int, first: int) -> int | None:
-            if not meter.seen:
-                meter.start()
-            return super().begin(topic, partition, first)
-
-        async def step(self, batch: Batch) -> None:
-            (shard,) = self.feeding(batch.topic, batch.partition)
-            before = shard.next(batch.topic) or 0
-            await super().step(batch)
-            if meter.seen < meter.events and meter.add((shard.next(batch.topic) or 0) - before):
-                meter.stop()
-                meter.report({key: row.n for shard in self.shards() for key, row in shard.rows()})
-
-    return Metered
-
-
 def run(job: Job) -> None:
-    names = TopicNames(f"{job.id}-", {"company-data": job.topic})
-    worker = engine.Worker(job.bootstrap, job.id, "one", Path(job.scratch), names)
-    engine.Folding = metered(Meter(job.events))  # type: ignore[misc]
-    engine.run(worker, [COUNTER], beside=partial(_beside, job))
+    meter = Meter(job.events)
+    engine.Folding = metered(meter, lambda folding: meter.report(counted(folding)))  # type: ignore[misc]
+    engine.run(worker(job), [COUNTER], beside=partial(_beside, job))
 
 
 def _beside(job: Job, glance: Glance) -> AbstractContextManager[object]:

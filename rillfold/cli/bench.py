@@ -11,7 +11,7 @@ import click
 from schemas.errors import Stop
 
 CHECKOUT = Path(__file__).parents[2]
-BENCHES = ("codec", "produce", "fold", "restore", "query", "train", "serve")
+BENCHES = ("codec", "produce", "fold", "restore", "query", "scale", "memory", "sink", "train", "serve")
 
 
 @click.command()

@@ -12,16 +12,20 @@ from projections.projection import Projection
 
 SCALARS = {str: "text", int: "bigint", float: "double precision", bool: "boolean"}
 
+SUM, MIN, MAX = "sum({})::bigint", "min({})::bigint", "max({})::bigint"
+LISTS = """(SELECT jsonb_agg(one ORDER BY one->'time') FROM jsonb_array_elements(
+    jsonb_path_query_array(jsonb_agg({}), '$[*][*]')) AS one)"""
 # Rows that a key rule spreads over partitions are put together in their view, as `Projection.merge` does in Python.
 MERGED: Mapping[str, Mapping[str, str]] = {
-    "datasets": {"events": "sum", "successes": "sum", "first_at": "min", "last_at": "max"},
+    "datasets": {"events": SUM, "successes": SUM, "first_at": MIN, "last_at": MAX},
     "costs": {
-        "requests": "sum",
-        "prompt_tokens": "sum",
-        "cached_tokens": "sum",
-        "completion_tokens": "sum",
-        "last_at": "max",
+        "requests": SUM,
+        "prompt_tokens": SUM,
+        "cached_tokens": SUM,
+        "completion_tokens": SUM,
+        "last_at": MAX,
     },
+    "sessions": {"jobs": SUM, "first_at": MIN, "last_at": MAX, "latest": LISTS},
 }
 HIDDEN = frozenset({"recent"})
 
@@ -65,10 +69,7 @@ def _view(schema: str, projection: Projection[Any]) -> str:
         listed = ", ".join(f'{_column(name, kind)} AS "{name}"' for name, kind in columns)
         return f"SELECT {listed}, topic, source_partition, source_offset {source}"
     listed = ", ".join(
-        f'{merged[name]}({_column(name, kind)})::bigint AS "{name}"'
-        if name in merged
-        else f'min({_column(name, kind)}) AS "{name}"'
-        for name, kind in columns
+        f'{merged.get(name, "min({})").format(_column(name, kind))} AS "{name}"' for name, kind in columns
     )
     return f"SELECT {listed} {source} GROUP BY key"
 

@@ -12,6 +12,7 @@ import msgspec
 import psycopg
 import pytest
 
+from projections.catalog import PROJECTIONS
 from projections.companies import COMPANIES, Company
 from projections.company_tools import COMPANY_TOOLS
 from projections.datasets import DATASETS
@@ -29,8 +30,9 @@ from streams.memory import MemoryLog
 from streams.reads import Reads
 from streams.refold import held
 from streams.sinks.postgres import PostgresSink
-from streams.sinks.schema import table_of
+from streams.sinks.schema import columns_of, table_of
 from streams.sinks.sink import Changes, Follower, coalesce
+from tests.golden.record import HISTORIES, lines
 
 FOLDED = (COMPANIES, COMPANY_TOOLS, DATASETS)
 CHANGELOG = "changelog-of-companies"
@@ -85,6 +87,42 @@ async def test_two_deployments_share_a_database_and_mix_nothing(stack: Endpoints
         async with await psycopg.AsyncConnection.connect(stack.postgres_dsn, autocommit=True) as connection:
             for schema in schemas:
                 await connection.execute(f'DROP SCHEMA "{schema}" CASCADE')
+
+
+async def test_a_view_says_what_a_query_says(stack: Endpoints, schema: str):
+    """Also where the parts of a row stand in several partitions."""
+    assert stack.postgres_dsn is not None
+    log, projections = MemoryLog(), list(PROJECTIONS.values())
+    history = [line for name in ("jobs", "sessions_memories_rollouts") for line in lines(HISTORIES / f"{name}.jsonl")]
+    async with AsyncExitStack() as open_:
+        driver = await open_.enter_async_context(Driver(log, projections))
+        await log.append([Outgoing(r.topic, r.key, r.value, r.headers, r.partition, r.timestamp) for r in history])
+        await driver.settle()
+        kept = await open_.enter_async_context(PostgresSink(stack.postgres_dsn, projections, schema))
+        follower = Follower(kept, projections)
+        member = await open_.enter_async_context(log.subscribe("sink", [topic_of(p) for p in projections]))
+        before = -1
+        while follower.rows > before or before <= 0:
+            before = follower.rows
+            await follower.step(member, log)
+        reads = await open_.enter_async_context(Reads(stack.postgres_dsn, schema))
+        connection = await psycopg.AsyncConnection.connect(stack.postgres_dsn, autocommit=True)
+        await open_.enter_async_context(connection)
+        spread = 0
+        for projection in projections:
+            view = await connection.execute(f'SELECT row_to_json(v) FROM "{schema}"."{projection.name}" v')
+            asked = [row.value for row in await reads.rows(projection, None, None, 1_000)]
+            columns = {name for name, _ in columns_of(projection.state)}
+            assert _shown([row for (row,) in await view.fetchall()], columns) == _shown(asked, columns), projection.name
+            table = await connection.execute(f'SELECT count(*) FROM "{schema}"."{table_of(projection)}"')
+            spread += (await table.fetchall())[0][0] > len(asked) > 0
+        assert spread, "no row stood in several partitions"
+        await connection.execute(f'DROP SCHEMA "{schema}" CASCADE')
+
+
+def _shown(rows: list[dict[str, Any]], columns: set[str]) -> list[bytes]:
+    encode = msgspec.json.Encoder(order="sorted").encode
+    return sorted(encode({name: row[name] for name in columns}) for row in rows)
 
 
 def test_a_schema_has_a_name_that_postgres_keeps_whole():

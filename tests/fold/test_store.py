@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 
 from streams.errors import DirectoryInUse, StoreDamaged
+from streams.recent import Recent, Room
 from streams.store import MemoryStore, RocksStore, RocksStores, Store
 
 
-@pytest.fixture(params=["memory", "rocksdb"])
+@pytest.fixture(params=["memory", "rocksdb", "recent"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     made: Store = MemoryStore() if request.param == "memory" else RocksStore(tmp_path / "rows")
+    if request.param == "recent":
+        made = Recent(made, Room(1_000))
     yield made
     made.close()
 

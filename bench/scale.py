@@ -1,0 +1,119 @@
+"""Two workers of a group on the two cores that they share with the broker, against one alone: ours against ourselves.
+
+The events lie in an open transaction until all workers hold their partitions: its commit starts the clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any
+from uuid import uuid4
+from zlib import crc32
+
+from bench.events import Truth, Workload, pour, producer, recreate
+from bench.fold import log
+from bench.harness import Figures, Ratio, compare
+from bench.peers import child
+from bench.peers.meter import Job
+from bench.peers.rillfold_fold import COUNTER, Count
+from rillfold.settings import from_env
+from schemas.codec import encode
+from streams.changelog import RESERVED, RowCodec, topic_of
+from streams.kafka import KafkaLog
+
+EVENTS, KEYS = 1_000_000, 1_000
+ONE, TWO = "one worker", "two workers"
+RATIOS = {"two_workers": Ratio("events_per_s", TWO, ONE)}
+LIMIT = 300.0
+OPEN_MS = 600_000
+"""So long the broker lets a transaction stand open."""
+
+
+@contextmanager
+def workers(job: Job, names: Sequence[str]) -> Iterator[Path]:
+    """Processes that tell in files of this folder what they do."""
+    running = [
+        subprocess.Popen(
+            child.python("rillfold_share", name)(job),
+            cwd=child.CHECKOUT,
+            stdout=subprocess.DEVNULL,
+            stderr=(Path(job.scratch) / f"{name}.err").open("w"),
+        )
+        for name in names
+    ]
+    try:
+        yield Path(job.scratch)
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+async def until(folder: Path, names: Sequence[str], enough: Any) -> list[dict[str, float]]:
+    async with asyncio.timeout(LIMIT):
+        while True:
+            await asyncio.sleep(0.01)
+            files = [folder / f"{name}.json" for name in names]
+            told = [json.loads(file.read_text()) for file in files if file.exists()]
+            if len(told) == len(names) and enough(told):
+                return told
+
+
+async def race(bootstrap: str, load: Workload, names: Sequence[str]) -> Figures:
+    share = load.partitions // len(names)
+    await recreate(bootstrap, load)
+    with TemporaryDirectory(prefix="bench-scale-") as scratch:
+        job = Job(bootstrap, load.topic, load.events, scratch, f"bench-scale-{uuid4().hex[:8]}")
+        async with producer(bootstrap, transactional_id=job.id, transaction_timeout_ms=OPEN_MS) as sends:
+            await sends.begin_transaction()
+            truth = await pour(sends, load, encode)
+            with workers(job, names) as folder:
+                before = await until(folder, names, lambda told: all(one["holds"] == share for one in told))
+                begun = perf_counter()
+                await sends.commit_transaction()
+                after = await until(folder, names, lambda told: sum(one["events"] for one in told) >= load.events)
+        found = await changelog_says(bootstrap, f"{job.id}-")
+    if found != truth:
+        raise SystemExit(f"The fold is wrong, so its speed means nothing: {found}, not {truth}")
+    cpu = sum(b["cpu"] - a["cpu"] for a, b in zip(before, after, strict=True))
+    seconds = max(one["at"] for one in after) - begun
+    return {"events_per_s": load.events / seconds, "cpu_s_per_million": cpu / load.events * 1e6}
+
+
+async def changelog_says(bootstrap: str, prefix: str) -> Truth:
+    """What a right count of the events would find, from the last row of each key."""
+    counts, codec, changelog = dict[bytes, int](), RowCodec(Count), topic_of(COUNTER, prefix)
+    async with KafkaLog(bootstrap) as event_log:
+        for partition in await event_log.ends(changelog):
+            async for batch in event_log.read(changelog, partition, 0):
+                rows = [record for record in batch if record.key and not record.key.startswith(RESERVED)]
+                counts |= {record.key: codec.decode(record.value).row.n for record in rows}
+    digest = sum(crc32(key) * n for key, n in counts.items()) & (2**64 - 1)
+    return Truth(sum(counts.values()), len(counts), digest)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--events", type=int, default=EVENTS)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    load = Workload(given.events, KEYS)
+    with TemporaryDirectory(prefix="bench-scale-") as folder, log(from_env(), Path(folder)) as bootstrap:
+        contestants = {
+            ONE: lambda: asyncio.run(race(bootstrap, load, ["one"])),
+            TWO: lambda: asyncio.run(race(bootstrap, load, ["one", "two"])),
+        }
+        compare("scale", contestants, RATIOS, given.runs)
+
+
+if __name__ == "__main__":
+    main()
