@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -23,6 +24,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="also one short seed of the kill loop (`make kill`: ten long ones), and the demo broken off in every part",
     )
+
+
+def pytest_configure() -> None:
+    """A shell starts its background jobs with SIGINT ignored, which their children keep: some of ours are sent it."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:

@@ -27,9 +27,10 @@ def python(module: str, *options: str) -> Command:
     return command
 
 
-def run(name: str, command: Command, bootstrap: str, topic: str, truth: Truth) -> Figures:
+def run(name: str, command: Command, bootstrap: str, topic: str, truth: Truth, id_: str | None = None) -> Figures:
+    """`id_` is what the peer calls what it creates, for whoever wants to find it afterwards."""
     with TemporaryDirectory(prefix=f"bench-{name}-") as scratch:
-        job = Job(bootstrap, topic, truth.events, scratch, f"bench-{name}-{uuid4().hex[:8]}")
+        job = Job(bootstrap, topic, truth.events, scratch, id_ or f"bench-{name}-{uuid4().hex[:8]}")
         done = subprocess.run(command(job), check=False, cwd=CHECKOUT, capture_output=True, text=True, timeout=LIMIT)
     # Faust's worker writes to the terminal before and after
     reports = re.findall(r'\{"events".*\}', done.stdout)

@@ -29,8 +29,9 @@ from streams.kafka import KafkaLog
 @click.option("--data-dir", type=click.Path(path_type=Path), default=Path(".rillfold/demo"), show_default=True)
 def demo(keep: bool, data_dir: Path) -> None:
     """Tell the whole story on this machine: events, folds, adapters, answers, a job, a replay."""
-    # Ctrl-C and SIGTERM end the story in order: workers, then the stack.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Each ends the story in order: workers, then the stack. Said for Ctrl-C too: a shell's background jobs ignore it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     console = Console(highlight=False)
     data_dir = data_dir.resolve()
     fresh(data_dir, console)
