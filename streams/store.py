@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, cast
 
-from rocksdict import DBCompressionType, MemtableFactory, Options, Rdict, WriteBatch, WriteOptions
+from rocksdict import BlockBasedOptions, DBCompressionType, MemtableFactory, Options, Rdict, WriteBatch, WriteOptions
 
 from streams.errors import DirectoryInUse, StoreDamaged
 
@@ -228,12 +228,19 @@ def _options() -> Options:
     options.set_write_buffer_size(16 << 20)
     options.set_max_write_buffer_number(2)
     options.set_keep_log_file_num(2)
+    # A fold asks for many keys that were never seen: a filter answers without a search.
+    tables = BlockBasedOptions()
+    tables.set_bloom_filter(10, block_based=False)
+    options.set_block_based_table_factory(tables)
+    options.set_memtable_prefix_bloom_ratio(0.1)
+    options.set_memtable_whole_key_filtering(True)
     return options
 
 
 def _filling_options() -> Options:
     options = _options()
     options.set_memtable_factory(MemtableFactory.vector())
+    options.set_memtable_prefix_bloom_ratio(0.0)
     options.set_allow_concurrent_memtable_write(False)
     # Small: what is read is written out while more is read.
     options.set_write_buffer_size(8 << 20)
