@@ -137,7 +137,7 @@ def create_app(worker: Worker, event_log: EventLog, projections: Sequence[Projec
 def _agent(app: RowApp, folding: Folding) -> None:
     sources = app.topic(*sorted(folding.sources), schema=BatchSchema())
 
-    @app.agent(sources, name="fold", concurrency=1)
+    @app.agent(sources, name="fold", concurrency=2)
     async def fold(batches: Any) -> None:
         async for batch in batches:
             try:

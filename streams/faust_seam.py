@@ -13,7 +13,6 @@ from contextlib import suppress
 from typing import Any, NamedTuple, Protocol, cast
 
 import faust
-from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import IllegalStateError
 from faust.serializers.schemas import Schema
 from faust.tables.manager import TableManager
@@ -23,10 +22,12 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, EventT
 from faust.types.tuples import ConsumerMessage
 
+from streams.fetched import by_batches
 from streams.fold import Batch
 from streams.watch import Phase
 
 FAUST_VERSION = "0.15.3"
+WAIT_MS = 100
 # upstream function -> what of its text must still be there
 RELIES_ON: Mapping[str, Sequence[str]] = {
     "faust.transport.consumer:Consumer.getmany": ("self._wait_next_records(timeout)", "await self.perform_seek()"),
@@ -57,8 +58,6 @@ RELIES_ON: Mapping[str, Sequence[str]] = {
     "faust.tables.recovery:Recovery._set_recovery_started": ("self.app.in_recovery = True",),
     "faust.tables.manager:TableManager.on_rebalance": ("table.on_rebalance)(",),
     "faust.tables.base:Collection.on_start": ("self.add_runtime_dependency(self.data)",),
-    "aiokafka.consumer.fetcher:PartitionRecords._unpack_records": ("self._consumer_record(tp, record)",),
-    "aiokafka.consumer.fetcher:Fetcher.fetched_records": ("drained[tp] = records", "return drained"),
     "aiokafka.producer.sender:InitPIDHandler.handle_response": ("set_pid_and_epoch(",),
     "aiokafka.producer.sender:SendProduceReqHandler.handle_response": ("exc = ProducerFenced()",),
 }
@@ -139,11 +138,6 @@ class Fetched(NamedTuple):
     records: list[Any]
 
 
-def _as_parsed(_: Any, record: Any) -> Any:
-    """aiokafka would copy each record into one of its own, field by field. A fold reads the parser's as they are."""
-    return record
-
-
 class BatchThread(driver.AIOKafkaConsumerThread):
     """Runs in the consumer's own thread, so that seeks and fetches are seen in the order in which they happened."""
 
@@ -155,6 +149,8 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         # Faust ties this to its own transactions; a source's producers may have theirs.
         consumer._isolation_level = "read_committed"
+        # One request at a time: partitions with nothing new would hold up the others for so long.
+        consumer._fetch_max_wait_ms = WAIT_MS
         return consumer
 
     async def _seek_wait(self, consumer: Any, partitions: Mapping[TP, int]) -> None:
@@ -168,9 +164,7 @@ class BatchThread(driver.AIOKafkaConsumerThread):
             raise
 
     async def _fetch_records(self, consumer: Any, *args: Any, **kwargs: Any) -> dict[TP, Fetched]:  # type: ignore[override]
-        for waiting in consumer._fetcher._records.values():
-            if isinstance(waiting, FetchResult) and waiting.has_more():
-                waiting._partition_records._consumer_record = _as_parsed
+        by_batches(consumer)
         if self.app.in_recovery:
             kwargs["max_records"] = None  # rows need no decoding: a whole fetch at once costs fewer turns
         fetched = await super()._fetch_records(consumer, *args, **kwargs)

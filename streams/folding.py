@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from streams.changelog import topic_of
 from streams.commit import Ports, advance
 from streams.dead_letter import dead_letter
 from streams.errors import NotContiguous
-from streams.fold import Batch, decode_from
+from streams.fold import Batch, Decoded, decode_from
 from streams.log import EventLog
 from streams.shard import Shard
 from streams.store import Store
@@ -28,6 +29,9 @@ class Folding:
         self.events = 0
         """Folded so far, each into all its projections."""
         self._shards: dict[tuple[str, int], Shard[Any]] = {}
+        self._under_way: dict[tuple[str, int, int], asyncio.Event] = {}
+        """Topic, partition and end of each batch that a step is at work on."""
+        self._turns: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._by_source: dict[str, list[Projection[Any]]] = {}
         for projection in projections:
             for topic in projection.topics:
@@ -95,17 +99,38 @@ class Folding:
                 await catch_up(shard, sources, event_log, sent, self._ports)
 
     async def step(self, batch: Batch) -> None:
-        """Skip what is folded, decode once, dead-letter what is no event, fold and commit into every projection."""
-        shards = self.feeding(batch.topic, batch.partition)
-        starts = [start for shard in shards if (start := shard.next(batch.topic)) is not None]
-        if not starts or batch.next <= min(starts):
+        """Skip what is folded, decode once, dead-letter what is no event, fold and commit into every projection.
+
+        Two may be under way: while the log acknowledges one batch, the next is decoded. They commit in its order.
+        """
+        lowest = self.folded(batch.topic, batch.partition)
+        if lowest is None or batch.next <= lowest:
             return
-        if batch.start > min(starts):
-            raise NotContiguous(batch.topic, batch.partition, min(starts), batch.start)
-        await self._ports.learn([record.value for record in batch.records])
-        decoded = decode_from(batch, min(starts))
-        self._ports.failpoint.reached("decoded")
-        if decoded.refused:
-            await self._ports.publish([dead_letter(refused) for refused in decoded.refused])
+        before = self._under_way.get((batch.topic, batch.partition, batch.start))
+        me = batch.topic, batch.partition, batch.next
+        mine = self._under_way[me] = asyncio.Event()
+        try:
+            await self._ports.learn(record.value for record in batch.records)
+            decoded = decode_from(batch, lowest)
+            self._ports.failpoint.reached("decoded")
+            if before is not None:
+                await before.wait()
+            # Sources that feed the same rows take turns as well.
+            async with self._turns[batch.partition]:
+                await self._commit(decoded)
+        finally:
+            mine.set()
+            if self._under_way.get(me) is mine:
+                del self._under_way[me]
+
+    async def _commit(self, decoded: Decoded) -> None:
+        shards = self.feeding(decoded.topic, decoded.partition)
+        lowest = self.folded(decoded.topic, decoded.partition)
+        if lowest is None or decoded.next <= lowest:
+            return
+        if decoded.start > lowest:
+            raise NotContiguous(decoded.topic, decoded.partition, lowest, decoded.start)
+        if refused := [each for each in decoded.refused if each.record.offset >= lowest]:
+            await self._ports.publish([dead_letter(each) for each in refused])
         await asyncio.gather(*(advance(shard, decoded, self._ports) for shard in shards))
         self.events += len(decoded.events)

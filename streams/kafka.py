@@ -138,7 +138,7 @@ class KafkaLog:
                     first = (await self.starts(topic))[partition]
                     raise MissingOffsets(topic, partition, position, stop, first, end) from error
                 if batch := [to_record(found) for found in polled.get(tp, ()) if found.offset < last]:
-                    await self._learn([record.value for record in batch])
+                    await self._learn(record.value for record in batch)
                     yield batch
 
     async def starts(self, topic: str) -> Mapping[int, int]:

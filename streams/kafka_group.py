@@ -63,7 +63,7 @@ class KafkaSubscription:
                 continue
             except kafka.OffsetOutOfRangeError as error:
                 raise await self._missing(error.args[0]) from error
-            await self._learn([record.value for records in fetched.values() for record in records])
+            await self._learn(record.value for records in fetched.values() for record in records)
             return {(tp.topic, tp.partition): [to_record(r) for r in records] for tp, records in fetched.items()}
 
     async def commit(self, offsets: Mapping[Partition, int]) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
 TopicPartition = tuple[str, int]
-Learn = Callable[[Sequence[bytes | None]], Awaitable[None]]
+Learn = Callable[[Iterable[bytes | None]], Awaitable[None]]
 """Called with values before they are decoded: returns when a schema registry has told what it knows of them."""
 
 BATCH_LIMIT = 1 << 20
@@ -15,7 +15,7 @@ BATCH_LIMIT = 1 << 20
 OVERHEAD = 48_576
 
 
-async def nothing_to_learn(_values: Sequence[bytes | None]) -> None:
+async def nothing_to_learn(_values: Iterable[bytes | None]) -> None:
     """Where no registry is named: a schema id is unknown, and its record goes to the dead letters."""
 
 

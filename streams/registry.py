@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Self, TypeVar
 
 import httpx
@@ -99,12 +99,13 @@ def learner(url: str) -> Learn:
     """What a log asks before it hands records out: holds them until each id is known to be ours, or nobody's."""
     registry = Registry(url, ids=catalog().by_id)
 
-    async def learn(values: Sequence[bytes | None]) -> None:
-        if not any(schema_id(value) is not None for value in values):
+    async def learn(values: Iterable[bytes | None]) -> None:
+        asking = [value for value in values if schema_id(value) is not None]
+        if not asking:
             return
         while True:
             try:
-                await asyncio.to_thread(registry.resolve, values)
+                await asyncio.to_thread(registry.resolve, asking)
                 return
             except RegistryDown as error:
                 log.warning("%s", error)

@@ -45,6 +45,7 @@ REAL = tuple(projection for projection in PROJECTIONS.values() if projection.top
 
 def metered(meter: Meter, ended: Callable[[Folding], None]) -> type[Folding]:
     """A batch counts once its step has returned: its rows are acknowledged and stored."""
+    reached = dict[int, int]()
 
     class Metered(Folding):
         def begin(self, topic: str, partition: int, first: int) -> int | None:
@@ -53,9 +54,10 @@ def metered(meter: Meter, ended: Callable[[Folding], None]) -> type[Folding]:
             return super().begin(topic, partition, first)
 
         async def step(self, batch: Batch) -> None:
-            before = self.folded(batch.topic, batch.partition) or 0
             await super().step(batch)
-            if meter.seen < meter.events and meter.add((self.folded(batch.topic, batch.partition) or 0) - before):
+            before, after = reached.get(batch.partition, 0), self.folded(batch.topic, batch.partition) or 0
+            reached[batch.partition] = after
+            if meter.seen < meter.events and meter.add(after - before):
                 meter.stop()
                 ended(self)
 

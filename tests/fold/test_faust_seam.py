@@ -15,14 +15,14 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from mode.services import ServiceTask
 
 from streams.faust_seam import FAUST_VERSION, RELIES_ON, BatchConsumer, BatchThread
-from streams.refill import RELIES_ON as REFILL_RELIES_ON
+from streams.fetched import RELIES_ON as FETCHED_RELIES_ON
 
 
 def test_the_installed_faust_is_the_one_that_was_read():
     assert faust.__version__ == FAUST_VERSION, "read streams/faust_seam.py against the new version, then raise it there"
 
 
-@pytest.mark.parametrize("name", ALL := {**RELIES_ON, **REFILL_RELIES_ON})
+@pytest.mark.parametrize("name", ALL := {**RELIES_ON, **FETCHED_RELIES_ON})
 def test_the_upstream_lines_that_the_seam_relies_on_are_there(name: str):
     module, _, path = name.partition(":")
     found = reduce(getattr, path.split("."), import_module(module))

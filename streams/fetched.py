@@ -1,0 +1,101 @@
+"""What aiokafka has fetched, handed on by whole record batches: wrapping record by record costs more than parsing."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult
+from aiokafka.errors import CorruptRecordException
+
+# upstream function -> what of its text must still be there
+RELIES_ON: Mapping[str, Sequence[str]] = {
+    "aiokafka.consumer.fetcher:Fetcher._proc_fetch_request": ("self._records[tp] = FetchResult(",),
+    "aiokafka.consumer.fetcher:Fetcher.fetched_records": (
+        "records = res_or_error.getall(max_records)",
+        "drained[tp] = records",
+        "assert max_records >= 0",
+    ),
+    "aiokafka.consumer.fetcher:FetchResult.getall": (
+        "if not self.check_assignment(tp) or not self.has_more():",
+        "self._update_position()\n            self._partition_records = None",
+    ),
+    "aiokafka.consumer.fetcher:FetchResult.check_assignment": (
+        "position != self._partition_records.next_fetch_offset",
+    ),
+    "aiokafka.consumer.fetcher:PartitionRecords._unpack_records": (
+        "self._consume_aborted_up_to(next_batch.base_offset)",
+        "self._contains_abort_marker(next_batch)",
+        "self._aborted_producers.discard(next_batch.producer_id)",
+        "and next_batch.producer_id in self._aborted_producers",
+        "if record.offset < self.next_fetch_offset:",
+    ),
+}
+
+
+def by_batches(consumer: Any) -> None:
+    """From now on this consumer returns the parser's own records. It must be started."""
+    fetcher = consumer._fetcher
+    if not isinstance(fetcher._records, Waiting):
+        fetcher._records = Waiting(fetcher._records)
+
+
+class Waiting(OrderedDict[Any, Any]):
+    """What is fetched and not handed out."""
+
+    def __setitem__(self, tp: Any, fetched: Any) -> None:
+        if isinstance(fetched, FetchResult) and fetched.has_more():
+            fetched.getall = TakeAll(fetched)
+        super().__setitem__(tp, fetched)
+
+
+class TakeAll:
+    """Does for one fetch of a partition what `FetchResult.getall` does."""
+
+    def __init__(self, fetched: Any) -> None:
+        self._fetched = fetched
+        self._batches = _batches(fetched._partition_records, fetched._topic_partition)
+        self._left: list[Any] = []
+
+    def __call__(self, max_records: int | None = None) -> list[Any]:
+        fetched = self._fetched
+        if not fetched.check_assignment(fetched._topic_partition) or not fetched.has_more():
+            return []
+        taken = self._left
+        while max_records is None or len(taken) < max_records:
+            batch = next(self._batches, None)
+            if batch is None:
+                fetched._update_position()
+                fetched._partition_records = None
+                return taken
+            taken += batch
+        taken, self._left = taken[:max_records], taken[max_records:]
+        if self._left:
+            fetched._partition_records.next_fetch_offset = self._left[0].offset
+        fetched._update_position()
+        return taken
+
+
+def _batches(parsed: Any, tp: Any) -> Iterator[list[Any]]:
+    """Without control batches, and without what was aborted where only the committed is to be read."""
+    start = parsed.next_fetch_offset
+    while parsed._records.has_next():
+        batch = parsed._records.next_batch()
+        if not batch.validate_crc():
+            raise CorruptRecordException(f"Invalid CRC - {tp}")
+        wanted = not _aborted(parsed, batch) and not batch.is_control_batch
+        records = list(batch) if wanted else []
+        parsed.next_fetch_offset = batch.next_offset
+        if batch.base_offset < start:
+            records = [record for record in records if record.offset >= start]
+        yield records
+
+
+def _aborted(parsed: Any, batch: Any) -> bool:
+    if parsed._isolation_level != READ_COMMITTED or batch.producer_id is None:
+        return False
+    parsed._consume_aborted_up_to(batch.base_offset)
+    if batch.is_control_batch and parsed._contains_abort_marker(batch):
+        parsed._aborted_producers.discard(batch.producer_id)
+    return batch.is_transactional and batch.producer_id in parsed._aborted_producers
