@@ -55,17 +55,19 @@ def decode_batch(
     topic: str, partition: int, records: Sequence[Incoming], ids: SchemaIds | None = None
 ) -> list[Event | Rejected]:
     """The same for every record of a partition, in order; what most records are takes the shortest way."""
-    reader_of, decoded = readers().get, list[Event | Rejected]()
-    for record in records:
-        value = record.value
-        if value is not None and (read := reader_of(value[:10])) and len(value) <= MAX_BYTES:
-            try:
-                decoded.append(read(value, 10))
-                continue
-            except Exception as error:
-                del error  # the slow way finds it again, and names it
-        origin = Origin(topic, partition, record.offset)
-        decoded.append(decode(value, origin, record.timestamp, record.headers, ids))
+    known, decoded = readers(), list[Event | Rejected]()
+    values = [record.value for record in records]
+    if max(map(len, filter(None, values)), default=0) > MAX_BYTES:
+        known = {}  # one of them is too large to be read
+    reader_of = known.get
+    for n, value in enumerate(values):
+        try:
+            decoded.append(reader_of(value[:10])(value, 10))  # type: ignore[index, misc, arg-type]
+        except Exception:
+            # No value, another form, or bytes that do not fit: the slow way finds out, and names it.
+            record = records[n]
+            origin = Origin(topic, partition, record.offset)
+            decoded.append(decode(value, origin, record.timestamp, record.headers, ids))
     return decoded
 
 

@@ -164,10 +164,9 @@ class BatchThread(driver.AIOKafkaConsumerThread):
             raise
 
     async def _fetch_records(self, consumer: Any, *args: Any, **kwargs: Any) -> dict[TP, Fetched]:  # type: ignore[override]
-        by_batches(consumer)
-        if self.app.in_recovery:
-            kwargs["max_records"] = None  # rows need no decoding: a whole fetch at once costs fewer turns
-        fetched = await super()._fetch_records(consumer, *args, **kwargs)
+        # Rows need no decoding: while they are restored, a whole fetch at once costs fewer turns.
+        by_batches(consumer, None if self.app.in_recovery else self.app.conf.broker_max_poll_records)
+        fetched = await super()._fetch_records(consumer, *args, **kwargs | {"max_records": None})
         # No await from here: the positions are those that this very fetch has left.
         return {tp: self._located(consumer, tp, records) for tp, records in fetched.items()}
 

@@ -34,43 +34,47 @@ RELIES_ON: Mapping[str, Sequence[str]] = {
 }
 
 
-def by_batches(consumer: Any) -> None:
-    """From now on this consumer returns the parser's own records. It must be started."""
+def by_batches(consumer: Any, limit: int | None = None) -> None:
+    """From now on this started consumer returns the parser's own records, at most so many of each partition at once."""
     fetcher = consumer._fetcher
     if not isinstance(fetcher._records, Waiting):
         fetcher._records = Waiting(fetcher._records)
+    fetcher._records.limit = limit
 
 
 class Waiting(OrderedDict[Any, Any]):
     """What is fetched and not handed out."""
 
+    limit: int | None = None
+
     def __setitem__(self, tp: Any, fetched: Any) -> None:
         if isinstance(fetched, FetchResult) and fetched.has_more():
-            fetched.getall = TakeAll(fetched)
+            fetched.getall = TakeAll(fetched, self)
         super().__setitem__(tp, fetched)
 
 
 class TakeAll:
     """Does for one fetch of a partition what `FetchResult.getall` does."""
 
-    def __init__(self, fetched: Any) -> None:
-        self._fetched = fetched
+    def __init__(self, fetched: Any, waiting: Waiting) -> None:
+        self._fetched, self._waiting = fetched, waiting
         self._batches = _batches(fetched._partition_records, fetched._topic_partition)
         self._left: list[Any] = []
 
     def __call__(self, max_records: int | None = None) -> list[Any]:
-        fetched = self._fetched
+        assert max_records is None, "the limit holds for each partition: see by_batches"
+        fetched, limit = self._fetched, self._waiting.limit
         if not fetched.check_assignment(fetched._topic_partition) or not fetched.has_more():
             return []
         taken = self._left
-        while max_records is None or len(taken) < max_records:
+        while limit is None or len(taken) < limit:
             batch = next(self._batches, None)
             if batch is None:
                 fetched._update_position()
                 fetched._partition_records = None
                 return taken
             taken += batch
-        taken, self._left = taken[:max_records], taken[max_records:]
+        taken, self._left = taken[:limit], taken[limit:]
         if self._left:
             fetched._partition_records.next_fetch_offset = self._left[0].offset
         fetched._update_position()

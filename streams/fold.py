@@ -89,20 +89,20 @@ def fold(
     known = load(list(groups))
     rows: dict[str, tuple[State, int]] = {}
     outputs: list[tuple[int, int, Event]] = []
-    step = projection.fold
+    step, react = projection.fold, projection.react
     for key, group in groups.items():
         before = known.get(key)
         state = after = projection.initial(key) if before is None else before
-        last = -1
+        last: SourceRecord | None = None
         for record, event in group:
             after = step(state, event)
             if after is state:
                 continue
-            state, last = after, record.offset
-            if projection.react is not None:
+            state, last = after, record
+            if react is not None:
                 outputs += _reactions(projection, state, record, event)
-        if last >= 0:
-            rows[key] = (state, last)
+        if last is not None:
+            rows[key] = (state, last.offset)
     return Folded(rows, [event for _, _, event in sorted(outputs, key=_place)])
 
 
