@@ -74,9 +74,11 @@ def decode_from(batch: Batch, start: int) -> Decoded:
     topic, partition, records = batch.topic, batch.partition, batch.records
     if start > batch.start:
         records = [record for record in records if record.offset >= start]
-    found: list[Any] = list(zip(records, decode_batch(topic, partition, records), strict=True))
-    refused = [Refused(record, event) for record, event in found if type(event) is Rejected]
-    if refused:
+    events = decode_batch(topic, partition, records)
+    found: list[Any] = list(zip(records, events, strict=True))
+    refused: list[Refused] = []
+    if Rejected in set(map(type, events)):
+        refused = [Refused(record, event) for record, event in found if type(event) is Rejected]
         found = [pair for pair in found if type(pair[1]) is not Rejected]
     return Decoded(topic, partition, max(start, batch.start), batch.next, found, refused)
 
