@@ -60,23 +60,26 @@ class TakeAll:
         self._fetched, self._waiting = fetched, waiting
         self._batches = _batches(fetched._partition_records, fetched._topic_partition)
         self._left: list[Any] = []
+        self._end: int = fetched._partition_records.next_fetch_offset
+        """Of the last record batch: where to go on when nothing of it is left."""
 
     def __call__(self, max_records: int | None = None) -> list[Any]:
         assert max_records is None, "the limit holds for each partition: see by_batches"
         fetched, limit = self._fetched, self._waiting.limit
         if not fetched.check_assignment(fetched._topic_partition) or not fetched.has_more():
             return []
-        taken = self._left
+        parsed, taken = fetched._partition_records, self._left
         while limit is None or len(taken) < limit:
             batch = next(self._batches, None)
             if batch is None:
+                parsed.next_fetch_offset = self._end
                 fetched._update_position()
                 fetched._partition_records = None
                 return taken
             taken += batch
+            self._end = parsed.next_fetch_offset
         taken, self._left = taken[:limit], taken[limit:]
-        if self._left:
-            fetched._partition_records.next_fetch_offset = self._left[0].offset
+        parsed.next_fetch_offset = self._left[0].offset if self._left else self._end
         fetched._update_position()
         return taken
 
