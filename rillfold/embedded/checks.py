@@ -124,12 +124,18 @@ def _memory() -> Finding:
 def _ports(settings: Settings) -> Iterator[Finding]:
     if state.read(settings.data_dir) is not None:
         return
-    for name, port in (("KAFKA", settings.kafka_port), ("POSTGRES", settings.postgres_port)):
-        if port and not ports.is_free(port):
-            remedy = f"Stop what listens there, or set RILLFOLD_{name}_PORT to 0 or another."
-            yield Finding("Port", "problem", f"{port} is in use", remedy)
+    wanted = {
+        "KAFKA": (ports.HOST, settings.kafka_port),
+        "POSTGRES": (ports.HOST, settings.postgres_port),
+        "API": (settings.api_host, settings.api_port),
+        "SERVE": (settings.serve_host, settings.serve_port),
+    }
+    for name, (host, port) in wanted.items():
+        if port and not ports.is_free(port, host):
+            remedy = f"Stop what listens there, or set RILLFOLD_{name}_PORT to another."
+            yield Finding("Port", "problem", f"{port} ({name.lower()}) is in use", remedy)
         elif port:
-            yield Finding("Port", "ok", f"{port} is free")
+            yield Finding("Port", "ok", f"{port} ({name.lower()}) is free")
 
 
 def _docker() -> Finding:

@@ -21,7 +21,7 @@ def found(settings: Settings, what: str) -> Finding:
 
 
 def test_this_machine_has_no_problem(tmp_path: Path) -> None:
-    settings = msgspec.structs.replace(from_env(), data_dir=tmp_path)
+    settings = msgspec.structs.replace(from_env(), data_dir=tmp_path, api_port=0, serve_port=0)
     assert [finding for finding in examine(settings) if finding.state == "problem"] == []
     assert found(settings, "Java").found.startswith("openjdk version")
     assert "PostgreSQL" in found(settings, "Postgres").found
