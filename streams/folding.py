@@ -96,7 +96,8 @@ class Folding:
             if len(sources) > 1:
                 committed = {topic: await event_log.committed(group, topic) for topic in sources}
                 sent = {topic: offsets.get(shard.partition, 0) for topic, offsets in committed.items()}
-                await catch_up(shard, sources, event_log, sent, self._ports)
+                async with self._turns[shard.partition]:
+                    await catch_up(shard, sources, event_log, sent, self._ports)
 
     async def step(self, batch: Batch) -> None:
         """Skip what is folded, decode once, dead-letter what is no event, fold and commit into every projection.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from functools import reduce
 from typing import Any
@@ -17,7 +18,7 @@ from schemas.topics import TopicNames
 from streams import commit
 from streams.changelog import Rows, marker_of
 from streams.commit import Ports
-from streams.errors import NotContiguous, RowTooLarge
+from streams.errors import NotContiguous, OwnershipLost, RowTooLarge
 from streams.failpoint import FailPoint
 from streams.fold import Batch
 from streams.folding import Folding
@@ -59,6 +60,8 @@ class World:
     def __init__(self, projection: Projection[Any] = TEXTS) -> None:
         self.done: list[tuple[str, Any]] = []
         self.batches: list[Rows] = []
+        self.acknowledged = asyncio.Event()
+        self.acknowledged.set()
         self.folding = Folding([projection], TopicNames(), Ports(self._publish, self._append, FailPoint()))
         self.shard: Shard[Any] = self.folding.open(projection, 0, MemoryStore())
         self.shard.restored()
@@ -69,6 +72,7 @@ class World:
 
     async def _append(self, topic: str, partition: int, rows: Rows) -> int:
         assert not self.batches or self.shard.store.get([self.batches[-1][-1][0]]) == [self.batches[-1][-1][1]]
+        await self.acknowledged.wait()
         self.done.append(("appended", len(rows)))
         self.batches.append(rows)
         return sum(len(batch) for batch in self.batches) - 1
@@ -119,6 +123,47 @@ async def test_records_that_are_missing_in_between_are_not_folded_over():
     with pytest.raises(NotContiguous, match="folded up to 1, but the batch at hand begins at 3"):
         await world.folding.step(batch([text(3)], start=3))
     assert world.shard.next(TOPIC) == 1
+
+
+async def begun(world: World, events: Sequence[Event], size: int) -> list[asyncio.Task[None]]:
+    """Steps of so many events each, all under way at once; the log has acknowledged nothing yet."""
+    world.acknowledged.clear()
+    starts = range(0, len(events), size)
+    steps = [asyncio.ensure_future(world.folding.step(batch(events[n : n + size], n))) for n in starts]
+    await asyncio.sleep(0.01)
+    assert world.batches == []
+    return steps
+
+
+async def test_batches_that_are_under_way_at_once_commit_in_the_order_of_the_log():
+    world, events = World(), [text(n) for n in range(30)]
+    steps = await begun(world, events, 5)
+    world.acknowledged.set()
+    await asyncio.gather(*steps)
+    assert world.rows()["acme/e"].texts == tuple(event.text for event in events)
+    markers = [marker_of(*rows[-1]) for rows in world.batches]
+    assert [marker.next for marker in markers if marker is not None] == [5, 10, 15, 20, 25, 30]
+
+
+async def test_after_a_batch_that_failed_the_next_is_not_folded_over_the_gap():
+    world = World()
+    first, second = await begun(world, [text(n) for n in range(10)], 5)
+    first.cancel()
+    world.acknowledged.set()
+    with pytest.raises(NotContiguous, match="folded up to 0, but the batch at hand begins at 5"):
+        await second
+    assert world.batches == []
+
+
+async def test_a_batch_that_waits_for_its_turn_while_its_shard_is_claimed_anew_is_left_to_the_next_delivery():
+    world = World()
+    first, second = await begun(world, [text(n) for n in range(10)], 5)
+    world.folding.claim(world.shard.changelog, 0)
+    world.acknowledged.set()
+    with pytest.raises(OwnershipLost):
+        await first
+    await second
+    assert list(world.shard.rows()) == []
 
 
 async def test_what_follows_is_published_before_the_rows_are_written():
