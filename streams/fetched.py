@@ -58,7 +58,7 @@ class TakeAll:
 
     def __init__(self, fetched: Any, waiting: Waiting) -> None:
         self._fetched, self._waiting = fetched, waiting
-        self._batches = _batches(fetched._partition_records, fetched._topic_partition)
+        self._batches: Iterator[list[Any]] = _batches(fetched._partition_records, fetched._topic_partition)
         self._left: list[Any] = []
         self._end: int = fetched._partition_records.next_fetch_offset
         """Of the last record batch: where to go on when nothing of it is left."""
@@ -67,6 +67,7 @@ class TakeAll:
         assert max_records is None, "the limit holds for each partition: see by_batches"
         fetched, limit = self._fetched, self._waiting.limit
         if not fetched.check_assignment(fetched._topic_partition) or not fetched.has_more():
+            self._let_go()
             return []
         parsed, taken = fetched._partition_records, self._left
         while limit is None or len(taken) < limit:
@@ -75,6 +76,7 @@ class TakeAll:
                 parsed.next_fetch_offset = self._end
                 fetched._update_position()
                 fetched._partition_records = None
+                self._let_go()
                 return taken
             taken += batch
             self._end = parsed.next_fetch_offset
@@ -82,6 +84,11 @@ class TakeAll:
         parsed.next_fetch_offset = self._left[0].offset if self._left else self._end
         fetched._update_position()
         return taken
+
+    def _let_go(self) -> None:
+        """The fetch and this hold each other: megabytes would wait for a look at cycles, which is rare here."""
+        self._left, self._batches = [], iter(())
+        vars(self._fetched).pop("getall", None)
 
 
 def _batches(parsed: Any, tp: Any) -> Iterator[list[Any]]:
