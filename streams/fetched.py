@@ -24,6 +24,7 @@ RELIES_ON: Mapping[str, Sequence[str]] = {
     "aiokafka.consumer.fetcher:FetchResult.check_assignment": (
         "position != self._partition_records.next_fetch_offset",
     ),
+    "aiokafka.consumer.fetcher:PartitionRecords.__init__": ("self._records_iterator = self._unpack_records()",),
     "aiokafka.consumer.fetcher:PartitionRecords._unpack_records": (
         "self._consume_aborted_up_to(next_batch.base_offset)",
         "self._contains_abort_marker(next_batch)",
@@ -59,6 +60,8 @@ class TakeAll:
     def __init__(self, fetched: Any, waiting: Waiting) -> None:
         self._fetched, self._waiting = fetched, waiting
         self._batches: Iterator[list[Any]] = _batches(fetched._partition_records, fetched._topic_partition)
+        # Its own generator is never begun, and would hold the fetch, which holds it.
+        fetched._partition_records._records_iterator = None
         self._left: list[Any] = []
         self._end: int = fetched._partition_records.next_fetch_offset
         """Of the last record batch: where to go on when nothing of it is left."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -102,6 +104,20 @@ def test_what_aiokafka_hands_out_in_pieces_of_any_size(seed: int):
     waiting[TP] = ours
     theirs = fetch(raw, position, list(aborted))
     assert offsets(ours, our_state, Random(seed), waiting) == offsets(*theirs, Random(seed + 1), None)
+
+
+def test_a_fetch_that_is_done_is_gone_without_a_look_at_cycles():
+    """It holds megabytes, and the fold rarely looks."""
+    waiting = Waiting()
+    waiting[TP] = fetched = fetch(batch(0, 5), 0)[0]
+    gone = weakref.ref(fetched._partition_records)
+    gc.disable()
+    try:
+        assert len(fetched.getall()) == 5
+        del waiting, fetched
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_a_batch_that_was_damaged_on_its_way_is_refused():
