@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import re
-import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
@@ -72,12 +69,7 @@ class Ground:
 
     def _run(self, module: str, topic: str, scratch: str) -> Figures:
         job = Job(self._bootstrap, topic, self._rows, scratch, f"{self._prefix}{uuid4().hex[:8]}")
-        command = child.python(module)(job)
-        done = subprocess.run(command, check=False, cwd=child.CHECKOUT, capture_output=True, text=True, timeout=300)
-        found = re.findall(r'\{"restored".*\}', done.stdout)
-        if done.returncode != 0 or not found:
-            raise SystemExit(f"{module} ended with {done.returncode}:\n{done.stdout[-1000:]}\n{done.stderr[-4000:]}")
-        figures = json.loads(found[-1])["restored"]
+        figures = child.report(module, child.python(module)(job), "restored")["restored"]
         return {
             "rows_per_s": self._rows / figures["seconds"],
             "seconds": figures["seconds"],

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import re
-import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
@@ -48,12 +45,8 @@ class Ground:
         if not self._left:
             self.fold()
         job = Job(self._stack.bootstrap_servers, self._left, self._load.events, "", f"bench_{uuid4().hex[:8]}")
-        command = child.python("rillfold_sink", str(self._stack.postgres_dsn))(job)
-        done = subprocess.run(command, check=False, cwd=child.CHECKOUT, capture_output=True, text=True, timeout=600)
-        found = re.findall(r'\{"followed".*\}', done.stdout)
-        if done.returncode != 0 or not found:
-            raise SystemExit(f"The sink ended with {done.returncode}:\n{done.stdout[-1000:]}\n{done.stderr[-4000:]}")
-        told = json.loads(found[-1])["followed"]
+        command = child.python("rillfold_sink", str(self._stack.postgres_dsn))
+        told = child.report("The sink", command(job), "followed")["followed"]
         if (told["counted"], told["rows"]) != (self._truth.events, self._truth.keys):
             raise SystemExit(f"The sink is wrong, so its speed means nothing: {told}, not {self._truth}")
         return {

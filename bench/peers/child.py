@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from uuid import uuid4
 
 from bench.events import Truth
@@ -27,16 +28,21 @@ def python(module: str, *options: str) -> Command:
     return command
 
 
+def report(name: str, line: Sequence[str], first: str) -> Any:
+    """The last JSON object with this first key that a process has printed."""
+    done = subprocess.run(line, check=False, cwd=CHECKOUT, capture_output=True, text=True, timeout=LIMIT)
+    # Faust's worker writes to the terminal before and after
+    reports = re.findall(rf'\{{"{first}".*\}}', done.stdout)
+    if done.returncode != 0 or not reports:
+        raise SystemExit(f"{name} ended with {done.returncode}:\n{done.stdout[-1000:]}\n{done.stderr[-4000:]}")
+    return json.loads(reports[-1])
+
+
 def run(name: str, command: Command, bootstrap: str, topic: str, truth: Truth, id_: str | None = None) -> Figures:
     """`id_` is what the peer calls what it creates, for whoever wants to find it afterwards."""
     with TemporaryDirectory(prefix=f"bench-{name}-") as scratch:
         job = Job(bootstrap, topic, truth.events, scratch, id_ or f"bench-{name}-{uuid4().hex[:8]}")
-        done = subprocess.run(command(job), check=False, cwd=CHECKOUT, capture_output=True, text=True, timeout=LIMIT)
-    # Faust's worker writes to the terminal before and after
-    reports = re.findall(r'\{"events".*\}', done.stdout)
-    if done.returncode != 0 or not reports:
-        raise SystemExit(f"{name} ended with {done.returncode}:\n{done.stdout[-1000:]}\n{done.stderr[-4000:]}")
-    found = json.loads(reports[-1])
+        found = report(name, command(job), "events")
     counted = Truth(found["counted"], found["keys"], found["digest"])
     if counted != truth or found["events"] != truth.events:
         raise SystemExit(f"{name} is wrong, so its speed means nothing: {counted} after {found['events']}, not {truth}")
