@@ -15,6 +15,9 @@ from rillfold.demo.stage import Stage
 from rillfold.embedded import state
 from schemas.errors import RillfoldError, Stop
 
+MARK = "made-by-rillfold-demo"
+"""A file in every folder that a demo may empty."""
+
 
 class Part(NamedTuple):
     name: str
@@ -48,12 +51,27 @@ async def tell(parts: Sequence[Part], stage: Stage) -> None:
 
 def fresh(data_dir: Path, console: Console) -> None:
     """Every telling begins with nothing: an earlier one that still runs is stopped, and its data goes."""
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        there = list(data_dir.iterdir())
+    except OSError as error:
+        raise Stop(f"{data_dir} cannot hold the demo ({error.strerror}): name another folder by --data-dir.") from error
+    mark = data_dir / MARK
+    if there and mark not in there:
+        raise Stop(
+            f"{data_dir} holds what no demo has made, and a demo begins with nothing: name another folder by "
+            f"--data-dir, or remove that one."
+        )
     running = state.read(data_dir)
     if running is not None:
         console.print(f"An earlier demo still runs on {data_dir}: stopping it.")
         state.stop(data_dir, running)
-    shutil.rmtree(data_dir, ignore_errors=True)
-    data_dir.mkdir(parents=True)
+    mark.touch()
+    for old in there:
+        if old.is_dir() and not old.is_symlink():
+            shutil.rmtree(old, ignore_errors=True)
+        elif old != mark:
+            old.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from rich.console import Console
 
 from rillfold.demo.parts import ALL
 from rillfold.demo.stage import Stage
-from rillfold.demo.story import Part, PartFailed, tell
+from rillfold.demo.story import MARK, Part, PartFailed, fresh, tell
+from schemas.errors import Stop
 
 GONE_WITHIN = 15.0
 
@@ -82,6 +83,22 @@ def test_a_story_that_is_broken_off_leaves_nothing_and_begins_anew(
         os.kill(told.pid, number)
         assert told.wait(60) != 0
         until("servers were left behind", lambda: not on(folder), GONE_WITHIN)
+
+
+def test_only_a_folder_of_the_demo_is_emptied(tmp_path: Path) -> None:
+    console, mine = Console(file=io.StringIO()), tmp_path / "demo"
+    for _ in range(2):
+        fresh(mine, console)
+        assert [path.name for path in mine.iterdir()] == [MARK]
+        (mine / "kafka").mkdir()
+        (mine / "kafka" / "log").touch()
+    (precious := tmp_path / "home" / "letter").parent.mkdir()
+    precious.touch()
+    with pytest.raises(Stop, match="no demo has made"):
+        fresh(precious.parent, console)
+    with pytest.raises(Stop, match="cannot hold the demo"):
+        fresh(precious, console)
+    assert precious.exists()
 
 
 async def test_a_part_that_fails_is_named(tmp_path: Path) -> None:
