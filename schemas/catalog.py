@@ -12,7 +12,8 @@ import msgspec
 from fastavro import parse_schema
 
 from schemas.envelope import Event, Kind
-from schemas.reader import Reader, compiled
+from schemas.plan import Plan, plan_of
+from schemas.reader import Reader, reader
 from schemas.topics import TOPIC_OF
 from schemas.upcast import lift
 from schemas.writer import Writer, compiled_writer
@@ -53,12 +54,17 @@ class Entry:
         return cast(Schema, parse_schema(self.source))
 
     @cached_property
+    def plan(self) -> Plan:
+        """What its bytes are: of the newest version an event, of an older one a dict."""
+        newest = self.kind == kind_of(self.cls)
+        return plan_of(self.source, self.kind, {c.__name__: c for c in structs_in(self.cls)} if newest else {})
+
+    @cached_property
     def read(self) -> Reader:
         """(bytes, start of the body) to the event, lifted to the newest version."""
-        newest = kind_of(self.cls).version
+        read, newest = reader(self.plan), kind_of(self.cls).version
         if self.kind.version == newest:
-            return compiled(self.source, self.kind, {cls.__name__: cls for cls in structs_in(self.cls)})
-        read = compiled(self.source, self.kind, {})
+            return read
         return lambda b, p: msgspec.convert(lift(self.kind, read(b, p), newest), self.cls)
 
     @cached_property

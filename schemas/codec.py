@@ -9,7 +9,7 @@ from typing import Protocol, cast
 from schemas.catalog import SINGLE_OBJECT, Entry, catalog
 from schemas.envelope import Event, Origin
 from schemas.json_form import event_of_json
-from schemas.reader import Reader
+from schemas.reader import Reader, read_all
 from schemas.rejected import RecordRejected, Rejected, Unusable
 
 MAX_BYTES = 1 << 20
@@ -55,20 +55,16 @@ def decode_batch(
     topic: str, partition: int, records: Sequence[Incoming], ids: SchemaIds | None = None
 ) -> list[Event | Rejected]:
     """The same for every record of a partition, in order; what most records are takes the shortest way."""
-    known, decoded = readers(), list[Event | Rejected]()
+
+    def otherwise(n: int) -> Event | Rejected:
+        """No value, another form, or bytes that do not fit: the slow way finds out, and names it."""
+        record = records[n]
+        return decode(record.value, Origin(topic, partition, record.offset), record.timestamp, record.headers, ids)
+
     values = [record.value for record in records]
-    if max(map(len, filter(None, values)), default=0) > MAX_BYTES:
-        known = {}  # one of them is too large to be read
-    reader_of = known.get
-    for n, value in enumerate(values):
-        try:
-            decoded.append(reader_of(value[:10])(value, 10))  # type: ignore[index, misc, arg-type]
-        except Exception:
-            # No value, another form, or bytes that do not fit: the slow way finds out, and names it.
-            record = records[n]
-            origin = Origin(topic, partition, record.offset)
-            decoded.append(decode(value, origin, record.timestamp, record.headers, ids))
-    return decoded
+    # If one of them is too large to be read, each is looked at.
+    known = readers() if max(map(len, filter(None, values)), default=0) <= MAX_BYTES else {}
+    return read_all(values, known, otherwise)
 
 
 def schema_id(value: bytes | None) -> int | None:

@@ -6,20 +6,14 @@ None believes a length: what is kept is never more than the bytes that are there
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import lru_cache
 from math import isfinite
-from struct import Struct
 
-from schemas.envelope import Kind
 from schemas.rejected import Unusable
 
 MAX_NAME = 128
 MAX_TIME = 253_402_300_799_999_999
 """The last microsecond of the year 9999: what databases and calendars can hold."""
-REMEMBERED = 4096
-UNKNOWN = -(1 << 62)
-
-halves = Struct("<HHI").unpack_from
 
 sane_company = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}").fullmatch
 
@@ -66,23 +60,23 @@ def block(b: bytes, p: int) -> tuple[int, int]:
     return abs(count), p
 
 
-class Heads(dict[bytes, str]):
-    """Type, version and company as they stand together, to the company: checked once, not once an event."""
+def company(b: bytes, p: int) -> tuple[str, int]:
+    value, p = text(b, p)
+    return checked_company(value), p
 
-    def __init__(self, kind: Kind) -> None:
-        self.kind = kind
 
-    def read(self, b: bytes, p: int) -> tuple[str, int]:
-        claimed, end = text(b, p)
-        version, end = long(b, end)
-        if (claimed, version) != self.kind:
-            raise Unusable("mismatch", f"says {claimed[:80]}.v{version} in a schema of {self.kind}")
-        company, end = text(b, end)
-        checked_company(company)
-        if len(self) >= REMEMBERED:
-            self.clear()
-        self[b[p:end]] = company
-        return company, end
+def time(b: bytes, p: int) -> tuple[int, int]:
+    value, p = long(b, p)
+    return checked_time(value), p
+
+
+def kind(b: bytes, p: int, title: str) -> int:
+    """Where type and version end, if they are what the schema says."""
+    claimed, p = text(b, p)
+    version, p = long(b, p)
+    if f"{claimed}.v{version}" != title:
+        raise Unusable("mismatch", f"says {claimed[:80]}.v{version} in a schema of {title}")
+    return p
 
 
 def checked_name(value: str) -> str:
@@ -104,42 +98,11 @@ def checked_number(value: float) -> float:
     raise Unusable("wrong_type", f"{value} is no finite number")
 
 
-def checked_company(company: str) -> str:
-    if sane_company(company):
-        return company
-    raise Unusable("bad_company", f"company {company[:140]!r}: 1 to 128 letters, digits, dots, _ or -")
-
-
-class Clock(dict[int, int]):
-    """The last four of a time's eight bytes, to what they add: they change every two minutes of a clock."""
-
-    def __init__(self) -> None:
-        self.near, self.middle = pairs()
-
-    def time(self, b: bytes, p: int) -> tuple[int, int]:
-        if len(b) - p > 7:
-            near, middle, far = halves(b, p)
-            value = self.get(far, UNKNOWN) + self.near[near] + self.middle[middle]
-            if value >= 0:
-                return value, p + 8
-        value, end = long(b, p)
-        checked_time(value)
-        if end == p + 8:
-            if len(self) >= REMEMBERED:
-                self.clear()
-            self[far] = value - self.near[near] - self.middle[middle]
-        return value, end
-
-
-@cache
-def pairs() -> tuple[list[int], list[int]]:
-    """What the first and second two bytes of a longer varint add, if its number is not negative. Else UNKNOWN."""
-    near, middle = [UNKNOWN] * (1 << 16), [UNKNOWN] * (1 << 16)
-    for high in range(128):
-        at = high + 128 << 8
-        near[at + 128 : at + 256 : 2] = range(high << 6, high + 1 << 6)
-        middle[at + 128 : at + 256] = range(high << 20, high + 1 << 20, 1 << 13)
-    return near, middle
+@lru_cache(4096)
+def checked_company(value: str) -> str:
+    if sane_company(value):
+        return value
+    raise Unusable("bad_company", f"company {value[:140]!r}: 1 to 128 letters, digits, dots, _ or -")
 
 
 def neither(p: int) -> None:

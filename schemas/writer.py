@@ -11,7 +11,6 @@ from schemas.envelope import Event, Kind
 from schemas.primitives import (
     MAX_NAME,
     MAX_TIME,
-    REMEMBERED,
     checked_company,
     checked_name,
     checked_number,
@@ -22,6 +21,7 @@ from schemas.rejected import Unusable
 Schema = Mapping[str, Any]
 Writer = Callable[[Event], bytes]
 
+REMEMBERED = 4096
 SMALL = tuple(bytes([n * 2]) for n in range(64)) + tuple(bytes([-n * 2 - 1]) for n in range(-64, 0))
 """-64 to 63 as Avro longs; a negative one finds its place from the end."""
 

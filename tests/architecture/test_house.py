@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from schemas.reader import IN_C
+
 ROOT = Path(__file__).parents[2]
 ROOMS = ("rillfold", "schemas", "projections", "processors", "streams", "gpu_workers")
 SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
@@ -60,6 +62,8 @@ def test_the_wheel_holds_every_room_and_schema(tmp_path: Path) -> None:
     wanted = {str(path.relative_to(ROOT)) for path in SOURCES}
     wanted |= {str(path.relative_to(ROOT)) for path in (ROOT / "schemas" / "avro").glob("*.avsc")}
     assert wanted <= inside
+    built = [name for name in inside if name.startswith("schemas/native.") and name.endswith(".so")]
+    assert len(built) == IN_C and ("none-any" in wheel.name) is not IN_C
 
 
 def test_the_command_runs_from_a_folder_with_its_own_schemas(tmp_path: Path) -> None:

@@ -13,10 +13,14 @@ with atheris.instrument_imports(include=["schemas"]):
     from schemas.catalog import catalog
     from schemas.codec import decode, encode
     from schemas.envelope import Event, Origin
+    from schemas.reader import compiled, reader
     from schemas.rejected import REASONS, Rejected
 
 ORIGIN = Origin("company-data", 0, 0)
 FINGERPRINTS = list(catalog().by_fingerprint)
+READERS = {
+    fingerprint: (reader(entry.plan), compiled(entry.plan)) for fingerprint, entry in catalog().by_fingerprint.items()
+}
 IDS = dict(enumerate(catalog().by_fingerprint.values()))
 
 
@@ -32,6 +36,9 @@ def one_input(data: bytes) -> None:
         else:
             assert isinstance(decoded, Event)
             assert repr(decode(encode(decoded), ORIGIN, 0)) == repr(decoded)
+            if value[2:10] in READERS:
+                in_c, in_python = READERS[value[2:10]]
+                assert repr(in_c(value, 10)) == repr(in_python(value, 10))
 
 
 if __name__ == "__main__":

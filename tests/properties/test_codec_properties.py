@@ -19,14 +19,12 @@ from hypothesis import strategies as st
 from schemas.catalog import catalog
 from schemas.codec import CONFLUENT, decode, decode_batch, encode
 from schemas.envelope import Event, Origin
-from schemas.jobs import JobCompleted
 from schemas.rejected import REASONS, Rejected
 from streams.log import Record
 from tests.support.events import events
 
 ROOT = Path(__file__).parents[2]
 ORIGIN = Origin("company-data", 3, 9)
-UUID_TEXT = "00000000-0000-4000-8000-00000000abcd"
 
 
 @given(events())
@@ -94,33 +92,6 @@ def test_a_batch_decodes_as_its_records_do(values: list[bytes | None]) -> None:
     records = [Record("company-data", 3, n, n, None, value) for n, value in enumerate(values)]
     one_by_one = [decode(r.value, Origin(r.topic, r.partition, r.offset), r.timestamp) for r in records]
     assert repr(decode_batch("company-data", 3, records)) == repr(one_by_one)
-
-
-@pytest.mark.parametrize("causation", [None, UUID_TEXT], ids=["a first event", "a caused one"])
-def test_what_was_read_before_changes_no_answer(causation: str | None) -> None:
-    """Readers remember heads and times, and take an envelope of UUIDs apart in one call: every damage to one."""
-    moment = 1_790_000_000_123_456
-    event = JobCompleted(
-        id=UUID_TEXT,
-        company="acme_corp",
-        time=moment,
-        causation=causation,
-        correlation=UUID_TEXT,
-        job="j",
-        answer="é",
-        steps=3,
-    )
-    value = encode(event)
-    read = catalog().by_class[JobCompleted].read
-    damaged = [
-        value[:at] + bytes([value[at] ^ 1 << bit]) + value[at + 1 :] for at in range(len(value)) for bit in range(8)
-    ]
-    for other in [value, *damaged, *(value[:at] for at in range(len(value))), value + b"\0"]:
-        assert decode(value, ORIGIN, 0) == event
-        warm = repr(decode(other, ORIGIN, 0))
-        for memory in ("heads", "clock"):
-            read.__globals__[memory].clear()
-        assert repr(decode(other, ORIGIN, 0)) == warm
 
 
 BOMBS = {

@@ -54,6 +54,12 @@ def test_a_wrong_python_and_a_missing_package_are_problems(monkeypatch: pytest.M
     assert found(settings, "Packages").found == "no-such-package not installed"
 
 
+def test_events_that_are_read_in_python_are_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "IN_C", False)
+    finding = found(Settings(provider="external", bootstrap_servers="127.0.0.1:9"), "Readers")
+    assert finding.state == "note" and "gcc" in finding.remedy
+
+
 def test_a_problem_is_exit_status_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(checks, "ROOM_NEEDED", 2**62)
     monkeypatch.setenv("RILLFOLD_DATA_DIR", str(tmp_path))

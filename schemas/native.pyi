@@ -1,0 +1,9 @@
+"""See native.c. Not built where no C compiler was found."""
+
+from typing import Any
+
+class Reader:
+    def __init__(self, plan: tuple[Any, ...], thorough: Any) -> None: ...
+    def __call__(self, b: bytes, p: int) -> Any: ...
+
+def read_all(values: Any, readers: dict[bytes, Any], otherwise: Any) -> list[Any]: ...
