@@ -29,7 +29,7 @@ from schemas.codec import encode
 from streams.changelog import RESERVED, RowCodec, topic_of
 from streams.kafka import KafkaLog
 
-EVENTS, KEYS = 1_000_000, 1_000
+EVENTS, KEYS = 3_000_000, 1_000
 ONE, TWO = "one worker", "two workers"
 RATIOS = {"two_workers": Ratio("events_per_s", TWO, ONE)}
 LIMIT = 300.0

@@ -31,6 +31,12 @@ WAIT_MS = 100
 # upstream function -> what of its text must still be there
 RELIES_ON: Mapping[str, Sequence[str]] = {
     "faust.transport.consumer:Consumer.getmany": ("self._wait_next_records(timeout)", "await self.perform_seek()"),
+    "faust.transport.consumer:Consumer._wait_next_records": (
+        "await self.wait(self.can_resume_flow)",
+        "active_partitions = self._get_active_partitions()",
+        "await self.sleep(1)",
+    ),
+    "faust.transport.consumer:Consumer.resume_partitions": ("self._get_active_partitions().update(tps)",),
     "faust.transport.consumer:Consumer.perform_seek": ("await self.seek_to_committed()",),
     "faust.transport.consumer:Consumer._drain_messages": ("await self._add_gap(", "self.suspend_flow.wait()"),
     "faust.transport.consumer:Consumer._commit_tps": ("self._filter_committable_offsets(tps)",),
@@ -192,6 +198,11 @@ class BatchConsumer(driver.Consumer):
         super().__post_init__()
         self._full: set[TP] = set()
         self._room = asyncio.Event()
+        self._resumed = asyncio.Event()
+
+    def resume_partitions(self, tps: Iterable[TP]) -> None:
+        super().resume_partitions(tps)
+        self._resumed.set()
 
     def on_buffer_full(self, tp: TP) -> None:
         """Stops all partitions, not this one: aiokafka asks a broker for no more while some of its records wait."""
@@ -203,6 +214,15 @@ class BatchConsumer(driver.Consumer):
         self._full.discard(tp)
         if not self._full:
             self._room.set()
+
+    async def _wait_next_records(self, timeout: float) -> tuple[Any, set[TP] | None]:
+        """Where nothing may be fetched, as after each rebalance, Faust would sleep for a second."""
+        if not self.flow_active:
+            await self.wait(cast(Any, self.can_resume_flow))
+        if not self._get_active_partitions():
+            self._resumed.clear()
+            await self.wait(self._resumed.wait(), timeout=1.0)
+        return await super()._wait_next_records(timeout)
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
         if self._full:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+from collections.abc import Awaitable
 from functools import reduce
 from importlib import import_module
 from types import SimpleNamespace
@@ -11,7 +13,8 @@ import faust
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import IllegalStateError
-from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
 from mode.services import ServiceTask
 
 from streams.faust_seam import FAUST_VERSION, RELIES_ON, BatchConsumer, BatchThread
@@ -64,7 +67,7 @@ async def taken_away(*_: object) -> None:
 
 async def test_nothing_counts_as_read_from_where_a_seek_did_not_get(monkeypatch: pytest.MonkeyPatch):
     """Else a later fetch from another place would claim to begin there, and what lies between would be skipped."""
-    monkeypatch.setattr(AIOKafkaConsumerThread, "_seek_wait", taken_away)
+    monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_seek_wait", taken_away)
     thread, there = object.__new__(BatchThread), TopicPartition("t", 0)
     thread._read_to = {}
     with pytest.raises(IllegalStateError):
@@ -83,3 +86,26 @@ async def test_a_fetch_goes_on_when_its_partitions_are_taken_away_before_the_see
     monkeypatch.setattr(BatchConsumer, "should_stop", False)
     monkeypatch.setattr(BatchConsumer, "app", SimpleNamespace(consumer_generation_id=1), raising=False)
     assert [message async for message in consumer.getmany(1.0)] == []
+
+
+async def test_a_fetch_begins_when_its_partitions_are_resumed(monkeypatch: pytest.MonkeyPatch):
+    """Faust looks again after a second: so long a worker would stand still after each rebalance."""
+
+    async def fetched(*_: object) -> tuple[dict[object, object], None]:
+        return {}, None
+
+    async def forever(_self: object, event: Awaitable[object], timeout: float | None = None) -> None:
+        await event
+
+    consumer = object.__new__(BatchConsumer)
+    consumer.flow_active, consumer._resumed = True, asyncio.Event()
+    consumer._active_partitions, consumer._paused_partitions = set(), {TP("t", 0)}
+    monkeypatch.setattr(driver.Consumer, "_wait_next_records", fetched)
+    monkeypatch.setattr(BatchConsumer, "wait", forever)
+    waiting = asyncio.create_task(consumer._wait_next_records(1.0))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        assert not waiting.done()
+    consumer.resume_partitions([TP("t", 0)])
+    assert await asyncio.wait_for(waiting, 10) == ({}, None)
+    assert await consumer._wait_next_records(1.0) == ({}, None), "what flows does not wait"
