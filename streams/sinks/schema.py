@@ -9,12 +9,14 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import msgspec
 
 from projections.projection import Projection
+from projections.sessions import LISTED
 
 SCALARS = {str: "text", int: "bigint", float: "double precision", bool: "boolean"}
 
 SUM, MIN, MAX = "sum({})::bigint", "min({})::bigint", "max({})::bigint"
-LISTS = """(SELECT jsonb_agg(one ORDER BY one->'time') FROM jsonb_array_elements(
-    jsonb_path_query_array(jsonb_agg({}), '$[*][*]')) AS one)"""
+LAST_JOBS = f"""(SELECT jsonb_agg(one ORDER BY one->'time', one->>'job' COLLATE "C") FROM (
+    SELECT one FROM jsonb_array_elements(jsonb_path_query_array(jsonb_agg({{}}), '$[*][*]')) AS one
+    ORDER BY one->'time' DESC, one->>'job' COLLATE "C" DESC LIMIT {LISTED}) AS last)"""
 # Rows that a key rule spreads over partitions are put together in their view, as `Projection.merge` does in Python.
 MERGED: Mapping[str, Mapping[str, str]] = {
     "datasets": {"events": SUM, "successes": SUM, "first_at": MIN, "last_at": MAX},
@@ -25,7 +27,7 @@ MERGED: Mapping[str, Mapping[str, str]] = {
         "completion_tokens": SUM,
         "last_at": MAX,
     },
-    "sessions": {"jobs": SUM, "first_at": MIN, "last_at": MAX, "latest": LISTS},
+    "sessions": {"jobs": SUM, "first_at": MIN, "last_at": MAX, "latest": LAST_JOBS},
 }
 HIDDEN = frozenset({"recent"})
 

@@ -83,11 +83,11 @@ def test_a_shadowed_room_is_named_with_its_remedy(tmp_path: Path) -> None:
     assert "environment of its own" in run.stderr
 
 
-@pytest.mark.parametrize("verb", ["--version", "--help"])
-def test_the_command_line_starts_light(verb: str) -> None:
+@pytest.mark.parametrize("said", ["--version", "--help", "query --help", "produce --help"])
+def test_the_command_line_starts_light(said: str) -> None:
     code = (
         "import sys, rillfold.cli as c\n"
-        f"try: c.rillfold(['{verb}'])\nexcept SystemExit: pass\n"
+        f"try: c.rillfold({said.split()})\nexcept SystemExit: pass\n"
         "heavy = {'torch', 'faust', 'transformers', 'fastapi', 'psycopg'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

@@ -97,6 +97,10 @@ async def test_a_view_says_what_a_query_says(stack: Endpoints, schema: str):
     async with AsyncExitStack() as open_:
         driver = await open_.enter_async_context(Driver(log, projections))
         await log.append([Outgoing(r.topic, r.key, r.value, r.headers, r.partition, r.timestamp) for r in history])
+        # More than a session lists, some of them at one moment.
+        for n in range(80):
+            job = {"company": "acme", "job": f"j{n}", "task": "Count.", "session": "long", "time": 7_000 + n // 7}
+            await driver.send({"type": "job.requested", **job})
         await driver.settle()
         kept = await open_.enter_async_context(PostgresSink(stack.postgres_dsn, projections, schema))
         follower = Follower(kept, projections)
