@@ -16,7 +16,7 @@ SCALARS = {str: "text", int: "bigint", float: "double precision", bool: "boolean
 SUM, MIN, MAX = "sum({})::bigint", "min({})::bigint", "max({})::bigint"
 LAST_JOBS = f"""(SELECT jsonb_agg(one ORDER BY one->'time', one->>'job' COLLATE "C") FROM (
     SELECT one FROM jsonb_array_elements(jsonb_path_query_array(jsonb_agg({{}}), '$[*][*]')) AS one
-    ORDER BY one->'time' DESC, one->>'job' COLLATE "C" DESC LIMIT {LISTED}) AS last)"""
+    ORDER BY one->'time' DESC, one->>'job' COLLATE "C" DESC LIMIT {LISTED}) AS last)"""  # noqa: S608 - a number of ours
 # Rows that a key rule spreads over partitions are put together in their view, as `Projection.merge` does in Python.
 MERGED: Mapping[str, Mapping[str, str]] = {
     "datasets": {"events": SUM, "successes": SUM, "first_at": MIN, "last_at": MAX},
