@@ -18,6 +18,9 @@ MAX_BYTES = 1 << 20
 A dead letter has no limit here: it holds a refused value as it is, once.
 """
 
+AT_ONCE = 500
+"""Values that are read in one call: in C no other thread has a turn meanwhile."""
+
 CONFLUENT = 0
 Headers = Iterable[tuple[str, bytes]]
 SchemaIds = Mapping[int, Entry]
@@ -56,7 +59,7 @@ def decode_batch(
 ) -> list[Event | Rejected]:
     """The same for every record of a partition, in order; what most records are takes the shortest way."""
 
-    def otherwise(n: int) -> Event | Rejected:
+    def named(n: int) -> Event | Rejected:
         """No value, another form, or bytes that do not fit: the slow way finds out, and names it."""
         record = records[n]
         return decode(record.value, Origin(topic, partition, record.offset), record.timestamp, record.headers, ids)
@@ -64,7 +67,10 @@ def decode_batch(
     values = [record.value for record in records]
     # If one of them is too large to be read, each is looked at.
     known = readers() if max(map(len, filter(None, values)), default=0) <= MAX_BYTES else {}
-    return read_all(values, known, otherwise)
+    decoded: list[Event | Rejected] = []
+    for first in range(0, len(values), AT_ONCE):
+        decoded += read_all(values[first : first + AT_ONCE], known, lambda n, first=first: named(first + n))  # type: ignore[misc]
+    return decoded
 
 
 def schema_id(value: bytes | None) -> int | None:

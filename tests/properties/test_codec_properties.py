@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.catalog import catalog
-from schemas.codec import CONFLUENT, decode, decode_batch, encode
+from schemas.codec import AT_ONCE, CONFLUENT, decode, decode_batch, encode
 from schemas.envelope import Event, Origin
 from schemas.rejected import REASONS, Rejected
 from streams.log import Record
@@ -92,6 +92,15 @@ def test_a_batch_decodes_as_its_records_do(values: list[bytes | None]) -> None:
     records = [Record("company-data", 3, n, n, None, value) for n, value in enumerate(values)]
     one_by_one = [decode(r.value, Origin(r.topic, r.partition, r.offset), r.timestamp) for r in records]
     assert repr(decode_batch("company-data", 3, records)) == repr(one_by_one)
+
+
+def test_a_long_batch_names_each_record_by_its_own_place() -> None:
+    value = bytes.fromhex(json.loads((ROOT / "tests/golden/wire/job.completed.v1.json").read_text())[0]["value"])
+    bad = {0, 1, AT_ONCE - 1, AT_ONCE, 2 * AT_ONCE, 2 * AT_ONCE + 6}
+    values = [b"no event" if n in bad else value for n in range(2 * AT_ONCE + 7)]
+    decoded = decode_batch("t", 3, [Record("t", 3, 100 + n, n, None, each) for n, each in enumerate(values)])
+    assert {each.origin.offset - 100 for each in decoded if isinstance(each, Rejected)} == bad
+    assert len(decoded) == len(values)
 
 
 BOMBS = {
