@@ -9,7 +9,7 @@ from projections.company_tools import COMPANY_TOOLS, Tool
 from projections.jobs import JOBS, Job
 from projections.lora_adapters import Adapter
 from projections.projection import Projection
-from rillfold.cli import lineage, query
+from rillfold.cli import lineage, rows_of
 from schemas.adapters import Evaluation
 from schemas.training import OffsetRange
 from streams.reads import Place, Row
@@ -24,7 +24,7 @@ def row(state: msgspec.Struct, key: str) -> Row:
 def shown(projection: Projection, rows: list[Row], width: int) -> list[str]:
     printer = Console(width=width)
     with printer.capture() as text:
-        printer.print(query._many(projection, rows, width))
+        printer.print(rows_of.many(projection, rows, width))
     return text.get().splitlines()
 
 
@@ -49,9 +49,9 @@ def test_no_rows_are_no_trouble() -> None:
 
 
 def test_the_proof_counts_what_is_left() -> None:
-    proof = query._progress({"a": {0: 5}}, {"a": {0: 7, 1: 3}, "b": {0: 0}})
+    proof = rows_of._progress({"a": {0: 5}}, {"a": {0: 7, 1: 3}, "b": {0: 0}})
     assert proof["lag"] == {"a": {0: 2, 1: 3}, "b": {0: 0}}
-    told = query._told({"projection": "p", "version": 2} | proof)
+    told = rows_of.told({"projection": "p", "version": 2} | proof)
     assert told == "p v2, 5 events behind the log; folded up to a/0:5"
 
 

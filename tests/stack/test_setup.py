@@ -21,6 +21,8 @@ def project(tmp_path: Path) -> Path:
     for name in ("Makefile", "pyproject.toml", "requirements.lock"):
         shutil.copy(ROOT / name, tmp_path / name)
     shutil.copytree(ROOT / "setup", tmp_path / "setup")
+    (tmp_path / "schemas").mkdir()
+    shutil.copy(ROOT / "schemas" / "native.c", tmp_path / "schemas" / "native.c")
     (tmp_path / "fakes").mkdir()
     return tmp_path
 
