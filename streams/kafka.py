@@ -80,11 +80,12 @@ class KafkaLog:
         created = []
         for name, code, *detail in response.topic_errors:
             error = kafka.for_code(code)
+            if error not in (kafka.NoError, kafka.TopicAlreadyExistsError):
+                raise AppendFailed(name, f"the broker refused to create it: {error.__name__} {detail}")
             if error is kafka.NoError:
                 created.append(name)
-                await self._visible(name)
-            elif error is not kafka.TopicAlreadyExistsError:
-                raise AppendFailed(name, f"the broker refused to create it: {error.__name__} {detail}")
+            # Another process may have made it this very moment.
+            await self._visible(name)
         return created
 
     async def describe(self, topics: Sequence[str]) -> Mapping[str, TopicSpec]:
