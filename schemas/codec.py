@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Protocol, cast
 
 from schemas.catalog import SINGLE_OBJECT, Entry, catalog
@@ -59,9 +59,9 @@ def decode_batch(
 ) -> list[Event | Rejected]:
     """The same for every record of a partition, in order; what most records are takes the shortest way."""
 
-    def named(n: int) -> Event | Rejected:
+    def named(first: int, n: int) -> Event | Rejected:
         """No value, another form, or bytes that do not fit: the slow way finds out, and names it."""
-        record = records[n]
+        record = records[first + n]
         return decode(record.value, Origin(topic, partition, record.offset), record.timestamp, record.headers, ids)
 
     values = [record.value for record in records]
@@ -69,7 +69,7 @@ def decode_batch(
     known = readers() if max(map(len, filter(None, values)), default=0) <= MAX_BYTES else {}
     decoded: list[Event | Rejected] = []
     for first in range(0, len(values), AT_ONCE):
-        decoded += read_all(values[first : first + AT_ONCE], known, lambda n, first=first: named(first + n))  # type: ignore[misc]
+        decoded += read_all(values[first : first + AT_ONCE], known, partial(named, first))
     return decoded
 
 

@@ -7,6 +7,7 @@ from sys import intern
 from typing import Any
 
 from schemas.envelope import Kind
+from schemas.writer import long
 
 Schema = Mapping[str, Any]
 Builders = Mapping[str, Callable[..., Any]]
@@ -39,9 +40,8 @@ def plan_of(schema: Schema, kind: Kind, builders: Builders) -> Plan:
     assert [field["name"] for field in schema["fields"][: len(ENVELOPE)]] == list(ENVELOPE)
     body = {**schema, "fields": schema["fields"][len(ENVELOPE) :]}
     _, make, names, plans = _record(body, {}, builders)
-    # Both numbers are below 64: one byte each.
     title = kind.type.encode()
-    head = bytes([2 * len(title)]) + title + bytes([2 * kind.version])
+    head = long(len(title)) + title + long(kind.version)
     envelope = {**ENVELOPE, "type": ("kind", head, str(kind))}
     del envelope["version"]
     return "record", make, (*(name for name in envelope if name != "type"), *names), (*envelope.values(), *plans)

@@ -16,7 +16,7 @@ from schemas.plan import Plan
 
 try:
     from schemas import native
-except ImportError:
+except ImportError:  # not built: everything goes to Python, and `rillfold doctor` says so
     native = None  # type: ignore[assignment]
 
 Reader = Callable[[bytes, int], Any]
@@ -100,7 +100,7 @@ def read_all(
     for n, value in enumerate(values):
         try:
             events.append(readers[value[:10]](value, 10))  # type: ignore[index, arg-type]
-        except Exception:
+        except Exception:  # whatever it was, `otherwise` meets it again and names it
             events.append(otherwise(n))
     return events
 

@@ -29,7 +29,7 @@ def build() -> Path | None:
         if done.returncode == 0:
             return fresh.replace(target)
     print(
-        "rillfold: schemas/native.c is not built; events are read in Python, at a fifth of the speed", file=sys.stderr
+        "rillfold: schemas/native.c is not built; events are read in Python, at a sixth of the speed", file=sys.stderr
     )
     target.unlink(missing_ok=True)
     return None

@@ -41,7 +41,7 @@ def fast(entry: Entry) -> Any:
 def result(read: Any, value: bytes) -> str | None:
     try:
         return repr(read(value, 10))
-    except Exception:
+    except Exception:  # what it is refused for is the codec's suite to say
         return None
 
 
@@ -90,7 +90,7 @@ def test_every_event_is_read_without_help_and_damage_alike(event: Event, data: s
 
 
 @pytest.mark.parametrize(
-    "plan", [(), ("text", 1, 2)[:0], ("nothing",), ("array",), ("record", None, (), 7), ("optional", ("nothing",))]
+    "plan", [(), ("optional",), ("nothing",), ("array",), ("record", None, (), 7), ("optional", ("nothing",))]
 )
 def test_a_plan_that_is_none_is_refused(plan: tuple[Any, ...]) -> None:
     make = (lambda: reader.native.Reader(plan, leave)) if reader.IN_C else (lambda: reader.compiled(plan))
