@@ -36,7 +36,10 @@ RELIES_ON: Mapping[str, Sequence[str]] = {
 
 
 def by_batches(consumer: Any, limit: int | None = None) -> None:
-    """From now on this started consumer returns the parser's own records, at most so many of each partition at once."""
+    """From now on this started consumer returns the parser's own records, at most so many of each partition at once.
+
+    A limit that is given with a fetch holds for all partitions together, and instead of this one.
+    """
     fetcher = consumer._fetcher
     if not isinstance(fetcher._records, Waiting):
         fetcher._records = Waiting(fetcher._records)
@@ -67,8 +70,7 @@ class TakeAll:
         """Of the last record batch: where to go on when nothing of it is left."""
 
     def __call__(self, max_records: int | None = None) -> list[Any]:
-        assert max_records is None, "the limit holds for each partition: see by_batches"
-        fetched, limit = self._fetched, self._waiting.limit
+        fetched, limit = self._fetched, self._waiting.limit if max_records is None else max_records
         if not fetched.check_assignment(fetched._topic_partition) or not fetched.has_more():
             self._let_go()
             return []

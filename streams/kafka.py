@@ -15,9 +15,10 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 
 from schemas.compat import check_at_start
 from streams.errors import AppendFailed, MissingOffsets, TooLarge, UnknownTopic, Unreachable
+from streams.fetched import by_batches
 from streams.kafka_batches import append_in_batches, place
 from streams.kafka_close import close_client
-from streams.kafka_group import Assignments, KafkaSubscription, to_record
+from streams.kafka_group import Assignments, KafkaSubscription, to_records
 from streams.log import Learn, Outgoing, Position, Record, TopicSpec, limit_of, nothing_to_learn, size_of
 
 # A read without an end in sight waits this long for the next fetch before it looks at its position again: the tail
@@ -138,7 +139,7 @@ class KafkaLog:
                 except kafka.OffsetOutOfRangeError as error:
                     first = (await self.starts(topic))[partition]
                     raise MissingOffsets(topic, partition, position, stop, first, end) from error
-                if batch := [to_record(found) for found in polled.get(tp, ()) if found.offset < last]:
+                if batch := to_records(tp, (found for found in polled.get(tp, ()) if found.offset < last)):
                     await self._learn(record.value for record in batch)
                     yield batch
 
@@ -175,6 +176,7 @@ class KafkaLog:
         assignments = Assignments()
         consumer.subscribe(topics, listener=assignments)
         async with self._opened(consumer):
+            by_batches(consumer)
             yield KafkaSubscription(self, group, consumer, assignments, self._learn)
 
     @asynccontextmanager
@@ -182,6 +184,7 @@ class KafkaLog:
         """For a short range small fetches: what is fetched beyond it is thrown away."""
         fetch = {"max_partition_fetch_bytes": min(FETCH_BYTES, (64 + records) << 10)}
         async with self._opened(AIOKafkaConsumer(**{**_READER, **fetch, **self._options})) as reader:
+            by_batches(reader)
             yield reader
 
     async def _partitions(self, topic: str) -> list[TopicPartition]:
@@ -259,8 +262,9 @@ _PRODUCER: dict[str, Any] = {
 
 
 async def _start(client: Any) -> None:
+    starting = asyncio.ensure_future(client.start())
     try:
-        await client.start()
+        await asyncio.shield(starting)
     except BaseException:
-        await close_client(client)
+        await close_client(client, starting)
         raise

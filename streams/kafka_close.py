@@ -13,12 +13,18 @@ log = logging.getLogger(__name__)
 STOP_SECONDS = 4.0
 
 
-async def close_client(client: Any) -> None:
+async def close_client(client: Any, starting: asyncio.Future[None] | None = None) -> None:
     """Quiet: what went wrong was said by the call that needed the broker.
+
+    A start that is under way may end first: cut off while it connects, aiokafka leaves the connection open.
 
     In a task of its own: aiokafka cancels tasks of its own and hands their end on (`Fetcher.close`). In ours that would
     look as if we had been cancelled, and hide the error that we end with.
     """
+    if starting is not None:
+        await asyncio.wait({starting}, timeout=STOP_SECONDS)
+        starting.cancel()
+        await asyncio.wait({starting}, timeout=STOP_SECONDS)
     stops = isinstance(client, AIOKafkaConsumer | AIOKafkaProducer)
     closing = asyncio.ensure_future(client.stop() if stops else client.close())
     try:

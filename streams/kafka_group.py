@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -64,7 +64,7 @@ class KafkaSubscription:
             except kafka.OffsetOutOfRangeError as error:
                 raise await self._missing(error.args[0]) from error
             await self._learn(record.value for records in fetched.values() for record in records)
-            return {(tp.topic, tp.partition): [to_record(r) for r in records] for tp, records in fetched.items()}
+            return {(tp.topic, tp.partition): to_records(tp, records) for tp, records in fetched.items()}
 
     async def commit(self, offsets: Mapping[Partition, int]) -> None:
         try:
@@ -100,5 +100,7 @@ class KafkaSubscription:
         return MissingOffsets(tp.topic, tp.partition, offset, None, first[tp.partition], end[tp.partition])
 
 
-def to_record(found: Any) -> Record:
-    return Record(found.topic, found.partition, found.offset, found.timestamp, found.key, found.value, found.headers)
+def to_records(tp: TopicPartition, found: Iterable[Any]) -> Sequence[Record]:
+    """From the parser's own records: see streams.fetched."""
+    topic, partition = tp
+    return [Record(topic, partition, r.offset, r.timestamp, r.key, r.value, tuple(r.headers)) for r in found]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -19,6 +19,10 @@ from streams.watch import Counts, Sight
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 POLL_RECORDS = 20_000
+# A poll that brings less than BEHIND has nearly reached the end. What waits behind a fuller one is taken along, each
+# row once, up to so many rows (for memory) and records (for time).
+BEHIND, MORE_SECONDS = 5_000, 0.05
+ROWS_AT_ONCE, RECORDS_AT_ONCE = 100_000, 500_000
 RETRY_SECONDS = 1.0
 
 
@@ -104,18 +108,34 @@ class Follower:
                     await asyncio.sleep(RETRY_SECONDS)
 
     async def step(self, subscription: Subscription, event_log: EventLog) -> None:
-        """Poll, take what is new to us, coalesce, write rows and positions at once, tell the group how far we are."""
-        polled = await subscription.poll(POLL_SECONDS, POLL_RECORDS)
-        taken = await self._take(subscription, event_log)
-        # What was polled of a partition just taken began at the group's offset, not at ours: it comes again.
-        fresh = {tp: records for tp, records in polled.items() if tp in self._next and tp not in taken}
-        changes = [self._changes(tp, records) for tp, records in fresh.items()]
+        """Gather what is new to us, write rows and positions at once, tell the group how far we are."""
+        gathered = await self._gather(subscription, event_log)
+        changes = [changes_of(self._projections[tp[0]], tp, newest) for tp, newest in gathered.items()]
         if not changes:
             return
         await self._sink.write(changes)
         self.rows += sum(len(change.rows) for change in changes)
-        self._next |= {tp: change.next for tp, change in zip(fresh, changes, strict=True)}
-        await subscription.commit({tp: self._next[tp] for tp in fresh})
+        self._next |= {tp: change.next for tp, change in zip(gathered, changes, strict=True)}
+        await subscription.commit({tp: self._next[tp] for tp in gathered})
+
+    async def _gather(self, subscription: Subscription, event_log: EventLog) -> Mapping[TopicPartition, Newest]:
+        """The further behind, the fewer writes a record costs: a row is written once, however often it changed."""
+        gathered: dict[TopicPartition, Newest] = {}
+        records, seconds = 0, POLL_SECONDS
+        while True:
+            polled = await subscription.poll(seconds, POLL_RECORDS)
+            taken = await self._take(subscription, event_log)
+            gathered = {tp: newest for tp, newest in gathered.items() if tp in self._next and tp not in taken}
+            for tp, found in polled.items():
+                # What was polled of a partition just taken began at the group's offset, not at ours: it comes again.
+                if tp in self._next and tp not in taken:
+                    gathered.setdefault(tp, Newest(self._next[tp])).add(found)
+            fetched = sum(map(len, polled.values()))
+            records += fetched
+            rows = sum(len(newest.records) for newest in gathered.values())
+            if fetched < BEHIND or rows >= ROWS_AT_ONCE or records >= RECORDS_AT_ONCE:
+                return gathered
+            seconds = MORE_SECONDS
 
     async def _take(self, subscription: Subscription, event_log: EventLog) -> frozenset[TopicPartition]:
         assigned = self._held = subscription.assignment()
@@ -136,21 +156,28 @@ class Follower:
         await self._sink.empty(self._projections[topic], topic, partition)
         return 0
 
-    def _changes(self, tp: TopicPartition, records: Sequence[Record]) -> Changes:
-        start = self._next[tp]
-        unseen = [record for record in records if record.offset >= start]
-        return coalesce(self._projections[tp[0]], tp, unseen, start)
+
+class Newest:
+    """Of a stretch of one changelog partition the newest record of each key."""
+
+    def __init__(self, start: int) -> None:
+        self.next = start
+        self.records: dict[bytes, Record] = {}
+
+    def add(self, records: Sequence[Record]) -> None:
+        for record in records:
+            if record.offset >= self.next:
+                self.records[record.key or b""] = record
+                self.next = record.offset + 1
 
 
-def coalesce(projection: Projection[Any], tp: TopicPartition, records: Sequence[Record], start: int) -> Changes:
-    """Only the newest value of each row is worth writing: a follower that lags does less work for each record."""
-    newest = {record.key or b"": record for record in records}
+def changes_of(projection: Projection[Any], tp: TopicPartition, newest: Newest) -> Changes:
     rows: list[Change] = []
     markers: list[Marker] = []
-    for key, record in newest.items():
+    for key, record in newest.records.items():
         if not key.startswith(RESERVED):
             value = None if record.value is None else _decoder.decode(record.value)
             rows.append(Change(key.decode(), record.offset, value))
         elif record.value is not None and (marker := marker_of(key, record.value)) is not None:
             markers.append(marker)
-    return Changes(projection, *tp, records[-1].offset + 1 if records else start, rows, markers)
+    return Changes(projection, *tp, newest.next, rows, markers)

@@ -31,7 +31,7 @@ from streams.reads import Reads
 from streams.refold import held
 from streams.sinks.postgres import PostgresSink
 from streams.sinks.schema import columns_of, table_of
-from streams.sinks.sink import Changes, Follower, coalesce
+from streams.sinks.sink import Changes, Follower, Newest, changes_of
 from tests.golden.record import HISTORIES, lines
 
 FOLDED = (COMPANIES, COMPANY_TOOLS, DATASETS)
@@ -148,7 +148,13 @@ def records(*names: str, start: int = 0) -> list[Record]:
 
 
 def changes(*names: str, start: int = 0) -> list[Changes]:
-    return [coalesce(COMPANIES, (CHANGELOG, 0), records(*names, start=start), start)]
+    return [coalesced(CHANGELOG, *names, start=start)]
+
+
+def coalesced(changelog: str, *names: str, start: int) -> Changes:
+    newest = Newest(start)
+    newest.add(records(*names, start=start))
+    return changes_of(COMPANIES, (changelog, 0), newest)
 
 
 async def test_a_row_is_written_once_with_its_newest_value_and_its_place(sink: PostgresSink, query: Any):
@@ -188,7 +194,7 @@ async def test_a_late_holder_of_a_partition_is_shut_out(stack: Endpoints, schema
 async def test_rows_of_a_changelog_that_was_made_anew_are_read_again(sink: PostgresSink, query: Any):
     changelog, log = topic_of(COMPANIES), MemoryLog()
     await sink.take(changelog, 0)
-    await sink.write([coalesce(COMPANIES, (changelog, 0), records("Old", "Older", start=500), 500)])
+    await sink.write([coalesced(changelog, "Old", "Older", start=500)])
     await log.create([TopicSpec(changelog, 1)])
     await log.append([Outgoing(changelog, r.key, r.value, partition=0) for r in records("New")])
     follower = Follower(sink, [COMPANIES])
