@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -25,6 +24,7 @@ from streams.failpoint import FailPoint
 from streams.faust_seam import BatchSchema, BatchTransport, RowApp, RowTableManager, add_table
 from streams.fence import FencedChangelogs
 from streams.folding import Folding
+from streams.garbage import keep_garbage_rare
 from streams.glance import Glance
 from streams.kafka import KafkaLog
 from streams.keeper import ShardKeeper
@@ -39,8 +39,6 @@ log = logging.getLogger(__name__)
 FETCH_BYTES = 4 << 20
 # A compressed fetch can hold many more than that: this bounds a batch in memory, and what a crash does again.
 BATCH_RECORDS = 8_000
-YOUNG_OBJECTS = 200_000
-"""More than the batches in hand hold: until so many more stand than at the last look, nobody looks."""
 RECENT_BYTES = 64 << 20
 """Rows that a worker keeps in memory, all its projections together."""
 TURN_SECONDS = 0.001
@@ -89,18 +87,12 @@ def run(
     worker.data_dir.mkdir(parents=True, exist_ok=True)
     asyncio.run(_prepare(worker, projections))
     app = create_app(worker, KafkaLog(worker.bootstrap_servers, client_id=f"rillfold-{worker.name}"), projections)
-    _keep_garbage_rare()
+    keep_garbage_rare()
     sys.setswitchinterval(TURN_SECONDS)
     with beside(app.glance):
         faust.Worker(
             app, loglevel=log_level, quiet=True, override_logging=not logging.root.handlers
         ).execute_from_commandline()
-
-
-def _keep_garbage_rare() -> None:
-    """A batch is many small objects that all go when it is folded. Looking through them for cycles costs a quarter."""
-    gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS, 10, 10)
 
 
 async def _prepare(worker: Worker, projections: Sequence[Projection[Any]]) -> None:

@@ -12,6 +12,7 @@ import psycopg
 from bench.peers.meter import Job, job
 from bench.peers.rillfold_fold import COUNTER
 from streams.changelog import topic_of
+from streams.garbage import keep_garbage_rare
 from streams.kafka import KafkaLog
 from streams.sinks.postgres import PostgresSink
 from streams.sinks.schema import table_of
@@ -21,6 +22,7 @@ from streams.sinks.sink import Follower
 async def follow(job: Job, dsn: str) -> dict[str, float]:
     """`job.topic` is the prefix of the changelog, `job.id` the schema."""
     changelog = topic_of(COUNTER, job.topic)
+    keep_garbage_rare()
     async with KafkaLog(job.bootstrap) as log, PostgresSink(dsn, [COUNTER], job.id) as sink:
         follower, ends = Follower(sink, [COUNTER], job.topic), await log.ends(changelog)
         async with log.subscribe(job.id, [changelog]) as member:

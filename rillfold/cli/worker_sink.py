@@ -15,6 +15,7 @@ from rillfold.settings import Settings, from_env
 from rillfold.watched import watched
 from schemas.errors import Stop
 from streams.app import prepare
+from streams.garbage import keep_garbage_rare
 from streams.sinks.postgres import PostgresSink
 from streams.sinks.sink import Follower
 
@@ -41,6 +42,7 @@ async def _follow(settings: Settings, servers: str, dsn: str, name: str) -> None
         log = event_log(settings, "rillfold-sink")
         async with log, PostgresSink(dsn, projections, schema) as kept:
             await prepare(log, projections, names)
+            keep_garbage_rare()
             click.echo("ready")
             follower = Follower(kept, projections, names.prefix)
             with watched(settings, name, servers, follower.sight, follower.counts):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Self
 
 import psycopg
@@ -41,6 +43,7 @@ class PostgresSink:
         self._dsn, self._projections, self._schema = dsn, list(projections), schema
         self._connection: AsyncConnection[tuple[Any, ...]] | None = None
         self._epochs: dict[tuple[str, int], int] = {}
+        self._turn = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         await self.migrate()
@@ -50,13 +53,13 @@ class PostgresSink:
         await self._drop()
 
     async def migrate(self) -> None:
-        async with _Away(self), (await self._connect()).transaction(), (await self._connect()).cursor() as cursor:
+        async with self._transaction() as cursor:
             await cursor.execute(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
             for statement in statements(self._schema, self._projections):
                 await cursor.execute(statement.encode())
 
     async def take(self, changelog: str, partition: int) -> int:
-        async with _Away(self), (await self._connect()).transaction(), (await self._connect()).cursor() as cursor:
+        async with self._transaction() as cursor:
             await cursor.execute(
                 "INSERT INTO sink_positions AS p (changelog, partition, epoch) VALUES (%s, %s, 1) "
                 "ON CONFLICT (changelog, partition) DO UPDATE SET epoch = p.epoch + 1 RETURNING next, epoch",
@@ -68,7 +71,7 @@ class PostgresSink:
         return int(next_)
 
     async def empty(self, projection: Projection[Any], changelog: str, partition: int) -> None:
-        async with _Away(self), (await self._connect()).transaction(), (await self._connect()).cursor() as cursor:
+        async with self._transaction() as cursor:
             await self._advance(cursor, Changes(projection, changelog, partition, 0, (), ()))
             table = sql.Identifier(table_of(projection))
             await cursor.execute(sql.SQL("DELETE FROM {table} WHERE partition = %s").format(table=table), (partition,))
@@ -78,7 +81,7 @@ class PostgresSink:
             )
 
     async def write(self, changes: Sequence[Changes]) -> None:
-        async with _Away(self), (await self._connect()).transaction(), (await self._connect()).cursor() as cursor:
+        async with self._transaction() as cursor:
             # The positions come first: their row locks make a second holder wait, and then see that it is late.
             for change in changes:
                 await self._advance(cursor, change)
@@ -119,6 +122,18 @@ class PostgresSink:
             delete = sql.SQL("DELETE FROM {table} WHERE key = ANY(%s) AND partition = %s").format(table=table)
             await cursor.execute(delete, (gone, change.partition))
 
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[AsyncCursor[Any]]:
+        """One at a time. A broken connection is the world's fault: try again."""
+        async with self._turn:
+            try:
+                connection = await self._connect()
+                async with connection.transaction(), connection.cursor() as cursor:
+                    yield cursor
+            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+                await self._drop()
+                raise DatabaseAway(error) from error
+
     async def _connect(self) -> AsyncConnection[tuple[Any, ...]]:
         if self._connection is None or self._connection.closed:
             self._epochs.clear()
@@ -130,21 +145,6 @@ class PostgresSink:
         if self._connection is not None:
             await self._connection.close()
         self._connection = None
-
-
-class _Away:
-    """A broken connection is the world's fault: try again."""
-
-    def __init__(self, sink: PostgresSink) -> None:
-        self._sink = sink
-
-    async def __aenter__(self) -> None:
-        return None
-
-    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
-            await self._sink._drop()
-            raise DatabaseAway(error) from error
 
 
 def _lines(change: Changes) -> Iterator[bytes]:

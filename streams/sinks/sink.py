@@ -57,7 +57,10 @@ class Sink(Protocol):
     """Keeps rows and its own position in one transaction."""
 
     async def take(self, changelog: str, partition: int) -> int:
-        """Ours from now on; an earlier holder is shut out. Returns the first changelog offset that is not in here."""
+        """Ours from now on; an earlier holder is shut out. Returns the first changelog offset that is not in here.
+
+        Called while a write is under way, it waits for that one.
+        """
         ...
 
     async def empty(self, projection: Projection[Any], changelog: str, partition: int) -> None:
@@ -79,6 +82,9 @@ class Follower:
         self._sink = sink
         self._projections = {topic_of(projection, prefix): projection for projection in projections}
         self._next: dict[TopicPartition, int] = {}
+        """Everything below is in the sink."""
+        self._gathered: Mapping[TopicPartition, Newest] = {}
+        """Read, and not yet written."""
         self._held: frozenset[TopicPartition] | None = None
         self.rows = 0
         """Written so far."""
@@ -100,27 +106,35 @@ class Follower:
                     await self.step(subscription, event_log)
                 except Fenced as error:
                     log.info("%s", error)
-                    self._next.clear()
                 except Retry as error:
-                    # What was polled is not in the sink, and the next take says so.
                     log.warning("%s", error)
-                    self._next.clear()
                     await asyncio.sleep(RETRY_SECONDS)
 
     async def step(self, subscription: Subscription, event_log: EventLog) -> None:
-        """Gather what is new to us, write rows and positions at once, tell the group how far we are."""
-        gathered = await self._gather(subscription, event_log)
-        changes = [changes_of(self._projections[tp[0]], tp, newest) for tp, newest in gathered.items()]
-        if not changes:
+        """Write what the last step gathered, rows and positions at once, and meanwhile gather what came since."""
+        ready, self._gathered = self._gathered, {}
+        writing, gathering = self._write(ready, subscription), self._gather(ready, subscription, event_log)
+        for error in filter(None, await asyncio.gather(writing, gathering, return_exceptions=True)):
+            # Nothing of what was gathered is in the sink, and the next take says so.
+            self._gathered = {}
+            self._next.clear()
+            raise error
+
+    async def _write(self, ready: Mapping[TopicPartition, Newest], subscription: Subscription) -> None:
+        if not ready:
             return
+        changes = [changes_of(self._projections[tp[0]], tp, newest) for tp, newest in ready.items()]
         await self._sink.write(changes)
         self.rows += sum(len(change.rows) for change in changes)
-        self._next |= {tp: change.next for tp, change in zip(gathered, changes, strict=True)}
-        await subscription.commit({tp: self._next[tp] for tp in gathered})
+        written = {tp: newest.next for tp, newest in ready.items() if tp in self._next}
+        self._next |= written
+        await subscription.commit(written)
 
-    async def _gather(self, subscription: Subscription, event_log: EventLog) -> Mapping[TopicPartition, Newest]:
+    async def _gather(
+        self, ready: Mapping[TopicPartition, Newest], subscription: Subscription, event_log: EventLog
+    ) -> None:
         """The further behind, the fewer writes a record costs: a row is written once, however often it changed."""
-        gathered: dict[TopicPartition, Newest] = {}
+        gathered = {tp: Newest(newest.next) for tp, newest in ready.items()}
         records, seconds = 0, POLL_SECONDS
         while True:
             polled = await subscription.poll(seconds, POLL_RECORDS)
@@ -134,8 +148,9 @@ class Follower:
             records += fetched
             rows = sum(len(newest.records) for newest in gathered.values())
             if fetched < BEHIND or rows >= ROWS_AT_ONCE or records >= RECORDS_AT_ONCE:
-                return gathered
+                break
             seconds = MORE_SECONDS
+        self._gathered = {tp: newest for tp, newest in gathered.items() if newest.records}
 
     async def _take(self, subscription: Subscription, event_log: EventLog) -> frozenset[TopicPartition]:
         assigned = self._held = subscription.assignment()

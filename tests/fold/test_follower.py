@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import pytest
 
 from projections.companies import COMPANIES, Company
 from projections.projection import Projection
 from streams.changelog import RowCodec, topic_of
-from streams.errors import Fenced
+from streams.errors import DatabaseAway, Fenced
 from streams.log import Outgoing, Record, TopicPartition, TopicSpec
 from streams.memory import MemoryLog
 from streams.sinks.sink import RECORDS_AT_ONCE, Changes, Follower
@@ -103,8 +106,8 @@ async def test_what_was_gathered_of_a_partition_that_went_away_is_let_go():
     lost_and_back = Scripted(
         [(True, []), (True, records(0, 6_000, 7)), (False, records(6_000, 12_000, 7)), (True, records(3, 12_000, 7))]
     )
-    await follower.step(lost_and_back, log)
-    await follower.step(lost_and_back, log)
+    for _ in range(3):
+        await follower.step(lost_and_back, log)
     # Taken anew: what that poll brought began at the group's offset, not at ours.
     assert sink.writes == [] and lost_and_back.sought == [0, 0]
 
@@ -113,8 +116,8 @@ async def test_records_that_come_again_or_late_do_not_set_a_row_back():
     log, sink = await filled(20_000, 7), Kept()
     follower = Follower(sink, [COMPANIES])
     again = Scripted([(True, []), (True, records(0, 6_000, 7)), (True, records(0, 4_000, 7))])
-    await follower.step(again, log)
-    await follower.step(again, log)
+    for _ in range(3):
+        await follower.step(again, log)
     assert sink.next == 6_000
     assert sink.rows == {f"k{n % 7}": (n, f"n{n}") for n in range(5_993, 6_000)}
 
@@ -126,6 +129,60 @@ async def test_a_long_backlog_is_written_in_stretches():
     )
     log, sink = await filled(1, 1), Kept()
     follower = Follower(sink, [COMPANIES])
-    await follower.step(endless, log)
-    await follower.step(endless, log)
+    for _ in range(3):
+        await follower.step(endless, log)
     assert sink.next == RECORDS_AT_ONCE
+
+
+class Busy(Kept):
+    """Its write ends when the follower has polled meanwhile, and then perhaps fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.polled, self.fails = asyncio.Event(), False
+
+    async def write(self, changes: Sequence[Changes]) -> None:
+        self.polled.clear()
+        async with asyncio.timeout(10):
+            await self.polled.wait()
+        if self.fails:
+            raise DatabaseAway("for a test")
+        await super().write(changes)
+
+
+class Told(Scripted):
+    """Says when it was polled."""
+
+    def __init__(self, polls: Sequence[tuple[bool, Sequence[Record]]], sink: Busy) -> None:
+        super().__init__(polls)
+        self._sink = sink
+
+    async def poll(self, timeout: float = 1.0, limit: int | None = None) -> Mapping[TopicPartition, Sequence[Record]]:
+        await asyncio.sleep(0.01)
+        self._sink.polled.set()
+        return await super().poll(timeout, limit)
+
+
+async def test_it_gathers_while_it_writes():
+    log, sink = await filled(1, 1), Busy()
+    follower = Follower(sink, [COMPANIES])
+    member = Told([(True, []), *((True, records(n, n + 10, 5)) for n in range(0, 40, 10))], sink)
+    for _ in range(6):
+        await follower.step(member, log)
+    assert sink.next == 40 and len(sink.writes) == 4
+
+
+async def test_what_was_gathered_while_a_write_failed_is_read_again():
+    """Else the next write would begin above what the failed one has not brought in."""
+    log, sink = await filled(1, 1), Busy()
+    follower = Follower(sink, [COMPANIES])
+    member = Told([(True, []), (True, records(0, 10, 5)), (True, records(10, 20, 5))], sink)
+    await follower.step(member, log)
+    await follower.step(member, log)
+    sink.fails = True
+    with pytest.raises(DatabaseAway):
+        await follower.step(member, log)
+    sink.fails = False
+    for _ in range(3):
+        await follower.step(member, log)
+    assert sink.writes == [] and member.sought == [0, 0]
