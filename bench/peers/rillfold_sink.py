@@ -19,19 +19,28 @@ from streams.sinks.schema import table_of
 from streams.sinks.sink import Follower
 
 
+class Sink(PostgresSink):
+    """Says when it was given the last of its partitions: the group's own time to agree is none of its."""
+
+    async def take(self, changelog: str, partition: int) -> int:
+        next_ = await super().take(changelog, partition)
+        self.begun, self.cpu = perf_counter(), process_time()
+        return next_
+
+
 async def follow(job: Job, dsn: str) -> dict[str, float]:
     """`job.topic` is the prefix of the changelog, `job.id` the schema."""
     changelog = topic_of(COUNTER, job.topic)
     keep_garbage_rare()
-    async with KafkaLog(job.bootstrap) as log, PostgresSink(dsn, [COUNTER], job.id) as sink:
+    async with KafkaLog(job.bootstrap) as log, Sink(dsn, [COUNTER], job.id) as sink:
         follower, ends = Follower(sink, [COUNTER], job.topic), await log.ends(changelog)
-        async with log.subscribe(job.id, [changelog]) as member:
-            while len(follower.sight().positions) < len(ends):
-                await follower.step(member, log)
-            begun, cpu = perf_counter(), process_time()
-            while any((follower.sight().positions[changelog, n] or 0) < end for n, end in ends.items()):
-                await follower.step(member, log)
-            seconds, cpu = perf_counter() - begun, process_time() - cpu
+        following = asyncio.create_task(follower.run(log, job.id))
+        while any((follower.sight().positions.get((changelog, n)) or 0) < end for n, end in ends.items()):
+            await asyncio.sleep(0.005)
+            assert not following.done(), following.result()
+        seconds, cpu = perf_counter() - sink.begun, process_time() - sink.cpu
+        following.cancel()
+        await asyncio.wait({following})
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
         query = f'SELECT count(*), sum((row->>\'n\')::bigint) FROM "{job.id}"."{table_of(COUNTER)}"'
         (found,) = await (await connection.execute(query)).fetchall()

@@ -14,7 +14,7 @@ from psycopg import AsyncConnection, AsyncCursor, sql
 from projections.projection import Projection
 from streams.errors import DatabaseAway, Fenced
 from streams.sinks.schema import statements, table_of
-from streams.sinks.sink import Change, Changes
+from streams.sinks.sink import Changes
 
 MIGRATION_LOCK = 4_711_001
 
@@ -148,28 +148,16 @@ class PostgresSink:
 
 
 def _lines(change: Changes) -> Iterator[bytes]:
-    """COPY's text form. JSON holds no raw tabs or newlines, so that only backslashes need care."""
+    """COPY's text form. JSON holds no raw tabs or newlines, so that only its backslashes need care."""
     name = change.projection.name.encode()
     for row in change.rows:
         if row.value is not None:
-            yield _line(name, change.partition, row)
-
-
-def _line(projection: bytes, partition: int, change: Change) -> bytes:
-    assert change.value is not None
-    key, (topic, source_partition, offset) = _text(change.key), change.value.at
-    company = key.partition("/")[0]
-    return b"\t".join(
-        (
-            projection,
-            _copied(key.encode()),
-            b"%d" % partition,
-            _copied(company.encode()),
-            _copied(_json(bytes(change.value.row))),
-            topic.encode(),
-            b"%d\t%d\t%d\n" % (source_partition, offset, change.offset),
-        )
-    )
+            topic, source_partition, offset = row.value.at
+            key = _copied(_text(row.key).encode())
+            company = key[: key.find(b"/")] if b"/" in key else key
+            json = _json(bytes(row.value.row)).replace(b"\\", b"\\\\")
+            where = change.partition, company, json, topic.encode(), source_partition, offset, row.offset
+            yield b"%b\t%b\t%d\t%b\t%b\t%b\t%d\t%d\t%d\n" % (name, key, *where)
 
 
 def _text(text: str) -> str:
@@ -181,6 +169,4 @@ def _json(raw: bytes) -> bytes:
 
 
 def _copied(raw: bytes) -> bytes:
-    if b"\\" in raw:
-        raw = raw.replace(b"\\", b"\\\\")
-    return raw.replace(b"\t", b"\\t").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
+    return raw.replace(b"\\", b"\\\\").replace(b"\t", b"\\t").replace(b"\n", b"\\n").replace(b"\r", b"\\r")

@@ -83,7 +83,7 @@ class Follower:
         self._projections = {topic_of(projection, prefix): projection for projection in projections}
         self._next: dict[TopicPartition, int] = {}
         """Everything below is in the sink."""
-        self._gathered: Mapping[TopicPartition, Newest] = {}
+        self._gathered: Mapping[TopicPartition, Changes] = {}
         """Read, and not yet written."""
         self._held: frozenset[TopicPartition] | None = None
         self.rows = 0
@@ -120,21 +120,20 @@ class Follower:
             self._next.clear()
             raise error
 
-    async def _write(self, ready: Mapping[TopicPartition, Newest], subscription: Subscription) -> None:
+    async def _write(self, ready: Mapping[TopicPartition, Changes], subscription: Subscription) -> None:
         if not ready:
             return
-        changes = [changes_of(self._projections[tp[0]], tp, newest) for tp, newest in ready.items()]
-        await self._sink.write(changes)
-        self.rows += sum(len(change.rows) for change in changes)
-        written = {tp: newest.next for tp, newest in ready.items() if tp in self._next}
+        await self._sink.write(list(ready.values()))
+        self.rows += sum(len(changes.rows) for changes in ready.values())
+        written = {tp: changes.next for tp, changes in ready.items() if tp in self._next}
         self._next |= written
         await subscription.commit(written)
 
     async def _gather(
-        self, ready: Mapping[TopicPartition, Newest], subscription: Subscription, event_log: EventLog
+        self, ready: Mapping[TopicPartition, Changes], subscription: Subscription, event_log: EventLog
     ) -> None:
         """The further behind, the fewer writes a record costs: a row is written once, however often it changed."""
-        gathered = {tp: Newest(newest.next) for tp, newest in ready.items()}
+        gathered = {tp: Newest(changes.next) for tp, changes in ready.items()}
         records, seconds = 0, POLL_SECONDS
         while True:
             polled = await subscription.poll(seconds, POLL_RECORDS)
@@ -150,7 +149,8 @@ class Follower:
             if fetched < BEHIND or rows >= ROWS_AT_ONCE or records >= RECORDS_AT_ONCE:
                 break
             seconds = MORE_SECONDS
-        self._gathered = {tp: newest for tp, newest in gathered.items() if newest.records}
+        fresh = {tp: newest for tp, newest in gathered.items() if newest.records}
+        self._gathered = {tp: changes_of(self._projections[tp[0]], tp, newest) for tp, newest in fresh.items()}
 
     async def _take(self, subscription: Subscription, event_log: EventLog) -> frozenset[TopicPartition]:
         assigned = self._held = subscription.assignment()
