@@ -148,13 +148,13 @@ class PostgresSink:
 
 
 def _lines(change: Changes) -> Iterator[bytes]:
-    """COPY's text form. JSON holds no raw tabs or newlines, so that only its backslashes need care."""
+    """COPY's text form. Our JSON holds no raw tabs or newlines, so that only its backslashes need care."""
     name = change.projection.name.encode()
     for row in change.rows:
         if row.value is not None:
             topic, source_partition, offset = row.value.at
             key = _copied(_text(row.key).encode())
-            company = key[: key.find(b"/")] if b"/" in key else key
+            company = key.partition(b"/")[0]
             json = _json(bytes(row.value.row)).replace(b"\\", b"\\\\")
             where = change.partition, company, json, topic.encode(), source_partition, offset, row.offset
             yield b"%b\t%b\t%d\t%b\t%b\t%b\t%d\t%d\t%d\n" % (name, key, *where)

@@ -73,8 +73,9 @@ def offsets(result: Any, state: State, chance: Random, waiting: Waiting | None) 
         if waiting is None:
             taken = result.getall(limit)
         else:
-            waiting.limit = limit
-            taken = result.getall(None)
+            # A limit given with the call comes instead of the one for each partition.
+            waiting.limit, given = (limit, None) if chance.random() < 0.5 else (2, limit)
+            taken = result.getall(given)
         assert len(taken) <= limit
         whole = [record.offset for record in taken]
         assert all(before <= offset < state.position for offset in whole), (before, whole, state.position, waiting)
