@@ -53,9 +53,9 @@ def report(bench: str, runs: int, results: Mapping[str, Figures], ratios: Mappin
         return
     print(f"{bench}: medians of {runs} runs on {machine()}")
     for name, figures in results.items():
-        print(f"  {name:32}" + "  ".join(f"{figure} {value:,.6g}" for figure, value in figures.items()))
+        print(f"  {name:48}" + "  ".join(f"{figure} {value:,.6g}" for figure, value in figures.items()))
     for key, value in ratios.items():
-        print(f"  ratio to {key:23}{value:.2f}")
+        print(f"  ratio to {key:35} {value:.2f}")
 
 
 def machine() -> str:
