@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 
 YOUNG_OBJECTS = 200_000
-"""More than the batches in hand hold: until so many more stand than at the last look, nobody looks."""
+"""Until so many more stand than at the last look, nobody looks. A fold's batches in hand hold fewer."""
 
 
 def keep_garbage_rare() -> None:

@@ -138,11 +138,11 @@ class Follower:
         while True:
             polled = await subscription.poll(seconds, POLL_RECORDS)
             taken = await self._take(subscription, event_log)
-            gathered = {tp: newest for tp, newest in gathered.items() if tp in self._next and tp not in taken}
-            for tp, found in polled.items():
-                # What was polled of a partition just taken began at the group's offset, not at ours: it comes again.
-                if tp in self._next and tp not in taken:
-                    gathered.setdefault(tp, Newest(self._next[tp])).add(found)
+            # What was polled of a partition just taken began at the group's offset, not at ours: it comes again.
+            kept = self._next.keys() - taken
+            gathered = {tp: newest for tp, newest in gathered.items() if tp in kept}
+            for tp in polled.keys() & kept:
+                gathered.setdefault(tp, Newest(self._next[tp])).add(polled[tp])
             fetched = sum(map(len, polled.values()))
             records += fetched
             rows = sum(len(newest.records) for newest in gathered.values())
