@@ -180,8 +180,8 @@ class DatabaseAway(Retry):
 
     def __init__(self, detail: object) -> None:
         super().__init__(
-            f"Postgres does not answer ({str(detail).strip()}). Start it with `rillfold up`, or set "
-            f"RILLFOLD_POSTGRES_DSN to one that runs."
+            f"Postgres does not answer ({str(detail).strip()}). Start it with `rillfold up`, or name "
+            f"one that runs by RILLFOLD_PROVIDER=external and RILLFOLD_POSTGRES_DSN."
         )
 
 

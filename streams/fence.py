@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaError, ProducerFenced
 from streams.changelog import Rows, claim_record
 from streams.commit import BATCH_BYTES
 from streams.errors import ChangelogFailed, OwnershipLost
+from streams.kafka_client import start_client
 from streams.log import TopicPartition
 
 MAX_BATCH = BATCH_BYTES + 40_000
@@ -48,8 +49,8 @@ class FencedChangelogs:
             acks="all",
             **self._options,
         )
+        await start_client(producer)
         self._producers[partition] = producer
-        await producer.start()
         # The id has given its epoch. Without it the producer sends what it is told, outside any transaction.
         producer._txn_manager.transactional_id = None
         claim = [claim_record(self._owner)]

@@ -17,7 +17,7 @@ from schemas.compat import check_at_start
 from streams.errors import AppendFailed, MissingOffsets, TooLarge, UnknownTopic, Unreachable
 from streams.fetched import by_batches
 from streams.kafka_batches import append_in_batches, place
-from streams.kafka_close import close_client
+from streams.kafka_client import close_client, start_client
 from streams.kafka_group import Assignments, KafkaSubscription, to_records
 from streams.log import Learn, Outgoing, Position, Record, TopicSpec, limit_of, nothing_to_learn, size_of
 
@@ -215,7 +215,7 @@ class KafkaLog:
             if kind not in self._clients:
                 client = kind(**options, **self._options)
                 with self._named_errors():
-                    await _start(client)
+                    await start_client(client)
                 self._clients[kind] = client
             found: Client = self._clients[kind]
             return found
@@ -229,7 +229,7 @@ class KafkaLog:
     @asynccontextmanager
     async def _opened(self, client: Client) -> AsyncIterator[Client]:
         with self._named_errors():
-            await _start(client)
+            await start_client(client)
         try:
             yield client
         finally:
@@ -259,12 +259,3 @@ _PRODUCER: dict[str, Any] = {
     "max_request_size": 100 << 20,
     "request_timeout_ms": 30_000,
 }
-
-
-async def _start(client: Any) -> None:
-    starting = asyncio.ensure_future(client.start())
-    try:
-        await asyncio.shield(starting)
-    except BaseException:
-        await close_client(client, starting)
-        raise

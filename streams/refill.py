@@ -10,7 +10,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streams.fetched import by_batches
-from streams.kafka_close import close_client
+from streams.kafka_client import close_client, start_client
 from streams.shard import Shard
 
 FETCH_BYTES = 1 << 20
@@ -27,10 +27,10 @@ async def refill(shards: Mapping[Shard[Any], int], **options: Any) -> None:
     consumer = AIOKafkaConsumer(
         enable_auto_commit=False, auto_offset_reset="earliest", max_partition_fetch_bytes=FETCH_BYTES, **options
     )
+    await start_client(consumer)
     # Leaving waits for the threads: nobody closes a store that is just being finished.
     with ThreadPoolExecutor(len(behind)) as finishers:
         try:
-            await consumer.start()
             _begin(consumer, behind)
             finished = []
             while behind:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -27,9 +28,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """A shell starts its background jobs with SIGINT ignored, which their children keep: some of ours are sent it."""
+    # A shell starts its background jobs with SIGINT ignored, which their children keep: some of ours are sent it.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # They name the suite's servers. A test that starts a stack of its own must not hear of them.
+    chosen()
+    for name in ("RILLFOLD_BOOTSTRAP_SERVERS", "RILLFOLD_POSTGRES_DSN"):
+        os.environ.pop(name, None)
 
 
 def pytest_report_header() -> str:

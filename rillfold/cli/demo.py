@@ -20,6 +20,7 @@ from rillfold.demo.story import fresh, tell
 from rillfold.demo.tool_server import ToolServer, tool_server
 from rillfold.embedded import ports
 from rillfold.embedded.stack import Ports, Stack, serving
+from rillfold.embedded.state import Endpoints
 from rillfold.settings import Settings, from_env
 from streams.kafka import KafkaLog
 
@@ -35,14 +36,16 @@ def demo(keep: bool, data_dir: Path) -> None:
     console = Console(highlight=False)
     data_dir = data_dir.resolve()
     fresh(data_dir, console)
-    settings = msgspec.structs.replace(from_env(), data_dir=data_dir, provider="embedded")
+    # Whatever servers the environment names, the story has its own.
+    own = {"provider": "embedded", "bootstrap_servers": None, "postgres_dsn": None}
+    settings = msgspec.structs.replace(from_env(), data_dir=data_dir, **own)
     tokens = {company.id: secrets.token_urlsafe(24) for company in COMPANIES}
     console.print("Starting Kafka and Postgres …")
     with (
         download_bars() as progress,
         serving(data_dir, Ports(), settings, True, progress) as stack,
         tool_server(tokens) as tools,
-        at_work(data_dir, _environment(urls := _urls())) as crew,
+        at_work(data_dir, _environment(urls := _urls(), stack.endpoints)) as crew,
     ):
         asyncio.run(_tell(console, settings, stack, crew, tools, tokens, urls))
         if keep:
@@ -55,11 +58,13 @@ def _urls() -> dict[str, str]:
     return {worker: f"http://{ports.HOST}:{ports.free_port()}" for worker in ("api", "serve")}
 
 
-def _environment(urls: dict[str, str]) -> dict[str, str]:
+def _environment(urls: dict[str, str], servers: Endpoints) -> dict[str, str]:
     """The companies' APIs live on this machine. A worker is killed: the story waits until its group has noticed."""
     return {
         "RILLFOLD_SESSION_TIMEOUT": "6",
         "RILLFOLD_PROVIDER": "embedded",
+        "RILLFOLD_BOOTSTRAP_SERVERS": servers.bootstrap_servers,
+        "RILLFOLD_POSTGRES_DSN": str(servers.postgres_dsn),
         "RILLFOLD_API_PORT": urls["api"].rpartition(":")[2],
         "RILLFOLD_SERVE_PORT": urls["serve"].rpartition(":")[2],
         "RILLFOLD_SERVE_URL": urls["serve"],

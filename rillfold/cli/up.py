@@ -48,6 +48,7 @@ def up(workers: bool, no_postgres: bool, as_json: bool) -> None:
         serving(settings.data_dir, wanted, settings, not no_postgres, progress) as stack,
         at_work(settings.data_dir) as crew,
     ):
+        state.as_named(settings, stack.endpoints)
         _tell(stack, settings.data_dir.resolve(), time.monotonic() - begun, as_json)
         if workers:
             asyncio.run(_create_topics(settings, stack))

@@ -27,7 +27,10 @@ def sink(name: str) -> None:
     settings = from_env()
     endpoints = attach(settings)
     if endpoints.postgres_dsn is None:
-        raise Stop("No database is named. Set RILLFOLD_POSTGRES_DSN, or start one with `rillfold up`.")
+        raise Stop(
+            "No database is named: start one with `rillfold up`, or set RILLFOLD_PROVIDER=external, "
+            "RILLFOLD_BOOTSTRAP_SERVERS and RILLFOLD_POSTGRES_DSN."
+        )
     install()
     asyncio.run(_follow(settings, endpoints.bootstrap_servers, endpoints.postgres_dsn, name))
 

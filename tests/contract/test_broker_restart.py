@@ -15,7 +15,7 @@ from rillfold.embedded.stack import running
 from rillfold.settings import Settings, from_env
 from streams.errors import Unreachable
 from streams.kafka import KafkaLog
-from streams.kafka_close import close_client
+from streams.kafka_client import close_client
 from streams.log import Outgoing, TopicSpec
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rillfold.embedded.state import Endpoints
 from rillfold.settings import Settings
 from tests.support.servers import COMPOSE, Choice, choose, docker_is_silent, in_containers, reached_at
 
@@ -21,7 +22,7 @@ def test_named_servers_go_before_a_docker_engine_that_nobody_asks() -> None:
         raise AssertionError("asked")
 
     chosen = choose(Settings(bootstrap_servers="kafka:9092"), never)
-    assert chosen == Choice("named", "RILLFOLD_BOOTSTRAP_SERVERS is kafka:9092")
+    assert chosen == Choice("named", "RILLFOLD_BOOTSTRAP_SERVERS is kafka:9092", Endpoints("kafka:9092"))
 
 
 def test_containers_where_an_engine_answers_and_embedded_servers_where_none_does() -> None:

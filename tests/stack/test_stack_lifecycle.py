@@ -18,7 +18,7 @@ from rillfold.embedded.ports import free_port
 from rillfold.embedded.stack import running
 from rillfold.embedded.state import Endpoints, attach
 from rillfold.settings import Settings, from_env
-from tests.stack.kit import ROOT, gone, keep, kept, processes_on, until, up
+from tests.stack.kit import ROOT, Up, gone, keep, kept, processes_on, until, up
 
 
 def test_kill_minus_9_of_up_leaves_nothing_and_the_next_start_has_the_data(tmp_path: Path) -> None:
@@ -134,3 +134,18 @@ def test_a_provider_names_the_endpoints(tmp_path: Path) -> None:
     assert attach(Settings(provider="compose")) == state.COMPOSE
     with pytest.raises(StackError, match="RILLFOLD_BOOTSTRAP_SERVERS"):
         attach(Settings(provider="external"))
+
+
+@pytest.mark.parametrize("field", ["bootstrap_servers", "postgres_dsn"])
+def test_a_named_server_is_never_passed_over_in_silence(field: str) -> None:
+    remedy = rf"RILLFOLD_{field.upper()} names another server.*set RILLFOLD_PROVIDER=external, or unset"
+    with pytest.raises(StackError, match=remedy):
+        attach(Settings(provider="compose", **{field: "there"}))
+    assert attach(Settings(provider="compose", **{field: getattr(state.COMPOSE, field)})) == state.COMPOSE
+
+
+def test_up_is_no_other_server_than_the_one_that_was_named(tmp_path: Path) -> None:
+    named = Up(tmp_path, "--no-postgres", RILLFOLD_POSTGRES_DSN="postgresql://mine/orders")
+    assert "RILLFOLD_POSTGRES_DSN names another server" in named.output()
+    assert named.process.returncode != 0
+    assert processes_on(tmp_path) == []

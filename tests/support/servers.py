@@ -25,12 +25,14 @@ ENGINE_SECONDS = 2
 class Choice(NamedTuple):
     servers: Literal["named", "containers", "embedded"]
     why: str
+    endpoints: Endpoints | None = None
 
 
 def choose(settings: Settings, engine: Callable[[], str | None]) -> Choice:
     """`engine` says why no Docker engine answers, and None where one does. It is asked only if that matters."""
     if settings.bootstrap_servers is not None:
-        return Choice("named", f"RILLFOLD_BOOTSTRAP_SERVERS is {settings.bootstrap_servers}")
+        endpoints = Endpoints(settings.bootstrap_servers, settings.postgres_dsn)
+        return Choice("named", f"RILLFOLD_BOOTSTRAP_SERVERS is {endpoints.bootstrap_servers}", endpoints)
     silent = engine()
     if silent is None:
         return Choice("containers", "a Docker engine answers")
@@ -67,9 +69,9 @@ def at_hand() -> Iterator[Endpoints]:
     """For one session of tests."""
     match chosen().servers:
         case "named":
-            settings = from_env()
-            assert settings.bootstrap_servers is not None
-            yield Endpoints(settings.bootstrap_servers, settings.postgres_dsn)
+            named = chosen().endpoints
+            assert named is not None
+            yield named
         case "containers":
             with in_containers() as endpoints:
                 yield endpoints

@@ -1,4 +1,4 @@
-"""Ends an aiokafka client, whatever has become of its broker."""
+"""Begins and ends an aiokafka client, whatever becomes of its broker or of us."""
 
 from __future__ import annotations
 
@@ -11,6 +11,16 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 log = logging.getLogger(__name__)
 # What had to be said is acknowledged or given up by then; only our leaving is left.
 STOP_SECONDS = 4.0
+
+
+async def start_client(client: Any) -> None:
+    """Closes it again where the start fails or is cut off."""
+    starting = asyncio.ensure_future(client.start())
+    try:
+        await asyncio.shield(starting)
+    except BaseException:
+        await close_client(client, starting)
+        raise
 
 
 async def close_client(client: Any, starting: asyncio.Future[None] | None = None) -> None:
