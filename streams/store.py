@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 POSITION = b"\x00\x00position"
 FIRST_KEY = b"\x00\x01"
 DAMAGED = "DAMAGED"
+FOLLOWED_FILES = 16
 # Whatever RocksDB says of its lock, it names the file. "lock" alone also stands in "block checksum mismatch".
 LOCKED = "/LOCK"
 
@@ -245,5 +246,9 @@ def _filling_options() -> Options:
     # Small: what is read is written out while more is read.
     options.set_write_buffer_size(8 << 20)
     options.set_max_write_buffer_number(4)
-    options.set_disable_auto_compactions(True)
+    # What is merely filled is not compacted. A copy that follows another worker's rows for weeks is: it would grow by
+    # every row that is written.
+    options.set_level_zero_file_num_compaction_trigger(FOLLOWED_FILES)
+    options.set_level_zero_slowdown_writes_trigger(4 * FOLLOWED_FILES)
+    options.set_level_zero_stop_writes_trigger(8 * FOLLOWED_FILES)
     return options

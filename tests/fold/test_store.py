@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from streams.errors import DirectoryInUse, StoreDamaged
 from streams.recent import Recent, Room
-from streams.store import MemoryStore, RocksStore, RocksStores, Store
+from streams.store import FOLLOWED_FILES, MemoryStore, RocksStore, RocksStores, Store
 
 
 @pytest.fixture(params=["memory", "rocksdb", "recent"])
@@ -56,6 +57,17 @@ def test_filling_changes_nothing_of_what_is_in_there(store: Store):
     store.write([(b"c", b"3")], 3)
     store.filled()
     assert store.get([b"a", b"b", b"c"]) == [b"1", b"2", b"3"]
+
+
+def test_a_copy_that_only_ever_follows_does_not_grow_by_every_row_that_is_written(tmp_path: Path):
+    store, dice = RocksStore(tmp_path / "rows"), random.Random(1)
+    for position in range(300):
+        store.write([(b"acme/%d" % row, dice.randbytes(1000)) for row in range(1000)], position)
+    end = time.monotonic() + 20
+    while len(files := list((tmp_path / "rows").glob("*.sst"))) > FOLLOWED_FILES:
+        assert time.monotonic() < end, files
+        time.sleep(0.1)
+    store.close()
 
 
 @pytest.fixture
