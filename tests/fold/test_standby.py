@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -25,6 +26,13 @@ def copies(data_dir: Path, changelog: str, partitions: int) -> Mapping[int, int]
     return found
 
 
+async def ready(worker: WorkerProcess, times: int) -> None:
+    end = time.monotonic() + 60
+    while worker.log().count("ready") < times:
+        assert time.monotonic() < end, "not ready"
+        await asyncio.sleep(0.1)
+
+
 async def test_a_worker_keeps_up_with_partitions_that_another_folds(
     workers: Callable[[str], WorkerProcess],
     produce: Produce,
@@ -41,9 +49,7 @@ async def test_a_worker_keeps_up_with_partitions_that_another_folds(
     await agree()
     for seed in range(2, 7):  # how far behind a copy is, nobody says: a slow machine gets more tries
         two.start()
-        async with asyncio.timeout(60):
-            while two.log().count("ready") < seed - 1:
-                await asyncio.sleep(0.1)
+        await ready(two, seed - 1)
         await produce(some_events(500, seed))
         await agree()
         await asyncio.sleep(2 * seed)
