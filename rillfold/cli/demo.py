@@ -15,7 +15,7 @@ from rillfold.cli.bars import download_bars
 from rillfold.crew import Crew, at_work
 from rillfold.demo.data import COMPANIES
 from rillfold.demo.parts import ALL
-from rillfold.demo.stage import Stage
+from rillfold.demo.stage import Stage, own_servers
 from rillfold.demo.story import fresh, tell
 from rillfold.demo.tool_server import ToolServer, tool_server
 from rillfold.embedded import ports
@@ -36,7 +36,6 @@ def demo(keep: bool, data_dir: Path) -> None:
     console = Console(highlight=False)
     data_dir = data_dir.resolve()
     fresh(data_dir, console)
-    # Whatever servers the environment names, the story has its own.
     own = {"provider": "embedded", "bootstrap_servers": None, "postgres_dsn": None}
     settings = msgspec.structs.replace(from_env(), data_dir=data_dir, **own)
     tokens = {company.id: secrets.token_urlsafe(24) for company in COMPANIES}
@@ -60,11 +59,8 @@ def _urls() -> dict[str, str]:
 
 def _environment(urls: dict[str, str], servers: Endpoints) -> dict[str, str]:
     """The companies' APIs live on this machine. A worker is killed: the story waits until its group has noticed."""
-    return {
+    return own_servers(servers) | {
         "RILLFOLD_SESSION_TIMEOUT": "6",
-        "RILLFOLD_PROVIDER": "embedded",
-        "RILLFOLD_BOOTSTRAP_SERVERS": servers.bootstrap_servers,
-        "RILLFOLD_POSTGRES_DSN": str(servers.postgres_dsn),
         "RILLFOLD_API_PORT": urls["api"].rpartition(":")[2],
         "RILLFOLD_SERVE_PORT": urls["serve"].rpartition(":")[2],
         "RILLFOLD_SERVE_URL": urls["serve"],

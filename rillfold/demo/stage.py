@@ -26,6 +26,15 @@ from streams.log import EventLog
 PATIENCE = 600.0
 
 
+def own_servers(servers: Endpoints) -> dict[str, str]:
+    """The environment of every process of the story: it has its own, whatever a person's environment names."""
+    return {
+        "RILLFOLD_PROVIDER": "embedded",
+        "RILLFOLD_BOOTSTRAP_SERVERS": servers.bootstrap_servers,
+        "RILLFOLD_POSTGRES_DSN": str(servers.postgres_dsn),
+    }
+
+
 class NotAsTold(Stop):
     """The story says one thing and the machine did another."""
 
@@ -63,6 +72,7 @@ class Stage:
         line = [
             "/usr/bin/env",
             f"RILLFOLD_DATA_DIR={self.data_dir}",
+            *(f"{name}={value}" for name, value in own_servers(self.endpoints).items()),
             sys.executable,
             "-P",
             "-m",

@@ -30,9 +30,8 @@ class PartFailed(Stop):
 
     def __init__(self, part: Part, cause: BaseException, logs: Path) -> None:
         self.part = part
-        super().__init__(
-            f"part {part.name!r} failed: {cause or type(cause).__name__}. The workers' logs lie in {logs}."
-        )
+        why = str(cause).removesuffix(".") or type(cause).__name__
+        super().__init__(f"part {part.name!r} failed: {why}. The workers' logs lie in {logs}.")
 
 
 async def tell(parts: Sequence[Part], stage: Stage) -> None:
