@@ -19,9 +19,10 @@ log = logging.getLogger(__name__)
 POSITION = b"\x00\x00position"
 FIRST_KEY = b"\x00\x01"
 DAMAGED = "DAMAGED"
-FOLLOWED_FILES = 16
 # Whatever RocksDB says of its lock, it names the file. "lock" alone also stands in "block checksum mismatch".
 LOCKED = "/LOCK"
+FOLLOWED_FILES = 16
+"""So many files of 8 MiB and less a store that is being filled leaves as they are."""
 
 Pairs = Iterable[tuple[bytes, bytes | None]]
 
@@ -246,8 +247,7 @@ def _filling_options() -> Options:
     # Small: what is read is written out while more is read.
     options.set_write_buffer_size(8 << 20)
     options.set_max_write_buffer_number(4)
-    # What is merely filled is not compacted. A copy that follows another worker's rows for weeks is: it would grow by
-    # every row that is written.
+    # A restore rarely gets that far. A copy that follows another worker's rows for weeks would grow by every row written.
     options.set_level_zero_file_num_compaction_trigger(FOLLOWED_FILES)
     options.set_level_zero_slowdown_writes_trigger(4 * FOLLOWED_FILES)
     options.set_level_zero_stop_writes_trigger(8 * FOLLOWED_FILES)
