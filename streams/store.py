@@ -247,7 +247,8 @@ def _filling_options() -> Options:
     # Small: what is read is written out while more is read.
     options.set_write_buffer_size(8 << 20)
     options.set_max_write_buffer_number(4)
-    # A restore rarely gets that far. A copy that follows another worker's rows for weeks would grow by every row written.
+    # A restore rarely gets that far. A copy that follows another worker's rows for weeks would grow by all that is
+    # written.
     options.set_level_zero_file_num_compaction_trigger(FOLLOWED_FILES)
     options.set_level_zero_slowdown_writes_trigger(4 * FOLLOWED_FILES)
     options.set_level_zero_stop_writes_trigger(8 * FOLLOWED_FILES)

@@ -160,7 +160,8 @@ def _stack(settings: Settings) -> Finding:
     try:
         endpoints = state.attach(settings)
     except StackError as error:
-        return Finding("Stack", "note" if settings.provider == "embedded" else "problem", str(error))
+        none_yet = settings.provider == "embedded" and state.read(settings.data_dir) is None
+        return Finding("Stack", "note" if none_yet else "problem", str(error))
     host, _, port = endpoints.bootstrap_servers.split(",")[0].rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=3).close()

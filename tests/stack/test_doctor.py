@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 from rillfold.cli.doctor import doctor
 from rillfold.embedded import checks
 from rillfold.embedded.checks import Finding, examine
+from rillfold.embedded.state import Endpoints, Running, held, write
 from rillfold.settings import Settings, from_env
 
 
@@ -44,6 +46,17 @@ def test_a_broker_that_does_not_answer_is_a_problem(tmp_path: Path) -> None:
     finding = found(Settings(provider="external", bootstrap_servers="127.0.0.1:9"), "Stack")
     assert finding.state == "problem"
     assert "127.0.0.1:9" in finding.found
+
+
+def test_only_a_stack_that_does_not_run_yet_is_a_note(tmp_path: Path) -> None:
+    assert found(Settings(data_dir=tmp_path), "Stack").state == "note"
+    passed_over = found(Settings(provider="compose", bootstrap_servers="127.0.0.1:9"), "Stack")
+    assert passed_over.state == "problem"
+    with held(tmp_path):
+        write(tmp_path, Running(Endpoints("127.0.0.1:1"), os.getpid(), {}))
+        passed_over = found(Settings(data_dir=tmp_path, bootstrap_servers="127.0.0.1:9"), "Stack")
+    assert passed_over.state == "problem"
+    assert "RILLFOLD_BOOTSTRAP_SERVERS names another server" in passed_over.found
 
 
 def test_a_wrong_python_and_a_missing_package_are_problems(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
