@@ -28,9 +28,9 @@ def python(module: str, *options: str) -> Command:
     return command
 
 
-def report(name: str, line: Sequence[str], first: str) -> Any:
+def report(name: str, line: Sequence[str], first: str, checkout: Path = CHECKOUT) -> Any:
     """The last JSON object with this first key that a process has printed."""
-    done = subprocess.run(line, check=False, cwd=CHECKOUT, capture_output=True, text=True, timeout=LIMIT)
+    done = subprocess.run(line, check=False, cwd=checkout, capture_output=True, text=True, timeout=LIMIT)
     # Faust's worker writes to the terminal before and after
     reports = re.findall(rf'\{{"{first}".*\}}', done.stdout)
     if done.returncode != 0 or not reports:
@@ -38,11 +38,19 @@ def report(name: str, line: Sequence[str], first: str) -> Any:
     return json.loads(reports[-1])
 
 
-def run(name: str, command: Command, bootstrap: str, topic: str, truth: Truth, id_: str | None = None) -> Figures:
+def run(
+    name: str,
+    command: Command,
+    bootstrap: str,
+    topic: str,
+    truth: Truth,
+    id_: str | None = None,
+    checkout: Path = CHECKOUT,
+) -> Figures:
     """`id_` is what the peer calls what it creates, for whoever wants to find it afterwards."""
     with TemporaryDirectory(prefix=f"bench-{name}-") as scratch:
         job = Job(bootstrap, topic, truth.events, scratch, id_ or f"bench-{name}-{uuid4().hex[:8]}")
-        found = report(name, command(job), "events")
+        found = report(name, command(job), "events", checkout)
     counted = Truth(found["counted"], found["keys"], found["digest"])
     if counted != truth or found["events"] != truth.events:
         raise SystemExit(f"{name} is wrong, so its speed means nothing: {counted} after {found['events']}, not {truth}")
