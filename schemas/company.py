@@ -49,7 +49,8 @@ class CompanyRegistered(Event, frozen=True, kw_only=True):
 
     type: str = "company.registered"
     version: int = 1
-    name: Label
+    name: Text
+    """As people write it; no key."""
 
 
 class TextIngested(Event, frozen=True, kw_only=True):
