@@ -83,6 +83,7 @@ HIDDEN = (
 )
 hides = re.compile(f"[{HIDDEN}]").search
 sane_company = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}").fullmatch
+halves = re.compile("[\ud800-\udfff]").search
 plain = re.compile(r"(?:\w|[^\x00-\x7f])(?:[\w. -]|[^\x00-\x7f])*", re.ASCII).fullmatch
 # An open string takes all that follows it.
 STRINGS = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
@@ -112,7 +113,7 @@ def size(value: str) -> int:
 
 
 def fits(word: Word, value: str) -> bool:
-    """Whether a field of this kind may hold it."""
+    """Whether a field of this kind may hold it. Half a surrogate pair, which JSON parsers let pass, none may."""
     match word.made_of:
         case "printable":
             return word.least <= len(value) <= word.most and printable(value)
@@ -120,9 +121,9 @@ def fits(word: Word, value: str) -> bool:
             return word.least <= len(value) <= word.most and bool(plain(value)) and printable(value)
         case "company":
             return bool(sane_company(value))
-        case "text" | "json":
-            return size(value) <= word.most and (word.made_of == "text" or shallow(value))
-    return True
+    if not value.isascii() and halves(value):
+        return False
+    return word.made_of == "document" or (size(value) <= word.most and (word.made_of == "text" or shallow(value)))
 
 
 def shortened(value: str, most: int = TEXT.most) -> str:
