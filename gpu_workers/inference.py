@@ -15,6 +15,7 @@ from schemas.envelope import Event, Origin, caused_by
 from schemas.inference import InferenceCompleted, InferenceFailed, InferenceRequested
 from schemas.rejected import Rejected, Unusable
 from schemas.topics import TopicNames
+from schemas.words import shortened
 from streams.dead_letter import dead_letter
 from streams.errors import Fenced, TooLarge
 from streams.fold import Refused
@@ -239,7 +240,7 @@ def _not_yours(request: InferenceRequested) -> Failure:
 def _result(request: InferenceRequested, outcome: Outcome, now: int) -> Event:
     about: dict[str, Any] = {**caused_by(request, "answer", now), "request": request.id, "job": request.job}
     if isinstance(outcome, Failure):
-        return InferenceFailed(**about, reason=outcome.reason, detail=outcome.detail)
+        return InferenceFailed(**about, reason=outcome.reason, detail=shortened(outcome.detail))
     return InferenceCompleted(
         **about,
         text=outcome.text,

@@ -6,6 +6,7 @@ import json
 from typing import NamedTuple
 
 from schemas.company import ToolUse
+from schemas.words import JSON, LABEL, fits
 
 CALL, CALL_END = "<tool_call>", "</tool_call>"
 END_OF_TURN = "<|im_end|>"
@@ -62,6 +63,8 @@ def _one_call(text: str) -> tuple[ToolUse, str]:
     if not isinstance(value["name"], str) or not isinstance(value["arguments"], dict):
         raise ValueError("the name is text and the arguments are an object")
     arguments = json.dumps(value["arguments"], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    if not (fits(LABEL, value["name"]) and fits(JSON, arguments)):
+        raise ValueError(f"the name of a tool is {LABEL.says}, and its arguments are {JSON.says}")
     return ToolUse(name=value["name"], arguments=arguments), after.removeprefix(CALL_END).lstrip()
 
 

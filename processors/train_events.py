@@ -17,13 +17,14 @@ from schemas.training import (
     TrainingRefused,
     TrainingRequested,
 )
+from schemas.words import shortened
 
 DETAIL = 2_000
 
 
 def refused(request: TrainingRequested, why: Refusal, now: int) -> TrainingRefused:
     fields = caused_by(request, "refused", now)
-    return TrainingRefused(**fields, run=request.id, reason=why.reason, detail=why.detail[:DETAIL])
+    return TrainingRefused(**fields, run=request.id, reason=why.reason, detail=shortened(why.detail, DETAIL))
 
 
 def accepted(request: TrainingRequested, manifest: Manifest, worker: str, now: int) -> TrainingAccepted:
@@ -87,4 +88,4 @@ def completed(request: TrainingRequested, sha256: str, began: int, now: int) -> 
 
 def failed(request: TrainingRequested, reason: str, detail: str, now: int) -> TrainingFailed:
     fields = caused_by(request, "failed", now)
-    return TrainingFailed(**fields, run=request.id, reason=reason, detail=detail[:DETAIL])
+    return TrainingFailed(**fields, run=request.id, reason=reason, detail=shortened(detail, DETAIL))

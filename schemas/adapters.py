@@ -6,6 +6,7 @@ import msgspec
 
 from schemas.envelope import Event
 from schemas.training import OffsetRange
+from schemas.words import Adapter, Address, Id, Json, Label, Note, Text
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
@@ -21,23 +22,23 @@ class AdapterReady(Event, frozen=True, kw_only=True):
 
     type: str = "adapter.ready"
     version: int = 1
-    adapter: str
+    adapter: Adapter
     """Name within the company: company/role."""
     adapter_version: int
-    run: str
-    sha256: str
+    run: Id
+    sha256: Label
     """Content hash: names the artifact in the store."""
-    uri: str
-    method: str
+    uri: Address
+    method: Label
     rank: int
     alpha: float
-    base_model: str
-    base_sha256: str
-    manifest: str
+    base_model: Label
+    base_sha256: Label
+    manifest: Label
     """sha256 of the dataset manifest."""
     ranges: tuple[OffsetRange, ...]
     seed: int
-    identity: str
+    identity: Json
     """Everything else that decides the bytes (threads, instruction set, versions, settings), as canonical JSON text."""
     evaluation: Evaluation | None = None
 
@@ -47,9 +48,9 @@ class AdapterRequested(Event, frozen=True, kw_only=True):
 
     type: str = "adapter.requested"
     version: int = 1
-    adapter: str
+    adapter: Adapter
     adapter_version: int | None = None
-    requester: str = ""
+    requester: Note = ""
 
 
 class RolloutDecided(Event, frozen=True, kw_only=True):
@@ -57,10 +58,10 @@ class RolloutDecided(Event, frozen=True, kw_only=True):
 
     type: str = "rollout.decided"
     version: int = 1
-    adapter: str
+    adapter: Adapter
     """company/role"""
     adapter_version: int
     percent: int
     """0: withdrawn. 100: it answers all."""
-    reason: str = ""
+    reason: Text = ""
     """What it was decided by: a person, or figures such as success rate and latency."""

@@ -29,7 +29,7 @@ class Recorded(msgspec.Struct, frozen=True):
     fingerprint: str
     """CRC-64-AVRO of its canonical form, little endian, in hex: the eight bytes after C3 01."""
     shape: str
-    """sha256 of all of it but the docs: defaults do not show in a canonical form."""
+    """sha256 of all of it but docs and kinds of words: defaults do not show in a canonical form."""
 
 
 @dataclass(frozen=True)

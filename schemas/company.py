@@ -7,13 +7,14 @@ from typing import Literal, get_args
 import msgspec
 
 from schemas.envelope import Event
+from schemas.words import Address, Document, Json, Label, Name, Text
 
 
 class ToolUse(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """One call inside a conversation. Arguments stay canonical JSON text until a template renders them."""
 
-    name: str
-    arguments: str
+    name: Label
+    arguments: Json
 
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -28,19 +29,19 @@ def may_speak(role: str, turn: int) -> bool:
 class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """One turn of a conversation."""
 
-    role: str
-    content: str = ""
+    role: Name
+    content: Document = ""
     tool_calls: tuple[ToolUse, ...] = ()
-    name: str | None = None
+    name: Label | None = None
 
 
 class ToolAuth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """How a call authenticates. The secret itself never enters an event: only its reference."""
 
-    kind: str
+    kind: Label
     """none, bearer, basic, api_key or header."""
-    secret_ref: str | None = None
-    header: str | None = None
+    secret_ref: Label | None = None
+    header: Label | None = None
 
 
 class CompanyRegistered(Event, frozen=True, kw_only=True):
@@ -48,7 +49,8 @@ class CompanyRegistered(Event, frozen=True, kw_only=True):
 
     type: str = "company.registered"
     version: int = 1
-    name: str
+    name: Text
+    """As people write it; no key."""
 
 
 class TextIngested(Event, frozen=True, kw_only=True):
@@ -56,9 +58,9 @@ class TextIngested(Event, frozen=True, kw_only=True):
 
     type: str = "text.ingested"
     version: int = 1
-    entity: str | None = None
-    text: str
-    source: str | None = None
+    entity: Label | None = None
+    text: Document
+    source: Label | None = None
 
 
 class RecordIngested(Event, frozen=True, kw_only=True):
@@ -66,9 +68,9 @@ class RecordIngested(Event, frozen=True, kw_only=True):
 
     type: str = "record.ingested"
     version: int = 1
-    entity: str | None = None
-    kind: str
-    data: str
+    entity: Label | None = None
+    kind: Label
+    data: Json
 
 
 class DocumentIngested(Event, frozen=True, kw_only=True):
@@ -76,11 +78,11 @@ class DocumentIngested(Event, frozen=True, kw_only=True):
 
     type: str = "document.ingested"
     version: int = 1
-    entity: str | None = None
-    uri: str
-    media_type: str
-    sha256: str | None = None
-    title: str | None = None
+    entity: Label | None = None
+    uri: Address
+    media_type: Label
+    sha256: Label | None = None
+    title: Text | None = None
 
 
 class ConversationIngested(Event, frozen=True, kw_only=True):
@@ -88,8 +90,8 @@ class ConversationIngested(Event, frozen=True, kw_only=True):
 
     type: str = "conversation.ingested"
     version: int = 1
-    entity: str | None = None
-    agent: str
+    entity: Label | None = None
+    agent: Name
     messages: tuple[Message, ...]
 
 
@@ -98,10 +100,10 @@ class AgentOutputIngested(Event, frozen=True, kw_only=True):
 
     type: str = "agent_output.ingested"
     version: int = 2
-    entity: str | None = None
-    agent: str
-    prompt: str
-    output: str
+    entity: Label | None = None
+    agent: Name
+    prompt: Document
+    output: Document
     tool_calls: tuple[ToolUse, ...] = ()
     success: bool
     score: float | None = None
@@ -113,12 +115,12 @@ class ToolRegistered(Event, frozen=True, kw_only=True):
 
     type: str = "tool.registered"
     version: int = 1
-    name: str
-    description: str
-    parameters: str
+    name: Name
+    description: Text
+    parameters: Json
     """JSON schema of the arguments, as canonical JSON text."""
-    endpoint: str
-    method: str = "POST"
+    endpoint: Address
+    method: Label = "POST"
     auth: ToolAuth
 
 
@@ -127,5 +129,5 @@ class ToolRevoked(Event, frozen=True, kw_only=True):
 
     type: str = "tool.revoked"
     version: int = 1
-    name: str
-    reason: str = ""
+    name: Name
+    reason: Text = ""

@@ -70,14 +70,14 @@ def record_of(avsc: bytes) -> Recorded:
 
 
 def shape(avsc: bytes) -> str:
-    """sha256 of all that decides how records are read and written: all but the docs."""
-    return sha256(msgspec.json.encode(_without_docs(msgspec.json.decode(avsc)), order="sorted")).hexdigest()
+    """sha256 of all that decides how a record's bytes are laid out: not the docs, nor the kinds of words (ADR 11)."""
+    return sha256(msgspec.json.encode(_laid_out(msgspec.json.decode(avsc)), order="sorted")).hexdigest()
 
 
-def _without_docs(schema: Any) -> Any:
+def _laid_out(schema: Any) -> Any:
     if isinstance(schema, dict):
-        return {key: _without_docs(value) for key, value in schema.items() if key != "doc"}
-    return [_without_docs(item) for item in schema] if isinstance(schema, list) else schema
+        return {key: _laid_out(value) for key, value in schema.items() if key not in ("doc", "word")}
+    return [_laid_out(item) for item in schema] if isinstance(schema, list) else schema
 
 
 def _stored(name: str) -> bytes:

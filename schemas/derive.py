@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
+
+from schemas.words import Word
 
 NAMESPACE = "rillfold"
 PRIMITIVES = {str: "string", int: "long", float: "double", bool: "boolean", bytes: "bytes"}
@@ -21,7 +23,7 @@ def avro_of(cls: type[msgspec.Struct]) -> Schema:
 
 def _record(cls: type[msgspec.Struct], written: set[str]) -> Schema:
     written.add(cls.__name__)
-    hints = get_type_hints(cls)
+    hints = get_type_hints(cls, include_extras=True)
     fields = [_field(field, hints[field.name], written) for field in msgspec.structs.fields(cls)]
     name = {"type": "record", "name": cls.__name__, "namespace": NAMESPACE}
     return {**name, "doc": inspect.cleandoc(cls.__doc__ or ""), "fields": fields}
@@ -29,13 +31,25 @@ def _record(cls: type[msgspec.Struct], written: set[str]) -> Schema:
 
 def _field(field: msgspec.structs.FieldInfo, hint: object, written: set[str]) -> Schema:
     schema: Schema = {"name": field.name, "type": _type(hint, written)}
+    if word := word_of(hint):
+        schema["word"] = word.kind
     if field.default is not msgspec.NODEFAULT:
         schema["default"] = list(field.default) if isinstance(field.default, tuple) else field.default
     return schema
 
 
+def word_of(hint: Any) -> Word | None:
+    """Its kind, if what stands in the field is text."""
+    inner = get_args(hint)
+    if get_origin(hint) is Annotated:
+        return next(each for each in inner if isinstance(each, Word))
+    return next((word for each in inner if (word := word_of(each))), None)
+
+
 def _type(hint: Any, written: set[str]) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _type(arguments[0], written)
     if origin in (Union, UnionType):
         (inner,) = (argument for argument in arguments if argument is not NoneType)
         return ["null", _type(inner, written)]

@@ -7,6 +7,8 @@ from uuid import UUID, uuid5
 
 import msgspec
 
+from schemas.words import Company, Id
+
 # All derived ids hang below this one: the same cause gives the same id on every replay.
 NAMESPACE = UUID("6f1c7c0a-52c2-5c0f-9d7e-6d5a1f0b7e11")
 
@@ -14,15 +16,15 @@ NAMESPACE = UUID("6f1c7c0a-52c2-5c0f-9d7e-6d5a1f0b7e11")
 class Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """A fact. `type` and `version` are wire names: they never change when a class or a module does."""
 
-    id: str
+    id: Id
     type: str
     version: int
-    company: str
+    company: Company
     time: int
     """Microseconds since the Unix epoch, as the producer saw it. Order is by offset, never by time."""
-    causation: str | None = None
+    causation: Id | None = None
     """Id of the event that led to this one."""
-    correlation: str
+    correlation: Id
     """Id of the first event of the whole story."""
 
 

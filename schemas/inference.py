@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from schemas.company import Message
 from schemas.envelope import Event
+from schemas.words import Adapter, Address, Document, Id, Json, Label, Text
 
 
 class InferenceRequested(Event, frozen=True, kw_only=True):
@@ -11,13 +12,13 @@ class InferenceRequested(Event, frozen=True, kw_only=True):
 
     type: str = "inference.requested"
     version: int = 1
-    job: str | None = None
-    adapter: str | None = None
+    job: Id | None = None
+    adapter: Adapter | None = None
     """None: the base model."""
     adapter_version: int | None = None
     """None: the newest."""
     messages: tuple[Message, ...]
-    tools: str | None = None
+    tools: Json | None = None
     max_tokens: int = 128
     temperature: float = 0.0
     seed: int = 0
@@ -28,13 +29,13 @@ class InferenceCompleted(Event, frozen=True, kw_only=True):
 
     type: str = "inference.completed"
     version: int = 1
-    request: str
-    job: str | None = None
-    text: str
-    finish_reason: str
-    adapter: str | None = None
+    request: Id
+    job: Id | None = None
+    text: Document
+    finish_reason: Label
+    adapter: Adapter | None = None
     adapter_version: int | None = None
-    model: str
+    model: Address
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
@@ -45,7 +46,7 @@ class InferenceFailed(Event, frozen=True, kw_only=True):
 
     type: str = "inference.failed"
     version: int = 1
-    request: str
-    job: str | None = None
-    reason: str
-    detail: str = ""
+    request: Id
+    job: Id | None = None
+    reason: Label
+    detail: Text = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from schemas.envelope import Event
+from schemas.words import Document, Id, Json, Label, Name, Text
 
 
 class JobRequested(Event, frozen=True, kw_only=True):
@@ -10,15 +11,15 @@ class JobRequested(Event, frozen=True, kw_only=True):
 
     type: str = "job.requested"
     version: int = 2
-    job: str
-    task: str
-    data: str = "{}"
+    job: Id
+    task: Document
+    data: Json = "{}"
     use_adapter: bool = True
-    role: str = "default"
-    tools: str | None = None
+    role: Name = "default"
+    tools: Json | None = None
     """What the company offered when it asked, as canonical JSON text (processors.gate.snapshot), so that a replay gates
     against the same schemas. None: only the bridge gates, against what is registered when the call is made."""
-    session: str | None = None
+    session: Label | None = None
     """What it belongs to: a conversation, a day's work, a campaign. Named by whoever asks."""
 
 
@@ -27,11 +28,11 @@ class JobStepped(Event, frozen=True, kw_only=True):
 
     type: str = "job.stepped"
     version: int = 1
-    job: str
+    job: Id
     step: int
-    kind: str
+    kind: Label
     """inference_requested, tool_proposed, tool_returned or answered."""
-    detail: str = ""
+    detail: Text = ""
 
 
 class JobCompleted(Event, frozen=True, kw_only=True):
@@ -39,8 +40,8 @@ class JobCompleted(Event, frozen=True, kw_only=True):
 
     type: str = "job.completed"
     version: int = 1
-    job: str
-    answer: str
+    job: Id
+    answer: Document
     steps: int
 
 
@@ -49,7 +50,7 @@ class JobFailed(Event, frozen=True, kw_only=True):
 
     type: str = "job.failed"
     version: int = 1
-    job: str
-    reason: str
-    detail: str = ""
+    job: Id
+    reason: Label
+    detail: Text = ""
     steps: int = 0

@@ -21,10 +21,7 @@ def event_of_json(value: bytes, origin: Origin, timestamp_ms: int) -> Event:
 def event_of_fields(given: Mapping[str, Any], id_: Callable[[], str], time: int) -> Event:
     """Where absent: `id` and `time` as told, `version` the newest, `correlation` the id."""
     event = shaped(given, id_, time)
-    try:
-        catalog().by_class[type(event)].write(event)  # refuses what types cannot say: the envelope's limits, 64 bits
-    except UnicodeEncodeError as error:
-        raise Unusable("bad_utf8", f"{event.type}: {error}") from error
+    catalog().by_class[type(event)].write(event)  # refuses what types cannot say: kinds of words, limits, 64 bits
     return event
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from schemas.envelope import Event
+from schemas.words import Label, Note, Text
 
 
 class MemoryNoted(Event, frozen=True, kw_only=True):
@@ -10,12 +11,12 @@ class MemoryNoted(Event, frozen=True, kw_only=True):
 
     type: str = "memory.noted"
     version: int = 1
-    memory: str
+    memory: Label
     """Its name within the company."""
-    kind: str = "fact"
+    kind: Label = "fact"
     """fact, preference or automation."""
-    text: str
-    source: str = ""
+    text: Text
+    source: Note = ""
     """Where it is from: a person, a job."""
 
 
@@ -24,5 +25,5 @@ class MemoryForgotten(Event, frozen=True, kw_only=True):
 
     type: str = "memory.forgotten"
     version: int = 1
-    memory: str
-    reason: str = ""
+    memory: Label
+    reason: Text = ""

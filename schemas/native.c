@@ -7,12 +7,17 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { MAX_FIELDS = 64, MAX_NAME = 128, HEAD = 10 };
-static const int64_t MAX_TIME = 253402300799999999; /* the year 9999, as in schemas.primitives */
+enum { MAX_FIELDS = 64, MAX_COMPANY = 128, HEAD = 10 };
+enum { DEEPEST = 64 };                                  /* as in schemas.words */
+static const int64_t MAX_TIME = 253402300799999999;     /* the year 9999, as in schemas.primitives */
+static const uint64_t EACH = 0x0101010101010101u, HIGH = 0x8080808080808080u;
 
-typedef enum { TEXT, NAME, COMPANY, LONG, TIME, BYTES, DOUBLE, BOOLEAN, KIND, OPTIONAL, ARRAY, RECORD } Place;
-static const char *const KINDS[] = {"text",   "name",    "company", "long",     "time",  "bytes",
-                                    "double", "boolean", "kind", "optional", "array", "record"};
+/* Those of words come first: PRINTABLE to JSON have limits. */
+typedef enum {
+    PRINTABLE, PLAIN, TEXT, JSON, DOCUMENT, COMPANY, LONG, TIME, BYTES, DOUBLE, BOOLEAN, KIND, OPTIONAL, ARRAY, RECORD
+} Place;
+static const char *const KINDS[] = {"printable", "plain", "text",   "json",    "document", "company",  "long",  "time",
+                                    "bytes",     "double", "boolean", "kind", "optional", "array", "record"};
 
 /* One place of a schema. */
 typedef struct Node {
@@ -21,6 +26,7 @@ typedef struct Node {
     struct Node *parts;
     PyObject *what;  /* a record's class, or None for a dict; the bytes that a KIND must find */
     PyObject *names; /* of those fields of a record that have a value */
+    Py_ssize_t least, most; /* of a word: characters, or bytes of a text and of JSON */
 } Node;
 
 typedef struct {
@@ -64,23 +70,110 @@ static const char *counted(Cursor *cursor, Py_ssize_t *size) {
     return start;
 }
 
-static PyObject *read_text(Cursor *cursor) {
-    Py_ssize_t size;
-    const char *start = counted(cursor, &size);
-    return start ? PyUnicode_DecodeUTF8(start, size, NULL) : NULL;
+static uint64_t eight(const unsigned char *at) {
+    uint64_t bytes;
+    memcpy(&bytes, at, 8);
+    return bytes;
 }
 
-static PyObject *read_name(Cursor *cursor) {
-    PyObject *name = read_text(cursor);
-    if (name && (PyUnicode_GET_LENGTH(name) < 1 || PyUnicode_GET_LENGTH(name) > MAX_NAME))
-        Py_CLEAR(name);
-    return name;
+/* In a byte's highest bit where it is no visible ASCII and no blank; a borrow only spreads from such a byte. */
+static uint64_t hidden(uint64_t bytes) { return (bytes | (bytes - 32 * EACH) | (bytes + EACH)) & HIGH; }
+
+static int visible_ascii(const unsigned char *at, Py_ssize_t size) {
+    uint64_t wrong = 0;
+    Py_ssize_t n = 0;
+    for (; n + 8 <= size; n += 8)
+        wrong |= hidden(eight(at + n));
+    if (n < size && size >= 8)
+        wrong |= hidden(eight(at + size - 8));
+    else
+        for (; n < size; n++)
+            wrong |= at[n] < 32 || at[n] > 126;
+    return !wrong;
+}
+
+static PyObject *of_ascii(const char *start, Py_ssize_t size) {
+    PyObject *text = PyUnicode_New(size, 127);
+    if (text)
+        memcpy(PyUnicode_DATA(text), start, (size_t)size);
+    return text;
+}
+
+/* What Python's own table calls printable; what it does not, schemas.words judges. */
+static PyObject *read_printable(const Node *node, Cursor *cursor) {
+    Py_ssize_t size;
+    const char *start = counted(cursor, &size);
+    if (!start || size < node->least || size > 4 * node->most)
+        return NULL;
+    if (visible_ascii((const unsigned char *)start, size))
+        return size <= node->most ? of_ascii(start, size) : NULL;
+    PyObject *text = PyUnicode_DecodeUTF8(start, size, NULL);
+    Py_ssize_t length = text ? PyUnicode_GET_LENGTH(text) : 0, n = 0;
+    while (n < length && Py_UNICODE_ISPRINTABLE(PyUnicode_READ_CHAR(text, n)))
+        n++;
+    if (text && (n < length || length < node->least || length > node->most))
+        Py_CLEAR(text);
+    return text;
+}
+
+static PyObject *read_plain(const Node *node, Cursor *cursor) {
+    PyObject *text = read_printable(node, cursor);
+    for (Py_ssize_t n = 0; text && n < PyUnicode_GET_LENGTH(text); n++) {
+        Py_UCS4 c = PyUnicode_READ_CHAR(text, n);
+        if (c < 128 && !Py_ISALNUM(c) && c != '_' && (n == 0 || !strchr(".- ", (int)c)))
+            Py_CLEAR(text);
+    }
+    return text;
+}
+
+static PyObject *read_text(Cursor *cursor, Py_ssize_t most) {
+    Py_ssize_t size;
+    const char *start = counted(cursor, &size);
+    return start && size <= most ? PyUnicode_DecodeUTF8(start, size, NULL) : NULL;
+}
+
+/* [ and { differ in one bit, and so do ] and }. */
+static Py_ssize_t opening(const unsigned char *at, Py_ssize_t size) {
+    Py_ssize_t found = 0, n = 0;
+    for (; n + 8 <= size; n += 8) {
+        uint64_t other = (eight(at + n) | 32 * EACH) ^ '{' * EACH; /* 0 in a byte that opens */
+        uint64_t same = ~((((other & ~HIGH) + ~HIGH) | other | ~HIGH));
+        found += (Py_ssize_t)((same >> 7) * EACH >> 56);
+    }
+    for (; n < size; n++)
+        found += (at[n] | 32) == '{';
+    return found;
+}
+
+static int shallow(const unsigned char *at, Py_ssize_t size) {
+    int deep = 0, quoted = 0;
+    if (size <= DEEPEST || opening(at, size) <= DEEPEST)
+        return 1;
+    for (Py_ssize_t n = 0; n < size; n++) {
+        if (quoted && at[n] == '\\')
+            n++;
+        else if (at[n] == '"')
+            quoted = !quoted;
+        else if (!quoted && (at[n] | 32) == '{' && ++deep > DEEPEST)
+            return 0;
+        else if (!quoted && (at[n] | 32) == '}' && deep)
+            deep--;
+    }
+    return 1;
+}
+
+static PyObject *read_json(const Node *node, Cursor *cursor) {
+    Py_ssize_t size;
+    const char *start = counted(cursor, &size);
+    if (!start || size > node->most || !shallow((const unsigned char *)start, size))
+        return NULL;
+    return PyUnicode_DecodeUTF8(start, size, NULL);
 }
 
 static PyObject *read_company(Cursor *cursor) {
     Py_ssize_t size;
     const char *start = counted(cursor, &size);
-    if (!start || size < 1 || size > MAX_NAME)
+    if (!start || size < 1 || size > MAX_COMPANY)
         return NULL;
     for (Py_ssize_t n = 0; n < size; n++)
         if (!Py_ISALNUM(start[n]) && (n == 0 || !start[n] || !strchr("._-", start[n])))
@@ -204,8 +297,11 @@ static PyObject *read_record(const Node *node, Cursor *cursor) {
 
 static PyObject *read_value(const Node *node, Cursor *cursor) {
     switch (node->kind) {
-    case TEXT: return read_text(cursor);
-    case NAME: return read_name(cursor);
+    case PRINTABLE: return read_printable(node, cursor);
+    case PLAIN: return read_plain(node, cursor);
+    case TEXT: return read_text(cursor, node->most);
+    case JSON: return read_json(node, cursor);
+    case DOCUMENT: return read_text(cursor, PY_SSIZE_T_MAX);
     case COMPANY: return read_company(cursor);
     case LONG: return read_long(cursor);
     case TIME: return read_time(cursor);
@@ -278,13 +374,16 @@ static int plan_record(Node *node, PyObject *from) {
 static int plan(Node *node, PyObject *from) {
     const char *kind = PyTuple_Check(from) && PyTuple_GET_SIZE(from) ? PyUnicode_AsUTF8(PyTuple_GET_ITEM(from, 0)) : "";
     Py_ssize_t size = PyTuple_Check(from) ? PyTuple_GET_SIZE(from) : 0;
-    for (node->kind = TEXT; kind && strcmp(kind, KINDS[node->kind]); node->kind++)
+    PyObject *word; /* of it, Python makes words */
+    for (node->kind = PRINTABLE; kind && strcmp(kind, KINDS[node->kind]); node->kind++)
         if (node->kind == RECORD)
             return PyErr_Format(PyExc_ValueError, "no plan: %R", from) != NULL;
     if (!kind)
         return 0;
     if (node->kind == RECORD)
         return plan_record(node, from);
+    if (node->kind <= JSON)
+        return PyArg_ParseTuple(from, "OnnOO", &word, &node->least, &node->most, &word, &word);
     if (node->kind < KIND)
         return 1;
     if (size != (node->kind == KIND ? 3 : 2) || (node->kind == KIND && !PyBytes_CheckExact(PyTuple_GET_ITEM(from, 1))))
@@ -378,7 +477,25 @@ static PyObject *read_all(PyObject *Py_UNUSED(module), PyObject *args) {
     return events;
 }
 
+/* Whether each is None or a text of 1 to `most` visible ASCII characters. If not, it may fit all the same. */
+static PyObject *visible(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
+    Py_ssize_t most = count ? PyLong_AsSsize_t(args[0]) : 0;
+    if (most == -1 && PyErr_Occurred())
+        return NULL;
+    for (Py_ssize_t n = 1; n < count; n++) {
+        if (args[n] == Py_None)
+            continue;
+        if (!PyUnicode_Check(args[n]) || !PyUnicode_IS_COMPACT_ASCII(args[n]))
+            Py_RETURN_FALSE;
+        Py_ssize_t size = PyUnicode_GET_LENGTH(args[n]);
+        if (size < 1 || size > most || !visible_ascii(PyUnicode_DATA(args[n]), size))
+            Py_RETURN_FALSE;
+    }
+    Py_RETURN_TRUE;
+}
+
 static PyMethodDef METHODS[] = {
+    {"visible", (PyCFunction)(void (*)(void))visible, METH_FASTCALL, "visible(most, *texts): None, or 1 to `most` visible ASCII characters each."},
     {"read_all", read_all, METH_VARARGS, "read_all(values, readers, otherwise): what each is read as. `otherwise` says it by position, where no reader can."},
     {NULL, NULL, 0, NULL},
 };

@@ -5,17 +5,17 @@ None believes a length: what is kept is never more than the bytes that are there
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from math import isfinite
 
 from schemas.rejected import Unusable
+from schemas.words import COMPANY, Word, depth, fits, size
+from schemas.words import sane_company as sane_company
 
-MAX_NAME = 128
 MAX_TIME = 253_402_300_799_999_999
 """The last microsecond of the year 9999: what databases and calendars can hold."""
 
-sane_company = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}").fullmatch
+SHOWN = 80
 
 
 def long(b: bytes, p: int) -> tuple[int, int]:
@@ -46,10 +46,11 @@ def text(b: bytes, p: int) -> tuple[str, int]:
     return value.decode(), p
 
 
-def name(b: bytes, p: int) -> tuple[str, int]:
-    """An id or correlation."""
-    value, p = text(b, p)
-    return checked_name(value), p
+def word(kind: Word, field: str, b: bytes, p: int, value: str) -> None:
+    """A word that was read up to `p`, which may lie behind the end."""
+    if p > len(b):
+        ends_at(b, p)
+    checked_word(kind, field, value)
 
 
 def block(b: bytes, p: int) -> tuple[int, int]:
@@ -79,10 +80,14 @@ def kind(b: bytes, p: int, title: str) -> int:
     return p
 
 
-def checked_name(value: str) -> str:
-    if 0 < len(value) <= MAX_NAME:
+def checked_word(word: Word, field: str, value: str) -> str:
+    """The word, or why it cannot stand in this field."""
+    if fits(word, value):
         return value
-    raise Unusable("bad_id", f"id and correlation have 1 to {MAX_NAME} characters, not {len(value)}")
+    deep = word.made_of == "json" and size(value) <= word.most
+    measured = f"{size(value)} bytes" if word.made_of in ("text", "json") else f"{len(value)}: {value[:SHOWN]!r}"
+    found = f"{depth(value)} levels" if deep else measured
+    raise Unusable("too_deep" if deep else word.reason, f"{field} is no {word.kind}, which is {word.says}, but {found}")
 
 
 def checked_time(value: int) -> int:
@@ -100,9 +105,7 @@ def checked_number(value: float) -> float:
 
 @lru_cache(4096)
 def checked_company(value: str) -> str:
-    if sane_company(value):
-        return value
-    raise Unusable("bad_company", f"company {value[:140]!r}: 1 to 128 letters, digits, dots, _ or -")
+    return checked_word(COMPANY, "company", value)
 
 
 def neither(p: int) -> None:

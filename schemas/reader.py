@@ -6,6 +6,7 @@ Where `schemas.native` was built, they see only what that does not read, and the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from struct import Struct
 from textwrap import dedent, indent
 from typing import Any, TypeVar, cast
@@ -27,8 +28,6 @@ IN_C = native is not None
 
 SHORT = tuple(n // 2 + 1 if n < 128 and n % 2 == 0 else 0 for n in range(256))
 """The first byte of a text to the size of prefix and text together, if the prefix is that one byte. Else 0."""
-SHORT_NAME = (0, *SHORT[1:])
-"""The same for a text that may not be empty."""
 
 # In each: `b` the bytes, `p` the position, X the variable to fill.
 ARRAY = """
@@ -52,14 +51,8 @@ OPTIONAL = """
         p += 1
     """
 SINGLE = {
-    "name": """
-    if n := SHORT_NAME[b[p]]:
-        X = b[p + 1 : (p := p + n)].decode()
-    else:
-        X, p = name(b, p)
-    """,
     # A length of one byte, of two (64 to 8191 bytes), or anything else
-    "text": """
+    "document": """
     if n := SHORT[b[p]]:
         X = b[p + 1 : (p := p + n)].decode()
     elif b[p + 1] < 128 and b[p] & 129 == 128:
@@ -83,7 +76,30 @@ SINGLE = {
     "double": "X = double(b, p)[0]\nif X - X != 0:\n    checked_number(X)\np += 8",
     "boolean": "X = b[p] == 1\nif b[p] > 1:\n    neither(p)\np += 1",
 }
-USED = ("block", "checked_number", "company", "ends_at", "kind", "long", "name", "neither", "raw", "text", "time")
+# What the quick look does not see to fit, X_word judges.
+WORDS = {
+    "printable": """
+    if n := SHORT[b[p]]:
+        X = b[p + 1 : (p := p + n)].decode()
+    else:
+        X, p = text(b, p)
+    if not (LEAST <= len(X) <= MOST and X.isprintable()):
+        X_word(b, p, X)
+    """,
+    "plain": """
+    X, p = text(b, p)
+    X_word(b, p, X)
+    """,
+    "text": SINGLE["document"].rstrip() + "\n        X_word(b, p, X)",
+    "json": """
+    if n := SHORT[b[p]]:
+        X = b[p + 1 : (p := p + n)].decode()
+    else:
+        X, p = text(b, p)
+        X_word(b, p, X)
+    """,
+}
+USED = ("block", "checked_number", "company", "ends_at", "kind", "long", "neither", "raw", "text", "time")
 
 
 def reader(plan: Plan) -> Reader:
@@ -108,7 +124,7 @@ def read_all(
 def compiled(plan: Plan) -> Reader:
     names: dict[str, Any] = {
         **{used: getattr(primitives, used) for used in USED},
-        **{"SHORT": SHORT, "SHORT_NAME": SHORT_NAME, "double": Struct("<d").unpack_from},
+        **{"SHORT": SHORT, "double": Struct("<d").unpack_from},
     }
     body = indent(_record(plan, "event", names), "    ")
     exec(f"def read(b, p):\n{body}\n    if p != len(b):\n        ends_at(b, p)\n    return event", names)  # noqa: S102 - from our own schema files
@@ -143,6 +159,11 @@ def _any(plan: Plan, target: str, names: dict[str, Any]) -> str:
             return "\n".join([_fill(ARRAY, target), item, _fill(ARRAY_END, target)])
         case "record":
             return _record(plan, target, names)
+        case "printable" | "plain" | "text" | "json":
+            made_of, least, most, word, field = plan
+            names[f"{target}_word"] = partial(primitives.word, word, field)
+            bounded = WORDS[made_of].replace("LEAST", str(least)).replace("MOST", str(most))
+            return _fill(bounded, target)
         case single:
             return _fill(SINGLE[single], target)
 

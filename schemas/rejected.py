@@ -8,6 +8,7 @@ import msgspec
 
 from schemas.envelope import Event, Origin
 from schemas.errors import Poison
+from schemas.words import Document
 
 REASONS: Mapping[str, str] = {
     "empty": "The record has no value (a tombstone), or an empty one.",
@@ -18,7 +19,7 @@ REASONS: Mapping[str, str] = {
     "trailing_bytes": "Bytes follow the end of the Avro body.",
     "mismatch": "The type or version inside differs from the schema it was written with.",
     "invalid_json": "Not JSON, or not a JSON object.",
-    "too_deep": "JSON nested beyond what any event needs.",
+    "too_deep": "JSON nested beyond what any event needs; also JSON that an event carries as text.",
     "bad_utf8": "A string is not UTF-8.",
     "unknown_event": "The type names no event, or no version that ever existed.",
     "newer_version": "Written by a newer release: upgrade, then redrive.",
@@ -26,7 +27,8 @@ REASONS: Mapping[str, str] = {
     "wrong_topic": "An event of another topic: whoever reads this one cannot use it.",
     "missing_company": "The event names no company.",
     "bad_company": "The company is not 1 to 128 letters, digits, dots, underscores or hyphens.",
-    "bad_id": "id or correlation is empty or longer than 128 characters.",
+    "bad_id": "An id (of an event, a run, a job, a call) is not 1 to 128 printable characters.",
+    "bad_word": "A word outside of its kind, in length or in what it is made of; the detail names field and limit.",
     "bad_time": "time lies outside 1970 to 9999, in microseconds.",
 }
 """Every reason for which a record is refused: machine readable, and what it means."""
@@ -52,7 +54,7 @@ class Unusable(Poison):
 class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """A Kafka header."""
 
-    key: str
+    key: Document
     value: bytes | None = None
 
 
@@ -61,13 +63,13 @@ class RecordRejected(Event, frozen=True, kw_only=True):
 
     type: str = "record.rejected"
     version: int = 1
-    topic: str
+    topic: Document
     partition: int
     offset: int
     timestamp: int
     key: bytes | None = None
     value: bytes | None = None
     headers: tuple[Header, ...] = ()
-    reason: str
+    reason: Document
     """Machine readable: one of schemas.rejected.REASONS."""
-    detail: str = ""
+    detail: Document = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from schemas.envelope import Event
+from schemas.words import Document, Id, Json, Name, Text
 
 
 class ToolCallProposed(Event, frozen=True, kw_only=True):
@@ -10,10 +11,10 @@ class ToolCallProposed(Event, frozen=True, kw_only=True):
 
     type: str = "tool_call.proposed"
     version: int = 1
-    call: str
-    job: str
-    tool: str
-    arguments: str
+    call: Id
+    job: Id
+    tool: Name
+    arguments: Json
 
 
 class ToolReturned(Event, frozen=True, kw_only=True):
@@ -21,10 +22,10 @@ class ToolReturned(Event, frozen=True, kw_only=True):
 
     type: str = "tool.returned"
     version: int = 1
-    call: str
-    job: str
-    tool: str
+    call: Id
+    job: Id
+    tool: Name
     ok: bool
     status: int | None = None
-    body: str = ""
-    reason: str = ""
+    body: Document = ""
+    reason: Text = ""

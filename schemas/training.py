@@ -5,12 +5,13 @@ from __future__ import annotations
 import msgspec
 
 from schemas.envelope import Event
+from schemas.words import Adapter, Id, Json, Label, Name, Text
 
 
 class OffsetRange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """Half open: start is read, stop is not."""
 
-    topic: str
+    topic: Label
     partition: int
     start: int
     stop: int
@@ -21,12 +22,12 @@ class TrainingRequested(Event, frozen=True, kw_only=True):
 
     type: str = "training.requested"
     version: int = 1
-    role: str = "default"
-    base_model: str
-    method: str = "lora"
+    role: Name = "default"
+    base_model: Label
+    method: Label = "lora"
     ranges: tuple[OffsetRange, ...] = ()
     """Empty: everything of the company up to now."""
-    settings: str = "{}"
+    settings: Json = "{}"
     """Overrides of the training settings, as canonical JSON text."""
 
 
@@ -35,10 +36,10 @@ class TrainingAccepted(Event, frozen=True, kw_only=True):
 
     type: str = "training.accepted"
     version: int = 1
-    run: str
-    worker: str
+    run: Id
+    worker: Label
     ranges: tuple[OffsetRange, ...]
-    manifest: str
+    manifest: Label
     """sha256 of the dataset manifest."""
     examples: int
 
@@ -48,9 +49,9 @@ class TrainingRefused(Event, frozen=True, kw_only=True):
 
     type: str = "training.refused"
     version: int = 1
-    run: str
-    reason: str
-    detail: str = ""
+    run: Id
+    reason: Label
+    detail: Text = ""
 
 
 class TrainingProgressed(Event, frozen=True, kw_only=True):
@@ -58,8 +59,8 @@ class TrainingProgressed(Event, frozen=True, kw_only=True):
 
     type: str = "training.progressed"
     version: int = 1
-    run: str
-    phase: str
+    run: Id
+    phase: Label
     step: int
     steps: int
     loss: float | None = None
@@ -70,9 +71,9 @@ class TrainingCompleted(Event, frozen=True, kw_only=True):
 
     type: str = "training.completed"
     version: int = 1
-    run: str
-    adapter: str
-    sha256: str
+    run: Id
+    adapter: Adapter
+    sha256: Label
     seconds: float
 
 
@@ -81,6 +82,6 @@ class TrainingFailed(Event, frozen=True, kw_only=True):
 
     type: str = "training.failed"
     version: int = 1
-    run: str
-    reason: str
-    detail: str = ""
+    run: Id
+    reason: Label
+    detail: Text = ""

@@ -41,3 +41,7 @@ class NativeHook(BuildHookInterface[Any]):
         if built is not None and version != "editable":
             build_data.update(pure_python=False, infer_tag=True)
             build_data["artifacts"].append(str(built.relative_to(ROOT)))
+
+
+if __name__ == "__main__":
+    sys.exit(build() is None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from schemas.envelope import derived_id
-from schemas.primitives import sane_company
+from schemas.primitives import MAX_TIME, sane_company
 from schemas.rejected import Header, RecordRejected
 from streams.fold import Refused
 
@@ -20,7 +20,7 @@ def dead_letter(refused: Refused) -> RecordRejected:
     return RecordRejected(
         id=id_,
         company=_company(record.key),
-        time=max(0, record.timestamp) * 1000,
+        time=min(max(0, record.timestamp) * 1000, MAX_TIME),
         correlation=id_,
         topic=origin.topic,
         partition=origin.partition,

@@ -24,6 +24,7 @@ from schemas.errors import Poison
 from schemas.rejected import Rejected
 from schemas.tools import ToolCallProposed, ToolReturned
 from schemas.topics import TOPIC_OF, TopicNames
+from schemas.words import shortened
 from streams import endpoint
 from streams.dead_letter import dead_letter
 from streams.endpoint import Reply
@@ -131,8 +132,8 @@ class ToolBridge:
             tool=call.tool,
             ok=reply.ok,
             status=reply.status,
-            body=reply.body,
-            reason=reply.reason,
+            body=shortened(reply.body),
+            reason=shortened(reply.reason),
         )
 
 

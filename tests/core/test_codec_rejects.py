@@ -13,6 +13,7 @@ from fastavro import schemaless_writer
 
 from schemas.catalog import catalog
 from schemas.codec import MAX_BYTES, decode, decode_batch, encode
+from schemas.company import RecordIngested
 from schemas.envelope import Event, Origin, derived_id
 from schemas.jobs import JobCompleted
 from schemas.rejected import REASONS, Header, RecordRejected, Rejected, Unusable
@@ -38,6 +39,8 @@ def changed(**changes: object) -> bytes:
     return GOOD[:10] + body.getvalue()
 
 
+DEEP = encode(RecordIngested(**FIRST, kind="k", data="{" * 64))
+IDS = ("id", "correlation", "causation", "job")
 BAD = {
     "empty": [None, b""],
     "too_large": [b"{" * (MAX_BYTES + 1), GOOD + b"x" * MAX_BYTES],
@@ -47,7 +50,13 @@ BAD = {
     "trailing_bytes": [GOOD + b"\x00", GOOD * 2],
     "mismatch": [GOOD.replace(b"job.completed", b"job.requested"), GOOD.replace(b"completed\x02", b"completed\x04")],
     "invalid_json": [b"{", b'{"type":', b"{}x", b"{'type': 1}", b'{"a":NaN}', b'{"type":"\\ud800"}'],
-    "too_deep": [b'{"a":' * 100_000],
+    "too_deep": [
+        b'{"a":' * 100_000,
+        b'{"type":"record.ingested","company":"acme_corp","kind":"k","data":"' + b"[" * 65 + b'"}',
+        encode(RecordIngested(**FIRST, kind="k", data="{" * 64)).replace(
+            b"\x80\x01" + b"{" * 64, b"\x82\x01" + b"{" * 65
+        ),
+    ],
     "bad_utf8": [b'{"type":"\xff"}', GOOD.replace(b"42", b"\xff\xfe")],
     "unknown_event": [b"{}", given(type="job.exploded"), given(type=7), given(type=None)],
     "newer_version": [given(version=99)],
@@ -65,7 +74,19 @@ BAD = {
     "missing_company": [b'{"type":"job.completed"}', given(company=""), given(company=None)],
     "bad_company": [given(company=c) for c in ("a/b", "..", "-x", "ü", "a" * 129, "a\n", " a")]
     + [changed(company="a/b"), changed(company=""), changed(company="a" * 200)],
-    "bad_id": [given(id=""), given(correlation="c" * 129), changed(id=""), changed(correlation="c" * 129)],
+    "bad_id": [
+        *(made(**{field: ""}) for made in (given, changed) for field in ("id", "correlation", "causation", "job")),
+        *(
+            made(**{field: "c" * 129})
+            for made in (given, changed)
+            for field in ("id", "correlation", "causation", "job")
+        ),
+        *(made(id=id_) for made in (given, changed) for id_ in ("a\0", "a\nb", "\u202eabc", "\ue000", "a\xa0b")),
+    ],
+    "bad_word": [
+        b'{"type":"tool.revoked","company":"acme_corp","name":"' + name + b'"}'
+        for name in (b"", b"../etc", b".", b"a/b", b"a" * 65, b"a\\u0000", b"a b\\t")
+    ],
     "bad_time": [given(time=-1), given(time=2**62), changed(time=-1), changed(time=2**62)],
 }
 
@@ -138,6 +159,9 @@ def test_a_dead_letter_holds_a_value_that_was_too_large() -> None:
         ({"company": ""}, "bad_company"),
         ({"id": ""}, "bad_id"),
         ({"correlation": "c" * 129}, "bad_id"),
+        ({"causation": ""}, "bad_id"),
+        ({"job": "j\0"}, "bad_id"),
+        ({"answer": "\ud800"}, "bad_utf8"),
         ({"time": -1}, "bad_time"),
         ({"steps": 2**63}, "wrong_type"),
         ({"steps": -(2**63) - 1}, "wrong_type"),

@@ -12,11 +12,13 @@ import pytest
 
 import schemas
 from schemas import compat
-from schemas.catalog import catalog, classes, kind_of, structs_in
+from schemas.catalog import Entry, catalog, classes, kind_of, structs_in
 from schemas.derive import avro_of
 from schemas.envelope import Event
 from schemas.errors import Stop
+from schemas.rejected import RecordRejected
 from schemas.topics import TOPIC_OF
+from schemas.words import WORDS
 
 ROOT = Path(schemas.__file__).parents[1]
 AVRO = ROOT / "schemas" / "avro"
@@ -38,6 +40,42 @@ def test_a_class_and_its_stored_schema_are_equal(cls: type[Event]) -> None:
     assert path.exists(), f"{cls.__name__} has no schema. Run: python tests/golden/write.py"
     same = compat.shape(json.dumps(avro_of(cls)).encode()) == compat.shape(path.read_bytes())
     assert same, f"{cls.__name__} differs from {path.name}. Add a version (docs/schemas.md), or undo the change."
+
+
+def words_of(schema: object, path: str = "") -> dict[str, str | None]:
+    """The path of every field that holds text to the kind it is given."""
+    if isinstance(schema, list):
+        return {name: word for branch in schema for name, word in words_of(branch, path).items()}
+    if isinstance(schema, str):
+        return {path: None} if schema == "string" else {}
+    assert isinstance(schema, dict)
+    if schema["type"] == "array":
+        return words_of(schema["items"], path)
+    found: dict[str, str | None] = {}
+    for field in schema["fields"]:
+        inside = words_of(field["type"], f"{path}.{field['name']}")
+        found |= {name: word or field.get("word") for name, word in inside.items()}
+    return found
+
+
+@pytest.mark.parametrize("entry", catalog().by_kind.values(), ids=lambda entry: str(entry.kind))
+def test_every_text_has_a_kind_of_word_and_every_version_the_same(entry: Entry) -> None:
+    own, newest = words_of(entry.source), words_of(avro_of(entry.cls))
+    assert {name for name, word in own.items() if word not in WORDS} == {".type"}, "annotate it: schemas/words.py"
+    assert {name: word for name, word in own.items() if name in newest and word != newest[name]} == {}
+    if entry.kind == kind_of(entry.cls):
+        assert own == newest
+
+
+def test_what_was_refused_is_kept_whatever_it_holds() -> None:
+    own = words_of(catalog().by_class[RecordRejected].source)
+    assert {own[f".{name}"] for name in ("topic", "headers.key", "reason", "detail")} == {"document"}
+
+
+def test_a_kind_of_word_is_no_part_of_how_bytes_are_laid_out() -> None:
+    """Neither of what is recorded of a schema nor of its fingerprint: ADR 11."""
+    avsc = (AVRO / "job.stepped.v1.avsc").read_bytes()
+    assert compat.record_of(avsc.replace(b'"word": "text"', b'"word": "document"')) == compat.record_of(avsc)
 
 
 def test_every_event_class_lives_on_a_topic() -> None:

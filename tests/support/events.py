@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import msgspec
 from hypothesis import strategies as st
 
+from schemas.derive import word_of
 from schemas.envelope import Event
 from schemas.primitives import MAX_TIME
 from schemas.topics import TOPIC_OF
+from schemas.words import Word
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=90)
-NAME = st.text(st.characters(codec="utf-8"), min_size=1, max_size=80)
-ENVELOPE = {
-    "id": NAME,
-    "correlation": NAME,
-    "company": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", fullmatch=True),
-    "time": st.integers(0, MAX_TIME),
-}
+PRINTABLE = st.characters(codec="utf-8", exclude_categories=("C", "Z"), include_characters=" ")
+# After a first character that is none of these.
+PLAIN_REST = st.characters(codec="utf-8", categories=("L", "N"), include_characters="_.- 漢🙂")
+ENVELOPE = {"time": st.integers(0, MAX_TIME)}
 PLAIN = {
-    str: TEXT,
     int: st.integers(-(2**63), 2**63 - 1),
     float: st.floats(allow_nan=False, allow_infinity=False),
     bool: st.booleans(),
@@ -32,8 +30,20 @@ def events() -> st.SearchStrategy[Event]:
     return st.sampled_from(list(TOPIC_OF)).flatmap(of)
 
 
+def words(word: Word) -> st.SearchStrategy[str]:
+    """What a field of this kind may hold; its limits are tests/properties/test_words.py's."""
+    match word.made_of:
+        case "company":
+            return st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", fullmatch=True)
+        case "printable":
+            return st.text(PRINTABLE, min_size=word.least, max_size=min(word.most, 90))
+        case "plain":
+            return st.text(PLAIN_REST, max_size=word.most - 1).map(lambda rest: f"r{rest}")
+    return TEXT
+
+
 def of(cls: Any) -> st.SearchStrategy[Any]:
-    hints = get_type_hints(cls)
+    hints = get_type_hints(cls, include_extras=True)
     own = ENVELOPE if issubclass(cls, Event) else {}
     fixed = ("type", "version") if issubclass(cls, Event) else ()
     names = [field.name for field in msgspec.structs.fields(cls) if field.name not in fixed]
@@ -41,6 +51,10 @@ def of(cls: Any) -> st.SearchStrategy[Any]:
 
 
 def _values(hint: Any) -> st.SearchStrategy[Any]:
+    if get_origin(hint) is Annotated:
+        word = word_of(hint)
+        assert word is not None
+        return words(word)
     if get_origin(hint) is tuple:
         return st.lists(_values(get_args(hint)[0]), max_size=3).map(tuple)
     if type(None) in get_args(hint):
