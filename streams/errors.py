@@ -112,16 +112,6 @@ class ChangelogFailed(Stop):
         )
 
 
-class RowTooLarge(Stop):
-    """One event makes a row that no record batch can hold."""
-
-    def __init__(self, projection: str, origin: object, size: int, limit: int) -> None:
-        super().__init__(
-            f"The event at {origin} makes {size} bytes of rows in {projection}, above the limit of {limit} for one "
-            f"record batch. Let the projection keep less, or raise the changelog's max.message.bytes and the limit."
-        )
-
-
 class NotContiguous(Stop):
     """Records between what was folded and what was delivered are missing."""
 
@@ -152,6 +142,16 @@ class StoreDamaged(Stop):
     def __init__(self, path: object, detail: object) -> None:
         super().__init__(
             f"{path} is damaged ({detail}). The process ends; a restart puts the folder aside and reads the changelog."
+        )
+
+
+class StoreFailed(Stop):
+    """What a worker keeps on its disk could not be read or written."""
+
+    def __init__(self, path: object, detail: object) -> None:
+        super().__init__(
+            f"RocksDB in {path} failed ({detail}). The process ends; see to the disk (full? read-only?) and start "
+            f"it again: it goes on at its markers."
         )
 
 
