@@ -185,6 +185,26 @@ class DatabaseAway(Retry):
         )
 
 
+class DatabaseCannot(Retry):
+    """Postgres answers, and cannot do it now."""
+
+    def __init__(self, state: str, detail: object) -> None:
+        super().__init__(
+            f"Postgres answers, and cannot ({state}: {str(detail).strip()}). It is tried again; see to its disk, its "
+            f"memory, its connections and its locks."
+        )
+
+
+class ReadModelBroken(Stop):
+    """Postgres lets us not do what the read model needs."""
+
+    def __init__(self, state: str, detail: object) -> None:
+        super().__init__(
+            f"Postgres refuses the read model's statements ({state}: {str(detail).strip()}). Give the user of "
+            f"RILLFOLD_POSTGRES_DSN its rights back; a restart makes tables that are gone."
+        )
+
+
 class NoReadModel(Retry):
     """The database is there, and no sink has written to it yet."""
 

@@ -82,14 +82,11 @@ def _differs(facts: dict[str, Any]) -> bool:
 
 
 def _chosen(names: Sequence[str]) -> list[Projection[Any]]:
-    from processors.saga import AUTOMATION
     from projections.catalog import PROJECTIONS
 
     if unknown := sorted(set(names) - set(PROJECTIONS)):
         raise Stop(f"No projection is called {', '.join(unknown)}. There are {', '.join(sorted(PROJECTIONS))}.")
-    # As it is folded: a job whose next step cannot be written is refused by the fold that takes the steps.
-    folded = {**PROJECTIONS, AUTOMATION.name: AUTOMATION}
-    return [each for name, each in folded.items() if not names or name in names]
+    return [each for name, each in PROJECTIONS.items() if not names or name in names]
 
 
 async def _digests(names: Sequence[str], again: bool) -> list[dict[str, Any]]:
