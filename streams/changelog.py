@@ -7,12 +7,15 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from projections.projection import Projection
+from streams.refusal import Refusal
 
 State = TypeVar("State", bound=msgspec.Struct)
 
-# Row keys begin with a company, so nothing of a user's can begin with this byte.
+# Row keys begin with a company (`streams.refusal.check_key`), so nothing of a user's can begin with this byte.
 RESERVED = b"\x00"
 CLAIM = RESERVED + b"claim"
+MARKERS = RESERVED + b"marker/"
+REFUSED = RESERVED + b"refused/"
 
 Rows = list[tuple[bytes, bytes]]
 """Keys and values of one record batch, in order."""
@@ -49,7 +52,7 @@ def marker_record(marker: Marker) -> tuple[bytes, bytes]:
 
 
 def marker_key(topic: str, partition: int) -> bytes:
-    return RESERVED + f"marker/{topic}/{partition}".encode()
+    return MARKERS + f"{topic}/{partition}".encode()
 
 
 def claim_record(owner: str) -> tuple[bytes, bytes]:
@@ -58,9 +61,23 @@ def claim_record(owner: str) -> tuple[bytes, bytes]:
 
 def marker_of(key: bytes, value: bytes) -> Marker | None:
     """The marker in a record, if it is one."""
-    if not key.startswith(RESERVED + b"marker/"):
-        return None
-    return msgspec.json.decode(value, type=Marker)
+    return msgspec.json.decode(value, type=Marker) if key.startswith(MARKERS) else None
+
+
+def refusal_record(refusal: Refusal) -> tuple[bytes, bytes]:
+    """One for each event, so that compaction keeps it."""
+    place = f"{refusal.topic}/{refusal.partition}/{refusal.offset}"
+    return REFUSED + place.encode(), msgspec.json.encode(refusal)
+
+
+def refusal_of(key: bytes, value: bytes) -> Refusal | None:
+    """The refusal in a record, if it is one."""
+    return msgspec.json.decode(value, type=Refusal) if key.startswith(REFUSED) else None
+
+
+def spelled(key: bytes) -> str:
+    """A row's key as text, whatever somebody else has written into a changelog."""
+    return key.decode("utf-8", "backslashreplace")
 
 
 class RowCodec(Generic[State]):

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
-from schemas.envelope import Event, Origin
+from schemas.envelope import Event
+from schemas.errors import Poison
 from streams.changelog import Rows
-from streams.errors import RowTooLarge
 from streams.failpoint import FailPoint
-from streams.fold import Decoded, Found, fold
+from streams.fold import Decoded, Found
 from streams.log import Learn, nothing_to_learn
+from streams.pieces import BATCH_BYTES, Draft, Piece, Taken, size_of, whole
+from streams.refusal import Refusal, RowsTooLarge
 from streams.shard import Shard
 
-# Under Kafka's default of 1 MiB for a record batch, with room for its header.
-BATCH_BYTES = 1_000_000
-RECORD_OVERHEAD = 24
+log = logging.getLogger(__name__)
+FEW = 32
+"""Of so many events those that are refused are looked for one by one; of more, in halves."""
 
 Publish = Callable[[Sequence[Event]], Awaitable[None]]
-"""Returns when all are acknowledged by the log."""
+"""Returns when all are acknowledged by the log. Raises a `Poison` where one of them can never be written."""
 Append = Callable[[str, int, Rows], Awaitable[int | None]]
 """One record batch to a changelog partition, whole or not at all. Returns the offset of its last record."""
+
+
+def say(refused: Sequence[Refusal]) -> None:
+    for each in refused:
+        log.warning("%s", each)
 
 
 class Ports(NamedTuple):
@@ -30,14 +38,8 @@ class Ports(NamedTuple):
     append: Append
     failpoint: FailPoint
     learn: Learn = nothing_to_learn
-
-
-class Piece(NamedTuple):
-    """Rows that fit one record batch, and the events that they follow from."""
-
-    rows: Rows
-    outputs: Sequence[Event]
-    next: int
+    refused: Callable[[Sequence[Refusal]], None] = say
+    """Told of events that a projection did not take, once that is in its changelog."""
 
 
 async def commit(shard: Shard[Any], piece: Piece, source: str, ports: Ports) -> None:
@@ -46,19 +48,27 @@ async def commit(shard: Shard[Any], piece: Piece, source: str, ports: Ports) -> 
     if piece.outputs:
         await ports.publish(piece.outputs)
     ports.failpoint.reached("published")
-    # 2. One record batch holds the rows and the marker: the broker appends both or neither. No await stands between
-    #    the look at the shard and the choice of the producer: a batch is sent under the claim that it was folded under.
+    # 2. One record batch holds the rows, the refusals and the marker: the broker appends all or none. No await stands
+    #    between the look at the shard and the choice of the producer: a batch is sent under the claim that it was
+    #    folded under.
     shard.hold()
     position = await ports.append(shard.changelog, shard.partition, piece.rows)
     ports.failpoint.reached("appended")
     # 3. One write moves the same rows, the marker and the changelog's position in the local store.
     shard.apply(piece.rows, position, source, piece.next)
     ports.failpoint.reached("stored")
+    if piece.refused:
+        ports.refused(piece.refused)
     # 4. By returning: whoever delivered the batch may commit the source's offset. It is a hint; the marker decides.
 
 
 async def advance(shard: Shard[Any], decoded: Decoded, ports: Ports) -> None:
-    """Folds what this shard has not seen of a batch, and commits it piece by piece."""
+    """Folds what this shard has not seen of a batch, and commits it piece by piece.
+
+    The fold is pure, so a stretch of events whose rows are too many, or of which one is refused, is simply folded again
+    in halves. How many events fit is remembered: where every event has a row of its own, most batches are too large at
+    first.
+    """
     start = shard.next(decoded.topic)
     assert start is not None, f"{shard.changelog}/{shard.partition} was never begun on {decoded.topic}"
     if decoded.next <= start:
@@ -66,32 +76,57 @@ async def advance(shard: Shard[Any], decoded: Decoded, ports: Ports) -> None:
     events = decoded.events
     if start > decoded.start:
         events = [found for found in events if found[0].offset >= start]
-    for piece in _pieces(shard, decoded, events):
-        await commit(shard, piece, decoded.topic, ports)
-
-
-def _pieces(shard: Shard[Any], decoded: Decoded, events: Sequence[Found]) -> Iterator[Piece]:
-    """The fold is pure, so a stretch of events whose rows are too many is simply folded again in halves.
-
-    How many events fit is remembered: where every event has a row of its own, most batches are too large at first.
-    """
     done, size = 0, min(len(events), shard.fitting)
     while True:
         stretch = events[done : done + size]
         last = done + size >= len(events)
         next_ = decoded.next if last else stretch[-1][0].offset + 1
-        folded = fold(shard.projection, stretch, shard.load)
-        rows = shard.encode(folded, decoded.topic, next_)
-        bytes_ = sum(len(key) + len(value) + RECORD_OVERHEAD for key, value in rows)
-        if bytes_ <= BATCH_BYTES:
-            if bytes_ < BATCH_BYTES // 3:
-                shard.fitting = max(shard.fitting, 2 * size)
-            yield Piece(rows, folded.outputs, next_)
-            if last:
-                return
-            done += size
-        elif size > 1:
-            size = shard.fitting = size // 2
+        if not await _taken(shard, decoded, stretch, next_, ports):
+            size //= 2
+        elif last:
+            return
         else:
-            origin = Origin(decoded.topic, decoded.partition, stretch[0][0].offset)
-            raise RowTooLarge(shard.projection.name, origin, bytes_, BATCH_BYTES)
+            done += size
+            size = min(2 * size, shard.fitting)
+
+
+async def _taken(shard: Shard[Any], decoded: Decoded, events: Sequence[Found], next_: int, ports: Ports) -> bool:
+    """False where they are too many: for one record batch, or to be looked through for one that is refused."""
+    size = len(events)
+    try:
+        piece = whole(shard, decoded, events, next_)
+        await commit(shard, piece, decoded.topic, ports)
+        if size_of(piece.rows) < BATCH_BYTES // 3:
+            shard.fitting = max(shard.fitting, 2 * size)
+        return True
+    except RowsTooLarge:
+        if size > 1:
+            shard.fitting = size // 2
+            return False
+    except Poison:
+        if size > FEW:
+            return False
+    await _one_by_one(shard, decoded, events, next_, ports)
+    return True
+
+
+async def _one_by_one(shard: Shard[Any], decoded: Decoded, events: Sequence[Found], next_: int, ports: Ports) -> None:
+    """An event that cannot be taken is refused by name; those before and after it go on as if it were not there."""
+    draft = Draft(shard, decoded)
+    for found in events:
+        one = await _one(draft, found, ports)
+        if not draft.has_room(one):
+            await commit(shard, draft.piece(found[0].offset), decoded.topic, ports)
+            draft = Draft(shard, decoded)
+        draft.add(one)
+    await commit(shard, draft.piece(next_), decoded.topic, ports)
+
+
+async def _one(draft: Draft, found: Found, ports: Ports) -> Taken | Refusal:
+    try:
+        taken = draft.fold(found)
+        if taken.folded.outputs:
+            await ports.publish(taken.folded.outputs)
+        return taken
+    except Poison as error:
+        return draft.refused(found, error)

@@ -112,16 +112,6 @@ class ChangelogFailed(Stop):
         )
 
 
-class RowTooLarge(Stop):
-    """One event makes a row that no record batch can hold."""
-
-    def __init__(self, projection: str, origin: object, size: int, limit: int) -> None:
-        super().__init__(
-            f"The event at {origin} makes {size} bytes of rows in {projection}, above the limit of {limit} for one "
-            f"record batch. Let the projection keep less, or raise the changelog's max.message.bytes and the limit."
-        )
-
-
 class NotContiguous(Stop):
     """Records between what was folded and what was delivered are missing."""
 
@@ -155,6 +145,16 @@ class StoreDamaged(Stop):
         )
 
 
+class StoreFailed(Stop):
+    """What a worker keeps on its disk could not be read or written."""
+
+    def __init__(self, path: object, detail: object) -> None:
+        super().__init__(
+            f"RocksDB in {path} failed ({detail}). The process ends; see to the disk (full? read-only?) and start "
+            f"it again: it goes on at its markers."
+        )
+
+
 class RegistryDown(Retry):
     """The schema registry gave no answer that says anything about a schema. The record waits; it is not poison."""
 
@@ -182,6 +182,26 @@ class DatabaseAway(Retry):
         super().__init__(
             f"Postgres does not answer ({str(detail).strip()}). Start it with `rillfold up`, or name "
             f"one that runs by RILLFOLD_PROVIDER=external and RILLFOLD_POSTGRES_DSN."
+        )
+
+
+class DatabaseCannot(Retry):
+    """Postgres answers, and cannot do it now."""
+
+    def __init__(self, state: str, detail: object) -> None:
+        super().__init__(
+            f"Postgres answers, and cannot ({state}: {str(detail).strip()}). It is tried again; see to its disk, its "
+            f"memory, its connections and its locks."
+        )
+
+
+class ReadModelBroken(Stop):
+    """Postgres lets us not do what the read model needs."""
+
+    def __init__(self, state: str, detail: object) -> None:
+        super().__init__(
+            f"Postgres refuses the read model's statements ({state}: {str(detail).strip()}). Give the user of "
+            f"RILLFOLD_POSTGRES_DSN its rights back; a restart makes tables that are gone."
         )
 
 

@@ -15,10 +15,10 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerFenced
 
 from streams.changelog import Rows, claim_record
-from streams.commit import BATCH_BYTES
 from streams.errors import ChangelogFailed, OwnershipLost
 from streams.kafka_client import start_client
 from streams.log import TopicPartition
+from streams.pieces import BATCH_BYTES
 
 MAX_BATCH = BATCH_BYTES + 40_000
 ID_TIMEOUT_MS = 10_000
@@ -66,7 +66,7 @@ class FencedChangelogs:
         batch = producer.create_batch()
         for key, value in rows:
             if batch.append(timestamp=None, key=key, value=value) is None:
-                raise AssertionError(f"{len(rows)} rows do not fit {MAX_BATCH} bytes: see streams.commit.BATCH_BYTES")
+                raise AssertionError(f"{len(rows)} rows do not fit {MAX_BATCH} bytes: see streams.pieces.BATCH_BYTES")
         try:
             sent = await (await producer.send_batch(batch, topic, partition=partition))
         except ProducerFenced as error:

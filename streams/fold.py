@@ -10,7 +10,9 @@ import msgspec
 from projections.projection import Projection
 from schemas.codec import decode_batch
 from schemas.envelope import Event
+from schemas.primitives import MAX_TIME
 from schemas.rejected import Rejected
+from streams.refusal import SURELY_SHORT, Untaken, blamed_on_events, check_key
 
 State = TypeVar("State", bound=msgspec.Struct)
 
@@ -42,6 +44,10 @@ class Batch(NamedTuple):
 
 Found = tuple[SourceRecord, Event]
 """A record, and the event that it holds. A bare pair: a class of its own would cost more than a field's decoding."""
+
+
+Group = list[Any]
+"""A company, and then what was found for one row of it."""
 
 
 class Refused(NamedTuple):
@@ -86,9 +92,18 @@ def decode_from(batch: Batch, start: int) -> Decoded:
 def fold(
     projection: Projection[State], events: Sequence[Found], load: Callable[[Sequence[str]], Mapping[str, State]]
 ) -> Folded[State]:
-    """Each row is read once, folded through its events in order, and kept if it changed."""
-    groups = _by_key(projection, events)
+    """Each row is read once, folded through its events in order, and kept if it changed.
+
+    Raises `Untaken` where the projection cannot take one of the events; whatever `load` raises comes through.
+    """
+    with blamed_on_events():
+        groups = _by_key(projection, events)
     known = load(list(groups))
+    with blamed_on_events():
+        return _folded(projection, groups, known)
+
+
+def _folded(projection: Projection[State], groups: Mapping[str, Group], known: Mapping[str, State]) -> Folded[State]:
     rows: dict[str, tuple[State, int]] = {}
     outputs: list[tuple[int, int, Event]] = []
     step, react = projection.fold, projection.react
@@ -96,7 +111,7 @@ def fold(
         before = known.get(key)
         state = after = projection.initial(key) if before is None else before
         last: SourceRecord | None = None
-        for record, event in group:
+        for record, event in group[1:]:
             after = step(state, event)
             if after is state:
                 continue
@@ -108,17 +123,23 @@ def fold(
     return Folded(rows, [event for _, _, event in sorted(outputs, key=_place)])
 
 
-def _by_key(projection: Projection[Any], events: Sequence[Found]) -> dict[str, list[Found]]:
-    groups: dict[str, list[Found]] = {}
+def _by_key(projection: Projection[Any], events: Sequence[Found]) -> dict[str, Group]:
+    """Each key is held against the company of each of its events: at once, in most cases."""
+    groups: dict[str, Group] = {}
     key_of = projection.key
     for found in events:
-        key = key_of(found[1])
+        event = found[1]
+        key = key_of(event)
         if key is None:
             continue
         group = groups.get(key)
         if group is None:
-            groups[key] = [found]
+            if len(key) > SURELY_SHORT or not key.startswith(event.company + "/"):
+                check_key(key, event.company)
+            groups[key] = [event.company, found]
         else:
+            if event.company != group[0]:
+                check_key(key, event.company)
             group.append(found)
     return groups
 
@@ -127,8 +148,10 @@ def _reactions(
     projection: Projection[State], state: State, record: SourceRecord, cause: Event
 ) -> list[tuple[int, int, Event]]:
     assert projection.react is not None
-    # The record's own time, in microseconds: a replay says the same.
-    followed = projection.react(state, cause, record.timestamp * 1000)
+    # The record's own time, in microseconds: a replay says the same. Its sender may have made it up.
+    followed = projection.react(state, cause, min(max(0, record.timestamp) * 1000, MAX_TIME))
+    if strangers := [event for event in followed if event.company != cause.company]:
+        raise Untaken("bad_output", f"{strangers[0].type} of company {strangers[0].company} follows from {cause.type}")
     return [(record.offset, n, event) for n, event in enumerate(followed)]
 
 

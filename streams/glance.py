@@ -45,9 +45,14 @@ class Glance:
     def counts(self) -> Counts:
         return {
             "rows_written": ("Rows acknowledged by changelogs.", self.tally.rows),
+            "refused_events": ("Events that a projection did not take.", self._refused()),
             "dead_letters": ("Records refused and kept.", self.tally.letters),
             "events_folded": ("Events that all their projections have.", self._folding.events),
         }
+
+    def _refused(self) -> dict[str, float]:
+        """Every projection has a series, so that the first refusal is an increase."""
+        return {each.name: self.tally.refused[each.name] for each in self._folding.projections}
 
     def row(self, projection: str, key: str) -> Proof | Literal["elsewhere", "unknown"] | None:
         """A row of a partition that is ours. Not found: another worker may hold it."""

@@ -28,12 +28,16 @@ def record_of(given: Given, id_: Callable[[], str], now: int, names: TopicNames)
 
 def to_outgoing(event: Event, names: TopicNames) -> Outgoing:
     """The topic, key and bytes that the tables in `schemas` give it. The log's own clock stamps it."""
-    topic = TOPIC_OF[type(event)]
+    topic = TOPIC_OF.get(type(event))
+    if topic is None:
+        raise Unusable("unknown_event", f"{type(event).__name__} belongs to no topic")
     try:
         record = Outgoing(names.wire(topic.name), topic.key(event).encode(), encode(event))
     except UnicodeEncodeError as error:
         raise Unusable("bad_utf8", f"{event.type}: {error}") from error
-    except (ValueError, TypeError, OverflowError) as error:
+    except (Unusable, MemoryError):
+        raise
+    except Exception as error:
         raise Unusable("wrong_type", f"{event.type} does not fit its Avro schema: {error}") from error
     if size_of(record) > (limit := record_limit(topic.max_bytes or BATCH_LIMIT)):
         raise TooLarge(record.topic, size_of(record), limit)

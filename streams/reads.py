@@ -15,6 +15,7 @@ from psycopg import sql
 
 from projections.projection import Projection
 from streams.errors import DatabaseAway, NoReadModel
+from streams.sinks.database import named, shown
 from streams.sinks.schema import table_of
 
 CONNECTIONS = 8
@@ -115,7 +116,8 @@ class Reads:
         self, connection: Connection, projection: Projection[Any], query: sql.SQL, given: Mapping[str, Any]
     ) -> list[Row]:
         table = sql.Identifier(self._schema, table_of(projection))
-        cursor = await connection.execute(query.format(table=table), given)
+        asked = {name: shown(value) if isinstance(value, str) else value for name, value in given.items()}
+        cursor = await connection.execute(query.format(table=table), asked)
         parts = [Row(key, value, Place(*at)) for key, value, *at in await cursor.fetchall()]
         return [_whole(projection, list(same)) for _, same in groupby(parts, key=lambda row: row.key)]
 
@@ -125,10 +127,10 @@ class Reads:
             connection = self._free.pop() if self._free else await self._open()
             try:
                 yield connection
-            except psycopg.OperationalError as error:
-                raise DatabaseAway(error) from error
             except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
                 raise NoReadModel(self._schema) from error
+            except psycopg.OperationalError as error:
+                raise named(error) from error
             finally:
                 if connection.closed or connection.broken:
                     await connection.close()

@@ -8,9 +8,10 @@ from typing import Generic, TypeVar
 import msgspec
 
 from projections.projection import Projection
-from streams.changelog import RESERVED, Marker, RowCodec, Rows, Stored, marker_of, marker_record
+from streams.changelog import MARKERS, REFUSED, RESERVED, RowCodec, Rows, Stored, marker_of, refusal_of, spelled
 from streams.errors import NotContiguous, OwnershipLost
 from streams.fold import Folded
+from streams.refusal import Refusal, blamed_on_events
 from streams.store import Store
 
 State = TypeVar("State", bound=msgspec.Struct)
@@ -47,21 +48,24 @@ class Shard(Generic[State]):
         return next_
 
     def load(self, keys: Sequence[str]) -> Mapping[str, State]:
-        found = self.store.get([key.encode() for key in keys])
+        with blamed_on_events("bad_key"):
+            encoded = [key.encode() for key in keys]
+        found = self.store.get(encoded)
         decode = self._codec.decode
-        return {key: decode(value).row for key, value in zip(keys, found, strict=True) if value is not None}
+        with blamed_on_events("bad_row"):
+            return {key: decode(value).row for key, value in zip(keys, found, strict=True) if value is not None}
 
     def stored(self, key: str) -> Stored[State] | None:
         """A row with where it comes from. May be asked from another thread."""
         (value,) = self.store.get([key.encode()])
         return None if value is None else self._codec.decode(value)
 
-    def encode(self, folded: Folded[State], topic: str, next_: int) -> Rows:
-        """The rows and, last, the marker that makes them count."""
+    def encode(self, folded: Folded[State], topic: str) -> Rows:
         encode, partition = self._codec.encode, self.partition
-        rows = [(key.encode(), encode(state, topic, partition, offset)) for key, (state, offset) in folded.rows.items()]
-        rows.append(marker_record(Marker(topic, partition, next_)))
-        return rows
+        with blamed_on_events("bad_row"):
+            return [
+                (key.encode(), encode(state, topic, partition, offset)) for key, (state, offset) in folded.rows.items()
+            ]
 
     def apply(self, rows: Rows, position: int | None, topic: str, next_: int) -> None:
         """What the broker has acknowledged."""
@@ -76,11 +80,16 @@ class Shard(Generic[State]):
     def restored(self) -> None:
         """The changelog has been read to its end."""
         self.store.filled()
-        markers = (marker_of(key, value) for key, value in self.store.scan(RESERVED + b"marker/"))
+        markers = (marker_of(key, value) for key, value in self.store.scan(MARKERS))
         self._next = {(marker.topic, marker.partition): marker.next for marker in markers if marker is not None}
         self.live = True
+
+    def refused(self) -> list[Refusal]:
+        """The events that this version of the projection did not take."""
+        found = (refusal_of(key, value) for key, value in self.store.scan(REFUSED))
+        return [each for each in found if each is not None]
 
     def rows(self, prefix: str = "") -> Iterable[tuple[str, State]]:
         for key, value in self.store.scan(prefix.encode()):
             if not key.startswith(RESERVED):
-                yield key.decode(), self._codec.decode(value).row
+                yield spelled(key), self._codec.decode(value).row

@@ -11,7 +11,7 @@ from typing import Protocol, cast
 
 from rocksdict import BlockBasedOptions, DBCompressionType, MemtableFactory, Options, Rdict, WriteBatch, WriteOptions
 
-from streams.errors import DirectoryInUse, StoreDamaged
+from streams.errors import DirectoryInUse, StoreDamaged, StoreFailed
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ class RocksStore:
             yield
         except Exception as error:
             if "Corruption" not in str(error):
-                raise
+                raise StoreFailed(self._path, error) from error
             (self._path / DAMAGED).touch()
             raise StoreDamaged(self._path, error) from error
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from schemas.envelope import Event
 from schemas.rejected import RecordRejected
 from streams.changelog import Rows
 from streams.commit import Ports
+from streams.refusal import Refusal
 
 
 @dataclass
@@ -17,6 +19,8 @@ class Tally:
 
     rows: int = 0
     letters: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    """By projection."""
 
     def counting(self, ports: Ports) -> Ports:
         async def publish(events: Sequence[Event]) -> None:
@@ -28,4 +32,9 @@ class Tally:
             self.rows += len(rows) - 1  # less the marker
             return position
 
-        return ports._replace(publish=publish, append=append)
+        def refused(refused: Sequence[Refusal]) -> None:
+            ports.refused(refused)
+            self.rows -= len(refused)
+            self.refused.update(each.projection for each in refused)
+
+        return ports._replace(publish=publish, append=append, refused=refused)

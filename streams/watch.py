@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 from streams.log import TopicPartition
 
 Phase = Literal["joining", "restoring", "working"]
-Counts = Mapping[str, tuple[str, float]]
-"""Name -> (what it counts, how many so far)."""
+Counts = Mapping[str, tuple[str, float | Mapping[str, float]]]
+"""Name -> (what it counts, how many so far: in all, or by projection)."""
 JOINING = 4
 """Times the patience: a group gives its partitions out when its slowest member has let go of them."""
 

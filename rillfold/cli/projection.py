@@ -48,19 +48,53 @@ def digest(names: Sequence[str], refold: bool, as_json: bool) -> None:
     """The digest of what the changelogs hold; with --refold also that of a fresh fold up to the same offsets."""
     facts = asyncio.run(_digests(names, refold))
     _tell(facts, as_json)
-    if differing := [each["projection"] for each in facts if refold and each["served"] != each["refolded"]]:
+    if differing := [each["projection"] for each in facts if refold and _differs(each)]:
         raise Differs(f"not the fold of the log: {', '.join(differing)}. Fold anew: see docs/guarantees.md.")
 
 
-async def _digests(names: Sequence[str], again: bool) -> list[dict[str, Any]]:
+@projection.command()
+@click.argument("names", nargs=-1)
+@click.option("--company", help="Only this company's events.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON list for machines.")
+def refused(names: Sequence[str], company: str | None, as_json: bool) -> None:
+    """Events that a projection does not take, and why: read from the changelogs. A new version tries them again."""
+    _tell(asyncio.run(_refused(names, company)), as_json)
+
+
+async def _refused(names: Sequence[str], company: str | None) -> list[dict[str, Any]]:
+    import msgspec
+
+    from rillfold.logs import event_log
+    from rillfold.settings import from_env
+    from streams.changelog import topic_of
+    from streams.refold import held
+
+    settings, found = from_env(), []
+    async with event_log(settings) as log:
+        for each in _chosen(names):
+            parts = await held(log, each, topic_of(each, settings.topic_prefix))
+            found += [one for part in parts.values() for one in part.refused if company in (None, one.company)]
+    return [msgspec.structs.asdict(one) for one in found]
+
+
+def _differs(facts: dict[str, Any]) -> bool:
+    return bool(facts["served"] != facts["refolded"] or facts["untaken"] or facts["unreadable"])
+
+
+def _chosen(names: Sequence[str]) -> list[Projection[Any]]:
     from projections.catalog import PROJECTIONS
+
+    if unknown := sorted(set(names) - set(PROJECTIONS)):
+        raise Stop(f"No projection is called {', '.join(unknown)}. There are {', '.join(sorted(PROJECTIONS))}.")
+    return [each for name, each in PROJECTIONS.items() if not names or name in names]
+
+
+async def _digests(names: Sequence[str], again: bool) -> list[dict[str, Any]]:
     from rillfold.cli.live import line
     from rillfold.logs import event_log
     from rillfold.settings import from_env
 
-    if unknown := sorted(set(names) - set(PROJECTIONS)):
-        raise Stop(f"No projection is called {', '.join(unknown)}. There are {', '.join(sorted(PROJECTIONS))}.")
-    chosen = [each for name, each in PROJECTIONS.items() if not names or name in names]
+    chosen = _chosen(names)
     facts = []
     async with event_log(from_env()) as log:
         with line("projections") as tell:
@@ -83,13 +117,22 @@ async def _one(log: EventLog, each: Projection[Any], again: bool) -> dict[str, A
         "version": each.version,
         "rows": sum(len(part.rows) for part in kept.values()),
         "events": sum(sum(part.markers.values()) for part in kept.values()),
+        "refused": sum(len(part.refused) for part in kept.values()),
+        "unreadable": sum(len(part.unreadable) for part in kept.values()),
         "served": digest({number: part.rows for number, part in kept.items()}),
     }
     if not again:
         return facts
     began = time.monotonic()
-    fresh = {number: await refold(log, each, names, number, part.markers) for number, part in kept.items()}
-    return {**facts, "refolded": digest(fresh), "seconds": round(time.monotonic() - began, 3)}
+    fresh = {number: await refold(log, each, names, number, part) for number, part in kept.items()}
+    for one in (one for part in fresh.values() for one in part.untaken):
+        click.echo(f"Not taken by a fresh fold, and in the rows: {one}", err=True)
+    return {
+        **facts,
+        "untaken": sum(len(part.untaken) for part in fresh.values()),
+        "refolded": digest({number: part.rows for number, part in fresh.items()}),
+        "seconds": round(time.monotonic() - began, 3),
+    }
 
 
 def _tell(facts: Sequence[dict[str, Any]], as_json: bool) -> None:

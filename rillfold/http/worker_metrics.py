@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -19,7 +19,7 @@ class Readings(Collector):
     def collect(self) -> Iterable[Metric]:
         state, verdict, now = self._watchman.state, self._watchman.verdict, self._watchman.now()
         for name, (what, count) in self._count().items():
-            yield CounterMetricFamily(f"rillfold_{name}", what, value=count)
+            yield _counter(f"rillfold_{name}", what, count)
         yield CounterMetricFamily("rillfold_stalls", "Times that it stood still.", value=self._watchman.stalls)
         yield GaugeMetricFamily("rillfold_ready", "1 while it works.", value=float(isinstance(verdict, Healthy)))
         yield GaugeMetricFamily(
@@ -39,6 +39,15 @@ class Readings(Collector):
             age.add_metric(labels, now - place.since if place.lag else 0.0)
             position.add_metric(labels, place.position)
         yield from (lag, age, position)
+
+
+def _counter(name: str, what: str, count: float | Mapping[str, float]) -> CounterMetricFamily:
+    if not isinstance(count, Mapping):
+        return CounterMetricFamily(name, what, value=count)
+    family = CounterMetricFamily(name, what, labels=("projection",))
+    for projection, number in count.items():
+        family.add_metric((projection,), number)
+    return family
 
 
 def registry(watchman: Watchman, count: Callable[[], Counts]) -> CollectorRegistry:

@@ -20,6 +20,7 @@ from streams import admin, refold
 from streams.changelog import topic_of
 from streams.log import EventLog, Outgoing, Position, TopicSpec
 from streams.outgoing import Given, event_of, to_outgoing
+from streams.refusal import Refusal
 
 State = TypeVar("State", bound=msgspec.Struct)
 
@@ -121,10 +122,19 @@ class Driver:
         """The digest that a fresh fold of the log gives: what `digest` must be, whatever happened on the way."""
         held = await refold.held(self.log, projection, topic_of(projection, self.names.prefix))
         fresh = {
-            partition: await refold.refold(self.log, projection, self.names, partition, part.markers)
+            partition: await refold.refold(self.log, projection, self.names, partition, part)
             for partition, part in held.items()
         }
-        return digest(fresh)
+        untaken = [str(each) for one in fresh.values() for each in one.untaken]
+        assert not untaken, f"a fresh fold does not take what was taken before: {untaken[:3]}"
+        return digest({partition: one.rows for partition, one in fresh.items()})
+
+    def refused(self, projection: Projection[Any]) -> list[Refusal]:
+        """The events that the projection did not take, by partition and offset."""
+        found = [
+            each for worker in self._fold_workers() for shard in worker.shards(projection) for each in shard.refused()
+        ]
+        return sorted(found, key=lambda each: (each.partition, each.offset))
 
     async def events(self, topic: str) -> list[Event]:
         """Every event of one of our topics, by partition and offset."""

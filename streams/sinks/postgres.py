@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Self
 
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor, sql
 
 from projections.projection import Projection
-from streams.errors import DatabaseAway, Fenced
+from streams.errors import Fenced
+from streams.refusal import bounded
+from streams.sinks.aside import Aside, One, keep, of, sift, take_back
+from streams.sinks.database import named, shown
 from streams.sinks.schema import statements, table_of
 from streams.sinks.sink import Changes
 
 MIGRATION_LOCK = 4_711_001
+LINES = 2_000
+"""Of the rows that are copied in, as many as are put into words at once."""
 
 # Postgres holds no NUL, neither in text nor in jsonb: it becomes the replacement character here, and only here.
 _NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
@@ -34,6 +40,9 @@ _UPSERT = """
         source_partition = excluded.source_partition, source_offset = excluded.source_offset,
         changelog_offset = excluded.changelog_offset
     WHERE t.changelog_offset < excluded.changelog_offset"""
+_REFUSED = """
+    INSERT INTO refused (projection, version, topic, partition, "offset", company, event, reason, detail)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"""
 
 
 class PostgresSink:
@@ -44,6 +53,10 @@ class PostgresSink:
         self._connection: AsyncConnection[tuple[Any, ...]] | None = None
         self._epochs: dict[tuple[str, int], int] = {}
         self._turn = asyncio.Lock()
+        self._with_aside: set[tuple[str, int, int]] = set()
+        """Projections and partitions of which rows are set aside: others need not be looked through."""
+        self.set_aside = 0
+        self.beats = 0
 
     async def __aenter__(self) -> Self:
         await self.migrate()
@@ -66,6 +79,7 @@ class PostgresSink:
                 (changelog, partition),
             )
             row = await cursor.fetchone()
+            await self._look_aside(cursor)
         assert row is not None
         next_, self._epochs[changelog, partition] = row
         return int(next_)
@@ -75,24 +89,55 @@ class PostgresSink:
             await self._advance(cursor, Changes(projection, changelog, partition, 0, (), ()))
             table = sql.Identifier(table_of(projection))
             await cursor.execute(sql.SQL("DELETE FROM {table} WHERE partition = %s").format(table=table), (partition,))
-            await cursor.execute(
-                "DELETE FROM positions WHERE projection = %s AND version = %s AND partition = %s",
-                (projection.name, projection.version, partition),
-            )
+            for beside in map(sql.Identifier, ("positions", "refused", "set_aside")):
+                delete = sql.SQL("DELETE FROM {beside} WHERE projection = %s AND version = %s AND partition = %s")
+                place = (projection.name, projection.version, partition)
+                await cursor.execute(delete.format(beside=beside), place)
 
     async def write(self, changes: Sequence[Changes]) -> None:
         async with self._transaction() as cursor:
             # The positions come first: their row locks make a second holder wait, and then see that it is late.
             for change in changes:
                 await self._advance(cursor, change)
+                await self._refuse(cursor, change)
             await cursor.execute(_INCOMING)
-            async with cursor.copy("COPY incoming FROM STDIN") as copy:
-                for change in changes:
-                    await copy.write(b"".join(_lines(change)))
-            for projection in {change.projection.name: change.projection for change in changes}.values():
-                await self._upsert(cursor, projection)
+            ones = list(of(changes))
+            rows = [one for one in ones if one.row.value is not None]
+            aside = [Aside(one, "", one.row.unreadable) for one in ones if one.row.unreadable]
+            aside += await sift(cursor, rows, partial(self._put, cursor))
             for change in changes:
                 await self._remove(cursor, change)
+            await self._keep_aside(cursor, ones, aside)
+        self.set_aside += len(aside)
+
+    async def _put(self, cursor: AsyncCursor[Any], ones: Sequence[One]) -> None:
+        self.beats += 1
+        await cursor.execute("DELETE FROM incoming")
+        async with cursor.copy("COPY incoming FROM STDIN") as copy:
+            for first in range(0, len(ones), LINES):
+                await copy.write(b"".join(map(_line, ones[first : first + LINES])))
+        for projection in {one.projection.name: one.projection for one in ones}.values():
+            await self._upsert(cursor, projection)
+
+    async def _keep_aside(self, cursor: AsyncCursor[Any], ones: Sequence[One], aside: Sequence[Aside]) -> None:
+        outside = {id(each.one) for each in aside}
+        back = [one for one in ones if id(one) not in outside and _place(one) in self._with_aside]
+        if back:
+            await take_back(cursor, back)
+        for each in aside:
+            await keep(cursor, each)
+        if back or aside:
+            await self._look_aside(cursor)
+
+    async def _look_aside(self, cursor: AsyncCursor[Any]) -> None:
+        await cursor.execute("SELECT DISTINCT projection, version, partition FROM set_aside")
+        self._with_aside = {(projection, version, partition) async for projection, version, partition in cursor}
+
+    async def _refuse(self, cursor: AsyncCursor[Any], change: Changes) -> None:
+        for each in change.refused:
+            where = (each.projection, each.version, each.topic, each.partition, each.offset)
+            who = (bounded(each.company), shown(bounded(each.event)), each.reason, shown(each.detail))
+            await cursor.execute(_REFUSED, (*where, *who))
 
     async def _advance(self, cursor: AsyncCursor[Any], change: Changes) -> None:
         changelog = change.changelog
@@ -116,7 +161,7 @@ class PostgresSink:
         await cursor.execute(sql.SQL(_UPSERT).format(table=table), (projection.name,))
 
     async def _remove(self, cursor: AsyncCursor[Any], change: Changes) -> None:
-        gone = [_text(row.key) for row in change.rows if row.value is None]
+        gone = [shown(row.text) for row in change.rows if row.value is None and not row.unreadable]
         if gone:
             table = sql.Identifier(table_of(change.projection))
             delete = sql.SQL("DELETE FROM {table} WHERE key = ANY(%s) AND partition = %s").format(table=table)
@@ -124,15 +169,15 @@ class PostgresSink:
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncCursor[Any]]:
-        """One at a time. A broken connection is the world's fault: try again."""
+        """One at a time. What is the world's fault is named, and tried again."""
         async with self._turn:
             try:
                 connection = await self._connect()
                 async with connection.transaction(), connection.cursor() as cursor:
                     yield cursor
-            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            except psycopg.Error as error:
                 await self._drop()
-                raise DatabaseAway(error) from error
+                raise named(error) from error
 
     async def _connect(self) -> AsyncConnection[tuple[Any, ...]]:
         if self._connection is None or self._connection.closed:
@@ -147,21 +192,20 @@ class PostgresSink:
         self._connection = None
 
 
-def _lines(change: Changes) -> Iterator[bytes]:
+def _place(one: One) -> tuple[str, int, int]:
+    return one.projection.name, one.projection.version, one.partition
+
+
+def _line(one: One) -> bytes:
     """COPY's text form. Our JSON holds no raw tabs or newlines, so that only its backslashes need care."""
-    name = change.projection.name.encode()
-    for row in change.rows:
-        if row.value is not None:
-            topic, source_partition, offset = row.value.at
-            key = _copied(_text(row.key).encode())
-            company = key.partition(b"/")[0]
-            json = _json(bytes(row.value.row)).replace(b"\\", b"\\\\")
-            where = change.partition, company, json, topic.encode(), source_partition, offset, row.offset
-            yield b"%b\t%b\t%d\t%b\t%b\t%b\t%d\t%d\t%d\n" % (name, key, *where)
-
-
-def _text(text: str) -> str:
-    return text.replace("\x00", "\ufffd")
+    projection, partition, row = one
+    assert row.value is not None
+    topic, source_partition, offset = row.value.at
+    key = _copied(shown(row.text).encode())
+    company = key.partition(b"/")[0]
+    json = _json(bytes(row.value.row)).replace(b"\\", b"\\\\")
+    where = partition, company, json, _copied(shown(topic).encode()), source_partition, offset, row.offset
+    return b"%b\t%b\t%d\t%b\t%b\t%b\t%d\t%d\t%d\n" % (projection.name.encode(), key, *where)
 
 
 def _json(raw: bytes) -> bytes:

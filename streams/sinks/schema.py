@@ -47,6 +47,18 @@ def statements(schema: str, projections: Iterator[Projection[Any]] | list[Projec
         CREATE TABLE IF NOT EXISTS "{schema}".positions (
             projection text, version int, topic text, partition int, next bigint NOT NULL,
             updated_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (projection, version, topic, partition))"""
+    yield f"""
+        CREATE TABLE IF NOT EXISTS "{schema}".refused (
+            projection text, version int, topic text, partition int, "offset" bigint, company text NOT NULL,
+            event text NOT NULL, reason text NOT NULL, detail text NOT NULL, told_at timestamptz NOT NULL DEFAULT now(),
+            PRIMARY KEY (projection, version, topic, partition, "offset"))"""
+    yield f'CREATE INDEX IF NOT EXISTS refused_company ON "{schema}".refused (company)'
+    yield f"""
+        CREATE TABLE IF NOT EXISTS "{schema}".set_aside (
+            projection text, version int, partition int, key_sha256 text, key text NOT NULL, company text NOT NULL,
+            bytes bigint NOT NULL, changelog_offset bigint NOT NULL, state text NOT NULL, reason text NOT NULL,
+            told_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (projection, version, partition, key_sha256))"""
+    yield f'CREATE INDEX IF NOT EXISTS set_aside_company ON "{schema}".set_aside (company)'
     for projection in projections:
         yield from _of(schema, projection)
 

@@ -11,9 +11,10 @@ import msgspec
 
 from projections.projection import Projection
 from schemas.errors import Retry
-from streams.changelog import RESERVED, Marker, marker_of, topic_of
+from streams.changelog import RESERVED, Marker, marker_of, refusal_of, spelled, topic_of
 from streams.errors import Fenced
 from streams.log import EventLog, Record, Subscription, TopicPartition
+from streams.refusal import Refusal, said
 from streams.watch import Counts, Sight
 
 log = logging.getLogger(__name__)
@@ -36,10 +37,17 @@ class RawRow(msgspec.Struct, frozen=True):
 class Change(NamedTuple):
     """The newest value of a row; None where it was removed."""
 
-    key: str
+    key: bytes
+    """As it stands in the changelog."""
     offset: int
     """In the changelog: a row never goes back to a lower one."""
     value: RawRow | None
+    unreadable: str = ""
+    """Why it is no row of ours: the read model sets it aside."""
+
+    @property
+    def text(self) -> str:
+        return spelled(self.key)
 
 
 class Changes(NamedTuple):
@@ -51,10 +59,22 @@ class Changes(NamedTuple):
     next: int
     rows: Sequence[Change]
     markers: Sequence[Marker]
+    refused: Sequence[Refusal] = ()
+    """Events that the projection does not take."""
 
 
 class Sink(Protocol):
-    """Keeps rows and its own position in one transaction."""
+    """Keeps rows and its own position in one transaction. A row that it cannot hold goes aside; the others go on."""
+
+    @property
+    def set_aside(self) -> int:
+        """Rows that went aside since the process began."""
+        ...
+
+    @property
+    def beats(self) -> int:
+        """Signs that a write gets on."""
+        ...
 
     async def take(self, changelog: str, partition: int) -> int:
         """Ours from now on; an earlier holder is shut out. Returns the first changelog offset that is not in here.
@@ -94,10 +114,13 @@ class Follower:
         held = self._held
         if held is None:
             return Sight("joining", {})
-        return Sight("working", {tp: self._next.get(tp) for tp in held})
+        return Sight("working", {tp: self._next.get(tp) for tp in held}, self._sink.beats)
 
     def counts(self) -> Counts:
-        return {"rows_written": ("Rows written to the read model.", self.rows)}
+        return {
+            "rows_written": ("Rows written to the read model.", self.rows),
+            "rows_set_aside": ("Rows that the read model could not hold.", self._sink.set_aside),
+        }
 
     async def run(self, event_log: EventLog, group: str) -> None:
         async with event_log.subscribe(group, sorted(self._projections)) as subscription:
@@ -189,10 +212,20 @@ class Newest:
 def changes_of(projection: Projection[Any], tp: TopicPartition, newest: Newest) -> Changes:
     rows: list[Change] = []
     markers: list[Marker] = []
+    refused: list[Refusal] = []
     for key, record in newest.records.items():
+        value = record.value
         if not key.startswith(RESERVED):
-            value = None if record.value is None else _decoder.decode(record.value)
-            rows.append(Change(key.decode(), record.offset, value))
-        elif record.value is not None and (marker := marker_of(key, record.value)) is not None:
+            rows.append(_change(key, record.offset, value))
+        elif value is not None and (marker := marker_of(key, value)) is not None:
             markers.append(marker)
-    return Changes(projection, *tp, newest.next, rows, markers)
+        elif value is not None and (refusal := refusal_of(key, value)) is not None:
+            refused.append(refusal)
+    return Changes(projection, *tp, newest.next, rows, markers, refused)
+
+
+def _change(key: bytes, offset: int, value: bytes | None) -> Change:
+    try:
+        return Change(key, offset, None if value is None else _decoder.decode(value))
+    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+        return Change(key, offset, None, said(error))

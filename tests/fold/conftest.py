@@ -116,10 +116,11 @@ def agree(kafka: KafkaLog, names: TopicNames) -> Agree:
             changelog = topic_of(projection, names.prefix)
             async with asyncio.timeout(timeout):
                 found = await _caught_up(kafka, projection, changelog, names)
-            for partition, (there, markers) in found.items():
-                should = await refold(kafka, projection, names, partition, markers)
-                assert there == should, f"{changelog}/{partition}"
-                rows += len(there)
+            for partition, part in found.items():
+                should = await refold(kafka, projection, names, partition, part)
+                assert part.rows == should.rows, f"{changelog}/{partition}"
+                assert not should.untaken and not part.unreadable
+                rows += len(part.rows)
         return rows
 
     return agree

@@ -15,10 +15,10 @@ from schemas.codec import encode
 from schemas.company import TextIngested
 from schemas.envelope import Event
 from schemas.topics import TopicNames
-from streams import commit
+from streams import pieces
 from streams.changelog import Rows, marker_of
 from streams.commit import Ports
-from streams.errors import NotContiguous, OwnershipLost, RowTooLarge
+from streams.errors import NotContiguous, OwnershipLost
 from streams.failpoint import FailPoint
 from streams.fold import Batch
 from streams.folding import Folding
@@ -75,6 +75,7 @@ class World:
         await self.acknowledged.wait()
         self.done.append(("appended", len(rows)))
         self.batches.append(rows)
+        assert pieces.size_of(rows) <= pieces.BATCH_BYTES
         return sum(len(batch) for batch in self.batches) - 1
 
     def rows(self) -> dict[str, Texts]:
@@ -186,7 +187,7 @@ async def test_poison_is_published_as_it_came_and_blocks_nobody():
 
 
 async def test_rows_too_many_for_one_record_batch_are_written_in_pieces_that_each_count():
-    world, size = World(), commit.BATCH_BYTES // 10
+    world, size = World(), pieces.BATCH_BYTES // 10
     events = [text(n, f"e{n}", size) for n in range(25)]
     await world.folding.step(batch(events, next_=30))
     assert len(world.batches) > 2
@@ -194,14 +195,6 @@ async def test_rows_too_many_for_one_record_batch_are_written_in_pieces_that_eac
     nexts = [marker.next for marker in markers if marker is not None]
     assert nexts == sorted(set(nexts)) and nexts[-1] == 30
     assert len(world.rows()) == 25
-
-
-async def test_a_row_that_fits_no_batch_stops_the_worker_by_name():
-    world = World()
-    half = commit.BATCH_BYTES // 2 + 100
-    with pytest.raises(RowTooLarge, match="company-data/0/1"):
-        await world.folding.step(batch([text(0, size=half), text(1, size=half)]))
-    assert world.shard.next(TOPIC) == 1
 
 
 async def test_a_source_whose_unfolded_start_is_deleted_is_refused():

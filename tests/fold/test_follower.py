@@ -28,6 +28,7 @@ class Kept:
         self.next, self.epoch = 0, 0
         self.writes: list[int] = []
         self._mine = 0
+        self.set_aside = self.beats = 0
 
     async def take(self, changelog: str, partition: int) -> int:
         self.epoch += 1
@@ -44,7 +45,7 @@ class Kept:
             self.writes.append(len(change.rows))
             for row in change.rows:
                 assert row.value is not None
-                self.rows[row.key] = row.offset, ROWS.decode(b'{"at":["t",0,0],"row":%b}' % row.value.row).row.name
+                self.rows[row.text] = row.offset, ROWS.decode(b'{"at":["t",0,0],"row":%b}' % row.value.row).row.name
             self.next = change.next
 
 

@@ -36,7 +36,7 @@ from schemas.topics import TOPIC_OF, TopicNames  # noqa: E402
 from streams import admin  # noqa: E402
 from streams.log import Outgoing  # noqa: E402
 from streams.memory import MemoryLog  # noqa: E402
-from streams.refold import refold  # noqa: E402
+from streams.refold import Held, refold  # noqa: E402
 from tests.kill import senders  # noqa: E402
 from tests.kill.traffic import FOLDED, TOOLS, Traffic  # noqa: E402
 
@@ -72,7 +72,7 @@ async def digests(history: Iterable[Line]) -> dict[str, str]:
         rows = {}
         for partition in range(4):
             stops = {topic: ends[topic][partition] for topic in ends}
-            rows[partition] = await refold(log, projection, NAMES, partition, stops)
+            rows[partition] = (await refold(log, projection, NAMES, partition, Held({}, stops))).rows
         found[label(projection)] = digest(rows)
     return found
 

@@ -80,7 +80,7 @@ async def folded(log: KafkaLog, names: TopicNames) -> None:
             while not await _caught_up(log, projection, names):  # noqa: ASYNC110 - the broker tells nobody
                 await asyncio.sleep(0.2)
         parts = await held(log, projection, topic_of(projection, names.prefix))
-        fresh = {n: await refold(log, projection, names, n, part.markers) for n, part in parts.items()}
+        fresh = {n: (await refold(log, projection, names, n, part)).rows for n, part in parts.items()}
         assert digest({n: part.rows for n, part in parts.items()}) == digest(fresh), projection.name
 
 

@@ -1,0 +1,96 @@
+"""What of a batch is committed at once: rows that fit one record batch, and events that the projection refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from schemas.envelope import Event
+from schemas.errors import Poison
+from streams.changelog import Marker, Rows, marker_record, refusal_record
+from streams.fold import Decoded, Folded, Found, fold
+from streams.refusal import Refusal, RowsTooLarge, refusal
+from streams.shard import Shard
+
+# Under Kafka's default of 1 MiB for a record batch, with room for its header.
+BATCH_BYTES = 1_000_000
+RECORD_OVERHEAD = 24
+
+
+class Piece(NamedTuple):
+    """Rows that fit one record batch with the marker that makes them count, and what follows from their events."""
+
+    rows: Rows
+    outputs: Sequence[Event]
+    next: int
+    refused: Sequence[Refusal] = ()
+
+
+def whole(shard: Shard[Any], decoded: Decoded, events: Sequence[Found], next_: int) -> Piece:
+    """All of these events at once. Raises `Untaken`, where one of them cannot be taken or all are too many."""
+    folded = fold(shard.projection, events, shard.load)
+    rows = shard.encode(folded, decoded.topic)
+    rows.append(marker_record(Marker(decoded.topic, decoded.partition, next_)))
+    if (size := size_of(rows)) > BATCH_BYTES:
+        raise RowsTooLarge(size, BATCH_BYTES)
+    return Piece(rows, folded.outputs, next_)
+
+
+class Taken(NamedTuple):
+    """What one event did, and its rows as they are written."""
+
+    folded: Folded[Any]
+    rows: Rows
+
+
+class Draft:
+    """A piece that is put together event by event, around those that are refused."""
+
+    def __init__(self, shard: Shard[Any], decoded: Decoded) -> None:
+        self._shard, self._decoded = shard, decoded
+        self._states: dict[str, Any] = {}
+        self._rows: dict[bytes, bytes] = {}
+        self._refused: list[Refusal] = []
+
+    def fold(self, found: Found) -> Taken:
+        """Raises `Untaken`, also where the event's rows fit no record batch at all."""
+        folded = fold(self._shard.projection, [found], self._load)
+        rows = self._shard.encode(folded, self._decoded.topic)
+        if (size := size_of([*rows, self._marker(self._decoded.next)])) > BATCH_BYTES:
+            raise RowsTooLarge(size, BATCH_BYTES)
+        return Taken(folded, rows)
+
+    def refused(self, found: Found, why: Poison) -> Refusal:
+        decoded, (record, event) = self._decoded, found
+        return refusal(self._shard.projection, decoded.topic, decoded.partition, record.offset, event, why)
+
+    def has_room(self, for_: Taken | Refusal) -> bool:
+        rows = {**self._rows, **dict(_rows(for_))}
+        return size_of([*rows.items(), self._marker(self._decoded.next)]) <= BATCH_BYTES
+
+    def add(self, one: Taken | Refusal) -> None:
+        self._rows.update(_rows(one))
+        if isinstance(one, Refusal):
+            self._refused.append(one)
+        else:
+            self._states.update((key, state) for key, (state, _) in one.folded.rows.items())
+
+    def piece(self, next_: int) -> Piece:
+        """What follows from its events is published already."""
+        return Piece([*self._rows.items(), self._marker(next_)], (), next_, self._refused)
+
+    def _load(self, keys: Sequence[str]) -> Mapping[str, Any]:
+        """The rows as the events before have left them."""
+        drafted = {key: self._states[key] for key in keys if key in self._states}
+        return {**self._shard.load([key for key in keys if key not in drafted]), **drafted}
+
+    def _marker(self, next_: int) -> tuple[bytes, bytes]:
+        return marker_record(Marker(self._decoded.topic, self._decoded.partition, next_))
+
+
+def _rows(one: Taken | Refusal) -> Rows:
+    return [refusal_record(one)] if isinstance(one, Refusal) else one.rows
+
+
+def size_of(rows: Iterable[tuple[bytes, bytes]]) -> int:
+    return sum(len(key) + len(value) + RECORD_OVERHEAD for key, value in rows)

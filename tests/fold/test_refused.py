@@ -1,0 +1,312 @@
+"""What a projection cannot take is refused by name, for this projection alone; everybody else's events are folded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+
+from projections.projection import Projection
+from rillfold.testing.driver import Driver
+from schemas.company import TextIngested
+from schemas.envelope import Event, caused_by
+from schemas.memory import MemoryForgotten
+from streams import pieces
+from streams.changelog import refusal_of
+from streams.commit import FEW
+from streams.errors import StoreFailed, TooLarge
+from streams.memory import MemoryLog
+from streams.refusal import REFUSALS, Refusal
+from tests.fold.test_fold import TEXTS, TOPIC, Texts, World, answered, batch, kept, text
+
+BAD = "bad"
+
+
+def breaks(state: Texts, event: Event) -> Texts:
+    assert isinstance(event, TextIngested)
+    if event.entity.startswith(BAD) or BAD in event.text:
+        raise ValueError(f"cannot take {event.id}")
+    return kept(state, event)
+
+
+def bad(n: int, entity: str = "e", company: str = "acme") -> TextIngested:
+    return TextIngested(id=f"i{n}", company=company, time=n, correlation=f"i{n}", entity=entity, text=f"{BAD} {n}")
+
+
+def kept_refusals(world: World) -> list[Refusal]:
+    """As the changelog has them."""
+    found = [refusal_of(key, value) for rows in world.batches for key, value in rows]
+    return [each for each in found if each is not None]
+
+
+def places(refused: Sequence[Refusal]) -> list[int]:
+    return [each.offset for each in refused]
+
+
+BREAKS = replace(TEXTS, fold=breaks)
+
+
+async def test_an_event_that_the_fold_raises_for_is_refused_and_the_row_goes_on():
+    world = World(BREAKS)
+    await world.folding.step(batch([text(0), bad(1), text(2), text(3, "f")]))
+    assert world.rows() == {"acme/e": Texts(("0 ", "2 ")), "acme/f": Texts(("3 ",))}
+    (refused,) = kept_refusals(world)
+    assert (refused.topic, refused.partition, refused.offset) == (TOPIC, 0, 1)
+    assert (refused.projection, refused.version, refused.company, refused.event) == ("texts", 1, "acme", "i1")
+    assert (refused.reason, refused.detail) == ("raised", "ValueError: cannot take i1")
+    assert world.shard.refused() == [refused]
+
+
+async def test_a_refusal_stands_in_the_record_batch_of_the_marker_that_passes_it():
+    world = World(BREAKS)
+    await world.folding.step(batch([text(0), bad(1), text(2)]))
+    assert len(world.batches) == 1
+    assert world.shard.next(TOPIC) == 3
+
+
+@pytest.mark.parametrize("share", [1, 2, 7, 100, 5_000])
+async def test_wherever_they_stand_each_is_found_and_nobody_else_is_refused(share: int):
+    world, count = World(BREAKS), 5_000
+    events = [bad(n) if n % share == share // 2 else text(n, f"e{n % 9}") for n in range(count)]
+    await world.folding.step(batch(events))
+    should = [n for n in range(count) if n % share == share // 2]
+    assert places(kept_refusals(world)) == should
+    assert sum(len(row.texts) for row in world.rows().values()) == count - len(should)
+    assert world.shard.next(TOPIC) == count
+    assert len(world.batches) <= 2 * count // FEW + 50
+
+
+async def test_what_is_refused_is_not_tried_again_when_it_is_delivered_again():
+    world, tried = World(), list[str]()
+
+    def counted(state: Texts, event: Event) -> Texts:
+        tried.append(event.id)
+        return breaks(state, event)
+
+    world = World(replace(TEXTS, fold=counted))
+    await world.folding.step(batch([text(0), bad(1)]))
+    tried.clear()
+    await world.folding.step(batch([text(0), bad(1), text(2)]))
+    assert tried == ["i2"]
+    assert places(kept_refusals(world)) == [1]
+
+
+async def test_a_row_that_fits_no_batch_is_refused_and_its_row_stays_as_it_was():
+    world, half = World(), pieces.BATCH_BYTES // 2 + 100
+    events = [text(0, size=half), text(1, size=half), text(2, "f"), text(3)]
+    await world.folding.step(batch(events))
+    assert [each[:2] for each in world.rows()["acme/e"].texts] == ["0 ", "3 "]
+    assert "acme/f" in world.rows()
+    (refused,) = kept_refusals(world)
+    assert (refused.offset, refused.reason) == (1, "row_too_large")
+
+
+async def test_text_that_is_six_times_as_long_in_json_is_refused_alone():
+    world = World()
+    quotes = TextIngested(id="q", company="acme", time=1, correlation="q", entity="q", text='"' * 600_000)
+    await world.folding.step(batch([text(0), quotes, text(2)]))
+    assert world.rows() == {"acme/e": Texts(("0 ", "2 "))}
+    assert [each.reason for each in kept_refusals(world)] == ["row_too_large"]
+
+
+KEYS = {
+    "raises": lambda event: {}[event.entity],
+    "another company's": lambda event: f"{event.entity}/x",
+    "another company's with the same beginning": lambda event: f"{event.company}{event.entity}",
+    "a record of ours": lambda event: f"\x00claim{event.entity}",
+    "long": lambda event: f"{event.company}/{'é' * 500}",
+    "not text": lambda event: 7,
+    "no UTF-8": lambda event: f"{event.company}/\ud800",
+    "not hashable": lambda event: [event.company],
+}
+
+
+@pytest.mark.parametrize("key", KEYS)
+async def test_a_key_that_is_not_the_companys_own_is_refused(key: str):
+    def key_of(event: Event) -> Any:
+        assert isinstance(event, TextIngested)
+        return KEYS[key](event) if event.entity == BAD else f"{event.company}/{event.entity}"
+
+    world = World(replace(TEXTS, key=key_of))
+    await world.folding.step(batch([text(0), bad(1, BAD), text(2)]))
+    assert world.rows() == {"acme/e": Texts(("0 ", "2 "))}
+    (refused,) = kept_refusals(world)
+    assert refused.reason == ("raised" if key in ("raises", "not text", "not hashable") else "bad_key")
+
+
+async def test_an_event_never_gets_into_a_row_of_another_company_not_even_behind_its_owner():
+    world = World(replace(TEXTS, key=lambda event: event.entity))  # type: ignore[attr-defined]
+    await world.folding.step(batch([text(0, "acme/x"), bad(1, "acme/x", "evil"), text(2, "acme/x")]))
+    assert world.rows() == {"acme/x": Texts(("0 ", "2 "))}
+    assert [(each.company, each.reason) for each in kept_refusals(world)] == [("evil", "bad_key")]
+
+
+def memory_forgotten(event: Event) -> Event:
+    return MemoryForgotten(**caused_by(event, 0, event.time), memory="m", reason="follows")
+
+
+def follows(wrong: Any) -> Projection[Texts]:
+    def react(state: Texts, event: Event, now: int) -> tuple[Event, ...]:
+        assert isinstance(event, TextIngested)
+        return wrong(event) if BAD in event.text else (memory_forgotten(event),)
+
+    return replace(TEXTS, react=react)
+
+
+OUTPUTS = {
+    "raises": lambda event: 1 / 0,
+    "nothing to go through": lambda event: None,
+    "no event": lambda event: ("text",),
+    "no such event": lambda event: (Event(id="1", type="t", version=1, company="acme", time=1, correlation="1"),),
+    "a field of another type": lambda event: (msgspec.structs.replace(event, text=None),),
+    "no UTF-8": lambda event: (msgspec.structs.replace(event, text="\ud800"),),
+    "an id too long": lambda event: (msgspec.structs.replace(event, id="x" * 129),),
+    "a time out of bounds": lambda event: (msgspec.structs.replace(event, time=-1),),
+    "too large": lambda event: (msgspec.structs.replace(event, text="x" * (1 << 20)),),
+    "another company's": lambda event: (msgspec.structs.replace(event, company="other"),),
+}
+
+
+@pytest.mark.parametrize("wrong", OUTPUTS)
+async def test_an_event_that_leads_to_what_cannot_be_written_is_refused(wrong: str):
+    """In the test kit, whose writer is the real one."""
+    projection = follows(OUTPUTS[wrong])
+    async with Driver(MemoryLog(), [projection]) as d:
+        for n in range(3):
+            await d.send(bad(n) if n == 1 else text(n))
+        await d.settle()
+        assert await d.digest(projection) == await d.refold(projection)
+        assert [each.event for each in d.refused(projection)] == ["i1"]
+        assert d.refused(projection)[0].reason in ("raised", "bad_output")
+        row = d.query(projection, "acme/e")
+        assert row is not None
+        assert row.texts == ("0 ", "2 ")
+
+
+async def test_what_the_log_finds_too_large_is_refused():
+    world = World(replace(TEXTS, react=answered))
+
+    async def publish(events: Sequence[Event]) -> None:
+        for event in events:
+            if "i1" in event.id:
+                raise TooLarge("some-topic", 2_000_000, 1_000_000)
+
+    world.folding._ports = world.folding._ports._replace(publish=publish)
+    await world.folding.step(batch([text(0), text(1), text(2)]))
+    assert world.rows() == {"acme/e": Texts(("0 ", "2 "))}
+    assert [(each.offset, each.reason) for each in kept_refusals(world)] == [(1, "bad_output")]
+
+
+async def test_a_record_whose_clock_is_mad_leads_to_events_of_a_sane_time():
+    seen: list[int] = []
+
+    def react(state: Texts, event: Event, now: int) -> tuple[Event, ...]:
+        seen.append(now)
+        return ()
+
+    world = World(replace(TEXTS, react=react))
+    whole = batch([text(0), text(1)])
+    records = [record._replace(timestamp=at) for record, at in zip(whole.records, (-1, 1 << 62), strict=True)]
+    await world.folding.step(whole._replace(records=records))
+    assert seen == [0, 253_402_300_799_999_999]
+
+
+class Loose(msgspec.Struct, frozen=True):
+    value: Any = None
+
+
+def deep(levels: int) -> Any:
+    value: Any = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+ROWS = {"too deep": lambda: deep(100_000), "no JSON": object, "no UTF-8": lambda: "\ud800", "recursion": None}
+
+
+@pytest.mark.parametrize("value", ROWS)
+async def test_a_row_that_cannot_be_written_is_refused(value: str):
+    def loose(state: Loose, event: Event) -> Loose:
+        assert isinstance(event, TextIngested)
+        if BAD not in event.text:
+            return Loose(event.text)
+        make = ROWS[value]
+        return Loose(make()) if make is not None else loose(state, event)
+
+    world = World(replace(TEXTS, state=Loose, fold=loose, initial=lambda _: Loose()))
+    await world.folding.step(batch([text(0), bad(1, "f"), text(2)]))
+    assert world.rows() == {"acme/e": Loose("2 ")}
+    assert [each.offset for each in kept_refusals(world)] == [1]
+
+
+async def test_a_row_that_cannot_be_read_again_refuses_its_own_events_only():
+    class Number(msgspec.Struct, frozen=True):
+        n: float = 0.0
+
+    def numbered(state: Number, event: Event) -> Number:
+        assert isinstance(event, TextIngested)
+        return Number(float("nan") if BAD in event.text else state.n + 1)
+
+    world = World(replace(TEXTS, state=Number, fold=numbered, initial=lambda _: Number()))
+    await world.folding.step(batch([bad(0, "f")]))
+    await world.folding.step(batch([text(1, "f"), text(2)], start=1))
+    assert [(each.offset, each.reason) for each in kept_refusals(world)] == [(1, "bad_row")]
+    assert world.shard.load(["acme/e"]) == {"acme/e": Number(1.0)}
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("error", [ValueError("x" * 100_000), ValueError("\ud800\x00"), Unspeakable()])
+async def test_what_is_said_of_it_is_short_and_can_always_be_written(error: Exception):
+    def raises(state: Texts, event: Event) -> Texts:
+        raise error
+
+    world = World(replace(TEXTS, fold=raises))
+    await world.folding.step(batch([text(0)]))
+    (refused,) = kept_refusals(world)
+    assert len(refused.detail) <= 310
+    assert refused.reason in REFUSALS
+
+
+async def test_memory_that_is_asked_for_without_bounds_is_the_events_fault_and_memory_that_is_gone_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def greedy(state: Texts, event: Event) -> Texts:
+        assert isinstance(event, TextIngested)
+        return Texts(("x" * (1 << 60),)) if BAD in event.text else kept(state, event)
+
+    world = World(replace(TEXTS, fold=greedy))
+    await world.folding.step(batch([text(0), bad(1)]))
+    assert places(kept_refusals(world)) == [1]
+    monkeypatch.setattr("streams.refusal.ROOM_BYTES", 1 << 60)
+    with pytest.raises(MemoryError):
+        await world.folding.step(batch([bad(2)], start=2))
+    assert world.shard.next(TOPIC) == 2
+
+
+async def test_a_disk_that_fails_is_nobodys_event(monkeypatch: pytest.MonkeyPatch):
+    """The named fault: a store that raises as RocksDB does when the disk is gone."""
+    world = World(BREAKS)
+
+    def fails(_: Sequence[bytes]) -> Any:
+        raise StoreFailed("/disk", "IO error: No space left on device")
+
+    monkeypatch.setattr(world.shard.store, "get", fails)
+    with pytest.raises(StoreFailed, match="see to the disk"):
+        await world.folding.step(batch([text(0)]))
+    assert world.batches == []
+
+
+async def test_each_refusal_is_said_once_with_a_name_and_a_remedy(caplog: pytest.LogCaptureFixture):
+    world = World(BREAKS)
+    await world.folding.step(batch([text(0), bad(1)]))
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "texts v1 refuses the event at company-data/0/1 (i1 of company acme): raised" in said
+    assert "rillfold projection refused texts" in said

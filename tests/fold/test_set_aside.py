@@ -1,0 +1,239 @@
+"""What Postgres refuses for what it holds goes aside by name; every other row gets in, of whatever company."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from hashlib import sha256
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from projections.companies import COMPANIES, Company
+from projections.memories import MEMORIES
+from rillfold.embedded.state import Endpoints
+from streams.changelog import Marker, RowCodec, marker_record, refusal_record, topic_of
+from streams.errors import DatabaseAway, DatabaseCannot, Fenced, ReadModelBroken
+from streams.log import Outgoing, TopicSpec
+from streams.memory import MemoryLog
+from streams.reads import Reads
+from streams.refusal import Refusal
+from streams.sinks.database import about_content, named
+from streams.sinks.postgres import PostgresSink
+from streams.sinks.sink import Follower
+
+PROJECTIONS = (COMPANIES, MEMORIES)
+CHANGELOG = topic_of(COMPANIES)
+ROWS = RowCodec(Company)
+
+
+@pytest.fixture
+def schema() -> str:
+    return f"t{uuid4().hex[:12]}"
+
+
+@pytest.fixture
+async def query(stack: Endpoints, schema: str) -> AsyncIterator[Any]:
+    assert stack.postgres_dsn is not None
+    async with await psycopg.AsyncConnection.connect(stack.postgres_dsn, autocommit=True) as connection:
+        await connection.execute(f'SET search_path TO "{schema}"')
+
+        async def query(sql: str) -> list[tuple[Any, ...]]:
+            cursor = await connection.execute(sql)
+            return await cursor.fetchall() if cursor.description else []
+
+        yield query
+        await connection.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
+
+
+class Written:
+    """A changelog, as a fold or a stranger has written it, and a sink that follows it."""
+
+    def __init__(self, sink: PostgresSink) -> None:
+        self.log, self.sink = MemoryLog(), sink
+        self.follower = Follower(sink, [COMPANIES])
+        self.offset = 0
+
+    async def write(self, *pairs: tuple[bytes, bytes | None]) -> None:
+        await self.log.create([TopicSpec(CHANGELOG, 1)])
+        self.offset += 1
+        marked = [*pairs, marker_record(Marker("company-data", 0, self.offset))]
+        await self.log.append([Outgoing(CHANGELOG, key, value, partition=0) for key, value in marked])
+        end = (await self.log.ends(CHANGELOG))[0]
+        async with self.log.subscribe("sink", [CHANGELOG]) as member:
+            while self.follower.sight().positions.get((CHANGELOG, 0)) != end:
+                await self.follower.step(member, self.log)
+
+
+@pytest.fixture
+async def written(stack: Endpoints, schema: str, query: Any) -> AsyncIterator[Written]:
+    assert stack.postgres_dsn is not None
+    async with PostgresSink(stack.postgres_dsn, PROJECTIONS, schema) as sink:
+        yield Written(sink)
+
+
+def row(company: str, name: str = "n") -> tuple[bytes, bytes]:
+    return company.encode(), ROWS.encode(Company(company=company, name=name), "company-data", 0, 0)
+
+
+def raw(json: bytes) -> bytes:
+    return b'{"at":["company-data",0,0],"row":%b}' % json
+
+
+FINE = raw(b'{"company":"c","name":"n"}')
+LONG = b"".join(b"%03d" % (n * 7919 % 1000) for n in range(1000))
+WRONG: dict[str, tuple[bytes, bytes, str | None]] = {
+    "a key of 3,000 characters": (b"acme/" + LONG, FINE, "54000"),
+    "a company of 3,000 characters": (
+        b"".join(b"%03d" % (n * 7919 % 1000) for n in range(1000)) + b"/x",
+        FINE,
+        "54000",
+    ),
+    "half a pair of surrogates": (b"acme/s", raw(b'{"name":"\\ud800"}'), ""),
+    "a number beyond numeric": (b"acme/n", raw(b'{"name":1e400000}'), "22003"),
+    "nested too deep": (b"acme/d", raw(b"[" * 60_000 + b"]" * 60_000), None),
+    "bytes that are no UTF-8": (b"acme/u", raw(b'{"name":"\xff\xfe"}'), ""),
+    "no JSON at all": (b"acme/j", b"\xff\x00 nothing", ""),
+    "an offset beyond bigint": (b"acme/o", b'{"at":["t",0,99999999999999999999],"row":{}}', ""),
+    "another form": (b"acme/f", b'{"at":1}', ""),
+}
+
+
+async def test_they_go_aside_and_the_others_get_in(written: Written, query: Any):
+    right = [row(f"before-{n}") for n in range(40)], [row(f"after-{n}") for n in range(30)]
+    await written.write(*right[0], *((key, value) for key, value, _ in WRONG.values()), *right[1])
+    assert await query("SELECT count(*) FROM companies") == [(70,)]
+    found = {
+        digest: facts
+        for digest, *facts in await query(
+            "SELECT key_sha256, projection, version, partition, key, company, state, reason FROM set_aside"
+        )
+    }
+    for what, (key, _, should) in WRONG.items():
+        projection, version, partition, shown, company, state, reason = found.pop(sha256(key).hexdigest())
+        assert (projection, version, partition) == ("companies", 1, 0), what
+        assert (shown, company) == (key.decode()[:200], key.decode().partition("/")[0][:200]), what
+        assert reason, what
+        assert should in (state, None), f"{what}: {state} {reason}"
+    assert not found
+    assert written.sink.set_aside == written.follower.counts()["rows_set_aside"][1] == len(WRONG)
+    assert await query("SELECT next FROM positions") == [(1,)]
+    # And it goes on.
+    await written.write(row("later"))
+    assert await query("SELECT count(*) FROM companies") == [(71,)]
+    assert await query("SELECT count(*) FROM set_aside") == [(len(WRONG),)]
+
+
+async def test_a_key_that_is_no_text_is_spelled_and_its_row_gets_in(written: Written, query: Any):
+    await written.write((b"acme/\xff\x00", FINE))
+    assert await query("SELECT key FROM companies_v1") == [("acme/\\xff\ufffd",)]
+
+
+async def test_the_row_that_stood_there_goes_and_one_that_fits_comes_back(written: Written, query: Any):
+    await written.write(row("acme", "first"), row("other"))
+    await written.write((b"acme", raw(b'{"company":"acme","name":1e400000}')))
+    assert await query("SELECT key FROM companies_v1") == [("other",)]
+    assert await query("SELECT key, changelog_offset FROM set_aside") == [("acme", 3)]
+    await written.write(row("other", "again"))
+    assert await query("SELECT count(*) FROM set_aside") == [(1,)]
+    await written.write(row("acme", "third"))
+    assert await query("SELECT name FROM companies WHERE company = 'acme'") == [("third",)]
+    assert await query("SELECT count(*) FROM set_aside") == [(0,)]
+
+
+async def test_a_row_that_is_removed_is_no_longer_aside(written: Written, query: Any):
+    await written.write((b"acme/s", raw(b'{"name":"\\ud800"}')))
+    await written.write((b"acme/s", None))
+    assert await query("SELECT count(*) FROM set_aside") == [(0,)]
+
+
+async def test_another_sink_knows_what_is_aside(stack: Endpoints, schema: str, written: Written, query: Any):
+    await written.write((b"acme", raw(b'{"name":"\\ud800"}')))
+    assert stack.postgres_dsn is not None
+    async with PostgresSink(stack.postgres_dsn, PROJECTIONS, schema) as sink:
+        successor = Written(sink)
+        successor.log, successor.offset = written.log, 1
+        await successor.write(row("acme", "fits"))
+    assert await query("SELECT count(*) FROM set_aside") == [(0,)]
+    assert await query("SELECT name FROM companies") == [("fits",)]
+
+
+async def test_many_wrong_rows_among_many_right_ones(written: Written, query: Any):
+    wrong = {n for n in range(3_000) if n % 100 == 7 or 2_000 < n < 2_100}
+    pairs = [(f"c{n}".encode(), raw(b'{"name":1e400000}') if n in wrong else row(f"c{n}")[1]) for n in range(3_000)]
+    await written.write(*pairs)
+    aside = {int(key[1:]) for (key,) in await query("SELECT key FROM set_aside")}
+    inside = {int(key[1:]) for (key,) in await query("SELECT key FROM companies_v1")}
+    assert (aside, inside) == (wrong, set(range(3_000)) - wrong)
+    assert written.sink.beats > 100
+
+
+async def test_a_late_holder_sets_nothing_aside(stack: Endpoints, schema: str, written: Written, query: Any):
+    await written.write(row("acme"))
+    assert stack.postgres_dsn is not None
+    async with PostgresSink(stack.postgres_dsn, PROJECTIONS, schema) as successor:
+        await successor.take(CHANGELOG, 0)
+        await written.log.append([Outgoing(CHANGELOG, b"acme", raw(b'{"name":"\\ud800"}'), partition=0)])
+        with pytest.raises(Fenced):
+            async with written.log.subscribe("sink", [CHANGELOG]) as member:
+                for _ in range(4):
+                    await written.follower.step(member, written.log)
+    assert await query("SELECT count(*) FROM set_aside") == [(0,)]
+    assert await query("SELECT count(*) FROM companies") == [(1,)]
+
+
+async def test_each_is_said_with_a_name_and_a_remedy(written: Written, caplog: pytest.LogCaptureFixture):
+    await written.write((b"acme/s", raw(b'{"name":"\\ud800"}')))
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert any("row of companies v1, partition 0" in one and "SELECT * FROM set_aside" in one for one in said)
+    assert not any("does not answer" in one for one in said)
+
+
+async def test_refused_events_stand_in_a_table_of_their_own(written: Written, query: Any):
+    refused = Refusal(
+        topic="company-data",
+        partition=0,
+        offset=17,
+        projection="companies",
+        version=1,
+        company="acme",
+        event="e\x00",
+        reason="raised",
+        detail="ValueError: \x00",
+    )
+    for _ in range(2):
+        await written.write(refusal_record(refused))
+    assert await query('SELECT projection, version, topic, partition, "offset", company, reason FROM refused') == [
+        ("companies", 1, "company-data", 0, 17, "acme", "raised")
+    ]
+    await written.sink.empty(COMPANIES, CHANGELOG, 0)
+    assert await query("SELECT count(*) FROM refused") == [(0,)]
+
+
+async def test_what_is_no_rows_fault_is_said_as_what_it_is(written: Written, query: Any, schema: str):
+    await written.write(row("acme"))
+    await query("DROP TABLE companies_v1 CASCADE")
+    await written.sink.take(CHANGELOG, 0)
+    with pytest.raises(ReadModelBroken, match="42P01"):
+        await written.write(row("acme"))
+
+
+STATES = {"08006": DatabaseAway, "57P01": DatabaseAway, "53100": DatabaseCannot, "40001": DatabaseCannot}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_that_it_does_not_answer_is_only_said_when_it_does_not(state: str):
+    error = psycopg.errors.lookup(state)("detail")
+    assert type(named(error)) is STATES[state]
+    assert not about_content(error)
+    assert ("does not answer" in str(named(error))) == (STATES[state] is DatabaseAway)
+
+
+async def test_a_question_with_a_key_that_postgres_cannot_hold_finds_nothing(
+    stack: Endpoints, schema: str, written: Written
+):
+    async with Reads(stack.postgres_dsn, schema) as reads:
+        assert await reads.row(COMPANIES, "acme\x00") is None
+        assert await reads.row(COMPANIES, "acme\ud800") is None
+        assert await reads.rows(COMPANIES, "acme\x00", "\x00\ud800", 5) == []
