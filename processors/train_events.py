@@ -23,7 +23,7 @@ DETAIL = 2_000
 
 def refused(request: TrainingRequested, why: Refusal, now: int) -> TrainingRefused:
     fields = caused_by(request, "refused", now)
-    return TrainingRefused(**fields, run=request.id, reason=why.reason, detail=why.detail[:DETAIL])
+    return TrainingRefused(**fields, run=request.id, reason=why.reason, detail=told(why.detail))
 
 
 def accepted(request: TrainingRequested, manifest: Manifest, worker: str, now: int) -> TrainingAccepted:
@@ -41,8 +41,8 @@ def progressed(
     request: TrainingRequested, phase: str, step: int, steps: int, loss: float | None, now: int
 ) -> TrainingProgressed:
     fields = caused_by(request, f"{phase}/{step}", now)
-    told = loss if loss is not None and isfinite(loss) else None  # a run that diverges still reports its steps
-    return TrainingProgressed(**fields, run=request.id, phase=phase, step=step, steps=steps, loss=told)
+    finite = loss if loss is not None and isfinite(loss) else None  # a run that diverges still reports its steps
+    return TrainingProgressed(**fields, run=request.id, phase=phase, step=step, steps=steps, loss=finite)
 
 
 def ready(
@@ -81,10 +81,15 @@ def ready(
 
 def completed(request: TrainingRequested, sha256: str, began: int, now: int) -> TrainingCompleted:
     fields = caused_by(request, "completed", now)
-    name, seconds = adapter_name(request), (now - began) / 1e6
+    name, seconds = adapter_name(request), max(0, now - began) / 1e6
     return TrainingCompleted(**fields, run=request.id, adapter=name, sha256=sha256, seconds=seconds)
 
 
 def failed(request: TrainingRequested, reason: str, detail: str, now: int) -> TrainingFailed:
     fields = caused_by(request, "failed", now)
-    return TrainingFailed(**fields, run=request.id, reason=reason, detail=detail[:DETAIL])
+    return TrainingFailed(**fields, run=request.id, reason=reason, detail=told(detail))
+
+
+def told(text: str) -> str:
+    """Whatever an error says, as text that any event can hold."""
+    return text[:DETAIL].encode("utf-8", "replace").decode()
