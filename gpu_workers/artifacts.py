@@ -72,6 +72,8 @@ class FolderStore:
         self._root = root.absolute() / "sha256"
 
     def put(self, folder: Path, facts: Facts) -> str:
+        if absent := [name for name in FILES if not (folder / name).is_file()]:
+            raise ArtifactRefused(f"adapter {folder}: has no {' and no '.join(absent)}.")
         check_config(folder / CONFIG)
         check_tensors(folder / TENSORS)
         manifest = ArtifactManifest(facts=facts, files={name: _file(folder / name) for name in FILES})

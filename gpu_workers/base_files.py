@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
 
 from gpu_workers.errors import BaseModelMissing, BaseModelRefused
+from schemas.errors import Stop
 
 Progress = Callable[[str, int, int], None]
 """(what is done, steps done, steps in all)."""
@@ -37,12 +38,40 @@ def silent(_what: str, _done: int, _steps: int) -> None:
     """Progress for nobody."""
 
 
+def listed(given: Mapping[str, str], standard: str) -> Mapping[str, str]:
+    """The operator's list: name -> packaged name or folder. Where none is given, all that is packaged.
+
+    `standard` is always on it: a folder by its own name.
+    """
+    bases = dict(given) or {name: name for name in PACKAGED}
+    if standard in bases:
+        return bases
+    name = name_of(standard)
+    if bases.get(name, standard) != standard:
+        raise Stop(
+            f"Two base models are called {name!r}: {bases[name]} of RILLFOLD_BASE_MODELS and {standard} of "
+            "RILLFOLD_BASE_MODEL. Give RILLFOLD_BASE_MODEL a name of the list."
+        )
+    return {**bases, name: standard}
+
+
+def name_of(name_or_path: str) -> str:
+    return name_or_path if name_or_path in PACKAGED else Path(name_or_path).name or name_or_path
+
+
 def find(name_or_path: str) -> Path:
-    """A Hugging Face folder, or the GGUF file of a packaged model. Raises `BaseModelMissing` with the remedy."""
+    """A Hugging Face folder, or the GGUF file of a packaged model. Raises `BaseModelMissing` with the remedy.
+
+    For the operator's words alone: what a request says is looked up in the list, and is never a path.
+    """
     if name_or_path in PACKAGED:
         return _packaged(name_or_path)
-    folder = Path(name_or_path).expanduser()
-    if not (folder / "config.json").is_file():
+    try:
+        folder = Path(name_or_path).expanduser()
+        there = (folder / "config.json").is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, not ours to read, a NUL, nobody's home
+        raise BaseModelMissing(f"base model {name_or_path[:200]!r} is no folder that can be read: {error}.") from error
+    if not there:
         known = ", ".join(PACKAGED)
         raise BaseModelMissing(
             f"base model {name_or_path!r}: no folder with a config.json there. "

@@ -8,19 +8,25 @@ from typing import Any
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from gpu_workers.base_files import BaseIdentity, Progress, check_folder, find, folder_sha256, silent
+from gpu_workers.base_files import BaseIdentity, Progress, check_folder, find, folder_sha256, name_of, silent
 from gpu_workers.base_gguf import converted
 from gpu_workers.device import Device
 
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase, BaseIdentity]
 
 
-def load(name_or_path: str, cache: Path, device: Device | None = None, progress: Progress = silent) -> Loaded:
+def load(
+    name_or_path: str,
+    cache: Path,
+    device: Device | None = None,
+    progress: Progress = silent,
+    name: str | None = None,
+) -> Loaded:
     """Never touches the network and never runs code that comes with a model."""
     quiet()
     device = device or Device.best()
     folder = prepare(name_or_path, cache, progress)
-    identity = identify(name_or_path, folder, device)
+    identity = identify(name or name_of(name_or_path), folder, device)
     safe: Any = {"local_files_only": True, "trust_remote_code": False}
     tokenizer = AutoTokenizer.from_pretrained(folder, **safe)
     if tokenizer.pad_token_id is None:
@@ -38,8 +44,7 @@ def prepare(name_or_path: str, cache: Path, progress: Progress = silent) -> Path
     return found if found.is_dir() else converted(found, cache, progress)
 
 
-def identify(name_or_path: str, folder: Path, device: Device) -> BaseIdentity:
-    name = folder.name if folder == Path(name_or_path).expanduser() else name_or_path
+def identify(name: str, folder: Path, device: Device) -> BaseIdentity:
     return BaseIdentity(
         name=name, family=check_folder(folder), sha256=folder_sha256(folder), dtype=str(device.torch_dtype)[6:]
     )

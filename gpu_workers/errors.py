@@ -33,5 +33,13 @@ class DatasetRefused(Stop):
     """Rows that cannot be trained on as they are."""
 
 
+class Diverged(Stop):
+    """A loss that is no number: nothing can be learned from there on."""
+
+
 class ChildDied(Stop):
-    """The process that trains ended without a word about why."""
+    """The process that trains ended without a word about why, or says what is none."""
+
+
+class Unhealthy(Stop):
+    """This machine trains nobody: a person must look, and no request is to blame."""

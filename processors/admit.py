@@ -12,9 +12,22 @@ from processors.train_settings import TrainSettings
 from projections.lora_adapters import Adapter
 from schemas.training import OffsetRange, TrainingRequested
 
-# A role names folders and rows: nothing that could climb out of either.
+# A role names rows and adapters: nothing that could be taken for a part of another's name.
 _ROLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 DATA_TOPICS = ("company-data",)
+# Of a word that somebody else wrote, so much is repeated to him.
+_SHOWN = 100
+
+
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+    """What one run may cost. The operator's settings say otherwise."""
+
+    texts: int = 20_000
+    """Steps times batch."""
+    seconds: float = 21_600.0
+    """From the beginning of the training to its end."""
+    rows_bytes: int = 256 << 20
+    """Of the dataset's rows: the child holds them in memory."""
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -25,21 +38,34 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 def admit(
-    request: TrainingRequested, methods: Collection[str], base_missing: Callable[[str], str | None]
+    request: TrainingRequested, methods: Collection[str], base_missing: Callable[[str], str | None], bounds: Bounds
 ) -> TrainSettings | Refusal:
-    """`base_missing` tells why a base model cannot be loaded here, or None."""
+    """Total: any request ends as settings or a refusal. `base_missing` tells why a base cannot be had here, or None."""
     if not _ROLE.fullmatch(request.role):
-        return Refusal("bad_role", f"role {request.role!r}: 1 to 64 letters, digits, '.', '_', '-', no '.' first.")
+        return Refusal("bad_role", f"role {shown(request.role)}: 1 to 64 letters, digits, '.', '_', '-', no '.' first.")
     if request.method not in methods:
-        return Refusal("unknown_method", f"method {request.method!r}; this worker trains {', '.join(methods)}.")
-    if wrong := _wrong_range(request.ranges):
+        return Refusal("unknown_method", f"method {shown(request.method)}; this worker trains {', '.join(methods)}.")
+    if wrong := wrong_range(request.ranges):
         return Refusal("bad_ranges", wrong)
     if missing := base_missing(request.base_model):
         return Refusal("unknown_base_model", missing)
+    settings = _settings(request.settings)
+    if isinstance(settings, TrainSettings) and (texts := settings.steps * settings.batch) > bounds.texts:
+        detail = f"{settings.steps} steps of {settings.batch} are {texts} texts; a run here learns from {bounds.texts}."
+        return Refusal("too_much", detail)
+    return settings
+
+
+def _settings(text: str) -> TrainSettings | Refusal:
     try:
-        return msgspec.json.decode(request.settings, type=TrainSettings)
-    except msgspec.DecodeError as error:
-        return Refusal("bad_settings", f"settings {request.settings[:200]}: {error}.")
+        return msgspec.json.decode(text, type=TrainSettings)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return Refusal("bad_settings", f"settings {shown(text)}: {error}.")
+
+
+def shown(word: str) -> str:
+    """A word from outside, as far as it helps to see it again."""
+    return repr(word if len(word) <= _SHOWN else f"{word[:_SHOWN]}\u2026")
 
 
 def enough(manifest: Manifest) -> Refusal | None:
@@ -70,14 +96,17 @@ def same_adapter(adapters: Mapping[str, Adapter], request: TrainingRequested, sh
     return next((row for row in known if row.run == request.id or row.sha256 == sha256), None)
 
 
-def _wrong_range(ranges: Collection[OffsetRange]) -> str | None:
+def wrong_range(ranges: Collection[OffsetRange], partitions: Collection[int] | None = None) -> str | None:
+    """`partitions`: those that the topic has, where that is known."""
     taken: set[tuple[str, int]] = set()
     for part in ranges:
         if part.topic not in DATA_TOPICS:
-            return f"topic {part.topic!r} holds no training data; known: {', '.join(DATA_TOPICS)}."
+            return f"topic {shown(part.topic)} holds no training data; known: {', '.join(DATA_TOPICS)}."
         if part.partition < 0 or not 0 <= part.start <= part.stop:
             return f"{part.topic}/{part.partition} [{part.start}, {part.stop}) is no range."
         if (part.topic, part.partition) in taken:
             return f"{part.topic}/{part.partition} stands twice."
+        if partitions is not None and part.partition not in partitions:
+            return f"{part.topic} has {len(partitions)} partitions, no {part.partition}."
         taken.add((part.topic, part.partition))
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -16,6 +17,11 @@ RULE = "answers"
 RULE_VERSION = 2
 
 HELD_OUT_PERCENT = 20
+
+TURNS = 1_000
+"""So many of a conversation's messages teach. Each answer's row repeats all that stood before it: without an end, one
+record of a megabyte would be gigabytes of rows."""
+NESTED = 64
 
 
 class Example(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +70,7 @@ def select(event: Event, origin: Origin, company: str) -> Iterator[Example]:
         return
     if isinstance(event, ConversationIngested):
         held_out = is_held_out(_question(event.messages))
-        for turn, message in enumerate(event.messages):
+        for turn, message in enumerate(event.messages[:TURNS]):
             if message.role == "assistant" and turn > 0:
                 yield _example(origin, turn, held_out, event.messages[:turn], message)
     elif isinstance(event, AgentOutputIngested) and event.success:
@@ -84,10 +90,24 @@ def teaches(example: Example) -> bool:
 
 
 def _is_object(text: str) -> bool:
+    """JSON that every reader of it takes: what is at the edge of one's patience is beyond another's."""
     try:
-        return isinstance(msgspec.json.decode(text), dict)
+        return isinstance(msgspec.json.decode(text), dict) and _depth(text) <= NESTED
     except (msgspec.DecodeError, RecursionError):
         return False
+
+
+def _depth(text: str) -> int:
+    if text.count("[") + text.count("{") <= NESTED:
+        return 1
+    deepest = depth = 0
+    for bracket in _BRACKETS.findall(text):
+        depth += (bracket in "[{") - (bracket in "]}")  # a text between quotes is in neither
+        deepest = max(deepest, depth)
+    return deepest
+
+
+_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 
 
 def row(example: Example) -> bytes:

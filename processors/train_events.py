@@ -42,8 +42,8 @@ def progressed(
     request: TrainingRequested, phase: str, step: int, steps: int, loss: float | None, now: int
 ) -> TrainingProgressed:
     fields = caused_by(request, f"{phase}/{step}", now)
-    told = loss if loss is not None and isfinite(loss) else None  # a run that diverges still reports its steps
-    return TrainingProgressed(**fields, run=request.id, phase=phase, step=step, steps=steps, loss=told)
+    finite = loss if loss is not None and isfinite(loss) else None  # a run that diverges still reports its steps
+    return TrainingProgressed(**fields, run=request.id, phase=phase, step=step, steps=steps, loss=finite)
 
 
 def ready(
@@ -82,7 +82,7 @@ def ready(
 
 def completed(request: TrainingRequested, sha256: str, began: int, now: int) -> TrainingCompleted:
     fields = caused_by(request, "completed", now)
-    name, seconds = adapter_name(request), (now - began) / 1e6
+    name, seconds = adapter_name(request), max(0, now - began) / 1e6
     return TrainingCompleted(**fields, run=request.id, adapter=name, sha256=sha256, seconds=seconds)
 
 

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 import msgspec
 
-MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+Module = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+MODULES: tuple[Module, ...] = get_args(Module)
 
 METHOD_NAMES = ("lora",)
 
-Positive = Annotated[int, msgspec.Meta(gt=0)]
+# Wide enough for whoever means it; a number beyond is a slip, or somebody who wants the machine for himself.
+Texts = Annotated[int, msgspec.Meta(gt=0, le=1024)]
 
 
 class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The defaults reach the figures of docs/training.md on the packaged model."""
 
     rank: Annotated[int, msgspec.Meta(gt=0, le=64)] = 16
-    alpha: Annotated[float, msgspec.Meta(gt=0)] = 32.0
+    alpha: Annotated[float, msgspec.Meta(gt=0, le=1024)] = 32.0
     dropout: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.1
-    learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 2e-3
-    steps: Positive = 24
-    warmup: Annotated[int, msgspec.Meta(ge=0)] = 5
-    batch: Positive = 8
-    micro_batch: Positive = 4
+    learning_rate: Annotated[float, msgspec.Meta(gt=0, le=1)] = 2e-3
+    steps: Annotated[int, msgspec.Meta(gt=0, le=1_000_000)] = 24
+    warmup: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 5
+    batch: Texts = 8
+    micro_batch: Texts = 4
     """So many texts of a batch are in memory at once."""
-    max_tokens: Positive = 1024
+    max_tokens: Annotated[int, msgspec.Meta(gt=0, le=131_072)] = 1024
     """Longest text, prompts and answers; a longer one refuses the run."""
-    seed: int = 0
-    evaluation_rows: Annotated[int, msgspec.Meta(ge=0)] = 60
-    modules: tuple[str, ...] = MODULES
+    seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] = 0
+    evaluation_rows: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 60
+    modules: Annotated[tuple[Module, ...], msgspec.Meta(min_length=1, max_length=len(MODULES))] = MODULES

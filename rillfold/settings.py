@@ -10,6 +10,7 @@ from typing import Annotated
 
 import msgspec
 
+from gpu_workers.base_files import listed
 from schemas.errors import Stop
 from schemas.topics import TopicNames
 
@@ -36,7 +37,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cache_dir: Path = Path.home() / ".cache" / "rillfold"
     maven_repository: str | None = None
     base_model: str = "smollm2-135m-instruct"
-    """What is trained and served where nobody says otherwise: a packaged name or a folder."""
+    """What is trained and served where nobody says otherwise: a packaged name, a name of the list, or a folder."""
+    base_models: dict[str, str] = {}
+    """What requests may name: name -> packaged name or folder. Empty: all that is packaged. `base_model` always is."""
+    train_max_texts: Annotated[int, msgspec.Meta(ge=1)] = 20_000
+    """Steps times batch of one run."""
+    train_max_seconds: Annotated[float, msgspec.Meta(gt=0)] = 21_600.0
+    """From the beginning of a training to its end."""
+    train_max_bytes: Annotated[int, msgspec.Meta(ge=1)] = 256 << 20
+    """Of one dataset's rows."""
     train_threads: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Part of an adapter's identity: another count gives other bytes. 0: as many as there are cores."""
     api_host: str = "127.0.0.1"
@@ -74,6 +83,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     def topic_names(self) -> TopicNames:
         return TopicNames(self.topic_prefix, self.topic_map)
+
+    def bases(self) -> Mapping[str, str]:
+        """Base models: the name that requests use -> a packaged name, or a folder of this machine."""
+        return listed(self.base_models, self.base_model)
+
+    def base_name(self, word: str | None = None) -> str:
+        """What requests call a base model; a folder of the list by its name. None: the one that is standard here."""
+        word, bases = word or self.base_model, self.bases()
+        return word if word in bases else next((name for name, where in bases.items() if where == word), word)
 
     def read_model(self) -> str:
         schema = self.postgres_schema or f"{self.topic_prefix}rillfold"

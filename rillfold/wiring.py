@@ -19,7 +19,9 @@ from gpu_workers.before_torch import settle
 from gpu_workers.inference import InferenceWorker
 from gpu_workers.serve.port import InferenceEngine
 from gpu_workers.train.parent import KeptChild
-from gpu_workers.trainer import Place, Trainer
+from gpu_workers.train.place import Place
+from gpu_workers.trainer import Trainer
+from processors.admit import Bounds
 from rillfold.embedded.state import attach
 from rillfold.http.keys import ApiKeys
 from rillfold.logs import event_log
@@ -110,8 +112,9 @@ async def engine(settings: Settings, progress: Progress = silent) -> AsyncIterat
     from gpu_workers.serve.start import Serving, embedded  # torch: only the process that serves pays for it
 
     serving = Serving.of(settings.serve_dtype, settings.serve_threads, settings.serve_rows, settings.serve_adapters)
+    name = settings.base_name()
     async with embedded(
-        settings.base_model, settings.cache_dir, serving, artifact_store(settings), progress
+        settings.bases()[name], settings.cache_dir, serving, artifact_store(settings), progress, name
     ) as running:
         yield running
 
@@ -130,6 +133,10 @@ async def trainer(settings: Settings) -> AsyncIterator[Trainer]:
         cache=settings.cache_dir,
         threads=settings.train_threads or os.cpu_count() or 1,
         clock=now,
+        bases=settings.bases(),
+        bounds=Bounds(
+            texts=settings.train_max_texts, seconds=settings.train_max_seconds, rows_bytes=settings.train_max_bytes
+        ),
     )
     async with event_log(settings) as log, KeptChild() as train:
         yield Trainer(log, settings.topic_names(), artifact_store(settings), place, train)

@@ -24,6 +24,16 @@ class MissingOffsets(Stop):
         )
 
 
+class TooMuchData(Stop):
+    """A dataset larger than whoever builds it will hold."""
+
+    def __init__(self, company: str, origin: object, most_bytes: float) -> None:
+        super().__init__(
+            f"The rows of {company} are more than {most_bytes:.0f} bytes at {origin}. Name ranges that hold less, or "
+            f"raise RILLFOLD_TRAIN_MAX_BYTES."
+        )
+
+
 class Fenced(Retry):
     """The partition belongs to another member by now: drop what was in hand and poll again."""
 

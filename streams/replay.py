@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from math import inf
 from pathlib import Path
+from typing import BinaryIO
 
 from processors.dataset import Manifest, Tally, in_order, select
 from schemas.codec import decode
@@ -11,9 +14,13 @@ from schemas.envelope import Origin
 from schemas.rejected import Rejected
 from schemas.topics import TopicNames
 from schemas.training import OffsetRange
+from streams.errors import TooMuchData
 from streams.log import EventLog, Record
 
 DATA_TOPIC = "company-data"
+
+BREATH = 1 << 20
+"""After a record with so many bytes of rows others have their turn."""
 
 OnRecords = Callable[[int, int], None]
 """(offsets done, offsets in all)."""
@@ -38,28 +45,42 @@ async def build(
     ranges: Sequence[OffsetRange],
     rows: Path,
     on_records: OnRecords = nobody,
+    most_bytes: float = inf,
 ) -> Manifest:
-    """Writes the rows to a file and returns their manifest. Holds one batch in memory, however long the log is."""
+    """Writes the rows to a file and returns their manifest. Holds one batch in memory, however long the log is.
+
+    `TooMuchData` where the rows grow beyond `most_bytes`.
+    """
     tally = Tally()
     done, total = 0, sum(part.stop - part.start for part in ranges)
     with rows.open("wb") as out:
         for part in in_order(ranges):
             async for batch in log.read(names.wire(part.topic), part.partition, part.start, part.stop):
-                out.writelines(_rows(batch, part.topic, company, tally))
+                await _write(out, batch, part.topic, company, tally, most_bytes)
                 on_records(done + batch[-1].offset + 1 - part.start, total)
             done += part.stop - part.start
             on_records(done, total)
     return tally.manifest(company, ranges)
 
 
-def _rows(batch: Sequence[Record], topic: str, company: str, tally: Tally) -> list[bytes]:
-    lines = []
+async def _write(
+    out: BinaryIO, batch: Sequence[Record], topic: str, company: str, tally: Tally, most_bytes: float
+) -> None:
     for record in batch:
-        origin = Origin(topic, record.partition, record.offset)
-        event = decode(record.value, origin, record.timestamp, record.headers)
-        tally.records += 1
-        if isinstance(event, Rejected):
-            tally.rejected += 1
-        else:
-            lines += [tally.add(example) for example in select(event, origin, company)]
-    return lines
+        before = out.tell()
+        for line in _rows(record, topic, company, tally):
+            if out.write(line) and out.tell() > most_bytes:
+                raise TooMuchData(company, Origin(topic, record.partition, record.offset), most_bytes)
+        if out.tell() - before > BREATH:
+            await asyncio.sleep(0)
+
+
+def _rows(record: Record, topic: str, company: str, tally: Tally) -> Iterator[bytes]:
+    origin = Origin(topic, record.partition, record.offset)
+    event = decode(record.value, origin, record.timestamp, record.headers)
+    tally.records += 1
+    if isinstance(event, Rejected):
+        tally.rejected += 1
+        return
+    for example in select(event, origin, company):
+        yield tally.add(example)

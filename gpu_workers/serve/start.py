@@ -42,10 +42,15 @@ class Serving:
 
 
 def embedded(
-    name_or_path: str, cache: Path, serving: Serving, store: ArtifactStore | None = None, progress: Progress = silent
+    name_or_path: str,
+    cache: Path,
+    serving: Serving,
+    store: ArtifactStore | None = None,
+    progress: Progress = silent,
+    name: str | None = None,
 ) -> EmbeddedEngine:
     """Reads the base model: seconds. The engine works inside `async with`."""
-    model, tokenizer, identity = base_model.load(name_or_path, cache, serving.device, progress)
+    model, tokenizer, identity = base_model.load(name_or_path, cache, serving.device, progress, name)
     decoder, chat = Decoder(model), Chat.of(tokenizer)
     stops = frozenset({chat.end, *_end_tokens(model.generation_config.eos_token_id)})
 

@@ -5,11 +5,14 @@ Standard input stays open as long as the worker lives: when it ends, so does the
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
 import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 from queue import SimpleQueue
 from typing import BinaryIO
 
@@ -20,10 +23,12 @@ from schemas.errors import RillfoldError
 BEAT_SECONDS = 5.0
 # Of the CPU, in one beat: a process that waits for ever uses none.
 BUSY_SECONDS = 0.05
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def main() -> None:
     settle()
+    _go_first()
     voice = Voice(os.fdopen(os.dup(1), "wb", buffering=0))
     os.dup2(2, 1)  # whatever a library prints goes to the log, not between our lines
     specs: SimpleQueue[bytes] = SimpleQueue()
@@ -55,6 +60,12 @@ class Voice:
             before = now
 
 
+def _go_first() -> None:
+    """When memory runs out, the run that took it ends, and neither the worker nor a server beside it."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
 def _train_all(specs: SimpleQueue[bytes], voice: Voice) -> None:
     """Until the worker goes; on a GPU, once."""
     import torch
@@ -63,14 +74,27 @@ def _train_all(specs: SimpleQueue[bytes], voice: Voice) -> None:
 
     while True:
         spec = spec_of(specs.get())
+        if torch.cuda.is_available():
+            torch.zeros(1, device="cuda")  # a card that is ill shows it before the run is taken
         voice.send(Taken())
         voice.send(Report(phase="start", step=0, steps=0))
         try:
             voice.send(run(spec, voice.send))
-        except RillfoldError as error:
-            voice.send(Refused(reason=re.sub(r"\B(?=[A-Z])", "_", type(error).__name__).lower(), detail=str(error)))
+        except (RillfoldError, MemoryError, torch.OutOfMemoryError) as error:
+            voice.send(Refused(reason=reason_of(error), detail=str(error)))
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            voice.send(Refused(reason="no_space", detail=str(error)))
         if torch.cuda.is_available():
             return
+
+
+def reason_of(error: Exception) -> str:
+    """An error's name, as events spell reasons."""
+    if not isinstance(error, RillfoldError):
+        return "out_of_memory"
+    return re.sub(r"\B(?=[A-Z])", "_", type(error).__name__).lower()
 
 
 def _hear(stream: BinaryIO, specs: SimpleQueue[bytes]) -> None:

@@ -19,6 +19,9 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     out: Path
     cache: Path
     base_model: str
+    """The packaged name or the folder, by the operator's list."""
+    base_name: str | None = None
+    """Its name on that list."""
     method: str
     settings: TrainSettings
     threads: int

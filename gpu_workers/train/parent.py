@@ -7,22 +7,28 @@ import sys
 import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from os import SEEK_END
 from typing import BinaryIO
 
 import msgspec
 
-from gpu_workers.errors import ChildDied
+from gpu_workers.errors import ChildDied, Unhealthy
 from gpu_workers.train.lines import Line, Outcome, Refused, Report, RunSpec, Taken, to_bytes
 
 COMMAND = (sys.executable, "-m", "gpu_workers.train.child")
 OnReport = Callable[[Report], Awaitable[None]]
 Train = Callable[[RunSpec, OnReport], Awaitable[Outcome | Refused]]
 
-_LINE_LIMIT = 1 << 20
+_LINE_LIMIT, _LAST_WORDS = 1 << 20, 4096
+# A child that computes says so every five seconds. Short looks: one who slept with it must not find it silent.
+SILENCE_SECONDS, SILENCES = 5.0, 12
 
 
 async def train_in_child(spec: RunSpec, on_report: OnReport) -> Outcome | Refused:
-    """A child for this one run. Cancelling kills it. `ChildDied` has the end of what it said on standard error."""
+    """A child for this one run. Cancelling kills it. `ChildDied` has the end of what it said on standard error.
+
+    `Unhealthy`: no child comes so far that it could take a run.
+    """
     async with KeptChild() as child:
         return await child(spec, on_report)
 
@@ -61,7 +67,7 @@ class KeptChild:
         self._child = child = await _Child.begin()
         if outcome := await child.run(spec, on_report):
             return outcome
-        raise await child.died()
+        raise Unhealthy(f"No run can begin on this machine: {await child.died()}. Mend that: the requests wait.")
 
     async def _end(self) -> None:
         child, self._child = self._child, None
@@ -75,34 +81,70 @@ class _Child:
 
     @classmethod
     async def begin(cls) -> _Child:
-        said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the child
         pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(
-            *COMMAND, stdin=pipe, stdout=pipe, stderr=said, limit=_LINE_LIMIT
-        )
+        try:
+            said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the child
+            process = await asyncio.create_subprocess_exec(
+                *COMMAND, stdin=pipe, stdout=pipe, stderr=said, limit=_LINE_LIMIT
+            )
+        except OSError as error:
+            raise Unhealthy(f"No process that trains can be started here: {error}. Requests wait.") from error
         return cls(process, said)
 
     async def run(self, spec: RunSpec, on_report: OnReport) -> Outcome | Refused | None:
         """None: it ended, and never took the spec."""
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
         with suppress(ConnectionError):
             self._process.stdin.write(to_bytes(spec))  # and stays open: its end is ours
             await self._process.stdin.drain()
-        taken = False
-        async for line in self._process.stdout:
-            heard: Line = msgspec.json.decode(line, type=Line)
+        if not await self._took_it(on_report):
+            return None
+        while (heard := await self._hear()) is not None:
             if isinstance(heard, Outcome | Refused):
                 return heard
             if isinstance(heard, Report):
                 await on_report(heard)
-            taken = taken or isinstance(heard, Taken)
-        if taken:
-            raise await self.died()
-        return None
+        raise await self.died()
+
+    async def _took_it(self, on_report: OnReport) -> bool:
+        """Until then no run is to blame, however the child ends."""
+        with suppress(ChildDied):
+            while (heard := await self._hear()) is not None:
+                if isinstance(heard, Taken):
+                    return True
+                if isinstance(heard, Report):
+                    await on_report(heard)
+        return False
+
+    async def _hear(self) -> Line | None:
+        """Its next line; None at its end. What is no line of ours is the end of it, too."""
+        line = await self._line()
+        if not line:
+            return None
+        try:
+            heard: Line = msgspec.json.decode(line, type=Line)
+            return heard
+        except msgspec.DecodeError as error:
+            raise ChildDied(f"the training process said what is no report: {error}") from error
+
+    async def _line(self) -> bytes:
+        assert self._process.stdout
+        for _ in range(SILENCES):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SILENCE_SECONDS):
+                    try:
+                        return await self._process.stdout.readline()
+                    except ValueError as error:
+                        raise ChildDied(f"the training process said a line over {_LINE_LIMIT} bytes") from error
+        raise ChildDied(f"the training process did nothing for {SILENCES * SILENCE_SECONDS:.0f} seconds: it hangs")
 
     async def died(self) -> ChildDied:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._process.wait(), SILENCE_SECONDS)
+        if self._process.returncode is None:
+            self._process.kill()
         code = await self._process.wait()
-        self._said.seek(0)
+        self._said.seek(max(0, self._said.seek(0, SEEK_END) - _LAST_WORDS))
         last = self._said.read().decode(errors="replace").strip()[-600:]
         return ChildDied(
             f"the training process ended with code {code}: {last or 'it said nothing; was it killed for memory?'}"

@@ -6,6 +6,8 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import islice
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,12 @@ from gpu_workers.artifacts import CONFIG, TENSORS
 from gpu_workers.base_files import BaseIdentity
 from gpu_workers.chat import Chat
 from gpu_workers.device import Device
-from gpu_workers.errors import DatasetRefused
+from gpu_workers.errors import DatasetRefused, Diverged
 from gpu_workers.evaluate import accuracy, evaluate
 from gpu_workers.train.lines import Outcome, Report, RunSpec
 from gpu_workers.train.loop import train
 from gpu_workers.train.methods import METHODS
-from gpu_workers.train.samples import batches, texts
+from gpu_workers.train.samples import batches, fits, texts
 from processors.dataset import Example, parse_row
 from processors.train_settings import TrainSettings
 from schemas.adapters import Evaluation
@@ -37,17 +39,17 @@ def run(spec: RunSpec, report: Callable[[Report], None]) -> Outcome:
 
     device = Device.best(spec.threads)
     device.pin()
-    model, tokenizer, base = base_model.load(spec.base_model, spec.cache, device, told)
+    model, tokenizer, base = base_model.load(spec.base_model, spec.cache, device, told, spec.base_name)
     chat = Chat.of(tokenizer)
     rows = _checked_rows(spec)
     learned = texts(chat, (row for row in rows if not row.held_out), spec.settings.max_tokens)
-    held_out = _to_measure(rows, spec.settings)
+    held_out = _to_measure(rows, chat, spec.settings)
 
     before = accuracy(evaluate(model, chat, held_out, on_done=partial(told, "evaluate before")))
     adapted = METHODS[spec.method].adapt(model, spec.settings)
     losses: list[float] = []
     for loss in train(adapted, batches(learned, spec.settings, chat.end), spec.settings):
-        losses.append(loss)
+        losses.append(_finite(loss, len(losses) + 1))
         told("train", len(losses), spec.settings.steps, loss)
     after = accuracy(evaluate(adapted, chat, held_out, on_done=partial(told, "evaluate after")))
 
@@ -79,11 +81,21 @@ def _parsed(lines: bytes) -> Iterator[Example]:
     return (parse_row(line) for line in lines.splitlines())
 
 
-def _to_measure(rows: Sequence[Example], settings: TrainSettings) -> list[Example]:
-    """Held-out requests whose right answer is a call; always the same ones, spread over the log."""
+def _finite(loss: float, step: int) -> float:
+    if isfinite(loss):
+        return loss
+    raise Diverged(f"the loss of step {step} is {loss}. Lower learning_rate or alpha, or raise warmup.")
+
+
+def _to_measure(rows: Sequence[Example], chat: Chat, settings: TrainSettings) -> list[Example]:
+    """Held-out requests whose right answer is a call; always the same ones, spread over the log.
+
+    One that is longer than the run allows is passed over: it would cost the others their run.
+    """
     calls = [row for row in rows if row.held_out and row.answer.tool_calls]
     calls.sort(key=lambda row: hashlib.sha256(msgspec.json.encode(row.prompt)).digest())
-    return calls[: settings.evaluation_rows]
+    fitting = (row for row in calls if fits(chat, row, settings.max_tokens))
+    return list(islice(fitting, settings.evaluation_rows))
 
 
 def _identity(spec: RunSpec, device: Device) -> str:

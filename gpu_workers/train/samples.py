@@ -54,13 +54,21 @@ def texts(chat: Chat, rows: Iterable[Example], max_tokens: int) -> list[Text]:
 def to_sample(chat: Chat, example: Example, max_tokens: int) -> Sample:
     """The example as the model will see it in service. Raises rather than cut anything off."""
     sample = chat.sample((*example.prompt, example.answer))
-    length = len(sample.prompt) + len(sample.answer)
+    length = _tokens(sample)
     if length > max_tokens:
         raise DatasetRefused(
             f"{example.topic}/{example.partition}/{example.offset} turn {example.turn}: {length} tokens, "
             f"the run allows {max_tokens}. Raise max_tokens or leave the record out of the ranges."
         )
     return sample
+
+
+def fits(chat: Chat, example: Example, max_tokens: int) -> bool:
+    return _tokens(chat.sample((*example.prompt, example.answer))) <= max_tokens
+
+
+def _tokens(sample: Sample) -> int:
+    return len(sample.prompt) + len(sample.answer)
 
 
 def batches(texts: Sequence[Text], settings: TrainSettings, pad: int) -> Iterator[Batch]:

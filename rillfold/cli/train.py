@@ -29,7 +29,7 @@ class NotTrained(Stop):
 @click.command()
 @click.option("--company", required=True)
 @click.option("--role", default="default", show_default=True)
-@click.option("--base-model", help="A packaged name or a folder. Default: RILLFOLD_BASE_MODEL.")
+@click.option("--base-model", help="A name of RILLFOLD_BASE_MODELS. Default: RILLFOLD_BASE_MODEL.")
 @click.option("--method", default="lora", show_default=True)
 @click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="A training setting, such as steps=30.")
 @click.option("--wait", is_flag=True, help="Stay until the run ends, and show how it goes.")
@@ -43,9 +43,8 @@ def train(
     from rillfold.settings import from_env
 
     given = msgspec.json.encode(dict(_override(text) for text in overrides), order="sorted").decode()
-    request = _request(
-        company, role=role, method=method, base_model=base_model or from_env().base_model, settings=given
-    )
+    base = from_env().base_name(base_model)
+    request = _request(company, role=role, method=method, base_model=base, settings=given)
     asyncio.run(_ask(request, wait, as_json))
 
 
@@ -86,7 +85,7 @@ async def _again(name: str, until_now: bool, measure: bool, as_json: bool) -> No
             old.company,
             role=asked.role,
             method=asked.method,
-            base_model=asked.base_model,
+            base_model=settings.base_name(asked.base_model),
             settings=asked.settings if measure else _unmeasured(asked.settings),
             ranges=() if until_now else old.ranges,
         )

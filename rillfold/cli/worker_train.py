@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
+import sys
 
 import click
 
@@ -12,6 +14,10 @@ from rillfold.embedded.state import attach
 from rillfold.quiet import install
 from rillfold.settings import Settings, from_env
 from rillfold.watched import watched
+from schemas.errors import RillfoldError
+from streams.watchman import EX_SOFTWARE
+
+log = logging.getLogger(__name__)
 
 
 @click.command()
@@ -31,4 +37,5 @@ async def _run(settings: Settings, name: str) -> None:
         with watched(settings, name, servers, trainer.standing.sight, trainer.counts):
             await asyncio.gather(work, return_exceptions=True)
         if not work.cancelled() and (error := work.exception()):
-            raise error
+            log.critical("The training worker ends: %s", error, exc_info=not isinstance(error, RillfoldError) and error)
+            sys.exit(EX_SOFTWARE)

@@ -172,7 +172,7 @@ async def train_adapter(given: TrainAdapter, asker: Asker, serving: Serving) -> 
     request = TrainingRequested(
         **serving.first(company),
         role=given.role,
-        base_model=given.base_model or serving.settings.base_model,
+        base_model=given.base_model or serving.settings.base_name(),
         method=given.method,
         settings=gate.canonical(given.settings),
     )

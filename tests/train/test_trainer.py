@@ -15,10 +15,13 @@ import pytest
 
 from gpu_workers.artifacts import FolderStore
 from gpu_workers.errors import ChildDied
+from gpu_workers.inbox import Inbox
 from gpu_workers.train.lines import Outcome, Report, RunSpec
 from gpu_workers.train.parent import train_in_child
+from gpu_workers.train.place import Place
 from gpu_workers.train.run import run
-from gpu_workers.trainer import GROUP, Place, Trainer
+from gpu_workers.trainer import GROUP, Trainer
+from processors.admit import Bounds
 from rillfold.demo import data
 from schemas.codec import decode
 from schemas.envelope import Event, Origin
@@ -72,18 +75,27 @@ class Office:
 
     def request(self, run: str, company: str = "acme", **fields: Any) -> TrainingRequested:
         quick = {"rank": 2, "steps": 2, "batch": 2, "warmup": 1, "evaluation_rows": 2}
-        fields = {"base_model": self.base, "settings": msgspec.json.encode(quick).decode(), **fields}
+        fields = {"base_model": "tiny", "settings": msgspec.json.encode(quick).decode(), **fields}
         return TrainingRequested(id=run, company=company, time=1, correlation=run, **fields)
 
-    def trainer(self, log: EventLog | None = None, name: str = "one", train: Callable = train_here) -> Trainer:
+    def trainer(
+        self,
+        log: EventLog | None = None,
+        name: str = "one",
+        train: Callable = train_here,
+        bounds: Bounds | None = None,
+        inbox: Inbox | None = None,
+    ) -> Trainer:
         place = Place(
             worker=name,
             scratch=self.tmp_path / f"scratch-{name}",
             cache=self.tmp_path / "cache",
             threads=1,
             clock=lambda: next(self._times),
+            bases={"tiny": self.base},
+            bounds=bounds or Bounds(),
         )
-        return Trainer(log or self.log, self.names, self.store, place, train)
+        return Trainer(log or self.log, self.names, self.store, place, train, inbox)
 
     async def said(self, topic: str = "training-request") -> list[Event]:
         wire, found = self.names.wire(topic), []

@@ -1,0 +1,268 @@
+"""One request to its one outcome. Whatever it causes ends in its own event; only the world ends the worker."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import errno
+import logging
+import shutil
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import cast
+
+from gpu_workers.artifacts import ArtifactStore, Facts
+from gpu_workers.errors import ArtifactRefused, ChildDied, Unhealthy
+from gpu_workers.train.circuit import Circuit
+from gpu_workers.train.lines import Outcome, Refused, Report, RunSpec
+from gpu_workers.train.parent import Train
+from gpu_workers.train.place import Place
+from gpu_workers.train.world import World
+from processors import train_events as say
+from processors.admit import Refusal, admit, enough, same_adapter, version_for, wrong_range
+from processors.dataset import Manifest
+from processors.train_settings import METHOD_NAMES, TrainSettings
+from projections.lora_adapters import LORA_ADAPTERS
+from projections.training_runs import ENDED, TRAINING_RUNS, Run
+from schemas.envelope import Event
+from schemas.errors import Poison
+from schemas.topics import TopicNames
+from schemas.training import TrainingFailed, TrainingRefused, TrainingRequested
+from streams.errors import MissingOffsets, TooMuchData
+from streams.log import EventLog
+from streams.outgoing import to_outgoing
+from streams.replay import DATA_TOPIC, build, everything_up_to_now
+from streams.view import View
+
+log = logging.getLogger(__name__)
+
+# So many live lines of a phase go into the log, however many steps it has.
+LINES = 50
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+BROKEN = ("child_died", "out_of_memory", "no_space", "internal")
+"""Failures of which the machine may be the cause."""
+
+
+def _remembered(state: Run, event: Event) -> Run:
+    """What a worker must know of a run. The words of its request stay in the log: they may be a megabyte."""
+    run = TRAINING_RUNS.fold(state, event)
+    if run is state or run.status == "accepted":
+        return run
+    return Run(company=run.company, run=run.run, status=run.status)
+
+
+KNOWN = dataclasses.replace(TRAINING_RUNS, fold=_remembered)
+
+
+class Handling:
+    """What it must know it reads from the log, so a crash takes nothing away."""
+
+    def __init__(
+        self,
+        event_log: EventLog,
+        names: TopicNames,
+        store: ArtifactStore,
+        place: Place,
+        train: Train,
+        beat: Callable[[], None],
+    ) -> None:
+        self._world = World(event_log)
+        self._log, self._names, self._store, self._place = cast(EventLog, self._world), names, store, place
+        self._train_spec, self._beat = train, beat
+        self._runs = View(self._log, names, KNOWN)
+        self._adapters = View(self._log, names, LORA_ADAPTERS)
+        self._circuit = Circuit()
+
+    async def runs(self, partitions: Collection[int]) -> Mapping[str, Run]:
+        return await self._runs.catch_up(partitions)
+
+    def admitted(self, request: TrainingRequested) -> TrainSettings | TrainingRefused:
+        settings = admit(request, METHOD_NAMES, self._place.why_missing, self._place.bounds)
+        return say.refused(request, settings, self._now()) if isinstance(settings, Refusal) else settings
+
+    async def say(self, event: Event) -> None:
+        await self._log.append([to_outgoing(event, self._names)])
+
+    async def end(self, *outcomes: Event) -> None:
+        """The last thing that is said of runs. One that no record can hold is lost, and holds up nobody."""
+        records = []
+        for event in outcomes:
+            try:
+                records.append(to_outgoing(event, self._names))
+            except Poison as error:
+                log.critical("the outcome of run %s of %s cannot be said: %s", event.causation, event.company, error)
+        if records:
+            await self._log.append(records)
+
+    async def handle(self, request: TrainingRequested, partition: int) -> None:
+        """Returns when the outcome stands in the log. Raises what only the world can be the cause of."""
+        try:
+            await self._to_its_end(request, partition)
+        except _Ended as end:
+            await self._ended_by(end.event)
+        except Exception as error:
+            if self._world.is_to_blame(error):
+                raise
+            log.exception("run %s of %s broke", request.id, request.company)
+            reason = "no_space" if isinstance(error, OSError) and error.errno in NO_ROOM else "internal"
+            await self._ended_by(say.failed(request, reason, f"{type(error).__name__}: {error}", self._now()))
+
+    async def _ended_by(self, event: Event) -> None:
+        if isinstance(event, TrainingFailed):
+            if event.reason in BROKEN:
+                self._circuit.broke(event.company, event.reason)
+            else:
+                self._circuit.held()
+        await self.end(event)
+
+    async def _to_its_end(self, request: TrainingRequested, partition: int) -> None:
+        """The order in which things are said is written here and nowhere else.
+
+        1. what the log says already   2. admitted or refused   3. dataset   4. training.accepted
+        5. the child trains   6. artifact in the store   7. adapter.ready   8. training.completed
+        A crash between any two of them ends in the same events: ids, ranges and bytes come out the same.
+        """
+        known = await self._known(request, partition)
+        if known.status in ENDED:
+            return
+        settings = self.admitted(request)
+        if isinstance(settings, TrainingRefused):
+            raise _Ended(settings)
+        folder = self._place.empty_folder(request.company, request.id)
+        try:
+            manifest = await self._dataset(request, known, folder / "rows.jsonl")
+            outcome = await self._train(request, settings, manifest, folder)
+            await self._publish(request, settings, manifest, outcome, folder / "out")
+            self._circuit.held()
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    async def _dataset(self, request: TrainingRequested, known: Run, rows: Path) -> Manifest:
+        """The ranges that were accepted once stay those of the run, however long ago that was."""
+        ranges = known.ranges or request.ranges or await everything_up_to_now(self._log, self._names)
+        partitions = await self._log.starts(self._names.wire(DATA_TOPIC))
+        if wrong := wrong_range(ranges, partitions):
+            raise self._refused(request, "bad_ranges", wrong)
+        try:
+            manifest = await build(
+                self._log, self._names, request.company, ranges, rows,
+                lambda _done, _of: self._beat(), self._place.bounds.rows_bytes,
+            )  # fmt: skip
+        except MissingOffsets as error:
+            raise self._refused(request, "missing_offsets", str(error)) from error
+        except TooMuchData as error:
+            raise self._refused(request, "too_much_data", str(error)) from error
+        if nothing := enough(manifest):
+            raise _Ended(say.refused(request, nothing, self._now()))
+        if known.manifest and known.manifest != manifest.sha256:
+            detail = f"the run was accepted with manifest {known.manifest}; its ranges give {manifest.sha256} now."
+            raise self._failed(request, "dataset_changed", detail)
+        if not known.manifest:
+            await self.say(say.accepted(request, manifest, self._place.worker, self._now()))
+        return manifest
+
+    async def _train(
+        self, request: TrainingRequested, settings: TrainSettings, manifest: Manifest, folder: Path
+    ) -> Outcome:
+        heard: Report | None = None
+
+        async def on_report(it: Report) -> None:
+            nonlocal heard
+            self._beat()
+            before, heard = heard, it
+            if it != before and _worth_saying(it):
+                await self.say(say.progressed(request, it.phase, it.step, it.steps, it.loss, self._now()))
+
+        spec = self._spec(request, settings, manifest, folder)
+        limit = asyncio.timeout(seconds := self._place.bounds.seconds)
+        try:
+            async with limit:
+                outcome = await self._train_spec(spec, on_report)
+        except ChildDied as error:
+            raise self._failed(request, "child_died", str(error)) from error
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            detail = f"the run took more than {seconds:.0f} seconds. Ask for fewer steps, or a smaller batch."
+            raise self._failed(request, "too_long", detail) from error
+        if isinstance(outcome, Refused):
+            raise self._failed(request, outcome.reason, outcome.detail)
+        return outcome
+
+    def _spec(self, request: TrainingRequested, settings: TrainSettings, manifest: Manifest, folder: Path) -> RunSpec:
+        return RunSpec(
+            rows=folder / "rows.jsonl",
+            rows_sha256=manifest.rows_sha256,
+            out=folder / "out",
+            cache=self._place.cache,
+            base_model=self._place.bases[request.base_model],
+            base_name=request.base_model,
+            method=request.method,
+            settings=settings,
+            threads=self._place.threads,
+        )
+
+    async def _publish(
+        self, request: TrainingRequested, settings: TrainSettings, manifest: Manifest, outcome: Outcome, out: Path
+    ) -> None:
+        """Ready is said unless the log has it: from this run, or from another with the very same bytes."""
+        sha256 = await self._stored(request, outcome, out)
+        adapters = await self._adapters.catch_up()
+        if same_adapter(adapters, request, sha256) is None:
+            ready = say.ready(
+                request,
+                settings,
+                manifest,
+                adapter_version=version_for(adapters, request),
+                sha256=sha256,
+                uri=self._store.uri(sha256),
+                base_model=outcome.base.name,
+                base_sha256=outcome.base.sha256,
+                identity=outcome.identity,
+                evaluation=outcome.evaluation,
+                now=self._now(),
+            )
+            await self.say(ready)
+        await self.say(say.completed(request, sha256, request.time, self._now()))
+
+    async def _stored(self, request: TrainingRequested, outcome: Outcome, out: Path) -> str:
+        """The adapter may be refused for what it is; a store that takes nothing is the world's."""
+        base = outcome.base
+        facts = Facts(company=request.company, base_model=base.name, base_sha256=base.sha256, tools_in_prompt=False)
+        try:
+            return await asyncio.to_thread(self._store.put, out, facts)
+        except ArtifactRefused as error:
+            raise self._failed(request, "artifact_refused", str(error)) from error
+        except OSError as error:
+            raise Unhealthy(f"The artifact store takes no adapter: {error}. Mend it; the request waits.") from error
+
+    async def _known(self, request: TrainingRequested, partition: int) -> Run:
+        rows = await self.runs([partition])
+        key = KNOWN.key(request)
+        assert key is not None
+        return rows.get(key) or KNOWN.initial(key)
+
+    def _refused(self, request: TrainingRequested, reason: str, detail: str) -> _Ended:
+        return _Ended(say.refused(request, Refusal(reason, detail), self._now()))
+
+    def _failed(self, request: TrainingRequested, reason: str, detail: str) -> _Ended:
+        return _Ended(say.failed(request, reason, detail, self._now()))
+
+    def _now(self) -> int:
+        return self._place.clock()
+
+
+class _Ended(Exception):
+    """The run is over; this event says how."""
+
+    def __init__(self, event: Event) -> None:
+        self.event = event
+
+
+def _worth_saying(report: Report) -> bool:
+    """The first, the last, and about fifty between them; not that the child lives, which the watchman wants to know."""
+    if not report.steps:
+        return False
+    if report.steps <= LINES or report.step in (0, 1, report.steps):
+        return True
+    return report.step * LINES // report.steps != (report.step - 1) * LINES // report.steps

@@ -1,0 +1,48 @@
+"""The log as a training run sees it: what goes wrong there is the world's, whatever it is called."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from schemas.errors import Retry, Stop
+from streams.log import EventLog, Outgoing, Position, Record
+
+
+class World:
+    """The part of the log that a run uses, remembering what it raised."""
+
+    def __init__(self, event_log: EventLog) -> None:
+        self._log = event_log
+        self._raised: Exception | None = None
+
+    def is_to_blame(self, error: Exception) -> bool:
+        """Errors with a name say themselves that a person, or time, must help."""
+        return error is self._raised or isinstance(error, Retry | Stop)
+
+    async def append(self, records: Sequence[Outgoing]) -> Sequence[Position]:
+        with self._remembered():
+            return await self._log.append(records)
+
+    async def read(
+        self, topic: str, partition: int, start: int, stop: int | None = None
+    ) -> AsyncIterator[Sequence[Record]]:
+        with self._remembered():
+            async for batch in self._log.read(topic, partition, start, stop):
+                yield batch
+
+    async def starts(self, topic: str) -> Mapping[int, int]:
+        with self._remembered():
+            return await self._log.starts(topic)
+
+    async def ends(self, topic: str) -> Mapping[int, int]:
+        with self._remembered():
+            return await self._log.ends(topic)
+
+    @contextmanager
+    def _remembered(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._raised = error
+            raise
