@@ -32,6 +32,10 @@ class Tools:
         """Name to tool and the place in the log where it was registered."""
         return self._of.get(company, {})
 
+    def find(self, company: str, name: str) -> ToolRegistered | None:
+        known = self._of.get(company, {}).get(name)
+        return known[0] if known else None
+
     def offered(self, company: str) -> Iterable[tuple[ToolRegistered, str]]:
         return self.of(company).values()
 
