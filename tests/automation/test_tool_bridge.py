@@ -75,9 +75,10 @@ async def drain(bridge: ToolBridge, log: EventLog, names: TopicNames) -> None:
     """Until every call on the topic is committed."""
     wire, group, stop = names.wire("tool-call"), f"{names.prefix}{tool_bridge.GROUP}", asyncio.Event()
     running = asyncio.create_task(bridge.run(stop))
-    while not running.done() and dict(await log.ends(wire)) != dict.fromkeys(await log.ends(wire), 0) | dict(
-        await log.committed(group, wire)
-    ):
+    while True:
+        ends, committed = dict(await log.ends(wire)), dict(await log.committed(group, wire))
+        if running.done() or ends == dict.fromkeys(ends, 0) | committed:
+            break
         await asyncio.sleep(0.02)
     stop.set()
     await running
