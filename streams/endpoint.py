@@ -16,7 +16,7 @@ from streams.errors import EndpointRefused, NameUnanswered
 CONNECT_SECONDS = 3.0
 TOTAL_SECONDS = 15.0
 REPLY_BYTES = 64 * 1024
-URL_CHARS = 2_000
+URL_CHARS, HOST_CHARS = 2_000, 253
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 # A repeat under the same key is what these ask for; 409 is how some say that the first try is still at work.
 AGAIN = (408, 409, 425, 429)
@@ -54,10 +54,14 @@ def _parsed(endpoint: str) -> httpx.URL:
         raise EndpointRefused(_shown(endpoint), f"it has {len(endpoint)} characters, at most {URL_CHARS} are called")
     try:
         url = httpx.URL(endpoint)
-        host = url.host
+        _ = url.host  # decoded here once, since that may fail
     except (httpx.InvalidURL, ValueError) as error:
         raise EndpointRefused(_shown(endpoint), "it is not a URL") from error
-    if url.scheme not in ("https", "http") or not host or not 0 < (url.port or 443) < 65536:
+    if (
+        url.scheme not in ("https", "http")
+        or not 0 < len(url.raw_host) <= HOST_CHARS
+        or not 0 < (url.port or 443) < 65536
+    ):
         raise EndpointRefused(_shown(endpoint), "only https://host/... and http://host/... are called")
     if url.userinfo:
         raise EndpointRefused(_shown(endpoint), "credentials belong in the tool's auth, not in its URL")

@@ -1,4 +1,4 @@
-"""A certificate counts for the name in the endpoint, at the address that was checked. A real server, real handshakes."""
+"""A certificate counts for the name in the endpoint, at the address that was checked. Real handshakes."""
 
 from __future__ import annotations
 
