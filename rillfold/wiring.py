@@ -26,6 +26,7 @@ from rillfold.logs import event_log
 from rillfold.settings import Settings
 from schemas.topics import TopicNames
 from streams.log import EventLog
+from streams.lookups import Lookups
 from streams.producer import Producer
 from streams.reads import Reads
 from streams.secrets import FileSecrets, SecretStore
@@ -54,6 +55,8 @@ class Services:
     reads: Reads
     models: httpx.AsyncClient | None
     """The serving worker's HTTP routes, where one is known."""
+    lookups: Lookups
+    """Names of tools' hosts, in bounded time."""
 
     @property
     def names(self) -> TopicNames:
@@ -87,6 +90,7 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
                 keys=ApiKeys.of(settings.data_dir),
                 reads=reads,
                 models=models,
+                lookups=Lookups(),
             )
         finally:
             if models is not None:
@@ -96,7 +100,14 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
 @asynccontextmanager
 async def bridge(settings: Settings) -> AsyncIterator[ToolBridge]:
     async with event_log(settings) as log:
-        yield ToolBridge(log, settings.topic_names(), secret_store(settings), now, private=settings.allow_private_tools)
+        yield ToolBridge(
+            log,
+            settings.topic_names(),
+            secret_store(settings),
+            now,
+            private=settings.allow_private_tools,
+            patience=settings.tool_patience_seconds,
+        )
 
 
 def artifact_store(settings: Settings) -> FolderStore:

@@ -11,15 +11,14 @@ from streams.secrets import SecretStr
 
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 # Set by whoever sends the request, or read on its way: as a "credential" they would change what is sent, or to whom.
-_NOT_CREDENTIALS = frozenset(
-    """
-    accept accept-charset accept-encoding accept-language accept-ranges age alt-svc cache-control connection
-    content-disposition content-encoding content-language content-length content-location content-range
-    content-type date expect forwarded from host http2-settings idempotency-key keep-alive max-forwards origin
-    pragma range referer te trailer transfer-encoding upgrade user-agent via warning x-http-method
-    x-http-method-override x-method-override
-    """.split()
-)
+_NOT_CREDENTIALS = frozenset({
+    "accept", "accept-charset", "accept-encoding", "accept-language", "accept-ranges", "age", "alt-svc",
+    "cache-control", "connection", "content-disposition", "content-encoding", "content-language",
+    "content-length", "content-location", "content-range", "content-type", "date", "expect", "forwarded",
+    "from", "host", "http2-settings", "idempotency-key", "keep-alive", "max-forwards", "origin", "pragma",
+    "range", "referer", "te", "trailer", "transfer-encoding", "upgrade", "user-agent", "via", "warning",
+    "x-http-method", "x-http-method-override", "x-method-override",
+})  # fmt: skip
 _NOT_FAMILIES = ("proxy-", "sec-", "if-", "access-control-", "x-forwarded-")
 
 
