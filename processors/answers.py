@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from schemas.company import ToolUse
 
@@ -61,7 +61,10 @@ def _one_call(text: str) -> tuple[ToolUse, str]:
         raise ValueError("a call has a name and arguments, nothing else")
     if not isinstance(value["name"], str) or not isinstance(value["arguments"], dict):
         raise ValueError("the name is text and the arguments are an object")
-    arguments = json.dumps(value["arguments"], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    form: Any = {"sort_keys": True, "separators": (",", ":"), "ensure_ascii": False, "allow_nan": False}
+    arguments = json.dumps(value["arguments"], **form)
+    # Half a character, written as an escape, is no text that a record could hold.
+    f"{value['name']}{arguments}".encode()
     return ToolUse(name=value["name"], arguments=arguments), after.removeprefix(CALL_END).lstrip()
 
 
