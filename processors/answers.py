@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from schemas.company import ToolUse
 from schemas.words import JSON, LABEL, fits
@@ -62,7 +62,8 @@ def _one_call(text: str) -> tuple[ToolUse, str]:
         raise ValueError("a call has a name and arguments, nothing else")
     if not isinstance(value["name"], str) or not isinstance(value["arguments"], dict):
         raise ValueError("the name is text and the arguments are an object")
-    arguments = json.dumps(value["arguments"], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    form: Any = {"sort_keys": True, "separators": (",", ":"), "ensure_ascii": False, "allow_nan": False}
+    arguments = json.dumps(value["arguments"], **form)
     if not (fits(LABEL, value["name"]) and fits(JSON, arguments)):
         raise ValueError(f"the name of a tool is {LABEL.says}, and its arguments are {JSON.says}")
     return ToolUse(name=value["name"], arguments=arguments), after.removeprefix(CALL_END).lstrip()

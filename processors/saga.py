@@ -10,31 +10,49 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import msgspec
-
 from processors import gate
 from processors.answers import Answer, Malformed, ToolCalls, parse
+from processors.errors import UnusableSchema
 from processors.gate import Allowed, Denied
 from projections.jobs import ENDED, JOBS, Job, effect_id, last_input
 from projections.projection import Projection
+from schemas.codec import encode
 from schemas.company import Message, ToolUse
 from schemas.envelope import Event, derived_id
 from schemas.inference import InferenceRequested
 from schemas.jobs import JobCompleted, JobFailed, JobStepped
+from schemas.rejected import Unusable
 from schemas.tools import ToolCallProposed
 from schemas.words import NAME, fits
 
 # Inputs a job may take: the request, and then an answer or a reply each. Three calls and the words after them.
 STEPS = 8
 MAX_TOKENS = 128
+# A little less than a record batch holds.
+EFFECT_BYTES = 900_000
 
 
 def step(state: Job, event: Event, now: int) -> tuple[Event, ...]:
     """What follows from the newest input, if this event brought the job there; nothing otherwise.
 
     One event can bring several inputs, where replies were folded before what they reply to. Then the effects of all
-    but the newest went out already: the replies are there.
+    but the newest went out already: the replies are there. What no record can hold ends the job, never the fold.
     """
+    follows = _follows(state, event, now)
+    unfit = next((why for each in follows if (why := _unfit(each))), None)
+    return _fail(state, now, "unfit", unfit) if unfit else follows
+
+
+def _unfit(event: Event) -> str | None:
+    """Why an effect cannot be written."""
+    try:
+        size = len(encode(event))
+    except (Unusable, ValueError, TypeError, OverflowError) as error:
+        return f"{event.type} cannot be written: {type(error).__name__}"
+    return f"{event.type} takes {size} bytes, at most {EFFECT_BYTES}" if size > EFFECT_BYTES else None
+
+
+def _follows(state: Job, event: Event, now: int) -> tuple[Event, ...]:
     if state.status in ENDED or event.id not in (state.request, *(reply.id for reply in state.replies)):
         return ()
     last = state.replies[-1] if state.replies else None
@@ -88,11 +106,11 @@ def _judge(state: Job, calls: tuple[ToolUse, ...]) -> Allowed | Denied:
         return Denied(reason="unknown_tool", detail=f"{call.name!r} is no name that a tool can have")
     if state.tools is None:
         # Nobody took a snapshot: the bridge checks against what is registered when the call is made.
-        return Allowed(tool=call.name, arguments=call.arguments)
+        return gate.check_alone(call)
     try:
         return gate.check(call, gate.offers(state.tools))
-    except msgspec.MsgspecError as error:
-        return Denied(reason="unusable_schema", detail=f"the tools that came with the job: {error}")
+    except UnusableSchema as error:
+        return Denied(reason="unusable_schema", detail=str(error))
 
 
 def conversation(state: Job) -> tuple[Message, ...]:

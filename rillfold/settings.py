@@ -69,6 +69,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The serving worker's HTTP address: the API forwards /v1 to it."""
     allow_private_tools: bool = False
     """Tools may live on this machine and in private networks, over plain http: for development, and for the demo."""
+    tool_patience_seconds: Annotated[float, msgspec.Meta(ge=0)] = 120.0
+    """A tool that is away or overloaded is tried again for so long, under one idempotency key."""
     session_timeout: Annotated[float, msgspec.Meta(ge=1)] = 15.0
     """Seconds without a sign of life after which the others take a worker's partitions over."""
     worker_host: str = "127.0.0.1"

@@ -28,6 +28,7 @@ from rillfold.logs import event_log
 from rillfold.settings import Settings
 from schemas.topics import TopicNames
 from streams.log import EventLog
+from streams.lookups import Lookups
 from streams.producer import Producer
 from streams.reads import Reads
 from streams.secrets import FileSecrets, SecretStore
@@ -56,6 +57,8 @@ class Services:
     reads: Reads
     models: httpx.AsyncClient | None
     """The serving worker's HTTP routes, where one is known."""
+    lookups: Lookups
+    """Names of tools' hosts, in bounded time."""
 
     @property
     def names(self) -> TopicNames:
@@ -89,6 +92,7 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
                 keys=ApiKeys.of(settings.data_dir),
                 reads=reads,
                 models=models,
+                lookups=Lookups(),
             )
         finally:
             if models is not None:
@@ -98,7 +102,14 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
 @asynccontextmanager
 async def bridge(settings: Settings) -> AsyncIterator[ToolBridge]:
     async with event_log(settings) as log:
-        yield ToolBridge(log, settings.topic_names(), secret_store(settings), now, private=settings.allow_private_tools)
+        yield ToolBridge(
+            log,
+            settings.topic_names(),
+            secret_store(settings),
+            now,
+            private=settings.allow_private_tools,
+            patience=settings.tool_patience_seconds,
+        )
 
 
 def artifact_store(settings: Settings) -> FolderStore:

@@ -90,7 +90,8 @@ class SecretRefused(Poison):
 
     def __init__(self, company: str, ref: str, detail: str) -> None:
         super().__init__(
-            f"Secret {ref} of company {company} is refused: {detail}. Register the tool again with its credential."
+            f"Secret {ref[:64]!a} of company {company} is refused: {detail}. Register the tool again with its "
+            f"credential."
         )
 
 
@@ -100,6 +101,15 @@ class EndpointRefused(Poison):
     def __init__(self, url: str, detail: str) -> None:
         super().__init__(f"{url} is refused: {detail}.")
         self.detail = detail
+
+
+class NameUnanswered(Retry):
+    """A host name has no address just now."""
+
+    def __init__(self, host: str, detail: str) -> None:
+        super().__init__(
+            f"{host[:200]!a} cannot be called now: {detail}. It is tried again; check the name and the resolver."
+        )
 
 
 class OwnershipLost(Stop):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets as randomness
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from streams.errors import SecretRefused
 KEY_BYTES = 32
 NONCE_BYTES = 12
 VERSION = 1
+REFERENCE = re.compile(r"sec_[0-9a-f]{32}")
 
 
 class SecretStr:
@@ -69,17 +71,21 @@ class FileSecrets:
         return ref
 
     def get(self, company: str, origin: str, ref: str) -> SecretStr:
-        if not ref.startswith("sec_") or not ref.removeprefix("sec_").isalnum():
+        if not REFERENCE.fullmatch(ref):
             raise SecretRefused(company, ref, "it is not a reference of this store")
         try:
             sealed = msgspec.json.decode((self._folder / ref).read_bytes(), type=_Sealed)
-            text = AESGCM(self._key()).decrypt(sealed.nonce, sealed.ciphertext, _bound_to(company, origin, ref))
+            text = (
+                AESGCM(self._key()).decrypt(sealed.nonce, sealed.ciphertext, _bound_to(company, origin, ref)).decode()
+            )
         except FileNotFoundError:
             raise SecretRefused(company, ref, "this store does not hold it") from None
-        except (InvalidTag, msgspec.MsgspecError):
+        except OSError as error:
+            raise SecretRefused(company, ref, f"its file cannot be read ({error.strerror})") from None
+        except (InvalidTag, ValueError):
             detail = f"it was stored for another company or origin than {origin}, or the file was altered"
             raise SecretRefused(company, ref, detail) from None
-        return SecretStr(text.decode())
+        return SecretStr(text)
 
     def _key(self) -> bytes:
         path = self._folder / "key"

@@ -12,6 +12,9 @@ from schemas.topics import TOPIC_OF, TopicNames
 from streams.log import EventLog, Record
 from streams.tail import Tail
 
+# Of one company. What an API call registers is far below.
+TOOLS, TOOLS_CHARS = 1_000, 4_000_000
+
 
 class Tools:
     """A follower of company-data that keeps tools alone. `catch_up` first: then everything acknowledged is seen."""
@@ -32,8 +35,20 @@ class Tools:
         """Name to tool and the place in the log where it was registered."""
         return self._of.get(company, {})
 
+    def find(self, company: str, name: str) -> ToolRegistered | None:
+        known = self._of.get(company, {}).get(name)
+        return known[0] if known else None
+
     def offered(self, company: str) -> Iterable[tuple[ToolRegistered, str]]:
         return self.of(company).values()
+
+    def _keep(self, tool: ToolRegistered, place: str) -> None:
+        """What one company registers past the API cannot fill the memory of those who follow: the rest is not taken."""
+        mine = self._of.setdefault(tool.company, {})
+        others = sum(_size(known) for name, (known, _) in mine.items() if name != tool.name)
+        mine.pop(tool.name, None)
+        if len(mine) < TOOLS and others + _size(tool) <= TOOLS_CHARS:
+            mine[tool.name] = (tool, place)
 
     def _take(self, record: Record) -> None:
         value = record.value or b""
@@ -43,6 +58,10 @@ class Tools:
         origin = Origin(record.topic, record.partition, record.offset)
         match decode(record.value, origin, record.timestamp, record.headers):
             case ToolRegistered() as tool:
-                self._of.setdefault(tool.company, {})[tool.name] = (tool, str(origin))
+                self._keep(tool, str(origin))
             case ToolRevoked() as gone:
                 self._of.get(gone.company, {}).pop(gone.name, None)
+
+
+def _size(tool: ToolRegistered) -> int:
+    return len(tool.name) + len(tool.description) + len(tool.parameters) + len(tool.endpoint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
@@ -20,7 +21,8 @@ from schemas.company import ToolAuth, ToolRegistered
 from schemas.envelope import Event
 from schemas.jobs import JobRequested
 from schemas.training import TrainingRequested
-from streams.endpoint import origin_of
+from streams.credentials import check_header
+from streams.endpoint import origin_of, registrable
 from streams.log import Position
 from streams.secrets import SecretStr as Sealed
 
@@ -142,7 +144,10 @@ async def register_tools(given: RegisterTools, asker: Asker, serving: Serving) -
     company = company_of(asker, given.company_id)
     for tool in given.tools:
         gate.check_parameters(tool.parameters)
-        origin_of(tool.endpoint)
+        if tool.auth.header:
+            check_header(tool.auth.header)
+    private, find = serving.settings.allow_private_tools, partial(serving.lookups.find, company)
+    await asyncio.gather(*(registrable(tool.endpoint, private, find) for tool in given.tools))
     events = [_tool_event(tool, company, serving) for tool in given.tools]
     placed = await publish(serving, events)
     return RegisteredTools(company_id=company, tools=dict(zip((t.name for t in given.tools), placed, strict=True)))

@@ -21,6 +21,7 @@ from streams.endpoint import origin_of
 from streams.kafka import KafkaLog
 from streams.outgoing import to_outgoing
 from streams.secrets import FileSecrets, SecretStr
+from streams.tool_caller import key_of
 
 NOW = 1_700_000_000_000_000
 TOKEN = "tok_canary_kill"
@@ -96,7 +97,7 @@ async def test_one_effect_and_one_answer(log: KafkaLog, names, stack, api, tmp_p
     answer = decode(record.value, Origin(wire, record.partition, record.offset), record.timestamp)
     assert isinstance(answer, ToolReturned)
     assert (answer.ok, answer.call, sum((await log.ends(wire)).values())) == (True, "c1", 1)
-    assert api.effects == {"c1": {"order": "A1"}}
+    assert api.effects == {key_of("acme", "c1"): {"order": "A1"}}
     assert [request["headers"]["Authorization"] for request in api.requests] == [f"Bearer {TOKEN}"] * 2
     assert await holding(log, names, tmp_path, TOKEN.encode()) == []
     assert await holding(log, names, tmp_path, ref.encode()) != []

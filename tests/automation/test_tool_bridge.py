@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -14,12 +15,13 @@ from schemas.envelope import Event, Origin
 from schemas.rejected import RecordRejected
 from schemas.tools import ToolCallProposed, ToolReturned
 from schemas.topics import TopicNames
-from streams import tool_bridge
+from streams import endpoint, tool_bridge, tool_caller
 from streams.endpoint import origin_of
 from streams.log import EventLog, Outgoing
 from streams.outgoing import to_outgoing
 from streams.secrets import FileSecrets, SecretStr
 from streams.tool_bridge import ToolBridge
+from streams.tool_caller import key_of
 
 NOW = 1_700_000_000_000_000
 CANARY = "tok_canary_5f3a"
@@ -28,12 +30,16 @@ pytestmark = pytest.mark.usefixtures("topics")
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tool_bridge, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(tool_caller, "FIRST_PAUSE_SECONDS", 0.001)
 
 
 @pytest.fixture
 def bridge(log: EventLog, names: TopicNames, secrets: FileSecrets) -> ToolBridge:
-    return ToolBridge(log, names, secrets, lambda: NOW, private=True)
+    return make_bridge(log, names, secrets)
+
+
+def make_bridge(log: EventLog, names: TopicNames, secrets: FileSecrets, patience: float = 0.3) -> ToolBridge:
+    return ToolBridge(log, names, secrets, lambda: NOW, private=True, patience=patience)
 
 
 @pytest.fixture
@@ -67,12 +73,15 @@ async def events(log: EventLog, names: TopicNames, topic: str) -> list[Any]:
 
 async def drain(bridge: ToolBridge, log: EventLog, names: TopicNames) -> None:
     """Until every call on the topic is committed."""
-    wire, group = names.wire("tool-call"), f"{names.prefix}{tool_bridge.GROUP}"
-    async with log.subscribe(group, (wire,)) as subscription:
-        while dict(await log.ends(wire)) != dict.fromkeys(await log.ends(wire), 0) | dict(
-            await log.committed(group, wire)
-        ):
-            await bridge.step(subscription, timeout=0.5)
+    wire, group, stop = names.wire("tool-call"), f"{names.prefix}{tool_bridge.GROUP}", asyncio.Event()
+    running = asyncio.create_task(bridge.run(stop))
+    while True:
+        ends, committed = dict(await log.ends(wire)), dict(await log.committed(group, wire))
+        if running.done() or ends == dict.fromkeys(ends, 0) | committed:
+            break
+        await asyncio.sleep(0.02)
+    stop.set()
+    await running
 
 
 async def test_a_call_goes_out_and_its_answer_comes_back(log, names, secrets, bridge, send, api) -> None:
@@ -81,7 +90,7 @@ async def test_a_call_goes_out_and_its_answer_comes_back(log, names, secrets, br
     (request,) = api.requests
     assert (request["method"], request["arguments"]) == ("POST", {"order": "A1"})
     assert request["headers"]["Authorization"] == f"Bearer {CANARY}"
-    assert request["headers"]["Idempotency-Key"] == "c1"
+    assert request["headers"]["Idempotency-Key"] == key_of("acme", "c1")
     (answer,) = await events(log, names, "tool-result")
     assert isinstance(answer, ToolReturned)
     assert (answer.ok, answer.status, answer.body, answer.call) == (True, 200, '{"done": {"order": "A1"}}', "c1")
@@ -94,7 +103,7 @@ async def test_the_same_call_twice_is_one_effect(log, names, secrets, bridge, se
     await send(call())
     await drain(bridge, log, names)
     await send(call())
-    await drain(ToolBridge(log, names, secrets, lambda: NOW, private=True), log, names)
+    await drain(make_bridge(log, names, secrets), log, names)
     assert len(api.requests) == 1
     assert len(await events(log, names, "tool-result")) == 1
 
@@ -106,24 +115,34 @@ class Uncommitted(Exception):
 class DiesBeforeCommit:
     """A fault: the process ends between the ack of its answers and its commit."""
 
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
+    def __init__(self, opening: Any) -> None:
+        self._opening = opening
+
+    async def __aenter__(self) -> DiesBeforeCommit:
+        self._inner = await self._opening.__aenter__()
+        return self
+
+    async def __aexit__(self, *given: Any) -> None:
+        await self._opening.__aexit__(*given)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
     async def commit(self, offsets: Any) -> None:
-        raise Uncommitted
+        if any(offsets.values()):
+            raise Uncommitted
 
 
-async def test_a_crash_before_the_commit_does_not_call_again(log, names, secrets, bridge, send, api) -> None:
+async def test_a_crash_before_the_commit_does_not_call_again(
+    log, names, secrets, bridge, send, api, monkeypatch
+) -> None:
     await send(tool(f"{api.base}/ok", secrets), call())
-    with pytest.raises(Uncommitted):
-        async with log.subscribe(f"{names.prefix}{tool_bridge.GROUP}", (names.wire("tool-call"),)) as subscription:
-            while True:
-                await bridge.step(DiesBeforeCommit(subscription), timeout=0.5)
+    subscribe = log.subscribe
+    with monkeypatch.context() as fault, pytest.raises(Uncommitted):
+        fault.setattr(log, "subscribe", lambda *given: DiesBeforeCommit(subscribe(*given)))
+        await bridge.run(asyncio.Event())
     assert len(api.requests) == 1
-    await drain(ToolBridge(log, names, secrets, lambda: NOW, private=True), log, names)
+    await drain(make_bridge(log, names, secrets), log, names)
     assert len(api.requests) == 1
     assert len(await events(log, names, "tool-result")) == 1
 
@@ -140,7 +159,7 @@ async def test_another_companys_call_with_the_same_id_is_its_own(log, names, sec
 @pytest.mark.parametrize(
     ("mode", "reason", "requests"),
     [
-        ("broken", "status_500", 3),
+        ("broken", "status_500", None),
         ("missing", "status_404", 1),
         ("redirect", "redirect", 1),
         ("bomb", "encoded", 1),
@@ -154,8 +173,9 @@ async def test_a_bad_reply_is_named_and_bounded(log, names, secrets, bridge, sen
     (answer,) = await events(log, names, "tool-result")
     assert not answer.ok
     assert answer.reason.startswith(reason)
-    assert [request["path"] for request in api.requests] == [f"/{mode}"] * requests
-    assert {request["headers"]["Idempotency-Key"] for request in api.requests} == {"c1"}
+    assert {request["path"] for request in api.requests} == {f"/{mode}"}
+    assert len(api.requests) == requests if requests else len(api.requests) > 3
+    assert {request["headers"]["Idempotency-Key"] for request in api.requests} == {key_of("acme", "c1")}
 
 
 async def test_a_fault_that_passes_is_retried_under_the_same_key(log, names, secrets, bridge, send, api) -> None:
@@ -164,16 +184,16 @@ async def test_a_fault_that_passes_is_retried_under_the_same_key(log, names, sec
     (answer,) = await events(log, names, "tool-result")
     assert answer.ok
     assert len(api.requests) == 3
-    assert list(api.effects) == ["c1"]
+    assert list(api.effects) == [key_of("acme", "c1")]
 
 
 async def test_a_tool_that_does_not_answer_in_time(log, names, secrets, bridge, send, api, monkeypatch) -> None:
-    monkeypatch.setattr(tool_bridge.endpoint, "TOTAL_SECONDS", 0.05)
+    monkeypatch.setattr(endpoint, "TOTAL_SECONDS", 0.05)
     await send(tool(f"{api.base}/slow", secrets), call())
     await drain(bridge, log, names)
     (answer,) = await events(log, names, "tool-result")
     assert (answer.ok, answer.reason) == (False, "timeout")
-    assert list(api.effects) == ["c1"]
+    assert list(api.effects) == [key_of("acme", "c1")]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +203,6 @@ async def test_a_tool_that_does_not_answer_in_time(log, names, secrets, bridge, 
         ({"arguments": '{"order":"A1","url":"http://evil"}'}, "denied: invalid_arguments"),
         ({"arguments": "not json"}, "denied: malformed_call"),
         ({"tool": "wipe"}, "denied: unknown_tool"),
-        ({"call": "c1\r\nX-Evil: 1"}, "refused: "),
     ],
 )
 async def test_what_the_gate_denies_does_not_leave(log, names, secrets, bridge, send, api, changes, reason) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import time
+
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processors import gate
@@ -82,6 +85,24 @@ def doubling(levels: int) -> dict[str, object]:
         {"properties": {"a": {"type": "string", "pattern": "(a+)+$"}}},
         {"patternProperties": {"(a+)+$": {}}},
         {"type": "no-such-type"},
+        # As the validator reads it, this is the very loop: %78 is x, and ~01 is ~1.
+        {"properties": {"a": {"$ref": "#/$defs/%78"}}, "$defs": {"x": {"items": {"$ref": "#/$defs/x"}}, "%78": {}}},
+        {"$ref": "#/$defs/~01", "$defs": {"~1": {"not": {"$ref": "#/$defs/~01"}}}},
+        {"$ref": "#/anyOf/0", "anyOf": [{"items": {"$ref": "#/anyOf/0"}}]},
+        {"$ref": "#/$defs/%70%61th", "$defs": {"path": {"pattern": "(a+)+$"}}},
+        {"$ref": "#/$defs/a%2Fb", "$defs": {"a": {"b": {"$ref": "https://evil.example/"}}}},
+        {"$ref": "#/$defs/x/type", "$defs": {"x": {"type": "string"}}},
+        {"$ref": "#/properties/a/x/0"},
+        {"$ref": "#anchor", "$defs": {"x": {"$anchor": "anchor", "items": {"$ref": "#anchor"}}}},
+        {"$ref": ""},
+        {"$ref": "#"},
+        {"$dynamicRef": "#meta"},
+        {"items": {"$id": "urn:x", "$ref": "#/$defs/x"}},
+        {"properties": {"a": {"$schema": "http://json-schema.org/draft-03/schema#", "extends": {"$ref": "#"}}}},
+        {"required": [{"a": n} for n in range(300)]},
+        {"properties": {"a": {"multipleOf": 0}}},
+        {"properties": {"a": {"minLength": -1}}},
+        {"enum": [[n] for n in range(400)]},
         {"description": "x" * 40_000},
     ],
 )
@@ -91,6 +112,82 @@ def test_a_schema_that_reaches_out_or_never_ends_is_refused(schema: dict[str, ob
     verdict = gate.check(call("t", {}), {"t": Offer(name="t", parameters=schema)})
     assert isinstance(verdict, Denied)
     assert verdict.reason == "unusable_schema"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "arguments"),
+    [
+        ({"$defs": {"x": {"const": {"minimum": "a"}}}, "properties": {"a": {"$ref": "#/$defs/x/const"}}}, {"a": 1}),
+        ({"$defs": {"x": {"const": {"multipleOf": 0}}}, "properties": {"a": {"$ref": "#/$defs/x/const"}}}, {"a": 1}),
+        ({"$defs": {"x": {"const": {"type": 7}}}, "properties": {"a": {"$ref": "#/$defs/x/const"}}}, {"a": 1}),
+        ({"$defs": {"x": {"const": {"allOf": 7}}}, "properties": {"a": {"$ref": "#/$defs/x/const"}}}, {"a": 1}),
+        ({"properties": {"a": {"multipleOf": 1e-320}}}, {"a": 1e308}),
+        ({"properties": {"a": {"minLength": 10**30}}}, {"a": "x"}),
+        ({"properties": {"a": {"multipleOf": 3}}}, {"a": 10**19 + 1}),
+    ],
+)
+def test_what_the_validator_stumbles_over_is_denied(parameters: dict[str, object], arguments: object) -> None:
+    text = json.dumps(arguments)
+    assert isinstance(
+        gate.check(ToolUse(name="t", arguments=text), {"t": Offer(name="t", parameters=parameters)}), Denied
+    )
+
+
+def nested(levels: int) -> dict[str, object]:
+    return {"allOf": [nested(levels - 1)], "unevaluatedProperties": True} if levels else {}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "arguments"),
+    [
+        (nested(14), {"a": 1}),
+        ({"properties": {"a": {"items": {"allOf": [{}] * 250}}}}, {"a": [1] * 7_000}),
+        ({"properties": {"a": {"items": {"enum": list(range(1_900))}}}}, {"a": [1] * 7_000}),
+        ({"properties": {"a": {"uniqueItems": True}}}, {"a": [{"a": n} for n in range(1_000)]}),
+        ({"anyOf": [{"anyOf": [False] * 250}] * 7, "additionalProperties": True}, {"a": "x" * 15_000}),
+    ],
+)
+def test_a_check_ends_in_bounded_work(parameters: dict[str, object], arguments: object) -> None:
+    """Seconds to hours, if nobody counted."""
+    begun = time.process_time()
+    verdict = gate.check(call("t", arguments), {"t": Offer(name="t", parameters=parameters)})
+    assert time.process_time() - begun < 5
+    assert isinstance(verdict, Denied)
+    assert "steps" in verdict.detail
+
+
+def test_an_ordinary_large_call_is_within_the_work() -> None:
+    line = {"type": "object", "properties": {"sku": {"type": "string"}, "n": {"type": "integer", "minimum": 0}}}
+    parameters = {"$schema": "http://json-schema.org/draft-07/schema#", "properties": {"lines": {"items": line}}}
+    verdict = gate.check(
+        call("t", {"lines": [{"sku": f"s{n}", "n": n} for n in range(500)]}),
+        {"t": Offer(name="t", parameters=parameters)},
+    )
+    assert isinstance(verdict, Allowed)
+
+
+def test_percent_and_tilde_in_a_reference_are_read_as_the_validator_reads_them() -> None:
+    schema = {
+        "properties": {"a": {"$ref": "#/$defs/%78"}, "b": {"$ref": "#/$defs/s~1t"}, "c": {"$ref": "#/oneOf/0"}},
+        "$defs": {"x": {"type": "integer"}, "%78": {"type": "string"}, "s/t": {"type": "boolean"}},
+        "oneOf": [{"type": "object"}],
+        "additionalProperties": False,
+    }
+    allowed = {"t": Offer(name="t", parameters=schema)}
+    assert isinstance(gate.check(call("t", {"a": 1, "b": True, "c": {}}), allowed), Allowed)
+    for wrong in ({"a": "text"}, {"b": 1}, {"c": 1}):
+        assert isinstance(gate.check(call("t", wrong), allowed), Denied)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "x" * 65, "../x", "ключ", "a\n", ".a", "-a", "\ud800"])
+def test_a_name_that_no_tool_can_have_is_denied(name: str) -> None:
+    for verdict in (
+        gate.check(call(name, {}), {name: Offer(name=name, parameters={})}),
+        gate.check_alone(call(name, {})),
+    ):
+        assert isinstance(verdict, Denied)
+        assert verdict.reason == "unknown_tool"
+        assert verdict.detail.isprintable()
 
 
 def test_local_references_are_followed_and_closed() -> None:
@@ -119,6 +216,25 @@ def test_local_references_are_followed_and_closed() -> None:
 )
 def test_a_broken_call_is_never_taken_for_an_answer(text: str) -> None:
     assert isinstance(parse(text), Malformed)
+
+
+KEYWORDS = ["type", "properties", "$defs", "$ref", "anyOf", "allOf", "not", "if", "enum", "const", "items", "minimum",
+            "multipleOf", "uniqueItems", "required", "format", "$anchor", "$schema", "minLength",
+            "unevaluatedProperties", "dependentSchemas", "propertyNames", "contains", "prefixItems",
+            "a", "b"]  # fmt: skip
+SCALARS = st.sampled_from(
+    [None, True, False, 0, -1, 0.0, 1e308, 5e-324, 10**25, "", "string", "#/$defs/a", "#/anyOf/0", "a"]
+)
+SCHEMAS = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYWORDS), inner, max_size=4)
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.sampled_from(KEYWORDS), SCHEMAS, max_size=5), SCHEMAS)
+def test_the_gate_is_total_for_any_schema(parameters: dict[str, object], arguments: object) -> None:
+    use = ToolUse(name="t", arguments=json.dumps(arguments))
+    assert isinstance(gate.check(use, {"t": Offer(name="t", parameters=parameters)}), Allowed | Denied)
 
 
 @given(st.text(), st.text())

@@ -13,6 +13,7 @@ from processors import gate
 from processors.gate import Offer
 from processors.saga import AUTOMATION, STEPS, conversation
 from projections.jobs import Job, effect_id
+from schemas.codec import encode
 from schemas.company import Message, ToolUse
 from schemas.envelope import Event, caused_by
 from schemas.inference import InferenceCompleted, InferenceFailed, InferenceRequested
@@ -222,3 +223,41 @@ def test_failures_of_model_and_tool_end_the_job() -> None:
     (end,) = AUTOMATION.react(state, bad, NOW)
     assert isinstance(end, JobFailed)
     assert (end.reason, end.detail) == ("tool_failed", "refund: server_error")
+
+
+DEEP = "[" * 20_000
+HALF = '<tool_call>{"name": "refund", "arguments": {"order": "\\ud800"}}</tool_call>'
+
+
+@pytest.mark.parametrize(
+    ("tools", "answer", "reason"),
+    [
+        (DEEP, CALL % "A1", "unusable_schema"),
+        ('[{"name":"refund","parameters":' + '{"not":' * 400 + "{}" + "}" * 402 + "]", CALL % "A1", "unusable_schema"),
+        ("\ud800", CALL % "A1", "unusable_schema"),
+        ('[{"name":"refund","parameters":{"$ref":"#/%24defs/x"}}]', CALL % "A1", "unusable_schema"),
+        (None, f'<tool_call>{{"name": "refund", "arguments": {DEEP}', "malformed_call"),
+        (None, '<tool_call>{"name": "refund", "arguments": {"a": ' + "[" * 500 + "]" * 500 + "}}</tool_call>",
+         "invalid_arguments"),
+        (None, HALF, "malformed_call"),
+        (TOOLS, HALF, "malformed_call"),
+        (None, '<tool_call>{"name": "refund", "arguments": {"a": 1e999}}</tool_call>', "malformed_call"),
+        (None, '<tool_call>{"name": "refund", "arguments": {"a": ' + "9" * 5_000 + "}}</tool_call>", "malformed_call"),
+        (None, '<tool_call>{"name": "../x y", "arguments": {}}</tool_call>', "unknown_tool"),
+        (None, '<tool_call>{"name": "", "arguments": {}}</tool_call>', "unknown_tool"),
+        ('[{"name":"a b","parameters":{}}]', '<tool_call>{"name": "a b", "arguments": {}}</tool_call>', "unknown_tool"),
+        (None, f'<tool_call>{{"name": "{"n" * 5_000}", "arguments": {{}}}}</tool_call>', "unknown_tool"),
+        (None, CALL % ("x" * 300_000), "arguments_too_large"),
+    ],
+)  # fmt: skip
+def test_an_odd_answer_or_snapshot_ends_the_job(tools: str | None, answer: str, reason: str) -> None:
+    state, sent = run(requested(tools=tools, use_adapter=True), [answer])
+    assert (state.status, state.reason) == ("failed", reason)
+    assert all(len(encode(event)) < 5_000 for event in sent)
+
+
+@pytest.mark.parametrize("changes", [{"data": '"' + "x" * 1_100_000 + '"'}, {"task": "\ud800"}])
+def test_an_effect_that_no_record_can_hold_ends_the_job(changes: dict[str, object]) -> None:
+    state, sent = run(requested(**changes), [])
+    assert names(sent) == ["job.failed"]
+    assert (state.status, state.reason) == ("failed", "unfit")

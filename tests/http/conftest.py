@@ -22,6 +22,7 @@ from schemas.codec import decode
 from schemas.envelope import Origin
 from schemas.topics import TOPICS, TopicNames
 from streams.log import EventLog, TopicSpec
+from streams.lookups import Lookups
 from streams.memory import MemoryLog
 from streams.producer import Producer
 from streams.reads import Reads
@@ -86,7 +87,7 @@ async def serving(folder: Path, log: EventLog, **more: Any) -> AsyncIterator[Api
             tools=Tools(log, names),
             secrets=FileSecrets(folder / "secrets"),
             keys=ApiKeys.of(folder),
-            **{"models": None, "reads": nowhere, **more},
+            **{"models": None, "reads": nowhere, "lookups": Lookups(), **more},
         )
 
         async with listening(create_app(services)) as url:

@@ -1,0 +1,60 @@
+"""Which calls have their answer in the log. tool-call and tool-result share key rule and partition numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from schemas.codec import decode
+from schemas.envelope import Origin
+from schemas.tools import ToolReturned
+from schemas.topics import TOPIC_OF, TopicNames
+from streams.log import EventLog, Record, TopicPartition
+from streams.tail import Tail
+
+# A repeat of a call is known by its answer in the log, looked for this far back and among this many.
+LOOK_BACK_MS = 3_600_000
+REMEMBERED = 100_000
+
+
+class Answered:
+    """When there is no more room, the company with the most answers loses its oldest: never another's."""
+
+    def __init__(self, log: EventLog, names: TopicNames, remembered: int = REMEMBERED) -> None:
+        self._log = log
+        self._topic = names.wire(TOPIC_OF[ToolReturned].name)
+        self._tail = Tail(log, self._topic, self._take)
+        self._left = remembered
+        self._known: dict[str, dict[str, None]] = {}
+        """Company to its calls, in the order of their answers."""
+
+    async def catch_up(self, batch: Mapping[TopicPartition, Sequence[Record]]) -> None:
+        """A partition that is new to us is read from some time before its first call: our predecessor's answers."""
+        new = {partition: records[0] for (_, partition), records in batch.items()}
+        starts: dict[int, int] = {}
+        for partition, first in new.items():
+            if partition not in self._tail.positions:
+                since = await self._log.offsets_at(self._topic, max(0, first.timestamp - LOOK_BACK_MS))
+                starts[partition] = since[partition]
+        await self._tail.catch_up(starts)
+
+    def __contains__(self, key: tuple[str, str]) -> bool:
+        """Company and call."""
+        company, call = key
+        return call in self._known.get(company, ())
+
+    def _take(self, record: Record) -> None:
+        origin = Origin(record.topic, record.partition, record.offset)
+        event = decode(record.value, origin, record.timestamp, record.headers)
+        if not isinstance(event, ToolReturned) or (event.company, event.call) in self:
+            return
+        self._known.setdefault(event.company, {})[event.call] = None
+        self._left -= 1
+        if self._left < 0:
+            self._forget()
+
+    def _forget(self) -> None:
+        company, calls = max(self._known.items(), key=lambda known: len(known[1]))
+        del calls[next(iter(calls))]
+        self._left += 1
+        if not calls:
+            del self._known[company]
