@@ -6,8 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from schemas.codec import decode
-from schemas.envelope import Origin
-from schemas.topics import TopicNames
 from schemas.training import TrainingRequested
 from streams.log import Record, TopicPartition
 
@@ -23,8 +21,7 @@ class Item(NamedTuple):
 class Inbox:
     """Work goes on for minutes while the group is polled: this remembers what came meanwhile."""
 
-    def __init__(self, names: TopicNames) -> None:
-        self._names = names
+    def __init__(self) -> None:
         self._items: list[Item] = []
         self._polled: dict[TopicPartition, int] = {}
 
@@ -33,8 +30,7 @@ class Inbox:
         for place, records in polled.items():
             held = {item.offset for item in self._items if item.place == place}
             for record in records:
-                origin = Origin(self._names.ours(record.topic), record.partition, record.offset)
-                event = decode(record.value, origin, record.timestamp, record.headers)
+                event = decode(record.value, record.origin, record.timestamp, record.headers)
                 if isinstance(event, TrainingRequested) and record.offset not in held:
                     self._items.append(Item(place, record.offset, event))
                 self._polled[place] = record.offset + 1

@@ -73,7 +73,7 @@ class Trainer:
         return {"training_runs": ("Runs that came to an end.", self._runs_ended)}
 
     async def run(self, ready: Callable[[], None]) -> None:
-        inbox, work = Inbox(self._names), None
+        inbox, work = Inbox(), None
         async with self._log.subscribe(self._names.wire(GROUP), [self._names.wire(TOPIC)]) as group:
             ready()
             try:

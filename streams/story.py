@@ -64,10 +64,9 @@ async def _holding(
                 for record in batch:
                     if needle not in (record.value or b""):
                         continue
-                    origin = Origin(topic, partition, record.offset)
-                    event = decode(record.value, origin, record.timestamp, record.headers)
+                    event = decode(record.value, record.origin, record.timestamp, record.headers)
                     if not isinstance(event, Rejected):
                         left -= 1
-                        yield Told(origin, record.timestamp, event)
+                        yield Told(record.origin, record.timestamp, event)
                     if left <= 0:
                         return
