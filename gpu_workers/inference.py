@@ -11,7 +11,7 @@ from gpu_workers.serve.errors import UnknownAdapter, UnknownVersion
 from gpu_workers.serve.follower import AdapterFollower
 from gpu_workers.serve.port import Failure, InferenceEngine, Outcome, Question
 from schemas.codec import decode
-from schemas.envelope import Event, Origin, caused_by
+from schemas.envelope import Event, caused_by
 from schemas.inference import InferenceCompleted, InferenceFailed, InferenceRequested
 from schemas.rejected import Rejected, Unusable
 from schemas.topics import TopicNames
@@ -127,8 +127,7 @@ class InferenceWorker:
             self._next[place] = records[-1].offset + 1
 
     async def _begin(self, place: TopicPartition, record: Record) -> None:
-        origin = Origin(self._names.ours(record.topic), record.partition, record.offset)
-        event = decode(record.value, origin, record.timestamp, record.headers)
+        event = decode(record.value, record.origin, record.timestamp, record.headers)
         if isinstance(event, Rejected):
             await self._log.append([to_outgoing(dead_letter(Refused(record, event)), self._names)])
         elif isinstance(event, InferenceRequested) and not self._knows(event.id):
@@ -143,8 +142,7 @@ class InferenceWorker:
         starts = await self._log.offsets_at(topic, first.timestamp - CLOCKS_APART_MS)
         async for batch in self._log.read(topic, partition, starts[partition]):
             for record in batch:
-                origin = Origin(RESULTS, record.partition, record.offset)
-                event = decode(record.value, origin, record.timestamp, record.headers)
+                event = decode(record.value, record.origin, record.timestamp, record.headers)
                 if isinstance(event, InferenceCompleted | InferenceFailed):
                     self._answered[event.request] = None
 

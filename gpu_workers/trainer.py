@@ -15,7 +15,7 @@ from gpu_workers.train.parent import Train, train_in_child
 from gpu_workers.train.place import Place
 from projections.training_runs import ENDED
 from schemas.codec import decode
-from schemas.envelope import Event, Origin
+from schemas.envelope import Event
 from schemas.topics import TopicNames
 from schemas.training import TrainingRefused, TrainingRequested
 from streams.errors import Fenced, MissingOffsets
@@ -153,8 +153,7 @@ class Trainer:
         return None
 
     def _request_in(self, record: Record) -> TrainingRequested | None:
-        origin = Origin(self._names.ours(record.topic), record.partition, record.offset)
-        event = decode(record.value, origin, record.timestamp, record.headers)
+        event = decode(record.value, record.origin, record.timestamp, record.headers)
         return event if isinstance(event, TrainingRequested) else None
 
 

@@ -8,6 +8,7 @@ import stat
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -165,7 +166,8 @@ class Import:
         if row.text is None:
             raise Unusable("too_large", f"the row is longer than {MAX_ROW_BYTES} bytes")
         given: dict[str, Any] = {**self._defaults, **fields(row.text)}
-        record = record_of(given, ids.last, time.time_ns() // 1000, self._names)
+        own = partial(ids.last, given.get("company"))
+        record = record_of(given, own, time.time_ns() // 1000, self._names)
         if record.topic != self.outcome.topic:
             raise Unusable("wrong_topic", f"{given['type']} belongs to {record.topic}")
         return record

@@ -81,8 +81,8 @@ def _lines(chunk: bytes) -> list[bytes]:
 class Ids:
     """Ids for rows that have none: of the same file they are the same again, so that a repeat is known as one.
 
-    A row's id hangs on the file's name and on everything in the file up to the end of the row. Appending to the file
-    changes no id; a change inside changes those from there on.
+    A row's id hangs on its company, on the file's name and on everything in the file up to the end of the row.
+    Appending to the file changes no id; a change inside changes those from there on. See docs/adr/0006 and 0012.
     """
 
     def __init__(self, name: str) -> None:
@@ -92,8 +92,9 @@ class Ids:
         self._before.update(b"too long" if row.text is None else row.text)
         self._before.update(b"\n")
 
-    def last(self) -> str:
-        return derived_id(self._before.hexdigest(), "row")
+    def last(self, company: object) -> str:
+        """Of the row that was read last. No company has a slash: two of them never meet."""
+        return derived_id(f"{company}/{self._before.hexdigest()}", "row")
 
 
 def json_fields(text: bytes) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from schemas.codec import decode
-from schemas.envelope import Origin
 from schemas.tools import ToolReturned
 from schemas.topics import TOPIC_OF, TopicNames
 from streams.log import EventLog, Record, TopicPartition
@@ -43,8 +42,7 @@ class Answered:
         return call in self._known.get(company, ())
 
     def _take(self, record: Record) -> None:
-        origin = Origin(record.topic, record.partition, record.offset)
-        event = decode(record.value, origin, record.timestamp, record.headers)
+        event = decode(record.value, record.origin, record.timestamp, record.headers)
         if not isinstance(event, ToolReturned) or (event.company, event.call) in self:
             return
         self._known.setdefault(event.company, {})[event.call] = None

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable
 
 from schemas.codec import decode
-from schemas.envelope import Origin
 from schemas.rejected import RecordRejected
-from schemas.topics import TopicNames
+from schemas.topics import BY_NAME, TopicNames
 from streams.log import EventLog, Outgoing, Position
 
 TOPIC = "dead-letter"
@@ -17,28 +16,38 @@ Wanted = Callable[[RecordRejected], bool]
 
 
 async def letters(log: EventLog, names: TopicNames, wanted: Wanted) -> AsyncIterator[tuple[Position, RecordRejected]]:
-    """In the order of the log, each once: a repeat after a crash has the id of the first."""
-    seen: set[str] = set()
+    """In the order of the log, each once: a repeat after a crash has the id and the record of the first."""
+    seen: set[tuple[str, str, Position]] = set()
     wire = names.wire(TOPIC)
     for partition, start in (await log.starts(wire)).items():
         async for records in log.read(wire, partition, start):
             for record in records:
-                place = Position(wire, partition, record.offset)
-                letter = decode(record.value, Origin(*place), record.timestamp, record.headers)
-                if isinstance(letter, RecordRejected) and letter.id not in seen and wanted(letter):
-                    seen.add(letter.id)
-                    yield place, letter
+                letter = decode(record.value, record.origin, record.timestamp, record.headers)
+                if not isinstance(letter, RecordRejected) or not wanted(letter):
+                    continue
+                # By the id alone, a letter that somebody else wrote would hide this one.
+                this = letter.company, letter.id, Position(letter.topic, letter.partition, letter.offset)
+                if this not in seen:
+                    seen.add(this)
+                    yield Position(wire, partition, record.offset), letter
 
 
-async def redrive(log: EventLog, chosen: Iterable[RecordRejected]) -> int:
-    """Sends the very bytes to the very partition, unless they were sent already. Returns how many went out."""
+async def redrive(log: EventLog, names: TopicNames, chosen: Iterable[RecordRejected]) -> int:
+    """Sends the very bytes to the very partition, unless they were sent already. Returns how many went out.
+
+    A letter is data: one that names a place where none of our topics has a record is left where it is.
+    """
+    ours = set(map(names.wire, BY_NAME))
     by_topic: dict[str, list[RecordRejected]] = {}
     for letter in chosen:
-        by_topic.setdefault(letter.topic, []).append(letter)
+        if letter.topic in ours:
+            by_topic.setdefault(letter.topic, []).append(letter)
     count = 0
     for topic, some in by_topic.items():
-        done = await _redriven(log, topic, {letter.partition: letter.offset for letter in reversed(some)})
-        fresh = [letter for letter in some if letter.id not in done]
+        ends = await log.ends(topic)
+        there = [letter for letter in some if 0 <= letter.offset < ends.get(letter.partition, 0)]
+        done = await _redriven(log, topic, there)
+        fresh = [letter for letter in there if letter.id not in done]
         await log.append([_again(letter) for letter in fresh])
         count += len(fresh)
     return count
@@ -50,12 +59,14 @@ def _again(letter: RecordRejected) -> Outgoing:
     return Outgoing(letter.topic, letter.key, letter.value, (*headers, own), letter.partition)
 
 
-async def _redriven(log: EventLog, topic: str, after: dict[int, int]) -> set[str]:
+async def _redriven(log: EventLog, topic: str, some: Iterable[RecordRejected]) -> set[str]:
     """The letters that were sent again to this topic. They stand behind the record that was refused."""
     done: set[str] = set()
-    starts = await log.starts(topic)
+    starts, after = await log.starts(topic), dict[int, int]()
+    for letter in some:
+        after[letter.partition] = min(letter.offset, after.get(letter.partition, letter.offset))
     for partition, first in after.items():
         async for records in log.read(topic, partition, max(first, starts[partition])):
             for record in records:
-                done.update(value.decode() for key, value in record.headers if key == REDRIVEN)
+                done.update(value.decode("utf-8", "replace") for key, value in record.headers if key == REDRIVEN)
     return done

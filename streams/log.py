@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
+from schemas.envelope import Origin
+
 TopicPartition = tuple[str, int]
 Learn = Callable[[Iterable[bytes | None]], Awaitable[None]]
 """Called with values before they are decoded: returns when a schema registry has told what it knows of them."""
@@ -45,6 +47,11 @@ class Record(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...] = ()
+
+    @property
+    def origin(self) -> Origin:
+        """With the topic as on the wire: ids that hang on it are the same for whoever reads the record."""
+        return Origin(self.topic, self.partition, self.offset)
 
 
 class TopicSpec(NamedTuple):

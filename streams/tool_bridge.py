@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from schemas.codec import decode
-from schemas.envelope import Event, Origin, caused_by
+from schemas.envelope import Event, caused_by
 from schemas.errors import Poison
 from schemas.rejected import Rejected, Unusable
 from schemas.tools import ToolCallProposed, ToolReturned
@@ -147,12 +147,11 @@ class ToolBridge:
         calls: list[tuple[Record, ToolCallProposed]] = []
         refused: list[Outgoing] = []
         for record in (record for records in batch.values() for record in records):
-            origin = Origin(record.topic, record.partition, record.offset)
-            event = decode(record.value, origin, record.timestamp, record.headers)
+            event = decode(record.value, record.origin, record.timestamp, record.headers)
             if isinstance(event, ToolCallProposed):
                 calls.append((record, event))
             else:
-                wrong = event if isinstance(event, Rejected) else Rejected("wrong_topic", event.type, origin)
+                wrong = event if isinstance(event, Rejected) else Rejected("wrong_topic", event.type, record.origin)
                 refused.append(to_outgoing(dead_letter(Refused(record, wrong)), self._names))
         return calls, refused
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from schemas.catalog import SINGLE_OBJECT, catalog
 from schemas.codec import decode
 from schemas.company import ToolRegistered, ToolRevoked
-from schemas.envelope import Origin
 from schemas.topics import TOPIC_OF, TopicNames
 from streams.log import EventLog, Record
 from streams.tail import Tail
@@ -55,10 +54,9 @@ class Tools:
         if value[:2] == SINGLE_OBJECT and value[2:10] not in self._prints:
             # Most of company-data is text to learn from: it is not decoded here.
             return
-        origin = Origin(record.topic, record.partition, record.offset)
-        match decode(record.value, origin, record.timestamp, record.headers):
+        match decode(record.value, record.origin, record.timestamp, record.headers):
             case ToolRegistered() as tool:
-                self._keep(tool, str(origin))
+                self._keep(tool, str(record.origin))
             case ToolRevoked() as gone:
                 self._of.get(gone.company, {}).pop(gone.name, None)
 

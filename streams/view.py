@@ -7,7 +7,6 @@ from typing import Generic
 
 from projections.projection import Projection, State
 from schemas.codec import decode
-from schemas.envelope import Origin
 from schemas.rejected import Rejected
 from schemas.topics import TopicNames
 from streams.log import EventLog, Record
@@ -19,7 +18,7 @@ class View(Generic[State]):
 
     def __init__(self, log: EventLog, names: TopicNames, projection: Projection[State]) -> None:
         (topic,) = projection.topics
-        self._topic, self._wire, self._log = topic, names.wire(topic), log
+        self._wire, self._log = names.wire(topic), log
         self._projection = projection
         self._tail = Tail(log, self._wire, self._take)
         self.rows: dict[str, State] = {}
@@ -31,8 +30,7 @@ class View(Generic[State]):
         return self.rows
 
     def _take(self, record: Record) -> None:
-        origin = Origin(self._topic, record.partition, record.offset)
-        event = decode(record.value, origin, record.timestamp, record.headers)
+        event = decode(record.value, record.origin, record.timestamp, record.headers)
         key = None if isinstance(event, Rejected) else self._projection.key(event)
         if key is not None and not isinstance(event, Rejected):
             state = self.rows.get(key) or self._projection.initial(key)

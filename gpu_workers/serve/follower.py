@@ -9,7 +9,6 @@ import logging
 from gpu_workers.serve.port import AdapterKey, AdapterSpec, InferenceEngine
 from schemas.adapters import AdapterReady
 from schemas.codec import decode
-from schemas.envelope import Origin
 from schemas.errors import Poison, Retry
 from schemas.topics import TopicNames
 from streams.log import EventLog, Record
@@ -25,7 +24,7 @@ class AdapterFollower:
     """What was ready before the start is read when it is asked for; what becomes ready later is read at once."""
 
     def __init__(self, events: EventLog, names: TopicNames, engine: InferenceEngine) -> None:
-        self._names, self._engine = names, engine
+        self._engine = engine
         self._tail = Tail(events, names.wire(TOPIC), self._take)
         self._news: list[AdapterSpec] = []
         self._telling = asyncio.Lock()
@@ -59,8 +58,7 @@ class AdapterFollower:
             self._engine.announce(spec)
 
     def _take(self, record: Record) -> None:
-        origin = Origin(self._names.ours(record.topic), record.partition, record.offset)
-        event = decode(record.value, origin, record.timestamp, record.headers)
+        event = decode(record.value, record.origin, record.timestamp, record.headers)
         if isinstance(event, AdapterReady):
             if event.adapter.partition("/")[0] == event.company:
                 self._news.append(spec_of(event))

@@ -61,14 +61,14 @@ def show(place: str, raw: bool) -> None:
     found = asyncio.run(_letters(lambda letter: f"{letter.topic}/{letter.partition}/{letter.offset}" == place))
     if not found:
         raise NoLetter(f"nothing from {place} was refused: `rillfold dlq list` names what was.")
-    (letter,) = found
     if raw:
-        click.get_binary_stream("stdout").write(letter.value or b"")
+        click.get_binary_stream("stdout").write(found[0].value or b"")
         return
-    for name, value in _fact(letter).items():
-        click.echo(f"{name:10} {value}")
-    click.echo(f"{'key':10} {letter.key!r}\n{'headers':10} {[(h.key, h.value) for h in letter.headers]}")
-    click.echo(f"{'value':10} {letter.value!r}")
+    for letter in found:
+        for name, value in _fact(letter).items():
+            click.echo(f"{name:10} {value}")
+        click.echo(f"{'key':10} {letter.key!r}\n{'headers':10} {[(h.key, h.value) for h in letter.headers]}")
+        click.echo(f"{'value':10} {letter.value!r}")
 
 
 @dlq.command()
@@ -108,8 +108,9 @@ async def _redrive(found: Sequence[RecordRejected]) -> int:
     from rillfold.settings import from_env
     from streams.letters import redrive
 
-    async with event_log(from_env()) as log:
-        return await redrive(log, found)
+    settings = from_env()
+    async with event_log(settings) as log:
+        return await redrive(log, settings.topic_names(), found)
 
 
 def _fact(letter: RecordRejected) -> dict[str, Any]:

@@ -25,11 +25,12 @@ TELLING = ("reason", "answer", "tool", "arguments", "adapter", "kind", "text", "
 
 @click.command()
 @click.argument("name", metavar="JOB")
+@click.option("--company", required=True, help="Whose story: another company may have the same ids.")
 @click.option("--hours", default=24.0, show_default=True, help="How far back to look.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON list of events, each with its place in the log.")
-def trace(name: str, hours: float, as_json: bool) -> None:
+def trace(name: str, company: str, hours: float, as_json: bool) -> None:
     """Print the story of a JOB (or a training run, or any event id) as a tree of causes."""
-    told = asyncio.run(_read(from_env(), name, int((time.time() - hours * 3600) * 1000)))
+    told = asyncio.run(_read(from_env(), company, name, int((time.time() - hours * 3600) * 1000)))
     if as_json:
         events = [{"at": str(each.origin), "timestamp": each.timestamp, "event": each.event} for each in told]
         click.echo(msgspec.json.encode(events).decode())
@@ -37,9 +38,9 @@ def trace(name: str, hours: float, as_json: bool) -> None:
     Console(highlight=False).print(tree(told))
 
 
-async def _read(settings: Settings, name: str, since: int) -> list[Told]:
+async def _read(settings: Settings, company: str, name: str, since: int) -> list[Told]:
     async with event_log(settings) as log:
-        return await story(log, settings.topic_names(), name, since)
+        return await story(log, settings.topic_names(), company, name, since)
 
 
 def tree(told: Sequence[Told]) -> Tree:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rillfold.embedded.children import Child
@@ -54,8 +54,23 @@ def start(
     keep_open: Sequence[int] = (),
 ) -> Child:
     """The broker's port, then the controller's. Returns when the process runs; `started` tells when it serves."""
+    given = _here(folder, *both_ports) | BROKER
+    return launch(folder, logs, class_path, given, flags=flags, keep_open=keep_open)
+
+
+def launch(
+    folder: Path,
+    logs: Path,
+    class_path: Sequence[Path],
+    given: Mapping[str, str],
+    *,
+    flags: Sequence[str] = (),
+    keep_open: Sequence[int] = (),
+) -> Child:
+    """With properties of one's own; its data lies in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    properties = _write_properties(folder, *both_ports)
+    properties = folder / "server.properties"
+    properties.write_text("".join(f"{key}={value}\n" for key, value in given.items()))
     if not (folder / "data" / "meta.properties").exists():
         _format(java_command(class_path, logs), properties)
     command = [*java_command(class_path, logs, flags), "kafka.Kafka", str(properties)]
@@ -84,8 +99,8 @@ def java_command(class_path: Sequence[Path], logs: Path, flags: Sequence[str] = 
     ]
 
 
-def _write_properties(folder: Path, port: int, controller_port: int) -> Path:
-    here = {
+def _here(folder: Path, port: int, controller_port: int) -> dict[str, str]:
+    return {
         "process.roles": "broker,controller",
         "node.id": NODE,
         "controller.quorum.voters": f"{NODE}@{HOST}:{controller_port}",
@@ -94,9 +109,6 @@ def _write_properties(folder: Path, port: int, controller_port: int) -> Path:
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "log.dirs": str(folder / "data"),
     }
-    path = folder / "server.properties"
-    path.write_text("".join(f"{key}={value}\n" for key, value in (here | BROKER).items()))
-    return path
 
 
 def _format(java: Sequence[str], properties: Path) -> None:

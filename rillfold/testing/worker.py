@@ -10,7 +10,7 @@ import msgspec
 
 from projections.projection import Projection
 from schemas.codec import decode
-from schemas.envelope import Event, Origin
+from schemas.envelope import Event
 from schemas.rejected import Rejected
 from schemas.topics import TopicNames
 from streams.commit import Ports
@@ -184,6 +184,5 @@ class ConsumerWorker:
         return bool(polled)
 
     def _decide(self, record: Record) -> Sequence[Event]:
-        origin = Origin(record.topic, record.partition, record.offset)
-        event = decode(record.value, origin, record.timestamp, record.headers)
+        event = decode(record.value, record.origin, record.timestamp, record.headers)
         return () if isinstance(event, Rejected) else self._consumer.handle(event, record.timestamp * 1000)

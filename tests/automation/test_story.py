@@ -45,10 +45,10 @@ async def test_one_tree_from_the_request_to_the_end(log: EventLog, names, topics
         for job in ("j1", "j2"):
             await driver.send({"type": "job.requested", "company": "acme", "job": job, "task": "Refund order A1"})
         await driver.settle()
-        told = await story(log, names, "j1", since=0)
-        by_correlation = await story(log, names, told[0].event.correlation, since=0)
+        told = await story(log, names, "acme", "j1", since=0)
+        by_correlation = await story(log, names, "acme", told[0].event.correlation, since=0)
         with pytest.raises(StoryUnknown, match="nowhere"):
-            await story(log, names, "nowhere", since=0)
+            await story(log, names, "acme", "nowhere", since=0)
     assert told == by_correlation
     ids = {each.event.id for each in told}
     roots = [each.event for each in told if each.event.causation not in ids]
@@ -66,7 +66,7 @@ async def test_the_tree_shows_each_event_under_its_cause(log: EventLog, names, t
     async with Driver(log, [AUTOMATION], consumers=[Consumer("world", topics, world)], names=names) as driver:
         await driver.send({"type": "job.requested", "company": "acme", "job": "j1", "task": "Refund order A1"})
         await driver.settle()
-        told = await story(log, names, "j1", since=0)
+        told = await story(log, names, "acme", "j1", since=0)
     console = Console(width=120, record=True, file=(tmp_path / "out").open("w"))
     console.print(tree([*told, *told]))
     console.file.close()
@@ -75,3 +75,37 @@ async def test_the_tree_shows_each_event_under_its_cause(log: EventLog, names, t
     assert len(lines) == 11
     assert depth["job.requested"] < depth["tool_call.proposed"] < depth["tool.returned"] < depth["job.completed"]
     assert "answer=Done [ok]." in (tmp_path / "out").read_text()
+
+
+async def test_a_story_is_one_companys_though_another_has_the_same_ids(log: EventLog, names, topics) -> None:
+    async with Driver(log, [AUTOMATION], consumers=[Consumer("world", topics, world)], names=names) as driver:
+        for company in ("acme", "acme.x"):
+            same = {"id": "r1", "correlation": "r1", "job": "j1", "task": f"Refund, says {company} of acme and acme.x"}
+            await driver.send({"type": "job.requested", "company": company, **same})
+        await driver.settle()
+        told = {company: await story(log, names, company, "j1", since=0) for company in ("acme", "acme.x")}
+        with pytest.raises(StoryUnknown, match="No event of globex"):
+            await story(log, names, "globex", "j1", since=0)
+    for company, events in told.items():
+        assert {each.event.company for each in events} == {company}
+        assert len(events) == 11
+    assert [each.event.id for each in told["acme"]] == [each.event.id for each in told["acme.x"]]
+
+
+async def test_what_another_company_writes_does_not_crowd_out_a_story(
+    log: EventLog, names, topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.story.EVENTS", 12)
+    async with Driver(log, [AUTOMATION], consumers=[Consumer("world", topics, world)], names=names) as driver:
+        for n in range(40):
+            noise = {
+                "type": "text.ingested",
+                "company": "mallory",
+                "text": "acme j1",
+                "id": f"j{n}",
+                "correlation": "j1",
+            }
+            await driver.send(noise)
+        await driver.send({"type": "job.requested", "company": "acme", "job": "j1", "id": "j1", "task": "Refund"})
+        await driver.settle()
+        assert len(await story(log, names, "acme", "j1", since=0)) == 11

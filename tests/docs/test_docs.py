@@ -53,6 +53,21 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_a_page_shows_of_a_file_stands_in_it(page: Path) -> None:
+    for name, text in re.findall(r"^<!-- (\S+) -->\n```\w+\n(.*?)^```$", page.read_text(), flags=re.M | re.S):
+        assert text in (ROOT / name).read_text(), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_tests_that_a_page_names_are_there(page: Path) -> None:
+    there = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
+    for path, file, test in re.findall(r"`(?:(tests/[\w/.]+)|(test_\w+\.py)|(test_\w+))`", page.read_text()):
+        assert not path or (ROOT / path).exists(), path
+        assert not file or list((ROOT / "tests").rglob(file)), file
+        assert not test or f"def {test}(" in there, test
+
+
 def test_commands_in_the_docs_are_real() -> None:
     named = set(re.findall(r"^(?:\$ )?rillfold ([a-z-]+)", text_of_all(), flags=re.MULTILINE))
     assert named <= set(VERBS)

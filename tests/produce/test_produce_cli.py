@@ -101,6 +101,15 @@ async def test_csv_with_a_header_and_a_topic_of_one_event(kafka, names, environ,
     assert not (tmp_path / "wishes.csv.rejects.jsonl").exists()
 
 
+async def test_two_companies_that_send_one_file_share_no_id(kafka, names, environ, tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").write_text('{"text":"same"}\n' * 3)
+    for company in ("acme", "globex"):
+        line = ("company-data", "r.jsonl", "--type", "text.ingested", "--company", company)
+        assert produce(environ, tmp_path, *line).returncode == 0
+    events = await stored(kafka, names.wire("company-data"))
+    assert len({event.id for event in events}) == len(events) == 6
+
+
 async def test_a_repeat_of_a_file_is_known_by_its_ids(kafka, names, environ, tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_text('{"company":"acme","text":"same"}\n' * 3)
     for _ in range(2):

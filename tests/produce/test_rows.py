@@ -94,11 +94,11 @@ def test_no_bytes_get_another_error_out_of_a_row(text: bytes) -> None:
             assert error.reason in ("bad_utf8", "invalid_json", "too_deep", "invalid_csv")
 
 
-def ids_of(name: str, *texts: bytes) -> list[str]:
+def ids_of(name: str, *texts: bytes, company: str = "acme") -> list[str]:
     ids, found = Ids(name), []
     for number, text in enumerate(texts, 1):
         ids.read(Row(number, text))
-        found.append(ids.last())
+        found.append(ids.last(company))
     return found
 
 
@@ -109,3 +109,10 @@ def test_the_same_file_gives_the_same_ids_and_growing_it_keeps_them() -> None:
 def test_other_rows_other_files_and_repeated_rows_give_other_ids() -> None:
     ids = [*ids_of("f", b"a", b"a", b"a"), *ids_of("f", b"b", b"a"), *ids_of("g", b"a")]
     assert len(set(ids)) == len(ids)
+
+
+@given(st.lists(st.sampled_from([b"a", b"b"]), min_size=1, max_size=6))
+def test_two_companies_that_send_one_file_and_two_identical_lines_never_share_an_id(texts: list[bytes]) -> None:
+    companies = ("acme", "acme.x", "a", "cme")
+    ids = [id_ for company in companies for id_ in ids_of("f", *texts, company=company)]
+    assert len(set(ids)) == len(companies) * len(texts)

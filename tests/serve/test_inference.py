@@ -204,6 +204,8 @@ async def test_bytes_that_are_no_event_go_to_the_dead_letters(engine: EmbeddedEn
         assert set(await world.results(1)) == {good.id}
         dead = await world.until("dead-letter", lambda events: len(events) == 1)
     assert isinstance(dead[0], RecordRejected) and dead[0].value == b"\xc3\x01nonsense"
+    # As on the broker: whoever sends it again must not send it to another installation's topic.
+    assert dead[0].topic == world.names.wire("inference-request")
 
 
 class DyingEngine:

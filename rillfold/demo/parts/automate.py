@@ -18,7 +18,7 @@ from rillfold.demo.story import live
 async def tell(stage: Stage) -> None:
     await _killed_in_the_middle(stage)
     await _by_python(stage)
-    stage.console.print(await stage.rillfold("trace", stage.job))
+    stage.console.print(await stage.rillfold("trace", stage.job, "--company", ACME.id))
 
 
 async def _killed_in_the_middle(stage: Stage) -> None:
