@@ -28,6 +28,8 @@ from tests.hostile.stage import ACME, MALLORY, PARTITIONS, Stage, ready_event
 
 WITHIN = 20.0
 """Seconds in which every worker must have moved for acme: 10 on an idle machine."""
+RUNS_WITHIN = 90.0
+"""Seconds for all training runs of a group: each has one step, or is refused."""
 QUESTION = "Look up customer C-4711, please."
 KEPT = ("keepsakes", "adapters", "secrets", "api")
 OURS = ("inference-result", "tool-result", "automation-job", "training-request")
@@ -301,6 +303,21 @@ def unfit(what: str, answer: Answer) -> list[str]:
         return [f"{what}: 503 without Retry-After: {answer.body[:200]!r}"]
     if answer.status >= 500 and answer.status != 503:
         return [f"{what}: {answer.status} {answer.body[:200]!r}"]
+    return []
+
+
+async def rested(stage: Stage, log: KafkaLog) -> list[str]:
+    """One run is trained at a time, whoever wished for it: acme's turn is measured when mallory's are over."""
+    group, topic = stage.names.wire("rillfold-train"), stage.names.wire("training-request")
+
+    async def over() -> bool | None:
+        ends, done = await log.ends(topic), await log.committed(group, topic)
+        return True if all(done.get(partition, 0) >= end for partition, end in ends.items()) else None
+
+    try:
+        await until("the end of mallory's training runs", over, RUNS_WITHIN)
+    except AssertionError as error:
+        return [str(error)]
     return []
 
 

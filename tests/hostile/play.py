@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from streams.kafka import KafkaLog
-from tests.hostile.checks import Watch, wrong
+from tests.hostile.checks import Watch, rested, wrong
 from tests.hostile.doors import RawKafka
 from tests.hostile.scene import Scene
 from tests.hostile.stage import Stage
@@ -42,6 +42,6 @@ async def play(stage: Stage, watch: Watch, log: KafkaLog, lines: Sequence[Line])
         found = await asyncio.gather(*map(one, lines))
     finally:
         await kafka.close()
-    bad = [each for answers in found for each in answers] + await wrong(stage, watch, log)
+    bad = [each for answers in found for each in answers] + await rested(stage, log) + await wrong(stage, watch, log)
     stage.broken = "; ".join(bad)[:200]
     return Played(scene.sent, scene.untaken, bad, time.monotonic() - began)
