@@ -1,4 +1,4 @@
-"""python -m tests.hostile: the corpus, 20,000 requests by the API's description, and drawn values until the hour is over.
+"""python -m tests.hostile: the corpus, 20,000 requests by the API's description, then drawn values, for an hour.
 
 Each part's seed is printed before it is played; `--first SEED` begins with it again. `--each 5` plays the corpus five
 lines at a time instead, to find out which of them does the harm.
@@ -77,9 +77,9 @@ class Hour:
         say(f"asking by the description, seed {seed}")
         stage, watch = await self.house.at_hand()
         sent, bad = await explored(stage, watch, count, seed)
-        bad += await rested(stage, self._log) + await wrong(stage, watch, self._log)
-        stage.broken = "; ".join(bad)[:200]
-        self._looked(f"{sent} requests by the description, seed {seed}", sent, bad)
+        stands = await rested(stage, self._log) + await wrong(stage, watch, self._log)
+        stage.broken = "; ".join(stands)[:200]
+        self._looked(f"{sent} requests by the description, seed {seed}", sent, [*bad, *stands])
 
     async def _play(self, what: str, tried: Sequence[Line], named: bool) -> None:
         stage, watch = await self.house.at_hand()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +31,7 @@ WITHIN = 20.0
 RUNS_WITHIN = 90.0
 """Seconds for all training runs of a group: each has one step, or is refused."""
 QUESTION = "Look up customer C-4711, please."
+CONVERSATIONS = 8
 KEPT = ("keepsakes", "adapters", "secrets", "api")
 OURS = ("inference-result", "tool-result", "automation-job", "training-request")
 Found = TypeVar("Found")
@@ -43,6 +44,8 @@ class Watch:
     files: dict[str, str] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     """Greedy answers of acme's adapter and of the base: they never change."""
+    looked: dict[str, Mapping[int, int]] = field(default_factory=dict)
+    """Up to where the workers' topics have been looked through."""
     heard: list[tuple[str, Answer]] = field(default_factory=list)
 
     def hear(self, what: str, answer: Answer) -> Answer:
@@ -88,7 +91,7 @@ def _data(stage: Stage, who: str) -> list[dict[str, Any]]:
     turns = [{"role": "user", "content": text}, {"role": "assistant", "content": text}]
     return [
         {"type": "text.ingested", "text": text},
-        {"type": "conversation.ingested", "agent": "default", "messages": turns},
+        *({"type": "conversation.ingested", "agent": "default", "messages": turns} for _ in range(CONVERSATIONS)),
         {"type": "memory.noted", "memory": memory, "text": text},
     ]
 
@@ -151,12 +154,12 @@ def _spread() -> dict[int, str]:
     return {partition_of(f"{ACME}/{job}".encode(), PARTITIONS): job for job in jobs}
 
 
-def _envelope() -> dict[str, Any]:
+def envelope() -> dict[str, Any]:
     id_ = uuid4().hex
     return {"id": id_, "company": ACME, "time": time.time_ns() // 1000, "correlation": id_}
 
 
-async def _said(stage: Stage, log: KafkaLog, topic: str, events: Sequence[Event]) -> Callable[[], Awaitable[Any]]:
+async def said(stage: Stage, log: KafkaLog, topic: str, events: Sequence[Event]) -> Callable[[], Awaitable[Any]]:
     """Appends, and returns a look at what came on `topic` since."""
     wire = stage.names.wire(topic)
     starts = await log.ends(wire)
@@ -181,10 +184,10 @@ async def _answers(stage: Stage, watch: Watch, log: KafkaLog) -> None:
     model = models(stage)[0]
     turn = (Message(role="user", content=QUESTION),)
     asked = [
-        InferenceRequested(**_envelope(), job=job, adapter=model, messages=turn, max_tokens=8)
+        InferenceRequested(**envelope(), job=job, adapter=model, messages=turn, max_tokens=8)
         for job in _spread().values()
     ]
-    look = await _said(stage, log, "inference-result", asked)
+    look = await said(stage, log, "inference-result", asked)
 
     async def all_of_them() -> list[Any] | None:
         got = {getattr(event, "request", ""): event for event in await look()}
@@ -214,8 +217,8 @@ async def _chats(stage: Stage, watch: Watch) -> None:
 
 async def _refuses(stage: Stage, log: KafkaLog) -> None:
     """A wish that no worker can fulfil is refused at once: the quickest proof that the worker is at work."""
-    wish = TrainingRequested(**_envelope(), role="default", base_model="no-such-base")
-    look = await _said(stage, log, "training-request", [wish])
+    wish = TrainingRequested(**envelope(), role="default", base_model="no-such-base")
+    look = await said(stage, log, "training-request", [wish])
 
     async def refused() -> bool | None:
         ends = [event for event in await look() if isinstance(event, TrainingRefused) and event.run == wish.id]
@@ -227,10 +230,10 @@ async def _refuses(stage: Stage, log: KafkaLog) -> None:
 async def _calls(stage: Stage, log: KafkaLog) -> None:
     jobs = _spread().values()
     asked = [
-        ToolCallProposed(**(given := _envelope()), call=given["id"], job=job, tool="lookup", arguments='{"order":"A"}')
+        ToolCallProposed(**(given := envelope()), call=given["id"], job=job, tool="lookup", arguments='{"order":"A"}')
         for job in jobs
     ]
-    look = await _said(stage, log, "tool-result", asked)
+    look = await said(stage, log, "tool-result", asked)
 
     async def all_of_them() -> list[ToolReturned] | None:
         got = {event.call: event for event in await look() if isinstance(event, ToolReturned)}
@@ -282,11 +285,13 @@ def read(stage: Stage, watch: Watch) -> list[str]:
     return told
 
 
-async def told_by_topic(stage: Stage, log: KafkaLog) -> list[str]:
-    """Foreign bytes in what workers said to mallory."""
+async def told_by_topic(stage: Stage, watch: Watch, log: KafkaLog) -> list[str]:
+    """Foreign bytes in what workers said to mallory since the last look."""
     found = []
     for topic in OURS:
-        events = await heard_on(stage, log, topic, await log.starts(stage.names.wire(topic)))
+        wire = stage.names.wire(topic)
+        events = await heard_on(stage, log, topic, watch.looked.get(topic) or await log.starts(wire))
+        watch.looked[topic] = await log.ends(wire)
         mine = [event for event in events if event.company != ACME]
         found += [
             f"{topic} holds acme's {name} in {event.type} of {event.company}"
@@ -325,7 +330,7 @@ async def wrong(stage: Stage, watch: Watch, log: KafkaLog) -> list[str]:
     """Everything that does not hold now; empty: all of it does."""
     stuck = await advances(stage, watch, log)
     ended = [f"{name} ended: {words}" for name, words in stage.cast.ended().items()]
-    return [*ended, *stuck, *lost(stage, watch), *read(stage, watch), *await told_by_topic(stage, log)]
+    return [*ended, *stuck, *lost(stage, watch), *read(stage, watch), *await told_by_topic(stage, watch, log)]
 
 
 async def prepared(log: KafkaLog, stage: Stage) -> None:

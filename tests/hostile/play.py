@@ -42,6 +42,7 @@ async def play(stage: Stage, watch: Watch, log: KafkaLog, lines: Sequence[Line])
         found = await asyncio.gather(*map(one, lines))
     finally:
         await kafka.close()
-    bad = [each for answers in found for each in answers] + await rested(stage, log) + await wrong(stage, watch, log)
-    stage.broken = "; ".join(bad)[:200]
-    return Played(scene.sent, scene.untaken, bad, time.monotonic() - began)
+    answered = [each for answers in found for each in answers]
+    stands = await rested(stage, log) + await wrong(stage, watch, log)
+    stage.broken = "; ".join(stands)[:200]
+    return Played(scene.sent, scene.untaken, [*answered, *stands], time.monotonic() - began)

@@ -173,11 +173,17 @@ def _environment(
         "DATA_DIR": str(root / "data"),
         "CACHE_DIR": str(root / "bench" / "cache"),
         "BASE_MODEL": str(bench.base),
+        "BASE_MODELS": json.dumps({bench.base.name: str(bench.base)}),
         "API_PORT": str(ports["api"]),
         "SERVE_PORT": str(ports["serve"]),
         "SERVE_THREADS": "1",
         "SERVE_ROWS": "8",
         "TRAIN_THREADS": "1",
         "ALLOW_PRIVATE_TOOLS": "true",
+        # What is sent here is to be judged, not to be put off.
+        "COMPANY_REQUESTS": "500",
+        "COMPANY_RATE": "5000",
+        "COMPANY_BYTES": str(16 << 30),
+        "COMPANY_PROMPTS": "100",
     }
     return {f"RILLFOLD_{name}": value for name, value in settings.items()}
