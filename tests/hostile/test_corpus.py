@@ -10,7 +10,6 @@ from tests.hostile.conftest import House
 from tests.hostile.play import play
 from tests.hostile.words import VALID, groups, lines
 
-
 LONG = ("training_runs",)
 """Each of its lines may train for a step: `make hostile` has the time."""
 
