@@ -4,10 +4,10 @@ READY := .venv/.ready
 export PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check up bench kill lock
+.PHONY: help demo test check up bench kill hostile lock
 
 help: ## List these verbs
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
 
 demo: $(READY) ## Tell the whole story on this machine, from a company's events to its adapter's answers
 	@$(BIN)/rillfold demo $(if $(KEEP),--keep)
@@ -30,6 +30,9 @@ bench: $(READY) ## List the benchmarks; `.venv/bin/rillfold bench NAME` runs one
 
 kill: $(READY) ## Kill brokers, databases and workers for ten seeds, and hold every row against the log: an hour
 	@$(BIN)/python -m tests.kill
+
+hostile: $(READY) ## Be one company that wants to stop, read or lose another: corpus, drawn values, 20,000 requests: an hour
+	@$(BIN)/python -m tests.hostile
 
 lock: $(READY) ## Choose newer versions within the bounds of pyproject.toml, and write down their hashes
 	@.venv/setup/bin/uv pip compile pyproject.toml --upgrade --universal --python-version 3.11 --all-extras --group dev \

@@ -1,0 +1,189 @@
+"""The stage: every worker as a real process over the suite's servers, one hostile company and one innocent one."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from uuid import uuid4
+
+import httpx
+import psutil
+
+from gpu_workers.artifacts import FolderStore
+from rillfold.crew import WORKERS
+from rillfold.embedded.children import Child, stop_all
+from rillfold.embedded.ports import free_port
+from rillfold.embedded.state import Endpoints
+from schemas.adapters import AdapterReady
+from schemas.envelope import derived_id
+from schemas.topics import TopicNames
+from streams.partitioner import partition_of
+from tests.hostile.tool import ToolServer, tool_server
+from tests.serve.making import Workbench, make_workbench
+
+READY_WITHIN = 180.0
+ACME = "acme"
+PARTITIONS = 4
+
+
+def neighbour(of: str, name: str) -> str:
+    """A company whose records lie in the same partitions: what stops at one of its records stops the other's too."""
+    wanted = partition_of(of.encode(), PARTITIONS)
+    return next(n for n in (f"{name}{i or ''}" for i in range(99)) if partition_of(n.encode(), PARTITIONS) == wanted)
+
+
+MALLORY = neighbour(ACME, "mallory")
+
+
+class Ended(AssertionError):
+    """A process is not what it was."""
+
+
+class Cast:
+    """The workers. Nobody starts one again: whoever ends stays ended."""
+
+    def __init__(self, data: Path, environment: Mapping[str, str]) -> None:
+        self._data, self._environment = data, environment
+        self._children: dict[str, Child] = {}
+        self._began: dict[str, float] = {}
+
+    def start(self) -> None:
+        (self._data / "logs").mkdir(parents=True, exist_ok=True)
+        variables = [f"{name}={value}" for name, value in self._environment.items()]
+        for name, command in WORKERS.items():
+            line = ["/usr/bin/env", *variables, sys.executable, "-P", "-m", "rillfold", *command]
+            self._children[name] = Child(name, line, self.log(name))
+        for name, child in self._children.items():
+            self._until_ready(name, child)
+            self._began[name] = psutil.Process(child.pid).create_time()
+
+    def log(self, name: str) -> Path:
+        return self._data / "logs" / f"{name}.log"
+
+    def _until_ready(self, name: str, child: Child) -> None:
+        until = time.monotonic() + READY_WITHIN
+        while not any(line.endswith("ready") for line in self.log(name).read_text(errors="replace").splitlines()):
+            assert child.alive() and time.monotonic() < until, child.failure("did not become ready")
+            time.sleep(0.05)
+
+    def ended(self) -> dict[str, str]:
+        """Whoever is not the process that was started, and its last words."""
+        return {name: self._last_words(name) for name, child in self._children.items() if not self._same(name, child)}
+
+    def _same(self, name: str, child: Child) -> bool:
+        try:
+            return child.alive() and psutil.Process(child.pid).create_time() == self._began[name]
+        except psutil.NoSuchProcess:
+            return False
+
+    def _last_words(self, name: str) -> str:
+        return " / ".join(self.log(name).read_text(errors="replace").strip().splitlines()[-3:])[-600:]
+
+    def stop(self) -> None:
+        stop_all(self._children.values())
+
+
+@dataclass
+class Stage:
+    root: Path
+    names: TopicNames
+    servers: Endpoints
+    cast: Cast
+    bench: Workbench
+    tools: ToolServer
+    api: str
+    serve: str
+    keys: dict[str, str] = field(default_factory=dict)
+    canaries: dict[str, str] = field(default_factory=dict)
+    """What only acme knows. None of it may stand in an answer to anybody else."""
+    broken: str = ""
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def role(self) -> str:
+        return self.canaries["role"]
+
+    @property
+    def model(self) -> str:
+        """The base, as /v1 calls it."""
+        return self.bench.base.name
+
+    def http(self, who: str | None) -> httpx.AsyncClient:
+        headers = {"Authorization": f"Bearer {self.keys[who]}"} if who else {}
+        return httpx.AsyncClient(base_url=self.api, headers=headers, trust_env=False, timeout=60)
+
+    def listeners(self) -> dict[str, str]:
+        """Where the workers answer about themselves."""
+        return {told.stem: json.loads(told.read_text())["url"] for told in (self.data / "run").glob("*.json")}
+
+
+def ready_event(bench: Workbench, name: str, seed: int, version: int = 1) -> AdapterReady:
+    spec = bench.adapter(name, version, seed)
+    company, id_ = name.partition("/")[0], derived_id(f"{spec.key}", seed)
+    return AdapterReady(
+        id=id_, company=company, time=1, correlation=id_, adapter=name, adapter_version=version, run=id_,
+        sha256=str(spec.sha256), uri="", method="lora", rank=8, alpha=16.0, base_model="tiny",
+        base_sha256=str(spec.base_sha256), manifest="", ranges=(), seed=0, identity='{"tools_in_prompt": false}',
+    )  # fmt: skip
+
+
+@contextmanager
+def open_stage(servers: Endpoints) -> Iterator[Stage]:
+    """Processes and files. What the two companies own is brought by `tests.hostile.checks.furnished`."""
+    with TemporaryDirectory(prefix="rillfold-hostile-", ignore_cleanup_errors=True) as name, tool_server() as tools:
+        root, names = Path(name), TopicNames(f"h{uuid4().hex[:8]}-")
+        bench = make_workbench(root / "bench")
+        bench.store = FolderStore(root / "data" / "adapters")
+        ports = {"api": free_port(), "serve": free_port()}
+        cast = Cast(root / "data", _environment(root, names, servers, bench, ports))
+        urls = {door: f"http://127.0.0.1:{port}" for door, port in ports.items()}
+        stage = Stage(root, names, servers, cast, bench, tools, urls["api"], urls["serve"])
+        stage.canaries = {what: f"canary{uuid4().hex[:12]}" for what in ("role", "text", "memory", "tool", "token")}
+        _keepsakes(stage)
+        try:
+            yield stage
+        finally:
+            cast.stop()
+
+
+def _keepsakes(stage: Stage) -> None:
+    """Files that nobody has business with: in the data folder, beside it, and where a careless path would lead."""
+    for place in ("data/keepsakes/a", "data/keepsakes/b/c", "data/training", "data", ".", "outside"):
+        (stage.root / place).mkdir(parents=True, exist_ok=True)
+        (stage.root / place / "keepsake.txt").write_text(f"{place} {stage.canaries['text']}")
+
+
+def _environment(
+    root: Path, names: TopicNames, servers: Endpoints, bench: Workbench, ports: Mapping[str, int]
+) -> dict[str, str]:
+    settings = {
+        "PROVIDER": "external",
+        "BOOTSTRAP_SERVERS": servers.bootstrap_servers,
+        "POSTGRES_DSN": str(servers.postgres_dsn),
+        "TOPIC_PREFIX": names.prefix,
+        "DATA_DIR": str(root / "data"),
+        "CACHE_DIR": str(root / "bench" / "cache"),
+        "BASE_MODEL": str(bench.base),
+        "BASE_MODELS": json.dumps({bench.base.name: str(bench.base)}),
+        "API_PORT": str(ports["api"]),
+        "SERVE_PORT": str(ports["serve"]),
+        "SERVE_THREADS": "1",
+        "SERVE_ROWS": "8",
+        "TRAIN_THREADS": "1",
+        "ALLOW_PRIVATE_TOOLS": "true",
+        # What is sent here is to be judged, not to be put off.
+        "COMPANY_REQUESTS": "500",
+        "COMPANY_RATE": "5000",
+        "COMPANY_BYTES": str(16 << 30),
+        "COMPANY_PROMPTS": "100",
+    }
+    return {f"RILLFOLD_{name}": value for name, value in settings.items()}
