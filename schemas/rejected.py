@@ -8,8 +8,9 @@ import msgspec
 
 from schemas.envelope import Event, Origin
 from schemas.errors import Poison
-from schemas.words import Document
+from schemas.words import Document, shortened
 
+DETAIL = 900
 REASONS: Mapping[str, str] = {
     "empty": "The record has no value (a tombstone), or an empty one.",
     "too_large": "The value is larger than 1 MiB.",
@@ -43,12 +44,12 @@ class Rejected(msgspec.Struct, frozen=True):
 
 
 class Unusable(Poison):
-    """These bytes are no event, and never will be."""
+    """These bytes are no event, and never will be. The detail may repeat foreign words, but not at length."""
 
     def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
         self.reason = reason
-        self.detail = detail
+        self.detail = shortened(detail, DETAIL)
+        super().__init__(f"{reason}: {self.detail}")
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):

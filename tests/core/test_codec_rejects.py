@@ -64,6 +64,7 @@ BAD = {
         given(steps="3"),
         given(steps=2**63),
         given(extra=1),
+        given(**{"x" * 600_000: 1}),
         given(answer=None),
         given(version="1"),
         given(version=True),

@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import avro.io
@@ -17,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.catalog import catalog
-from schemas.codec import AT_ONCE, CONFLUENT, decode, decode_batch, encode
+from schemas.codec import AT_ONCE, CONFLUENT, MAX_BYTES, decode, decode_batch, encode
+from schemas.company import ConversationIngested, Message, ToolUse
 from schemas.envelope import Event, Origin
 from schemas.rejected import REASONS, Rejected
 from streams.log import Record
@@ -101,6 +103,20 @@ def test_a_long_batch_names_each_record_by_its_own_place() -> None:
     decoded = decode_batch("t", 3, [Record("t", 3, 100 + n, n, None, each) for n, each in enumerate(values)])
     assert {each.origin.offset - 100 for each in decoded if isinstance(each, Rejected)} == bad
     assert len(decoded) == len(values)
+
+
+def test_a_record_full_of_the_smallest_items_stays_below_40_mib() -> None:
+    """No array has a limit of its own: the record's bytes are one."""
+    calls = (ToolUse(name="n", arguments=""),) * ((MAX_BYTES - 200) // 3)
+    envelope = {"id": "e", "company": "acme", "time": 1, "correlation": "e"}
+    value = encode(ConversationIngested(**envelope, agent="a", messages=(Message(role="r", tool_calls=calls),)))
+    assert MAX_BYTES - 300 < len(value) <= MAX_BYTES
+    tracemalloc.start()
+    try:
+        assert isinstance(decode(value, ORIGIN, 0), ConversationIngested)
+        assert tracemalloc.get_traced_memory()[1] < 40 << 20
+    finally:
+        tracemalloc.stop()
 
 
 BOMBS = {
