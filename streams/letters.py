@@ -8,6 +8,7 @@ from schemas.codec import decode
 from schemas.envelope import Origin
 from schemas.rejected import RecordRejected
 from schemas.topics import TopicNames
+from streams.dead_letter import CUT
 from streams.log import EventLog, Outgoing, Position
 
 TOPIC = "dead-letter"
@@ -38,10 +39,15 @@ async def redrive(log: EventLog, chosen: Iterable[RecordRejected]) -> int:
     count = 0
     for topic, some in by_topic.items():
         done = await _redriven(log, topic, {letter.partition: letter.offset for letter in reversed(some)})
-        fresh = [letter for letter in some if letter.id not in done]
+        fresh = [letter for letter in some if letter.id not in done and not _cut(letter)]
         await log.append([_again(letter) for letter in fresh])
         count += len(fresh)
     return count
+
+
+def _cut(letter: RecordRejected) -> bool:
+    """Part of a record is not sent again as if it were the whole."""
+    return any(header.key == CUT for header in letter.headers)
 
 
 def _again(letter: RecordRejected) -> Outgoing:
@@ -57,5 +63,7 @@ async def _redriven(log: EventLog, topic: str, after: dict[int, int]) -> set[str
     for partition, first in after.items():
         async for records in log.read(topic, partition, max(first, starts[partition])):
             for record in records:
-                done.update(value.decode() for key, value in record.headers if key == REDRIVEN)
+                done.update(
+                    (value or b"").decode("utf-8", "replace") for key, value in record.headers if key == REDRIVEN
+                )
     return done
