@@ -28,7 +28,7 @@ from streams.garbage import keep_garbage_rare
 from streams.glance import Glance
 from streams.kafka import KafkaLog
 from streams.keeper import ShardKeeper
-from streams.log import EventLog, Learn, TopicSpec, nothing_to_learn
+from streams.log import BATCH_LIMIT, EventLog, Learn, TopicSpec, nothing_to_learn
 from streams.outgoing import to_outgoing
 from streams.recent import RecentStores
 from streams.refill import refilling
@@ -44,7 +44,12 @@ RECENT_BYTES = 64 << 20
 TURN_SECONDS = 0.001
 """So long an answer to a query waits for the interpreter while the fold has it. Python's own is five times that."""
 RETRY_SECONDS = 1.0
-COMPACTED = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.5"}
+COMPACTED = {
+    "cleanup.policy": "compact",
+    "min.cleanable.dirty.ratio": "0.5",
+    # A record batch of ours (`streams.pieces.BATCH_BYTES`) always fits, whatever the broker's own limit is.
+    "max.message.bytes": str(BATCH_LIMIT + 12),
+}
 
 
 class Worker(NamedTuple):

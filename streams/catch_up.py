@@ -13,10 +13,12 @@ from itertools import groupby
 from typing import Any
 
 from schemas.envelope import Event
+from schemas.topics import TopicNames
 from streams.commit import Ports, advance
-from streams.dead_letter import dead_letter
+from streams.dead_letter import publish_letters
 from streams.fold import Batch, decode_from
 from streams.log import EventLog, Record
+from streams.outgoing import to_outgoing
 from streams.shard import Shard
 
 # Records that are held at once of all sources together, and folded in one go where they come from one source.
@@ -78,12 +80,14 @@ async def _fold(shard: Shard[Any], stretch: Sequence[Record], committed: Mapping
         await _advance(shard, batch, ports._replace(publish=_sent_before) if sent else ports)
 
 
-async def _sent_before(_: Sequence[Event]) -> None:
-    return None
+async def _sent_before(events: Sequence[Event]) -> None:
+    """What could not be written then cannot now: its cause is refused again."""
+    for event in events:
+        to_outgoing(event, TopicNames())
 
 
 async def _advance(shard: Shard[Any], batch: Batch, ports: Ports) -> None:
     decoded = decode_from(batch, batch.start)
     if decoded.refused:
-        await ports.publish([dead_letter(refused) for refused in decoded.refused])
+        await publish_letters(decoded.refused, ports.publish)
     await advance(shard, decoded, ports)

@@ -9,9 +9,19 @@ from typing import Any
 from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult
 from aiokafka.errors import CorruptRecordException
 
+from streams.header_keys import keep_bytes, records_of
+
 # upstream function -> what of its text must still be there
 RELIES_ON: Mapping[str, Sequence[str]] = {
-    "aiokafka.consumer.fetcher:Fetcher._proc_fetch_request": ("self._records[tp] = FetchResult(",),
+    "aiokafka.consumer.fetcher:Fetcher._proc_fetch_request": (
+        "records = MemoryRecords(part_data[-1])",
+        "self._records[tp] = FetchResult(",
+    ),
+    "aiokafka.record.default_records:_DefaultRecordBatchPy._read_msg": (
+        "buffer = self._buffer",
+        'h_key = buffer[pos : pos + h_key_len].decode("utf-8")',
+    ),
+    "aiokafka.record.default_records:_DefaultRecordBatchPy.__iter__": ("self._maybe_uncompress()",),
     "aiokafka.consumer.fetcher:Fetcher.fetched_records": (
         "records = res_or_error.getall(max_records)",
         "drained[tp] = records",
@@ -40,6 +50,7 @@ def by_batches(consumer: Any, limit: int | None = None) -> None:
 
     A limit that is given with a fetch holds for all partitions together, and instead of this one.
     """
+    keep_bytes()
     fetcher = consumer._fetcher
     if not isinstance(fetcher._records, Waiting):
         fetcher._records = Waiting(fetcher._records)
@@ -104,7 +115,7 @@ def _batches(parsed: Any, tp: Any) -> Iterator[list[Any]]:
         if not batch.validate_crc():
             raise CorruptRecordException(f"Invalid CRC - {tp}")
         wanted = not _aborted(parsed, batch) and not batch.is_control_batch
-        records = list(batch) if wanted else []
+        records = records_of(parsed._records, batch) if wanted else []
         parsed.next_fetch_offset = batch.next_offset
         if batch.base_offset < start:
             records = [record for record in records if record.offset >= start]

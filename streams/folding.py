@@ -12,7 +12,7 @@ from schemas.topics import TopicNames
 from streams.catch_up import catch_up
 from streams.changelog import topic_of
 from streams.commit import Ports, advance
-from streams.dead_letter import dead_letter
+from streams.dead_letter import publish_letters
 from streams.errors import NotContiguous
 from streams.fold import Batch, Decoded, decode_from
 from streams.log import EventLog
@@ -132,6 +132,6 @@ class Folding:
         if decoded.start > lowest:
             raise NotContiguous(decoded.topic, decoded.partition, lowest, decoded.start)
         if refused := [each for each in decoded.refused if each.record.offset >= lowest]:
-            await self._ports.publish([dead_letter(each) for each in refused])
+            await publish_letters(refused, self._ports.publish)
         await asyncio.gather(*(advance(shard, decoded, self._ports) for shard in shards))
         self.events += len(decoded.events)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from schemas.codec import decode
 from schemas.rejected import RecordRejected
 from schemas.topics import BY_NAME, TopicNames
+from streams.dead_letter import CUT
 from streams.log import EventLog, Outgoing, Position
 
 TOPIC = "dead-letter"
@@ -47,10 +48,15 @@ async def redrive(log: EventLog, names: TopicNames, chosen: Iterable[RecordRejec
         ends = await log.ends(topic)
         there = [letter for letter in some if 0 <= letter.offset < ends.get(letter.partition, 0)]
         done = await _redriven(log, topic, there)
-        fresh = [letter for letter in there if letter.id not in done]
+        fresh = [letter for letter in there if letter.id not in done and not _cut(letter)]
         await log.append([_again(letter) for letter in fresh])
         count += len(fresh)
     return count
+
+
+def _cut(letter: RecordRejected) -> bool:
+    """Part of a record is not sent again as if it were the whole."""
+    return any(header.key == CUT for header in letter.headers)
 
 
 def _again(letter: RecordRejected) -> Outgoing:
@@ -68,5 +74,7 @@ async def _redriven(log: EventLog, topic: str, some: Iterable[RecordRejected]) -
     for partition, first in after.items():
         async for records in log.read(topic, partition, max(first, starts[partition])):
             for record in records:
-                done.update(value.decode("utf-8", "replace") for key, value in record.headers if key == REDRIVEN)
+                done.update(
+                    (value or b"").decode("utf-8", "replace") for key, value in record.headers if key == REDRIVEN
+                )
     return done

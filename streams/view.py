@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
 from typing import Generic
 
 from projections.projection import Projection, State
 from schemas.codec import decode
+from schemas.envelope import Event
 from schemas.rejected import Rejected
 from schemas.topics import TopicNames
 from streams.log import EventLog, Record
+from streams.refusal import Untaken, blamed_on_events, check_key
 from streams.tail import Tail
+
+log = logging.getLogger(__name__)
 
 
 class View(Generic[State]):
@@ -31,7 +36,17 @@ class View(Generic[State]):
 
     def _take(self, record: Record) -> None:
         event = decode(record.value, record.origin, record.timestamp, record.headers)
-        key = None if isinstance(event, Rejected) else self._projection.key(event)
-        if key is not None and not isinstance(event, Rejected):
+        if isinstance(event, Rejected):
+            return
+        try:
+            with blamed_on_events():
+                self._fold(event)
+        except Untaken as error:
+            log.warning("%s does not take the event at %s (%s): left out", self._projection.name, record.origin, error)
+
+    def _fold(self, event: Event) -> None:
+        key = self._projection.key(event)
+        if key is not None:
+            check_key(key, event.company)
             state = self.rows.get(key) or self._projection.initial(key)
             self.rows[key] = self._projection.fold(state, event)

@@ -67,12 +67,18 @@ async def _refused(names: Sequence[str], company: str | None) -> list[dict[str, 
     from rillfold.logs import event_log
     from rillfold.settings import from_env
     from streams.changelog import topic_of
+    from streams.errors import UnknownTopic
     from streams.refold import held
 
     settings, found = from_env(), []
     async with event_log(settings) as log:
         for each in _chosen(names):
-            parts = await held(log, each, topic_of(each, settings.topic_prefix))
+            try:
+                parts = await held(log, each, topic_of(each, settings.topic_prefix))
+            except UnknownTopic:
+                if names:
+                    raise
+                continue  # nobody folds it here
             found += [one for part in parts.values() for one in part.refused if company in (None, one.company)]
     return [msgspec.structs.asdict(one) for one in found]
 

@@ -13,7 +13,8 @@ from projections.sessions import LISTED
 
 SCALARS = {str: "text", int: "bigint", float: "double precision", bool: "boolean"}
 
-SUM, MIN, MAX = "sum({})::bigint", "min({})::bigint", "max({})::bigint"
+LEAST, MOST = -(1 << 63), (1 << 63) - 1
+SUM, MIN, MAX = f"least(greatest(sum({{}}), {LEAST}), {MOST})::bigint", "min({})::bigint", "max({})::bigint"
 LAST_JOBS = f"""(SELECT jsonb_agg(one ORDER BY one->'time', one->>'job' COLLATE "C") FROM (
     SELECT one FROM jsonb_array_elements(jsonb_path_query_array(jsonb_agg({{}}), '$[*][*]')) AS one
     ORDER BY one->'time' DESC, one->>'job' COLLATE "C" DESC LIMIT {LISTED}) AS last)"""  # noqa: S608 - a number of ours
@@ -105,4 +106,8 @@ def _kind(hint: Any) -> str:
 def _column(name: str, kind: str) -> str:
     if kind == "jsonb":
         return f"row->'{name}'"
+    if kind == "bigint":
+        # One row with a number beyond bigint would make the view refuse everybody's.
+        number = f"(row->>'{name}')::numeric"
+        return f"(CASE WHEN {number} BETWEEN {LEAST} AND {MOST} THEN {number}::bigint END)"
     return f"(row->>'{name}')" if kind == "text" else f"(row->>'{name}')::{kind}"

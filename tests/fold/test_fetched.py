@@ -15,7 +15,8 @@ from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
-from streams.fetched import Waiting
+from streams.fetched import Waiting, _batches
+from streams.header_keys import Kept
 
 TP = TopicPartition("company-data", 0)
 
@@ -39,6 +40,31 @@ def batch(start: int, count: int, producer: int = -1, transactional: bool = Fals
     raw = bytearray(builder.build())
     raw[0:8] = start.to_bytes(8, "big")
     return bytes(raw)
+
+
+def strange(start: int) -> bytes:
+    """A record batch as a client without manners writes it: a header's key is no UTF-8, another's value is null."""
+    builder = DefaultRecordBatchBuilder(2, 0, False, -1, -1, -1, 1 << 20)
+    builder.append(0, 7, b"key", b"first", [("fine", b"1"), ("null", None)])
+    builder.append(1, -1, b"key", b"second", [("HEAD", b"2")])
+    raw = bytearray(builder.build())
+    at = raw.index(b"HEAD")
+    raw[at : at + 4] = b"\xff\xfe\x00A"
+    raw[0:8] = start.to_bytes(8, "big")
+    raw[17:21] = crc(bytes(raw[21:])).to_bytes(4, "big")
+    return bytes(raw)
+
+
+def test_a_header_key_that_is_no_utf8_is_spelled_and_holds_nothing_up():
+    parsed = PartitionRecords(TP, Kept(batch(0, 2) + strange(2) + batch(4, 2)), [], 0, None, None, True, 0)
+    taken = [record for records in _batches(parsed, TP) for record in records]
+    assert [record.offset for record in taken] == list(range(6))
+    assert [record.value for record in taken[2:4]] == [b"first", b"second"]
+    assert [tuple(record.headers) for record in taken[2:4]] == [
+        (("fine", b"1"), ("null", None)),
+        (("\\xff\\xfe\x00A", b"2"),),
+    ]
+    assert [(record.timestamp, record.key) for record in taken[2:4]] == [(7, b"key"), (-1, b"key")]
 
 
 def abort_marker(offset: int, producer: int) -> bytes:

@@ -14,12 +14,16 @@ from rillfold.testing.driver import Driver
 from schemas.company import TextIngested
 from schemas.envelope import Event, caused_by
 from schemas.memory import MemoryForgotten
+from schemas.topics import TopicNames
 from streams import pieces
-from streams.changelog import refusal_of
+from streams.changelog import refusal_of, topic_of
 from streams.commit import FEW
 from streams.errors import StoreFailed, TooLarge
+from streams.failpoint import STEPS
 from streams.memory import MemoryLog
+from streams.refold import held, refold
 from streams.refusal import REFUSALS, Refusal
+from streams.view import View
 from tests.fold.test_fold import TEXTS, TOPIC, Texts, World, answered, batch, kept, text
 
 BAD = "bad"
@@ -310,3 +314,73 @@ async def test_each_refusal_is_said_once_with_a_name_and_a_remedy(caplog: pytest
     (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert "texts v1 refuses the event at company-data/0/1 (i1 of company acme): raised" in said
     assert "rillfold projection refused texts" in said
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("passes", (1, 2))
+async def test_a_crash_at_any_step_refuses_the_same_events_once(step: str, passes: int):
+    async with Driver(MemoryLog(), [BREAKS], workers=2) as d:
+        for n in range(40):
+            await d.send(bad(n, f"e{n % 5}") if n % 3 == 1 else text(n, f"e{n % 5}"))
+        await d.crash("worker-1", at=step, passes=passes)
+        await d.settle()
+        assert await d.digest(BREAKS) == await d.refold(BREAKS)
+        assert sorted(int(each.event[1:]) for each in d.refused(BREAKS)) == [n for n in range(40) if n % 3 == 1]
+        await d.crash("worker-2")
+        await d.rebalance()
+        await d.settle()
+        assert len(d.refused(BREAKS)) == 13
+
+
+async def test_a_new_version_of_the_projection_tries_again():
+    log = MemoryLog()
+    events = [text(0), bad(1), text(2)]
+    async with Driver(log, [BREAKS]) as d:
+        for event in events:
+            await d.send(event)
+        await d.settle()
+        assert len(d.refused(BREAKS)) == 1
+    mended = replace(TEXTS, version=2)
+    names = TopicNames()
+    parts = await held(log, BREAKS, topic_of(BREAKS, names.prefix))
+    # A fold that was mended and kept its version: what was refused stays out, and the refold says the same.
+    for partition, part in parts.items():
+        assert (await refold(log, replace(mended, version=1), names, partition, part)) == (part.rows, ())
+    shard_of = World(mended)
+    await shard_of.folding.step(batch(events))
+    assert shard_of.rows() == {"acme/e": Texts(tuple(event.text for event in events))}
+    assert shard_of.shard.refused() == []
+    assert shard_of.shard.changelog != topic_of(BREAKS, names.prefix)
+
+
+async def test_an_event_that_only_a_fresh_fold_does_not_take_is_a_difference_that_is_said():
+    log, names = MemoryLog(), TopicNames()
+    async with Driver(log, [TEXTS]) as d:
+        for event in (text(0), bad(1), text(2)):
+            await d.send(event)
+        await d.settle()
+    parts = await held(log, TEXTS, topic_of(TEXTS, names.prefix))
+    (fresh,) = [one for n, part in parts.items() if (one := await refold(log, BREAKS, names, n, part)).untaken]
+    assert [(each.event, each.reason) for each in fresh.untaken] == [("i1", "raised")]
+    assert fresh.rows == {"acme/e": Texts(("0 ", "2 "))}
+
+
+async def test_a_refusal_survives_compaction_and_an_empty_disk():
+    log = MemoryLog()
+    async with Driver(log, [BREAKS]) as d:
+        for n in range(30):
+            await d.send(bad(n) if n % 10 == 3 else text(n))
+        await d.settle()
+        log.compact(topic_of(BREAKS, ""))
+        await d.crash("worker-1")
+        await d.settle()
+        assert [each.event for each in d.refused(BREAKS)] == ["i3", "i13", "i23"]
+        assert await d.digest(BREAKS) == await d.refold(BREAKS)
+
+
+async def test_a_view_leaves_out_what_it_does_not_take():
+    log = MemoryLog()
+    async with Driver(log, [TEXTS]) as d:
+        for event in (text(0), bad(1), text(2)):
+            await d.send(event)
+        assert await View(log, TopicNames(), BREAKS).catch_up() == {"acme/e": Texts(("0 ", "2 "))}

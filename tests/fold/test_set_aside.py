@@ -237,3 +237,9 @@ async def test_a_question_with_a_key_that_postgres_cannot_hold_finds_nothing(
         assert await reads.row(COMPANIES, "acme\x00") is None
         assert await reads.row(COMPANIES, "acme\ud800") is None
         assert await reads.rows(COMPANIES, "acme\x00", "\x00\ud800", 5) == []
+
+
+async def test_a_number_beyond_bigint_breaks_nobodys_view(written: Written, query: Any):
+    huge = raw(b'{"company":"evil","name":"n","registered_at":99999999999999999999}')
+    await written.write(row("acme"), (b"evil", huge))
+    assert await query("SELECT company, registered_at FROM companies ORDER BY company") == [("acme", 0), ("evil", None)]
