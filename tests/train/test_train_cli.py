@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 from projections.lora_adapters import LORA_ADAPTERS
-from projections.training_runs import TRAINING_RUNS
+from projections.training_runs import ENDED, TRAINING_RUNS, Run
 from rillfold.demo import data
 from rillfold.embedded.stack import Endpoints
 from schemas.topics import BY_NAME, TopicNames
+from schemas.training import TrainingRequested
 from streams.admin import wanted
 from streams.kafka import KafkaLog
 from streams.outgoing import to_outgoing
@@ -103,6 +104,44 @@ def _commands(environ: dict[str, str]) -> None:
     assert "acme/default" in unknown.stderr
 
 
+async def test_hostile_requests_leave_the_worker_and_the_data_folder_as_they_are(
+    environ: dict[str, str], kafka: KafkaLog, names: TopicNames, tmp_path: Path
+) -> None:
+    """As they can be sent to Kafka: with ids and base models that were paths once."""
+    for name in ("log", "secrets", "adapters"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "keep").write_text("everything")
+    words = ("..", ".", "../../x", "~nouser/x", "/", "x" * 128)
+    bases = ("tiny-qwen3", environ["RILLFOLD_BASE_MODEL"], "~nouser/x", "a\0b", "x" * 300)
+    requests = [
+        TrainingRequested(id=word, company=f"nobody-{n}", time=1, correlation="c", base_model=base)
+        for word in words
+        for n, base in enumerate(bases)
+    ]
+    await kafka.append([to_outgoing(request, names) for request in requests])
+    with worker(environ) as started:
+        runs = await all_ended(kafka, names, len(requests))
+        assert started.poll() is None
+    reasons = {row.reason for row in runs if row.company == "nobody-0"}
+    assert reasons == {"no_data"}, "its base is on the list, by its name"
+    assert {row.reason for row in runs if row.company != "nobody-0"} == {"unknown_base_model"}
+    for name in ("log", "secrets", "adapters"):
+        assert (tmp_path / "data" / name / "keep").read_text() == "everything"
+
+
+async def test_a_worker_that_cannot_work_here_ends_with_70_and_says_what_to_mend(
+    environ: dict[str, str], kafka: KafkaLog, names: TopicNames, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "training").write_text("a file in the way")
+    assert rillfold(environ, "train", "--company", "acme", *QUICK).returncode == 0
+    done = await asyncio.to_thread(rillfold, environ, "worker", "train")
+    assert done.returncode == 70
+    assert "data/training" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not await ended_runs(kafka, names), "the request waits"
+
+
 async def test_a_dataset_can_be_proved_and_one_flipped_byte_is_named(
     environ: dict[str, str], kafka: KafkaLog, tmp_path: Path
 ) -> None:
@@ -139,3 +178,14 @@ async def accepted(kafka: KafkaLog, names: TopicNames) -> None:
     async with kafka.subscribe(names.wire("watch"), [names.wire("training-request")]) as group:
         while not any(row.status == "accepted" for row in (await runs.catch_up()).values()):
             await group.poll()
+
+
+async def ended_runs(kafka: KafkaLog, names: TopicNames) -> list[Run]:
+    return [row for row in (await View(kafka, names, TRAINING_RUNS).catch_up()).values() if row.status in ENDED]
+
+
+async def all_ended(kafka: KafkaLog, names: TopicNames, count: int) -> list[Run]:
+    async with kafka.subscribe(names.wire("watch"), [names.wire("training-request")]) as group:
+        while len(ended := await ended_runs(kafka, names)) < count:
+            await group.poll()
+    return ended

@@ -1,0 +1,484 @@
+"""What one company's requests say never ends the worker, never becomes a path, never holds up another company."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from gpu_workers.errors import ChildDied, Diverged, Unhealthy
+from gpu_workers.inbox import Inbox, Item
+from gpu_workers.train import parent
+from gpu_workers.train.child import reason_of
+from gpu_workers.train.lines import Outcome, Refused, Report
+from gpu_workers.train.parent import train_in_child
+from gpu_workers.train.place import Place
+from gpu_workers.trainer import GROUP
+from processors.admit import Bounds
+from processors.dataset import is_held_out
+from rillfold.demo import data
+from schemas.company import ConversationIngested, Message, ToolUse
+from schemas.envelope import Event
+from schemas.topics import TopicNames
+from schemas.training import (
+    OffsetRange,
+    TrainingAccepted,
+    TrainingCompleted,
+    TrainingFailed,
+    TrainingRefused,
+    TrainingRequested,
+)
+from streams.errors import AppendFailed
+from streams.log import Outgoing
+from streams.memory import MemoryLog
+
+from .conftest import conversations
+from .test_trainer import ENDS, CrashingLog, Office, ended, of, train_here
+
+SHORT = msgspec.json.encode({"rank": 1, "steps": 1, "batch": 1, "warmup": 0, "evaluation_rows": 0}).decode()
+
+
+@pytest.fixture
+async def office(tmp_path: Path, tiny_base: Path) -> Office:
+    return await Office(MemoryLog(), TopicNames(), tmp_path, tiny_base).open()
+
+
+async def declines(spec, on_report) -> Refused:
+    """It came as far as training: that is all these tests want to know."""
+    return Refused(reason="declined", detail="by the test")
+
+
+def reasons(said: list[Event]) -> dict[tuple[str, str], str]:
+    return {
+        (event.company, event.run): getattr(event, "reason", "completed") for event in said if isinstance(event, ENDS)
+    }
+
+
+IDS = ("..", ".", "../..", "/", "//", "~", "a/../../b", "..\\..", "-rf", "*", "%2e%2e", "x" * 128)
+
+
+async def test_no_id_is_a_path_and_nothing_of_the_data_folder_goes(office):
+    keep = [
+        office.tmp_path / "log" / "0.log",
+        office.tmp_path / "scratch-one" / "keep",
+        office.tmp_path / "store" / "x",
+    ]
+    for file in keep:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("everything")
+    seen: set[Path] = set()
+
+    async def looks(spec, on_report) -> Refused:
+        seen.add(spec.out.parent)
+        return await declines(spec, on_report)
+
+    await office.append(*(office.request(run) for run in IDS))
+    said = await office.until(office.trainer(train=looks), ended(*IDS))
+    assert set(reasons(said).values()) == {"declined"}
+    assert {folder.parent for folder in seen} == {office.tmp_path / "scratch-one"}
+    assert len(seen) == len(IDS)
+    assert all(len(folder.name) == 64 and int(folder.name, 16) for folder in seen)
+    assert [file.read_text() for file in keep] == ["everything"] * 3
+    assert sorted(path.name for path in (office.tmp_path / "scratch-one").iterdir()) == ["keep"]
+
+
+def test_two_companies_never_share_a_folder(tmp_path):
+    place = Place(worker="w", scratch=tmp_path, cache=tmp_path, threads=1, clock=lambda: 1, bases={})
+    pairs = [("acme", "r"), ("acme", "s"), ("globex", "r"), ("a", "b/c"), ("a.b", "c")]
+    folders = {place.empty_folder(*pair) for pair in pairs}
+    assert len(folders) == len(pairs)
+    (first,) = (folder for folder in folders if folder == place.empty_folder("acme", "r"))
+    (first / "left").write_text("by a crash")
+    assert [path.name for path in place.empty_folder("acme", "r").iterdir()] == ["out"]
+
+
+BASES = ("", "..", "/", "~nouser/x", "~", "a\0b", "x" * 300, "x" * 100_000, "tiny/../tiny", "{base}", "./tiny", "\n")
+
+
+async def test_no_request_names_a_path_of_this_machine(office):
+    bases = [base.format(base=office.base) for base in BASES]
+    asked = [office.request(f"r{n}", base_model=base) for n, base in enumerate(bases)]
+    await office.append(*asked, office.request("last", "globex"))
+    said = await office.until(office.trainer(train=declines), ended(*(each.id for each in asked), "last"))
+    found = reasons(said)
+    assert found.pop(("globex", "last")) == "declined"
+    assert set(found.values()) == {"unknown_base_model"}
+    details = [event.detail for event in of(said, TrainingRefused)]
+    assert all("tiny" in detail and len(detail) < 1000 for detail in details)
+
+
+async def test_a_listed_base_that_is_gone_refuses_and_tells_nobody_where_it_lay(office, tmp_path):
+    office.base = str(tmp_path / "secret-place")
+    await office.append(office.request("r1"))
+    (refused,) = of(await office.until(office.trainer(), ended("r1")), TrainingRefused)
+    assert refused.reason == "unknown_base_model"
+    assert "secret-place" not in refused.detail
+
+
+def part(partition: int, stop: int) -> OffsetRange:
+    return OffsetRange(topic="company-data", partition=partition, start=0, stop=stop)
+
+
+RANGES: dict[str, tuple[str, tuple[OffsetRange, ...]]] = {
+    "a partition that is not there": ("bad_ranges", (part(10**9, 1),)),
+    "too many": ("bad_ranges", (part(0, 1),) * 20_000),
+    "beyond the end": ("missing_offsets", (part(0, 2**62),)),
+    "nothing": ("no_data", (part(0, 0),)),
+}
+
+
+@pytest.mark.parametrize("what", RANGES)
+async def test_ranges_that_cannot_be_are_refused_and_the_next_company_trains(office, what):
+    reason, ranges = RANGES[what]
+    await office.append(office.request("r1", ranges=ranges), office.request("r2", "globex"))
+    said = await office.until(office.trainer(train=declines), ended("r1", "r2"))
+    assert reasons(said) == {("acme", "r1"): reason, ("globex", "r2"): "declined"}
+
+
+BREAKS: dict[str, tuple[BaseException, str]] = {
+    "recursion": (RecursionError("too deep"), "internal"),
+    "memory": (MemoryError(), "internal"),
+    "cuda": (RuntimeError("CUDA error: an illegal memory access was encountered"), "internal"),
+    "disk": (OSError(errno.ENOSPC, "No space left on device"), "no_space"),
+    "file": (FileNotFoundError("/x"), "internal"),
+    "value": (ValueError("x" * 500_000), "internal"),
+    "text": (ValueError("\ud800"), "internal"),
+    "key": (KeyError("no such key"), "internal"),
+    "child": (ChildDied("code -9"), "child_died"),
+}
+
+
+@pytest.mark.parametrize("what", BREAKS)
+async def test_whatever_breaks_under_a_run_ends_that_run_alone(office, what):
+    error, reason = BREAKS[what]
+
+    async def breaks(spec, on_report):
+        if spec.settings.seed == 13:
+            raise error
+        return await declines(spec, on_report)
+
+    await office.append(office.request("r1", settings='{"seed": 13}'), office.request("r2", "globex"))
+    said = await office.until(office.trainer(train=breaks), ended("r1", "r2"))
+    assert reasons(said) == {("acme", "r1"): reason, ("globex", "r2"): "declined"}
+
+
+async def test_runs_of_three_companies_that_break_in_a_row_are_the_machines_fault(office):
+    async def breaks(spec, on_report):
+        raise ChildDied("CUDA error")
+
+    await office.append(*(event for event in conversations(data.ACME, 3)))
+    third = [msgspec.structs.replace(event, company="initech") for event in conversations(data.ACME, 3)]
+    await office.append(*third)
+    await office.append(*(office.request(f"a{n}") for n in range(5)))
+    said = await office.until(office.trainer(train=breaks), ended(*(f"a{n}" for n in range(5))))
+    assert set(reasons(said).values()) == {"child_died"}, "one company alone ends no worker"
+
+    await office.append(office.request("b"), office.request("b", "globex"), office.request("b", "initech"))
+    with pytest.raises(Unhealthy, match="child_died"):
+        await office.until(office.trainer(name="two", train=breaks), lambda _said: False)
+    left = {"acme", "globex", "initech"} - {company for company, run in reasons(await office.said()) if run == "b"}
+    assert len(left) == 1, "the last request waits"
+    said = await office.until(
+        office.trainer(name="three", train=declines), lambda said: {c for c, r in reasons(said) if r == "b"} >= left
+    )
+    assert {reasons(said)[company, "b"] for company in left} == {"declined"}
+
+
+class FullStore:
+    """An artifact store on a disk that is full."""
+
+    def put(self, folder: Path, facts: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+async def test_a_store_that_takes_nothing_ends_the_worker_by_name_and_the_request_waits(office):
+    store = office.store
+    office.store = FullStore()
+    await office.append(office.request("r1", settings=SHORT))
+    with pytest.raises(Unhealthy, match=r"artifact store.*No space left"):
+        await office.until(office.trainer(train=train_here), lambda _said: False)
+    office.store = store
+    said = await office.until(office.trainer(name="two", train=train_here), ended("r1"))
+    assert [type(event) for event in said if isinstance(event, ENDS)] == [TrainingCompleted]
+    assert len(of(said, TrainingAccepted)) == 1
+
+
+async def test_a_scratch_folder_that_cannot_be_made_ends_the_worker_by_name(office):
+    (office.tmp_path / "scratch-one").write_text("a file")
+    await office.append(office.request("r1"))
+    with pytest.raises(Unhealthy, match="scratch-one"):
+        await office.until(office.trainer(train=declines), lambda _said: False)
+    assert not reasons(await office.said())
+
+
+class DeafLog(CrashingLog):
+    """A broker that acknowledges nothing, and says so with an error that nobody wrapped."""
+
+    async def append(self, records: list[Outgoing]) -> Any:
+        raise AppendFailed("training-request", "no answer") if self._after else RuntimeError("KafkaError")
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_what_the_log_raises_is_never_a_requests_fault(office, named):
+    await office.append(office.request("r1"))
+    log = DeafLog(office.log, 1, after=named)
+    with pytest.raises(AppendFailed if named else RuntimeError):
+        await office.until(office.trainer(log, train=declines), lambda _said: False)
+    assert reasons(await office.until(office.trainer(train=declines), ended("r1"))) == {("acme", "r1"): "declined"}
+
+
+async def test_a_run_that_takes_too_long_is_ended(office):
+    stopped = asyncio.Event()
+
+    async def endless(spec, on_report):
+        if spec.settings.seed != 13:
+            return await declines(spec, on_report)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    await office.append(office.request("r1", settings='{"seed": 13}'), office.request("r2", "globex"))
+    trainer = office.trainer(train=endless, bounds=Bounds(seconds=0.2))
+    said = await office.until(trainer, ended("r1", "r2"))
+    assert reasons(said) == {("acme", "r1"): "too_long", ("globex", "r2"): "declined"}
+    assert stopped.is_set()
+
+
+async def test_a_thousand_requests_of_one_company_hold_up_no_other(office):
+    order: list[int] = []
+
+    async def notes(spec, on_report):
+        order.append(spec.settings.seed)
+        return await declines(spec, on_report)
+
+    many = [office.request(f"a{n}", settings='{"seed": 1}') for n in range(1000)]
+    few = [office.request(f"g{n}", "globex", settings='{"seed": 2}') for n in range(3)]
+    await office.append(*many, *few)
+    await office.until(office.trainer(train=notes), ended("g0", "g1", "g2"))
+    assert len(order) <= 12, "the thousand had as many turns as the three, and one poll more"
+    assert order.count(2) == 3
+
+
+async def test_a_refusal_waits_for_no_training(office):
+    async def endless(spec, on_report):
+        await asyncio.Event().wait()
+
+    await office.append(office.request("r1"), office.request("r2", "globex", base_model="..", settings="?"))
+    said = await office.until(office.trainer(train=endless), ended("r2"))
+    assert reasons(said) == {("globex", "r2"): "unknown_base_model"}
+
+
+async def test_a_full_inbox_polls_on_and_loses_nothing(office):
+    asked = [office.request(f"r{n}", company, settings=SHORT) for n in range(6) for company in ("acme", "globex")]
+    await office.append(*asked)
+    inbox = Inbox(most=3)
+    said = await office.until(
+        office.trainer(train=declines, inbox=inbox), lambda said: len(reasons(said)) == len(asked)
+    )
+    assert set(reasons(said).values()) == {"declined"}
+    assert len(said) == len({event.id + event.company for event in said})
+
+
+async def test_the_same_id_of_two_companies_is_two_runs_with_two_adapters(office):
+    await office.append(office.request("r", settings=SHORT), office.request("r", "globex", settings=SHORT))
+    said = await office.until(office.trainer(), lambda said: len(reasons(said)) == 2)
+    assert reasons(said) == {("acme", "r"): "completed", ("globex", "r"): "completed"}
+    ready = {event.company: event for event in await office.said("adapter-ready")}
+    assert {company: event.adapter for company, event in ready.items()} == {
+        "acme": "acme/default",
+        "globex": "globex/default",
+    }
+    assert ready["acme"].sha256 != ready["globex"].sha256
+    assert office.store.get(ready["globex"].sha256).facts.company == "globex"
+
+
+async def test_a_bad_line_with_a_running_runs_id_ends_nothing_of_it(office):
+    begun = asyncio.Event()
+
+    async def slow(spec, on_report):
+        begun.set()
+        await asyncio.sleep(1.5)
+        return await declines(spec, on_report)
+
+    await office.append(office.request("r1"), office.request("r1", settings="?"))
+    said = await office.until(office.trainer(train=slow), ended("r1"))
+    assert reasons(said) == {("acme", "r1"): "declined"}
+    assert not of(said, TrainingRefused)
+    await office.append(office.request("r2", settings="?"), office.request("r2"))
+    said = await office.until(office.trainer(name="two", train=slow), ended("r2"))
+    assert [type(event) for event in said if isinstance(event, ENDS)] == [TrainingFailed, TrainingRefused]
+
+
+def test_the_inbox_commits_nothing_beyond_what_waits_in_whatever_order_it_is_done():
+    inbox, place = Inbox(), ("training-request", 0)
+    items = [Item(place, n, company, f"r{n}") for n, company in enumerate("aaab")]
+    for item in items:
+        inbox.add(item)
+        inbox.add(item)
+    inbox.passed(place, 9)
+    done = []
+    while item := inbox.first():
+        assert inbox.committable() == {place: min(each.offset for each in items if each not in done)}
+        inbox.begun(item)
+        inbox.finished(item)
+        done.append(item)
+    assert [item.offset for item in done] == [0, 3, 1, 2]
+    assert inbox.committable() == {place: 9}
+
+
+async def test_what_was_refused_at_once_is_committed(office):
+    await office.append(*(office.request(f"r{n}", settings="?") for n in range(3)))
+    await office.until(office.trainer(train=declines), ended("r0", "r1", "r2"))
+    said = await office.until(office.trainer(name="two", train=declines), ended("r0", "r1", "r2"))
+    assert len(of(said, TrainingRefused)) == 3
+    assert await office.log.committed(GROUP, "training-request")
+
+
+SAID = {
+    "a line that is none": "print('boo')",
+    "a line that never ends": "import sys; sys.stdout.write('x' * 3_000_000)",
+    "bytes": "import sys; sys.stdout.buffer.write(b'\\xff\\xfe\\n')",
+    "a report of the wrong shape": """print('{"type":"report","phase":1}')""",
+    "losses that are none": """print('{"type":"outcome","losses":[null]}')""",
+    "deep": "print('[' * 100_000)",
+    "nothing": "import os; os.kill(os.getpid(), 9)",
+}
+
+
+@pytest.mark.parametrize("what", SAID)
+async def test_whatever_a_child_says_after_it_took_a_run_ends_that_run(office, monkeypatch, what):
+    code = f"""import sys; sys.stdin.readline(); print('{{"type":"taken"}}', flush=True)\n{SAID[what]}"""
+    monkeypatch.setattr(parent, "COMMAND", (parent.sys.executable, "-c", code))
+    await office.append(office.request("r1"), office.request("r2"))
+    said = await office.until(office.trainer(train=train_in_child), ended("r1", "r2"))
+    assert set(reasons(said).values()) == {"child_died"}
+
+
+async def test_a_child_that_hangs_is_ended(office, monkeypatch):
+    monkeypatch.setattr(parent, "SILENCE_SECONDS", 0.1)
+    code = """import sys, time; sys.stdin.readline(); print('{"type":"taken"}', flush=True); time.sleep(600)"""
+    monkeypatch.setattr(parent, "COMMAND", (parent.sys.executable, "-c", code))
+    await office.append(office.request("r1"))
+    (failed,) = of(await office.until(office.trainer(train=train_in_child), ended("r1")), TrainingFailed)
+    assert (failed.reason, "hangs" in failed.detail) == ("child_died", True)
+
+
+async def test_a_machine_on_which_no_child_comes_to_work_blames_no_request(office, monkeypatch):
+    monkeypatch.setattr(parent, "COMMAND", (parent.sys.executable, "-c", "raise SystemExit('no driver')"))
+    await office.append(office.request("r1"))
+    with pytest.raises(Unhealthy, match="no driver"):
+        await office.until(office.trainer(train=train_in_child), lambda _said: False)
+    assert not reasons(await office.said())
+
+
+async def test_a_run_that_diverges_fails_by_name(office, monkeypatch):
+    """The bounds of the settings forbid most of it; what is left shows in the loss."""
+
+    async def wild(spec, on_report) -> Outcome | Refused:
+        settings = msgspec.structs.replace(spec.settings, learning_rate=1e30, steps=4, warmup=0)
+        try:
+            return await train_here(msgspec.structs.replace(spec, settings=settings), on_report)
+        except Diverged as error:  # as the child does it
+            return Refused(reason=reason_of(error), detail=str(error))
+
+    await office.append(office.request("r1", settings=SHORT))
+    (failed,) = of(await office.until(office.trainer(train=wild), ended("r1")), TrainingFailed)
+    assert failed.reason == "diverged"
+    assert "learning_rate" in failed.detail
+
+
+def spoiled(company: str) -> list[ConversationIngested]:
+    """Conversations that nobody can learn from."""
+    deep = '{"a":' + "[" * 995 + "]" * 995 + "}"
+    calls = ("x", "[1]", '{"a":1e999}', '{"a":' + "1" * 5_000 + "}", '{"a":"\\ud800"}', deep, "")
+    talks: list[tuple[Message, ...]] = [
+        (),
+        (Message(role="assistant"),),
+        (Message(role="robot", content="x"), Message(role="assistant")),
+        (Message(role="user"), Message(role="system"), Message(role="assistant")),
+        (Message(role="tool"), Message(role="tool", content="<|im_end|>"), Message(role="assistant")),
+        (Message(role="user", content="\0"), Message(role="assistant", content="\0<tool_call>")),
+        *(
+            (Message(role="user", content="q"), Message(role="assistant", tool_calls=(ToolUse(name="f", arguments=a),)))
+            for a in calls
+        ),
+    ]
+    return [
+        ConversationIngested(id=f"s{n}", company=company, time=n, correlation="c", agent="a", messages=talk)
+        for n, talk in enumerate(talks)
+    ]
+
+
+async def test_one_spoiled_conversation_does_not_make_a_company_untrainable(office):
+    await office.append(*spoiled("acme"))
+    await office.append(office.request("r1", settings=SHORT))
+    said = await office.until(office.trainer(), ended("r1"))
+    assert reasons(said) == {("acme", "r1"): "completed"}
+
+
+async def test_a_held_out_request_that_is_too_long_is_not_measured_and_fails_nothing(office):
+    request = data.held_out(data.ACME, 1)[0]
+    talk = data.conversation(data.ACME, request)[:2]
+    question = talk[0].content
+    for words in range(10_000):  # the question alone decides on which side it stands
+        long = Message(role="user", content=f"{question} " + f"{words} " * 3_000)
+        event = ConversationIngested(
+            id="long", company="acme", time=1, correlation="c", agent="a", messages=(long, *talk[1:])
+        )
+        if is_held_out(long.content):
+            break
+    await office.append(event, office.request("r1"))
+    said = await office.until(office.trainer(), ended("r1"))
+    assert reasons(said) == {("acme", "r1"): "completed"}
+    (ready,) = await office.said("adapter-ready")
+    assert ready.evaluation.examples == 2
+
+
+async def test_a_record_that_would_be_gigabytes_of_rows_refuses_its_own_companys_run_alone(office):
+    turns = (Message(role="user"), *(Message(role="assistant", content="x" * 500) for _ in range(1500)))
+    event = ConversationIngested(id="wide", company="acme", time=1, correlation="c", agent="a", messages=turns)
+    await office.append(event, office.request("r1"), office.request("r2", "globex"))
+    trainer = office.trainer(train=declines, bounds=Bounds(rows_bytes=10_000_000))
+    said = await office.until(trainer, ended("r1", "r2"))
+    assert reasons(said) == {("acme", "r1"): "too_much_data", ("globex", "r2"): "declined"}
+
+
+async def test_reports_of_any_number_are_told(office):
+    async def odd(spec, on_report):
+        for loss in (float("nan"), float("inf"), 1e308, -0.0, None):
+            await on_report(Report(phase="train", step=1, steps=2, loss=loss))
+        return await declines(spec, on_report)
+
+    await office.append(office.request("r1"))
+    assert reasons(await office.until(office.trainer(train=odd), ended("r1"))) == {("acme", "r1"): "declined"}
+
+
+def test_a_request_says_a_name_and_the_operator_where(tmp_path):
+    from rillfold.settings import Settings
+    from schemas.errors import Stop
+
+    assert Settings().base_name() == "smollm2-135m-instruct"
+    assert dict(Settings().bases()) == {"smollm2-135m-instruct": "smollm2-135m-instruct"}
+    own = Settings(base_model="/models/tiny")
+    assert (own.base_name(), own.bases()["tiny"]) == ("tiny", "/models/tiny")
+    assert set(own.bases()) == {"smollm2-135m-instruct", "tiny"}
+    assert own.base_name("/models/tiny") == "tiny"
+    assert own.base_name("/models/other") == "/models/other", "the worker refuses it"
+    given = Settings(base_models={"small": "/models/tiny", "big": "/models/huge"}, base_model="small")
+    assert dict(given.bases()) == {"small": "/models/tiny", "big": "/models/huge"}
+    assert given.base_name() == "small"
+    with pytest.raises(Stop, match="tiny"):
+        Settings(base_models={"tiny": "/a/tiny"}, base_model="/b/tiny").bases()
+
+
+def test_requests_are_what_the_log_holds() -> None:
+    """Older logs hold paths as base models: they stay events, and their rows stay."""
+    from projections.training_runs import TRAINING_RUNS
+
+    old = TrainingRequested(id="r", company="acme", time=1, correlation="r", base_model="/home/somebody/tiny")
+    assert TRAINING_RUNS.fold(TRAINING_RUNS.initial("acme/r"), old).base_model == "/home/somebody/tiny"
