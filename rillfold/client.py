@@ -57,24 +57,25 @@ class Client:
         return await self.ask("POST", "/company-automation/process", given, {"wait": wait})
 
     async def job(self, company: str, job: str, wait: float = 0) -> Json:
-        path = f"/company-automation/jobs/{quote(job, safe='')}"
+        path = f"/company-automation/jobs/{_part(job)}"
         return await self.ask("GET", path, None, {"company_id": company, "wait": wait})
 
     async def adapters(self, company: str) -> Json:
         return await self.ask("GET", "/company-automation/adapters", None, {"company_id": company})
 
     async def produce(self, topic: str, events: Sequence[Mapping[str, Any]]) -> Any:
-        return await self._send("POST", f"/topics/{topic}", list(events), None)
+        return await self._send("POST", f"/topics/{_part(topic)}", list(events), None)
 
     async def rows(self, projection: str, **query: Any) -> Json:
-        return await self.ask("GET", f"/projections/{projection}", None, query)
+        return await self.ask("GET", f"/projections/{_part(projection)}", None, query)
 
     async def row(self, projection: str, key: str, **query: Any) -> Json:
-        return await self.ask("GET", f"/projections/{projection}/{quote(key)}", None, query)
+        place = "/".join(map(_part, key.split("/")))
+        return await self.ask("GET", f"/projections/{_part(projection)}/{place}", None, query)
 
     async def changes(self, projection: str, **query: Any) -> AsyncIterator[Json]:
         """Rows as they change, without an end."""
-        path = f"/projections/{projection}/changes"
+        path = f"/projections/{_part(projection)}/changes"
         async with self._http.stream("GET", path, params=query, timeout=httpx.Timeout(None, connect=5.0)) as answer:
             if answer.is_error:
                 await answer.aread()
@@ -100,6 +101,11 @@ class Client:
         if answer.is_error:
             _raise(answer)
         return msgspec.json.decode(answer.content)
+
+
+def _part(word: str) -> str:
+    """One part of a path, whatever the word is: `..` would climb out of it."""
+    return quote(word, safe="").replace(".", "%2E")
 
 
 def _raise(answer: httpx.Response) -> None:

@@ -31,8 +31,9 @@ kafka-configs --bootstrap-server "$bootstrap" --alter --entity-type users --enti
 kafka-configs --bootstrap-server "$bootstrap" --alter --entity-type users --entity-name "$company" \
     --add-config producer_byte_rate=5242880,consumer_byte_rate=10485760,request_percentage=50
 
-# It says what it wishes and what it knows. What workers say, they alone say.
+# It says what it wishes and what it knows, and may ask how large a record may be. What workers say, they alone say.
 kafka-acls --bootstrap-server "$bootstrap" --add --allow-principal "User:$company" --operation Write \
+    --operation DescribeConfigs \
     --topic "${prefix}company-data" \
     --topic "${prefix}training-request" \
     --topic "${prefix}adapter-request" \

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import click
 
 from rillfold import __version__
+from rillfold.cli.plain import plain
 from schemas.errors import RillfoldError
 
 
@@ -80,5 +81,5 @@ def main() -> None:
     try:
         rillfold(standalone_mode=True)
     except RillfoldError as error:
-        click.echo(f"rillfold: {error}", err=True)
+        click.echo(plain(f"rillfold: {error}"), err=True)
         sys.exit(1)

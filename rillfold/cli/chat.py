@@ -11,6 +11,7 @@ from typing import Any
 import click
 import httpx
 
+from rillfold.cli.plain import plain
 from rillfold.http.keys import ApiKeys
 from rillfold.settings import Settings, from_env
 from schemas.errors import Poison, Retry
@@ -46,7 +47,7 @@ def chat(
             said.append({"role": "user", "content": question})
             answer = ""
             for piece in _pieces(http, {"model": model, "messages": said, "stream": True, **drawing}):
-                click.echo(piece, nl=False)
+                click.echo(plain(piece), nl=False)
                 answer += piece
             click.echo()
             said.append({"role": "assistant", "content": answer})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rillfold.cli.plain import plain
 from schemas.errors import Stop
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def list_(topic: str | None, reason: str | None, company: str | None, limit: int
         click.echo(msgspec.json.encode(facts).decode())
         return
     for fact in facts:
-        click.echo(f"{fact['topic']}/{fact['partition']}/{fact['offset']}  {fact['reason']}  {fact['detail'][:SHOWN]}")
+        line = f"{fact['topic']}/{fact['partition']}/{fact['offset']}  {fact['reason']}  {fact['detail'][:SHOWN]}"
+        click.echo(plain(line))
     click.echo(f"{len(facts)} refused. `rillfold dlq show TOPIC/PARTITION/OFFSET` has the bytes.")
 
 
@@ -66,7 +68,7 @@ def show(place: str, raw: bool) -> None:
         return
     for letter in found:
         for name, value in _fact(letter).items():
-            click.echo(f"{name:10} {value}")
+            click.echo(plain(f"{name:10} {value}"))
         click.echo(f"{'key':10} {letter.key!r}\n{'headers':10} {[(h.key, h.value) for h in letter.headers]}")
         click.echo(f"{'value':10} {letter.value!r}")
 

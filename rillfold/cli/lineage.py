@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.tree import Tree
 
 from projections.lora_adapters import LORA_ADAPTERS
+from rillfold.cli.plain import marked
 from rillfold.embedded.state import attach
 from rillfold.settings import Settings, from_env
 from schemas.errors import Poison
@@ -48,15 +49,15 @@ async def _read(settings: Settings, adapter: str) -> dict[str, Any]:
 
 
 def _tree(row: dict[str, Any]) -> Tree:
-    root = Tree(f"[bold]{row['adapter']}[/] version {row['version']}")
-    root.add(f"weights   sha256 {row['sha256']}")
-    root.add(f"method    {row['method']}, rank {row['rank']}, alpha {row['alpha']}, seed {row['seed']}")
-    root.add(f"base      {row['base_model']}, sha256 {row['base_sha256']}")
-    root.add(f"run       {row['run']}")
+    root = Tree(f"[bold]{marked(row['adapter'])}[/] version {row['version']}")
+    root.add(f"weights   sha256 {marked(row['sha256'])}")
+    root.add(f"method    {marked(row['method'])}, rank {row['rank']}, alpha {row['alpha']}, seed {row['seed']}")
+    root.add(f"base      {marked(row['base_model'])}, sha256 {marked(row['base_sha256'])}")
+    root.add(f"run       {marked(row['run'])}")
     if row["evaluation"]:
         score = row["evaluation"]
         root.add(f"held out  {score['before']:.3f} -> {score['after']:.3f} exact on {score['examples']} requests")
-    data = root.add(f"dataset   manifest sha256 {row['manifest']}")
+    data = root.add(f"dataset   manifest sha256 {marked(row['manifest'])}")
     for part in row["ranges"]:
-        data.add(f"{part['topic']}/{part['partition']} offsets [{part['start']}, {part['stop']})")
+        data.add(f"{marked(part['topic'])}/{part['partition']} offsets [{part['start']}, {part['stop']})")
     return root

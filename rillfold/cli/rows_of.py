@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
 from projections.projection import Projection
+from rillfold.cli.plain import marked
 from rillfold.embedded.state import attach
 from rillfold.logs import event_log
 from rillfold.settings import Settings
@@ -65,7 +65,7 @@ def many(projection: Projection[Any], rows: Sequence[Row], width: int) -> Table:
     shown = [str(column.header) for column in table.columns[1:]]
     for row in rows:
         texts = (_text(name, row.value.get(name)).replace("\n", " ") for name in shown)
-        table.add_row(escape(row.key), *map(escape, texts))
+        table.add_row(marked(row.key), *map(marked, texts))
     return table
 
 
@@ -83,7 +83,7 @@ def _says(row: Row, name: str, usual: object) -> bool:
 def one(projection: Projection[Any], row: Row) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, _ in _fields(projection):
-        table.add_row(name, escape(_text(name, row.value.get(name))))
+        table.add_row(name, marked(_text(name, row.value.get(name))))
     return table
 
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 import click
 import msgspec
 from rich.console import Console
-from rich.markup import escape
 from rich.tree import Tree
 
+from rillfold.cli.plain import marked
 from rillfold.logs import event_log
 from rillfold.settings import Settings, from_env
 from schemas.envelope import Event
@@ -52,14 +52,14 @@ def tree(told: Sequence[Told]) -> Tree:
         following[cause if cause in once else None].append(each)
     begun = min(each.timestamp for each in told)
     first = next(iter(following[None]))
-    root = Tree(f"[bold]{escape(first.event.company)}[/] {escape(first.event.correlation)}")
+    root = Tree(f"[bold]{marked(first.event.company)}[/] {marked(first.event.correlation)}")
     _grow(root, following[None], following, begun)
     return root
 
 
 def _grow(under: Tree, events: Sequence[Told], following: Mapping[str | None, Sequence[Told]], begun: int) -> None:
     for each in events:
-        said = escape(_said(each.event)[:WIDTH])
+        said = marked(_said(each.event)[:WIDTH])
         line = f"{each.event.type} [dim]+{each.timestamp - begun} ms  {each.origin}[/]"
         _grow(under.add(f"{line}\n{said}" if said else line), following[each.event.id], following, begun)
 

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import click
 
+from rillfold.cli.plain import plain
 from schemas.errors import Stop
 
 if TYPE_CHECKING:
@@ -80,7 +81,9 @@ async def _again(name: str, until_now: bool, measure: bool, as_json: bool) -> No
     settings = from_env()
     async with event_log(settings) as log:
         old = await _find(log, name)
-        asked = (await View(log, settings.topic_names(), TRAINING_RUNS).catch_up())[f"{old.company}/{old.run}"]
+        asked = (await View(log, settings.topic_names(), TRAINING_RUNS).catch_up()).get(f"{old.company}/{old.run}")
+        if asked is None:
+            raise NoAdapter(f"{name} names run {old.run!r}, and {old.company} asked for none of that name.")
         request = _request(
             old.company,
             role=asked.role,
@@ -173,4 +176,4 @@ def _tell(facts: dict[str, Any], as_json: bool) -> None:
         click.echo(msgspec.json.encode(facts).decode())
         return
     for name, value in facts.items():
-        click.echo(f"{name:10} {value}")
+        click.echo(plain(f"{name:10} {value}"))

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from projections.company_tools import COMPANY_TOOLS, Tool
 from projections.jobs import JOBS, Job
 from projections.lora_adapters import Adapter
 from projections.projection import Projection
-from rillfold.cli import lineage, rows_of
+from rillfold.cli import lineage, rows_of, trace
+from rillfold.cli.plain import plain
 from schemas.adapters import Evaluation
+from schemas.company import CompanyRegistered
+from schemas.envelope import Origin
 from schemas.training import OffsetRange
 from streams.reads import Place, Row
+from streams.story import Told
 
 KEY = "acme/0b9f3a52-7d0f-4bfb-9a55-0f3a0c6f8f11"
 
@@ -66,3 +72,28 @@ def test_lineage_goes_down_to_the_offsets() -> None:
         printer.print(lineage._tree(row(adapter, "acme/default/2").value))
     assert "company-data/1 offsets [3, 9)" in text.get()
     assert "0.000 -> 0.983 exact on 60 requests" in text.get()
+
+
+HOSTILE = "[/x] [bold]\x1b]0;owned\x07\x1b[2J\u202e\x9b31m\rdone"
+
+
+def test_words_of_a_record_neither_break_nor_drive_the_terminal() -> None:
+    fields = {"run": HOSTILE, "sha256": HOSTILE, "method": HOSTILE, "base_model": HOSTILE, "manifest": HOSTILE}
+    ranges = (OffsetRange(topic=HOSTILE, partition=0, start=0, stop=1),)
+    adapter = Adapter(company="acme", adapter=f"acme/{HOSTILE}", version=1, ranges=ranges, **fields)
+    job = Job(company="acme", job=HOSTILE, status="completed", task=HOSTILE, answer=HOSTILE)
+    event = CompanyRegistered(id="1", correlation=HOSTILE, company="acme", time=1, name="n", causation=None)
+    printer = Console(width=400, force_terminal=False)
+    with printer.capture() as text:
+        printer.print(lineage._tree(row(adapter, "acme/default/1").value))
+        printer.print(rows_of.many(JOBS, [row(job, f"acme/{HOSTILE}")], 400))
+        printer.print(rows_of.one(JOBS, row(job, f"acme/{HOSTILE}")))
+        printer.print(trace.tree([Told(Origin("t", 0, 0), 1, event)]))
+    assert "[/x] [bold]" in text.get()
+    assert not set(text.get()) & set("\x1b\x07\x9b\r\u202e")
+
+
+@given(st.text())
+def test_what_is_shown_is_only_ever_what_can_be_read(text: str) -> None:
+    assert all(c.isprintable() or c in "\n\t\u200d" for c in plain(text))
+    assert plain(plain(text)) == plain(text)

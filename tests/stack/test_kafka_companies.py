@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -30,10 +31,12 @@ from rillfold.embedded.jars import resolve
 from rillfold.embedded.ports import HOST, free_port
 from rillfold.http.topics import WISHES
 from rillfold.settings import from_env
-from schemas.topics import TOPIC_OF, TOPICS
+from schemas.errors import RillfoldError
+from schemas.topics import TOPIC_OF, TOPICS, TopicNames
 from streams.changelog import topic_of
 from streams.errors import UnknownTopic
 from streams.kafka import KafkaLog
+from streams.producer import Producer as Sender
 from streams.refold import held
 
 ROOT = Path(__file__).parents[2]
@@ -207,6 +210,24 @@ def test_a_company_writes_what_it_may_say_under_its_prefix_and_nothing_else(door
         assert write(mine, f"globex.{topic.name}") == KafkaError.TOPIC_AUTHORIZATION_FAILED, topic.name
 
 
+async def test_a_company_may_use_the_python_client(doors: Doors) -> None:
+    own = given(doors.files / "acme.properties")
+    options: dict[str, Any] = {
+        "security_protocol": own["security.protocol"],
+        "sasl_mechanism": own["sasl.mechanism"],
+        "sasl_plain_username": own["sasl.username"],
+        "sasl_plain_password": own["sasl.password"],
+        "ssl_context": ssl.create_default_context(cafile=doors.authority),
+    }
+    async with KafkaLog(doors.outside, **options) as log:
+        at = await Sender(log, TopicNames("acme.")).send({"type": "text.ingested", "company": "acme", "text": "Hello"})
+        assert at.topic == "acme.company-data"
+        with pytest.raises(RillfoldError):
+            await Sender(log, TopicNames("globex.")).send(
+                {"type": "text.ingested", "company": "globex", "text": "Hello"}
+            )
+
+
 def test_a_company_reads_its_own_topics_and_no_other_companys(doors: Doors) -> None:
     mine, theirs = doors.client("acme"), doors.client("globex")
     assert write(theirs, "globex.company-data", b"a secret of globex", b"globex") is None
@@ -252,6 +273,7 @@ def test_a_company_can_shut_out_no_worker_and_change_no_topic(doors: Doors) -> N
     ids=lambda wrong: "".join(wrong.values()),
 )
 def test_nobody_gets_in_from_outside_without_name_password_and_tls(doors: Doors, wrong: dict[str, str]) -> None:
+    assert AdminClient(doors.client("acme")).list_topics(timeout=30).topics
     with pytest.raises(KafkaException):
         AdminClient(doors.client("acme") | wrong).list_topics(timeout=5)
 
