@@ -4,40 +4,40 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gpu_workers.adapter_config import MAX_RANK, AdapterConfig, read_config, unique
 from gpu_workers.errors import ArtifactRefused
 from processors.train_settings import MODULES
 
+TENSORS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 MAX_HEADER = 4 << 20
-MAX_RANK = 64
 # dtype -> (bytes, bits of the exponent: all set means infinite or not a number)
 DTYPES = {"F32": (4, 0x7F80_0000), "F16": (2, 0x7C00), "BF16": (2, 0x7F80)}
 NAME = re.compile(
-    r"base_model\.model\.model\.layers\.\d+\.(?:self_attn|mlp)\."
-    rf"(?:{'|'.join(MODULES)})\.(?P<side>lora_[AB])\.weight"
+    r"base_model\.model\.(?P<module>model\.layers\.\d{1,4}\.(?:self_attn|mlp)\."
+    rf"(?:{'|'.join(MODULES)}))\.(?P<side>lora_[AB])\.weight"
 )
-KNOWN_KINDS = ("LORA",)
+Header = Mapping[str, Mapping[str, Any]]
 
 
-def check_config(path: Path) -> dict[str, Any]:
-    """The adapter's settings, where they ask for nothing that could run code or change the base."""
-    try:
-        config = json.loads(path.read_bytes())
-        rank, kind = config["r"], config["peft_type"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactRefused(f"{path}: not an adapter's configuration: {error!r}.") from error
-    if kind not in KNOWN_KINDS or not isinstance(rank, int) or not 0 < rank <= MAX_RANK:
-        raise ArtifactRefused(f"{path}: peft_type {kind!r} of rank {rank!r}; known {KNOWN_KINDS} up to {MAX_RANK}.")
-    for key in ("auto_mapping", "modules_to_save", "trainable_token_indices"):
-        if config.get(key):
-            raise ArtifactRefused(f"{path}: {key} is set; an adapter brings matrices and nothing else.")
-    assert isinstance(config, dict)
+def check_adapter(folder: Path) -> AdapterConfig:
+    """The one answer to whether a folder's adapter can be kept and served. Raises ArtifactRefused."""
+    config = read_config(folder / CONFIG)
+    path = folder / TENSORS
+    for name, entry in check_tensors(path).items():
+        module, side = NAME.fullmatch(name).group("module", "side")  # type: ignore[union-attr]
+        rank = entry["shape"][0 if side == "lora_A" else 1]
+        if not config.names(module):
+            raise ArtifactRefused(f"{path}: {name} is not named by the configuration's target_modules and layers.")
+        if rank != config.rank_of(module):
+            raise ArtifactRefused(f"{path}: {name} has rank {rank}, its configuration says {config.rank_of(module)}.")
     return config
 
 
-def check_tensors(path: Path) -> None:
+def check_tensors(path: Path) -> Header:
     """Names, types, shapes, places and values of every tensor."""
     header, data_at = _header(path)
     size = path.stat().st_size - data_at
@@ -52,33 +52,42 @@ def check_tensors(path: Path) -> None:
     if expected != size:
         raise ArtifactRefused(f"{path}: {size - expected} bytes belong to no tensor.")
     _check_pairs(path, set(header))
+    return header
 
 
-def _header(path: Path) -> tuple[dict[str, Any], int]:
+def _header(path: Path) -> tuple[Header, int]:
     with path.open("rb") as handle:
         length = int.from_bytes(handle.read(8), "little")
         if not 2 <= length <= min(MAX_HEADER, path.stat().st_size - 8):
             raise ArtifactRefused(f"{path}: a header of {length} bytes cannot be.")
         text = handle.read(length)
     try:
-        header = json.loads(text)
+        header = json.loads(text, object_pairs_hook=unique)
         header.pop("__metadata__", None)
         for entry in header.values():
-            start, stop = entry["data_offsets"]
-            assert set(entry) == {"dtype", "shape", "data_offsets"} and 0 <= start < stop
-            assert all(type(n) is int for n in (start, stop, *entry["shape"]))
-    except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
-        raise ArtifactRefused(f"{path}: the header is not one of safetensors: {error!r}.") from error
+            _check_entry(entry)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ArtifactRefused(f"{path}: the header is not one of safetensors: {error!r:.200}.") from error
     if not header:
         raise ArtifactRefused(f"{path}: no tensors in it.")
     return header, 8 + length
 
 
-def _check_one(path: Path, name: str, entry: dict[str, Any]) -> None:
+def _check_entry(entry: Mapping[str, Any]) -> None:
+    start, stop = entry["data_offsets"]
+    if set(entry) != {"dtype", "shape", "data_offsets"} or not isinstance(entry["dtype"], str):
+        raise ValueError(f"a tensor is described by {sorted(entry)}")
+    if any(type(n) is not int for n in (start, stop, *entry["shape"])) or not 0 <= start < stop:
+        raise ValueError("a tensor's shape and place are no whole numbers, or it is empty")
+
+
+def _check_one(path: Path, name: str, entry: Mapping[str, Any]) -> None:
     match = NAME.fullmatch(name)
     dtype, shape = entry["dtype"], entry["shape"]
     if match is None or dtype not in DTYPES or len(shape) != 2:
-        raise ArtifactRefused(f"{path}: {name} of type {dtype} and shape {shape} has no place in an adapter.")
+        raise ArtifactRefused(
+            f"{path}: {name:.200} of type {dtype:.20} and shape {shape!s:.80} has no place in an adapter."
+        )
     rank = shape[0] if match["side"] == "lora_A" else shape[1]
     if not 0 < rank <= MAX_RANK or min(shape) < 1:
         raise ArtifactRefused(f"{path}: {name} has rank {rank}; allowed are 1 to {MAX_RANK}.")

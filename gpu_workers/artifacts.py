@@ -11,13 +11,16 @@ from typing import Protocol
 
 import msgspec
 
-from gpu_workers.adapter_check import check_config, check_tensors
+from gpu_workers.adapter_check import CONFIG as CONFIG
+from gpu_workers.adapter_check import TENSORS as TENSORS
+from gpu_workers.adapter_check import check_adapter
+from gpu_workers.adapter_config import MAX_CONFIG
 from gpu_workers.base_files import file_sha256
 from gpu_workers.errors import ArtifactMissing, ArtifactRefused
 
-TENSORS, CONFIG, MANIFEST = "adapter_model.safetensors", "adapter_config.json", "manifest.json"
+MANIFEST = "manifest.json"
 FILES = (CONFIG, TENSORS)
-MAX_BYTES = {CONFIG: 1 << 20, TENSORS: 4 << 30, MANIFEST: 1 << 20}
+MAX_BYTES = {CONFIG: MAX_CONFIG, TENSORS: 4 << 30, MANIFEST: 1 << 20}
 
 
 class File(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,8 +77,7 @@ class FolderStore:
     def put(self, folder: Path, facts: Facts) -> str:
         if absent := [name for name in FILES if not (folder / name).is_file()]:
             raise ArtifactRefused(f"adapter {folder}: has no {' and no '.join(absent)}.")
-        check_config(folder / CONFIG)
-        check_tensors(folder / TENSORS)
+        check_adapter(folder)
         manifest = ArtifactManifest(facts=facts, files={name: _file(folder / name) for name in FILES})
         body = msgspec.json.encode(manifest, order="sorted")
         sha256 = hashlib.sha256(body).hexdigest()
@@ -131,8 +133,7 @@ def verify(folder: Path, sha256: str) -> Facts:
     for name in FILES:
         if _file(folder / name) != manifest.files.get(name):
             raise ArtifactRefused(f"adapter {folder}: {name} was altered: size or hash differ from {MANIFEST}.")
-    check_config(folder / CONFIG)
-    check_tensors(folder / TENSORS)
+    check_adapter(folder)
     return manifest.facts
 
 

@@ -65,6 +65,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Questions answered at once."""
     serve_adapters: Annotated[int, msgspec.Meta(ge=1)] = 100
     """Adapters kept in memory."""
+    serve_company_adapters: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Of these, held at once by questions of one company. 0: half of them."""
+    serve_company_waiting: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Questions of one company in the engine. 0: a quarter of 1,024."""
     serve_url: str | None = None
     """The serving worker's HTTP address: the API forwards /v1 to it."""
     allow_private_tools: bool = False

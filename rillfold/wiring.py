@@ -122,7 +122,14 @@ async def engine(settings: Settings, progress: Progress = silent) -> AsyncIterat
     settle()
     from gpu_workers.serve.start import Serving, embedded  # torch: only the process that serves pays for it
 
-    serving = Serving.of(settings.serve_dtype, settings.serve_threads, settings.serve_rows, settings.serve_adapters)
+    serving = Serving.of(
+        settings.serve_dtype,
+        settings.serve_threads,
+        settings.serve_rows,
+        capacity=settings.serve_adapters,
+        company_adapters=settings.serve_company_adapters,
+        company_waiting=settings.serve_company_waiting,
+    )
     name = settings.base_name()
     async with embedded(
         settings.bases()[name], settings.cache_dir, serving, artifact_store(settings), progress, name

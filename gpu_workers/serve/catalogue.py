@@ -71,44 +71,64 @@ Weights = TypeVar("Weights", bound=Sized)
 
 
 class Residency(Generic[Weights]):
-    """The adapters in memory: the least recently asked for goes first, and none that somebody waits for."""
+    """The adapters in memory, and those on their way there: never more than `capacity`, whoever asks.
 
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._held: OrderedDict[AdapterKey, Weights] = OrderedDict()
-        self._users: Counter[AdapterKey] = Counter()
+    Who wants one pins it before it is read. The least recently asked for goes first, and none that is pinned. One
+    company (the name before the slash) pins at most `share` at once.
+    """
+
+    def __init__(self, capacity: int, share: int) -> None:
+        self._capacity, self._share = capacity, share
+        self._held: OrderedDict[AdapterSpec, Weights] = OrderedDict()
+        self._users: Counter[AdapterSpec] = Counter()
+        self._by_company: Counter[str] = Counter()
         self.hits = self.loads = self.evictions = 0
 
-    def get(self, key: AdapterKey) -> Weights | None:
-        if key in self._held:
-            self._held.move_to_end(key)
-        return self._held.get(key)
+    def get(self, spec: AdapterSpec) -> Weights | None:
+        if spec in self._held:
+            self._held.move_to_end(spec)
+        return self._held.get(spec)
 
-    def put(self, key: AdapterKey, weights: Weights) -> None:
-        self._held[key] = weights
-        self._held.move_to_end(key)
-        self._shrink()
+    def put(self, spec: AdapterSpec, weights: Weights) -> None:
+        """Of a pinned one: its room is there."""
+        self._held[spec] = weights
+        self._held.move_to_end(spec)
 
-    def drop(self, key: AdapterKey) -> None:
-        self._held.pop(key, None)
+    def drop(self, spec: AdapterSpec) -> None:
+        self._held.pop(spec, None)
 
-    def pin(self, key: AdapterKey) -> None:
-        self._users[key] += 1
+    def pin(self, spec: AdapterSpec) -> bool:
+        """False: no room, until somebody unpins."""
+        if spec not in self._users:
+            if len(self._users) >= self._capacity or self.pinned(spec) >= self._share:
+                return False
+            self._by_company[company_of(spec)] += 1
+        self._users[spec] += 1
+        self._make_room()
+        return True
 
-    def unpin(self, key: AdapterKey) -> None:
-        self._users[key] -= 1
-        if not self._users[key]:
-            del self._users[key]
-        self._shrink()
+    def unpin(self, spec: AdapterSpec) -> None:
+        self._users[spec] -= 1
+        if not self._users[spec]:
+            del self._users[spec]
+            self._by_company -= Counter([company_of(spec)])
 
-    def __iter__(self) -> Iterator[tuple[AdapterKey, Weights, int]]:
-        """(key, weights, users), the least recently used first."""
-        return iter([(key, weights, self._users[key]) for key, weights in self._held.items()])
+    def pinned(self, spec: AdapterSpec) -> int:
+        """How many its company has pinned."""
+        return self._by_company[company_of(spec)]
 
-    def _shrink(self) -> None:
-        for key in list(self._held):
-            if len(self._held) <= self._capacity:
+    def __iter__(self) -> Iterator[tuple[AdapterSpec, Weights, int]]:
+        """(spec, weights, users), the least recently used first."""
+        return iter([(spec, weights, self._users[spec]) for spec, weights in self._held.items()])
+
+    def _make_room(self) -> None:
+        coming = len(set(self._users) - set(self._held))
+        for spec in [spec for spec in self._held if not self._users[spec]]:
+            if len(self._held) + coming <= self._capacity:
                 return
-            if not self._users[key]:
-                del self._held[key]
-                self.evictions += 1
+            del self._held[spec]
+            self.evictions += 1
+
+
+def company_of(spec: AdapterSpec) -> str:
+    return spec.key.name.partition("/")[0]

@@ -108,8 +108,8 @@ class Decoder:
         """(out, in) of every linear module that an adapter may change."""
         return {module: shape for site in self.sites for module, shape in zip(site.modules, site.shapes, strict=True)}
 
-    def cache(self) -> KVCache:
-        return KVCache(len(self.layers), self.kv_heads, self.head_dim, self.embedding)
+    def cache(self, cells: int) -> KVCache:
+        return KVCache(len(self.layers), self.kv_heads, self.head_dim, self.embedding, cells)
 
     @torch.inference_mode()
     def forward(self, tokens: Tokens, cache: KVCache) -> Tensor:
@@ -142,9 +142,9 @@ class _Decode:
 
     def __init__(self, tokens: Tokens, cache: KVCache) -> None:
         self._slots, self._positions = tokens.slots, tokens.positions
-        self._rows = len(tokens.lengths)
+        self._rows = int(tokens.slots.max()) + 1
         self._reach = int(tokens.positions.max()) + 1
-        by_slot = torch.empty_like(tokens.positions)
+        by_slot = tokens.positions.new_zeros(self._rows)
         by_slot[tokens.slots] = tokens.positions
         columns = torch.arange(self._reach, device=by_slot.device)
         self._mask = (columns <= by_slot[:, None])[:, None, None]
@@ -153,15 +153,18 @@ class _Decode:
         store[0, self._slots, :, self._positions] = k
         store[1, self._slots, :, self._positions] = v
         keys, values = store[0, : self._rows, :, : self._reach], store[1, : self._rows, :, : self._reach]
-        by_slot = torch.empty_like(q)
+        by_slot = q.new_zeros(self._rows, *q.shape[1:])
         by_slot[self._slots] = q
         grouped = by_slot.view(self._rows, k.shape[1], -1, q.shape[2])
         seen = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=self._mask)
-        return seen.reshape(q.shape)[self._slots]
+        return seen.reshape(by_slot.shape)[self._slots]
 
 
 class _Prefill:
-    """Whole prompts of new rows: padded on the right, where causal attention never looks."""
+    """Whole prompts of new rows: padded on the right, where causal attention never looks.
+
+    Each row is padded with its own last token: a masked number is weighted by 0, and 0 times another row's NaN is NaN.
+    """
 
     def __init__(self, tokens: Tokens, cache: KVCache) -> None:
         self._slots, self._positions = tokens.slots, tokens.positions
@@ -170,7 +173,7 @@ class _Prefill:
         cell = torch.arange(longest, device=lengths.device)
         starts = lengths.cumsum(0) - lengths
         filled = cell < lengths[:, None]
-        self._grid = torch.where(filled, starts[:, None] + cell, 0)
+        self._grid = starts[:, None] + torch.minimum(cell, lengths[:, None] - 1)
         self._cells = filled.flatten().nonzero().flatten()
 
     def __call__(self, store: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -37,8 +37,26 @@ class PromptTooLong(Refused):
     reason = "prompt_too_long"
 
 
+class TooLong(Refused):
+    """Prompt and answer together are more than the KV cache may ever hold for one row."""
+
+    reason = "too_long"
+
+
 class BadQuestion(Refused):
     reason = "bad_question"
+
+
+class NotFinite(Refused):
+    """The model's numbers overflowed: there is no likeliest token."""
+
+    reason = "not_finite"
+
+
+class RowFailed(Refused):
+    """This row cannot be computed, alone or with others; the engine works."""
+
+    reason = "row_failed"
 
 
 class QueueFull(Retry):
@@ -47,5 +65,13 @@ class QueueFull(Retry):
     reason = "queue_full"
 
 
+class AdapterUnreadable(Retry):
+    """Its files are not there, or the disk does not give them."""
+
+    reason = "adapter_unreadable"
+
+
 class EngineStopped(Retry):
+    """Nothing is answered any more: the process ends, and the next one answers."""
+
     reason = "engine_stopped"

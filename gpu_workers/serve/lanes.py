@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -135,12 +136,12 @@ def assign(held: Mapping[Key, int], wanted: Iterable[Key]) -> dict[Key, int]:
 
 
 class Lanes:
-    """Which adapter lies in which lane of all sites."""
+    """Which adapter lies in which lane of all sites. It keeps none in memory: a lane of one that is gone is free."""
 
     def __init__(self, sites: Sequence[Site], like: Tensor) -> None:
         self._sites = tuple(sites)
         self._like = like
-        self._held: dict[LoraWeights, int] = {}
+        self._held: WeakKeyDictionary[LoraWeights, int] = WeakKeyDictionary()
         self._capacity = self._rank = 0
 
     def seat(self, wanted: Set[LoraWeights]) -> dict[LoraWeights, int]:
@@ -148,7 +149,7 @@ class Lanes:
         if not wanted:
             return {}
         rank = -(-max(weights.rank for weights in wanted) // RANK_STEP) * RANK_STEP
-        lanes = assign(self._held, wanted)
+        lanes = assign(dict(self._held), wanted)
         needed = max(lanes.values()) + 1
         if needed > self._capacity or rank > self._rank or 2 * rank <= self._rank:
             self._allocate(1 << (max(needed, self._capacity) - 1).bit_length(), rank)
@@ -159,12 +160,14 @@ class Lanes:
         return lanes
 
     def _allocate(self, capacity: int, rank: int) -> None:
-        self._capacity, self._rank, self._held = capacity, rank, {}
+        self._capacity, self._rank = capacity, rank
+        self._held.clear()
         for site in self._sites:
             site.allocate(capacity, rank, self._like)
 
     def _fill(self, weights: LoraWeights, lane: int) -> None:
-        self._held = {other: place for other, place in self._held.items() if place != lane and other is not weights}
+        for other in [other for other, place in self._held.items() if place == lane]:
+            del self._held[other]
         for site in self._sites:
             site.fill(lane, weights)
         self._held[weights] = lane

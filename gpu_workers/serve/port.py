@@ -10,6 +10,8 @@ import msgspec
 
 from schemas.company import Message, ToolUse
 
+MAX_TEMPERATURE = 100.0
+
 
 class AdapterKey(NamedTuple):
     """What KV entries and lanes are keyed by: two versions of one name never share a number."""
@@ -38,6 +40,9 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     """`adapter` None is the base model; `version` None is the newest."""
 
     id: str
+    """Of the one who asks; two of them may choose the same."""
+    company: str | None = None
+    """Whose question it is: companies take turns, and each has its bounds. None: the operator's own."""
     messages: tuple[Message, ...]
     tools: str | None = None
     """JSON array of tool definitions."""
@@ -47,6 +52,16 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+
+    def unfit(self) -> str | None:
+        """Which figure cannot be used, and why. A temperature near 0 is 0; the longest answer ends with the context."""
+        if self.max_tokens < 1:
+            return f"max_tokens is {self.max_tokens}, and not 1 or more"
+        if not 0 <= self.temperature <= MAX_TEMPERATURE:
+            return f"temperature is {self.temperature}, and not from 0 to {MAX_TEMPERATURE:g}"
+        if not 0 < self.top_p <= 1:
+            return f"top_p is {self.top_p}, and not above 0 and up to 1"
+        return None
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,7 +131,7 @@ class InferenceEngine(Protocol):
         ...
 
     async def load(self, spec: AdapterSpec) -> None:
-        """Reads it now. From its return on, questions without a version are answered by the newest version known.
+        """Reads it now, where there is room. From its return on, questions without a version get the newest known.
 
         Raises `Refused`: whoever asks for this version is told why, and older versions go on.
         """

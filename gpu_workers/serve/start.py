@@ -13,13 +13,15 @@ from gpu_workers.artifacts import ArtifactStore, verify
 from gpu_workers.base_files import Progress, silent
 from gpu_workers.chat import Chat
 from gpu_workers.device import Device
-from gpu_workers.errors import ArtifactRefused
+from gpu_workers.errors import ArtifactMissing
 from gpu_workers.serve.adapter_file import LoraWeights, read_adapter
+from gpu_workers.serve.admission import Bounds
 from gpu_workers.serve.decoder import Decoder
 from gpu_workers.serve.embedded import Base, EmbeddedEngine, Read
 from gpu_workers.serve.engine import Engine
-from gpu_workers.serve.errors import BaseMismatch, UnusableAdapter
+from gpu_workers.serve.errors import AdapterUnreadable, BaseMismatch, UnusableAdapter
 from gpu_workers.serve.port import AdapterSpec
+from gpu_workers.serve.proof import Proof
 from gpu_workers.serve.schedule import Limits
 
 
@@ -31,14 +33,19 @@ class Serving:
     limits: Limits = field(default_factory=Limits)
     capacity: int = 100
     """Adapters in memory."""
+    company_adapters: int = 0
+    company_waiting: int = 0
 
     @classmethod
-    def of(cls, dtype: str, threads: int, rows: int, capacity: int) -> Serving:
+    def of(cls, dtype: str, threads: int, rows: int, **bounds: int) -> Serving:
         """auto and 0 mean: what suits this machine."""
         device = Device.best(threads or os.cpu_count())
         if dtype != "auto":
             device = replace(device, dtype=dtype)
-        return cls(device, Limits(rows=rows), capacity)
+        return cls(device, Limits(rows=rows), **bounds)
+
+    def bounds(self) -> Bounds:
+        return Bounds.of(self.capacity, self.limits.waiting, self.company_adapters, self.company_waiting)
 
 
 def embedded(
@@ -58,26 +65,35 @@ def embedded(
         torch.set_num_threads(serving.device.threads)  # counts for the calling thread: the engine's own
         return Engine(decoder, stops, serving.limits)
 
-    base = Base(identity.name, identity.sha256, decoder.context)
-    read = _reader(decoder, base, store)
-    return EmbeddedEngine(make_engine, base, chat, read, capacity=serving.capacity, waiting=serving.limits.waiting)
+    longest = decoder.cache(serving.limits.halves()[1].cells).usable
+    base = Base(identity.name, identity.sha256, min(decoder.context, longest))
+    read = _reader(decoder, Proof(model), base, store)
+    return EmbeddedEngine(make_engine, base, chat, read, serving.bounds())
 
 
-def _reader(decoder: Decoder, base: Base, store: ArtifactStore | None) -> Read:
+def _reader(decoder: Decoder, prove: Proof, base: Base, store: ArtifactStore | None) -> Read:
     def read(spec: AdapterSpec) -> LoraWeights:
         if spec.base_sha256 not in (None, base.sha256):
             raise BaseMismatch(
                 f"adapter {spec.key} was trained on base {spec.base_sha256}, here is {base.name} with {base.sha256}."
             )
-        try:
-            folder = _verified(spec, store)
-        except (ArtifactRefused, OSError) as error:
-            raise UnusableAdapter(f"adapter {spec.key}: {error}") from error
-        weights = read_adapter(folder, decoder.embedding.dtype, str(decoder.embedding.device))
+        weights = read_adapter(_verified(spec, store), decoder.embedding.dtype, str(decoder.embedding.device))
         _check_fit(spec, weights, decoder)
+        prove(weights)
         return weights
 
-    return read
+    def named(spec: AdapterSpec) -> LoraWeights:
+        """The world is in the way, and may get out of it; everything else is the adapter's fault."""
+        try:
+            return read(spec)
+        except UnusableAdapter:
+            raise
+        except (ArtifactMissing, OSError, MemoryError, torch.OutOfMemoryError) as error:
+            raise AdapterUnreadable(f"adapter {spec.key} cannot be read now: {error}. Ask again.") from error
+        except Exception as error:
+            raise UnusableAdapter(f"adapter {spec.key}: {error}") from error
+
+    return named
 
 
 def _verified(spec: AdapterSpec, store: ArtifactStore | None) -> Path:

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from gpu_workers.adapter_check import check_config, check_tensors
-from gpu_workers.artifacts import CONFIG, MANIFEST, TENSORS, Facts, FolderStore
+from gpu_workers.adapter_check import CONFIG, TENSORS, check_adapter, check_tensors
+from gpu_workers.artifacts import MANIFEST, Facts, FolderStore
 from gpu_workers.errors import ArtifactMissing, ArtifactRefused
+from gpu_workers.serve.adapter_file import read_adapter
+from gpu_workers.serve.errors import UnusableAdapter
 
 FACTS = Facts(company="acme", base_model="tiny", base_sha256="0" * 64, tools_in_prompt=False)
 MODULE = "base_model.model.model.layers.0.self_attn.q_proj"
@@ -29,7 +31,9 @@ def matrices(rank: int = 2, dtype=np.float32) -> dict[str, np.ndarray]:
 def lay(folder: Path, tensors=None, config=None) -> Path:
     folder.mkdir(exist_ok=True)
     save_file(matrices() if tensors is None else tensors, folder / TENSORS)
-    (folder / CONFIG).write_text(json.dumps({"peft_type": "LORA", "r": 2, **(config or {})}))
+    plain = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
+    text = config if isinstance(config, str) else json.dumps({**plain, **(config or {})})
+    (folder / CONFIG).write_text(text)
     return folder
 
 
@@ -194,17 +198,50 @@ def test_overlapping_and_hidden_bytes_are_refused(tmp_path):
         check_tensors(path)
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        {"peft_type": "ADALORA"},
-        {"r": 65},
-        {"r": "2"},
-        {"auto_mapping": {"base_model_class": "os"}},
-        {"modules_to_save": ["lm_head"]},
-    ],
-)
-def test_configurations_that_ask_for_more_are_refused(tmp_path, config):
-    lay(tmp_path / "made", config=config)
+UNUSABLE_CONFIGS = [
+    {"peft_type": "ADALORA"},
+    {"peft_type": ["LORA"]},
+    *({"r": value} for value in (0, 65, -1, "2", None, True, [2], 2.0)),
+    *({"lora_alpha": value} for value in (0, -1, "4", None, [4], True, float("nan"), float("inf"), 10**400)),
+    *({"rank_pattern": value} for value in ({"q_proj": 0}, {"q_proj": "2"}, {"(": 2}, {"(a+)+b": 2}, ["q_proj"], "q")),
+    *({"alpha_pattern": value} for value in ({"q_proj": float("nan")}, {"(": 2}, {".*": 2}, {"q_proj": [4]}, 3)),
+    {"rank_pattern": {f"m{i}": 2 for i in range(2_000)}},
+    *({"target_modules": value} for value in (None, [], ["v_proj"], ".*", "all-linear", [".*"], [3])),
+    {"exclude_modules": ["q_proj"]},
+    *({"layers_to_transform": value} for value in ([1], 1, "0", [True])),
+    {"layers_pattern": ".*"},
+    {"use_rslora": "yes"},
+    {"use_dora": True},
+    {"bias": "all"},
+    {"init_lora_weights": "pissa"},
+    {"a_setting_of_tomorrow": 1},
+    {"auto_mapping": {"base_model_class": "os"}},
+    {"modules_to_save": ["lm_head"]},
+    "[" * 100_000,
+    "[]",
+    "no json",
+    '{"peft_type": "LORA", "r": 2, "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}',
+    json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"], "task_type": "x" * 2**20}),
+]
+
+
+@pytest.mark.parametrize("config", UNUSABLE_CONFIGS, ids=lambda config: str(config)[:40])
+def test_configurations_that_no_adapter_can_be_served_with_are_refused_by_store_and_engine(store, tmp_path, config):
+    folder = lay(tmp_path / "made", config=config)
     with pytest.raises(ArtifactRefused):
-        check_config(tmp_path / "made" / CONFIG)
+        store.put(folder, FACTS)
+    with pytest.raises(UnusableAdapter):
+        read_adapter(folder)
+
+
+def test_patterns_and_layers_that_are_plain_names_are_taken(tmp_path):
+    config = {"rank_pattern": {"q_proj": 2}, "r": 4, "alpha_pattern": {"self_attn.q_proj": 8}, "layers_to_transform": 0}
+    assert check_adapter(lay(tmp_path / "made", config=config)).scale_of("model.layers.0.self_attn.q_proj") == 4
+
+
+def test_a_tensor_that_stands_twice_or_lies_deep_is_refused(tmp_path):
+    path = tmp_path / TENSORS
+    for header in (b'{"a": {}, "a": {}}', b"[" * 100_000):
+        path.write_bytes(len(header).to_bytes(8, "little") + header)
+        with pytest.raises(ArtifactRefused, match="header"):
+            check_tensors(path)

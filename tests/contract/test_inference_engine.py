@@ -89,6 +89,8 @@ async def test_an_adapter_that_fits_nowhere_is_refused(bench: Workbench, engine:
     shutil.copytree(spec.folder, config)
     tensors = config / "adapter_model.safetensors"
     tensors.write_bytes(tensors.read_bytes().replace(b"layers.1.", b"layers.9."))
+    settings = config / "adapter_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"layers_to_transform": [9]}))
     with pytest.raises(UnusableAdapter, match="no such module"):
         await engine.load(msgspec.structs.replace(spec, folder=config, sha256=None))
 

@@ -13,7 +13,7 @@ import torch
 
 from gpu_workers.serve.adapter_file import LoraWeights, read_adapter
 from gpu_workers.serve.decoder import Decoder, Tokens
-from gpu_workers.serve.engine import Engine, LoraRow
+from gpu_workers.serve.engine import Engine, LoraRow, Said
 from gpu_workers.serve.lanes import Lanes, plan
 from gpu_workers.serve.schedule import Limits
 
@@ -27,8 +27,9 @@ def run(engine: Engine, rows: Iterable[LoraRow]) -> dict[int, list[int]]:
         engine.submit(row)
     said: dict[int, list[int]] = {}
     while step := engine.step():
-        for ticket, token, _ in step:
-            said.setdefault(ticket, []).append(token)
+        for each in step:
+            if isinstance(each, Said):
+                said.setdefault(each.ticket, []).append(each.token)
     return said
 
 
@@ -72,7 +73,7 @@ def test_bfloat16_rows_stay_as_near_to_peft_as_bfloat16_is(zoo: Zoo) -> None:
     for name, folder in zoo.folders.items():
         weights = read_adapter(folder, torch.bfloat16)
         seats = lanes.seat({weights})
-        cache = decoder.cache()
+        cache = decoder.cache(4_096)
         cache.reserve(1, len(prompt))
         slots, positions = torch.zeros(len(prompt), dtype=torch.long), torch.arange(len(prompt))
         step = plan([seats[weights]], [len(prompt)])

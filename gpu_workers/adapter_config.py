@@ -1,0 +1,185 @@
+"""An adapter's settings, read once for the store and for serving: what is not known here word for word is refused.
+
+An adapter may come from anywhere. Its patterns are names, never regular expressions; its numbers are numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpu_workers.errors import ArtifactRefused
+
+MAX_CONFIG = 1 << 20
+MAX_RANK = 64
+MAX_ALPHA = 1e6
+MAX_PATTERNS = 1_000
+# Settings that cannot change what a trained adapter computes, or that are read below. Every other one must be off: a
+# setting that nobody knows would otherwise be served as if it were not there.
+KNOWN = frozenset(
+    {
+        "alpha_pattern",
+        "base_model_name_or_path",
+        "ensure_weight_tying",
+        "eva_config",
+        "exclude_modules",
+        "inference_mode",
+        "init_lora_weights",
+        "layers_pattern",
+        "layers_to_transform",
+        "lora_alpha",
+        "lora_dropout",
+        "lora_ga_config",
+        "megatron_core",
+        "peft_type",
+        "peft_version",
+        "qalora_group_size",
+        "r",
+        "rank_pattern",
+        "revision",
+        "target_modules",
+        "task_type",
+        "use_rslora",
+    }
+)
+# Starting points that leave the base as it is. PiSSA, OLoRA and their like move weight out of the base.
+PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_]{1,64}(\.[A-Za-z0-9_]{1,64}){0,8}")
+LAYER = re.compile(r"model\.layers\.(\d{1,4})\.")
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    rank: int
+    alpha: float
+    rank_stabilised: bool
+    ranks: Mapping[str, int]
+    alphas: Mapping[str, float]
+    modules: tuple[str, ...]
+    excluded: tuple[str, ...]
+    layers: frozenset[int] | None
+    """None: all of them."""
+
+    def names(self, module: str) -> bool:
+        """PEFT would put an adapter at this module."""
+        layer = LAYER.match(module)
+        inside = self.layers is None or (layer is not None and int(layer[1]) in self.layers)
+        return inside and _ends_in(module, self.modules) and not _ends_in(module, self.excluded)
+
+    def rank_of(self, module: str) -> int:
+        return int(_by_pattern(self.ranks, module, self.rank))
+
+    def scale_of(self, module: str) -> float:
+        rank = self.rank_of(module)
+        return _by_pattern(self.alphas, module, self.alpha) / (math.sqrt(rank) if self.rank_stabilised else rank)
+
+
+def read_config(path: Path) -> AdapterConfig:
+    """Raises ArtifactRefused, with the setting that cannot be served."""
+    config = _object(path)
+    if config.get("peft_type") != "LORA":
+        raise ArtifactRefused(f"{path}: peft_type {config.get('peft_type')!r:.80} cannot be served, only LORA.")
+    used = [name for name, value in config.items() if name not in KNOWN and value and value != "none"]
+    if config.get("init_lora_weights", True) not in PLAIN_STARTS:
+        used.append("init_lora_weights")
+    if config.get("layers_pattern") not in (None, "", [], "layers", ["layers"]):
+        used.append("layers_pattern")
+    if used:
+        raise ArtifactRefused(f"{path}: the adapter uses {', '.join(used)!s:.200}, which is not computed here.")
+    try:
+        return _checked(config)
+    except ValueError as error:
+        raise ArtifactRefused(f"{path}: {error}.") from error
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For `json.loads`: of two values of one name, each reader would take another."""
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("a name stands twice in it")
+    return dict(pairs)
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as handle:
+            text = handle.read(MAX_CONFIG + 1)
+        if len(text) > MAX_CONFIG:
+            raise ValueError(f"it is larger than {MAX_CONFIG} bytes")
+        config = json.loads(text, object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactRefused(f"{path}: not an adapter's configuration: {error!s:.200}.") from error
+    if not isinstance(config, dict):
+        raise ArtifactRefused(f"{path}: not an adapter's configuration: it is no JSON object.")
+    return config
+
+
+def _checked(config: Mapping[str, Any]) -> AdapterConfig:
+    stabilised = config.get("use_rslora") or False
+    if not isinstance(stabilised, bool):
+        raise ValueError("use_rslora is neither true nor false")
+    layers = config.get("layers_to_transform")
+    return AdapterConfig(
+        rank=_rank("r", config.get("r")),
+        alpha=_alpha("lora_alpha", config.get("lora_alpha")),
+        rank_stabilised=stabilised,
+        ranks={name: _rank("rank_pattern", value) for name, value in _patterns("rank_pattern", config).items()},
+        alphas={name: _alpha("alpha_pattern", value) for name, value in _patterns("alpha_pattern", config).items()},
+        modules=_names("target_modules", config.get("target_modules")),
+        excluded=_names("exclude_modules", config.get("exclude_modules") or []),
+        layers=None if layers is None else _layers(layers),
+    )
+
+
+def _rank(name: str, value: object) -> int:
+    if type(value) is not int or not 0 < value <= MAX_RANK:
+        raise ValueError(f"{name} is {value!r:.80}, and no whole number of 1 to {MAX_RANK}")
+    return value
+
+
+def _alpha(name: str, value: object) -> float:
+    if type(value) not in (int, float) or not 0 < value <= MAX_ALPHA:  # type: ignore[operator]
+        raise ValueError(f"{name} is {value!r:.80}, and no number above 0 up to {MAX_ALPHA:,.0f}")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _patterns(name: str, config: Mapping[str, Any]) -> Mapping[str, object]:
+    value = config.get(name) or {}
+    if not isinstance(value, dict) or len(value) > MAX_PATTERNS:
+        raise ValueError(f"{name} is no object of at most {MAX_PATTERNS} names")
+    _names(name, list(value))
+    return value
+
+
+def _names(name: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > MAX_PATTERNS:
+        raise ValueError(f"{name} is no list of at most {MAX_PATTERNS} names")
+    for each in value:
+        if not isinstance(each, str) or not PLAIN_NAME.fullmatch(each):
+            raise ValueError(
+                f"{name} holds {each!r:.80}, which is not the plain name of a module or a dotted end of it"
+            )
+    return tuple(value)
+
+
+def _layers(value: object) -> frozenset[int]:
+    layers = value if isinstance(value, list) else [value]
+    if len(layers) > MAX_PATTERNS or any(type(layer) is not int for layer in layers):
+        raise ValueError("layers_to_transform is no list of layers")
+    return frozenset(layers)
+
+
+def _ends_in(module: str, names: tuple[str, ...]) -> bool:
+    return any(module == name or module.endswith(f".{name}") for name in names)
+
+
+def _by_pattern(patterns: Mapping[str, float], module: str, default: float) -> float:
+    """PEFT's own rule: the first pattern that is the module's name or a dotted end of it. A dot is any letter there."""
+    for pattern, value in patterns.items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return value
+    return default
