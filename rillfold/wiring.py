@@ -22,6 +22,7 @@ from gpu_workers.train.parent import KeptChild
 from gpu_workers.trainer import Place, Trainer
 from rillfold.embedded.state import attach
 from rillfold.http.keys import ApiKeys
+from rillfold.http.operator import operator_of
 from rillfold.logs import event_log
 from rillfold.settings import Settings
 from schemas.topics import TopicNames
@@ -76,7 +77,8 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
         tools = Tools(log, names)
         await tools.catch_up()
         served = settings.serve_url or f"http://{settings.serve_host}:{settings.serve_port}"
-        models = httpx.AsyncClient(base_url=served, trust_env=False)
+        bearer = {"Authorization": f"Bearer {operator_of(settings).token}"}
+        models = httpx.AsyncClient(base_url=served, headers=bearer, trust_env=False)
         try:
             yield Services(
                 settings=settings,

@@ -47,6 +47,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    company: str | None = None
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,8 @@ from projections.jobs import ENDED, JOBS
 from projections.lora_adapters import LORA_ADAPTERS
 from rillfold.http.access import Asker, Serving, company_of
 from rillfold.http.company_data import Conversation, Output, data_event
-from rillfold.http.errors import NotFound
+from rillfold.http.errors import ApiError, NotFound
+from rillfold.http.strict_json import StrictRoute
 from rillfold.wiring import Services
 from schemas.company import ToolAuth, ToolRegistered
 from schemas.envelope import Event
@@ -24,10 +25,11 @@ from streams.endpoint import origin_of
 from streams.log import Position
 from streams.secrets import SecretStr as Sealed
 
-router = APIRouter(prefix="/company-automation", tags=["company automation"])
+router = APIRouter(prefix="/company-automation", tags=["company automation"], route_class=StrictRoute)
 WAIT_SECONDS = 300.0
 ADAPTERS = 1_000
 LOOK_SECONDS = 0.1
+APPENDED = 2_000
 Seconds = Annotated[float, Query(ge=0, le=WAIT_SECONDS, description="Seconds to wait for the end of the job.")]
 NAME = r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$"
 
@@ -40,9 +42,9 @@ class Auth(Strict):
     """bearer and api_key take `token`, basic takes `username` and `password`, header takes `header` and `token`."""
 
     type: Literal["none", "bearer", "basic", "api_key", "header"] = "none"
-    token: SecretStr | None = None
-    username: str | None = None
-    password: SecretStr | None = None
+    token: SecretStr | None = Field(default=None, max_length=8_000)
+    username: str | None = Field(default=None, max_length=1_000)
+    password: SecretStr | None = Field(default=None, max_length=1_000)
     header: str | None = Field(default=None, pattern=r"^[A-Za-z0-9-]{1,64}$")
 
     @model_validator(mode="after")
@@ -142,16 +144,23 @@ async def register_tools(given: RegisterTools, asker: Asker, serving: Serving) -
     company = company_of(asker, given.company_id)
     for tool in given.tools:
         gate.check_parameters(tool.parameters)
-        origin_of(tool.endpoint)
+        _origin(tool)
     events = [_tool_event(tool, company, serving) for tool in given.tools]
     placed = await publish(serving, events)
     return RegisteredTools(company_id=company, tools=dict(zip((t.name for t in given.tools), placed, strict=True)))
 
 
+def _origin(tool: NewTool) -> str:
+    try:
+        return origin_of(tool.endpoint)
+    except ValueError as error:
+        raise ApiError(422, "bad_endpoint", f"The endpoint of {tool.name} is no address: {error}") from None
+
+
 def _tool_event(tool: NewTool, company: str, serving: Services) -> ToolRegistered:
     """The credential goes into the store before anything is published, and the event holds its reference."""
     credential = tool.auth.credential()
-    stored = serving.secrets.put(company, origin_of(tool.endpoint), Sealed(credential)) if credential else None
+    stored = serving.secrets.put(company, _origin(tool), Sealed(credential)) if credential else None
     return ToolRegistered(
         **serving.first(company),
         name=tool.name,
@@ -191,7 +200,7 @@ async def adapters(asker: Asker, serving: Serving, company_id: str | None = None
     return {"company_id": company, "adapters": [row.value for row in rows]}
 
 
-@router.post("/process", status_code=202)
+@router.post("/process", status_code=202, responses={200: {"model": Job, "description": "The job has ended."}})
 async def process(
     given: Process,
     asker: Asker,
@@ -255,8 +264,11 @@ async def _ended(serving: Services, company: str, job: str, seconds: float) -> d
 
 
 async def publish(serving: Services, events: list[Any]) -> list[Placed]:
-    """In order; acknowledged by the log when this returns."""
-    positions = await serving.producer.send_many(events)
+    """In order; acknowledged by the log when this returns. All are written down before the first is sent."""
+    records = [serving.producer.record(event) for event in events]
+    positions: list[Position] = []
+    for start in range(0, len(records), APPENDED):
+        positions += await serving.log.append(records[start : start + APPENDED])
     return [placed(event, position) for event, position in zip(events, positions, strict=True)]
 
 
