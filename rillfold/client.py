@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Self
 from urllib.parse import quote
@@ -12,6 +13,7 @@ import msgspec
 from schemas.errors import Poison, Retry
 
 Json = dict[str, Any]
+PATIENCE_SECONDS = 30.0
 
 
 class ApiRefused(Poison):
@@ -23,7 +25,7 @@ class ApiRefused(Poison):
 
 
 class ApiAway(Retry):
-    """The API does not answer, or asks to come again."""
+    """The API does not answer, or asks to come again. Too often is waited out once, for half a minute at most."""
 
 
 class Client:
@@ -96,6 +98,10 @@ class Client:
         headers = {"Content-Type": "application/json"} if body else {}
         try:
             answer = await self._http.request(method, path, content=body, params=query, headers=headers)
+            if answer.status_code == 429 and (pause := _pause(answer)) <= PATIENCE_SECONDS:
+                # It was turned away at the entry, so nothing of it was done: once more, when the API says.
+                await asyncio.sleep(pause)
+                answer = await self._http.request(method, path, content=body, params=query, headers=headers)
         except httpx.HTTPError as error:
             raise ApiAway(f"{self._url} does not answer ({error}). Start it with `rillfold api`.") from error
         if answer.is_error:
@@ -108,11 +114,18 @@ def _part(word: str) -> str:
     return quote(word, safe="").replace(".", "%2E")
 
 
+def _pause(answer: httpx.Response) -> float:
+    """Seconds; a date, or nothing at all, is a second."""
+    text = answer.headers.get("retry-after", "")
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 9 else 1.0
+
+
 def _raise(answer: httpx.Response) -> None:
     try:
         error = msgspec.json.decode(answer.content)["error"]
     except (msgspec.DecodeError, KeyError, TypeError):
         error = {"code": "unknown", "message": answer.text[:200]}
     if answer.status_code in (429, 503):
-        raise ApiAway(f"{error['code']} ({answer.status_code}): {error['message']}")
+        again = f" Come again in {_pause(answer):.0f} s." if "retry-after" in answer.headers else ""
+        raise ApiAway(f"{error['code']} ({answer.status_code}): {error['message']}{again}")
     raise ApiRefused(answer.status_code, error["code"], error["message"], error.get("detail"))

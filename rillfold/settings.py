@@ -54,8 +54,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Where `rillfold.automation` finds the API; None: on this machine, at `api_port`."""
     api_key: str | None = None
     """None: the admin key that `rillfold api` keeps in the data folder."""
+    company_requests: Annotated[int, msgspec.Meta(ge=1)] = 64
+    """A company's requests under way at once, in each API process: also those that wait, and streams."""
+    company_rate: Annotated[float, msgspec.Meta(gt=0)] = 100.0
+    """Its requests a second; what it did not use for ten seconds it may use at once."""
+    company_bytes: Annotated[int, msgspec.Meta(ge=1)] = 256 << 20
+    """Its bytes of request bodies a minute."""
+    company_prompts: Annotated[int, msgspec.Meta(ge=1)] = 32
+    """Its questions to models by HTTP under way at once."""
     serve_host: str = "127.0.0.1"
-    """The serving worker's own HTTP asks for no key: keep it on this machine, the API stands before it."""
+    """The serving worker's own HTTP takes the operator's token: the API stands before it."""
     serve_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8701
     serve_threads: Annotated[int, msgspec.Meta(ge=0)] = 0
     """0: as many as there are cores."""
@@ -71,6 +79,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Questions of one company in the engine. 0: a quarter of 1,024."""
     serve_url: str | None = None
     """The serving worker's HTTP address: the API forwards /v1 to it."""
+    serve_token: str | None = None
+    """The operator's token, for workers on other machines; None: the one in the data folder."""
+    hosts: str = ""
+    """More names, with commas between, under which the workers' own ports may be asked."""
     allow_private_tools: bool = False
     """Tools may live on this machine and in private networks, over plain http: for development, and for the demo."""
     tool_patience_seconds: Annotated[float, msgspec.Meta(ge=0)] = 120.0

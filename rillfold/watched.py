@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from prometheus_client.registry import Collector
+
+from rillfold.http.operator import operator_of
 from rillfold.http.worker import Answers, FindRow, listening
 from rillfold.http.worker_metrics import registry
 from rillfold.settings import Settings
@@ -15,10 +18,19 @@ from streams.watchman import Look, Watchman
 
 @contextmanager
 def watched(
-    settings: Settings, name: str, servers: str, look: Look, count: Callable[[], Counts], row: FindRow | None = None
+    settings: Settings,
+    name: str,
+    servers: str,
+    look: Look,
+    count: Callable[[], Counts],
+    row: FindRow | None = None,
+    more: Collector | None = None,
 ) -> Iterator[Watchman]:
     watchman = Watchman(look, Bounds(settings.stall_seconds, settings.stall_exit_seconds))
-    answers = Answers(lambda: stands(watchman), registry(watchman, count), row)
+    figures = registry(watchman, count)
+    if more is not None:
+        figures.register(more)
+    answers = Answers(lambda: stands(watchman), figures, operator_of(settings), row)
     told = settings.data_dir / "run" / f"{name}.json"
     with (
         listening(answers, settings.worker_host, settings.worker_port, told),

@@ -24,6 +24,7 @@ from gpu_workers.trainer import Trainer
 from processors.admit import Bounds
 from rillfold.embedded.state import attach
 from rillfold.http.keys import ApiKeys
+from rillfold.http.operator import operator_of
 from rillfold.logs import event_log
 from rillfold.settings import Settings
 from schemas.topics import TopicNames
@@ -81,7 +82,8 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
         tools = Tools(log, names)
         await tools.catch_up()
         served = settings.serve_url or f"http://{settings.serve_host}:{settings.serve_port}"
-        models = httpx.AsyncClient(base_url=served, trust_env=False)
+        bearer = {"Authorization": f"Bearer {operator_of(settings).token}"}
+        models = httpx.AsyncClient(base_url=served, headers=bearer, trust_env=False)
         try:
             yield Services(
                 settings=settings,

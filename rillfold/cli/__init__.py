@@ -34,6 +34,7 @@ VERBS: dict[str, Verb] = {
     "query": Verb("rillfold.cli.query:query", "Show a projection's rows, with their proof."),
     "trace": Verb("rillfold.cli.trace:trace", "Print a job's tree of causes."),
     "lineage": Verb("rillfold.cli.lineage:lineage", "Say what made an adapter."),
+    "key": Verb("rillfold.cli.key:key", "List, make, rotate and revoke API keys."),
     "api": Verb("rillfold.cli.api:api", "Serve the HTTP API."),
     "dataset": Verb("rillfold.cli.dataset:dataset", "Build training data from the log, or verify it."),
     "train": Verb("rillfold.cli.train:train", "Ask for an adapter."),

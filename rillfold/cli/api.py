@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import AbstractContextManager
 
 import click
 import uvicorn
+from fastapi import FastAPI
 
 from rillfold import wiring
 from rillfold.embedded import ports
 from rillfold.http.app import create_app
 from rillfold.http.keys import ApiKeys
+from rillfold.http.operator import operator_of
+from rillfold.http.wire import WIRE
+from rillfold.http.worker import Answers, listening
 from rillfold.settings import Settings, from_env
 
 SHUTDOWN_SECONDS = 5
+READY_SECONDS = 10.0
 
 
 class Server(uvicorn.Server):
@@ -38,13 +44,29 @@ def api() -> None:
 
 async def _serve(settings: Settings) -> None:
     async with wiring.services(settings) as services:
+        app = create_app(services)
         config = uvicorn.Config(
-            create_app(services),
+            app,
             settings.api_host,
             settings.api_port,
             log_level="warning",
-            access_log=False,
             # A change feed has no end of its own.
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+            **WIRE,
         )
-        await Server(config).serve()
+        with _figures(app, settings):
+            await Server(config).serve()
+
+
+def _figures(app: FastAPI, settings: Settings) -> AbstractContextManager[str]:
+    """The listener that every worker has, also here: companies need not see what is counted."""
+    loop = asyncio.get_running_loop()
+
+    def stands() -> str | None:
+        asked = asyncio.run_coroutine_threadsafe(app.state.standing.failing(), loop)
+        failing = asked.result(READY_SECONDS)
+        return None if not failing else ", ".join(f"the {name} {why}" for name, why in failing.items())
+
+    answers = Answers(stands, app.state.registry, operator_of(settings))
+    told = settings.data_dir / "run" / "api.json"
+    return listening(answers, settings.worker_host, settings.worker_port, told)

@@ -7,12 +7,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 import httpx
 
 from rillfold.cli.plain import plain
 from rillfold.http.keys import ApiKeys
+from rillfold.http.operator import operator_of
+from rillfold.http.worker import LOOPBACK
 from rillfold.settings import Settings, from_env
 from schemas.errors import Poison, Retry
 
@@ -55,7 +58,10 @@ def chat(
 
 def _client(settings: Settings, url: str | None) -> httpx.Client:
     if url is not None:
-        return httpx.Client(base_url=url, timeout=SECONDS, trust_env=False)
+        # Only to this machine: the token is not for whoever stands at some other address.
+        token = operator_of(settings).token if urlsplit(url).hostname in LOOPBACK else settings.serve_token
+        bearer = {"Authorization": f"Bearer {token}"} if token else {}
+        return httpx.Client(base_url=url, headers=bearer, timeout=SECONDS, trust_env=False)
     file = ApiKeys.of(settings.data_dir).admin_key_file
     key = settings.api_key or (file.read_text().strip() if file.exists() else "")
     address = settings.api_url or f"http://{settings.api_host}:{settings.api_port}"
@@ -66,7 +72,10 @@ def _client(settings: Settings, url: str | None) -> httpx.Client:
 def _base(http: httpx.Client) -> str:
     with _asked(http, "GET", "/v1/models", None) as answer:
         answer.read()
-        return str(answer.json()["data"][0]["id"])
+        listed = answer.json()["data"]
+        if not listed:
+            raise ChatRefused(f"{http.base_url} serves nothing that you may ask.")
+        return str(listed[0]["id"])
 
 
 @contextmanager

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
+from prometheus_client import CollectorRegistry
 
-from gpu_workers.serve.port import AdapterKey, AdapterSpec
+from gpu_workers.serve.port import AdapterKey, AdapterSpec, InferenceEngine
 from rillfold import wiring
 from rillfold.cli.serving import Door
+from rillfold.http.operator import operator_of, token_file
+from rillfold.http.serving import EngineMetrics
+from rillfold.http.worker import Answers, listening
 from rillfold.settings import Settings, from_env
 from schemas.errors import Stop
 
@@ -34,10 +40,24 @@ async def _run(settings: Settings, specs: list[AdapterSpec]) -> None:
     async with wiring.engine(settings) as engine:
         for spec in specs:
             await engine.load(spec)
-        await Door(engine, settings.serve_host, settings.serve_port).beside(_open(settings, engine.model))
+        with _figures(engine, settings) as figures:
+            await Door(engine, settings).beside(_open(settings, engine.model, figures))
 
 
-async def _open(settings: Settings, model: str) -> None:
-    click.echo(f"http://{settings.serve_host}:{settings.serve_port}/v1 serves {model}")
+@contextmanager
+def _figures(engine: InferenceEngine, settings: Settings) -> Iterator[str]:
+    """The listener that every worker has."""
+    registry = CollectorRegistry()
+    registry.register(EngineMetrics(engine))
+    answers = Answers(lambda: None if engine.alive() else "the engine has ended", registry, operator_of(settings))
+    told = settings.data_dir / "run" / "serve.json"
+    with listening(answers, settings.worker_host, settings.worker_port, told) as url:
+        yield url
+
+
+async def _open(settings: Settings, model: str, figures: str) -> None:
+    click.echo(f"http://{settings.serve_host}:{settings.serve_port}/v1 serves {model}; {figures}/metrics counts")
+    token = "RILLFOLD_SERVE_TOKEN" if settings.serve_token else token_file(settings.data_dir)
+    click.echo(f"It takes the operator's token as its key ({token}); `rillfold chat --url` finds it by itself.")
     click.echo("ready")
     await asyncio.Event().wait()

@@ -12,7 +12,10 @@ from typing import Any
 import uvicorn
 
 from gpu_workers.serve.port import InferenceEngine
+from rillfold.http.operator import operator_of
 from rillfold.http.serving import serving_app
+from rillfold.http.wire import WIRE
+from rillfold.settings import Settings
 from schemas.errors import Stop
 
 # Answers that take longer end with the process: who streams them asks again.
@@ -22,14 +25,14 @@ GRACE_SECONDS = 3
 class Door(uvicorn.Server):
     """Open until SIGTERM or SIGINT, or until the work beside it ends."""
 
-    def __init__(self, engine: InferenceEngine, host: str, port: int) -> None:
+    def __init__(self, engine: InferenceEngine, settings: Settings) -> None:
         config = uvicorn.Config(
-            serving_app(engine),
-            host,
-            port,
+            serving_app(engine, operator_of(settings)),
+            settings.serve_host,
+            settings.serve_port,
             log_level="warning",
-            access_log=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
+            **WIRE,
         )
         super().__init__(config)
         self._open = asyncio.Event()

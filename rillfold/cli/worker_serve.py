@@ -9,6 +9,7 @@ import click
 from rillfold import wiring
 from rillfold.cli.serving import Door
 from rillfold.embedded.state import attach
+from rillfold.http.serving import EngineMetrics
 from rillfold.quiet import install
 from rillfold.settings import Settings, from_env
 from rillfold.watched import watched
@@ -25,6 +26,6 @@ def serve(name: str) -> None:
 async def _run(settings: Settings, name: str) -> None:
     servers = attach(settings).bootstrap_servers
     async with wiring.engine(settings) as engine, wiring.inference(settings, engine) as worker:
-        door = Door(engine, settings.serve_host, settings.serve_port)
-        with watched(settings, name, servers, worker.standing.sight, worker.counts):
+        door, figures = Door(engine, settings), EngineMetrics(engine)
+        with watched(settings, name, servers, worker.standing.sight, worker.counts, more=figures):
             await door.beside(worker.run(ready=lambda: click.echo("ready")))

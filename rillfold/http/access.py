@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
+from rillfold.http.entry import unauthorized
 from rillfold.http.errors import ApiError, NotFound
 from rillfold.http.keys import Principal
 from rillfold.wiring import Services
@@ -23,16 +24,15 @@ def services(request: Request) -> Services:
 
 
 def principal(
-    given: Annotated[Services, Depends(services)],
-    token: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
-    key: Annotated[str | None, Depends(header)],
+    request: Request,
+    _token: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
+    _key: Annotated[str | None, Depends(header)],
 ) -> Principal:
-    text = token.credentials if token else key
-    known = given.keys.who(text) if text else None
-    if known is None:
-        wrong = "This key is not known here." if text else "An API key is needed: Authorization: Bearer rk_..."
-        raise ApiError(401, "unauthorized", wrong, WWW_Authenticate="Bearer")
-    return known
+    """The entry knows, from before the body was read; the two credentials stand here for the documentation."""
+    found = getattr(request.state, "asker", None)
+    if not isinstance(found, Principal):
+        raise unauthorized(None)
+    return found
 
 
 Serving = Annotated[Services, Depends(services)]

@@ -11,11 +11,13 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from processors import gate
+from processors.parameters import canonical
 from projections.jobs import ENDED, JOBS
 from projections.lora_adapters import LORA_ADAPTERS
 from rillfold.http.access import Asker, Serving, company_of
 from rillfold.http.company_data import Conversation, Output, data_event
 from rillfold.http.errors import NotFound
+from rillfold.http.strict_json import StrictRoute
 from rillfold.wiring import Services
 from schemas.company import ToolAuth, ToolRegistered
 from schemas.envelope import Event
@@ -26,10 +28,11 @@ from streams.endpoint import origin_of, registrable
 from streams.log import Position
 from streams.secrets import SecretStr as Sealed
 
-router = APIRouter(prefix="/company-automation", tags=["company automation"])
+router = APIRouter(prefix="/company-automation", tags=["company automation"], route_class=StrictRoute)
 WAIT_SECONDS = 300.0
 ADAPTERS = 1_000
 LOOK_SECONDS = 0.1
+APPENDED = 2_000
 Seconds = Annotated[float, Query(ge=0, le=WAIT_SECONDS, description="Seconds to wait for the end of the job.")]
 NAME = r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$"
 
@@ -42,9 +45,9 @@ class Auth(Strict):
     """bearer and api_key take `token`, basic takes `username` and `password`, header takes `header` and `token`."""
 
     type: Literal["none", "bearer", "basic", "api_key", "header"] = "none"
-    token: SecretStr | None = None
-    username: str | None = None
-    password: SecretStr | None = None
+    token: SecretStr | None = Field(default=None, max_length=8_000)
+    username: str | None = Field(default=None, max_length=1_000)
+    password: SecretStr | None = Field(default=None, max_length=1_000)
     header: str | None = Field(default=None, pattern=r"^[A-Za-z0-9-]{1,64}$")
 
     @model_validator(mode="after")
@@ -161,7 +164,7 @@ def _tool_event(tool: NewTool, company: str, serving: Services) -> ToolRegistere
         **serving.first(company),
         name=tool.name,
         description=tool.description,
-        parameters=gate.canonical(tool.parameters),
+        parameters=canonical(tool.parameters),
         endpoint=tool.endpoint,
         method=tool.method,
         auth=ToolAuth(kind=tool.auth.type, secret_ref=stored, header=tool.auth.header),
@@ -179,7 +182,7 @@ async def train_adapter(given: TrainAdapter, asker: Asker, serving: Serving) -> 
         role=given.role,
         base_model=given.base_model or serving.settings.base_name(),
         method=given.method,
-        settings=gate.canonical(given.settings),
+        settings=canonical(given.settings),
     )
     (requested,) = await publish(serving, [request])
     adapter = f"{company}/{given.role}"
@@ -196,7 +199,7 @@ async def adapters(asker: Asker, serving: Serving, company_id: str | None = None
     return {"company_id": company, "adapters": [row.value for row in rows]}
 
 
-@router.post("/process", status_code=202)
+@router.post("/process", status_code=202, responses={200: {"model": Job, "description": "The job has ended."}})
 async def process(
     given: Process,
     asker: Asker,
@@ -212,7 +215,7 @@ async def process(
         **fields,
         job=given.job or fields["id"],
         task=given.data.task,
-        data="{}" if given.data.data is None else gate.canonical(given.data.data),
+        data="{}" if given.data.data is None else canonical(given.data.data),
         use_adapter=given.use_adapter,
         role=given.role,
         tools=gate.snapshot(serving.tools.offered(company)),
@@ -260,8 +263,11 @@ async def _ended(serving: Services, company: str, job: str, seconds: float) -> d
 
 
 async def publish(serving: Services, events: list[Any]) -> list[Placed]:
-    """In order; acknowledged by the log when this returns."""
-    positions = await serving.producer.send_many(events)
+    """In order; acknowledged by the log when this returns. All are written down before the first is sent."""
+    records = [serving.producer.record(event) for event in events]
+    positions: list[Position] = []
+    for start in range(0, len(records), APPENDED):
+        positions += await serving.log.append(records[start : start + APPENDED])
     return [placed(event, position) for event, position in zip(events, positions, strict=True)]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from processors.gate import canonical
+from processors.parameters import canonical
 from schemas.company import AgentOutputIngested, ConversationIngested, Message, Role, TextIngested, ToolUse
 from schemas.envelope import Event
 

@@ -1,93 +1,134 @@
-"""What a request may cost before anybody looks at it, and what is counted about it afterwards."""
+"""What is under way for each company, in this process; and a request's body, bounded in bytes and in time."""
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections import OrderedDict
+from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
-from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.datastructures import Headers
+from starlette.types import Message, Receive
 
-from rillfold.http.errors import shape
+from processors.limits import Bounds, Busy, Cost, Usage, admit, finished, forgettable
+from rillfold.http.errors import ApiError
+from rillfold.settings import Settings
 
 BODY_BYTES = 8 << 20
 DRAINED_BYTES = 4 * BODY_BYTES
-# Answers are one company's: no cache keeps them, no page guesses their type.
-PRIVATE = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+BODY_SECONDS = 60.0
+"""A body that takes longer is not waited for."""
+STRANGERS = Bounds(at_once=1, a_second=50.0, bytes_a_minute=1, prompts=1)
+"""Requests without a key that is known, of all the world together."""
+CHAT = "/v1/chat/completions"
 
 
-class BodyLimit:
-    """Refuses by the announced length, and cuts off what was not announced."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
-        if not announced.isdigit() or int(announced) > BODY_BYTES:
-            return await _too_large(scope, receive, send, more=True)
-        seen, begun, more = 0, False, True
-
-        async def counted() -> Message:
-            nonlocal seen, more
-            message = await receive()
-            more = message.get("more_body", False)
-            seen += len(message.get("body", b""))
-            if seen > BODY_BYTES:
-                raise _TooLarge
-            return message
-
-        async def watched(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
-        try:
-            await self._app(scope, counted, watched)
-        except _TooLarge:
-            if begun:
-                raise
-            await _too_large(scope, receive, send, more)
+class ClientLeft(Exception):
+    """It hung up while it sent: there is nobody to answer."""
 
 
-class _TooLarge(Exception):
-    pass
+class Limiter:
+    """One for all doors of a process. Remembers a company as long as that makes a difference."""
+
+    def __init__(self, bounds: Bounds, clock: Callable[[], float] = time.monotonic) -> None:
+        self._bounds, self._clock = bounds, clock
+        self._usages: OrderedDict[str, Usage] = OrderedDict()
+        self._strangers = Usage()
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limiter:
+        return cls(
+            Bounds(
+                at_once=settings.company_requests,
+                a_second=settings.company_rate,
+                bytes_a_minute=settings.company_bytes,
+                prompts=settings.company_prompts,
+            )
+        )
+
+    def enter(self, company: str | None, cost: Cost) -> Busy | None:
+        """Whoever enters leaves. The admin has no limits: it is the operator."""
+        if company is None:
+            return None
+        now = self._clock()
+        self._forget(now)
+        found = admit(self._usages.get(company, Usage()), cost, self._bounds, now)
+        if isinstance(found, Busy):
+            return found
+        self._usages[company] = found
+        self._usages.move_to_end(company)
+        return None
+
+    def leave(self, company: str | None, cost: Cost, unsent: int) -> None:
+        if company is not None:
+            self._usages[company] = finished(self._usages[company], cost, unsent)
+
+    def stranger(self) -> Busy | None:
+        found = admit(self._strangers, Cost(), STRANGERS, self._clock())
+        if isinstance(found, Busy):
+            return found
+        self._strangers = finished(found, Cost(), 0)
+        return None
+
+    def _forget(self, now: float) -> None:
+        """The one that was let in longest ago, if it rests: each request brings at most one and takes away one."""
+        oldest = next(iter(self._usages), None)
+        if oldest is not None and forgettable(self._usages[oldest], now):
+            del self._usages[oldest]
 
 
-async def _too_large(scope: Scope, receive: Receive, send: Send, more: bool) -> None:
-    """Lets the client finish within reason: one that is cut off while it sends never reads the answer."""
-    drained = 0
-    while more and drained < DRAINED_BYTES:
-        message = await receive()
-        drained += len(message.get("body", b""))
-        more = message.get("more_body", False)
-    body = shape("too_large", f"A request body has at most {BODY_BYTES} bytes: send several.")
-    await JSONResponse(body, 413, headers={"Connection": "close"})(scope, receive, send)
+def cost_of(method: str, path: str, headers: Headers) -> Cost:
+    """As the head says; a body of unknown length is taken for the longest."""
+    unknown = BODY_BYTES if "transfer-encoding" in headers else 0
+    announced = headers.get("content-length")
+    size = unknown if announced is None else _announced(announced)
+    if size > BODY_BYTES:
+        raise too_large()
+    return Cost(size, prompt=(method, path) == ("POST", CHAT))
 
 
-class Metered:
-    """Requests by route, method and status, and how long they took. And what every answer's headers say."""
+def _announced(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else BODY_BYTES + 1
 
-    def __init__(self, app: ASGIApp, registry: CollectorRegistry) -> None:
-        self._app = app
-        labels = ("method", "route", "status")
-        self._count = Counter("rillfold_http_requests", "HTTP requests", labels, registry=registry)
-        self._time = Histogram("rillfold_http_seconds", "Seconds to the first byte", ("route",), registry=registry)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
-        begun = time.perf_counter()
+def too_large() -> ApiError:
+    return ApiError(413, "too_large", f"A request body has at most {BODY_BYTES} bytes: send several.")
 
-        async def metered(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                # The route's template, never the path: its cardinality is a user's choice.
-                route = getattr(scope.get("route"), "path", "none")
-                self._count.labels(scope["method"], route, str(message["status"])).inc()
-                self._time.labels(route).observe(time.perf_counter() - begun)
-                message["headers"] = [*message.get("headers", []), *PRIVATE]
-            await send(message)
 
-        return await self._app(scope, receive, metered)
+async def body_of(receive: Receive) -> bytes:
+    """The whole body. Raises `ApiError` for one that is too large or too slow, and `ClientLeft`.
+
+    Lets the client finish within reason: one that is cut off while it sends never reads the answer.
+    """
+    parts, size, more = list[bytes](), 0, True
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientLeft
+                part, more = message.get("body", b""), message.get("more_body", False)
+                size += len(part)
+                if size <= BODY_BYTES:
+                    parts.append(part)
+                elif size > DRAINED_BYTES:
+                    break
+    except TimeoutError:
+        raise ApiError(408, "too_slow", f"The body did not arrive within {BODY_SECONDS:.0f} seconds.") from None
+    if size > BODY_BYTES:
+        raise too_large()
+    return b"".join(parts)
+
+
+def again(body: bytes, receive: Receive) -> Receive:
+    """What the app receives: the body at once, then whatever the server has to say."""
+    told = False
+
+    async def received() -> Message:
+        nonlocal told
+        if told:
+            return await receive()
+        told = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return received

@@ -14,7 +14,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from gpu_workers.serve.port import Answer, Failure, InferenceEngine, Outcome, Question
-from rillfold.http.openai_forms import BadRequest, ChatRequest, question_of
+from rillfold.http.openai_forms import BadRequest, ChatRequest, company_of, question_of
+from rillfold.http.operator import COMPANY_HEADER
+from rillfold.http.strict_json import StrictRoute
 
 CALL = "<tool_call>"
 # reason -> HTTP status; OpenAI's clients retry 429 and 5xx, and nothing else.
@@ -32,7 +34,7 @@ CLIENT_GONE = 499
 
 
 def openai_routes(engine: InferenceEngine) -> APIRouter:
-    router = APIRouter(prefix="/v1", tags=["models"])
+    router = APIRouter(prefix="/v1", tags=["models"], route_class=StrictRoute)
 
     @router.get("/models")
     async def models() -> dict[str, Any]:
@@ -40,12 +42,14 @@ def openai_routes(engine: InferenceEngine) -> APIRouter:
 
     @router.get("/models/{name:path}", response_model=None)
     async def model(name: str) -> dict[str, Any] | JSONResponse:
+        """Looked up among the names that there are, and nowhere else."""
         return _model(name) if name in _names(engine) else _error(404, f"no model {name!r} here", "model_not_found")
 
     @router.post("/chat/completions", response_model=None)
     async def chat(body: ChatRequest, request: Request) -> Response:
         try:
-            question = question_of(body, engine.model, f"chatcmpl-{uuid4().hex}", secrets.randbits(48))
+            company = company_of(request.headers.get(COMPANY_HEADER))
+            question = question_of(body, engine.model, f"chatcmpl-{uuid4().hex}", secrets.randbits(48), company)
         except BadRequest as error:
             return _error(400, str(error), error.code, error.param)
         talk = _Talk(engine, question, body)
@@ -93,7 +97,7 @@ class _Talk:
                 piece = await self._pieces.get()
             outcome = await self._answer
             if isinstance(outcome, Failure):
-                yield _event(_shape(outcome.detail, outcome.reason))
+                yield _event(openai_error(outcome.detail, outcome.reason))
                 return
             if words := told.rest(outcome):
                 yield self._chunk({"content": words})
@@ -194,19 +198,19 @@ def _usage(answer: Answer) -> dict[str, Any]:
 
 
 def _failed(failure: Failure) -> JSONResponse:
-    status = STATUS.get(failure.reason, 500)
+    status = STATUS.get(failure.reason, 503 if failure.again else 422)
     code = "model_not_found" if status == 404 else failure.reason
-    headers = {"Retry-After": "1"} if failure.again else None
+    headers = {"Retry-After": "1"} if failure.again or status == 503 else None
     return _error(status, failure.detail, code, "model" if status == 404 else None, headers)
 
 
 def _error(
     status: int, message: str, code: str, param: str | None = None, headers: dict[str, str] | None = None
 ) -> JSONResponse:
-    return JSONResponse(_shape(message, code, param, status), status, headers=headers)
+    return JSONResponse(openai_error(message, code, param, status), status, headers=headers)
 
 
-def _shape(message: str, code: str, param: str | None = None, status: int = 500) -> dict[str, Any]:
+def openai_error(message: str, code: str, param: str | None = None, status: int = 503) -> dict[str, Any]:
     kind = "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 

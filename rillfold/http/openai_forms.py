@@ -9,8 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gpu_workers.serve.port import Question
 from schemas.company import Message, ToolUse
+from schemas.primitives import sane_company
 
 MAX_TOKENS = 512
+LARGEST = 2**31 - 1
+VERSION_DIGITS = 18
 # Given and not one of these values: the caller wants something that would be missing from the answer.
 REFUSED: dict[str, tuple[Any, ...]] = {
     "n": (None, 1),
@@ -64,25 +67,32 @@ class ChatRequest(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    model: str
+    model: str = Field(max_length=300)
     messages: list[ChatMessage] = Field(min_length=1)
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
-    max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=1, le=LARGEST)
+    max_completion_tokens: int | None = Field(None, ge=1, le=LARGEST)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
-    seed: int | None = None
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     stream: bool = False
     stream_options: StreamOptions | None = None
 
 
-def question_of(body: ChatRequest, base: str, id_: str, dice: int) -> Question:
+def company_of(header: str | None) -> str | None:
+    """For whom the API asks. Whoever has the operator's token is believed."""
+    if header is None or sane_company(header):
+        return header
+    raise BadRequest("the company is no name of a company.", "company")
+
+
+def question_of(body: ChatRequest, base: str, id_: str, dice: int, company: str | None = None) -> Question:
     """Raises `BadRequest`. `dice` is the seed of a caller who gave none."""
     for name, allowed in REFUSED.items():
         given = (body.model_extra or {}).get(name)
         if given not in allowed:
-            raise BadRequest(f"{name}={given!r} is not supported here; leave it out.", name, "unsupported_parameter")
+            raise BadRequest(f"{name} is not supported here; leave it out.", name, "unsupported_parameter")
     adapter, version = _adapter(body.model, base)
     return Question(
         id=id_,
@@ -94,6 +104,7 @@ def question_of(body: ChatRequest, base: str, id_: str, dice: int) -> Question:
         temperature=body.temperature or 0.0,
         top_p=body.top_p or 1.0,
         seed=dice if body.seed is None else body.seed,
+        company=company,
     )
 
 
@@ -102,7 +113,8 @@ def _adapter(model: str, base: str) -> tuple[str | None, int | None]:
     if model == base:
         return None, None
     name, at, version = model.rpartition("@")
-    return (name, int(version)) if at and version.isdecimal() else (model, None)
+    numbered = at and version.isascii() and version.isdecimal() and len(version) <= VERSION_DIGITS
+    return (name, int(version)) if numbered else (model, None)
 
 
 def _messages(body: ChatRequest) -> list[Message]:
@@ -132,4 +144,7 @@ def _text(content: str | list[Part] | None) -> str:
 def _tools(body: ChatRequest) -> str | None:
     if body.tool_choice not in (None, "auto", "none"):
         raise BadRequest("tool_choice can be auto or none here.", "tool_choice", "unsupported_parameter")
-    return json.dumps(body.tools) if body.tools and body.tool_choice != "none" else None
+    try:
+        return json.dumps(body.tools) if body.tools and body.tool_choice != "none" else None
+    except RecursionError:
+        raise BadRequest("the tools are nested too deep.", "tools") from None

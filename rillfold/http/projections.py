@@ -19,19 +19,25 @@ from rillfold.http.access import Asker, Serving, company_of, principal
 from rillfold.http.errors import ApiError, NotFound
 from rillfold.http.keys import Principal
 from rillfold.wiring import Services
+from schemas.errors import Retry
 from streams.reads import Place, Positions, Row
 
 router = APIRouter(tags=["projections"])
 PAGE = 200
+PLACES = 100
 WAIT_SECONDS = 30.0
 LOOK_SECONDS = 0.05
 FEED_SECONDS = 0.25
 FEED_BEAT_SECONDS = 15.0
+FEED: dict[str, Any] = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
 _PLACE = re.compile(r"([A-Za-z0-9._-]+)/(\d{1,9})/(\d{1,18})")
 
 MinOffset = Annotated[
     list[str],
-    Query(description="topic/partition/offset of an event that the answer must know (as a write answered it)."),
+    Query(
+        max_length=PLACES,
+        description="topic/partition/offset of an event that the answer must know (as a write answered it).",
+    ),
 ]
 Wait = Annotated[float, Query(ge=0, le=WAIT_SECONDS, description="Seconds to wait for min_offset before 409.")]
 
@@ -91,7 +97,7 @@ async def rows(
     return Many(rows=[_found(row) for row in found], next=found[-1].key if len(found) == limit else None, proof=proof)
 
 
-@router.get("/projections/{name}/changes", response_class=StreamingResponse)
+@router.get("/projections/{name}/changes", response_class=StreamingResponse, responses={200: FEED})
 async def changes(name: str, asker: Asker, serving: Serving, company_id: str | None = None) -> StreamingResponse:
     """Server-sent events: each row as it changes from now on. A slow reader gets a row's newest state, not each one."""
     projection, company = _known(name), _scope(asker, company_id)
@@ -171,7 +177,10 @@ async def _feed(
     yield ": rows as they change\n\n"
     beat = time.monotonic()
     while True:
-        changed, since = await serving.reads.changed(projection, company, since)
+        try:
+            changed, since = await serving.reads.changed(projection, company, since)
+        except Retry:
+            return  # the database is away: who follows comes again, and is told then
         for row in changed:
             yield f"event: row\ndata: {msgspec.json.encode(_found(row).model_dump()).decode()}\n\n"
         if time.monotonic() - beat > FEED_BEAT_SECONDS:

@@ -1,4 +1,4 @@
-"""The serving worker's own app: /v1, /health and /metrics. It asks for no key: the API stands before it."""
+"""The serving worker's own app: /v1 for whoever has the operator's token, which the API before it has; and /health."""
 
 from __future__ import annotations
 
@@ -6,41 +6,41 @@ from collections.abc import Iterable
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from fastapi.responses import JSONResponse
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from gpu_workers.serve.port import InferenceEngine
 from rillfold import __version__
-from rillfold.http.openai import openai_routes
+from rillfold.http.openai import openai_error, openai_routes
+from rillfold.http.operator import Operator, OperatorOnly
 
 
-def serving_app(engine: InferenceEngine) -> FastAPI:
-    app = FastAPI(title="Rillfold serving worker", version=__version__)
-    registry = CollectorRegistry()
-    registry.register(EngineMetrics(engine))
+def serving_app(engine: InferenceEngine, operator: Operator) -> FastAPI:
+    app = FastAPI(title="Rillfold serving worker", version=__version__, redirect_slashes=False)
     app.include_router(openai_routes(engine))
+    app.add_middleware(OperatorOnly, operator=operator)
 
     @app.get("/health")
     async def health() -> JSONResponse:
         """503 when the engine's thread is gone: nothing will be answered any more."""
-        return JSONResponse({"model": engine.model, "alive": engine.alive()}, 200 if engine.alive() else 503)
-
-    @app.get("/metrics")
-    async def metrics() -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        alive = engine.alive()
+        return JSONResponse({"alive": alive}, 200 if alive else 503, headers=None if alive else {"Retry-After": "5"})
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        where = ".".join(str(step) for step in first["loc"][1:])
-        shape = {"message": f"{where}: {first['msg']}", "type": "invalid_request_error", "param": where, "code": None}
-        return JSONResponse({"error": shape}, 400)
+        where = ".".join(str(step)[:80] for step in first["loc"][1:])
+        return JSONResponse(openai_error(f"{where}: {first['msg']}", "invalid_value", where, 400), 400)
+
+    @app.exception_handler(RecursionError)
+    async def deep(_: Request, __: RecursionError) -> JSONResponse:
+        return JSONResponse(openai_error("The request is nested too deep.", "too_deep", None, 400), 400)
 
     return app
 
 
-class EngineMetrics:
+class EngineMetrics(Collector):
     """Read at each scrape, so a scrape shows exactly which adapters are in memory, also when nobody asks for them."""
 
     def __init__(self, engine: InferenceEngine) -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from json import JSONDecodeError
 from typing import Any
 from uuid import uuid4
 
-import msgspec
 from fastapi import APIRouter, Request
 
 from rillfold.http.access import Asker, Serving
 from rillfold.http.automation import Placed, publish
 from rillfold.http.errors import ApiError, NotFound
 from rillfold.http.keys import Principal
+from rillfold.http.strict_json import parsed
 from schemas.adapters import AdapterRequested
 from schemas.codec import decode
 from schemas.envelope import Event, Origin
@@ -74,9 +75,9 @@ def _of_avro(body: bytes) -> Event:
 
 def _of_json(body: bytes, asker: Principal) -> list[Event]:
     try:
-        given: Any = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise ApiError(422, "invalid_json", str(error)) from error
+        given = parsed(body)
+    except JSONDecodeError as error:
+        raise ApiError(422, "invalid_json", error.msg) from error
     events: Sequence[Any] = given if isinstance(given, list) else [given]
     if not 0 < len(events) <= EVENTS:
         raise ApiError(422, "batch_size", f"1 to {EVENTS} events at a time, not {len(events)}")

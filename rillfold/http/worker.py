@@ -16,11 +16,15 @@ import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from rillfold.http.operator import Operator
 from schemas.errors import Stop
 from streams.glance import Proof
 
 IDLE_SECONDS = 30.0
 """A connection that asks nothing for so long is closed."""
+OPEN = ("health", "ready")
+CONNECTIONS = 100
+"""Each has a thread."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 FindRow = Callable[[str, str], "Proof | str | None"]
@@ -37,9 +41,15 @@ class Answers(NamedTuple):
 
     stands: Callable[[], str | None]
     registry: CollectorRegistry
+    operator: Operator
     row: FindRow | None = None
 
-    def to(self, path: str) -> Reply:
+    def to(self, path: str, host: str | None, authorization: str | None) -> Reply:
+        """Whether it lives and is ready is for everybody; figures and rows under a name of ours; rows by the token."""
+        open_to_all = path.partition("?")[0].strip("/") in OPEN
+        refused = None if open_to_all else self.operator.refuses(host, authorization)
+        if refused is not None and (refused.status != 401 or path.startswith("/rows")):
+            return _error(refused.status, refused.code, refused.message)
         match path.partition("?")[0].strip("/").split("/", 2):
             case ["health"]:
                 return _json(200, {"alive": True})
@@ -83,7 +93,7 @@ def _handler(answers: Answers) -> type[BaseHTTPRequestHandler]:
         wbufsize = -1  # head and body in one packet
 
         def do_GET(self) -> None:
-            reply = answers.to(self.path)
+            reply = answers.to(self.path, self.headers.get("Host"), self.headers.get("Authorization"))
             self.send_response(reply.status)
             self.send_header("Content-Type", reply.kind)
             self.send_header("Content-Length", str(len(reply.body)))
@@ -102,6 +112,22 @@ class _Server(ThreadingMixIn, TCPServer):
     # A full queue makes a client wait a second before it knocks again.
     request_queue_size = 128
 
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._free = threading.Semaphore(CONNECTIONS)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that hangs up in the middle is no news."""
 
@@ -110,7 +136,7 @@ class _Server(ThreadingMixIn, TCPServer):
 def listening(answers: Answers, host: str, port: int, told: Path) -> Iterator[str]:
     """Port 0 takes any free one. `told` says which, as long as this listens."""
     if host not in LOOPBACK:
-        answers = answers._replace(row=None)  # nobody is asked for a key here
+        answers = answers._replace(row=None)  # a token does not travel in the clear between machines
     try:
         server = _Server((host, port), _handler(answers))
     except OSError as error:

@@ -13,9 +13,11 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 
 from rillfold.http.app import create_app
 from rillfold.http.keys import ApiKeys
+from rillfold.http.wire import WIRE
 from rillfold.settings import Settings
 from rillfold.wiring import Services
 from schemas.codec import decode
@@ -33,8 +35,9 @@ from streams.tools import Tools
 class Api:
     """A running API, and what its operator sees of it."""
 
-    def __init__(self, services: Services, url: str) -> None:
+    def __init__(self, services: Services, url: str, registry: CollectorRegistry) -> None:
         self.services = services
+        self.registry = registry
         self.url = url
         self.http = httpx.AsyncClient(base_url=url, trust_env=False)
         self.admin = services.keys.make(None)
@@ -56,7 +59,7 @@ class Api:
 @asynccontextmanager
 async def listening(app: FastAPI) -> AsyncIterator[str]:
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", **WIRE))
     running = asyncio.create_task(server.serve([listener]))
     while not server.started:
         assert not running.done(), "the server ended while it started"
@@ -77,11 +80,11 @@ async def empty_log() -> MemoryLog:
 
 
 @asynccontextmanager
-async def serving(folder: Path, log: EventLog, **more: Any) -> AsyncIterator[Api]:
+async def serving(folder: Path, log: EventLog, settings: Settings | None = None, **more: Any) -> AsyncIterator[Api]:
     names = TopicNames()
     async with Reads(None, "nobody") as nowhere:
         services = Services(
-            settings=Settings(data_dir=folder),
+            settings=settings or Settings(data_dir=folder, company_rate=10_000, company_bytes=1 << 40),
             log=log,
             producer=Producer(log, names),
             tools=Tools(log, names),
@@ -90,8 +93,9 @@ async def serving(folder: Path, log: EventLog, **more: Any) -> AsyncIterator[Api
             **{"models": None, "reads": nowhere, "lookups": Lookups(), **more},
         )
 
-        async with listening(create_app(services)) as url:
-            api = Api(services, url)
+        app = create_app(services)
+        async with listening(app) as url:
+            api = Api(services, url, app.state.registry)
             async with api.http:
                 yield api
 

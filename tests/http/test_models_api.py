@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,16 @@ import httpx
 import pytest
 from aiohttp import web
 
+from tests.support.raw_http import get, status, talk
+
+JSON = "Content-Type: application/json"
 MODELS = ("smollm2-135m-instruct", "acme/default", "globex/default")
+
+
+class Said(web.HTTPException):
+    def __init__(self, status: int) -> None:
+        self.status_code = status
+        super().__init__(text="globex", headers={"Location": "/x"})
 
 
 class Worker:
@@ -21,12 +31,28 @@ class Worker:
         self.url = ""
         self.asked: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.paths: list[str] = []
+        self.says: int | None = None
+        self.listed: bytes | None = None
         self.more = asyncio.Event()
 
+    def _noted(self, request: web.Request) -> None:
+        self.paths.append(request.raw_path)
+        if self.says is not None:
+            raise Said(self.says)
+
+    async def anything(self, request: web.Request) -> web.Response:
+        self._noted(request)
+        return web.json_response({"secret": "globex"})
+
     async def models(self, request: web.Request) -> web.Response:
+        self._noted(request)
+        if self.listed is not None:
+            return web.Response(body=self.listed, content_type="application/json")
         return web.json_response({"object": "list", "data": [{"id": name} for name in MODELS]})
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
+        self._noted(request)
         self.asked.append(await request.json())
         self.headers.append(dict(request.headers))
         if not self.asked[-1].get("stream"):
@@ -44,6 +70,7 @@ async def worker() -> AsyncIterator[Worker]:
     running, application = Worker(), web.Application()
     application.router.add_get("/v1/models", running.models)
     application.router.add_post("/v1/chat/completions", running.chat)
+    application.router.add_route("*", "/{rest:.*}", running.anything)
     runner = web.AppRunner(application, shutdown_timeout=0)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -106,3 +133,78 @@ async def test_a_worker_that_is_away_is_named(serve, empty_log, tmp_path: Path) 
     ):
         answer = await api.ask("GET", "/v1/models", api.acme)
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_serving")
+
+
+@pytest.mark.parametrize("dots", ["..", "%2e%2e", "%252e%252e", ".%2e", "..%2f.", "..;"])
+@pytest.mark.parametrize("slash", ["/", "%2f", "%252f", "%5c", "//"])
+async def test_no_path_leads_out_of_the_three_routes(api, worker: Worker, dots: str, slash: str) -> None:
+    up = slash.join((dots, dots))
+    body = json.dumps({"model": "globex/default", "messages": []}).encode()
+    for path in (f"/v1/models/mine/{up}/chat/completions", f"/v1/models/mine/{up}{slash}..{slash}metrics",
+                 f"/v1/models{slash}globex{slash}default", f"/v1/{up}/metrics", f"/v1/chat/completions/{up}/models",
+                 f"/v1/models/acme{slash}{dots}{slash}globex{slash}default", f"/v1{slash}models?x={up}"):  # fmt: skip
+        for method in ("GET", "POST"):
+            answer = await talk(
+                api.url, get(path, api.acme, "Content-Type: application/json", method=method, body=body)
+            )
+            assert status(answer) in (200, 404, 405, 422), answer
+            assert b"globex" not in answer and b"secret" not in answer, (path, answer)
+    assert worker.asked == []
+    assert set(worker.paths) <= {"/v1/models"}
+
+
+async def test_a_model_is_found_among_ones_own_and_nowhere_else(api, worker: Worker) -> None:
+    for name, code in (
+        ("acme/default", 200),
+        (MODELS[0], 200),
+        ("globex/default", 404),
+        ("acme/none", 404),
+        ("x", 404),
+    ):
+        answer = await api.ask("GET", f"/v1/models/{name}", api.acme)
+        assert answer.status_code == code, name
+        assert code == 404 or answer.json()["id"] == name
+    assert (await api.ask("GET", "/v1/models/globex/default", api.admin)).json()["id"] == "globex/default"
+    assert set(worker.paths) == {"/v1/models"}
+
+
+async def test_the_worker_reads_what_was_checked_and_hears_for_whom(api, worker: Worker) -> None:
+    twice = b'{"model": "globex/default", "messages": [], "model": "acme/default", "x": 1}'
+    given = {"content": twice, "headers": {"Content-Type": "application/json", "X-Rillfold-Company": "globex"}}
+    await api.ask("POST", "/v1/chat/completions?model=globex/default", api.acme, **given)
+    assert worker.asked == [{"model": "acme/default", "messages": [], "x": 1}]
+    assert worker.paths == ["/v1/chat/completions"]
+    assert worker.headers[0]["X-Rillfold-Company"] == "acme"
+    for model in (None, 1, ["acme/default"], {"a": 1}, True):
+        refused = await api.ask("POST", "/v1/chat/completions", api.acme, json={"model": model, "messages": []})
+        assert refused.status_code == 422
+    for model in (
+        "",
+        "/",
+        "acme",
+        "acme/",
+        "/default",
+        "globex",
+        "ACME/default",
+        "acme2/default",
+        " acme/default",
+        "other-base",
+    ):
+        refused = await api.ask("POST", "/v1/chat/completions", api.acme, json={"model": model, "messages": []})
+        assert refused.status_code == 404, model
+    assert len(worker.asked) == 1
+
+
+@pytest.mark.parametrize("said", [401, 403, 421, 500, 502, 503, 307])
+async def test_what_the_worker_has_against_the_api_is_no_companys_concern(api, worker: Worker, said: int) -> None:
+    worker.says = said
+    for method, path in (("GET", "/v1/models"), ("POST", "/v1/chat/completions")):
+        answer = await api.ask(method, path, api.acme, json={"model": "acme/default", "messages": []})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_serving")
+        assert answer.headers["retry-after"] == "5"
+
+
+async def test_a_list_that_is_none_is_named(api, worker: Worker) -> None:
+    for worker.listed in (b"", b"[]", b"{}", b'{"data": 1}', b'{"data": [1]}', b'{"data": [{"id": 1}]}', b"\xff"):
+        answer = await api.ask("GET", "/v1/models", api.acme)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_serving"), worker.listed

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from prometheus_client import generate_latest
 
 from schemas.codec import encode
 from schemas.company import TextIngested
@@ -112,6 +113,15 @@ async def test_errors_and_answers_have_one_shape_and_are_not_cached(api) -> None
 async def test_metrics_count_by_route_and_never_by_path(api) -> None:
     await api.ask("POST", "/topics/company-data", api.acme, json={"type": "text.ingested", "text": "One."})
     await api.ask("POST", "/topics/somewhere-else", api.acme, json={})
-    counted = (await api.ask("GET", "/metrics")).text
+    counted = generate_latest(api.registry).decode()
     assert 'route="/topics/{topic}",status="201"} 1.0' in counted
     assert "somewhere-else" not in counted
+    assert (await api.ask("GET", "/metrics", api.acme)).status_code == 404
+
+
+async def test_a_method_of_ones_own_makes_no_series(api) -> None:
+    for n in range(20):
+        await api.ask(f"M{n}", "/projections", api.acme)
+    counted = generate_latest(api.registry).decode()
+    assert 'method="other",route="/projections",status="405"} 20.0' in counted
+    assert "M7" not in counted

@@ -1,0 +1,95 @@
+"""What a company may ask for at once and in a while. Decided before any work is done for it."""
+
+from __future__ import annotations
+
+from math import ceil, inf
+
+import msgspec
+
+BURST_SECONDS = 10.0
+"""What was not used for so long may be used at once."""
+MINUTE = 60.0
+
+
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+    """For each company."""
+
+    at_once: int
+    """Requests under way: also those that wait, and streams."""
+    a_second: float
+    bytes_a_minute: int
+    prompts: int
+    """Questions to a model under way, among the requests."""
+
+
+class Cost(msgspec.Struct, frozen=True):
+    """Of one request, as far as its head says."""
+
+    bytes: int = 0
+    prompt: bool = False
+
+
+class Bucket(msgspec.Struct, frozen=True):
+    """Full at first; refilled as time goes by."""
+
+    left: float = inf
+    at: float = 0.0
+
+    def filled(self, size: float, a_second: float, now: float) -> Bucket:
+        return Bucket(min(size, self.left + max(0.0, now - self.at) * a_second), now)
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """What one company uses now, and has used lately."""
+
+    at_once: int = 0
+    prompts: int = 0
+    requests: Bucket = Bucket()
+    bytes: Bucket = Bucket()
+
+
+class Busy(msgspec.Struct, frozen=True):
+    """Not now."""
+
+    reason: str
+    """too_many_at_once, too_many_prompts, too_often or too_many_bytes."""
+    retry_after: int
+    """Seconds, at least one."""
+
+
+def admit(usage: Usage, cost: Cost, bounds: Bounds, now: float) -> Usage | Busy:
+    """The usage with the request in it, or why not and when to come again."""
+    requests = usage.requests.filled(bounds.a_second * BURST_SECONDS, bounds.a_second, now)
+    sent = usage.bytes.filled(bounds.bytes_a_minute, bounds.bytes_a_minute / MINUTE, now)
+    if usage.at_once >= bounds.at_once:
+        return Busy("too_many_at_once", 1)
+    if cost.prompt and usage.prompts >= bounds.prompts:
+        return Busy("too_many_prompts", 1)
+    if requests.left < 1:
+        return Busy("too_often", _seconds(1 - requests.left, bounds.a_second))
+    # A body larger than a minute's bytes is let in when nothing else was sent.
+    wanted = min(cost.bytes, bounds.bytes_a_minute)
+    if sent.left < wanted:
+        return Busy("too_many_bytes", _seconds(wanted - sent.left, bounds.bytes_a_minute / MINUTE))
+    return Usage(
+        at_once=usage.at_once + 1,
+        prompts=usage.prompts + cost.prompt,
+        requests=Bucket(requests.left - 1, now),
+        bytes=Bucket(sent.left - cost.bytes, now),
+    )
+
+
+def finished(usage: Usage, cost: Cost, unsent: int) -> Usage:
+    """`unsent` bytes were counted and never came."""
+    sent = Bucket(usage.bytes.left + unsent, usage.bytes.at)
+    return msgspec.structs.replace(usage, at_once=usage.at_once - 1, prompts=usage.prompts - cost.prompt, bytes=sent)
+
+
+def forgettable(usage: Usage, now: float) -> bool:
+    """Nothing is under way and all buckets are full again: as if it had never been seen."""
+    rests = usage.at_once == 0 and now - max(usage.requests.at, usage.bytes.at) >= MINUTE
+    return rests and usage.bytes.left >= 0
+
+
+def _seconds(missing: float, a_second: float) -> int:
+    return max(1, ceil(missing / a_second))

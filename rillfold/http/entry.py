@@ -1,0 +1,104 @@
+"""The entry of the API: whose key, is there room for it, the body. In this order, and nothing else is done before."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from processors.limits import Busy, Cost
+from rillfold.http.errors import ApiError, answer_of
+from rillfold.http.keys import ApiKeys, Principal
+from rillfold.http.limits import ClientLeft, Limiter, again, body_of, cost_of
+from schemas.errors import RillfoldError
+
+OPEN = frozenset({"/health", "/ready", "/docs", "/redoc", "/openapi.json"})
+TOLD = {
+    "too_many_at_once": "This company has as many requests under way as it may: wait for one to end.",
+    "too_many_prompts": "This company has as many questions to models under way as it may: wait for one to end.",
+    "too_often": "This company asks more often than it may.",
+    "too_many_bytes": "This company sends more bytes a minute than it may.",
+}
+
+
+class Entry:
+    """Says no before the body is read, and lets at most one body of the allowed size into memory for each request."""
+
+    def __init__(self, app: ASGIApp, keys: ApiKeys, limiter: Limiter) -> None:
+        self._app, self._keys, self._limiter = app, keys, limiter
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in OPEN:
+            return await self._app(scope, receive, send)
+        try:
+            asker, cost = self._let_in(scope)
+        except (ApiError, RillfoldError, OSError) as error:
+            return await self._turn_away(error, scope, receive, send)
+        scope.setdefault("state", {})["asker"] = asker
+        unsent = cost.bytes
+        try:
+            body = await body_of(receive)
+            unsent = max(0, cost.bytes - len(body))
+            await self._app(scope, again(body, receive), send)
+        except ClientLeft:
+            return None
+        except ApiError as error:
+            await _refuse(error, scope, receive, send)
+        finally:
+            self._limiter.leave(asker.company, cost, unsent)
+
+    async def _turn_away(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
+        """Unread. Only who is known, and announced too much, is let finish first, so that the answer is read."""
+        if isinstance(error, ApiError) and error.status == 413:
+            with suppress(ApiError, ClientLeft):
+                await body_of(receive)
+        await _refuse(error, scope, receive, send)
+
+    def _let_in(self, scope: Scope) -> tuple[Principal, Cost]:
+        headers = Headers(scope=scope)
+        asker = self._asker(key_of(headers))
+        _readable(scope)
+        cost = cost_of(scope["method"], scope["path"], headers)
+        busy = self._limiter.enter(asker.company, cost)
+        if busy is not None:
+            raise ApiError(429, busy.reason, TOLD[busy.reason], Retry_After=str(busy.retry_after))
+        return asker, cost
+
+    def _asker(self, key: str | None) -> Principal:
+        known = self._keys.who(key) if key else None
+        if known is not None:
+            return known
+        busy = self._limiter.stranger()
+        if isinstance(busy, Busy):
+            told = "Too many requests come with keys that are not known here."
+            raise ApiError(429, "too_often", told, Retry_After=str(busy.retry_after))
+        raise unauthorized(key)
+
+
+def key_of(headers: Headers) -> str | None:
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key")
+
+
+def unauthorized(key: str | None) -> ApiError:
+    wrong = "This key is not known here." if key else "An API key is needed: Authorization: Bearer rk_..."
+    return ApiError(401, "unauthorized", wrong, WWW_Authenticate="Bearer")
+
+
+def _readable(scope: Scope) -> None:
+    """No name here holds a control character, and no database takes a NUL."""
+    if not scope["path"].isprintable() or b"%00" in scope["query_string"]:
+        raise ApiError(422, "bad_characters", "The path or the query holds characters that no name here has.")
+
+
+async def _refuse(error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
+    answer = answer_of(error)
+    if _has_body(scope):
+        answer.headers["Connection"] = "close"  # what is still on its way is not read
+    await answer(scope, receive, send)
+
+
+def _has_body(scope: Scope) -> bool:
+    headers = Headers(scope=scope)
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
