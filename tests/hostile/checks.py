@@ -316,6 +316,8 @@ async def rested(stage: Stage, log: KafkaLog) -> list[str]:
     group, topic = stage.names.wire("rillfold-train"), stage.names.wire("training-request")
 
     async def over() -> bool | None:
+        if "train" in stage.cast.ended():
+            return True
         ends, done = await log.ends(topic), await log.committed(group, topic)
         return True if all(done.get(partition, 0) >= end for partition, end in ends.items()) else None
 
@@ -328,8 +330,10 @@ async def rested(stage: Stage, log: KafkaLog) -> list[str]:
 
 async def wrong(stage: Stage, watch: Watch, log: KafkaLog) -> list[str]:
     """Everything that does not hold now; empty: all of it does."""
-    stuck = await advances(stage, watch, log)
     ended = [f"{name} ended: {words}" for name, words in stage.cast.ended().items()]
+    # Whoever ended is the news; what stands still behind it needs no waiting for.
+    stuck = [] if ended else await advances(stage, watch, log)
+    ended = ended or [f"{name} ended: {words}" for name, words in stage.cast.ended().items()]
     return [*ended, *stuck, *lost(stage, watch), *read(stage, watch), *await told_by_topic(stage, watch, log)]
 
 

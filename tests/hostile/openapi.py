@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 import requests
 import schemathesis
 from hypothesis import strategies as st
+from hypothesis.errors import Unsatisfiable
 from schemathesis import Case, GenerationMode
 
 from tests.hostile.checks import Watch, unfit
@@ -33,10 +34,10 @@ async def explored(stage: Stage, watch: Watch, count: int, seed: int) -> tuple[i
         who = WHO[n % len(WHO)]
         async with room:
             answer = await asyncio.to_thread(_call, http, stage, case, who)
-        what = f"{case.method} {case.path} by {who or 'nobody'}: {case.as_curl_command()[:300]}"
+        what = f"{case.method} {case.path} by {who or 'nobody'}"
         if who != "acme":
             watch.hear(what, answer)
-        return unfit(what, answer)
+        return [f"{wrong} {case.as_curl_command()[:400]}" for wrong in unfit(what, answer)]
 
     with http:
         found = await asyncio.gather(*(one(n, case) for n, case in enumerate(asked)))
@@ -49,14 +50,16 @@ def _described(stage: Stage) -> Any:
 
 
 def _cases(description: Any, count: int, seed: int) -> list[Case]:
-    """As many of each operation, half of them against its description."""
+    """As many of each operation, half of them against its description. Some have only one form, others make it up."""
     operations = [found.ok() for found in description.get_all_operations()]
-    each = -(-count // (2 * len(operations)))
     asked: list[Case] = []
-    for n, operation in enumerate(operations):
-        for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
-            strategy: st.SearchStrategy[Case] = operation.as_strategy(generation_mode=mode)
-            asked += drawn(strategy.map(_quick), each, seed + n)
+    while (missing := count - len(asked)) > 0:
+        each, seed = -(-missing // (2 * len(operations))), seed + len(operations)
+        for n, operation in enumerate(operations):
+            for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+                strategy: st.SearchStrategy[Case] = operation.as_strategy(generation_mode=mode)
+                with suppress(Unsatisfiable):  # what takes nothing cannot be given anything wrong
+                    asked += drawn(strategy.map(_quick), each, seed + n)
     return asked
 
 

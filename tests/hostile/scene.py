@@ -18,12 +18,9 @@ AVRO = b"avro/binary"
 
 def world_of(stage: Stage) -> dict[str, str]:
     """What lines may name. Nothing of it is acme's secret."""
-    places = {
-        "base": str(stage.bench.base),
-        "model": stage.model,
-        "tools": f"{stage.tools.url}/mallory",
-        "data": str(stage.data),
-    }
+    bench = stage.bench.base
+    places = {"base": bench.name, "model": stage.model, "base folder": str(bench)}
+    places |= {"tools": f"{stage.tools.url}/mallory", "data": str(stage.data)}
     return {"acme": ACME, "mallory": MALLORY, **places}
 
 
