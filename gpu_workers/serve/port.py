@@ -52,7 +52,6 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
-    company: str | None = None
 
     def unfit(self) -> str | None:
         """Which figure cannot be used, and why. A temperature near 0 is 0; the longest answer ends with the context."""
