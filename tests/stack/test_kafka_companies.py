@@ -43,7 +43,7 @@ ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy" / "kafka-companies"
 SCRIPT = DEPLOY / "company.sh"
 COMPANY_NAMES = ("acme", "globex")
-WAIT = 90.0
+WAIT = 180.0
 QUICK = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 TOOLS = {
     "kafka-acls": ("kafka-tools", "org.apache.kafka.tools.AclCommand"),
@@ -145,8 +145,12 @@ def _path(folder: Path, jars: Mapping[str, list[Path]]) -> str:
 
 def _let_in(doors: Doors, company: str, folder: Path) -> None:
     """As docs/deployments.md says."""
-    _run([str(SCRIPT), company, str(doors.files)], os.environ | {"PATH": doors.path, "BOOTSTRAP": doors.inside})
+    _run_script(doors, "in", company, str(doors.files))
     _run([sys.executable, "-m", "rillfold", "topics", "create"], doors.workers(company, folder))
+
+
+def _run_script(doors: Doors, *arguments: str) -> None:
+    _run([str(SCRIPT), *arguments], os.environ | {"PATH": doors.path, "BOOTSTRAP": doors.inside})
 
 
 def _run(line: list[str], environ: Mapping[str, str]) -> str:
@@ -284,6 +288,17 @@ def test_a_company_has_a_quota(doors: Doors) -> None:
     assert all(name in told for name in ("producer_byte_rate", "consumer_byte_rate", "request_percentage")), told
 
 
+def test_a_company_is_shut_out_at_once(doors: Doors, tmp_path: Path) -> None:
+    _let_in(doors, "initech", tmp_path)
+    standing = AdminClient(doors.client("initech"))
+    assert "initech.company-data" in standing.list_topics(timeout=30).topics
+    _run_script(doors, "out", "initech")
+    assert not standing.list_topics(timeout=30).topics
+    with pytest.raises(KafkaException):
+        AdminClient(doors.client("initech")).list_topics(timeout=5)
+    assert AdminClient(doors.client("acme")).list_topics(timeout=30).topics
+
+
 async def test_a_worker_inside_folds_what_a_company_said_outside(doors: Doors, tmp_path: Path) -> None:
     """Each prefix has its own worker. What a company says of another stays under the prefix of who said it."""
     for company in ("acme", "globex"):
@@ -326,7 +341,7 @@ async def _rows(log: KafkaLog, company: str, count: int) -> set[str]:
 @pytest.mark.parametrize("name", ["", "acme.x", "Acme", "ANONYMOUS", "a/b", "-x", "*", "a b", "a,User:ANONYMOUS"])
 def test_a_name_that_could_stand_for_more_than_one_company_is_refused(name: str, tmp_path: Path) -> None:
     """`acme.` is the prefix of `acme.x.`: names have no dot. And none is the name of who stands inside."""
-    line = [str(SCRIPT), name, str(tmp_path)]
+    line = [str(SCRIPT), "in", name, str(tmp_path)]
     done = subprocess.run(line, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=20)
     assert done.returncode != 0 and not list(tmp_path.iterdir())
 
