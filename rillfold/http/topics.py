@@ -67,7 +67,8 @@ async def produce(topic: str, request: Request, asker: Asker, serving: Serving) 
 
 
 def _of_avro(body: bytes) -> Event:
-    event = decode(body, Origin("rest", 0, 0), time.time_ns() // 1_000_000)
+    # It may be JSON all the same, and without an id: no request is at another's place.
+    event = decode(body, Origin(str(uuid4()), 0, 0), time.time_ns() // 1_000_000)
     if isinstance(event, Rejected):
         raise ApiError(422, event.reason, event.detail)
     return event

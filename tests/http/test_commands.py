@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -72,6 +73,12 @@ def test_lineage_goes_down_to_the_offsets() -> None:
         printer.print(lineage._tree(row(adapter, "acme/default/2").value))
     assert "company-data/1 offsets [3, 9)" in text.get()
     assert "0.000 -> 0.983 exact on 60 requests" in text.get()
+
+
+def test_a_trace_without_a_company_is_refused() -> None:
+    done = CliRunner().invoke(trace.trace, ["j1"])
+    assert done.exit_code == 2
+    assert "--company" in done.output
 
 
 HOSTILE = "[/x] [bold]\x1b]0;owned\x07\x1b[2J\u202e\x9b31m\rdone"

@@ -69,6 +69,16 @@ async def test_broken_bodies(api, content: bytes) -> None:
         assert set(answer.json()["error"]) == {"code", "message", "detail"}
 
 
+async def test_json_that_says_it_is_bytes_gets_ids_of_its_own(api) -> None:
+    """Two requests, of one company or of two, are two events."""
+    for key, company in ((api.acme, "acme"), (api.acme, "acme"), (api.globex, "globex")):
+        body = b'{"type": "text.ingested", "company": "%s", "text": "same"}' % company.encode()
+        headers = {"Content-Type": "application/octet-stream"}
+        answer = await api.ask("POST", "/topics/company-data", key, content=body, headers=headers)
+        assert answer.status_code == 201
+    assert len({event.id for event in await api.events("company-data")}) == 3
+
+
 async def test_another_companys_avro_is_not_taken(api) -> None:
     answer = await api.ask(
         "POST", "/topics/company-data", api.globex, content=encode(text()), headers={"Content-Type": "avro/binary"}

