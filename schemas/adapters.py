@@ -6,7 +6,7 @@ import msgspec
 
 from schemas.envelope import Event
 from schemas.training import OffsetRange
-from schemas.words import Adapter, Address, Id, Json, Label, Note, Text
+from schemas.words import Adapter, Address, Id, Json, Label, Text
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
@@ -50,7 +50,7 @@ class AdapterRequested(Event, frozen=True, kw_only=True):
     version: int = 1
     adapter: Adapter
     adapter_version: int | None = None
-    requester: Note = ""
+    requester: Text = ""
 
 
 class RolloutDecided(Event, frozen=True, kw_only=True):

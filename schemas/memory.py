@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from schemas.envelope import Event
-from schemas.words import Label, Note, Text
+from schemas.words import Label, Text
 
 
 class MemoryNoted(Event, frozen=True, kw_only=True):
@@ -16,7 +16,7 @@ class MemoryNoted(Event, frozen=True, kw_only=True):
     kind: Label = "fact"
     """fact, preference or automation."""
     text: Text
-    source: Note = ""
+    source: Text = ""
     """Where it is from: a person, a job."""
 
 

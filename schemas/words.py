@@ -41,7 +41,6 @@ ID = Word("id", "printable", 1, 128, "bad_id")
 COMPANY = Word("company", "company", 1, 128, "bad_company")
 NAME = Word("name", "plain", 1, 64)
 LABEL = Word("label", "printable", 1, 128)
-NOTE = Word("note", "printable", 0, 128)
 ADAPTER = Word("adapter", "printable", 1, 193)
 ADDRESS = Word("address", "printable", 1, 2_000)
 TEXT = Word("text", "text", 0, 64 << 10)
@@ -49,7 +48,7 @@ JSON = Word("json", "json", 0, 256 << 10)
 DOCUMENT = Word("document", "document", 0, 0)
 
 WORDS: Mapping[str, Word] = {
-    word.kind: word for word in (ID, COMPANY, NAME, LABEL, NOTE, ADAPTER, ADDRESS, TEXT, JSON, DOCUMENT)
+    word.kind: word for word in (ID, COMPANY, NAME, LABEL, ADAPTER, ADDRESS, TEXT, JSON, DOCUMENT)
 }
 
 Id = Annotated[str, ID]
@@ -60,14 +59,12 @@ Name = Annotated[str, NAME]
 """What becomes a part of keys, addresses and metric labels: a role, an agent, a tool."""
 Label = Annotated[str, LABEL]
 """A short name of something: a memory, a kind of record, an entity, a session; a reason for machines."""
-Note = Annotated[str, NOTE]
-"""A label that may be empty."""
 Adapter = Annotated[str, ADAPTER]
 """company/role"""
 Address = Annotated[str, ADDRESS]
 """Where something lies."""
 Text = Annotated[str, TEXT]
-"""What people read: a description, a detail, a memory."""
+"""What people read: a description, a detail, a memory, who asks."""
 Json = Annotated[str, JSON]
 """JSON that travels as text. Whether it is JSON at all, whoever uses it finds out."""
 Document = Annotated[str, DOCUMENT]
