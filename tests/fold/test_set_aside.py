@@ -130,6 +130,14 @@ async def test_a_key_that_is_no_text_is_spelled_and_its_row_gets_in(written: Wri
     assert await query("SELECT key FROM companies_v1") == [("acme/\\xff\ufffd",)]
 
 
+async def test_a_record_under_a_key_of_ours_that_is_none_is_left_out(written: Written, query: Any):
+    await written.write(
+        (b"\x00marker/x/0", b"nonsense"), (b"\x00refused/x/0/1", None), (b"\x00?", b"\xff"), row("acme")
+    )
+    assert await query("SELECT count(*) FROM companies") == [(1,)]
+    assert await query("SELECT count(*) FROM refused") == [(0,)]
+
+
 async def test_the_row_that_stood_there_goes_and_one_that_fits_comes_back(written: Written, query: Any):
     await written.write(row("acme", "first"), row("other"))
     await written.write((b"acme", raw(b'{"company":"acme","name":1e400000}')))
