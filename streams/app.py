@@ -26,6 +26,7 @@ from streams.fence import FencedChangelogs
 from streams.folding import Folding
 from streams.garbage import keep_garbage_rare
 from streams.glance import Glance
+from streams.header_keys import keep_bytes
 from streams.kafka import KafkaLog
 from streams.keeper import ShardKeeper
 from streams.log import BATCH_LIMIT, EventLog, Learn, TopicSpec, nothing_to_learn
@@ -113,6 +114,7 @@ class FoldApp(RowApp):
 
 def create_app(worker: Worker, event_log: EventLog, projections: Sequence[Projection[Any]]) -> FoldApp:
     """Topics must stand: see `prepare`."""
+    keep_bytes()
     app = FoldApp(worker.app_id, **_settings(worker))
     if app.in_transaction:
         raise Misconfigured("Faust's exactly_once loses and doubles after a crash. Unset PROCESSING_GUARANTEE.")

@@ -17,7 +17,7 @@ from streams.refusal import Refusal, RowsTooLarge
 from streams.shard import Shard
 
 log = logging.getLogger(__name__)
-FEW = 32
+FEW = 256
 """Of so many events those that are refused are looked for one by one; of more, in halves."""
 
 Publish = Callable[[Sequence[Event]], Awaitable[None]]

@@ -24,7 +24,6 @@ from faust.types.tuples import ConsumerMessage
 
 from streams.fetched import by_batches
 from streams.fold import Batch
-from streams.header_keys import keep_bytes
 from streams.watch import Phase
 
 FAUST_VERSION = "0.15.3"
@@ -153,8 +152,6 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         self._read_to: dict[Any, int] = {}
 
     def _create_worker_consumer(self, transport: Any) -> Any:
-        # Before anything is fetched.
-        keep_bytes()
         consumer = super()._create_worker_consumer(transport)
         # Faust ties this to its own transactions; a source's producers may have theirs.
         consumer._isolation_level = "read_committed"

@@ -49,7 +49,7 @@ class _Spelled(_DefaultRecordBatchPy):  # type: ignore[misc]
 
     def __iter__(self) -> Any:
         super().__iter__()
-        self._buffer = _Bytes(self._buffer)
+        self._buffer = _Bytes(self._buffer)  # type: ignore[has-type]
         return self
 
 

@@ -51,6 +51,7 @@ class Draft:
         self._states: dict[str, Any] = {}
         self._rows: dict[bytes, bytes] = {}
         self._refused: list[Refusal] = []
+        self._size = size_of([self._marker(decoded.next)])
 
     def fold(self, found: Found) -> Taken:
         """Raises `Untaken`, also where the event's rows fit no record batch at all."""
@@ -65,11 +66,12 @@ class Draft:
         return refusal(self._shard.projection, decoded.topic, decoded.partition, record.offset, event, why)
 
     def has_room(self, for_: Taken | Refusal) -> bool:
-        rows = {**self._rows, **dict(_rows(for_))}
-        return size_of([*rows.items(), self._marker(self._decoded.next)]) <= BATCH_BYTES
+        return self._size + self._growth(_rows(for_)) <= BATCH_BYTES
 
     def add(self, one: Taken | Refusal) -> None:
-        self._rows.update(_rows(one))
+        rows = _rows(one)
+        self._size += self._growth(rows)
+        self._rows.update(rows)
         if isinstance(one, Refusal):
             self._refused.append(one)
         else:
@@ -83,6 +85,9 @@ class Draft:
         """The rows as the events before have left them."""
         drafted = {key: self._states[key] for key in keys if key in self._states}
         return {**self._shard.load([key for key in keys if key not in drafted]), **drafted}
+
+    def _growth(self, rows: Rows) -> int:
+        return size_of(rows) - size_of((key, self._rows[key]) for key, _ in rows if key in self._rows)
 
     def _marker(self, next_: int) -> tuple[bytes, bytes]:
         return marker_record(Marker(self._decoded.topic, self._decoded.partition, next_))

@@ -25,6 +25,8 @@ T = TypeVar("T")
 ASK_AGAIN_SECONDS = 1.0
 
 UNKNOWN_ID = 40403
+MAX_ID = (1 << 31) - 1
+"""A registry's ids are Java's `int`: what is above is nobody's, and asking for it gets answers that say nothing."""
 UNKNOWN_FOR = 60.0
 """Seconds for which an id that the registry does not know is not asked for again: a replica may lag behind."""
 
@@ -54,7 +56,7 @@ class Registry:
     def resolve(self, values: Iterable[bytes | None]) -> Mapping[int, Entry]:
         """The ids for `schemas.codec.decode`. Raises RegistryDown, a Retry, where one cannot be asked for."""
         for number in {number for value in values if (number := schema_id(value)) is not None}:
-            if number not in self.ids and self._clock() >= self._unknown.get(number, 0.0):
+            if number <= MAX_ID and number not in self.ids and self._clock() >= self._unknown.get(number, 0.0):
                 self._ask(number)
         return self.ids
 

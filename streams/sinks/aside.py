@@ -65,7 +65,9 @@ async def sift(cursor: AsyncCursor[Any], ones: Sequence[One], put: Put) -> list[
         if not about_content(error) or not ones:
             raise
         if len(ones) == 1:
-            return [Aside(ones[0], error.sqlstate or "", bounded(str(error).strip()))]
+            # Its first line alone: the others quote the row.
+            said = error.diag.message_primary or str(error).strip().partition("\n")[0]
+            return [Aside(ones[0], error.sqlstate or "", bounded(said))]
     middle = len(ones) // 2
     return [*await sift(cursor, ones[:middle], put), *await sift(cursor, ones[middle:], put)]
 
@@ -82,9 +84,9 @@ async def keep(cursor: AsyncCursor[Any], aside: Aside) -> None:
     table = sql.Identifier(table_of(projection))
     await cursor.execute(delete.format(table=table), (shown(row.text), partition, row.offset))
     log.warning(
-        "Postgres does not hold a row of %s v%d, partition %d (changelog offset %d, key %r): %s %s. It is set aside, "
+        "Postgres does not hold a row of %s v%d, partition %d (changelog offset %d, key %r): %s. It is set aside, "
         "the others go on; `SELECT * FROM set_aside` lists such rows, and a later form that fits takes its place.",
-        *(projection.name, projection.version, partition, row.offset, row.text[:SHOWN], state, reason),
+        *(projection.name, projection.version, partition, row.offset, row.text[:SHOWN], f"{state} {reason}".strip()),
     )
 
 

@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Self
 
 import psycopg
@@ -201,11 +201,16 @@ def _line(one: One) -> bytes:
     projection, partition, row = one
     assert row.value is not None
     topic, source_partition, offset = row.value.at
-    key = _copied(shown(row.text).encode())
+    key = _copied(row.key if row.key.isascii() and b"\x00" not in row.key else shown(row.text).encode())
     company = key.partition(b"/")[0]
     json = _json(bytes(row.value.row)).replace(b"\\", b"\\\\")
-    where = partition, company, json, _copied(shown(topic).encode()), source_partition, offset, row.offset
+    where = partition, company, json, _topic(topic), source_partition, offset, row.offset
     return b"%b\t%b\t%d\t%b\t%b\t%b\t%d\t%d\t%d\n" % (projection.name.encode(), key, *where)
+
+
+@lru_cache(256)
+def _topic(name: str) -> bytes:
+    return _copied(shown(name).encode())
 
 
 def _json(raw: bytes) -> bytes:

@@ -214,13 +214,18 @@ def changes_of(projection: Projection[Any], tp: TopicPartition, newest: Newest) 
     markers: list[Marker] = []
     refused: list[Refusal] = []
     for key, record in newest.records.items():
-        value = record.value
         if not key.startswith(RESERVED):
-            rows.append(_change(key, record.offset, value))
-        elif value is not None and (marker := marker_of(key, value)) is not None:
-            markers.append(marker)
-        elif value is not None and (refusal := refusal_of(key, value)) is not None:
-            refused.append(refusal)
+            rows.append(_change(key, record.offset, record.value))
+            continue
+        try:
+            found = marker_of(key, record.value or b"") or refusal_of(key, record.value or b"")
+        except msgspec.MsgspecError as error:
+            log.warning("%s/%d/%d is no record of ours (%s): left out", *tp, record.offset, error)
+            continue
+        if isinstance(found, Marker):
+            markers.append(found)
+        elif found is not None:
+            refused.append(found)
     return Changes(projection, *tp, newest.next, rows, markers, refused)
 
 

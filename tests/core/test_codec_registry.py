@@ -87,6 +87,14 @@ def test_wrong_credentials_stop(server: LocalRegistry) -> None:
         Registry(server.url).resolve([framed(1)])
 
 
+def test_an_id_that_no_registry_can_have_is_nobodys_and_not_asked_for() -> None:
+    """Nobody answers there: to ask would be to wait."""
+    with Registry("http://127.0.0.1:9", timeout=0.5) as registry:
+        assert (1 << 32) - 1 not in registry.resolve([b"\x00\xff\xff\xff\xff x", b"\x00\x80\x00\x00\x00 x"])
+        with pytest.raises(RegistryDown):
+            registry.resolve([b"\x00\x7f\xff\xff\xff x"])
+
+
 def test_an_id_that_the_registry_does_not_know_is_poison_and_asked_again_later(server: LocalRegistry) -> None:
     now = 0.0
     registry = Registry(server.url, clock=lambda: now)

@@ -11,16 +11,24 @@ import pytest
 
 from projections.projection import Projection
 from rillfold.testing.driver import Driver
+from schemas.codec import encode
 from schemas.company import TextIngested
-from schemas.envelope import Event, caused_by
+from schemas.envelope import Event, Origin, caused_by
 from schemas.memory import MemoryForgotten
+from schemas.rejected import RecordRejected, Rejected
 from schemas.topics import TopicNames
 from streams import pieces
+from streams.catch_up import catch_up
 from streams.changelog import refusal_of, topic_of
 from streams.commit import FEW
+from streams.dead_letter import dead_letter, publish_letters
 from streams.errors import StoreFailed, TooLarge
 from streams.failpoint import STEPS
+from streams.fold import Refused
+from streams.letters import redrive
+from streams.log import Outgoing, Record, TopicSpec
 from streams.memory import MemoryLog
+from streams.outgoing import to_outgoing
 from streams.refold import held, refold
 from streams.refusal import REFUSALS, Refusal
 from streams.view import View
@@ -384,3 +392,49 @@ async def test_a_view_leaves_out_what_it_does_not_take():
         for event in (text(0), bad(1), text(2)):
             await d.send(event)
         assert await View(log, TopicNames(), BREAKS).catch_up() == {"acme/e": Texts(("0 ", "2 "))}
+
+
+async def test_what_could_not_be_sent_before_a_changelog_was_lost_is_refused_again():
+    """Read again up to the group's commit, nothing is sent twice; whether it can be written is still asked."""
+    world, log = World(follows(OUTPUTS["an id too long"])), MemoryLog()
+    await log.create([TopicSpec(TOPIC, 1)])
+    await log.append([Outgoing(TOPIC, b"acme", encode(event), partition=0) for event in (text(0), bad(1), text(2))])
+    await catch_up(world.shard, [TOPIC], log, {TOPIC: 3}, world.folding._ports)
+    assert places(kept_refusals(world)) == [1]
+    assert world.rows() == {"acme/e": Texts(("0 ", "2 "))}
+    assert not [what for what, _ in world.done if what == "published"]
+
+
+def letter_of(size: int, headers: tuple[tuple[str, Any], ...] = ()) -> RecordRejected:
+    record = Record("company-data", 0, 7, 1 << 62, b"k" * size, b"v" * size, headers)
+    return dead_letter(Refused(record, Rejected("too_large", "\ud800" + "x" * 100_000, Origin("company-data", 0, 7))))
+
+
+async def test_a_letter_always_fits_and_part_of_a_record_is_not_sent_again():
+    log = MemoryLog()
+    await log.create([TopicSpec("company-data", 1)])
+    small, large = letter_of(100, (("h", None),)), letter_of(20 << 20, (("h", None),))
+    for letter in (small, large):
+        to_outgoing(letter, TopicNames())
+    assert (small.key, small.value, small.headers[0].value) == (b"k" * 100, b"v" * 100, None)
+    assert (large.headers[0].key, large.headers[0].value) == ("rillfold-cut", b"%d" % ((40 << 20) + 1))
+    assert await redrive(log, [large]) == 0
+    assert await redrive(log, [small]) == 1
+
+
+@pytest.mark.parametrize("room", [16 << 20, 1 << 20, 2_000])
+async def test_where_the_topic_is_smaller_a_letter_holds_less(room: int):
+    sent: list[Any] = []
+
+    async def publish(events: Sequence[Event]) -> None:
+        if any(len(encode(event)) > room for event in events):
+            raise TooLarge("dead-letter", 0, room)
+        sent.extend(events)
+
+    refused = [
+        Refused(Record("t", 0, n, 0, b"k", b"v" * size, ()), Rejected("empty", "", Origin("t", 0, n)))
+        for n, size in enumerate((10, 2 << 20, 20 << 20))
+    ]
+    await publish_letters(refused, publish)
+    assert [letter.offset for letter in sent] == [0, 1, 2]
+    assert sent[0].value == b"v" * 10
