@@ -19,8 +19,7 @@ RULE_VERSION = 2
 HELD_OUT_PERCENT = 20
 
 TURNS = 1_000
-"""So many of a conversation's messages teach. Each answer's row repeats all that stood before it: without an end, one
-record of a megabyte would be gigabytes of rows."""
+"""Messages before an answer, at most. Its row repeats them all: without an end, one record would be gigabytes."""
 NESTED = 64
 
 
@@ -70,9 +69,9 @@ def select(event: Event, origin: Origin, company: str) -> Iterator[Example]:
         return
     if isinstance(event, ConversationIngested):
         held_out = is_held_out(_question(event.messages))
-        for turn, message in enumerate(event.messages[:TURNS]):
+        for turn, message in enumerate(event.messages):
             if message.role == "assistant" and turn > 0:
-                yield _example(origin, turn, held_out, event.messages[:turn], message)
+                yield _example(origin, turn, held_out, event.messages[: min(turn, TURNS)], message)
     elif isinstance(event, AgentOutputIngested) and event.success:
         prompt = (Message(role="user", content=event.prompt),)
         answer = Message(role="assistant", content=event.output, tool_calls=event.tool_calls)
@@ -80,7 +79,9 @@ def select(event: Event, origin: Origin, company: str) -> Iterator[Example]:
 
 
 def teaches(example: Example) -> bool:
-    """Known roles, a system message only first, calls with JSON objects: one record spoils no run."""
+    """Known roles, a system message only first, calls with JSON objects, an end: one record spoils no run."""
+    if len(example.prompt) >= TURNS:
+        return False
     for index, message in enumerate((*example.prompt, example.answer)):
         if not may_speak(message.role, index):
             return False

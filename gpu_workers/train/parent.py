@@ -19,7 +19,7 @@ COMMAND = (sys.executable, "-m", "gpu_workers.train.child")
 OnReport = Callable[[Report], Awaitable[None]]
 Train = Callable[[RunSpec, OnReport], Awaitable[Outcome | Refused]]
 
-_LINE_LIMIT, _LAST_WORDS = 1 << 20, 4096
+_LINE_LIMIT, _LAST_WORDS = 32 << 20, 4096
 # A child that computes says so every five seconds. Short looks: one who slept with it must not find it silent.
 SILENCE_SECONDS, SILENCES = 5.0, 12
 

@@ -71,6 +71,39 @@ def test_what_is_not_there_is_named(store):
         store.get("../../etc/passwd")
 
 
+FORGED = (
+    "",
+    ".",
+    "..",
+    "../../x",
+    "/",
+    "/etc",
+    "~",
+    "f" * 63,
+    "f" * 65,
+    "F" * 64,
+    "f" * 63 + "\n",
+    "\0" * 64,
+    "é" * 64,
+    "f" * 62 + "/x",
+)
+
+
+@pytest.mark.parametrize("word", FORGED)
+def test_no_word_of_the_log_is_a_path(store, word):
+    """The hash of an adapter.ready comes from the log, where anybody may have written it."""
+    for asked in (store.get, store.uri):
+        with pytest.raises(ArtifactRefused, match="not a sha256"):
+            asked(word)
+
+
+@pytest.mark.parametrize("name", [TENSORS, CONFIG])
+def test_what_lacks_a_file_is_refused_before_anything_is_read(store, tmp_path, name):
+    (lay(tmp_path / "made") / name).unlink()
+    with pytest.raises(ArtifactRefused, match=f"has no {name}"):
+        store.put(tmp_path / "made", FACTS)
+
+
 @pytest.mark.parametrize("name", [TENSORS, CONFIG, MANIFEST])
 def test_one_flipped_byte_anywhere_is_caught_and_named(store, tmp_path, name):
     sha256 = store.put(lay(tmp_path / "made"), FACTS)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processors.dataset import Tally, in_order, is_held_out, parse_row, row, select
+from processors.dataset import TURNS, Tally, in_order, is_held_out, parse_row, row, select, teaches
 from rillfold.demo import data
 from schemas.company import AgentOutputIngested, ConversationIngested, Message, TextIngested, ToolUse
 from schemas.envelope import Origin
@@ -90,7 +90,7 @@ def test_manifest_does_not_depend_on_the_order_in_which_ranges_are_named():
         Message(role="system", content="late"),
         *(
             Message(role="assistant", tool_calls=(ToolUse(name="f", arguments=text),))
-            for text in ("not json", "[1]", "", "[" * 100_000)
+            for text in ("not json", "[1]", "", "[" * 100_000, '{"a":' + "[" * 64 + "]" * 64 + "}")
         ),
     ],
 )
@@ -104,6 +104,25 @@ def test_what_no_model_can_be_shown_is_left_out_and_counted_with_all_that_follow
     assert (good, tally.left_out) == (1, len(rows) - 1)
     manifest = tally.manifest("acme", ())
     assert (manifest.trained + manifest.held_out, manifest.left_out) == (1, len(rows) - 1)
+
+
+def test_what_is_between_quotes_nests_nothing():
+    call = ToolUse(name="f", arguments='{"a":"' + "[{" * 99 + '\\"[","b":[[]]}')
+    talk = (TALK[0], Message(role="assistant", tool_calls=(call,)))
+    assert all(map(teaches, examples(event(ConversationIngested, agent="a", messages=talk))))
+
+
+def test_a_conversation_without_an_end_is_no_endless_dataset():
+    """As many messages as a record of a megabyte can hold: rows of all of them would be gigabytes."""
+    talk = (TALK[0], *(Message(role="assistant"),) * 60_000)
+    tally = Tally()
+    size = sum(
+        len(tally.add(one))
+        for one in select(event(ConversationIngested, agent="a", messages=talk), Origin("t", 0, 0), "acme")
+    )
+    assert size < 50_000_000
+    assert tally.trained + tally.held_out == TURNS - 1
+    assert tally.left_out == 60_001 - TURNS
 
 
 def test_one_changed_byte_changes_both_hashes():

@@ -341,7 +341,7 @@ async def test_what_was_refused_at_once_is_committed(office):
 
 SAID = {
     "a line that is none": "print('boo')",
-    "a line that never ends": "import sys; sys.stdout.write('x' * 3_000_000)",
+    "a line that never ends": "import sys; sys.stdout.write('x' * 300_000)",
     "bytes": "import sys; sys.stdout.buffer.write(b'\\xff\\xfe\\n')",
     "a report of the wrong shape": """print('{"type":"report","phase":1}')""",
     "losses that are none": """print('{"type":"outcome","losses":[null]}')""",
@@ -354,6 +354,7 @@ SAID = {
 async def test_whatever_a_child_says_after_it_took_a_run_ends_that_run(office, monkeypatch, what):
     code = f"""import sys; sys.stdin.readline(); print('{{"type":"taken"}}', flush=True)\n{SAID[what]}"""
     monkeypatch.setattr(parent, "COMMAND", (parent.sys.executable, "-c", code))
+    monkeypatch.setattr(parent, "_LINE_LIMIT", 1 << 16)
     await office.append(office.request("r1"), office.request("r2"))
     said = await office.until(office.trainer(train=train_in_child), ended("r1", "r2"))
     assert set(reasons(said).values()) == {"child_died"}
