@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from processors.errors import UnusableSchema
-from processors.parameters import DEPTH, Json, canonical, checkable, deeper, first_mistake
+from processors.parameters import DEPTH, Json, checkable, deeper, first_mistake
+from processors.parameters import canonical as canonical
 from schemas.company import ToolRegistered, ToolUse
 
 ARGUMENT_CHARS = 16_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from schemas.catalog import SINGLE_OBJECT, catalog
@@ -21,6 +22,7 @@ class Tools:
 
     def __init__(self, log: EventLog, names: TopicNames) -> None:
         self._of: dict[str, dict[str, tuple[ToolRegistered, str]]] = {}
+        self._chars: Counter[str] = Counter()
         self._tail = Tail(log, names.wire(TOPIC_OF[ToolRegistered].name), self._take)
         self._prints = frozenset(
             entry.fingerprint
@@ -44,11 +46,15 @@ class Tools:
 
     def _keep(self, tool: ToolRegistered, place: str) -> None:
         """What one company registers past the API cannot fill the memory of those who follow: the rest is not taken."""
+        self._drop(tool.company, tool.name)
         mine = self._of.setdefault(tool.company, {})
-        others = sum(_size(known) for name, (known, _) in mine.items() if name != tool.name)
-        mine.pop(tool.name, None)
-        if len(mine) < TOOLS and others + _size(tool) <= TOOLS_CHARS:
+        if len(mine) < TOOLS and self._chars[tool.company] + _size(tool) <= TOOLS_CHARS:
             mine[tool.name] = (tool, place)
+            self._chars[tool.company] += _size(tool)
+
+    def _drop(self, company: str, name: str) -> None:
+        if known := self._of.get(company, {}).pop(name, None):
+            self._chars[company] -= _size(known[0])
 
     def _take(self, record: Record) -> None:
         value = record.value or b""
@@ -60,7 +66,7 @@ class Tools:
             case ToolRegistered() as tool:
                 self._keep(tool, str(origin))
             case ToolRevoked() as gone:
-                self._of.get(gone.company, {}).pop(gone.name, None)
+                self._drop(gone.company, gone.name)
 
 
 def _size(tool: ToolRegistered) -> int:
