@@ -15,7 +15,7 @@ from schemas.company import ToolAuth, ToolRevoked
 from schemas.envelope import Event
 from schemas.tools import ToolCallProposed, ToolReturned
 from schemas.topics import TopicNames
-from streams import open_calls, tool_caller
+from streams import open_calls, tool_bridge, tool_caller
 from streams.answered import Answered
 from streams.log import EventLog, Record
 from streams.open_calls import OpenCalls
@@ -156,6 +156,25 @@ async def test_a_tool_that_is_revoked_while_calls_wait_is_not_called(log, names,
         api.gate.set()
         returned = await answers(log, names, "acme", 13)
     assert sum(answer.ok for answer in returned) == tool_caller.ENDPOINT_CALLS == len(api.requests)
+
+
+async def test_a_bridge_that_is_told_to_stop_leaves_open_calls_to_the_next(
+    log, names, secrets, send, api, monkeypatch
+) -> None:
+    monkeypatch.setattr(tool_bridge, "STOP_SECONDS", 0.2)
+    stop = asyncio.Event()
+    running = asyncio.create_task(make_bridge(log, names, secrets, patience=60).run(stop))
+    await send(tool(f"{api.base}/slow", secrets), call())
+    await api.arrived.wait()
+    stop.set()
+    async with asyncio.timeout(SECONDS):
+        await running
+    assert await events(log, names, "tool-result") == []
+    api.gate.set()
+    async with at_work(make_bridge(log, names, secrets, patience=60)):
+        (answer,) = await answers(log, names, "acme", 1)
+    assert answer.ok
+    assert (len(api.requests), list(api.effects)) == (2, [key_of("acme", "c1")])
 
 
 async def test_calls_move_with_their_partitions(log, names, secrets, send, api) -> None:
