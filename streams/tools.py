@@ -13,8 +13,9 @@ from schemas.topics import TOPIC_OF, TopicNames
 from streams.log import EventLog, Record
 from streams.tail import Tail
 
-# Of one company. What an API call registers is far below.
-TOOLS, TOOLS_CHARS = 1_000, 4_000_000
+# Of one company: no job could carry more than these as its snapshot.
+TOOLS, TOOLS_BYTES = 1_000, 250_000
+BESIDES = 150
 
 
 class Tools:
@@ -22,7 +23,7 @@ class Tools:
 
     def __init__(self, log: EventLog, names: TopicNames) -> None:
         self._of: dict[str, dict[str, tuple[ToolRegistered, str]]] = {}
-        self._chars: Counter[str] = Counter()
+        self._bytes: Counter[str] = Counter()
         self._tail = Tail(log, names.wire(TOPIC_OF[ToolRegistered].name), self._take)
         self._prints = frozenset(
             entry.fingerprint
@@ -48,13 +49,13 @@ class Tools:
         """What one company registers past the API cannot fill the memory of those who follow: the rest is not taken."""
         self._drop(tool.company, tool.name)
         mine = self._of.setdefault(tool.company, {})
-        if len(mine) < TOOLS and self._chars[tool.company] + _size(tool) <= TOOLS_CHARS:
+        if len(mine) < TOOLS and self._bytes[tool.company] + _size(tool) <= TOOLS_BYTES:
             mine[tool.name] = (tool, place)
-            self._chars[tool.company] += _size(tool)
+            self._bytes[tool.company] += _size(tool)
 
     def _drop(self, company: str, name: str) -> None:
         if known := self._of.get(company, {}).pop(name, None):
-            self._chars[company] -= _size(known[0])
+            self._bytes[company] -= _size(known[0])
 
     def _take(self, record: Record) -> None:
         value = record.value or b""
@@ -70,4 +71,5 @@ class Tools:
 
 
 def _size(tool: ToolRegistered) -> int:
-    return len(tool.name) + len(tool.description) + len(tool.parameters) + len(tool.endpoint)
+    """About what it takes in a snapshot."""
+    return len(f"{tool.name}{tool.description}{tool.parameters}{tool.endpoint}".encode()) + BESIDES

@@ -143,7 +143,8 @@ async def register_tools(given: RegisterTools, asker: Asker, serving: Serving) -
     """Offer tools to the company's jobs. A name that is registered again replaces the tool."""
     company = company_of(asker, given.company_id)
     for tool in given.tools:
-        gate.check_parameters(tool.parameters)
+        # Beside the loop, as long as a schema is large.
+        await asyncio.to_thread(gate.check_parameters, tool.parameters)
         if tool.auth.header:
             check_header(tool.auth.header)
     private, find = serving.settings.allow_private_tools, partial(serving.lookups.find, company)
@@ -215,7 +216,7 @@ async def process(
         data="{}" if given.data.data is None else gate.canonical(given.data.data),
         use_adapter=given.use_adapter,
         role=given.role,
-        tools=gate.snapshot(serving.tools.offered(company)),
+        tools=await asyncio.to_thread(gate.snapshot, tuple(serving.tools.offered(company))),
         session=given.session,
     )
     (requested,) = await publish(serving, [request])
