@@ -10,6 +10,7 @@ from schemas.codec import decode
 from schemas.company import ToolRegistered, ToolRevoked
 from schemas.envelope import Origin
 from schemas.topics import TOPIC_OF, TopicNames
+from streams.errors import TooManyTools
 from streams.log import EventLog, Record
 from streams.tail import Tail
 
@@ -45,6 +46,12 @@ class Tools:
     def offered(self, company: str) -> Iterable[tuple[ToolRegistered, str]]:
         return self.of(company).values()
 
+    def check_room(self, company: str, sizes: Mapping[str, int]) -> None:
+        """Raises `TooManyTools` where these, by name, would not be taken beside what is there."""
+        after = {name: _size(tool) for name, (tool, _) in self.of(company).items()} | dict(sizes)
+        if len(after) > TOOLS or sum(after.values()) > TOOLS_BYTES:
+            raise TooManyTools(company, len(after), sum(after.values()), TOOLS, TOOLS_BYTES)
+
     def _keep(self, tool: ToolRegistered, place: str) -> None:
         """What one company registers past the API cannot fill the memory of those who follow: the rest is not taken."""
         self._drop(tool.company, tool.name)
@@ -70,6 +77,10 @@ class Tools:
                 self._drop(gone.company, gone.name)
 
 
+def size_of(name: str, description: str, parameters: str, endpoint: str) -> int:
+    """About what a tool takes in a snapshot."""
+    return len(f"{name}{description}{parameters}{endpoint}".encode()) + BESIDES
+
+
 def _size(tool: ToolRegistered) -> int:
-    """About what it takes in a snapshot."""
-    return len(f"{tool.name}{tool.description}{tool.parameters}{tool.endpoint}".encode()) + BESIDES
+    return size_of(tool.name, tool.description, tool.parameters, tool.endpoint)

@@ -25,6 +25,7 @@ from streams.credentials import check_header
 from streams.endpoint import origin_of, registrable
 from streams.log import Position
 from streams.secrets import SecretStr as Sealed
+from streams.tools import size_of
 
 router = APIRouter(prefix="/company-automation", tags=["company automation"])
 WAIT_SECONDS = 300.0
@@ -147,8 +148,12 @@ async def register_tools(given: RegisterTools, asker: Asker, serving: Serving) -
         await asyncio.to_thread(gate.check_parameters, tool.parameters)
         if tool.auth.header:
             check_header(tool.auth.header)
+    await serving.tools.catch_up()
+    serving.tools.check_room(
+        company, {t.name: size_of(t.name, t.description, gate.canonical(t.parameters), t.endpoint) for t in given.tools}
+    )
     private, find = serving.settings.allow_private_tools, partial(serving.lookups.find, company)
-    await asyncio.gather(*(registrable(tool.endpoint, private, find) for tool in given.tools))
+    await asyncio.gather(*(registrable(url, private, find) for url in {tool.endpoint for tool in given.tools}))
     events = [_tool_event(tool, company, serving) for tool in given.tools]
     placed = await publish(serving, events)
     return RegisteredTools(company_id=company, tools=dict(zip((t.name for t in given.tools), placed, strict=True)))
