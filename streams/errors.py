@@ -103,6 +103,16 @@ class EndpointRefused(Poison):
         self.detail = detail
 
 
+class TooManyTools(Poison):
+    """More than a job could carry."""
+
+    def __init__(self, company: str, count: int, size: int, most: int, largest: int) -> None:
+        super().__init__(
+            f"Company {company} would have {count} tools of {size} bytes; a job is offered at most {most} of {largest} "
+            f"bytes. Revoke tools that are not used, or shorten descriptions and parameters."
+        )
+
+
 class NameUnanswered(Retry):
     """A host name has no address just now."""
 

@@ -28,10 +28,10 @@ from streams.turns import Turns
 
 log = logging.getLogger(__name__)
 
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 30.0
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 10.0
 PATIENCE_SECONDS = 120.0
 # At one endpoint, from its first try to its answer; and of exchanges under way, of one company and of all.
-ORIGIN_CALLS, COMPANY_EXCHANGES, ALL_EXCHANGES = 4, 16, 256
+ENDPOINT_CALLS, COMPANY_EXCHANGES, ALL_EXCHANGES = 4, 16, 256
 REASON_CHARS = 1_000
 
 Registered = Callable[[str, str], ToolRegistered | None]
@@ -42,7 +42,6 @@ class Prepared(NamedTuple):
     """A call that may go out: all that is known of it before an address is looked up."""
 
     tool: ToolRegistered
-    origin: str
     secret: SecretStr | None
     headers: Mapping[str, str]
     arguments: Mapping[str, Any]
@@ -65,7 +64,8 @@ class Caller:
         self._private, self._patience = private, patience
         self._lookups = lookups or Lookups()
         self._trust = trust
-        self._origins, self._companies, self._all = Turns(ORIGIN_CALLS), Turns(COMPANY_EXCHANGES), Turns(ALL_EXCHANGES)
+        self._endpoints, self._companies = Turns(ENDPOINT_CALLS), Turns(COMPANY_EXCHANGES)
+        self._all = Turns(ALL_EXCHANGES)
         # Schemas are checked beside the loop, one of a company at a time.
         self._checks = Turns(1)
 
@@ -93,33 +93,33 @@ class Caller:
         prepared = await self._prepare(call)
         if isinstance(prepared, Reply):
             return prepared
-        place = call.company, prepared.origin
-        if not await self._origins.enter(place, self._patience):
+        place = call.company, prepared.tool.endpoint
+        if not await self._endpoints.enter(place, self._patience):
             return Reply(False, None, "", f"busy: no call before it got through within {self._patience:g} s")
         try:
             return await self._attempts(call, prepared)
         finally:
-            self._origins.leave(place)
+            self._endpoints.leave(place)
 
     async def _attempts(self, call: ToolCallProposed, prepared: Prepared) -> Reply:
         """Under one key, until it is answered for good or patience ends; the last try is when it ends."""
         clock = asyncio.get_running_loop().time
-        place, until, pause = (call.company, prepared.origin), clock() + self._patience, FIRST_PAUSE_SECONDS
+        place, until, pause = (call.company, prepared.tool.endpoint), clock() + self._patience, FIRST_PAUSE_SECONDS
         while True:
+            if self._registered(call.company, call.tool) is not prepared.tool:
+                # Revoked or registered anew while it waited: it is judged again.
+                anew = await self._prepare(call)
+                if isinstance(anew, Reply):
+                    return anew
+                prepared = anew
             reply = await self._exchange(call.company, prepared)
             if not reply.again:
-                self._origins.proven(place)
+                self._endpoints.proven(place)
                 return reply
             if (left := until - clock()) <= 0:
                 return reply
             await asyncio.sleep(min(pause, left))
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
-            if self._registered(call.company, call.tool) is not prepared.tool:
-                # Revoked, or registered anew: it is judged again.
-                anew = await self._prepare(call)
-                if isinstance(anew, Reply):
-                    return anew
-                prepared = anew
 
     async def _exchange(self, company: str, prepared: Prepared) -> Reply:
         tool = prepared.tool
@@ -147,7 +147,7 @@ class Caller:
             "User-Agent": "rillfold",
             **authorization(tool.auth, secret),
         }
-        return Prepared(tool, origin, secret, headers, msgspec.json.decode(verdict.arguments))
+        return Prepared(tool, secret, headers, msgspec.json.decode(verdict.arguments))
 
     def _secret(self, company: str, origin: str, tool: ToolRegistered) -> SecretStr | None:
         if tool.auth.kind == "none" or tool.auth.secret_ref is None:

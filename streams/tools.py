@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from schemas.catalog import SINGLE_OBJECT, catalog
 from schemas.codec import decode
 from schemas.company import ToolRegistered, ToolRevoked
 from schemas.topics import TOPIC_OF, TopicNames
+from streams.errors import TooManyTools
 from streams.log import EventLog, Record
 from streams.tail import Tail
 
-# Of one company. What an API call registers is far below.
-TOOLS, TOOLS_CHARS = 1_000, 4_000_000
+# Of one company: no job could carry more than these as its snapshot.
+TOOLS, TOOLS_BYTES = 1_000, 250_000
+BESIDES = 150
 
 
 class Tools:
@@ -20,6 +23,7 @@ class Tools:
 
     def __init__(self, log: EventLog, names: TopicNames) -> None:
         self._of: dict[str, dict[str, tuple[ToolRegistered, str]]] = {}
+        self._bytes: Counter[str] = Counter()
         self._tail = Tail(log, names.wire(TOPIC_OF[ToolRegistered].name), self._take)
         self._prints = frozenset(
             entry.fingerprint
@@ -41,13 +45,23 @@ class Tools:
     def offered(self, company: str) -> Iterable[tuple[ToolRegistered, str]]:
         return self.of(company).values()
 
+    def check_room(self, company: str, sizes: Mapping[str, int]) -> None:
+        """Raises `TooManyTools` where these, by name, would not be taken beside what is there."""
+        after = {name: _size(tool) for name, (tool, _) in self.of(company).items()} | dict(sizes)
+        if len(after) > TOOLS or sum(after.values()) > TOOLS_BYTES:
+            raise TooManyTools(company, len(after), sum(after.values()), TOOLS, TOOLS_BYTES)
+
     def _keep(self, tool: ToolRegistered, place: str) -> None:
         """What one company registers past the API cannot fill the memory of those who follow: the rest is not taken."""
+        self._drop(tool.company, tool.name)
         mine = self._of.setdefault(tool.company, {})
-        others = sum(_size(known) for name, (known, _) in mine.items() if name != tool.name)
-        mine.pop(tool.name, None)
-        if len(mine) < TOOLS and others + _size(tool) <= TOOLS_CHARS:
+        if len(mine) < TOOLS and self._bytes[tool.company] + _size(tool) <= TOOLS_BYTES:
             mine[tool.name] = (tool, place)
+            self._bytes[tool.company] += _size(tool)
+
+    def _drop(self, company: str, name: str) -> None:
+        if known := self._of.get(company, {}).pop(name, None):
+            self._bytes[company] -= _size(known[0])
 
     def _take(self, record: Record) -> None:
         value = record.value or b""
@@ -58,8 +72,13 @@ class Tools:
             case ToolRegistered() as tool:
                 self._keep(tool, str(record.origin))
             case ToolRevoked() as gone:
-                self._of.get(gone.company, {}).pop(gone.name, None)
+                self._drop(gone.company, gone.name)
+
+
+def size_of(name: str, description: str, parameters: str, endpoint: str) -> int:
+    """About what a tool takes in a snapshot."""
+    return len(f"{name}{description}{parameters}{endpoint}".encode()) + BESIDES
 
 
 def _size(tool: ToolRegistered) -> int:
-    return len(tool.name) + len(tool.description) + len(tool.parameters) + len(tool.endpoint)
+    return size_of(tool.name, tool.description, tool.parameters, tool.endpoint)

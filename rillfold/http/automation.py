@@ -27,6 +27,7 @@ from streams.credentials import check_header
 from streams.endpoint import origin_of, registrable
 from streams.log import Position
 from streams.secrets import SecretStr as Sealed
+from streams.tools import size_of
 
 router = APIRouter(prefix="/company-automation", tags=["company automation"], route_class=StrictRoute)
 WAIT_SECONDS = 300.0
@@ -146,11 +147,16 @@ async def register_tools(given: RegisterTools, asker: Asker, serving: Serving) -
     """Offer tools to the company's jobs. A name that is registered again replaces the tool."""
     company = company_of(asker, given.company_id)
     for tool in given.tools:
-        gate.check_parameters(tool.parameters)
+        # Beside the loop, as long as a schema is large.
+        await asyncio.to_thread(gate.check_parameters, tool.parameters)
         if tool.auth.header:
             check_header(tool.auth.header)
+    await serving.tools.catch_up()
+    serving.tools.check_room(
+        company, {t.name: size_of(t.name, t.description, gate.canonical(t.parameters), t.endpoint) for t in given.tools}
+    )
     private, find = serving.settings.allow_private_tools, partial(serving.lookups.find, company)
-    await asyncio.gather(*(registrable(tool.endpoint, private, find) for tool in given.tools))
+    await asyncio.gather(*(registrable(url, private, find) for url in {tool.endpoint for tool in given.tools}))
     events = [_tool_event(tool, company, serving) for tool in given.tools]
     placed = await publish(serving, events)
     return RegisteredTools(company_id=company, tools=dict(zip((t.name for t in given.tools), placed, strict=True)))
@@ -218,7 +224,7 @@ async def process(
         data="{}" if given.data.data is None else canonical(given.data.data),
         use_adapter=given.use_adapter,
         role=given.role,
-        tools=gate.snapshot(serving.tools.offered(company)),
+        tools=await asyncio.to_thread(gate.snapshot, tuple(serving.tools.offered(company))),
         session=given.session,
     )
     (requested,) = await publish(serving, [request])

@@ -15,7 +15,7 @@ from schemas.company import ToolAuth, ToolRevoked
 from schemas.envelope import Event
 from schemas.tools import ToolCallProposed, ToolReturned
 from schemas.topics import TopicNames
-from streams import open_calls, tool_caller
+from streams import open_calls, tool_bridge, tool_caller
 from streams.answered import Answered
 from streams.log import EventLog, Record
 from streams.open_calls import OpenCalls
@@ -83,7 +83,7 @@ async def test_a_dead_api_holds_up_nobody_else(log, names, secrets, send, api) -
         assert all(answer.ok for answer in await answers(log, names, "globex", 20))
         assert time.monotonic() - begun < 15
         under_way = [request for request in api.requests if request["path"] == "/slow"]
-        assert len(under_way) == tool_caller.ORIGIN_CALLS
+        assert len(under_way) == tool_caller.ENDPOINT_CALLS
         before = bridge.standing.sight().beats
         await asyncio.sleep(1.5)
         assert bridge.standing.sight().beats > before, "it waits, and is seen to be well"
@@ -98,8 +98,7 @@ async def test_a_dead_api_holds_up_nobody_else(log, names, secrets, send, api) -
 
 async def test_another_endpoint_of_the_same_company_goes_on(log, names, secrets, send, api) -> None:
     dead = tool(f"{api.base}/slow", secrets)
-    alias = api.base.replace("127.0.0.1", "localhost")
-    well = tool(f"{alias}/ok", secrets, name="ping", parameters="{}")
+    well = tool(f"{api.base}/ok", secrets, name="ping", parameters="{}")
     async with at_work(make_bridge(log, names, secrets, patience=600)):
         await send(dead, well, *(call(n) for n in range(50)))
         await api.arrived.wait()
@@ -146,6 +145,36 @@ async def test_a_revoked_tool_is_not_tried_again(log, names, secrets, send, api)
         await send(ToolRevoked(id="t2", company="acme", time=1, correlation="t2", name="refund"), call(2))
         reasons = {answer.reason.partition(":")[0] for answer in await answers(log, names, "acme", 2)}
     assert reasons == {"denied"}
+
+
+async def test_a_tool_that_is_revoked_while_calls_wait_is_not_called(log, names, secrets, send, api) -> None:
+    async with at_work(make_bridge(log, names, secrets, patience=60)):
+        await send(tool(f"{api.base}/slow", secrets), *(call(n) for n in range(12)))
+        await until(lambda: len(api.requests) == tool_caller.ENDPOINT_CALLS)
+        await send(ToolRevoked(id="t2", company="acme", time=1, correlation="t2", name="refund"), call(20))
+        await answers(log, names, "acme", 1)
+        api.gate.set()
+        returned = await answers(log, names, "acme", 13)
+    assert sum(answer.ok for answer in returned) == tool_caller.ENDPOINT_CALLS == len(api.requests)
+
+
+async def test_a_bridge_that_is_told_to_stop_leaves_open_calls_to_the_next(
+    log, names, secrets, send, api, monkeypatch
+) -> None:
+    monkeypatch.setattr(tool_bridge, "STOP_SECONDS", 0.2)
+    stop = asyncio.Event()
+    running = asyncio.create_task(make_bridge(log, names, secrets, patience=60).run(stop))
+    await send(tool(f"{api.base}/slow", secrets), call())
+    await api.arrived.wait()
+    stop.set()
+    async with asyncio.timeout(SECONDS):
+        await running
+    assert await events(log, names, "tool-result") == []
+    api.gate.set()
+    async with at_work(make_bridge(log, names, secrets, patience=60)):
+        (answer,) = await answers(log, names, "acme", 1)
+    assert answer.ok
+    assert (len(api.requests), list(api.effects)) == (2, [key_of("acme", "c1")])
 
 
 async def test_calls_move_with_their_partitions(log, names, secrets, send, api) -> None:

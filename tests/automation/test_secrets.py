@@ -46,6 +46,32 @@ def test_a_moved_or_altered_file_does_not_open(tmp_path: Path) -> None:
         store.get("acme", ORIGIN, mine)
 
 
+ODD = ["", "sec_", "sec_/../key", "sec_" + "0" * 5_000, "sec_" + "٣" * 32, "sec_" + "A" * 32, "sec_" + "0" * 32 + "\n",
+       "sec_" + "0" * 32 + "/", "/etc/passwd", "sec_\0" + "0" * 31, "\ud800", "." + "0" * 35]  # fmt: skip
+
+
+@pytest.mark.parametrize("ref", ODD)
+def test_what_an_event_says_is_no_path(tmp_path: Path, ref: str) -> None:
+    with pytest.raises(SecretRefused) as refused:
+        FileSecrets(tmp_path).get("acme", ORIGIN, ref)
+    assert len(str(refused.value)) < 400
+    assert str(refused.value).isascii()
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b'{"version":1,"nonce":"AA==","ciphertext":"AA=="}', b"[" * 9_000])
+def test_a_file_that_is_no_secret_is_refused(tmp_path: Path, content: bytes) -> None:
+    store = FileSecrets(tmp_path)
+    ref = store.put("acme", ORIGIN, SecretStr("tok_1"))
+    (tmp_path / ref).unlink()
+    (tmp_path / ref).write_bytes(content)
+    with pytest.raises(SecretRefused):
+        store.get("acme", ORIGIN, ref)
+    (tmp_path / ref).unlink()
+    (tmp_path / ref).mkdir()
+    with pytest.raises(SecretRefused, match="cannot be read"):
+        store.get("acme", ORIGIN, ref)
+
+
 def test_files_are_sealed_and_private(tmp_path: Path) -> None:
     store = FileSecrets(tmp_path / "secrets")
     store.put("acme", ORIGIN, SecretStr("tok_canary"))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from processors import gate
 from schemas.company import ToolAuth, ToolRegistered, ToolRevoked
 from schemas.topics import TopicNames
 from streams import tools as followed
@@ -22,9 +23,17 @@ def tool(name: str, **changes: Any) -> ToolRegistered:
     return ToolRegistered(**(fields | more | changes))
 
 
+async def test_what_is_kept_fits_a_job(log: EventLog, names: TopicNames) -> None:
+    await log.append([to_outgoing(tool(f"t{n}", description="x" * 2_000), names) for n in range(300)])
+    tools = Tools(log, names)
+    await tools.catch_up()
+    assert 100 < len(tools.of("acme")) < 125
+    assert 200_000 < len(gate.snapshot(tools.offered("acme"))) < 256 << 10
+
+
 async def test_one_company_has_so_many_and_no_more(log: EventLog, names: TopicNames, monkeypatch) -> None:
     monkeypatch.setattr(followed, "TOOLS", 3)
-    monkeypatch.setattr(followed, "TOOLS_CHARS", 1_000)
+    monkeypatch.setattr(followed, "TOOLS_BYTES", 1_000)
     told = [*(tool(f"t{n}") for n in range(5)), tool("t1", description="anew"), tool("t2", description="x" * 2_000)]
     gone = ToolRevoked(id="r", company="acme", time=1, correlation="r", name="t0")
     await log.append([to_outgoing(event, names) for event in (*told, gone, tool("late"), tool("a", company="globex"))])

@@ -73,6 +73,20 @@ async def test_a_tool_that_could_not_be_called_is_refused_at_once(api, tmp_path,
     assert not (tmp_path / "secrets").exists()
 
 
+async def test_more_tools_than_a_job_can_carry_are_refused(api) -> None:
+    def many(first: int, count: int) -> dict[str, Any]:
+        large = LOOKUP | {"description": "x" * 2_000, "auth": {"type": "none"}}
+        return {"tools": [large | {"name": f"t{n}"} for n in range(first, first + count)]}
+
+    ask = "POST", "/company-automation/register-tools", api.acme
+    assert (await api.ask(*ask, json=many(0, 90))).status_code == 201
+    assert (await api.ask(*ask, json=many(0, 90))).status_code == 201, "they replace themselves"
+    refused = await api.ask(*ask, json=many(90, 90))
+    assert refused.status_code == 422
+    assert "180 tools" in refused.text
+    assert (await api.ask(*ask, json=many(90, 10))).status_code == 201
+
+
 @pytest.mark.parametrize("arguments", ["not json", "[1]", [1]])
 async def test_a_call_to_learn_from_must_have_an_object_of_arguments(api, arguments: object) -> None:
     data = [{"prompt": "p", "tool_calls": [{"name": "f", "arguments": arguments}]}]
