@@ -37,6 +37,8 @@ async def explored(stage: Stage, watch: Watch, count: int, seed: int) -> tuple[i
         what = f"{case.method} {case.path} by {who or 'nobody'}"
         if who != "acme":
             watch.hear(what, answer)
+        if who != "mallory" and stage.hidden.encode() in answer.body:
+            return [f"{what} was told what only mallory knows"]
         return [f"{wrong} {case.as_curl_command()[:400]}" for wrong in unfit(what, answer)]
 
     with http:
