@@ -302,10 +302,10 @@ async def told_by_topic(stage: Stage, watch: Watch, log: KafkaLog) -> list[str]:
 
 
 def unfit(what: str, answer: Answer) -> list[str]:
-    """No 500; 503 only with the word when to come again."""
+    """No 500; 503 only with the word when to come again. That a method or HTTP/9.9 is not spoken is an answer."""
     if answer.status == 503 and answer.header("retry-after") is None:
         return [f"{what}: 503 without Retry-After: {answer.body[:200]!r}"]
-    if answer.status >= 500 and answer.status != 503:
+    if answer.status >= 500 and answer.status not in (501, 503, 505):
         return [f"{what}: {answer.status} {answer.body[:200]!r}"]
     return []
 
