@@ -11,7 +11,7 @@ from tests.hostile.conftest import House
 from tests.hostile.play import play
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_odd_adapters_are_nobody_elses_concern(house: House, log: KafkaLog) -> None:
     stage, watch = await house.at_hand()
     said, asked = odd_adapters(stage)

@@ -12,7 +12,7 @@ from tests.hostile.openapi import explored
 SEED, REQUESTS = 13, 1_000
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_requests_by_its_description(house: House, log: KafkaLog, capsys: pytest.CaptureFixture[str]) -> None:
     stage, watch = await house.at_hand()
     count, bad = await explored(stage, watch, REQUESTS, SEED)
