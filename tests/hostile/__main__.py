@@ -85,10 +85,11 @@ class Hour:
     async def description(self, seed: int, count: int) -> None:
         say(f"asking by the description, seed {seed}")
         stage, watch = await self.house.at_hand()
-        sent, bad = await explored(stage, watch, count, seed)
+        statuses, bad = await explored(stage, watch, count, seed)
         stands = await rested(stage, self._log) + await wrong(stage, watch, self._log)
         stage.broken = "; ".join(stands)[:200]
-        self._looked(f"{sent} requests by the description, seed {seed}", sent, [*bad, *stands])
+        told = f"{statuses.total()} requests by the description, seed {seed}: {dict(statuses)}"
+        self._looked(told, statuses.total(), [*bad, *stands])
 
     async def _play(self, what: str, tried: Sequence[Line], named: bool) -> None:
         stage, watch = await self.house.at_hand()
