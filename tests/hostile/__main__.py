@@ -15,6 +15,8 @@ from collections.abc import Sequence
 
 from rillfold.embedded.state import Endpoints
 from streams.kafka import KafkaLog
+from streams.outgoing import to_outgoing
+from tests.hostile.adapters import odd_adapters
 from tests.hostile.checks import rested, wrong
 from tests.hostile.conftest import House
 from tests.hostile.generate import drawn, events, requests
@@ -49,6 +51,7 @@ async def _held(servers: Endpoints, chosen: argparse.Namespace) -> int:
                 await hour.corpus(group, chosen.each)
             if chosen.each:
                 return hour.told()
+            await hour.adapters()
             for n in range(-(-chosen.requests // PART)):
                 await hour.description(seed + n, min(PART, chosen.requests - n * PART))
             while time.monotonic() < until:
@@ -68,6 +71,12 @@ class Hour:
         for first in range(0, len(known), each or len(known)):
             await self._play(f"{group} {first}", known[first : first + (each or len(known))], bool(each))
 
+    async def adapters(self) -> None:
+        stage, _ = await self.house.at_hand()
+        said, asked = odd_adapters(stage)
+        await self._log.append([to_outgoing(event, stage.names) for event in said])
+        await self._play("odd adapters", asked, False)
+
     async def drawn(self, seed: int) -> None:
         for what, strategy in (("events", events()), ("requests", requests())):
             say(f"drawing {what} of seed {seed}")
@@ -76,10 +85,11 @@ class Hour:
     async def description(self, seed: int, count: int) -> None:
         say(f"asking by the description, seed {seed}")
         stage, watch = await self.house.at_hand()
-        sent, bad = await explored(stage, watch, count, seed)
+        statuses, bad = await explored(stage, watch, count, seed)
         stands = await rested(stage, self._log) + await wrong(stage, watch, self._log)
         stage.broken = "; ".join(stands)[:200]
-        self._looked(f"{sent} requests by the description, seed {seed}", sent, [*bad, *stands])
+        told = f"{statuses.total()} requests by the description, seed {seed}: {dict(statuses)}"
+        self._looked(told, statuses.total(), [*bad, *stands])
 
     async def _play(self, what: str, tried: Sequence[Line], named: bool) -> None:
         stage, watch = await self.house.at_hand()

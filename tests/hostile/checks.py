@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import httpx
 
+from schemas.adapters import AdapterReady
 from schemas.codec import decode
 from schemas.company import Message
 from schemas.envelope import Event, Origin
@@ -23,8 +24,9 @@ from streams import admin
 from streams.kafka import KafkaLog
 from streams.outgoing import to_outgoing
 from streams.partitioner import partition_of
+from tests.hostile.adapters import ready
 from tests.hostile.doors import Answer
-from tests.hostile.stage import ACME, MALLORY, PARTITIONS, Stage, ready_event
+from tests.hostile.stage import ACME, MALLORY, PARTITIONS, Stage
 
 WITHIN = 20.0
 """Seconds in which every worker must have moved for acme: 10 on an idle machine."""
@@ -60,7 +62,7 @@ async def furnished(stage: Stage, log: KafkaLog) -> Watch:
         for who, company in (("acme", ACME), ("mallory", MALLORY)):
             joined = await http.post("/companies", json={"company_id": company})
             stage.keys[who] = _ok(joined)["api_key"]
-    await log.append([to_outgoing(_adapter(stage, name, seed), stage.names) for name, seed in _adapters(stage)])
+    await log.append([to_outgoing(adapter, stage.names) for adapter in _adapters(stage)])
     for who in ("acme", "mallory"):
         async with stage.http(who) as http:
             _ok(await http.post("/company-automation/register-tools", json={"tools": [_tool(stage, who)]}))
@@ -70,12 +72,9 @@ async def furnished(stage: Stage, log: KafkaLog) -> Watch:
     return watch
 
 
-def _adapters(stage: Stage) -> list[tuple[str, int]]:
-    return [(f"{ACME}/{stage.role}", 2), (f"{MALLORY}/ops", 4)]
-
-
-def _adapter(stage: Stage, name: str, seed: int) -> Event:
-    return ready_event(stage.bench, name, seed)
+def _adapters(stage: Stage) -> list[AdapterReady]:
+    named = {f"{ACME}/{stage.role}": 2, f"{MALLORY}/ops": 4}
+    return [ready(stage, name, str(stage.bench.adapter(name, seed=seed).sha256)) for name, seed in named.items()]
 
 
 def _tool(stage: Stage, who: str) -> dict[str, Any]:
@@ -86,7 +85,7 @@ def _tool(stage: Stage, who: str) -> dict[str, Any]:
 
 
 def _data(stage: Stage, who: str) -> list[dict[str, Any]]:
-    text = stage.canaries["text"] if who == "acme" else "nothing to hide"
+    text = stage.canaries["text"] if who == "acme" else stage.hidden
     memory = stage.canaries["memory"] if who == "acme" else "note"
     turns = [{"role": "user", "content": text}, {"role": "assistant", "content": text}]
     return [
@@ -303,10 +302,10 @@ async def told_by_topic(stage: Stage, watch: Watch, log: KafkaLog) -> list[str]:
 
 
 def unfit(what: str, answer: Answer) -> list[str]:
-    """No 500; 503 only with the word when to come again."""
+    """No 500; 503 only with the word when to come again. That a method or HTTP/9.9 is not spoken is an answer."""
     if answer.status == 503 and answer.header("retry-after") is None:
         return [f"{what}: 503 without Retry-After: {answer.body[:200]!r}"]
-    if answer.status >= 500 and answer.status != 503:
+    if answer.status >= 500 and answer.status not in (501, 503, 505):
         return [f"{what}: {answer.status} {answer.body[:200]!r}"]
     return []
 

@@ -15,6 +15,8 @@ from aiokafka.record.util import calc_crc32c
 from tests.hostile.stage import Stage
 
 ANSWER_WITHIN = 45.0
+UNFINISHED_SECONDS = 2.0
+"""A request that is never finished may be waited for: so long, and it is left."""
 FEED_SECONDS = 1.0
 """A change feed has no end: so long it is listened to."""
 READ_BYTES = 4 << 20
@@ -35,18 +37,20 @@ class Answer(NamedTuple):
         return None
 
 
-async def raw_http(url: str, line: bytes, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> Answer:
+async def raw_http(
+    url: str, line: bytes, headers: Sequence[tuple[bytes, bytes]], body: bytes, seconds: float = ANSWER_WITHIN
+) -> Answer:
     """One request on one connection, as it is written here. Waits where the server asks for it."""
     answer = Answer(429, b"", b"")
     for _ in range(RETRIES):
-        answer = await _once(url, line, headers, body)
+        answer = await _once(url, line, headers, body, seconds)
         if answer.status != 429:
             break
         await asyncio.sleep(min(float(answer.header("retry-after") or 1), 2.0))
     return answer
 
 
-async def _once(url: str, line: bytes, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> Answer:
+async def _once(url: str, line: bytes, headers: Sequence[tuple[bytes, bytes]], body: bytes, seconds: float) -> Answer:
     host, _, port = url.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port), limit=READ_BYTES)
     try:
@@ -54,19 +58,23 @@ async def _once(url: str, line: bytes, headers: Sequence[tuple[bytes, bytes]], b
         writer.write(line + b"\r\n" + head + b"\r\n" + body)
         with suppress(ConnectionError):
             await writer.drain()
-        return await _answer(reader)
+        return await _answer(reader, seconds)
     finally:
         writer.close()
         with suppress(ConnectionError):
             await writer.wait_closed()
 
 
-async def _answer(reader: asyncio.StreamReader) -> Answer:
+async def _answer(reader: asyncio.StreamReader, seconds: float) -> Answer:
     try:
-        async with asyncio.timeout(ANSWER_WITHIN):
+        async with asyncio.timeout(seconds):
             head = await reader.readuntil(b"\r\n\r\n")
     except (asyncio.IncompleteReadError, ConnectionError) as end:
         return Answer(0, b"", getattr(end, "partial", b""))
+    except TimeoutError:
+        if seconds == UNFINISHED_SECONDS:
+            return Answer(0, b"", b"")
+        raise
     endless = b"text/event-stream" in head
     body = b""
     with suppress(TimeoutError, ConnectionError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from typing import Any
@@ -23,25 +24,28 @@ AT_ONCE = 6
 SECONDS = 45
 
 
-async def explored(stage: Stage, watch: Watch, count: int, seed: int) -> tuple[int, list[str]]:
-    """How many were sent, and what was answered wrongly."""
+async def explored(stage: Stage, watch: Watch, count: int, seed: int) -> tuple[Counter[int], list[str]]:
+    """How many had which answer, and what was answered wrongly."""
     description = await asyncio.to_thread(_described, stage)
     asked = await asyncio.to_thread(_cases, description, count, seed)
-    room, http = asyncio.Semaphore(AT_ONCE), requests.Session()
+    room, http, statuses = asyncio.Semaphore(AT_ONCE), requests.Session(), Counter[int]()
     http.trust_env = False
 
     async def one(n: int, case: Case) -> list[str]:
         who = WHO[n % len(WHO)]
         async with room:
             answer = await asyncio.to_thread(_call, http, stage, case, who)
+        statuses[answer.status] += 1
         what = f"{case.method} {case.path} by {who or 'nobody'}"
         if who != "acme":
             watch.hear(what, answer)
+        if who != "mallory" and stage.hidden.encode() in answer.body:
+            return [f"{what} was told what only mallory knows"]
         return [f"{wrong} {case.as_curl_command()[:400]}" for wrong in unfit(what, answer)]
 
     with http:
         found = await asyncio.gather(*(one(n, case) for n, case in enumerate(asked)))
-    return len(asked), [wrong for answers in found for wrong in answers]
+    return statuses, [wrong for answers in found for wrong in answers]
 
 
 def _described(stage: Stage) -> Any:

@@ -9,7 +9,17 @@ from rillfold.http.topics import WISHES
 from schemas.catalog import classes
 from schemas.topics import TOPIC_OF
 from tests.hostile.checks import Watch, unfit
-from tests.hostile.doors import Answer, RawKafka, RawRecord, by_rest, header_pairs, plain, raw_http
+from tests.hostile.doors import (
+    ANSWER_WITHIN,
+    UNFINISHED_SECONDS,
+    Answer,
+    RawKafka,
+    RawRecord,
+    by_rest,
+    header_pairs,
+    plain,
+    raw_http,
+)
 from tests.hostile.stage import ACME, MALLORY, Stage
 from tests.hostile.words import Line, avro_of, event, json_of, made
 
@@ -84,7 +94,8 @@ class Scene:
             headers = [pair for pair in headers if pair[0].lower() not in names] + changed
             first = _bytes(says["line"]) or b""
             first = first if b" HTTP/" in first or says.get("bare") else first + b" HTTP/1.1"
-            wrong += self._judged(line.name, await raw_http(url, first, headers, body), says)
+            seconds = UNFINISHED_SECONDS if says.get("unfinished") else ANSWER_WITHIN
+            wrong += self._judged(line.name, await raw_http(url, first, headers, body, seconds), says)
         return wrong
 
     def _doors(self, door: str) -> list[str]:

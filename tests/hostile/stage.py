@@ -20,8 +20,6 @@ from rillfold.crew import WORKERS
 from rillfold.embedded.children import Child, stop_all
 from rillfold.embedded.ports import free_port
 from rillfold.embedded.state import Endpoints
-from schemas.adapters import AdapterReady
-from schemas.envelope import derived_id
 from schemas.topics import TopicNames
 from streams.partitioner import partition_of
 from tests.hostile.tool import ToolServer, tool_server
@@ -102,6 +100,8 @@ class Stage:
     keys: dict[str, str] = field(default_factory=dict)
     canaries: dict[str, str] = field(default_factory=dict)
     """What only acme knows. None of it may stand in an answer to anybody else."""
+    hidden: str = field(default_factory=lambda: f"hidden{uuid4().hex[:12]}")
+    """What only mallory knows: whoever is hostile has secrets too."""
     broken: str = ""
 
     @property
@@ -124,16 +124,6 @@ class Stage:
     def listeners(self) -> dict[str, str]:
         """Where the workers answer about themselves."""
         return {told.stem: json.loads(told.read_text())["url"] for told in (self.data / "run").glob("*.json")}
-
-
-def ready_event(bench: Workbench, name: str, seed: int, version: int = 1) -> AdapterReady:
-    spec = bench.adapter(name, version, seed)
-    company, id_ = name.partition("/")[0], derived_id(f"{spec.key}", seed)
-    return AdapterReady(
-        id=id_, company=company, time=1, correlation=id_, adapter=name, adapter_version=version, run=id_,
-        sha256=str(spec.sha256), uri="", method="lora", rank=8, alpha=16.0, base_model="tiny",
-        base_sha256=str(spec.base_sha256), manifest="", ranges=(), seed=0, identity='{"tools_in_prompt": false}',
-    )  # fmt: skip
 
 
 @contextmanager

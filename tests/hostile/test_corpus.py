@@ -14,7 +14,7 @@ LONG = ("training_runs",)
 """Each of its lines may train for a step: `make hostile` has the time."""
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("group", [group for group in groups() if group not in LONG])
 async def test_a_group_of_the_corpus(group: str, house: House, log: KafkaLog, capsys: pytest.CaptureFixture) -> None:
     stage, watch = await house.at_hand()

@@ -14,7 +14,7 @@ SEED = 13
 EVENTS, REQUESTS = 250, 250
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("what", ["events", "requests"])
 async def test_what_is_drawn(what: str, house: House, log: KafkaLog, capsys: pytest.CaptureFixture[str]) -> None:
     lines = drawn(events(), EVENTS, SEED) if what == "events" else drawn(requests(), REQUESTS, SEED)

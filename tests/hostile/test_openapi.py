@@ -12,13 +12,14 @@ from tests.hostile.openapi import explored
 SEED, REQUESTS = 13, 1_000
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_requests_by_its_description(house: House, log: KafkaLog, capsys: pytest.CaptureFixture[str]) -> None:
     stage, watch = await house.at_hand()
-    count, bad = await explored(stage, watch, REQUESTS, SEED)
+    statuses, bad = await explored(stage, watch, REQUESTS, SEED)
     stands = await rested(stage, log) + await wrong(stage, watch, log)
     stage.broken = "; ".join(stands)[:200]
     bad += stands
     with capsys.disabled():
-        print(f"\n{count} requests of seed {SEED} by the API's own description")  # noqa: T201
-    assert count >= REQUESTS and not bad, "\n".join(bad)
+        print(f"\n{statuses.total()} requests of seed {SEED} by the API's own description: {dict(statuses)}")  # noqa: T201
+    assert statuses.total() >= REQUESTS and statuses[200] >= 50
+    assert not bad, "\n".join(bad)

@@ -14,7 +14,7 @@ SECONDS = 120.0
 SETTINGS = '{"steps":1,"batch":1,"micro_batch":1,"rank":4,"evaluation_rows":0}'
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_a_company_still_gets_its_adapter(house: House, log: KafkaLog) -> None:
     stage, _ = await house.at_hand()
     wish = TrainingRequested(**envelope(), role="late", base_model=stage.model, settings=SETTINGS)
