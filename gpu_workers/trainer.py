@@ -137,7 +137,7 @@ class Trainer:
     def _requests(self, polled: Polled) -> Iterator[tuple[Item, TrainingRequested]]:
         for place, records in polled.items():
             for record in records:
-                if request := self._request_in(record):
+                if request := request_in(record):
                     yield Item.of(request, place, record.offset), request
 
     async def _handle(self, item: Item) -> None:
@@ -147,14 +147,15 @@ class Trainer:
     async def _read_again(self, item: Item) -> TrainingRequested | None:
         try:
             async for batch in self._log.read(*item.place, item.offset, item.offset + 1):
-                return self._request_in(batch[0])
+                return request_in(batch[0])
         except MissingOffsets as error:
             log.error("run %s of %s is dropped, its request is gone: %s", item.run, item.company, error)
         return None
 
-    def _request_in(self, record: Record) -> TrainingRequested | None:
-        event = decode(record.value, record.origin, record.timestamp, record.headers)
-        return event if isinstance(event, TrainingRequested) else None
+
+def request_in(record: Record) -> TrainingRequested | None:
+    event = decode(record.value, record.origin, record.timestamp, record.headers)
+    return event if isinstance(event, TrainingRequested) else None
 
 
 async def _stop(work: Work | None) -> None:

@@ -143,6 +143,14 @@ class TopicNames:
         """Raises KeyError for a topic that is not ours."""
         return self._ours[wire]
 
+    def events_on(self, wire: str) -> frozenset[type[Event]]:
+        """Those that belong there: any other is said in the wrong place, and by whom nobody knows."""
+        return self._events.get(wire, frozenset())
+
+    @cached_property
+    def _events(self) -> Mapping[str, frozenset[type[Event]]]:
+        return {self.wire(topic.name): frozenset(topic.events) for topic in TOPICS}
+
     @cached_property
     def _ours(self) -> Mapping[str, str]:
         return {self.wire(name): name for name in BY_NAME}

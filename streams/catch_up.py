@@ -26,7 +26,12 @@ STRETCH = 2_000
 
 
 async def catch_up(
-    shard: Shard[Any], sources: Sequence[str], event_log: EventLog, committed: Mapping[str, int], ports: Ports
+    shard: Shard[Any],
+    sources: Sequence[str],
+    event_log: EventLog,
+    committed: Mapping[str, int],
+    ports: Ports,
+    names: TopicNames,
 ) -> None:
     """What the group has committed was folded once, and what follows from it was sent: it is not sent again."""
     ends = {topic: (await event_log.ends(topic))[shard.partition] for topic in sources}
@@ -36,11 +41,11 @@ async def catch_up(
     async for record in _in_order(readers):
         stretch.append(record)
         if len(stretch) >= STRETCH:
-            await _fold(shard, stretch, committed, ports)
+            await _fold(shard, stretch, committed, ports, names)
             stretch.clear()
-    await _fold(shard, stretch, committed, ports)
+    await _fold(shard, stretch, committed, ports, names)
     for topic, end in ends.items():
-        await _advance(shard, Batch(topic, shard.partition, shard.begin(topic, 0), end, ()), ports)
+        await _advance(shard, Batch(topic, shard.partition, shard.begin(topic, 0), end, ()), ports, names)
 
 
 async def _begin(shard: Shard[Any], topic: str, event_log: EventLog) -> int:
@@ -68,7 +73,9 @@ async def _in_order(readers: Sequence[AsyncIterator[Record]]) -> AsyncIterator[R
             heapreplace(heads, (max(time, following.timestamp), n, following))
 
 
-async def _fold(shard: Shard[Any], stretch: Sequence[Record], committed: Mapping[str, int], ports: Ports) -> None:
+async def _fold(
+    shard: Shard[Any], stretch: Sequence[Record], committed: Mapping[str, int], ports: Ports, names: TopicNames
+) -> None:
     """Runs of one source, cut where the group's commit stands."""
 
     def run_of(record: Record) -> tuple[str, bool]:
@@ -77,7 +84,7 @@ async def _fold(shard: Shard[Any], stretch: Sequence[Record], committed: Mapping
     for (topic, sent), run in groupby(stretch, run_of):
         records = list(run)
         batch = Batch(topic, shard.partition, shard.begin(topic, 0), records[-1].offset + 1, records)
-        await _advance(shard, batch, ports._replace(publish=_sent_before) if sent else ports)
+        await _advance(shard, batch, ports._replace(publish=_sent_before) if sent else ports, names)
 
 
 async def _sent_before(events: Sequence[Event]) -> None:
@@ -86,8 +93,8 @@ async def _sent_before(events: Sequence[Event]) -> None:
         to_outgoing(event, TopicNames())
 
 
-async def _advance(shard: Shard[Any], batch: Batch, ports: Ports) -> None:
-    decoded = decode_from(batch, batch.start)
+async def _advance(shard: Shard[Any], batch: Batch, ports: Ports, names: TopicNames) -> None:
+    decoded = decode_from(batch, batch.start, names.events_on(batch.topic))
     if decoded.refused:
         await publish_letters(decoded.refused, ports.publish)
     await advance(shard, decoded, ports)

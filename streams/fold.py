@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
 from projections.projection import Projection
 from schemas.codec import decode_batch
-from schemas.envelope import Event
+from schemas.envelope import Event, Origin
 from schemas.primitives import MAX_TIME
 from schemas.rejected import Rejected
 from streams.refusal import SURELY_SHORT, Untaken, blamed_on_events, check_key
@@ -75,18 +75,30 @@ class Folded(NamedTuple, Generic[State]):
     outputs: Sequence[Event]
 
 
-def decode_from(batch: Batch, start: int) -> Decoded:
-    """Records below `start` were folded before a crash, or delivered twice: they are not looked at."""
+def decode_from(batch: Batch, start: int, here: Set[type[Event]]) -> Decoded:
+    """Records below `start` were folded before a crash, or delivered twice: they are not looked at.
+
+    `here` are the events that belong on this topic. Between topics there is no order: an answer that somebody put
+    beside its question would be folded before or after the true one.
+    """
     topic, partition, records = batch.topic, batch.partition, batch.records
     if start > batch.start:
         records = [record for record in records if record.offset >= start]
     events = decode_batch(topic, partition, records)
     found: list[Any] = list(zip(records, events, strict=True))
     refused: list[Refused] = []
-    if Rejected in set(map(type, events)):
+    if not here >= set(map(type, events)):
+        found = [(record, _at_home(event, record, batch, here)) for record, event in found]
         refused = [Refused(record, event) for record, event in found if type(event) is Rejected]
         found = [pair for pair in found if type(pair[1]) is not Rejected]
     return Decoded(topic, partition, max(start, batch.start), batch.next, found, refused)
+
+
+def _at_home(event: Event | Rejected, record: SourceRecord, batch: Batch, here: Set[type[Event]]) -> Event | Rejected:
+    if isinstance(event, Rejected) or type(event) in here:
+        return event
+    origin = Origin(batch.topic, batch.partition, record.offset)
+    return Rejected("wrong_topic", f"{event.type} does not belong on {batch.topic}", origin)
 
 
 def fold(

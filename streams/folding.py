@@ -25,7 +25,7 @@ class Folding:
 
     def __init__(self, projections: Sequence[Projection[Any]], names: TopicNames, ports: Ports) -> None:
         self.projections, self._ports = tuple(projections), ports
-        self._prefix = names.prefix
+        self._names = names
         self.events = 0
         """Folded so far, each into all its projections."""
         self._shards: dict[tuple[str, int], Shard[Any]] = {}
@@ -45,7 +45,7 @@ class Folding:
         return [topic for topic, fed in self._by_source.items() if projection in fed]
 
     def changelog(self, projection: Projection[Any]) -> str:
-        return topic_of(projection, self._prefix)
+        return topic_of(projection, self._names.prefix)
 
     def open(self, projection: Projection[Any], partition: int, store: Store) -> Shard[Any]:
         changelog = self.changelog(projection)
@@ -97,7 +97,7 @@ class Folding:
                 committed = {topic: await event_log.committed(group, topic) for topic in sources}
                 sent = {topic: offsets.get(shard.partition, 0) for topic, offsets in committed.items()}
                 async with self._turns[shard.partition]:
-                    await catch_up(shard, sources, event_log, sent, self._ports)
+                    await catch_up(shard, sources, event_log, sent, self._ports, self._names)
 
     async def step(self, batch: Batch) -> None:
         """Skip what is folded, decode once, dead-letter what is no event, fold and commit into every projection.
@@ -112,7 +112,7 @@ class Folding:
         mine = self._under_way[me] = asyncio.Event()
         try:
             await self._ports.learn(record.value for record in batch.records)
-            decoded = decode_from(batch, lowest)
+            decoded = decode_from(batch, lowest, self._names.events_on(batch.topic))
             self._ports.failpoint.reached("decoded")
             if before is not None:
                 await before.wait()

@@ -61,7 +61,8 @@ async def refold(
     """
     sources = [names.wire(topic) for topic in projection.topics]
     refused = {(each.topic, each.offset) for each in part.refused}
-    events = [await _events(event_log, topic, partition, part.markers.get(topic, 0), refused) for topic in sources]
+    stretches = [Batch(topic, partition, 0, part.markers.get(topic, 0), ()) for topic in sources]
+    events = [await _events(event_log, names, stretch, refused) for stretch in stretches]
     ordered = list(merge(*events, key=_time)) if len(events) > 1 else events[0]
     try:
         rows = fold(projection, [found for _, found in ordered], _nothing_known).rows
@@ -108,11 +109,12 @@ async def _newest(event_log: EventLog, topic: str, partition: int) -> dict[bytes
 
 
 async def _events(
-    event_log: EventLog, topic: str, partition: int, stop: int, refused: Container[tuple[str, int]]
+    event_log: EventLog, names: TopicNames, stretch: Batch, refused: Container[tuple[str, int]]
 ) -> list[Sourced]:
+    topic, here = stretch.topic, names.events_on(stretch.topic)
     events: list[Sourced] = []
-    async for records in _from_start(event_log, topic, partition, stop):
-        found = decode_from(Batch(topic, partition, 0, stop, records), 0).events
+    async for records in _from_start(event_log, topic, stretch.partition, stretch.next):
+        found = decode_from(stretch._replace(records=records), 0, here).events
         events += [(topic, each) for each in found if (topic, each[0].offset) not in refused]
     return events
 

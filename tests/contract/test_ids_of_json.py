@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from gpu_workers.inbox import Inbox
+from gpu_workers.trainer import request_in
 from projections.training_runs import TRAINING_RUNS
 from schemas.codec import decode
 from schemas.topics import BY_NAME, TopicNames
+from schemas.training import TrainingRequested
 from streams.admin import wanted
 from streams.fold import Batch, decode_from, fold
 from streams.log import EventLog, Outgoing, Record
@@ -31,7 +32,7 @@ def keys_by_fold(records: list[Record]) -> set[str]:
     rows: set[str] = set()
     for record in records:
         batch = Batch(record.topic, record.partition, record.offset, record.offset + 1, [record])
-        rows |= fold(TRAINING_RUNS, decode_from(batch, 0).events, lambda _: {}).rows.keys()
+        rows |= fold(TRAINING_RUNS, decode_from(batch, 0, {TrainingRequested}).events, lambda _: {}).rows.keys()
     return rows
 
 
@@ -58,13 +59,7 @@ async def test_fold_view_and_trainer_name_a_run_alike(log: EventLog, wished, pre
     names = wished(prefix)
     records = await read(log, names.wire("training-request"))
     should = keys_by_fold(records)
-    inbox, taken = Inbox(), set()
-    for record in records:
-        inbox.take({(record.topic, record.partition): [record]})
-        item = inbox.first()
-        assert item is not None
-        taken.add(f"{item.request.company}/{item.request.id}")
-        inbox.finished(item)
+    taken = [request for record in records if (request := request_in(record)) is not None]
     assert len(should) == 4
-    assert taken == should
+    assert {f"{request.company}/{request.id}" for request in taken} == should
     assert set(await View(log, names, TRAINING_RUNS).catch_up()) == should

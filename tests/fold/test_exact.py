@@ -147,7 +147,7 @@ async def refused(kafka: KafkaLog, topic: str) -> list[RecordRejected]:
     events: list[RecordRejected] = []
     for partition, end in (await kafka.ends(topic)).items():
         async for records in kafka.read(topic, partition, 0, end):
-            for _, event in decode_from(Batch(topic, partition, 0, end, records), 0).events:
+            for _, event in decode_from(Batch(topic, partition, 0, end, records), 0, {RecordRejected}).events:
                 assert isinstance(event, RecordRejected)
                 events.append(event)
     return events

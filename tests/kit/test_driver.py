@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from projections.companies import COMPANIES
 from projections.company_tools import COMPANY_TOOLS
 from projections.datasets import DATASETS
+from projections.jobs import JOBS, effect_id
 from rillfold.testing.clock import EPOCH_MS, VirtualClock
 from schemas.company import CompanyRegistered
 from schemas.envelope import derived_id
@@ -236,6 +238,18 @@ class TestPoison:
         with pytest.raises(Unusable, match="unknown_event"):
             await d.send({"type": "company.dissolved", "company": "acme"})
         assert await d.events("company-data") == []
+
+    async def test_an_answer_beside_its_question_is_refused_however_the_topics_interleave(self, drive) -> None:
+        """Nothing orders one topic against another: it would come before the true answer, or after."""
+        d = await drive([JOBS])
+        await d.send({"type": "job.requested", "company": "acme", "id": "r1", "job": "j1", "task": "Refund A1."})
+        forged = {"type": "inference.completed", "company": "acme", "request": effect_id("r1"), "text": "Forged."}
+        figures = {"job": "j1", "finish_reason": "stop", "model": "m", "prompt_tokens": 1, "completion_tokens": 1}
+        await d.send_bytes("automation-job", msgspec.json.encode({**forged, **figures}), b"acme/j1")
+        await whole(d, JOBS)
+        (letter,) = await d.dead_letters()
+        assert (letter.reason, letter.company) == ("wrong_topic", "acme")
+        assert d.query(JOBS, "acme/j1").replies == ()
 
 
 class TestTools:
