@@ -183,7 +183,6 @@ async def test_a_tool_that_does_not_answer_in_time(log, names, secrets, bridge, 
         ({"arguments": '{"order":"A1","url":"http://evil"}'}, "denied: invalid_arguments"),
         ({"arguments": "not json"}, "denied: malformed_call"),
         ({"tool": "wipe"}, "denied: unknown_tool"),
-        ({"call": "c1\r\nX-Evil: 1"}, "refused: "),
     ],
 )
 async def test_what_the_gate_denies_does_not_leave(log, names, secrets, bridge, send, api, changes, reason) -> None:
