@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from processors.gate import Offer
 from schemas.codec import decode, encode
 from schemas.envelope import Event, Origin
 from schemas.jobs import JobFailed
-from schemas.rejected import Rejected
+from schemas.rejected import Rejected, Unusable
 from schemas.tools import ToolCallProposed
 from schemas.training import TrainingRequested
 from streams.dead_letter import dead_letter
@@ -25,7 +26,8 @@ from tests.core.test_saga import requested, run
 # As a model writes them, in JSON: what parses is not yet a word that an event may hold.
 NAMES = ["", ".", "..", "../a", "a/b", "a" * 65, "a" * 300, "\\ud800", "a\\u0000", "\\u202ea", "a\\n", "\\ue000"]
 LONG, DEEP = json.dumps({"a": "b" * 300_000}), '{"a":' * 65 + "1" + "}" * 65
-REQUEST = TrainingRequested(id="r1", company="acme", time=1, correlation="r1", base_model="b")
+FIRST = {"id": "r1", "company": "acme", "time": 1, "correlation": "r1"}
+REQUEST = TrainingRequested(**FIRST, base_model="b")
 
 
 def call(name: str, arguments: str = "{}") -> str:
@@ -82,3 +84,12 @@ def test_a_dead_letter_can_be_written_whatever_the_record_says(timestamp: int) -
     refused = Refused(record, Rejected("bad_word", "d" * 70_000, Origin(record.topic, 3, 7)))
     (letter,) = written([dead_letter(refused)])
     assert (letter.value, letter.topic) == (record.value, record.topic)
+
+
+def test_a_call_whose_id_would_end_a_header_is_no_event() -> None:
+    """It is the idempotency key of a request: refused where it enters, and nobody writes one."""
+    call_ = ToolCallProposed(**FIRST, call="c1QQX-Evil: 1", job="j1", tool="refund", arguments="{}")
+    sent = decode(encode(call_).replace(b"QQ", b"\r\n"), Origin("tool-call", 0, 0), 0)
+    assert isinstance(sent, Rejected) and sent.reason == "bad_id"
+    with pytest.raises(Unusable, match="call is no id"):
+        encode(msgspec.structs.replace(call_, call="c1\r\nX-Evil: 1"))
