@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ from gpu_workers.chat import Chat, render
 from processors.dataset import Example, Tally, select
 from processors.train_settings import TrainSettings
 from rillfold.demo import data
+from schemas.codec import encode
 from schemas.company import ConversationIngested, Message
-from schemas.envelope import Origin
+from schemas.envelope import Event, Origin
+from schemas.rejected import Unusable
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +39,16 @@ def tiny_chat(tiny_loaded) -> Chat:
 def quick() -> TrainSettings:
     """Enough to change every matrix, not to learn."""
     return TrainSettings(rank=4, alpha=8, steps=3, batch=4, warmup=1, evaluation_rows=4, dropout=0.1)
+
+
+def writable(events: Iterable[Event]) -> list[Event]:
+    """Those that a record can hold at all: the others never reach a worker."""
+    found = []
+    for event in events:
+        with suppress(Unusable):
+            encode(event)
+            found.append(event)
+    return found
 
 
 def conversations(company: data.Company, count: int, requests: int = 0) -> list[ConversationIngested]:

@@ -36,7 +36,7 @@ from streams.errors import AppendFailed
 from streams.log import Outgoing
 from streams.memory import MemoryLog
 
-from .conftest import conversations
+from .conftest import conversations, writable
 from .test_trainer import ENDS, CrashingLog, Office, ended, of, train_here
 
 SHORT = msgspec.json.encode({"rank": 1, "steps": 1, "batch": 1, "warmup": 0, "evaluation_rows": 0}).decode()
@@ -101,7 +101,8 @@ BASES = ("", "..", "/", "~nouser/x", "~", "a\0b", "x" * 300, "x" * 100_000, "tin
 
 async def test_no_request_names_a_path_of_this_machine(office):
     bases = [base.format(base=office.base) for base in BASES]
-    asked = [office.request(f"r{n}", base_model=base) for n, base in enumerate(bases)]
+    asked = writable(office.request(f"r{n}", base_model=base) for n, base in enumerate(bases))
+    assert len(asked) >= 5
     await office.append(*asked, office.request("last", "globex"))
     said = await office.until(office.trainer(train=declines), ended(*(each.id for each in asked), "last"))
     found = reasons(said)
@@ -416,7 +417,7 @@ def spoiled(company: str) -> list[ConversationIngested]:
 
 
 async def test_one_spoiled_conversation_does_not_make_a_company_untrainable(office):
-    await office.append(*spoiled("acme"))
+    await office.append(*writable(spoiled("acme")))
     await office.append(office.request("r1", settings=SHORT))
     said = await office.until(office.trainer(), ended("r1"))
     assert reasons(said) == {("acme", "r1"): "completed"}

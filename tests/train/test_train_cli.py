@@ -26,7 +26,7 @@ from streams.kafka import KafkaLog
 from streams.outgoing import to_outgoing
 from streams.view import View
 
-from .conftest import conversations
+from .conftest import conversations, writable
 
 USED = ("company-data", "training-request", "adapter-ready")
 QUICK = ("--set", "rank=2", "--set", "steps=4", "--set", "batch=2", "--set", "evaluation_rows=2")
@@ -113,11 +113,11 @@ async def test_hostile_requests_leave_the_worker_and_the_data_folder_as_they_are
         (tmp_path / "data" / name / "keep").write_text("everything")
     words = ("..", ".", "../../x", "~nouser/x", "/", "x" * 128)
     bases = ("tiny-qwen3", environ["RILLFOLD_BASE_MODEL"], "~nouser/x", "a\0b", "x" * 300)
-    requests = [
+    requests = writable(
         TrainingRequested(id=word, company=f"nobody-{n}", time=1, correlation="c", base_model=base)
         for word in words
         for n, base in enumerate(bases)
-    ]
+    )
     await kafka.append([to_outgoing(request, names) for request in requests])
     with worker(environ) as started:
         runs = await all_ended(kafka, names, len(requests))
