@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from gpu_workers.serve.port import AdapterKey, AdapterSpec
+from gpu_workers.serve.port import AdapterKey, AdapterSpec, InferenceEngine
 from rillfold import wiring
-from rillfold.cli.serving import Door
+from rillfold.cli.serving import Door, until_it_stops, world
 from rillfold.settings import Settings, from_env
 from schemas.errors import Stop
 
@@ -20,7 +20,8 @@ from schemas.errors import Stop
 def serve(adapters: tuple[str, ...], tools_in_prompt: bool) -> None:
     """Serve the base model, and adapters from folders, at /v1 until Ctrl-C. No Kafka is needed."""
     specs = [_spec(given, tools_in_prompt) for given in adapters]
-    asyncio.run(_run(from_env(), specs))
+    with world():
+        asyncio.run(_run(from_env(), specs))
 
 
 def _spec(given: str, tools_in_prompt: bool) -> AdapterSpec:
@@ -34,10 +35,10 @@ async def _run(settings: Settings, specs: list[AdapterSpec]) -> None:
     async with wiring.engine(settings) as engine:
         for spec in specs:
             await engine.load(spec)
-        await Door(engine, settings.serve_host, settings.serve_port).beside(_open(settings, engine.model))
+        await Door(engine, settings.serve_host, settings.serve_port).beside(_open(settings, engine))
 
 
-async def _open(settings: Settings, model: str) -> None:
-    click.echo(f"http://{settings.serve_host}:{settings.serve_port}/v1 serves {model}")
+async def _open(settings: Settings, engine: InferenceEngine) -> None:
+    click.echo(f"http://{settings.serve_host}:{settings.serve_port}/v1 serves {engine.model}")
     click.echo("ready")
-    await asyncio.Event().wait()
+    await until_it_stops(engine)
