@@ -13,10 +13,11 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from gpu_workers.serve.adapter_file import LoraWeights
-from gpu_workers.serve.errors import BaseMismatch, UnknownAdapter, UnusableAdapter
+from gpu_workers.serve.errors import BaseMismatch, EngineStopped, UnknownAdapter, UnusableAdapter
 from gpu_workers.serve.port import AdapterKey, AdapterSpec, Answer, Failure, InferenceEngine, Outcome, Question
 from gpu_workers.serve.schedule import Limits
 from gpu_workers.serve.start import Serving, embedded
+from rillfold.cli.serving import until_it_stops, world
 from tests.serve.making import CPU, FINE, HOSTILE, Workbench, ask, make_workbench
 
 TOOLS = json.dumps([{"name": "lookup", "description": "Find.", "parameters": {"type": "object"}}])
@@ -278,3 +279,32 @@ async def test_who_leaves_while_waiting_for_room_leaves_nothing_behind(bench: Wo
                 assert isinstance(await engine.answer(ask("Who?", spec.key.name)), Answer)
         assert engine.stats().running + engine.stats().waiting == 0
         assert all(each.in_use == 0 for each in engine.resident())
+
+
+async def test_an_engine_at_fault_answers_nobody_and_says_so(bench: Workbench) -> None:
+    class BrokenEngine:
+        """Fault: the device is gone."""
+
+        def rows(self) -> list[object]:
+            return []
+
+        def submit(self, _: object) -> None:
+            return None
+
+        def cancel(self, _: int) -> None:
+            return None
+
+        def step(self) -> list[object]:
+            raise EngineStopped("a fault of the test")
+
+    running = embedded(str(bench.base), bench.root / "cache", Serving(device=CPU))
+    running._make_engine = BrokenEngine  # type: ignore[assignment]
+    async with running as engine:
+        outcomes = await engine.generate([ask("Hi"), ask("You")])
+        assert [reason(each) for each in outcomes] == ["engine_stopped"] * 2
+        assert all(each.again for each in outcomes if isinstance(each, Failure))
+        assert not engine.alive()
+        assert reason(await engine.answer(ask("Still there?"))) == "engine_stopped"
+        with pytest.raises(SystemExit) as ended, world():
+            await asyncio.wait_for(until_it_stops(engine), 5)
+    assert ended.value.code == 70
