@@ -1,17 +1,23 @@
-"""The inference worker: a plain consumer group over a batching engine. Each request ends in one event."""
+"""The inference worker: a plain consumer group over a batching engine. Each request ends in one event.
+
+What a request says or causes is that request's own failure. The process ends only when the log or the engine does not
+work; then what is open stays unanswered in the log, for the next worker.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from gpu_workers.serve.errors import UnknownAdapter, UnknownVersion
+from gpu_workers.serve.errors import EngineStopped, QueueFull, RowFailed, UnknownAdapter, UnknownVersion
 from gpu_workers.serve.follower import AdapterFollower
 from gpu_workers.serve.port import Failure, InferenceEngine, Outcome, Question
 from schemas.codec import decode
 from schemas.envelope import Event, caused_by
+from schemas.errors import Retry
 from schemas.inference import InferenceCompleted, InferenceFailed, InferenceRequested
 from schemas.rejected import Rejected, Unusable
 from schemas.topics import TopicNames
@@ -24,6 +30,8 @@ from streams.outgoing import to_outgoing
 from streams.standing import Standing
 from streams.watch import Counts
 
+log = logging.getLogger(__name__)
+
 Polled = Mapping[TopicPartition, Sequence[Record]]
 Polling = asyncio.Task[Polled]
 
@@ -31,14 +39,22 @@ GROUP = "rillfold-serve"
 TOPIC, RESULTS = "inference-request", "inference-result"
 POLL_SECONDS = 1.0
 AT_ONCE = 32
+# So many times the rows of the engine are taken in: companies take turns among what is in.
+AHEAD = 4
 ATTEMPTS = 5
 PAUSE_SECONDS = 0.2
-# So many answered requests are remembered, to know a request that a client sent twice.
+LONGEST_PAUSE = 5.0
+# So many answered requests of a partition are remembered, to know a request that comes twice.
 REMEMBERED = 10_000
+DETAIL = 1_000
 
-# How far the clocks of two brokers may disagree.
-CLOCKS_APART_MS = 60_000
 MISSING = (UnknownAdapter.reason, UnknownVersion.reason)
+FULL = (QueueFull.reason, EngineStopped.reason)
+"""Nothing is wrong with the request: it waits in the log, however long that takes."""
+
+Asked = tuple[str, str]
+"""Company and id of a request: two companies may choose the same id."""
+Remembered = OrderedDict[Asked, None]
 
 
 class Work(NamedTuple):
@@ -59,7 +75,7 @@ class InferenceWorker:
         names: TopicNames,
         engine: InferenceEngine,
         now: Callable[[], int],
-        at_once: int = AT_ONCE,
+        at_once: int = AHEAD * AT_ONCE,
     ) -> None:
         self._log, self._names, self._engine, self._now, self._at_once = events, names, engine, now, at_once
         self._adapters = AdapterFollower(events, names, engine)
@@ -68,13 +84,13 @@ class InferenceWorker:
         self._work: list[Work] = []
         self._next: dict[TopicPartition, int] = {}
         self._committed: dict[TopicPartition, int] = {}
-        self._answered: OrderedDict[str, None] = OrderedDict()
+        self._answered: dict[TopicPartition, Remembered] = {}
 
     def counts(self) -> Counts:
         return {"inference_results": ("Requests of the log that have their result.", self._results)}
 
     async def run(self, ready: Callable[[], None]) -> None:
-        await self._adapters.catch_up(read=False)
+        await self._adapters.catch_up()
         both = [asyncio.create_task(self._adapters.run()), asyncio.create_task(self._consume(ready))]
         try:
             ended, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -103,6 +119,8 @@ class InferenceWorker:
         open_tasks: list[asyncio.Task[Any]] = [work.task for work in self._work] + ([polling] if polling else [])
         await asyncio.wait(open_tasks, timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         self._beat()
+        if not self._engine.alive():
+            raise EngineStopped("The engine does not work any more. What is open stays in the log; restart the worker.")
         if polling is not None and polling.done():
             await self._take(polling.result(), group.assignment())
             await self.standing.found(group)
@@ -121,7 +139,7 @@ class InferenceWorker:
         await self._keep_only(assignment)
         for place, records in polled.items():
             if place not in self._next:
-                await self._remember(place, records[0])
+                self._answered[place] = await self._results_of(place)
             for record in records:
                 await self._begin(place, record)
             self._next[place] = records[-1].offset + 1
@@ -129,36 +147,68 @@ class InferenceWorker:
     async def _begin(self, place: TopicPartition, record: Record) -> None:
         event = decode(record.value, record.origin, record.timestamp, record.headers)
         if isinstance(event, Rejected):
-            await self._log.append([to_outgoing(dead_letter(Refused(record, event)), self._names)])
-        elif isinstance(event, InferenceRequested) and not self._knows(event.id):
+            await self._bury(Refused(record, event))
+        elif isinstance(event, InferenceRequested) and not self._knows(place, _asked(event)):
             self._work.append(Work(place, record.offset, event, asyncio.create_task(self._answer(event))))
 
-    def _knows(self, request: str) -> bool:
-        return request in self._answered or any(work.request.id == request for work in self._work)
+    async def _bury(self, refused: Refused) -> None:
+        try:
+            letter = to_outgoing(dead_letter(refused), self._names)
+        except (TooLarge, Unusable) as error:
+            log.error("%s: no dead letter can hold this record: %.500s", refused.rejected.origin, error)
+            return
+        await self._log.append([letter])
 
-    async def _remember(self, place: TopicPartition, first: Record) -> None:
-        """Results of uncommitted requests. A result has its request's key: it lies in the same partition number."""
+    def _knows(self, place: TopicPartition, asked: Asked) -> bool:
+        return asked in self._answered[place] or any(_asked(work.request) == asked for work in self._work)
+
+    async def _results_of(self, place: TopicPartition) -> Remembered:
+        """The newest results, in whose midst those of uncommitted requests must be. No clock and no word of a record
+        decides where to look. A result has its request's key: it lies in the same partition number."""
         topic, (_, partition) = self._names.wire(RESULTS), place
-        starts = await self._log.offsets_at(topic, first.timestamp - CLOCKS_APART_MS)
-        async for batch in self._log.read(topic, partition, starts[partition]):
+        first, end = (await self._log.starts(topic))[partition], (await self._log.ends(topic))[partition]
+        found: Remembered = OrderedDict()
+        async for batch in self._log.read(topic, partition, max(first, end - REMEMBERED), end):
             for record in batch:
                 event = decode(record.value, record.origin, record.timestamp, record.headers)
                 if isinstance(event, InferenceCompleted | InferenceFailed):
-                    self._answered[event.request] = None
+                    found[event.company, event.request] = None
+        return found
 
     async def _answer(self, request: InferenceRequested) -> Event:
-        """Tries again what may go better later; everything else ends in one event."""
-        question = _question(request)
-        outcome: Outcome = _not_yours(request)
-        for attempt in range(ATTEMPTS if _own(request) else 0):
-            outcome = await self._engine.answer(question)
-            if isinstance(outcome, Failure) and outcome.reason in MISSING and not attempt:
-                await self._adapters.catch_up()  # it may have become ready a moment ago
-            elif isinstance(outcome, Failure) and outcome.again:
-                await asyncio.sleep(PAUSE_SECONDS * 2**attempt)
-            else:
-                break
+        """Total: whatever goes wrong for a request, its result says so."""
+        try:
+            outcome = await self._outcome(request)
+        except Exception as error:
+            outcome = Failure(id=request.id, reason=RowFailed.reason, detail=f"{type(error).__name__}: {error}")
         return _result(request, outcome, self._now())
+
+    async def _outcome(self, request: InferenceRequested) -> Outcome:
+        """Tries again what may go better later; waits, without end, for an engine that has no room."""
+        if not _own(request):
+            return _not_yours(request)
+        question, attempt, pause = _question(request), 0, PAUSE_SECONDS
+        while True:
+            outcome = await self._engine.answer(question)
+            if not isinstance(outcome, Failure):
+                return outcome
+            if outcome.reason not in FULL:
+                attempt += 1
+                missing = outcome.reason in MISSING and attempt == 1 and await self._looked_again()
+                if not missing and (not outcome.again or attempt >= ATTEMPTS):
+                    return outcome
+                if missing:
+                    continue
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _looked_again(self) -> bool:
+        """It may have become ready a moment ago. False: the log does not answer."""
+        try:
+            await self._adapters.catch_up()
+        except Retry:
+            return False
+        return True
 
     async def _publish(self) -> None:
         done = [work for work in self._work if work.task.done()]
@@ -168,16 +218,17 @@ class InferenceWorker:
         self._results += len(done)
         for work in done:
             self._work.remove(work)
-            self._answered[work.request.id] = None
-        while len(self._answered) > REMEMBERED:
-            self._answered.popitem(last=False)
+            answered = self._answered[work.place]
+            answered[_asked(work.request)] = None
+            while len(answered) > REMEMBERED:
+                answered.popitem(last=False)
 
     def _outgoing(self, work: Work) -> Outgoing:
         """An answer that no record can hold is a failure, not a worker that dies of it again and again."""
         try:
             return to_outgoing(work.task.result(), self._names)
         except (TooLarge, Unusable) as error:
-            failure = Failure(id=work.request.id, reason="answer_unfit", detail=str(error)[:1000])
+            failure = Failure(id=work.request.id, reason="answer_unfit", detail=str(error))
             return to_outgoing(_result(work.request, failure, self._now()), self._names)
 
     async def _commit(self, group: Subscription) -> None:
@@ -197,7 +248,7 @@ class InferenceWorker:
         """What belongs to another worker by now is that worker's to answer."""
         gone = [work for work in self._work if work.place not in assignment]
         self._work = [work for work in self._work if work.place in assignment]
-        for known in (self._next, self._committed):
+        for known in (self._next, self._committed, self._answered):
             for place in set(known) - set(assignment):
                 del known[place]
         await _ended([work.task for work in gone])
@@ -216,6 +267,7 @@ async def _ended(tasks: Sequence[asyncio.Task[Any]]) -> None:
 def _question(request: InferenceRequested) -> Question:
     return Question(
         id=request.id,
+        company=request.company,
         messages=request.messages,
         tools=request.tools,
         adapter=request.adapter,
@@ -224,6 +276,10 @@ def _question(request: InferenceRequested) -> Question:
         temperature=request.temperature,
         seed=request.seed,
     )
+
+
+def _asked(request: InferenceRequested) -> Asked:
+    return request.company, request.id
 
 
 def _own(request: InferenceRequested) -> bool:
@@ -238,7 +294,7 @@ def _not_yours(request: InferenceRequested) -> Failure:
 def _result(request: InferenceRequested, outcome: Outcome, now: int) -> Event:
     about: dict[str, Any] = {**caused_by(request, "answer", now), "request": request.id, "job": request.job}
     if isinstance(outcome, Failure):
-        return InferenceFailed(**about, reason=outcome.reason, detail=shortened(outcome.detail))
+        return InferenceFailed(**about, reason=outcome.reason, detail=shortened(outcome.detail, DETAIL))
     return InferenceCompleted(
         **about,
         text=outcome.text,

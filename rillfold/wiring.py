@@ -16,7 +16,7 @@ import httpx
 from gpu_workers.artifacts import FolderStore
 from gpu_workers.base_files import Progress, silent
 from gpu_workers.before_torch import settle
-from gpu_workers.inference import InferenceWorker
+from gpu_workers.inference import AHEAD, InferenceWorker
 from gpu_workers.serve.port import InferenceEngine
 from gpu_workers.train.parent import KeptChild
 from gpu_workers.train.place import Place
@@ -142,7 +142,7 @@ async def engine(settings: Settings, progress: Progress = silent) -> AsyncIterat
 @asynccontextmanager
 async def inference(settings: Settings, running: InferenceEngine) -> AsyncIterator[InferenceWorker]:
     async with event_log(settings) as log:
-        yield InferenceWorker(log, settings.topic_names(), running, now, at_once=settings.serve_rows)
+        yield InferenceWorker(log, settings.topic_names(), running, now, at_once=AHEAD * settings.serve_rows)
 
 
 @asynccontextmanager

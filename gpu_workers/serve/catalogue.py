@@ -95,7 +95,9 @@ class Residency(Generic[Weights]):
         self._held.move_to_end(spec)
 
     def drop(self, spec: AdapterSpec) -> None:
-        self._held.pop(spec, None)
+        """Unless somebody uses it: then it leaves as the others do."""
+        if not self._users[spec]:
+            self._held.pop(spec, None)
 
     def pin(self, spec: AdapterSpec) -> bool:
         """False: no room, until somebody unpins."""

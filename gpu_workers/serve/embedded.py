@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -30,6 +31,8 @@ from gpu_workers.serve.port import (
 from gpu_workers.serve.text import TextStream
 from processors.answers import ToolCalls, parse
 from schemas.errors import Retry, RillfoldError
+
+log = logging.getLogger(__name__)
 
 Read = Callable[[AdapterSpec], LoraWeights]
 """From the store to memory, checked. Raises `Refused`, or `Retry` where the disk or the memory is in the way."""
@@ -125,11 +128,11 @@ class EmbeddedEngine:
         self._catalogue.add(spec)
 
     async def load(self, spec: AdapterSpec) -> None:
+        self._residency.drop(spec)
         if not self._residency.pin(spec):
             self.announce(spec)  # it is read, and judged, when somebody asks for it
             return
         try:
-            self._residency.drop(spec)
             await self._weights(spec)
         except UnusableAdapter as error:
             self._catalogue.refuse(spec.key, error)
@@ -304,6 +307,7 @@ class EmbeddedEngine:
                     self._tell(self._hear, step)
         except Exception as error:
             self._stopped = str(error) if isinstance(error, EngineStopped) else f"{type(error).__name__}: {error}"
+            log.critical("The engine stopped: %.1000s", self._stopped)
         self._stopped = self._stopped or "the engine was stopped"
         self._tell(self._fail, self._stopped)
 

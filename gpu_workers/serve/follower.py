@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
+from collections import deque
 
 from gpu_workers.serve.port import AdapterKey, AdapterSpec, InferenceEngine
 from schemas.adapters import AdapterReady
@@ -16,6 +18,10 @@ from streams.tail import Tail
 
 TOPIC = "adapter-ready"
 LOOK_SECONDS = 0.2
+WARMED = 64
+"""Of the adapters that became ready while others were read, so many newest are read too; the rest when asked for."""
+ROLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 log = logging.getLogger(__name__)
 
@@ -26,51 +32,66 @@ class AdapterFollower:
     def __init__(self, events: EventLog, names: TopicNames, engine: InferenceEngine) -> None:
         self._engine = engine
         self._tail = Tail(events, names.wire(TOPIC), self._take)
-        self._news: list[AdapterSpec] = []
-        self._telling = asyncio.Lock()
+        self._news: deque[AdapterSpec] = deque(maxlen=WARMED)
 
-    async def catch_up(self, read: bool = True) -> None:
-        """The engine knows whatever stands in the log at the time of the call."""
+    async def catch_up(self) -> None:
+        """The engine knows whatever stands in the log at the time of the call. Nothing is read here: nobody waits for
+        another's adapters."""
         await self._tail.catch_up()
-        async with self._telling:
-            while self._news:
-                await self._tell(self._news.pop(0), read)
 
     async def run(self) -> None:
         """Until cancelled. A log that does not answer is asked again."""
+        self._news.clear()
         while True:
             try:
                 await self.catch_up()
             except Retry as error:
                 log.warning("adapters: %s", error)
+            while self._news:
+                await self._warm(self._news.popleft())
+                await self.catch_up()
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def _tell(self, spec: AdapterSpec, read: bool) -> None:
-        if not read:
-            self._engine.announce(spec)
-            return
+    async def _warm(self, spec: AdapterSpec) -> None:
         try:
             await self._engine.load(spec)
         except Poison as error:
-            log.error("adapter %s is not served: %s", spec.key, error)
-        except Retry as error:
-            log.warning("adapter %s will be read when it is asked for: %s", spec.key, error)
-            self._engine.announce(spec)
+            log.error("adapter %s is not served: %.500s", spec.key, error)
+        except Exception as error:
+            log.warning("adapter %s will be read when it is asked for: %.500s", spec.key, error)
 
     def _take(self, record: Record) -> None:
-        event = decode(record.value, record.origin, record.timestamp, record.headers)
-        if isinstance(event, AdapterReady):
-            if event.adapter.partition("/")[0] == event.company:
-                self._news.append(spec_of(event))
-            else:
-                log.error("adapter %s bears another name than its company %s: not served", event.adapter, event.company)
+        origin = record.origin
+        event = decode(record.value, origin, record.timestamp, record.headers)
+        if not isinstance(event, AdapterReady):
+            return
+        if (why := odd(event)) is not None:
+            log.error("%s: adapter %.100r of company %s is not served: %s", origin, event.adapter, event.company, why)
+            return
+        spec = spec_of(event)
+        self._engine.announce(spec)
+        self._news.append(spec)
+
+
+def odd(event: AdapterReady) -> str | None:
+    """Why an event cannot be about an adapter that is served. Nothing in it is ever a path."""
+    company, _, role = event.adapter.partition("/")
+    if company != event.company:
+        return "it bears another company's name"
+    if not ROLE.fullmatch(role):
+        return "its name is not company/role"
+    if not 1 <= event.adapter_version < 1 << 31:
+        return f"{event.adapter_version} is no version"
+    if not SHA256.fullmatch(event.sha256) or not SHA256.fullmatch(event.base_sha256):
+        return "its hash or its base model's is none"
+    return None
 
 
 def spec_of(event: AdapterReady) -> AdapterSpec:
     """How an adapter was trained, as its own event tells it, decides how it is served."""
     try:
         identity = json.loads(event.identity)
-    except ValueError:
+    except (ValueError, RecursionError):
         identity = None
     return AdapterSpec(
         key=AdapterKey(event.adapter, event.adapter_version),

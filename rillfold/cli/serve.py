@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from gpu_workers.serve.port import AdapterKey, AdapterSpec, InferenceEngine
 from rillfold import wiring
-from rillfold.cli.serving import Door
+from rillfold.cli.serving import Door, until_it_stops, world
 from rillfold.http.operator import operator_of, token_file
 from rillfold.http.serving import EngineMetrics
 from rillfold.http.worker import Answers, listening
@@ -26,7 +26,8 @@ from schemas.errors import Stop
 def serve(adapters: tuple[str, ...], tools_in_prompt: bool) -> None:
     """Serve the base model, and adapters from folders, at /v1 until Ctrl-C. No Kafka is needed."""
     specs = [_spec(given, tools_in_prompt) for given in adapters]
-    asyncio.run(_run(from_env(), specs))
+    with world():
+        asyncio.run(_run(from_env(), specs))
 
 
 def _spec(given: str, tools_in_prompt: bool) -> AdapterSpec:
@@ -41,7 +42,7 @@ async def _run(settings: Settings, specs: list[AdapterSpec]) -> None:
         for spec in specs:
             await engine.load(spec)
         with _figures(engine, settings) as figures:
-            await Door(engine, settings).beside(_open(settings, engine.model, figures))
+            await Door(engine, settings).beside(_open(settings, engine, figures))
 
 
 @contextmanager
@@ -55,9 +56,9 @@ def _figures(engine: InferenceEngine, settings: Settings) -> Iterator[str]:
         yield url
 
 
-async def _open(settings: Settings, model: str, figures: str) -> None:
-    click.echo(f"http://{settings.serve_host}:{settings.serve_port}/v1 serves {model}; {figures}/metrics counts")
+async def _open(settings: Settings, engine: InferenceEngine, figures: str) -> None:
+    click.echo(f"http://{settings.serve_host}:{settings.serve_port}/v1 serves {engine.model}; {figures}/metrics counts")
     token = "RILLFOLD_SERVE_TOKEN" if settings.serve_token else token_file(settings.data_dir)
     click.echo(f"It takes the operator's token as its key ({token}); `rillfold chat --url` finds it by itself.")
     click.echo("ready")
-    await asyncio.Event().wait()
+    await until_it_stops(engine)

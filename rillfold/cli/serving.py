@@ -5,21 +5,44 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Coroutine
+import sys
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import click
 import uvicorn
 
+from gpu_workers.serve.errors import EngineStopped
 from gpu_workers.serve.port import InferenceEngine
 from rillfold.http.operator import operator_of
 from rillfold.http.serving import serving_app
 from rillfold.http.wire import WIRE
 from rillfold.settings import Settings
-from schemas.errors import Stop
+from schemas.errors import Retry, Stop
+from streams.watchman import EX_SOFTWARE
 
 # Answers that take longer end with the process: who streams them asks again.
 GRACE_SECONDS = 3
+LOOK_SECONDS = 1.0
+
+
+@contextmanager
+def world() -> Iterator[None]:
+    """What only the world can put right ends the process by its name, with the code that asks to be started again."""
+    try:
+        yield
+    except Retry as error:
+        click.echo(f"rillfold: {error}", err=True)
+        sys.exit(EX_SOFTWARE)
+
+
+async def until_it_stops(engine: InferenceEngine) -> None:
+    """Raises EngineStopped, if that ever comes."""
+    while engine.alive():  # noqa: ASYNC110
+        await asyncio.sleep(LOOK_SECONDS)
+    raise EngineStopped("The engine does not work any more; restart the process.")
 
 
 class Door(uvicorn.Server):

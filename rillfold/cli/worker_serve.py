@@ -7,7 +7,7 @@ import asyncio
 import click
 
 from rillfold import wiring
-from rillfold.cli.serving import Door
+from rillfold.cli.serving import Door, world
 from rillfold.embedded.state import attach
 from rillfold.http.serving import EngineMetrics
 from rillfold.quiet import install
@@ -20,7 +20,8 @@ from rillfold.watched import watched
 def serve(name: str) -> None:
     """Answer requests of the log and of HTTP with the base model and every adapter that the log says is ready."""
     install()
-    asyncio.run(_run(from_env(), name))
+    with world():
+        asyncio.run(_run(from_env(), name))
 
 
 async def _run(settings: Settings, name: str) -> None:

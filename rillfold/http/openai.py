@@ -26,8 +26,11 @@ STATUS = {
     "base_mismatch": 409,
     "unusable_adapter": 409,
     "prompt_too_long": 400,
+    "too_long": 400,
     "bad_question": 400,
+    "not_finite": 409,
     "queue_full": 429,
+    "adapter_unreadable": 503,
     "engine_stopped": 503,
 }
 CLIENT_GONE = 499

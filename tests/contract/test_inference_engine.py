@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import weakref
 from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
+from safetensors.torch import load_file, save_file
 
-from gpu_workers.serve.errors import BaseMismatch, UnknownAdapter, UnusableAdapter
-from gpu_workers.serve.port import AdapterKey, Answer, Failure, InferenceEngine, Outcome
+from gpu_workers.serve.adapter_file import LoraWeights
+from gpu_workers.serve.errors import BaseMismatch, EngineStopped, UnknownAdapter, UnusableAdapter
+from gpu_workers.serve.port import AdapterKey, AdapterSpec, Answer, Failure, InferenceEngine, Outcome, Question
 from gpu_workers.serve.schedule import Limits
 from gpu_workers.serve.start import Serving, embedded
-from tests.serve.making import CPU, Workbench, ask, make_workbench
+from rillfold.cli.serving import until_it_stops, world
+from tests.serve.making import CPU, FINE, HOSTILE, Workbench, ask, make_workbench
 
 TOOLS = json.dumps([{"name": "lookup", "description": "Find.", "parameters": {"type": "object"}}])
 
@@ -179,3 +183,128 @@ async def test_a_full_engine_says_so(engine: InferenceEngine) -> None:
     outcomes = await engine.generate([ask(f"{i}") for i in range(70)])
     reasons = [each.reason for each in outcomes if isinstance(each, Failure)]
     assert reasons == ["queue_full"] * 6
+
+
+async def test_hostile_questions_fail_alone_and_by_name(bench: Workbench, engine: InferenceEngine) -> None:
+    questions = [ask(name, **changes) for name, changes in HOSTILE.items()]
+    good = [ask(f"Good {i}?") for i in range(3)]
+    outcomes = await engine.generate([good[0], *questions, *good[1:]])
+    reasons = {
+        name: outcome.reason if isinstance(outcome, Failure) else "answered"
+        for name, outcome in zip(HOSTILE, outcomes[1:-2], strict=True)
+    }
+    assert {name for name, why in reasons.items() if why == "answered"} == FINE
+    assert set(reasons.values()) == {"answered", "bad_question", "unknown_adapter", "prompt_too_long"}
+    assert all(len(outcome.detail) <= 1_000 for outcome in outcomes if isinstance(outcome, Failure))
+    assert [said(outcomes[i]) for i in (0, -2, -1)] == [bench.peft(None, each) for each in good]
+    assert engine.alive() and engine.stats().running + engine.stats().waiting == 0
+
+
+async def test_an_adapter_that_is_finite_only_in_its_numbers_is_refused(
+    bench: Workbench, engine: InferenceEngine
+) -> None:
+    spec = bench.adapter("acme/huge", seed=7)
+    assert spec.folder is not None
+    tensors = spec.folder / "adapter_model.safetensors"
+    save_file({name: tensor * 1e19 for name, tensor in load_file(tensors).items()}, tensors)
+    unhashed = msgspec.structs.replace(spec, sha256=None)
+    with pytest.raises(UnusableAdapter, match="not finite"):
+        await engine.load(unhashed)
+    engine.announce(unhashed)
+    assert [reason(each) for each in await engine.generate([ask("Hi", "acme/huge")] * 3)] == ["unusable_adapter"] * 3
+    assert said(await engine.answer(ask("Hi"))) == bench.peft(None, ask("Hi"))
+
+
+async def test_cold_adapters_wait_for_room_and_companies_take_turns(bench: Workbench) -> None:
+    """Never more in memory, or on their way there, than there is room for; nor more of one company than its share."""
+    specs = [bench.adapter(f"acme/cold{i}", seed=50 + 2 * i, r=2) for i in range(8)]
+    specs += [bench.adapter(f"globex/cold{i}", seed=90 + 2 * i, r=2) for i in range(2)]
+    serving = Serving(device=CPU, limits=Limits(rows=8, waiting=64), capacity=3, company_adapters=2)
+    running = embedded(str(bench.base), bench.root / "cache", serving)
+    alive: weakref.WeakSet[object] = weakref.WeakSet()
+    most: list[int] = []
+    read = running._read
+
+    def watched(spec: AdapterSpec) -> LoraWeights:
+        weights = read(spec)
+        alive.add(weights)
+        most.append(len(alive))
+        return weights
+
+    running._read = watched
+    done: list[str] = []
+    async with running as engine:
+        for spec in specs:
+            engine.announce(spec)
+        questions = [ask("Who?", spec.key.name, company=spec.key.name.partition("/")[0]) for spec in specs]
+
+        async def answered(question: Question) -> str:
+            text = said(await engine.answer(question))
+            done.append(str(question.adapter))
+            return text
+
+        texts = await asyncio.gather(*map(answered, questions * 2))
+        assert len(engine.resident()) <= 3
+    assert texts == [bench.peft(*pair) for pair in zip(specs, questions, strict=True)] * 2
+    assert max(most) <= 3
+    assert max(done.index(f"globex/cold{i}") for i in range(2)) < 12, "eight of the other company stood before them"
+
+
+async def test_one_company_cannot_fill_the_engine(bench: Workbench) -> None:
+    serving = Serving(device=CPU, limits=Limits(rows=8, waiting=64), capacity=3, company_waiting=5)
+    async with embedded(str(bench.base), bench.root / "cache", serving) as engine:
+        questions = [ask(f"{i}", company="acme") for i in range(20)] + [ask("x", company="globex")] * 2 + [ask("y")]
+        outcomes = await engine.generate(questions)
+        full = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+        assert [(each.reason, each.again) for each in full] == [("queue_full", True)] * 15
+        assert all(isinstance(each, Answer) for each in outcomes[-3:])
+        assert isinstance(await engine.answer(questions[0]), Answer)
+
+
+async def test_who_leaves_while_waiting_for_room_leaves_nothing_behind(bench: Workbench) -> None:
+    specs = [bench.adapter(f"acme/leave{i}", seed=110 + 2 * i, r=2) for i in range(4)]
+    async with embedded(str(bench.base), bench.root / "cache", Serving(device=CPU, capacity=1)) as engine:
+        for spec in specs:
+            engine.announce(spec)
+        for pause in (0.0, 0.01, 0.05, 0.1, 0.2):
+            tasks = [
+                asyncio.create_task(engine.answer(ask("Go on", spec.key.name, max_tokens=500))) for spec in specs * 2
+            ]
+            await asyncio.sleep(pause)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        async with asyncio.timeout(60):
+            for spec in specs:
+                assert isinstance(await engine.answer(ask("Who?", spec.key.name)), Answer)
+        assert engine.stats().running + engine.stats().waiting == 0
+        assert all(each.in_use == 0 for each in engine.resident())
+
+
+async def test_an_engine_at_fault_answers_nobody_and_says_so(bench: Workbench) -> None:
+    class BrokenEngine:
+        """Fault: the device is gone."""
+
+        def rows(self) -> list[object]:
+            return []
+
+        def submit(self, _: object) -> None:
+            return None
+
+        def cancel(self, _: int) -> None:
+            return None
+
+        def step(self) -> list[object]:
+            raise EngineStopped("a fault of the test")
+
+    running = embedded(str(bench.base), bench.root / "cache", Serving(device=CPU))
+    running._make_engine = BrokenEngine  # type: ignore[assignment]
+    async with running as engine:
+        outcomes = await engine.generate([ask("Hi"), ask("You")])
+        assert [reason(each) for each in outcomes] == ["engine_stopped"] * 2
+        assert all(each.again for each in outcomes if isinstance(each, Failure))
+        assert not engine.alive()
+        assert reason(await engine.answer(ask("Still there?"))) == "engine_stopped"
+        with pytest.raises(SystemExit) as ended, world():
+            await asyncio.wait_for(until_it_stops(engine), 5)
+    assert ended.value.code == 70

@@ -15,11 +15,39 @@ from gpu_workers.artifacts import Facts, FolderStore
 from gpu_workers.chat import Chat
 from gpu_workers.device import Device
 from gpu_workers.serve.port import AdapterKey, AdapterSpec, Question
-from schemas.company import Message
+from schemas.company import Message, ToolUse
 
 from .conftest import ALL, save_adapter
 
 CPU = Device("cpu", "float32", 1)
+
+HOSTILE: dict[str, dict[str, Any]] = {
+    "deep tools": {"tools": "[" * 5_000},
+    "tools that are no list of objects": {"tools": "[1, null]"},
+    "half a letter": {"tools": '[{"name": "\\ud800"}]'},
+    "a role that is none": {"messages": (Message(role="x" * 100_000),)},
+    "no message": {"messages": ()},
+    "arguments of brackets": {
+        "messages": (Message(role="assistant", tool_calls=(ToolUse(name="t", arguments="[" * 5_000),)),)
+    },
+    "no number": {"temperature": float("nan")},
+    "infinite": {"temperature": float("inf")},
+    "below zero": {"temperature": -1.0},
+    "nearly nothing": {"temperature": 1e-40},
+    "no share": {"top_p": 0.0},
+    "a share that is no number": {"top_p": float("nan"), "temperature": 1.0},
+    "a seed of 64 bits": {"temperature": 1.0, "seed": -(2**63)},
+    "a seed of more": {"temperature": 1.0, "seed": 2**70},
+    "no tokens": {"max_tokens": 0},
+    "fewer than none": {"max_tokens": -(2**31)},
+    "all the tokens there are": {"max_tokens": 2**31 - 1},
+    "a path": {"adapter": "acme/../globex/ops"},
+    "nothing": {"adapter": ""},
+    "a version below": {"adapter": "acme/ops", "version": -1},
+    "a prompt of a megabyte": {"messages": tuple(Message(role="user", content="x" * 60_000) for _ in range(15))},
+}
+FINE = {"nearly nothing", "a seed of 64 bits", "a seed of more", "all the tokens there are", "no message"}
+"""Those of the hostile questions that have an answer: the rest has a reason."""
 
 
 @dataclass
@@ -70,5 +98,6 @@ def make_workbench(root: Path) -> Workbench:
 
 
 def ask(text: str, adapter: str | None = None, version: int | None = None, **changes: Any) -> Question:
-    given: dict[str, Any] = {"id": f"q-{adapter}-{text}", "max_tokens": 8} | changes
-    return Question(messages=(Message(role="user", content=text),), adapter=adapter, version=version, **given)
+    messages = (Message(role="user", content=text),)
+    named: dict[str, Any] = {"messages": messages, "adapter": adapter, "version": version}
+    return Question(**(named | {"id": f"q-{adapter}-{text}", "max_tokens": 8} | changes))

@@ -8,10 +8,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import msgspec
 import pytest
 
+from gpu_workers import inference
 from gpu_workers.inference import InferenceWorker
 from gpu_workers.serve.embedded import EmbeddedEngine
+from gpu_workers.serve.errors import EngineStopped
 from gpu_workers.serve.port import AdapterSpec, Failure, OnText, Outcome, Question
 from gpu_workers.serve.schedule import Limits
 from gpu_workers.serve.start import Serving, embedded
@@ -19,12 +22,12 @@ from schemas.adapters import AdapterReady
 from schemas.codec import decode
 from schemas.envelope import Event, Origin, derived_id
 from schemas.inference import InferenceCompleted, InferenceFailed, InferenceRequested
-from schemas.rejected import RecordRejected
+from schemas.rejected import RecordRejected, Unusable
 from schemas.topics import BY_NAME, TopicNames
 from streams.log import EventLog, TopicSpec
 from streams.outgoing import to_outgoing
 
-from .making import CPU, Workbench, ask, make_workbench
+from .making import CPU, FINE, HOSTILE, Workbench, ask, make_workbench
 
 TOPICS = ("inference-request", "inference-result", "adapter-ready", "dead-letter")
 WAIT = 30.0
@@ -294,3 +297,202 @@ async def test_what_may_go_better_is_tried_again(engine: EmbeddedEngine, world: 
     await world.say(asked)
     async with world.worker(StumblingEngine(engine)):
         assert isinstance((await world.results(1))[asked.id], InferenceCompleted)
+
+
+async def results_by_company(world: World, count: int) -> dict[tuple[str, str], InferenceCompleted | InferenceFailed]:
+    found = await world.until("inference-result", lambda events: len(events) >= count)
+    by_request = {(event.company, event.request): event for event in found}
+    assert len(by_request) == len(found), "a request was answered twice"
+    return by_request
+
+
+async def test_two_companies_with_one_request_id_both_get_their_own_answer(
+    bench: Workbench, engine: EmbeddedEngine, world: World
+) -> None:
+    specs = [bench.adapter("acme/ops", seed=2), bench.adapter("globex/ops", seed=4)]
+    await world.say(*[ready_event(spec, spec.key.name.partition("/")[0]) for spec in specs])
+    same = {"id": "the-same", "correlation": "the-same", "job": "the-same-job"}
+    await world.say(*[request("Which?", f"{name}/ops", name, **same) for name in ("acme", "globex")])
+    async with world.worker(engine):
+        await results_by_company(world, 2)
+        await world.say(*[request("Which?", f"{name}/ops", name, **same) for name in ("acme", "globex")])
+        last = request("Last?")
+        await world.say(last)
+        results = await results_by_company(world, 3)
+    async with world.worker(engine):
+        assert await results_by_company(world, 3) == results
+    for spec in specs:
+        answer = results[spec.key.name.partition("/")[0], "the-same"]
+        assert isinstance(answer, InferenceCompleted) and answer.text == bench.peft(spec, ask("Which?"))
+
+
+def legal(names: TopicNames) -> dict[str, InferenceRequested]:
+    """Those that can be written at all."""
+    asked = {
+        name: request(name, **{"adapter_version" if key == "version" else key: value for key, value in changes.items()})
+        for name, changes in HOSTILE.items()
+        if "top_p" not in changes  # only HTTP has it
+    }
+    return {name: each for name, each in asked.items() if writable(each, names)}
+
+
+async def test_hostile_requests_fail_alone_and_by_name(bench: Workbench, engine: EmbeddedEngine, world: World) -> None:
+    hostile = legal(world.names)
+    assert len(hostile) > 5
+    good = [request(f"Good {i}?", company="globex") for i in range(4)]
+    await world.say(*good[:2], *hostile.values(), *good[2:])
+    async with world.worker(engine) as running:
+        results = await world.results(len(hostile) + 4)
+        assert not running.done()
+    for each in good:
+        answer = results[each.id]
+        assert isinstance(answer, InferenceCompleted)
+        assert answer.text == bench.peft(None, ask(each.messages[0].content))
+    answered = {name for name, asked in hostile.items() if isinstance(results[asked.id], InferenceCompleted)}
+    assert answered == FINE & set(hostile)
+
+
+class RaisingEngine:
+    """Fault: every other question raises what no engine should."""
+
+    def __init__(self, engine: EmbeddedEngine) -> None:
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    async def answer(self, question: Question, on_text: OnText | None = None) -> Outcome:
+        for error in (RecursionError, MemoryError, OSError, RuntimeError, KeyError):
+            if question.messages[0].content == error.__name__:
+                raise error("a fault of the test \ud800" + "x" * 100_000)
+        return await self._engine.answer(question, on_text)
+
+
+async def test_whatever_a_question_raises_is_its_own_result(engine: EmbeddedEngine, world: World) -> None:
+    names = ["RecursionError", "MemoryError", "OSError", "RuntimeError", "KeyError"]
+    asked = [request(name) for name in [*names, "fine"]]
+    await world.say(*asked)
+    async with world.worker(RaisingEngine(engine)):
+        results = await world.results(len(asked))
+    assert [getattr(results[each.id], "reason", "") for each in asked] == ["row_failed"] * len(names) + [""]
+
+
+class FullEngine:
+    """Fault: no room for one company for a while, far longer than anybody counts attempts."""
+
+    def __init__(self, engine: EmbeddedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._engine, self.asked, self.room = engine, 0, False
+        monkeypatch.setattr(inference, "PAUSE_SECONDS", 0.001)
+        monkeypatch.setattr(inference, "LONGEST_PAUSE", 0.01)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    async def answer(self, question: Question, on_text: OnText | None = None) -> Outcome:
+        if question.company == "acme" and not self.room:
+            self.asked += 1
+            return Failure(id=question.id, reason="queue_full", detail="a fault of the test", again=True)
+        return await self._engine.answer(question, on_text)
+
+
+async def test_a_full_engine_is_never_an_answer_and_holds_up_nobody_else(
+    engine: EmbeddedEngine, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = FullEngine(engine, monkeypatch)
+    waits = [request(f"{i}") for i in range(5)]
+    others = [request(f"{i}", company="globex") for i in range(10)]
+    await world.say(*waits, *others)
+    async with world.worker(full):
+        assert set(await world.results(10)) == {each.id for each in others}
+        async with asyncio.timeout(WAIT):
+            while full.asked < 200:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert len(await world.heard("inference-result")) == 10
+        full.room = True
+        results = await world.results(15)
+    assert all(isinstance(results[each.id], InferenceCompleted) for each in waits)
+
+
+class StoppedEngine:
+    """Fault: the engine's thread has ended."""
+
+    def __init__(self, engine: EmbeddedEngine) -> None:
+        self._engine, self.stopped = engine, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def alive(self) -> bool:
+        return not self.stopped
+
+    async def answer(self, question: Question, on_text: OnText | None = None) -> Outcome:
+        self.stopped = True
+        return Failure(id=question.id, reason="engine_stopped", detail="a fault of the test", again=True)
+
+
+async def test_a_stopped_engine_ends_the_worker_and_leaves_every_request_to_the_next(
+    engine: EmbeddedEngine, world: World
+) -> None:
+    asked = [request(f"{i}", company=f"c{i}") for i in range(5)]
+    await world.say(*asked)
+    with pytest.raises(EngineStopped, match="stays in the log"):
+        async with world.worker(StoppedEngine(engine)) as running:
+            await asyncio.wait_for(asyncio.shield(running), WAIT)
+    assert not await world.heard("inference-result")
+    async with world.worker(engine):
+        results = await world.results(5)
+    assert all(isinstance(each, InferenceCompleted) for each in results.values())
+
+
+@pytest.mark.parametrize("timestamp", [0, 1, 2**61])
+async def test_no_timestamp_of_a_producer_decides_what_is_remembered(
+    engine: EmbeddedEngine, world: World, timestamp: int
+) -> None:
+    asked = [request(f"{i}?") for i in range(4)]
+    forgetful = World(ForgetfulLog(world.log), world.names)  # type: ignore[arg-type]
+    await world.log.append([to_outgoing(each, world.names)._replace(timestamp=timestamp) for each in asked])
+    for _ in range(2):
+        async with forgetful.worker(engine):
+            await world.results(4)
+            last = request(f"{len(await world.heard('inference-request'))} more?")
+            await world.say(last)
+            asked.append(last)
+            assert set(await world.results(len(asked))) == {each.id for each in asked}
+
+
+def writable(event: Event, names: TopicNames) -> bool:
+    try:
+        to_outgoing(event, names)
+    except Unusable:
+        return False
+    return True
+
+
+async def test_odd_adapter_events_are_ignored_and_end_nothing(
+    bench: Workbench, engine: EmbeddedEngine, world: World
+) -> None:
+    good = bench.adapter("acme/good", seed=2)
+    event = ready_event(good)
+    odd: list[dict[str, Any]] = [
+        *(
+            {"adapter": name}
+            for name in ("acme/..", "acme/../x", "acme", "acme/", "/good", "acme/a/b", "../acme", "acme/a b")
+        ),
+        *({"adapter_version": version} for version in (0, -1, -(2**31))),
+        *({"sha256": word} for word in ("", "../../x", "G" * 64, "a" * 63, "A" * 64)),
+        {"base_sha256": "x" * 10_000},
+        {"company": "globex"},
+    ]
+    strange = [msgspec.structs.replace(event, id=f"odd-{i}", **changes) for i, changes in enumerate(odd)]
+    harmless = msgspec.structs.replace(event, id="deep", identity="[" * 100_000, uri="file:///etc/passwd")
+    strange = [each for each in strange if writable(each, world.names)]
+    assert len(strange) > 5
+    await world.say(*strange, *filter(lambda each: writable(each, world.names), [harmless]), event)
+    asked = request("There?", "acme/good")
+    await world.say(asked)
+    async with world.worker(engine) as running:
+        await world.say(*(msgspec.structs.replace(each, id=f"again-{each.id}") for each in strange))
+        answer = (await world.results(1))[asked.id]
+        assert not running.done()
+    assert isinstance(answer, InferenceCompleted) and answer.text == bench.peft(good, ask("There?"))
+    assert engine.known() == (good.key,)

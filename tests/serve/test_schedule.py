@@ -1,10 +1,14 @@
-"""Slots stay dense, nobody overtakes, and the limits hold, for any coming and going."""
+"""Slots stay dense, owners take turns, and the limits hold, for any coming and going."""
 
 from __future__ import annotations
 
+from random import Random
+
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpu_workers.serve.kv import GROWTH, KVCache
 from gpu_workers.serve.schedule import Limits, Row, Schedule
 
 LIMITS = Limits(rows=4, cells=120, prefill=50)
@@ -16,19 +20,23 @@ lengths = st.tuples(st.integers(1, 60), st.integers(1, 30))
 def test_every_row_keeps_its_kv_until_it_leaves(sizes: list[tuple[int, int]], data: st.DataObject) -> None:
     schedule: Schedule[None] = Schedule(LIMITS)
     rows = [Row(i, [0] * prompt, None, limit) for i, (prompt, limit) in enumerate(sizes)]
-    schedule.waiting.extend(rows)
+    for row in rows:
+        schedule.submit(row)
     kv: dict[int, int] = {}
     """What the cache holds: slot -> ticket."""
     left: set[int] = set()
     order: list[int] = []
+    prefilled = False
     while batch := schedule.next():
         if batch.prefill:
+            assert not prefilled or len(batch.rows) == len(schedule.running), "running rows get on between prompts"
             order += [row.ticket for _, row in batch.rows]
             kv |= {slot: row.ticket for slot, row in batch.rows}
-            fresh = sum(len(row.prompt) for _, row in batch.rows)
+            fresh = len(batch.rows) * max(len(row.prompt) for _, row in batch.rows)
             assert len(batch.rows) == 1 or fresh <= LIMITS.prefill
+        prefilled = batch.prefill
         assert len(schedule.running) <= LIMITS.rows
-        assert len(schedule.running) == 1 or len(schedule.running) * schedule.reach() <= LIMITS.cells
+        assert len(schedule.running) * schedule.reach() <= LIMITS.cells
         assert [kv[slot] for slot in range(len(schedule.running))] == [row.ticket for row in schedule.running]
         gone = data.draw(st.sets(st.sampled_from([row for row in rows if row.ticket not in left]), min_size=1))
         left |= {row.ticket for row in gone}
@@ -37,3 +45,92 @@ def test_every_row_keeps_its_kv_until_it_leaves(sizes: list[tuple[int, int]], da
             kv[move.target] = kv[move.source]
     assert order == sorted(order), "first come, first served"
     assert left == {row.ticket for row in rows}
+
+
+def served(schedule: Schedule[None], steps: int) -> list[Row[None]]:
+    """Rows in the order in which they end; each says a token a step."""
+    ended: list[Row[None]] = []
+    for _ in range(steps):
+        if (batch := schedule.next()) is None:
+            break
+        for _, row in batch.rows:
+            row.said.append(0)
+        done = [row for _, row in batch.rows if len(row.said) >= row.limit]
+        schedule.leave(done)
+        ended += done
+    return ended
+
+
+def test_owners_take_turns_whoever_asks_more() -> None:
+    schedule: Schedule[None] = Schedule(LIMITS)
+    for i in range(500):
+        schedule.submit(Row(i, [0], None, 4, owner="flood"))
+    for i in range(3):
+        schedule.submit(Row(1_000 + i, [0], None, 4, owner="small"))
+    first = [row.ticket for row in served(schedule, 40)][:12]
+    assert {1_000, 1_001, 1_002} <= set(first)
+
+
+def test_a_flood_of_one_token_questions_does_not_stop_an_answer() -> None:
+    schedule: Schedule[None] = Schedule(LIMITS)
+    schedule.submit(Row(0, [0], None, 20, owner="small"))
+    for i in range(1, 500):
+        schedule.submit(Row(i, [0], None, 1, owner="flood"))
+    assert 0 in [row.ticket for row in served(schedule, 45)]
+
+
+def test_long_rows_never_make_short_ones_wait_and_are_not_starved() -> None:
+    """The two halves have nothing in common: all rows of the short one fit at once, whatever runs in the other."""
+    short, long = (Schedule[None](half) for half in Limits(rows=32, cells=65_536).halves())
+    reach = short.limits.cells // 32
+    assert reach >= 1_000 and long.limits.cells >= 30_000
+    for i in range(32):
+        short.submit(Row(i, [0] * (reach - 100), None, 100))
+    served(short, 40)
+    assert len(short.running) == 32
+    dice = Random(0)
+    for i in range(60):
+        prompt = 20_000 if i % 10 == 5 else dice.randrange(reach, 4_000)
+        long.submit(Row(i, [0] * prompt, None, 30, owner=f"c{i % 4}"))
+    order = [row.ticket for row in served(long, 10_000)]
+    assert sorted(order) == list(range(60))
+    assert max(abs(place - ticket) for place, ticket in enumerate(order)) < 16, "each about when it came"
+
+
+mixes = st.lists(st.tuples(st.integers(1, 33), st.integers(1, 3_000)), max_size=12)
+
+
+@given(mixes, st.integers(1, 5))
+def test_the_cache_keeps_its_promise_at_any_moment(mix: list[tuple[int, int]], layers: int) -> None:
+    class Counted(KVCache):
+        """Adds up what is there whenever something new is made."""
+
+        peak = 0
+
+        def _empty(self, slots: int, positions: int) -> torch.Tensor:
+            made = super()._empty(slots, positions)
+            held = sum(layer.shape[1] * layer.shape[3] for layer in getattr(self, "store", []))
+            self.peak = max(self.peak, held + slots * positions)
+            return made
+
+    cells = 6_000
+    cache = Counted(layers, 1, 1, torch.zeros(1), cells)
+    for slots, positions in mix:
+        if slots * positions > cache.usable:
+            continue
+        filled = [min(cache.slots, slots), min(cache.positions, positions)]
+        for layer in cache.store:
+            layer[:, : filled[0], :, : filled[1]] = 7.0
+        cache.reserve(slots, positions)
+        assert cache.slots >= slots and cache.positions >= positions
+        assert cache.slots * cache.positions <= cache.usable
+        assert all((layer[:, : filled[0], :, : filled[1]] == 7.0).all() for layer in cache.store)
+    assert cache.peak <= cells * layers
+
+
+def test_many_short_rows_and_then_a_long_one_stay_within_the_promise() -> None:
+    """Rows and length each keep no maximum of their own: 32 x 8,000 was sixteen times the promise."""
+    cache = KVCache(2, 1, 1, torch.zeros(1), 16_000)
+    cache.reserve(32, GROWTH)
+    cache.reserve(1, 8_000)
+    assert cache.slots * cache.positions <= cache.usable < 16_000

@@ -110,6 +110,9 @@ async def test_an_answer_that_takes_long_is_no_stall_while_the_engine_says_token
         def stats(self) -> SimpleNamespace:
             return SimpleNamespace(tokens=tokens)
 
+        def alive(self) -> bool:
+            return True
+
     worker = InferenceWorker(log, NAMES, FakeSlowEngine(), lambda: 1, at_once=1)  # type: ignore[arg-type]
 
     async def another() -> None:
