@@ -25,6 +25,7 @@ from bench.harness import Figures, Ratio, report, take_turns
 from bench.peers import child
 from bench.peers.meter import Job
 from bench.peers.rillfold_fold import COUNTER
+from bench.peers.rillfold_query import TOKEN
 from rillfold.settings import from_env
 from schemas.codec import encode
 
@@ -96,7 +97,7 @@ async def worker(bootstrap: str, load: Workload, truth: Truth) -> AsyncIterator[
 
 
 async def get(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str) -> int:
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: worker\r\n\r\n".encode())
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
     head = await reader.readuntil(b"\r\n\r\n")
     (length,) = (line.split(b":")[1] for line in head.splitlines() if line.lower().startswith(b"content-length"))
     await reader.readexactly(int(length))

@@ -15,6 +15,8 @@ from rillfold.watched import watched
 from streams import app as engine
 from streams.glance import Glance
 
+TOKEN = "of-the-bench"
+
 
 def run(job: Job) -> None:
     meter = Meter(job.events)
@@ -23,7 +25,7 @@ def run(job: Job) -> None:
 
 
 def _beside(job: Job, glance: Glance) -> AbstractContextManager[object]:
-    settings = Settings(data_dir=Path(job.scratch))
+    settings = Settings(data_dir=Path(job.scratch), serve_token=TOKEN)
     return watched(settings, "one", job.bootstrap, glance.sight, glance.counts, glance.row)
 
 

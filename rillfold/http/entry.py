@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from processors.limits import Busy, Cost
-from rillfold.http.errors import ApiError, answer_of
+from rillfold.http.errors import ApiError
 from rillfold.http.keys import ApiKeys, Principal
 from rillfold.http.limits import ClientLeft, Limiter, again, body_of, cost_of
+from rillfold.http.turn_away import KNOWN, STRANGER, turn_away
 from schemas.errors import RillfoldError
 
 OPEN = frozenset({"/health", "/ready", "/docs", "/redoc", "/openapi.json"})
@@ -31,39 +30,38 @@ class Entry:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in OPEN:
             return await self._app(scope, receive, send)
+        headers = Headers(scope=scope)
         try:
-            asker, cost = self._let_in(scope)
+            asker = self._asker(key_of(headers))
         except (ApiError, RillfoldError, OSError) as error:
-            return await self._turn_away(error, scope, receive, send)
+            return await turn_away(error, STRANGER, scope, receive, send)
+        try:
+            cost = self._let_in(asker, scope, headers)
+        except ApiError as error:
+            return await turn_away(error, KNOWN, scope, receive, send)
         scope.setdefault("state", {})["asker"] = asker
+        return await self._pass_on(asker, cost, scope, receive, send)
+
+    def _let_in(self, asker: Principal, scope: Scope, headers: Headers) -> Cost:
+        _readable(scope)
+        cost = cost_of(scope["method"], scope["path"], headers)
+        busy = self._limiter.enter(asker.company, cost)
+        if busy is not None:
+            raise ApiError(429, busy.reason, TOLD[busy.reason], Retry_After=str(busy.retry_after))
+        return cost
+
+    async def _pass_on(self, asker: Principal, cost: Cost, scope: Scope, receive: Receive, send: Send) -> None:
         unsent = cost.bytes
         try:
             body = await body_of(receive)
             unsent = max(0, cost.bytes - len(body))
             await self._app(scope, again(body, receive), send)
         except ClientLeft:
-            return None
+            return
         except ApiError as error:
-            await _refuse(error, scope, receive, send)
+            await turn_away(error, KNOWN, scope, receive, send)
         finally:
             self._limiter.leave(asker.company, cost, unsent)
-
-    async def _turn_away(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
-        """Unread. Only who is known, and announced too much, is let finish first, so that the answer is read."""
-        if isinstance(error, ApiError) and error.status == 413:
-            with suppress(ApiError, ClientLeft):
-                await body_of(receive)
-        await _refuse(error, scope, receive, send)
-
-    def _let_in(self, scope: Scope) -> tuple[Principal, Cost]:
-        headers = Headers(scope=scope)
-        asker = self._asker(key_of(headers))
-        _readable(scope)
-        cost = cost_of(scope["method"], scope["path"], headers)
-        busy = self._limiter.enter(asker.company, cost)
-        if busy is not None:
-            raise ApiError(429, busy.reason, TOLD[busy.reason], Retry_After=str(busy.retry_after))
-        return asker, cost
 
     def _asker(self, key: str | None) -> Principal:
         known = self._keys.who(key) if key else None
@@ -90,15 +88,3 @@ def _readable(scope: Scope) -> None:
     """No name here holds a control character, and no database takes a NUL."""
     if not scope["path"].isprintable() or b"%00" in scope["query_string"]:
         raise ApiError(422, "bad_characters", "The path or the query holds characters that no name here has.")
-
-
-async def _refuse(error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
-    answer = answer_of(error)
-    if _has_body(scope):
-        answer.headers["Connection"] = "close"  # what is still on its way is not read
-    await answer(scope, receive, send)
-
-
-def _has_body(scope: Scope) -> bool:
-    headers = Headers(scope=scope)
-    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"

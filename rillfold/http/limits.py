@@ -15,7 +15,6 @@ from rillfold.http.errors import ApiError
 from rillfold.settings import Settings
 
 BODY_BYTES = 8 << 20
-DRAINED_BYTES = 4 * BODY_BYTES
 BODY_SECONDS = 60.0
 """A body that takes longer is not waited for."""
 STRANGERS = Bounds(at_once=1, a_second=50.0, bytes_a_minute=1, prompts=1)
@@ -96,10 +95,7 @@ def too_large() -> ApiError:
 
 
 async def body_of(receive: Receive) -> bytes:
-    """The whole body. Raises `ApiError` for one that is too large or too slow, and `ClientLeft`.
-
-    Lets the client finish within reason: one that is cut off while it sends never reads the answer.
-    """
+    """The whole body. Raises `ApiError` for one that is too large or too slow, and `ClientLeft`."""
     parts, size, more = list[bytes](), 0, True
     try:
         async with asyncio.timeout(BODY_SECONDS):
@@ -109,14 +105,11 @@ async def body_of(receive: Receive) -> bytes:
                     raise ClientLeft
                 part, more = message.get("body", b""), message.get("more_body", False)
                 size += len(part)
-                if size <= BODY_BYTES:
-                    parts.append(part)
-                elif size > DRAINED_BYTES:
-                    break
+                if size > BODY_BYTES:
+                    raise too_large()
+                parts.append(part)
     except TimeoutError:
         raise ApiError(408, "too_slow", f"The body did not arrive within {BODY_SECONDS:.0f} seconds.") from None
-    if size > BODY_BYTES:
-        raise too_large()
     return b"".join(parts)
 
 

@@ -11,9 +11,10 @@ from typing import NamedTuple
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from rillfold.http.errors import ApiError, answer_of
+from rillfold.http.errors import ApiError
 from rillfold.http.hosts import is_known, known_hosts
 from rillfold.http.limits import ClientLeft, again, body_of, cost_of
+from rillfold.http.turn_away import KNOWN, STRANGER, turn_away
 from rillfold.settings import Settings
 from rillfold.written import written_once
 from schemas.errors import Stop
@@ -75,7 +76,5 @@ class OperatorOnly:
         except ClientLeft:
             return None
         except ApiError as error:
-            answer = answer_of(error)
-            answer.headers["Connection"] = "close"
-            return await answer(scope, receive, send)
+            return await turn_away(error, STRANGER if refused else KNOWN, scope, receive, send)
         return await self._app(scope, again(body, receive), send)

@@ -249,3 +249,20 @@ async def test_the_list_of_projections_says_how_far_each_is(world: World) -> Non
     await world.catch_up()
     listed = {each["projection"]: each for each in (await world.api.ask("GET", "/projections", world.api.acme)).json()}
     assert sum(listed["companies"]["lag"]["company-data"].values()) == 0
+
+
+async def test_no_word_reaches_another_companys_rows(world: World) -> None:
+    """Near names, wildcards, dots, halves of keys, and characters that no database takes."""
+    await register(world, world.api.globex, "a")
+    await register(world, world.api.services.keys.make("acme2"), "b")
+    await world.catch_up()
+    words = ("globex%2Fa", "acme%2F..%2Fglobex%2Fa", "%25", "_", "acme%25", "acme_", "acme2%2Fb", "acme", "%00",
+             "acme%2F%00", "acme%2F%EF%BF%BF", "%2Fglobex%2Fa", "acme2", "%ff", "globex")  # fmt: skip
+    for word in words:
+        for path in (f"/projections/company_tools/{word}", f"/projections/company_tools?after={word}",
+                     f"/projections/company_tools?company_id={word}", f"/company-automation/jobs/{word}",
+                     f"/company-automation/adapters?company_id={word}"):  # fmt: skip
+            answer = await world.api.ask("GET", path, world.api.acme)
+            assert answer.status_code in (200, 404, 422), (path, answer.text)
+            assert answer.json().get("rows", []) == [], path
+            assert "globex/a" not in answer.text and "acme2/b" not in answer.text, path

@@ -5,22 +5,29 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from itertools import product
 from typing import Any
 
 import httpx
 import openai
 import pytest
 import uvicorn
+from prometheus_client import CollectorRegistry, generate_latest
 
 from gpu_workers.serve.embedded import EmbeddedEngine
-from gpu_workers.serve.port import Answer, OnText, Outcome, Question
+from gpu_workers.serve.port import Answer, Failure, OnText, Outcome, Question
 from gpu_workers.serve.schedule import Limits
 from gpu_workers.serve.start import Serving, embedded
-from rillfold.http.serving import serving_app
+from rillfold.http.hosts import known_hosts
+from rillfold.http.operator import COMPANY_HEADER, Operator
+from rillfold.http.serving import EngineMetrics, serving_app
+from rillfold.http.wire import WIRE
 from schemas.company import ToolUse
+from tests.support.raw_http import get, status, talk
 
 from .making import CPU, Workbench, ask, make_workbench
 
+OPERATOR = Operator("the-token", known_hosts())
 HELLO: Any = [{"role": "user", "content": "Who?"}]
 
 
@@ -40,7 +47,8 @@ class Listening:
     """The app behind a real socket."""
 
     def __init__(self, engine: Any) -> None:
-        self._server = uvicorn.Server(uvicorn.Config(serving_app(engine), "127.0.0.1", 0, log_level="warning"))
+        config = uvicorn.Config(serving_app(engine, OPERATOR), "127.0.0.1", 0, log_level="warning", **WIRE)
+        self._server = uvicorn.Server(config)
 
     async def __aenter__(self) -> str:
         self._serving = asyncio.create_task(self._server.serve())
@@ -62,7 +70,7 @@ async def url(engine: EmbeddedEngine) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def client(url: str) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as client:
+    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=OPERATOR.token, max_retries=0) as client:
         yield client
 
 
@@ -158,8 +166,12 @@ async def test_a_client_that_leaves_frees_its_row(engine: EmbeddedEngine, client
 async def test_health_and_metrics_show_the_engine(bench: Workbench, engine: EmbeddedEngine, url: str) -> None:
     await engine.load(bench.adapter("acme/seen", 3, seed=2))
     async with httpx.AsyncClient(base_url=url) as http:
-        assert (await http.get("/health")).json() == {"model": engine.model, "alive": True}
-        metrics = (await http.get("/metrics")).text
+        assert (await http.get("/health")).json() == {"alive": True}
+        bearer = {"Authorization": f"Bearer {OPERATOR.token}"}
+        assert (await http.get("/metrics", headers=bearer)).status_code == 404
+    registry = CollectorRegistry()
+    registry.register(EngineMetrics(engine))
+    metrics = generate_latest(registry).decode()
     assert f'rillfold_serve_adapter_bytes{{adapter="acme/seen",version="3"}} {engine.resident()[0].bytes}' in metrics
     assert "rillfold_serve_adapter_loads_total 1.0" in metrics
 
@@ -186,7 +198,8 @@ async def test_tool_calls_are_told_whole_and_their_markup_never(content: str) ->
     marked = f'{content}\n<tool_call>\n{{"name": "lookup", "arguments": {call.arguments}}}\n</tool_call>'
     answer = Answer(id="chatcmpl-1", text=marked, calls=(call,), content=content, finish_reason="stop", model="base",
                     adapter=None, prompt_tokens=1, completion_tokens=1)  # fmt: skip
-    async with Listening(SayingEngine(answer)) as url, openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="x") as client:
+    key = OPERATOR.token
+    async with Listening(SayingEngine(answer)) as url, openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key) as client:
         whole = (await client.chat.completions.create(model="base", messages=HELLO)).choices[0]
         stream = await client.chat.completions.create(model="base", messages=HELLO, stream=True)
         deltas = [(chunk.choices[0].delta, chunk.choices[0].finish_reason) async for chunk in stream]
@@ -196,3 +209,90 @@ async def test_tool_calls_are_told_whole_and_their_markup_never(content: str) ->
     (asked,) = whole.message.tool_calls or []
     assert asked.type == "function" and json.loads(asked.function.arguments) == {"id": "C-1"}
     assert told[0].function is not None and told[0].function.name == asked.function.name == "lookup"
+
+
+class AskedEngine(SayingEngine):
+    """Keeps what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(Answer(id="1", text="hi", content="hi", finish_reason="stop", model="base", adapter=None,
+                                prompt_tokens=1, completion_tokens=1))  # fmt: skip
+        self.asked: list[Question] = []
+
+    async def answer(self, question: Question, on_text: OnText | None = None) -> Outcome:
+        self.asked.append(question)
+        return await super().answer(question, on_text)
+
+    def alive(self) -> bool:
+        return True
+
+    def known(self) -> list[Any]:
+        return []
+
+
+CHAT: Any = {"model": "base", "messages": HELLO}
+BEARER = {"Authorization": f"Bearer {OPERATOR.token}"}
+
+
+async def test_the_operators_token_is_asked_for_before_the_body_is_read() -> None:
+    engine = AskedEngine()
+    async with Listening(engine) as url:
+        for given, path in product((None, "wrong", OPERATOR.token[:-1]), ("/v1/chat/completions", "/v1/models")):
+            for method in ("POST", "GET"):
+                head = get(path, given, "Content-Length: 8000000", "Expect: 100-continue", method=method)
+                answer = await talk(url, head, seconds=5)
+                assert status(answer) == 401 and b"100 Continue" not in answer, answer
+        assert status(await talk(url, get("/health"))) == 200
+        assert engine.asked == []
+        async with httpx.AsyncClient(base_url=url, headers=BEARER) as http:
+            assert (await http.post("/v1/chat/completions", json=CHAT)).status_code == 200
+
+
+FOREIGN = ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "", "[", "127.0.0.1@evil.example:80"]
+
+
+@pytest.mark.parametrize("host", FOREIGN)
+async def test_a_page_in_a_browser_that_points_its_name_here_is_refused(host: str) -> None:
+    async with Listening(AskedEngine()) as url:
+        head = get("/v1/models", OPERATOR.token)
+        assert status(await talk(url, head.replace(b"Host: 127.0.0.1", f"Host: {host}".encode()))) in (400, 421)
+        for known in (b"127.0.0.1:8701", b"localhost", b"[::1]:1", b"10.0.0.7"):
+            assert status(await talk(url, head.replace(b"Host: 127.0.0.1", b"Host: " + known))) == 200
+
+
+async def test_the_engine_hears_for_which_company_the_api_asks() -> None:
+    engine = AskedEngine()
+    async with Listening(engine) as url, httpx.AsyncClient(base_url=url, headers=BEARER) as http:
+        for company in ("acme", None):
+            headers = {COMPANY_HEADER: company} if company else {}
+            await http.post("/v1/chat/completions", json=CHAT, headers=headers)
+        refused = await http.post("/v1/chat/completions", json=CHAT, headers={COMPANY_HEADER: "../x"})
+    assert refused.status_code == 400
+    assert [question.company for question in engine.asked] == ["acme", None]
+
+
+async def test_odd_questions_are_4xx_and_reach_no_engine() -> None:
+    engine = AskedEngine()
+    bodies = [b"", b"{", b"[]", b"\xff", b"[" * 100_000, b'{"model": "\\ud800"}', b'{"model": "base", "messages": NaN}']
+    digits = "9" * 5_000
+    odd: list[Any] = [{"model": f"a/b@{digits}"}, {"seed": 2**70}, {"max_tokens": 2**40}, {"temperature": 1e300}]
+    bodies += [json.dumps(CHAT | each).encode() for each in odd]
+    async with Listening(engine) as url, httpx.AsyncClient(base_url=url, headers=BEARER) as http:
+        for body in bodies:
+            answer = await http.post("/v1/chat/completions", content=body, headers={"Content-Type": "application/json"})
+            assert 400 <= answer.status_code < 500, (body[:80], answer.text)
+            assert answer.json()["error"]["message"]
+        large = await http.post("/v1/chat/completions", content=b" " * (9 << 20))
+        assert large.status_code == 413
+    assert engine.asked == []
+
+
+async def test_a_failure_of_any_name_is_no_500() -> None:
+    class Failing(AskedEngine):
+        async def answer(self, question: Question, on_text: OnText | None = None) -> Outcome:
+            return Failure(id=question.id, reason="of_a_new_kind", detail="d", again=bool(question.seed))
+
+    async with Listening(Failing()) as url, httpx.AsyncClient(base_url=url, headers=BEARER) as http:
+        for seed, code in ((0, 422), (1, 503)):
+            answer = await http.post("/v1/chat/completions", json=CHAT | {"seed": seed})
+            assert (answer.status_code, answer.headers.get("retry-after")) == (code, "1" if code == 503 else None)

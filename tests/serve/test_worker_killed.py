@@ -82,11 +82,15 @@ async def test_a_killed_worker_leaves_one_right_result_for_each_request(
         assert len(await world.heard("inference-result")) < COUNT, "it was killed too late to show anything"
         process = await worker.start()
         results = await world.results(COUNT)
+        token = (bench.root / "data" / "operator" / "token").read_text()
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{worker.port}") as http:
-            models = (await http.get("/v1/models")).json()["data"]
+            assert (await http.get("/v1/models")).status_code == 401
+            models = (await http.get("/v1/models", headers={"Authorization": f"Bearer {token}"})).json()["data"]
             watched = json.loads((bench.root / "data" / "run" / "serve-1.json").read_text())["url"]
             await ready(http, watched)
-            assert "rillfold_inference_results_total" in (await http.get(f"{watched}/metrics")).text
+            figures = (await http.get(f"{watched}/metrics")).text
+            assert "rillfold_inference_results_total" in figures
+            assert "rillfold_serve_adapter_loads_total" in figures
         process.terminate()
         assert await process.wait() == 0
     assert {model["id"] for model in models} == {"base", "acme/ops", "acme/ops@1"}

@@ -58,6 +58,7 @@ class Watched:
     def __init__(self, folder: Path, servers: str, command: str = "fold --only companies", **settings: str) -> None:
         name = command.split()[0]
         self._told, self.log = folder / "data" / "run" / f"{name}-1.json", folder / f"{name}.log"
+        self.token = folder / "data" / "operator" / "token"
         given = {"BOOTSTRAP_SERVERS": servers, "PROVIDER": "external", "TOPIC_PREFIX": NAMES.prefix}
         given |= {"DATA_DIR": str(folder / "data"), "STALL_SECONDS": "4", "STALL_EXIT_SECONDS": "3", **settings}
         environment = {**os.environ, **{f"RILLFOLD_{name}": value for name, value in given.items()}}
@@ -68,7 +69,8 @@ class Watched:
     def asked(self, path: str) -> httpx.Response | None:
         """None while nobody listens."""
         try:
-            return httpx.get(json.loads(self._told.read_text())["url"] + path, trust_env=False)
+            bearer = {"Authorization": f"Bearer {self.token.read_text()}"} if path.startswith("/rows") else {}
+            return httpx.get(json.loads(self._told.read_text())["url"] + path, headers=bearer, trust_env=False)
         except (OSError, httpx.TransportError, json.JSONDecodeError):
             return None
 
