@@ -333,7 +333,11 @@ async def wrong(stage: Stage, watch: Watch, log: KafkaLog) -> list[str]:
     # Whoever ended is the news; what stands still behind it needs no waiting for.
     stuck = [] if ended else await advances(stage, watch, log)
     ended = ended or [f"{name} ended: {words}" for name, words in stage.cast.ended().items()]
-    return [*ended, *stuck, *lost(stage, watch), *read(stage, watch), *await told_by_topic(stage, watch, log)]
+    try:
+        told = await told_by_topic(stage, watch, log)
+    except Exception as error:
+        told = [f"the log can no longer be read: {error!r}"]
+    return [*ended, *stuck, *lost(stage, watch), *read(stage, watch), *told]
 
 
 async def prepared(log: KafkaLog, stage: Stage) -> None:

@@ -21,6 +21,7 @@ FEED_SECONDS = 1.0
 """A change feed has no end: so long it is listened to."""
 READ_BYTES = 4 << 20
 RETRIES = 20
+HEAD_OF_A_BATCH = 61
 
 
 class Answer(NamedTuple):
@@ -127,12 +128,16 @@ class RawKafka:
         partitions = await self._producer.partitions_for(topic)
         where = self._producer._partition(topic, None, record.key, record.value, record.key, record.value)
         batch = self._producer.create_batch()
-        names = [name for name, _ in record.headers]
-        kept = [("".join("z" for _ in name), value) for name, value in record.headers]
-        batch.append(timestamp=record.timestamp, key=record.key, value=record.value, headers=kept)
+        batch.append(
+            timestamp=record.timestamp,
+            key=record.key,
+            value=record.value,
+            headers=[(_spoken(name), value) for name, value in record.headers],
+        )
         batch.close()
-        if names:
-            batch._buffer = _renamed(bytes(batch._build()), names)
+        if odd := [name for name, _ in record.headers if _spoken(name) != name.decode("utf-8", "replace")]:
+            begin = HEAD_OF_A_BATCH + len(record.key or b"") + len(record.value or b"")
+            batch._buffer = _renamed(bytes(batch._build()), odd, begin)
         try:
             await (await self._producer.send_batch(batch, topic, partition=where % len(partitions)))
         except KafkaError as error:
@@ -140,12 +145,20 @@ class RawKafka:
         return None
 
 
-def _renamed(batch: bytes, names: Sequence[bytes]) -> bytearray:
-    """Header names as they are, UTF-8 or not: our client writes only text. The checksum is made anew."""
-    patched, at = bytearray(batch), 0
+def _spoken(name: bytes) -> str:
+    """Our client writes only text: what is none is written as so many z, and put right in the bytes."""
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        return "z" * len(name)
+
+
+def _renamed(batch: bytes, names: Sequence[bytes], begin: int) -> bytearray:
+    """Header names as they are, UTF-8 or not. The checksum is made anew."""
+    patched = bytearray(batch)
     for name in names:
-        at = patched.index(b"z" * len(name), max(at, len(batch) - 4096, 61)) if name else at
-        patched[at : at + len(name)] = name
+        begin = patched.index(b"z" * len(name), begin)
+        patched[begin : begin + len(name)] = name
     struct.pack_into(">I", patched, 17, calc_crc32c(bytes(patched[21:])))
     return patched
 
