@@ -78,7 +78,7 @@ async def ask_a_model(given: Chat, asker: Asker, serving: Serving) -> Response:
 
 def _may(asker: Principal, model: str, serving: Services) -> bool:
     """Adapters are called company/role; the base model belongs to everybody."""
-    base = serving.settings.base_model
+    base = serving.settings.base_name()
     company, slash, role = model.partition("/")
     own = asker.may(company) if slash and role else asker.admin
     return own or model in (base, FolderPath(base).name)
