@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from pathlib import Path as FolderPath
 from typing import Annotated, Any
 
 import httpx
@@ -81,7 +80,7 @@ def _may(asker: Principal, model: str, serving: Services) -> bool:
     base = serving.settings.base_name()
     company, slash, role = model.partition("/")
     own = asker.may(company) if slash and role else asker.admin
-    return own or model in (base, FolderPath(base).name)
+    return own or model == base
 
 
 async def _one(serving: Services, asker: Principal, name: str) -> Model:
