@@ -202,3 +202,15 @@ def test_fell_rows_leave_the_batch(model: Any) -> None:
     engine.submit(asked(0, monster(decoder, 1e30)))
     assert [type(each) for each in engine.step()] == [Fell]
     assert not engine.rows()
+
+
+@pytest.mark.parametrize(("size", "only"), MONSTERS)
+def test_a_short_prompt_is_not_padded_with_a_monsters_tokens(model: Any, size: float, only: str) -> None:
+    """The monster's tokens are the batch's first, where padding once came from."""
+    decoder = Decoder(model)
+    weights, mild = monster(decoder, size, only), monster(decoder, 0.02)
+    engine = Engine(decoder, frozenset(), Limits())
+    run(engine, [asked(8, weights, limit=1)])  # takes the first lane
+    told = run(engine, [asked(9, weights, length=30, limit=3), asked(1, mild, length=4), asked(2, mild, length=11)])
+    for i, length in ((1, 4), (2, 11)):
+        assert told[i] == run(Engine(decoder, frozenset(), Limits()), [asked(i, mild, length=length)])[i]
