@@ -285,11 +285,14 @@ async def test_an_engine_at_fault_answers_nobody_and_says_so(bench: Workbench) -
     class BrokenEngine:
         """Fault: the device is gone."""
 
-        def rows(self) -> list[object]:
-            return []
+        def __init__(self) -> None:
+            self._rows: list[object] = []
 
-        def submit(self, _: object) -> None:
-            return None
+        def rows(self) -> list[object]:
+            return self._rows
+
+        def submit(self, row: object) -> None:
+            self._rows.append(row)
 
         def cancel(self, _: int) -> None:
             return None
