@@ -41,8 +41,8 @@ def ready(stage: Stage, name: str, sha256: str, version: int = 1) -> AdapterRead
     id_ = derived_id(f"{name}@{version}", sha256)
     return AdapterReady(
         id=id_, company=name.partition("/")[0], time=1, correlation=id_, adapter=name, adapter_version=version, run=id_,
-        sha256=sha256, uri="", method="lora", rank=8, alpha=16.0, base_model=stage.model,
-        base_sha256=stage.bench.base_sha256, manifest="", ranges=(), seed=0, identity='{"tools_in_prompt": false}',
+        sha256=sha256, uri=f"sha256/{sha256}", method="lora", rank=8, alpha=16.0, base_model=stage.model,
+        base_sha256=stage.bench.base_sha256, manifest=sha256, ranges=(), seed=0, identity='{"tools_in_prompt": false}',
     )  # fmt: skip
 
 
