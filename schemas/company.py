@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import msgspec
 
 from schemas.envelope import Event
-from schemas.words import Address, Document, Json, Label, Name, Text
+from schemas.words import Address, Document, Json, Label, Name, Note, Text
 
 
 class ToolUse(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
@@ -58,9 +58,9 @@ class TextIngested(Event, frozen=True, kw_only=True):
 
     type: str = "text.ingested"
     version: int = 1
-    entity: Label | None = None
+    entity: Note | None = None
     text: Document
-    source: Label | None = None
+    source: Note | None = None
 
 
 class RecordIngested(Event, frozen=True, kw_only=True):
@@ -68,8 +68,8 @@ class RecordIngested(Event, frozen=True, kw_only=True):
 
     type: str = "record.ingested"
     version: int = 1
-    entity: Label | None = None
-    kind: Label
+    entity: Note | None = None
+    kind: Note
     data: Json
 
 
@@ -78,9 +78,9 @@ class DocumentIngested(Event, frozen=True, kw_only=True):
 
     type: str = "document.ingested"
     version: int = 1
-    entity: Label | None = None
+    entity: Note | None = None
     uri: Address
-    media_type: Label
+    media_type: Note
     sha256: Label | None = None
     title: Text | None = None
 
@@ -90,8 +90,8 @@ class ConversationIngested(Event, frozen=True, kw_only=True):
 
     type: str = "conversation.ingested"
     version: int = 1
-    entity: Label | None = None
-    agent: Name
+    entity: Note | None = None
+    agent: Note
     messages: tuple[Message, ...]
 
 
@@ -100,8 +100,8 @@ class AgentOutputIngested(Event, frozen=True, kw_only=True):
 
     type: str = "agent_output.ingested"
     version: int = 2
-    entity: Label | None = None
-    agent: Name
+    entity: Note | None = None
+    agent: Note
     prompt: Document
     output: Document
     tool_calls: tuple[ToolUse, ...] = ()

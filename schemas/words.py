@@ -41,6 +41,7 @@ ID = Word("id", "printable", 1, 128, "bad_id")
 COMPANY = Word("company", "company", 1, 128, "bad_company")
 NAME = Word("name", "plain", 1, 64)
 LABEL = Word("label", "printable", 1, 128)
+NOTE = Word("note", "printable", 0, 128)
 ADAPTER = Word("adapter", "printable", 1, 193)
 ADDRESS = Word("address", "printable", 1, 2_000)
 TEXT = Word("text", "text", 0, 64 << 10)
@@ -48,7 +49,7 @@ JSON = Word("json", "json", 0, 256 << 10)
 DOCUMENT = Word("document", "document", 0, 0)
 
 WORDS: Mapping[str, Word] = {
-    word.kind: word for word in (ID, COMPANY, NAME, LABEL, ADAPTER, ADDRESS, TEXT, JSON, DOCUMENT)
+    word.kind: word for word in (ID, COMPANY, NAME, LABEL, NOTE, ADAPTER, ADDRESS, TEXT, JSON, DOCUMENT)
 }
 
 Id = Annotated[str, ID]
@@ -59,6 +60,8 @@ Name = Annotated[str, NAME]
 """What becomes a part of keys, addresses and metric labels: a role, an agent, a tool."""
 Label = Annotated[str, LABEL]
 """A short name of something: a memory, a kind of record, an entity, a session; a reason for machines."""
+Note = Annotated[str, NOTE]
+"""What somebody calls something, and no key is made of: an agent, a source, an entity. It may be empty."""
 Adapter = Annotated[str, ADAPTER]
 """company/role"""
 Address = Annotated[str, ADDRESS]

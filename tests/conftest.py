@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from hypothesis import settings
 
 from rillfold.embedded.state import Endpoints
 from schemas.topics import TopicNames
@@ -28,6 +29,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
+    # Nothing here is timed: a busy machine is no fault of what is tested.
+    settings.register_profile("suite", deadline=None)
+    settings.load_profile("suite")
     # A shell starts its background jobs with SIGINT ignored, which their children keep: some of ours are sent it.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -31,6 +31,7 @@ HOSTS: dict[str, tuple[Event, str]] = {
     "company": (JobCompleted(**FIRST, job="j", answer="", steps=1), "company"),
     "name": (ToolRevoked(**FIRST, name="t"), "name"),
     "label": (MemoryForgotten(**FIRST, memory="m"), "memory"),
+    "note": (RecordIngested(**FIRST, kind="k", data="{}"), "kind"),
     "adapter": (AdapterRequested(**FIRST, adapter="a/b"), "adapter"),
     "address": (DocumentIngested(**FIRST, uri="u", media_type="m"), "uri"),
     "text": (MemoryForgotten(**FIRST, memory="m"), "reason"),
