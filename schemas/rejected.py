@@ -54,7 +54,7 @@ class Unusable(Poison):
 
 
 class RefusedValue(bytes):
-    """A value that is no event's, whatever it says: whoever fetched it says why. Quick readers take plain bytes alone."""
+    """A value that is no event's, whatever it says: whoever fetched it says why. Quick readers take plain bytes."""
 
     reason: str
     detail: str
