@@ -11,7 +11,7 @@ from aiokafka.errors import CorruptRecordException
 
 from streams.opened import keep_bytes, records_of
 
-AT_ONCE = 64 << 20
+AT_ONCE = 32 << 20
 """Bytes in memory, about, after which no more batches are opened for one call: packed they may be small."""
 
 # upstream function -> what of its text must still be there

@@ -7,6 +7,7 @@ cannot be unpacked, is passed over whole: one record stands for it, with its pac
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from aiokafka.consumer import fetcher
@@ -16,13 +17,14 @@ from aiokafka.record.memory_records import MemoryRecords
 from cramjam import DecompressionError
 
 from schemas.rejected import RefusedValue, Unusable
-from streams.packed import RECORD, measured, within
+from streams.packed import HEADER, LARGE, RECORD, headers, measured, within
 
 LENGTH = 12
 """Bytes of a record batch before those that its length counts."""
 HEAD = 61
 """Bytes of a record batch before its records."""
 CODEC = 22
+_HEADERS = attrgetter("headers")
 
 
 def keep_bytes() -> None:
@@ -69,15 +71,19 @@ def records_of(fetched: Any, batch: Any) -> tuple[list[Any], int]:
 
 
 def _opened(raw: memoryview, batch: Any) -> tuple[list[Any], int]:
-    weight = len(raw) + RECORD * int.from_bytes(raw[HEAD - 4 : HEAD], "big")
+    count = int.from_bytes(raw[HEAD - 4 : HEAD], "big")
+    weight = len(raw) + RECORD * count
     if codec := batch.compression_type:
         size, unpacked = measured(codec, raw[HEAD:])
         weight = within(weight + size)
         if unpacked is not None:
+            if size > LARGE:
+                within(weight + HEADER * headers(unpacked, count))
             raw = memoryview(b"".join((_without_codec(raw), unpacked)))
             batch = DefaultRecordBatch(raw)
     try:
-        return list(batch), weight
+        records = list(batch)
+        return records, weight + HEADER * sum(map(len, map(_HEADERS, records)))
     except UnicodeDecodeError:
         return list(_Spelled(raw)), weight
     except (DecompressionError, CorruptRecordException) as error:

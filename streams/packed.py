@@ -1,8 +1,8 @@
 """How large a record batch is unpacked, known before anybody unpacks it.
 
 A broker holds only the packed bytes against its limit, and 1 MiB of zstd can be 30 GB. For lz4, snappy and zstd their
-blocks say how large they can be. gzip says nothing that holds, and zstd's blocks may hold less than they could: those
-are unpacked here, and no further than the limit.
+blocks say how large they can be. gzip says nothing that holds: it is unpacked here, and no further than the limit. What
+is large is unpacked here as well: zstd's blocks may hold less than they could, and small headers are large in memory.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import struct
 import zlib
 from collections.abc import Callable, Mapping
 
+from aiokafka.codec import lz4_decode, snappy_decode
+from aiokafka.record.util import decode_varint_py
 from cramjam import DecompressionError, zstd
 
 from schemas.rejected import Unusable
@@ -19,11 +21,12 @@ LIMIT = 32 << 20
 """Bytes. A client that means well stays below a few MiB, and what lies in a batch is held in memory whole."""
 RECORD = 128
 """Bytes that Python needs for a record beside its own: a batch of empty ones weighs more than it holds."""
+HEADER = 64
+"""The same for a header."""
 
 GZIP, SNAPPY, LZ4, ZSTD = 1, 2, 3, 4
 PIECE = 16 << 10
-DOUBTFUL = 8 << 20
-"""zstd's writers cut their blocks as they like, and may seem to write many times what they do."""
+LARGE = 4 << 20
 XERIAL = b"\x82SNAPPY\x00\x00\x00\x00\x01\x00\x00\x00\x01"
 LZ4_FRAME, ZSTD_FRAME, SKIPPED_FRAME = 0x184D2204, 0xFD2FB528, 0x184D2A50
 ZSTD_BLOCK = 128 << 10
@@ -33,7 +36,7 @@ _int32 = struct.Struct(">i").unpack_from
 
 
 def measured(codec: int, packed: memoryview) -> tuple[int, bytes | memoryview | None]:
-    """At least the size that it unpacks to, and the bytes themselves where no less would tell.
+    """At least the size that it unpacks to, and the bytes themselves of what is large or in gzip.
 
     Raises Unusable where it is over the limit, or cannot be unpacked.
     """
@@ -44,10 +47,36 @@ def measured(codec: int, packed: memoryview) -> tuple[int, bytes | memoryview | 
         size = SIZES[codec](packed)
     except (struct.error, IndexError) as error:
         raise _malformed("it ends too early") from error
-    if codec == ZSTD and size > DOUBTFUL:
-        exact = _unzstd(packed, size)
-        return len(exact), exact
-    return within(size), None
+    if size <= LARGE:
+        return size, None
+    if codec == ZSTD:
+        exact: bytes | memoryview = _unzstd(packed, size)
+    else:
+        within(size)
+        try:
+            exact = (lz4_decode if codec == LZ4 else snappy_decode)(bytes(packed))
+        except DecompressionError as error:
+            raise _malformed(str(error)) from error
+    return len(exact), exact
+
+
+def headers(records: bytes | memoryview, count: int) -> int:
+    """How many all of them have: one may take two bytes, and far more when it is a pair of Python's."""
+    at = found = 0
+    try:
+        for _ in range(count):
+            length, at = decode_varint_py(records, at)
+            end = at + length
+            _, at = decode_varint_py(records, at + 1)  # behind the attributes, the time
+            _, at = decode_varint_py(records, at)  # the offset
+            for _ in ("key", "value"):
+                size, at = decode_varint_py(records, at)
+                at += max(0, size)
+            found += max(0, decode_varint_py(records, at)[0])
+            at = end
+    except (IndexError, ValueError) as error:
+        raise _malformed("its records make no sense") from error
+    return found
 
 
 def _unzstd(packed: memoryview, most: int) -> memoryview:
