@@ -10,7 +10,7 @@ from schemas.catalog import SINGLE_OBJECT, Entry, catalog
 from schemas.envelope import Event, Origin
 from schemas.json_form import event_of_json
 from schemas.reader import Reader, read_all
-from schemas.rejected import RecordRejected, Rejected, Unusable
+from schemas.rejected import RecordRejected, RefusedValue, Rejected, Unusable
 
 MAX_BYTES = 1 << 20
 """Kafka's own default for a record. Larger values are refused unread: an event can take many times its bytes.
@@ -95,6 +95,8 @@ def _lazy(entry: Entry) -> Reader:
 
 
 def _decode(value: bytes | None, origin: Origin, timestamp_ms: int, headers: Headers, ids: SchemaIds | None) -> Event:
+    if isinstance(value, RefusedValue):
+        raise Unusable(value.reason, value.detail)
     if not value:
         raise Unusable("empty", "the record has no value")
     if len(value) > MAX_BYTES and value[:10] != _head(RecordRejected):

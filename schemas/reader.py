@@ -115,7 +115,8 @@ def read_all(
     events: list[Event | Result] = []
     for n, value in enumerate(values):
         try:
-            events.append(readers[value[:10]](value, 10))  # type: ignore[index, arg-type]
+            # Of plain bytes alone, as in C.
+            events.append(readers[value[:10] if type(value) is bytes else b""](value, 10))  # type: ignore[arg-type]
         except Exception:  # whatever it was, `otherwise` meets it again and names it
             events.append(otherwise(n))
     return events

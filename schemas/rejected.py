@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Self
 
 import msgspec
 
@@ -13,10 +14,10 @@ from schemas.words import Document, shortened
 DETAIL = 900
 REASONS: Mapping[str, str] = {
     "empty": "The record has no value (a tombstone), or an empty one.",
-    "too_large": "The value is larger than 1 MiB.",
+    "too_large": "The value is larger than 1 MiB, or a whole record batch larger than 32 MiB when it is unpacked.",
     "unknown_framing": "The first bytes are neither Avro's nor a JSON object's.",
     "unknown_schema": "The fingerprint or schema id belongs to no event known here.",
-    "malformed": "The Avro body ends too early, or its lengths make no sense.",
+    "malformed": "The Avro body ends too early, or its lengths make no sense; or a record batch cannot be unpacked.",
     "trailing_bytes": "Bytes follow the end of the Avro body.",
     "mismatch": "The type or version inside differs from the schema it was written with.",
     "invalid_json": "Not JSON, or not a JSON object.",
@@ -50,6 +51,18 @@ class Unusable(Poison):
         self.reason = reason
         self.detail = shortened(detail, DETAIL)
         super().__init__(f"{reason}: {self.detail}")
+
+
+class RefusedValue(bytes):
+    """A value that is no event's, whatever it says: whoever fetched it says why. Quick readers take plain bytes."""
+
+    reason: str
+    detail: str
+
+    def __new__(cls, value: bytes | memoryview, reason: str, detail: str) -> Self:
+        made = super().__new__(cls, value)
+        made.reason, made.detail = reason, detail
+        return made
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):

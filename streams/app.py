@@ -26,10 +26,10 @@ from streams.fence import FencedChangelogs
 from streams.folding import Folding
 from streams.garbage import keep_garbage_rare
 from streams.glance import Glance
-from streams.header_keys import keep_bytes
 from streams.kafka import KafkaLog
 from streams.keeper import ShardKeeper
 from streams.log import BATCH_LIMIT, EventLog, Learn, TopicSpec, nothing_to_learn
+from streams.opened import keep_bytes
 from streams.outgoing import to_outgoing
 from streams.recent import RecentStores
 from streams.refill import refilling

@@ -9,7 +9,10 @@ from typing import Any
 from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult
 from aiokafka.errors import CorruptRecordException
 
-from streams.header_keys import keep_bytes, records_of
+from streams.opened import keep_bytes, records_of
+
+AT_ONCE = 32 << 20
+"""Bytes in memory, about, after which no more batches are opened for one call: packed they may be small."""
 
 # upstream function -> what of its text must still be there
 RELIES_ON: Mapping[str, Sequence[str]] = {
@@ -26,6 +29,8 @@ RELIES_ON: Mapping[str, Sequence[str]] = {
         "records = res_or_error.getall(max_records)",
         "drained[tp] = records",
         "assert max_records >= 0",
+        "for tp in list(self._records.keys()):",
+        "if not records:\n                        continue",
     ),
     "aiokafka.consumer.fetcher:FetchResult.getall": (
         "if not self.check_assignment(tp) or not self.has_more():",
@@ -61,6 +66,16 @@ class Waiting(OrderedDict[Any, Any]):
     """What is fetched and not handed out."""
 
     limit: int | None = None
+    weight = 0
+    """Of what this call has handed out, of all partitions."""
+
+    def keys(self) -> Any:
+        """Each call begins with them, and goes through all of them in one turn."""
+        self.weight = 0
+        return super().keys()
+
+    def full(self) -> bool:
+        return self.weight >= AT_ONCE
 
     def __setitem__(self, tp: Any, fetched: Any) -> None:
         if isinstance(fetched, FetchResult) and fetched.has_more():
@@ -73,7 +88,7 @@ class TakeAll:
 
     def __init__(self, fetched: Any, waiting: Waiting) -> None:
         self._fetched, self._waiting = fetched, waiting
-        self._batches: Iterator[list[Any]] = _batches(fetched._partition_records, fetched._topic_partition)
+        self._batches: Iterator[tuple[list[Any], int]] = _batches(fetched._partition_records, fetched._topic_partition)
         # Its own generator is never begun, and would hold the fetch, which holds it.
         fetched._partition_records._records_iterator = None
         self._left: list[Any] = []
@@ -85,9 +100,11 @@ class TakeAll:
         if not fetched.check_assignment(fetched._topic_partition) or not fetched.has_more():
             self._let_go()
             return []
+        if self._waiting.full() and not self._left:
+            return []  # its turn comes with the next call
         parsed, taken = fetched._partition_records, self._left
-        while limit is None or len(taken) < limit:
-            batch = next(self._batches, None)
+        while (limit is None or len(taken) < limit) and (not taken or not self._waiting.full()):
+            batch, weight = next(self._batches, (None, 0))
             if batch is None:
                 parsed.next_fetch_offset = self._end
                 fetched._update_position()
@@ -95,10 +112,16 @@ class TakeAll:
                 self._let_go()
                 return taken
             taken += batch
+            self._waiting.weight += weight
             self._end = parsed.next_fetch_offset
-        taken, self._left = taken[:limit], taken[limit:]
+        if limit is not None:
+            taken, self._left = taken[:limit], taken[limit:]
+        else:
+            self._left = []
         parsed.next_fetch_offset = self._left[0].offset if self._left else self._end
         fetched._update_position()
+        if self._waiting.full():
+            self._waiting.move_to_end(fetched._topic_partition)
         return taken
 
     def _let_go(self) -> None:
@@ -107,19 +130,19 @@ class TakeAll:
         vars(self._fetched).pop("getall", None)
 
 
-def _batches(parsed: Any, tp: Any) -> Iterator[list[Any]]:
-    """Without control batches, and without what was aborted where only the committed is to be read."""
+def _batches(parsed: Any, tp: Any) -> Iterator[tuple[list[Any], int]]:
+    """And what each weighs. Without control batches, and what was aborted where only the committed is to be read."""
     start = parsed.next_fetch_offset
     while parsed._records.has_next():
         batch = parsed._records.next_batch()
         if not batch.validate_crc():
             raise CorruptRecordException(f"Invalid CRC - {tp}")
         wanted = not _aborted(parsed, batch) and not batch.is_control_batch
-        records = records_of(parsed._records, batch) if wanted else []
+        records, weight = records_of(parsed._records, batch) if wanted else ([], 0)
         parsed.next_fetch_offset = batch.next_offset
         if batch.base_offset < start:
             records = [record for record in records if record.offset >= start]
-        yield records
+        yield records, weight
 
 
 def _aborted(parsed: Any, batch: Any) -> bool:

@@ -8,6 +8,8 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
+from streams.opened import keep_bytes
+
 log = logging.getLogger(__name__)
 # What had to be said is acknowledged or given up by then; only our leaving is left.
 STOP_SECONDS = 4.0
@@ -15,6 +17,7 @@ STOP_SECONDS = 4.0
 
 async def start_client(client: Any) -> None:
     """Closes it again where the start fails or is cut off."""
+    keep_bytes()  # before anything is fetched
     starting = asyncio.ensure_future(client.start())
     try:
         await asyncio.shield(starting)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Self, TypeVar
 
 import httpx
@@ -27,12 +29,20 @@ ASK_AGAIN_SECONDS = 1.0
 UNKNOWN_ID = 40403
 MAX_ID = (1 << 31) - 1
 """A registry's ids are Java's `int`: what is above is nobody's, and asking for it gets answers that say nothing."""
-UNKNOWN_FOR = 60.0
-"""Seconds for which an id that the registry does not know is not asked for again: a replica may lag behind."""
+UNKNOWN_FOR = 1.0
+"""Seconds for which an id that the registry does not know is not asked for again: it may be given out at any time."""
+SIDE_BY_SIDE = 8
+ASKED = 64
+"""New ids of one batch of records that are asked for. What is beyond is nobody's, and asked for when it comes again."""
+REMEMBERED = 1 << 16
 
 
 class Registry:
-    """Asks once for each id. What it knows goes on working while the registry is down."""
+    """Asks once for each id. What it knows goes on working while the registry is down.
+
+    Anybody can make up ids. Registries count upwards, so the lowest are asked for first: those are there. That is a few
+    answers' time for a batch, whatever stands in it.
+    """
 
     def __init__(
         self,
@@ -44,6 +54,7 @@ class Registry:
         self.url = url
         self.ids: dict[int, Entry] = {} if ids is None else ids
         self._unknown: dict[int, float] = {}
+        """Ids that are not ours, and when to ask for them again."""
         self._clock = clock
         self._client = SchemaRegistryClient({"url": url, "timeout": timeout, "max.retries": 0})
 
@@ -55,9 +66,13 @@ class Registry:
 
     def resolve(self, values: Iterable[bytes | None]) -> Mapping[int, Entry]:
         """The ids for `schemas.codec.decode`. Raises RegistryDown, a Retry, where one cannot be asked for."""
-        for number in {number for value in values if (number := schema_id(value)) is not None}:
-            if number <= MAX_ID and number not in self.ids and self._clock() >= self._unknown.get(number, 0.0):
-                self._ask(number)
+        numbers = {number for value in values if (number := schema_id(value)) is not None}
+        now = self._clock()
+        new = [n for n in numbers if n <= MAX_ID and n not in self.ids and now >= self._unknown.get(n, 0.0)]
+        if len(new) == 1:
+            self._ask(new[0])
+        elif new:
+            self._ask_all(sorted(new)[:ASKED])
         return self.ids
 
     def register(self, names: TopicNames) -> Mapping[str, int]:
@@ -70,6 +85,12 @@ class Registry:
             self.ids[subjects[subject]] = entry
         return subjects
 
+    def _ask_all(self, numbers: Sequence[int]) -> None:
+        """Where one gets no answer, the rest is not asked for."""
+        with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+            for start in range(0, len(numbers), SIDE_BY_SIDE):
+                list(pool.map(self._ask, numbers[start : start + SIDE_BY_SIDE]))
+
     def _ask(self, number: int) -> None:
         try:
             schema = self._call(lambda: self._client.get_schema(number), f"schema id {number}")
@@ -79,9 +100,10 @@ class Registry:
         if entry is not None:
             self.ids[number] = entry
         else:
-            if len(self._unknown) >= 4096:
+            if len(self._unknown) >= REMEMBERED:
                 self._unknown.clear()
-            self._unknown[number] = self._clock() + UNKNOWN_FOR
+            # What an id stands for never changes.
+            self._unknown[number] = self._clock() + UNKNOWN_FOR if schema is None else math.inf
 
     def _call(self, call: Callable[[], T], what: str) -> T:
         """Lets only the registry's own "no such schema" through as it is: anything else says nothing about a record."""

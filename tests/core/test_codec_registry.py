@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -13,9 +14,10 @@ from schemas.codec import decode, encode
 from schemas.envelope import Event, Kind, Origin
 from schemas.errors import Retry, Stop
 from schemas.jobs import JobCompleted
+from schemas.rejected import Rejected
 from schemas.topics import TopicNames
 from streams.errors import RegistryDown
-from streams.registry import UNKNOWN_FOR, Registry
+from streams.registry import ASKED, SIDE_BY_SIDE, UNKNOWN_FOR, Registry
 from tests.support.registry import FAULTS, LocalRegistry, local_registry
 
 ORIGIN = Origin("automation-job", 0, 0)
@@ -105,6 +107,54 @@ def test_an_id_that_the_registry_does_not_know_is_poison_and_asked_again_later(s
     now = UNKNOWN_FOR
     registry.resolve([framed(77)])
     assert len(server.asked) == 2
+
+
+def test_a_flood_of_made_up_ids_costs_a_batch_few_questions_and_hides_no_new_schema(server: LocalRegistry) -> None:
+    """Registries count upwards: the lowest are asked for first, and all beyond are nobody's for this batch."""
+    for number in range(20):
+        server.add(f'{{"type":"record","name":"Alien{number}","fields":[]}}')
+    now, ours = 0.0, 0
+    registry = Registry(server.url, clock=lambda: now)
+    for round_ in range(1, 6):
+        now += UNKNOWN_FOR
+        if round_ == 4:
+            ours = server.add(json.dumps(catalog().by_class[JobCompleted].source))
+        before = len(server.asked)
+        ids = registry.resolve(framed(number) for number in (1 << 30, *range(1_000 * round_, 0, -1)))
+        assert 0 < len(server.asked) - before <= ASKED
+        assert (ours in ids) == (round_ >= 4)
+    assert decode(framed(ours), ORIGIN, 0, ids=ids) == EVENT
+    refused = decode(framed(1 << 30), ORIGIN, 0, ids=ids)
+    assert isinstance(refused, Rejected) and refused.reason == "unknown_schema"
+
+
+def test_the_ids_of_a_batch_are_asked_for_side_by_side(server: LocalRegistry) -> None:
+    """None is answered before all have come."""
+    server.together = Barrier(SIDE_BY_SIDE)
+    Registry(server.url).resolve(framed(number) for number in range(1, 2 * SIDE_BY_SIDE + 1))
+    assert len(server.asked) == 2 * SIDE_BY_SIDE
+
+
+def test_known_ids_cost_nothing_in_a_flood_and_foreign_schemas_are_asked_for_once(server: LocalRegistry) -> None:
+    ours = server.add(json.dumps(catalog().by_class[JobCompleted].source))
+    alien = server.add('{"type":"record","name":"Alien","fields":[]}')
+    now = 0.0
+    registry = Registry(server.url, clock=lambda: now)
+    for later in (0.0, UNKNOWN_FOR, 100 * UNKNOWN_FOR):
+        now = later
+        assert alien not in registry.resolve([framed(ours), framed(alien)])
+    assert sorted(server.asked) == [f"schemas/ids/{ours}", f"schemas/ids/{alien}"]
+
+
+def test_a_flood_at_a_registry_that_is_down_waits_and_asks_no_more_than_once(server: LocalRegistry) -> None:
+    server.fault = "503"
+    registry = Registry(server.url)
+    with pytest.raises(RegistryDown):
+        registry.resolve([framed(number) for number in range(1, 1_000)])
+    assert len(server.asked) <= SIDE_BY_SIDE
+    server.fault = None
+    number = server.add(json.dumps(catalog().by_class[JobCompleted].source))
+    assert number in registry.resolve([framed(number) for number in range(1, 1_000)])
 
 
 @pytest.mark.parametrize("text", ['{"type":"record","name":"Alien","fields":[]}', '"nonsense', '{"type":"x.Missing"}'])

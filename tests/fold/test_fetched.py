@@ -16,7 +16,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
 from streams.fetched import Waiting, _batches
-from streams.header_keys import Kept
+from streams.opened import Kept
 
 TP = TopicPartition("company-data", 0)
 
@@ -57,7 +57,7 @@ def strange(start: int) -> bytes:
 
 def test_a_header_key_that_is_no_utf8_is_spelled_and_holds_nothing_up():
     parsed = PartitionRecords(TP, Kept(batch(0, 2) + strange(2) + batch(4, 2)), [], 0, None, None, True, 0)
-    taken = [record for records in _batches(parsed, TP) for record in records]
+    taken = [record for records, _ in _batches(parsed, TP) for record in records]
     assert [record.offset for record in taken] == list(range(6))
     assert [record.value for record in taken[2:4]] == [b"first", b"second"]
     assert [tuple(record.headers) for record in taken[2:4]] == [

@@ -1,6 +1,6 @@
 """A schema registry on a free port, as Confluent's REST API describes it: ids, subjects, compatibility, error codes.
 
-`fault` makes it fail as registries and the proxies before them do.
+`fault` makes it fail as registries and the proxies before them do; `together` lets so many questions go on at once.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Barrier, Thread
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -31,6 +31,7 @@ class LocalRegistry(ThreadingHTTPServer):
         self.schemas: dict[int, str] = {}
         self.subjects: dict[str, list[int]] = {}
         self.fault: str | None = None
+        self.together: Barrier | None = None
         self.asked: list[str] = []
 
     @property
@@ -49,6 +50,8 @@ class _Handler(BaseHTTPRequestHandler):
     server: LocalRegistry
 
     def do_GET(self) -> None:
+        if self.server.together:
+            self.server.together.wait(30)
         match self._path():
             case ["schemas", "ids", number] if int(number) in self.server.schemas:
                 self._answer(200, {"schema": self.server.schemas[int(number)]})
