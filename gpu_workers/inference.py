@@ -188,9 +188,9 @@ class InferenceWorker:
 
     async def _outcome(self, request: InferenceRequested) -> Outcome:
         """Tries again what may go better later; waits, without end, for an engine that has no room."""
-        if not _own(request):
-            return _not_yours(request)
         question, attempt, pause = _question(request), 0, PAUSE_SECONDS
+        if not question.may_ask():
+            return _not_yours(request)
         while True:
             outcome = await self._engine.answer(question)
             if not isinstance(outcome, Failure):
@@ -278,10 +278,6 @@ def _question(request: InferenceRequested) -> Question:
         temperature=request.temperature,
         seed=request.seed,
     )
-
-
-def _own(request: InferenceRequested) -> bool:
-    return request.adapter is None or request.adapter.partition("/")[0] == request.company
 
 
 def _not_yours(request: InferenceRequested) -> Failure:
