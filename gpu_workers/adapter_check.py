@@ -55,6 +55,19 @@ def check_tensors(path: Path) -> Header:
     return header
 
 
+def shapes_of(path: Path) -> Mapping[str, tuple[int, int]]:
+    """(out, in) of each module that it changes, from the header alone: no tensor is read."""
+    header, _ = _header(path)
+    for name, entry in header.items():
+        _check_one(path, name, entry)
+    _check_pairs(path, set(header))
+    found: dict[str, list[int]] = {}
+    for name, entry in sorted(header.items(), reverse=True):  # lora_B before lora_A
+        module, side = NAME.fullmatch(name).group("module", "side")  # type: ignore[union-attr]
+        found.setdefault(module, []).append(entry["shape"][0 if side == "lora_B" else 1])
+    return {module: (out, in_) for module, (out, in_) in found.items()}
+
+
 def _header(path: Path) -> tuple[Header, int]:
     with path.open("rb") as handle:
         length = int.from_bytes(handle.read(8), "little")

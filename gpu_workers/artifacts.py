@@ -65,6 +65,10 @@ class ArtifactStore(Protocol):
         """Verified on each read. `ArtifactMissing` or `ArtifactRefused` otherwise."""
         ...
 
+    def place(self, sha256: str) -> Path:
+        """Where its files lie, unread and not verified. `ArtifactMissing` where there are none."""
+        ...
+
     def uri(self, sha256: str) -> str: ...
 
 
@@ -93,10 +97,14 @@ class FolderStore:
         return sha256
 
     def get(self, sha256: str) -> Artifact:
+        folder = self.place(sha256)
+        return Artifact(sha256=sha256, folder=folder, facts=verify(folder, sha256))
+
+    def place(self, sha256: str) -> Path:
         folder = self._root / _hex(sha256)
         if not folder.is_dir():
             raise ArtifactMissing(f"adapter {sha256}: not in {self._root}. Is this the store it was published to?")
-        return Artifact(sha256=sha256, folder=folder, facts=verify(folder, sha256))
+        return folder
 
     def uri(self, sha256: str) -> str:
         return (self._root / _hex(sha256)).as_uri()

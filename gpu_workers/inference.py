@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from gpu_workers.answered import Answered
+from gpu_workers.inbox import Inbox, Item, Polled
+from gpu_workers.reread import Reread
 from gpu_workers.serve.errors import EngineStopped, QueueFull, RowFailed, UnknownAdapter, UnknownVersion
 from gpu_workers.serve.follower import AdapterFollower
 from gpu_workers.serve.port import Failure, InferenceEngine, Outcome, Question
@@ -32,42 +34,33 @@ from streams.watch import Counts
 
 log = logging.getLogger(__name__)
 
-Polled = Mapping[TopicPartition, Sequence[Record]]
 Polling = asyncio.Task[Polled]
 
 GROUP = "rillfold-serve"
-TOPIC, RESULTS = "inference-request", "inference-result"
+TOPIC = "inference-request"
 POLL_SECONDS = 1.0
 AT_ONCE = 32
-# So many times the rows of the engine are taken in: companies take turns among what is in.
-AHEAD = 4
+# So many times the rows of the engine are asked of it at once, half of them at most by one company.
+AHEAD, SHARE = 4, 2
 ATTEMPTS = 5
 PAUSE_SECONDS = 0.2
 LONGEST_PAUSE = 5.0
-# So many answered requests of a partition are remembered, to know a request that comes twice.
-REMEMBERED = 10_000
 DETAIL = 1_000
 
 MISSING = (UnknownAdapter.reason, UnknownVersion.reason)
 FULL = (QueueFull.reason, EngineStopped.reason)
 """Nothing is wrong with the request: it waits in the log, however long that takes."""
 
-Asked = tuple[str, str]
-"""Company and id of a request: two companies may choose the same id."""
-Remembered = OrderedDict[Asked, None]
-
 
 class Work(NamedTuple):
-    """A request in the engine, and the offset that must not be committed before its result is in the log."""
+    """A request in the engine. Its task ends with it and its result; with None where its words are gone."""
 
-    place: TopicPartition
-    offset: int
-    request: InferenceRequested
-    task: asyncio.Task[Event]
+    item: Item
+    task: asyncio.Task[tuple[InferenceRequested, Event] | None]
 
 
 class InferenceWorker:
-    """`run` until cancelled. Requests of all partitions share the engine's batch; each partition commits in order."""
+    """`run` until cancelled. It polls on while requests are answered, and companies take turns among what has come."""
 
     def __init__(
         self,
@@ -76,15 +69,17 @@ class InferenceWorker:
         engine: InferenceEngine,
         now: Callable[[], int],
         at_once: int = AHEAD * AT_ONCE,
+        inbox: Inbox | None = None,
     ) -> None:
         self._log, self._names, self._engine, self._now, self._at_once = events, names, engine, now, at_once
         self._adapters = AdapterFollower(events, names, engine)
         self.standing = Standing()
-        self._tokens = self._results = 0
+        self._inbox = Inbox(share=max(1, at_once // SHARE)) if inbox is None else inbox
+        self._words = Reread(events, self._inbox)
+        self._answered = Answered(events, names)
+        self._tokens = self._results = self._generation = 0
         self._work: list[Work] = []
-        self._next: dict[TopicPartition, int] = {}
         self._committed: dict[TopicPartition, int] = {}
-        self._answered: dict[TopicPartition, Remembered] = {}
 
     def counts(self) -> Counts:
         return {"inference_results": ("Requests of the log that have their result.", self._results)}
@@ -108,26 +103,29 @@ class InferenceWorker:
             finally:
                 await _ended([work.task for work in self._work] + ([polling] if polling else []))
 
+    async def _poll(self, group: Subscription) -> Polled:
+        return await self._inbox.poll(group, POLL_SECONDS)
+
     async def _step(self, group: Subscription, polling: Polling | None) -> Polling | None:
         """One turn. The order of a commit is written here and nowhere else.
 
-        1. something came, or is done   2. new requests into the engine   3. results into the log, acknowledged
-        4. offsets below the first open request. A crash between 3 and 4 delivers again what has a result: it is known.
+        1. something came, or is done   2. what came is noted   3. results into the log, acknowledged   4. whose turn it
+        is goes into the engine   5. offsets below the first open request. A crash between 3 and 5 delivers again what
+        has a result: it is known.
         """
-        if polling is None and len(self._work) < self._at_once:
-            polling = asyncio.create_task(_poll(group, self._at_once - len(self._work)))
-        open_tasks: list[asyncio.Task[Any]] = [work.task for work in self._work] + ([polling] if polling else [])
+        polling = polling or asyncio.create_task(self._poll(group))
+        open_tasks: list[asyncio.Task[Any]] = [*(work.task for work in self._work), polling]
         await asyncio.wait(open_tasks, timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         self._beat()
         if not self._engine.alive():
             raise EngineStopped("The engine does not work any more. What is open stays in the log; restart the worker.")
-        if polling is not None and polling.done():
-            await self._take(polling.result(), group.assignment())
+        if came := polling.done():
+            await self._take(polling.result(), group)
             await self.standing.found(group)
-            polling = None
         await self._publish()
+        self._begin()
         await self._commit(group)
-        return polling
+        return None if came else polling
 
     def _beat(self) -> None:
         """An answer may take longer than anybody's patience: the engine's tokens show that it is worked on."""
@@ -135,21 +133,42 @@ class InferenceWorker:
             self._tokens = tokens
             self.standing.beat()
 
-    async def _take(self, polled: Polled, assignment: Collection[TopicPartition]) -> None:
-        await self._keep_only(assignment)
+    async def _take(self, polled: Polled, group: Subscription) -> None:
+        polled = await self._inbox.ours(group, polled)
+        if (generation := group.generation()) != self._generation:
+            # Delivered again is what was not committed: what of it has a result is read from the log.
+            self._generation = generation
+            for known in (self._answered, self._words, self._committed):
+                known.clear()
         for place, records in polled.items():
-            if place not in self._next:
-                self._answered[place] = await self._results_of(place)
+            await self._answered.open(place)
+            self._answered.polled(place, records)
             for record in records:
-                await self._begin(place, record)
-            self._next[place] = records[-1].offset + 1
+                await self._note(place, record)
+            self._inbox.passed(place, records[-1].offset + 1)
+        self._inbox.keep_only(group.assignment())
+        await self._drop()
 
-    async def _begin(self, place: TopicPartition, record: Record) -> None:
+    async def _note(self, place: TopicPartition, record: Record) -> None:
         event = decode(record.value, record.origin, record.timestamp, record.headers)
         if isinstance(event, Rejected):
             await self._bury(Refused(record, event))
-        elif isinstance(event, InferenceRequested) and not self._knows(place, _asked(event)):
-            self._work.append(Work(place, record.offset, event, asyncio.create_task(self._answer(event))))
+        elif isinstance(event, InferenceRequested) and not self._knows(item := Item.of(event, place, record.offset)):
+            self._inbox.add(item)
+            self._words.keep(item, record)
+
+    def _knows(self, item: Item) -> bool:
+        return self._answered.knows(item) or self._inbox.has(item.company, item.id)
+
+    def _begin(self) -> None:
+        while len(self._work) < self._at_once and (item := self._inbox.first()):
+            self._inbox.begun(item)
+            self._work.append(Work(item, asyncio.create_task(self._answer_of(item))))
+
+    async def _answer_of(self, item: Item) -> tuple[InferenceRequested, Event] | None:
+        record = await self._words.of(item)
+        event = decode(record.value, record.origin, record.timestamp, record.headers) if record else None
+        return (event, await self._answer(event)) if isinstance(event, InferenceRequested) else None
 
     async def _bury(self, refused: Refused) -> None:
         try:
@@ -158,22 +177,6 @@ class InferenceWorker:
             log.error("%s: no dead letter can hold this record: %.500s", refused.rejected.origin, error)
             return
         await self._log.append([letter])
-
-    def _knows(self, place: TopicPartition, asked: Asked) -> bool:
-        return asked in self._answered[place] or any(_asked(work.request) == asked for work in self._work)
-
-    async def _results_of(self, place: TopicPartition) -> Remembered:
-        """The newest results, in whose midst those of uncommitted requests must be. No clock and no word of a record
-        decides where to look. A result has its request's key: it lies in the same partition number."""
-        topic, (_, partition) = self._names.wire(RESULTS), place
-        first, end = (await self._log.starts(topic))[partition], (await self._log.ends(topic))[partition]
-        found: Remembered = OrderedDict()
-        async for batch in self._log.read(topic, partition, max(first, end - REMEMBERED), end):
-            for record in batch:
-                event = decode(record.value, record.origin, record.timestamp, record.headers)
-                if isinstance(event, InferenceCompleted | InferenceFailed):
-                    found[event.company, event.request] = None
-        return found
 
     async def _answer(self, request: InferenceRequested) -> Event:
         """Total: whatever goes wrong for a request, its result says so."""
@@ -185,9 +188,9 @@ class InferenceWorker:
 
     async def _outcome(self, request: InferenceRequested) -> Outcome:
         """Tries again what may go better later; waits, without end, for an engine that has no room."""
-        if not _own(request):
-            return _not_yours(request)
         question, attempt, pause = _question(request), 0, PAUSE_SECONDS
+        if not question.may_ask():
+            return _not_yours(request)
         while True:
             outcome = await self._engine.answer(question)
             if not isinstance(outcome, Failure):
@@ -214,48 +217,47 @@ class InferenceWorker:
         done = [work for work in self._work if work.task.done()]
         if not done:
             return
-        await self._log.append([self._outgoing(work) for work in done])
-        self._results += len(done)
+        said = [(work.item, *answer) for work in done if (answer := work.task.result())]
+        for item, *_ in said:
+            await self._answered.open(item.place)
+        positions = await self._log.append([self._outgoing(*each) for each in said])
+        for (item, *_), position in zip(said, positions, strict=True):
+            self._answered.note(item, position)
+        self._results += len(said)
+        self._work = [work for work in self._work if work not in done]
         for work in done:
-            self._work.remove(work)
-            answered = self._answered[work.place]
-            answered[_asked(work.request)] = None
-            while len(answered) > REMEMBERED:
-                answered.popitem(last=False)
+            self._inbox.finished(work.item)
 
-    def _outgoing(self, work: Work) -> Outgoing:
+    def _outgoing(self, item: Item, request: InferenceRequested, result: Event) -> Outgoing:
         """An answer that no record can hold is a failure, not a worker that dies of it again and again."""
         try:
-            return to_outgoing(work.task.result(), self._names)
+            record = to_outgoing(result, self._names)
         except (TooLarge, Unusable) as error:
-            failure = Failure(id=work.request.id, reason="answer_unfit", detail=str(error))
-            return to_outgoing(_result(work.request, failure, self._now()), self._names)
+            failure = Failure(id=request.id, reason="answer_unfit", detail=str(error))
+            record = to_outgoing(_result(request, failure, self._now()), self._names)
+        return self._answered.signed(item.place, record)
 
     async def _commit(self, group: Subscription) -> None:
-        floor = dict(self._next)
-        for work in self._work:
-            floor[work.place] = min(floor[work.place], work.offset)
+        if not self._inbox.current(group):
+            return
+        floor = self._inbox.committable()
         fresh = {place: offset for place, offset in floor.items() if self._committed.get(place) != offset}
         try:
             if fresh:
                 await group.commit(fresh)
                 self._committed.update(fresh)
+                self._answered.committed(fresh)
                 self.standing.reached(fresh)
         except Fenced:
-            await self._keep_only(())
+            self._inbox.forget()
+            self._generation = 0
+            await self._drop()
 
-    async def _keep_only(self, assignment: Collection[TopicPartition]) -> None:
+    async def _drop(self) -> None:
         """What belongs to another worker by now is that worker's to answer."""
-        gone = [work for work in self._work if work.place not in assignment]
-        self._work = [work for work in self._work if work.place in assignment]
-        for known in (self._next, self._committed, self._answered):
-            for place in set(known) - set(assignment):
-                del known[place]
+        gone = [work for work in self._work if not self._inbox.holds(work.item)]
+        self._work = [work for work in self._work if self._inbox.holds(work.item)]
         await _ended([work.task for work in gone])
-
-
-async def _poll(group: Subscription, room: int) -> Polled:
-    return await group.poll(POLL_SECONDS, room)
 
 
 async def _ended(tasks: Sequence[asyncio.Task[Any]]) -> None:
@@ -276,14 +278,6 @@ def _question(request: InferenceRequested) -> Question:
         temperature=request.temperature,
         seed=request.seed,
     )
-
-
-def _asked(request: InferenceRequested) -> Asked:
-    return request.company, request.id
-
-
-def _own(request: InferenceRequested) -> bool:
-    return request.adapter is None or request.adapter.partition("/")[0] == request.company
 
 
 def _not_yours(request: InferenceRequested) -> Failure:

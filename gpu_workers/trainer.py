@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from gpu_workers.artifacts import ArtifactStore
-from gpu_workers.inbox import Inbox, Item
+from gpu_workers.inbox import Inbox, Item, Polled
+from gpu_workers.reread import Reread
 from gpu_workers.train.handling import Handling
 from gpu_workers.train.parent import Train, train_in_child
 from gpu_workers.train.place import Place
@@ -18,20 +17,14 @@ from schemas.codec import decode
 from schemas.envelope import Event
 from schemas.topics import TopicNames
 from schemas.training import TrainingRefused, TrainingRequested
-from streams.errors import Fenced, MissingOffsets
-from streams.log import EventLog, Record, Subscription, TopicPartition
+from streams.errors import Fenced
+from streams.log import EventLog, Record, Subscription
 from streams.standing import Standing
 from streams.watch import Counts
 
 GROUP = "rillfold-train"
 TOPIC = "training-request"
 POLL_SECONDS = 0.5
-POLLED = 500
-"""Records of one poll: requests among them may be large."""
-
-Polled = Mapping[TopicPartition, Sequence[Record]]
-
-log = logging.getLogger(__name__)
 
 
 class Work(NamedTuple):
@@ -51,10 +44,11 @@ class Trainer:
         train: Train = train_in_child,
         inbox: Inbox | None = None,
     ) -> None:
-        self._log, self._names, self._inbox = event_log, names, inbox or Inbox()
+        self._log, self._names = event_log, names
+        self._inbox = Inbox() if inbox is None else inbox  # an empty one is false
+        self._words = Reread(event_log, self._inbox, ahead=1)
         self.standing = Standing()
         self._handling = Handling(event_log, names, store, place, train, self.standing.beat)
-        self._generation = 0
         self._runs_ended = 0
 
     def counts(self) -> Counts:
@@ -73,8 +67,7 @@ class Trainer:
     async def _step(self, group: Subscription, work: Work | None) -> Work | None:
         """Poll; drop what is no longer ours; refuse at once what can be; finish a run or begin one; commit."""
         inbox = self._inbox
-        polled = await self._poll(group)
-        self._forget_what_was_away(group)
+        polled = await inbox.ours(group, await inbox.poll(group, POLL_SECONDS))
         await self._take(polled)
         await self.standing.found(group)
         inbox.keep_only(group.assignment())
@@ -90,28 +83,12 @@ class Trainer:
             inbox.begun(item)
             work = Work(item, asyncio.create_task(self._handle(item)))
         try:
-            await group.commit(done := inbox.committable())
-            self.standing.reached(done)
+            if inbox.current(group):
+                await group.commit(done := inbox.committable())
+                self.standing.reached(done)
         except Fenced:
             inbox.forget()
         return work
-
-    async def _poll(self, group: Subscription) -> Polled:
-        """A group lets go of who does not poll: so a full inbox polls on, and puts back what came."""
-        if not self._inbox.full():
-            return await group.poll(POLL_SECONDS, POLLED)
-        for place, records in (await group.poll(POLL_SECONDS, 1)).items():
-            with suppress(Fenced):
-                await group.seek(place, records[0].offset)
-        await asyncio.sleep(POLL_SECONDS)
-        return {}
-
-    def _forget_what_was_away(self, group: Subscription) -> None:
-        """Given out anew once, a partition that is still here never left. More than once, it may have been away."""
-        generation, known = group.generation(), self._generation
-        self._generation = generation
-        if known and generation > known + 1:
-            self._inbox.forget()
 
     async def _take(self, polled: Polled) -> None:
         """A request waits only for what it alone needs: one that cannot be done is refused while others train."""
@@ -119,11 +96,11 @@ class Trainer:
         runs = await self._handling.runs({item.place[1] for item, _ in asked}) if asked else {}
         refused: dict[tuple[str, str], Event] = {}
         for item, request in asked:
-            key = (item.company, item.run)
+            key = (item.company, item.id)
             known = runs.get("/".join(key))
             if key in refused or (known and known.status in ENDED):
                 continue
-            answer = None if self._inbox.has_run(*key) else self._handling.admitted(request)
+            answer = None if self._inbox.has(*key) else self._handling.admitted(request)
             if isinstance(answer, TrainingRefused):
                 refused[key] = answer
             else:
@@ -141,16 +118,9 @@ class Trainer:
                     yield Item.of(request, place, record.offset), request
 
     async def _handle(self, item: Item) -> None:
-        if request := await self._read_again(item):
+        record = await self._words.of(item)
+        if record and (request := request_in(record)):
             await self._handling.handle(request, item.place[1])
-
-    async def _read_again(self, item: Item) -> TrainingRequested | None:
-        try:
-            async for batch in self._log.read(*item.place, item.offset, item.offset + 1):
-                return request_in(batch[0])
-        except MissingOffsets as error:
-            log.error("run %s of %s is dropped, its request is gone: %s", item.run, item.company, error)
-        return None
 
 
 def request_in(record: Record) -> TrainingRequested | None:

@@ -16,7 +16,15 @@ from gpu_workers.serve.adapter_file import LoraWeights
 from gpu_workers.serve.admission import Bounds, Questions, Seats
 from gpu_workers.serve.catalogue import Catalogue, Residency
 from gpu_workers.serve.engine import Engine, Fell, LoraRow, Said, Step
-from gpu_workers.serve.errors import BadQuestion, EngineStopped, PromptTooLong, Refused, RowFailed, UnusableAdapter
+from gpu_workers.serve.errors import (
+    BadQuestion,
+    EngineStopped,
+    PromptTooLong,
+    Refused,
+    RowFailed,
+    UnknownAdapter,
+    UnusableAdapter,
+)
 from gpu_workers.serve.port import (
     AdapterKey,
     AdapterSpec,
@@ -189,6 +197,8 @@ class EmbeddedEngine:
             raise BadQuestion(f"{why}.")
         if question.adapter is None:
             return await self._run(question, None, None, on_text)
+        if not question.may_ask():
+            raise UnknownAdapter(f"adapter {question.adapter} is not known here.")
         while True:
             spec = self._catalogue.find(question.adapter, question.version)
             await self._seats.take(spec)

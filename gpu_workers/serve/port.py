@@ -53,6 +53,10 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     top_p: float = 1.0
     seed: int = 0
 
+    def may_ask(self) -> bool:
+        """An adapter is asked by its own company, and by the operator. To others it is as if it were not there."""
+        return self.adapter is None or self.company is None or self.adapter.partition("/")[0] == self.company
+
     def unfit(self) -> str | None:
         """Which figure cannot be used, and why. A temperature near 0 is 0; the longest answer ends with the context."""
         if self.max_tokens < 1:
@@ -152,7 +156,10 @@ class InferenceEngine(Protocol):
     def stats(self) -> EngineStats: ...
 
     async def answer(self, question: Question, on_text: OnText | None = None) -> Outcome:
-        """Cancelling the call takes the row out of the batch."""
+        """Another company's adapter is unknown, whichever way the question came.
+
+        Cancelling the call takes the row out of the batch.
+        """
         ...
 
     async def generate(self, questions: Sequence[Question]) -> list[Outcome]:

@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 
 from gpu_workers import base_model
+from gpu_workers.adapter_check import DTYPES, MAX_HEADER, TENSORS, shapes_of
+from gpu_workers.adapter_config import MAX_RANK
 from gpu_workers.artifacts import ArtifactStore, verify
 from gpu_workers.base_files import Progress, silent
 from gpu_workers.chat import Chat
@@ -23,6 +25,8 @@ from gpu_workers.serve.errors import AdapterUnreadable, BaseMismatch, UnusableAd
 from gpu_workers.serve.port import AdapterSpec
 from gpu_workers.serve.proof import Proof
 from gpu_workers.serve.schedule import Limits
+
+WIDEST = max(width for width, _ in DTYPES.values())
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,12 @@ def _reader(decoder: Decoder, prove: Proof, base: Base, store: ArtifactStore | N
             raise BaseMismatch(
                 f"adapter {spec.key} was trained on base {spec.base_sha256}, here is {base.name} with {base.sha256}."
             )
-        weights = read_adapter(_verified(spec, store), decoder.embedding.dtype, str(decoder.embedding.device))
-        _check_fit(spec, weights, decoder)
+        folder = _folder(spec, store)
+        if (tensors := folder / TENSORS).is_file():
+            _check_fit(spec, tensors, decoder)
+        if spec.sha256 is not None:
+            verify(folder, spec.sha256)
+        weights = read_adapter(folder, decoder.embedding.dtype, str(decoder.embedding.device))
         prove(weights)
         return weights
 
@@ -96,23 +104,25 @@ def _reader(decoder: Decoder, prove: Proof, base: Base, store: ArtifactStore | N
     return named
 
 
-def _verified(spec: AdapterSpec, store: ArtifactStore | None) -> Path:
+def _folder(spec: AdapterSpec, store: ArtifactStore | None) -> Path:
     if spec.folder is not None:
-        if spec.sha256 is not None:
-            verify(spec.folder, spec.sha256)
         return spec.folder
     if store is None or spec.sha256 is None:
         raise UnusableAdapter(f"adapter {spec.key}: neither a folder nor a hash in a store says where its files are.")
-    return store.get(spec.sha256).folder
+    return store.place(spec.sha256)
 
 
-def _check_fit(spec: AdapterSpec, weights: LoraWeights, decoder: Decoder) -> None:
-    """Every matrix has a place in this base: one that had none would be left out in silence."""
+def _check_fit(spec: AdapterSpec, tensors: Path, decoder: Decoder) -> None:
+    """By its size and its header, before a tensor is read. Every matrix has a place in this base: one that had none
+    would be left out in silence."""
     shapes = decoder.shapes()
-    for module, (a, b) in weights.pairs.items():
-        if shapes.get(module) != (b.shape[0], a.shape[1]):
+    most = MAX_HEADER + sum(out + in_ for out, in_ in shapes.values()) * MAX_RANK * WIDEST
+    if (size := tensors.stat().st_size) > most:
+        raise UnusableAdapter(f"adapter {spec.key}: has {size} bytes, and no adapter of this base has over {most}.")
+    for module, (out, in_) in shapes_of(tensors).items():
+        if shapes.get(module) != (out, in_):
             raise UnusableAdapter(
-                f"adapter {spec.key}: {module} of {b.shape[0]} x {a.shape[1]} has no place in this base model, "
+                f"adapter {spec.key}: {module} of {out} x {in_} has no place in this base model, "
                 f"which has {shapes.get(module, 'no such module')} there."
             )
 

@@ -67,6 +67,41 @@ async def test_what_is_not_there_is_refused_and_never_the_base(bench: Workbench,
     assert said(outcomes[3])
 
 
+async def test_another_companys_adapter_is_unknown_and_the_operator_asks_any(
+    bench: Workbench, engine: InferenceEngine
+) -> None:
+    spec = bench.adapter("acme/own", seed=1)
+    await engine.load(spec)
+    asked = [ask("Hi", "acme/own", company=company) for company in ("globex", "acme", None, "acme/own", "")]
+    outcomes = await engine.generate(asked)
+    absent = await engine.answer(ask("Hi", "acme/none", company="acme"))
+    assert [reason(each) for each in (outcomes[0], *outcomes[3:], absent)] == ["unknown_adapter"] * 4
+    assert {said(each) for each in outcomes[1:3]} == {bench.peft(spec, asked[0])}
+
+
+@pytest.mark.parametrize(("width", "why"), [(1_000, "has no place"), (1 << 26, "no adapter of this base")])
+async def test_what_fits_nowhere_is_refused_by_its_header_before_it_is_read(
+    bench: Workbench, engine: InferenceEngine, monkeypatch: pytest.MonkeyPatch, width: int, why: str
+) -> None:
+    spec = bench.adapter("acme/wide", seed=5)
+    folder = bench.root / f"wide-{width}"
+    shutil.copytree(spec.folder, folder)
+    entries, at = {}, 0
+    for side, shape in (("A", [8, width]), ("B", [64, 8])):
+        size = 4 * shape[0] * shape[1]
+        entry = {"dtype": "F32", "shape": shape, "data_offsets": [at, at + size]}
+        entries[f"base_model.model.model.layers.0.self_attn.q_proj.lora_{side}.weight"] = entry
+        at += size
+    header = json.dumps(entries).encode()
+    with (folder / "adapter_model.safetensors").open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + at)  # a hole: nothing of it is on the disk
+    for reads in ("read_adapter", "verify"):
+        monkeypatch.setattr(f"gpu_workers.serve.start.{reads}", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(UnusableAdapter, match=why):
+        await engine.load(msgspec.structs.replace(spec, folder=folder))
+
+
 async def test_an_adapter_of_another_base_is_refused(bench: Workbench, engine: InferenceEngine) -> None:
     spec = msgspec.structs.replace(bench.adapter("acme/moved"), base_sha256="0" * 64)
     with pytest.raises(BaseMismatch):

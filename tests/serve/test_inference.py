@@ -115,8 +115,8 @@ def ready_event(spec: AdapterSpec, company: str = "acme", identity: str = '{"too
     id_ = derived_id(f"{spec.key}-{company}", 0)
     return AdapterReady(
         id=id_, company=company, time=1, correlation=id_, adapter=spec.key.name, adapter_version=spec.key.version,
-        run="r", sha256=str(spec.sha256), uri="", method="lora", rank=8, alpha=16.0, base_model="tiny",
-        base_sha256=str(spec.base_sha256), manifest="", ranges=(), seed=0, identity=identity,
+        run="r", sha256=str(spec.sha256), uri="file:///a", method="lora", rank=8, alpha=16.0, base_model="tiny",
+        base_sha256=str(spec.base_sha256), manifest="m", ranges=(), seed=0, identity=identity,
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_workers.serve.adapter_file import LoraWeights
@@ -81,6 +81,7 @@ def test_each_layout_is_taken_and_right(batch: list[tuple[int | None, int]], lay
 rows = st.tuples(st.none() | st.integers(0, len(ADAPTERS) - 1), st.integers(1, 90))
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(rows, min_size=1, max_size=9), min_size=1, max_size=4))
 def test_any_batch_after_any_other_is_right(batches: list[list[tuple[int | None, int]]]) -> None:
     lanes, site = fresh()

@@ -1,0 +1,236 @@
+"""Whose request is next: what one company asked before never decides when another is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gpu_workers import answered, inference, reread
+from gpu_workers.inbox import Inbox, Item
+from gpu_workers.inference import InferenceWorker
+from gpu_workers.reread import Reread
+from gpu_workers.serve.port import Answer, OnText, Outcome, Question
+from schemas.inference import InferenceRequested
+from schemas.topics import TopicNames
+from streams.log import EventLog, Outgoing, TopicSpec
+from streams.memory import MemoryLog
+
+from .test_inference import WAIT, World, request
+
+AT_ONCE, SHARE = 8, 4
+
+
+class GatedEngine:
+    """Answers nothing until it is let, then one question after another; some it never answers."""
+
+    def __init__(self, never: Callable[[Question], bool] = lambda _: False, open_: bool = False) -> None:
+        self._never, self._gate, self._said = never, asyncio.Event(), 0
+        self.asked: list[Question] = []
+        if open_:
+            self.open()
+
+    def open(self) -> None:
+        self._gate.set()
+
+    async def answer(self, question: Question, _on_text: OnText | None = None) -> Outcome:
+        self.asked.append(question)
+        await self._gate.wait()
+        if self._never(question):
+            await asyncio.Event().wait()
+        self._said += 1
+        return Answer(
+            id=question.id, text="yes", finish_reason="stop", model="m", adapter=None,
+            prompt_tokens=1, completion_tokens=1,
+        )  # fmt: skip
+
+    def announce(self, _spec: object) -> None:
+        return None
+
+    def alive(self) -> bool:
+        return True
+
+    def stats(self) -> SimpleNamespace:
+        return SimpleNamespace(tokens=self._said)
+
+
+@pytest.fixture
+async def world(log: EventLog, names: TopicNames) -> World:
+    world = World(log, names)
+    await world.create()
+    return world
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Almost nothing fits into memory, so what is remembered does not hide what is not."""
+    monkeypatch.setattr(inference, "POLL_SECONDS", 0.1)
+    monkeypatch.setattr(reread, "COMPANY_BYTES", 20_000)
+    monkeypatch.setattr(answered, "REMEMBERED", 10)
+    monkeypatch.setattr(answered, "MARK", 5)
+
+
+@asynccontextmanager
+async def working(world: World, engine: Any, inbox: Inbox | None = None) -> AsyncIterator[Inbox]:
+    inbox, ready, clock = Inbox(share=SHARE) if inbox is None else inbox, asyncio.Event(), itertools.count(1)
+    worker = InferenceWorker(world.log, world.names, engine, lambda: next(clock), AT_ONCE, inbox)
+    running = asyncio.create_task(worker.run(ready.set))
+    try:
+        await asyncio.wait_for(ready.wait(), WAIT)
+        yield inbox
+        assert not running.done()
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(WAIT):
+        while not true():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+def many(count: int, company: str = "acme", **changes: Any) -> list[InferenceRequested]:
+    return [request(f"{i}", company=company, **changes) for i in range(count)]
+
+
+async def test_thousands_of_one_company_in_every_partition_hold_up_no_other(world: World) -> None:
+    flood, one = many(3_000), request("One?", company="globex")
+    await world.say(*flood, one)
+    engine = GatedEngine()
+    async with working(world, engine) as inbox:
+        await until(lambda: len(inbox) == len(flood) + 1)
+        await until(lambda: len(engine.asked) == SHARE + 1)
+        asked = Counter(question.company for question in engine.asked)
+        assert asked == {"acme": SHARE, "globex": 1}, "it is asked of the engine before a single answer was given"
+        engine.open()
+        results = await world.until("inference-result", lambda events: any(e.company == "globex" for e in events))
+        assert results
+        await until(lambda: len(engine.asked) >= 200)  # their words come from the log again
+        late = request("Late?", company="initech")
+        before = len(engine.asked)
+        await world.say(late)
+        await until(lambda: any(question.company == "initech" for question in engine.asked))
+        place = [question.company for question in engine.asked].index("initech")
+        waits = len(flood) - place
+    assert before <= place and waits > 1_000, "the flood was over before it was of use"
+
+
+async def test_no_more_waits_in_memory_than_is_said_and_all_is_answered_once(world: World) -> None:
+    asked = many(150) + many(5, "globex")
+    await world.say(*asked)
+    inbox, engine, most = Inbox(most=40, share=SHARE), GatedEngine(open_=True), 0
+
+    class Watched(GatedEngine):
+        async def answer(self, question: Question, on_text: OnText | None = None) -> Outcome:
+            nonlocal most
+            most = max(most, len(inbox))
+            return await engine.answer(question, on_text)
+
+    async with working(world, Watched(), inbox):
+        results = await world.results(len(asked))
+        assert set(results) == {each.id for each in asked}
+    assert SHARE < most <= 40
+
+
+async def test_a_crash_far_beyond_the_first_open_request_repeats_nothing(world: World) -> None:
+    asked = [request("stuck", job="j"), *many(120, job="j")]
+    await world.say(*asked)
+    stuck = asked[0].id
+    for count in (40, 80, 120):
+        async with working(world, GatedEngine(lambda question: question.id == stuck, open_=True)):
+            await world.results(count)
+            more = many(30, f"late-{count}", job="j")
+            await world.say(*more)
+            asked += more
+    async with working(world, GatedEngine(open_=True)):
+        assert set(await world.results(len(asked))) == {each.id for each in asked}
+    group, topic = world.names.wire(inference.GROUP), world.names.wire("inference-request")
+    async with working(world, GatedEngine(open_=True)):
+        last = request("last", job="j")
+        await world.say(last)
+        assert last.id in await world.results(len(asked) + 1)
+    committed, ends = await world.log.committed(group, topic), await world.log.ends(topic)
+    assert all(committed[partition] >= ends[partition] - 1 for partition in committed)
+
+
+async def test_workers_that_come_and_go_leave_one_effective_result_for_each(world: World) -> None:
+    asked = many(400) + many(20, "globex")
+    await world.say(*asked)
+
+    def answered_by(events: Any) -> int:
+        return len({event.request for event in events})
+
+    async with working(world, GatedEngine(open_=True)):
+        await world.until("inference-result", lambda events: answered_by(events) >= 30)
+        async with working(world, GatedEngine(open_=True)):
+            await world.until("inference-result", lambda events: answered_by(events) >= 120)
+        results = await world.until("inference-result", lambda events: answered_by(events) == len(asked))
+    assert len({event.id for event in results}) == len(asked)
+
+
+async def test_what_was_away_begins_again_at_what_is_committed() -> None:
+    log, place = MemoryLog(), ("t", 0)
+    await log.create([TopicSpec("t", 1)])
+    await log.append([Outgoing("t", b"k", b"%d" % n) for n in range(9)])
+    inbox = Inbox()
+    async with log.subscribe("g", ["t"]) as group:
+        await inbox.ours(group, await group.poll(0, 5))
+        inbox.add(Item(place, 0, "acme", "r"))
+        inbox.passed(place, 5)
+        async with log.subscribe("g", ["t"]):
+            pass
+        old = await group.poll(0, 2)
+        assert [record.offset for record in old[place]] == [0, 1]
+        assert not inbox.current(group)
+        assert await inbox.ours(group, old) == {} and len(inbox) == 0
+        assert inbox.committable() == {} and inbox.current(group)
+        again = await inbox.ours(group, await inbox.poll(group, 0))
+        assert [record.offset for record in again[place]] == list(range(9))
+
+
+def test_one_company_never_has_more_than_its_share_begun() -> None:
+    inbox = Inbox(share=2)
+    items = [Item(("t", n % 2), n // 2, company, f"r{n}") for n, company in enumerate("aaaaaabbb")]
+    for item in items:
+        inbox.add(item)
+    for place in (("t", 0), ("t", 1)):
+        inbox.passed(place, 9)
+    begun = []
+    while item := inbox.first():
+        inbox.begun(item)
+        begun.append(item)
+    assert [item.company for item in begun] == ["a", "b", "a", "b"]
+    assert inbox.waiting(begun[0].place, begun[0].offset) is None
+    inbox.finished(begun[2])
+    assert (again := inbox.first()) and again.company == "a"
+    inbox.keep_only({("t", 1)})
+    assert {item.place for item in items if inbox.holds(item)} == {("t", 1)}
+    assert len(inbox) == sum(inbox.holds(item) for item in items) and set(inbox.committable()) == {("t", 1)}
+
+
+async def test_words_are_kept_within_bounds_and_read_again() -> None:
+    log, place, inbox = MemoryLog(), ("t", 0), Inbox()
+    await log.create([TopicSpec("t", 1)])
+    await log.append([Outgoing("t", b"k", b"%d" % n * 3_000) for n in range(9)])
+    words = Reread(log, inbox)
+    items = [Item(place, n, "acme", f"r{n}") for n in range(9)]
+    async with log.subscribe("g", ["t"]) as group:
+        for item, record in zip(items, (await group.poll(0))[place], strict=True):
+            inbox.add(item)
+            words.keep(item, record)
+    inbox.passed(place, 9)
+    assert 0 < len(words._kept) < 9
+    for item in reversed(items):
+        inbox.begun(item)
+        record = await words.of(item)
+        assert record is not None and record.value == b"%d" % item.offset * 3_000
+    assert not words._kept and not words._bytes
+    log.truncate("t", 0, 5)
+    assert await words.of(items[2]) is None
