@@ -7,18 +7,28 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 import psycopg
 from psycopg import AsyncCursor, sql
 
 from projections.projection import Projection
-from streams.refusal import bounded
+from streams.errors import TableBroken
+from streams.refusal import KEY_BYTES, bounded
 from streams.sinks.database import about_content, shown
 from streams.sinks.schema import table_of
-from streams.sinks.sink import Change, Changes
+from streams.sinks.sink import Change, Changes, RawRow
 
 log = logging.getLogger(__name__)
 SHOWN = 200
 """Characters of a key: the whole of it stands in the changelog."""
+WORD, MOST, LARGEST = 128, (1 << 31) - 1, (1 << 63) - 1
+"""Characters of a company, and the largest numbers of a partition and of an offset."""
+_ANEW = """
+    INSERT INTO {table} AS t
+        (key, partition, company, row, topic, source_partition, source_offset, changelog_offset)
+    SELECT key, partition, company, row, topic, source_partition, source_offset, changelog_offset
+    FROM {table} LIMIT 1
+    ON CONFLICT (key, partition) DO UPDATE SET row = excluded.row"""
 _KEEP = """
     INSERT INTO set_aside AS a
         (projection, version, partition, key_sha256, key, company, bytes, changelog_offset, state, reason)
@@ -56,20 +66,66 @@ def of(changes: Sequence[Changes]) -> Iterator[One]:
 
 
 async def sift(cursor: AsyncCursor[Any], ones: Sequence[One], put: Put) -> list[Aside]:
-    """Puts in what goes in. An error that stays when there is no row left is not about rows, and is raised."""
+    """Puts in what goes in. Rows are blamed only where their tables are proven to work."""
+    refused = await _tried(cursor, ones, put)
+    if refused is None:
+        return []
+    for projection in {one.projection.name: one.projection for one in ones}.values():
+        await _prove(cursor, projection, put)
+    return await _halved(cursor, ones, put, refused)
+
+
+async def _tried(cursor: AsyncCursor[Any], ones: Sequence[One], put: Put) -> psycopg.Error | None:
+    """All of them or none. Returns what Postgres says of their content."""
     try:
         async with cursor.connection.transaction():
             await put(ones)
-        return []
     except psycopg.Error as error:
         if not about_content(error) or not ones:
             raise
-        if len(ones) == 1:
-            # Its first line alone: the others quote the row.
-            said = error.diag.message_primary or str(error).strip().partition("\n")[0]
-            return [Aside(ones[0], error.sqlstate or "", bounded(said))]
+        return error
+    return None
+
+
+async def _halved(cursor: AsyncCursor[Any], ones: Sequence[One], put: Put, refused: psycopg.Error) -> list[Aside]:
+    if len(ones) == 1:
+        return [Aside(ones[0], refused.sqlstate or "", bounded(_said(refused)))]
+    aside: list[Aside] = []
     middle = len(ones) // 2
-    return [*await sift(cursor, ones[:middle], put), *await sift(cursor, ones[middle:], put)]
+    for half in (ones[:middle], ones[middle:]):
+        again = await _tried(cursor, half, put)
+        if again is not None:
+            aside += await _halved(cursor, half, put, again)
+    return aside
+
+
+async def _prove(cursor: AsyncCursor[Any], projection: Projection[Any], put: Put) -> None:
+    """Else a fault of the table would empty it row by row, and each row would be blamed for it."""
+    table = sql.Identifier(table_of(projection))
+    # Held until the transaction ends: nobody alters the table between this proof and what is set aside by it.
+    await cursor.execute(sql.SQL("LOCK TABLE {table} IN ROW EXCLUSIVE MODE").format(table=table))
+    try:
+        async with cursor.connection.transaction(force_rollback=True):
+            await cursor.execute(sql.SQL(_ANEW).format(table=table))
+            for offset in (0, LARGEST):
+                await put([canary(projection, offset)])
+    except psycopg.Error as error:
+        if not about_content(error):
+            raise
+        raise TableBroken(table_of(projection), error.sqlstate or "", _said(error)) from error
+
+
+def canary(projection: Projection[Any], offset: int) -> One:
+    """A row with the largest words and numbers that are legal: what refuses it refuses rows that are right."""
+    company = "c" * WORD
+    key = f"{company}/{'k' * (KEY_BYTES - WORD - 1)}"
+    row = RawRow(("t" * WORD, MOST, LARGEST), msgspec.Raw(msgspec.json.encode({"company": company})))
+    return One(projection, MOST, Change(key.encode(), offset, row))
+
+
+def _said(error: psycopg.Error) -> str:
+    """Its first line alone: the others quote the row."""
+    return error.diag.message_primary or str(error).strip().partition("\n")[0]
 
 
 async def keep(cursor: AsyncCursor[Any], aside: Aside) -> None:

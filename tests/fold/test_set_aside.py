@@ -227,6 +227,76 @@ async def test_what_is_no_rows_fault_is_said_as_what_it_is(written: Written, que
         await written.write(row("acme"))
 
 
+FAULTS: dict[str, str] = {
+    "a column that no row fills": "ADD COLUMN region text; UPDATE companies_v1 SET region = 'eu'; "
+    "ALTER TABLE companies_v1 ALTER COLUMN region SET NOT NULL",
+    "a narrower text": "ALTER COLUMN company TYPE varchar(20)",
+    "a narrower number": "ALTER COLUMN source_offset TYPE int",
+    "a constraint": "ADD CONSTRAINT wrong CHECK (source_offset < 0) NOT VALID",
+}
+TRIGGERS: dict[str, str] = {
+    "a trigger": "BEFORE INSERT OR UPDATE",
+    "a trigger for rows that stand there": "BEFORE UPDATE",
+}
+WRONG_ROWS = [(f"c{n}".encode(), raw(b'{"name":1e400000}')) for n in range(3)]
+
+
+async def broken(query: Any, what: str) -> str:
+    """Breaks the table as an operator might. Returns what takes it back."""
+    await query("CREATE TABLE before AS SELECT row, changelog_offset FROM companies_v1")
+    if what in TRIGGERS:
+        await query(
+            "CREATE FUNCTION wrong() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN PERFORM (NEW.row->>'company')::int; RETURN NEW; END $$"
+        )
+        await query(f"CREATE TRIGGER wrong {TRIGGERS[what]} ON companies_v1 FOR EACH ROW EXECUTE FUNCTION wrong()")
+        return "DROP TRIGGER wrong ON companies_v1"
+    back = {
+        "a column that no row fills": "DROP COLUMN region",
+        "a narrower text": "ALTER COLUMN company TYPE text",
+        "a narrower number": "ALTER COLUMN source_offset TYPE bigint",
+        "a constraint": "DROP CONSTRAINT wrong",
+    }
+    await query("DROP VIEW companies")
+    await query(f"ALTER TABLE companies_v1 {FAULTS[what]}")
+    return f"ALTER TABLE companies_v1 {back[what]}"
+
+
+@pytest.mark.parametrize("what", [*FAULTS, *TRIGGERS])
+async def test_a_fault_of_the_table_stops_the_sink_and_nothing_moves(
+    stack: Endpoints, schema: str, written: Written, query: Any, what: str
+):
+    assert stack.postgres_dsn is not None
+    await written.write(*(row(f"c{n}") for n in range(20)))
+    mend = await broken(query, what)
+    position = await query("SELECT next FROM sink_positions")
+    for _ in range(2):
+        # Also where a row is really wrong, and the others would have gone in.
+        with pytest.raises(ReadModelBroken, match="companies_v1") as caught:
+            await written.write(*(row(f"c{n}", "new") for n in range(20)), *WRONG_ROWS)
+        assert "set aside" in str(caught.value)
+    assert await query("SELECT row, changelog_offset FROM companies_v1 EXCEPT TABLE before") == []
+    assert await query("SELECT count(*) FROM companies_v1") == [(20,)]
+    assert await query("SELECT count(*) FROM set_aside") == [(0,)]
+    assert await query("SELECT next FROM sink_positions") == position
+    await query(mend)
+    async with PostgresSink(stack.postgres_dsn, PROJECTIONS, schema) as sink:
+        successor = Written(sink)
+        successor.log, successor.offset = written.log, 3
+        await successor.write(row("later"))
+    inside = await query("SELECT company, name FROM companies ORDER BY company")
+    assert ("c19", "new") in inside and ("later", "n") in inside
+    assert await query("SELECT key FROM set_aside ORDER BY key") == [("c0",), ("c1",), ("c2",)]
+
+
+async def test_the_proof_leaves_nothing_in_the_table(written: Written, query: Any):
+    await written.write(row("acme"))
+    before = await query("SELECT * FROM companies_v1")
+    await written.write(*WRONG_ROWS)
+    assert await query("SELECT * FROM companies_v1") == before
+    assert await query("SELECT count(*) FROM set_aside") == [(3,)]
+
+
 STATES = {"08006": DatabaseAway, "57P01": DatabaseAway, "53100": DatabaseCannot, "40001": DatabaseCannot}
 
 
