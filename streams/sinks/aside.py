@@ -29,14 +29,27 @@ _ANEW = """
     SELECT key, partition, company, row, topic, source_partition, source_offset, changelog_offset
     FROM {table} LIMIT 1
     ON CONFLICT (key, partition) DO UPDATE SET row = excluded.row"""
+# By name, and without the row that stood there before: what is out of date is not shown as if it were not. But a row is
+# out of date only by one that is truly aside, and nothing goes aside where a newer form stands.
 _KEEP = """
-    INSERT INTO set_aside AS a
-        (projection, version, partition, key_sha256, key, company, bytes, changelog_offset, state, reason)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-    ON CONFLICT (projection, version, partition, key_sha256) DO UPDATE SET
-        bytes = excluded.bytes, changelog_offset = excluded.changelog_offset, state = excluded.state,
-        reason = excluded.reason, told_at = now()
-    WHERE a.changelog_offset < excluded.changelog_offset"""
+    WITH given AS (
+        SELECT * FROM unnest(%s::int[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[],
+            %s::text[], %s::text[])
+        AS g(partition, key_sha256, whole, key, company, bytes, changelog_offset, state, reason)),
+    kept AS (
+        INSERT INTO set_aside AS a
+            (projection, version, partition, key_sha256, key, company, bytes, changelog_offset, state, reason)
+        SELECT %s, %s, partition, key_sha256, key, company, bytes, changelog_offset, state, reason FROM given
+        WHERE NOT EXISTS (
+            SELECT FROM {table} AS t WHERE t.key = given.whole AND t.partition = given.partition
+            AND t.changelog_offset >= given.changelog_offset)
+        ON CONFLICT (projection, version, partition, key_sha256) DO UPDATE SET
+            bytes = excluded.bytes, changelog_offset = excluded.changelog_offset, state = excluded.state,
+            reason = excluded.reason, told_at = now()
+        WHERE a.changelog_offset <= excluded.changelog_offset
+        RETURNING a.partition, a.key_sha256)
+    DELETE FROM {table} AS t USING given JOIN kept USING (partition, key_sha256)
+    WHERE t.key = given.whole AND t.partition = given.partition AND t.changelog_offset < given.changelog_offset"""
 _TAKE_BACK = """
     DELETE FROM set_aside WHERE projection = %s AND version = %s AND partition = %s AND key_sha256 = ANY(%s)"""
 
@@ -128,22 +141,26 @@ def _said(error: psycopg.Error) -> str:
     return error.diag.message_primary or str(error).strip().partition("\n")[0]
 
 
-async def keep(cursor: AsyncCursor[Any], aside: Aside) -> None:
-    """By name, and without the row that stood there before: what is out of date is not shown as if it were not."""
-    (projection, partition, row), state, reason = aside
-    company = row.text.partition("/")[0]
-    where = (projection.name, projection.version, partition, digest(row.key))
+async def keep(cursor: AsyncCursor[Any], projection: Projection[Any], aside: Sequence[Aside]) -> None:
+    """All of one projection, in one statement."""
+    columns = [list(column) for column in zip(*map(_told, aside), strict=True)]
+    keep = sql.SQL(_KEEP).format(table=sql.Identifier(table_of(projection)))
+    await cursor.execute(keep, (*columns, projection.name, projection.version))
+    for (_, partition, row), state, reason in aside:
+        log.warning(
+            "Postgres does not hold a row of %s v%d, partition %d (changelog offset %d, key %r): %s. It is set aside, "
+            "the others go on; `SELECT * FROM set_aside` lists such rows, and a later form that fits takes its place.",
+            *(projection.name, projection.version, partition, row.offset),
+            *(row.text[:SHOWN], f"{state} {reason}".strip()),
+        )
+
+
+def _told(aside: Aside) -> tuple[int, str, str, str, str, int, int, str, str]:
+    (_, partition, row), state, reason = aside
+    whole = shown(row.text)
     size = len(row.value.row) if row.value is not None else 0
-    what = (shown(row.text)[:SHOWN], shown(company)[:SHOWN], size, row.offset, state, shown(reason))
-    await cursor.execute(_KEEP, (*where, *what))
-    delete = sql.SQL("DELETE FROM {table} WHERE key = %s AND partition = %s AND changelog_offset < %s")
-    table = sql.Identifier(table_of(projection))
-    await cursor.execute(delete.format(table=table), (shown(row.text), partition, row.offset))
-    log.warning(
-        "Postgres does not hold a row of %s v%d, partition %d (changelog offset %d, key %r): %s. It is set aside, "
-        "the others go on; `SELECT * FROM set_aside` lists such rows, and a later form that fits takes its place.",
-        *(projection.name, projection.version, partition, row.offset, row.text[:SHOWN], f"{state} {reason}".strip()),
-    )
+    key, company = whole[:SHOWN], whole.partition("/")[0][:SHOWN]
+    return partition, digest(row.key), whole, key, company, size, row.offset, state, shown(reason)
 
 
 async def take_back(cursor: AsyncCursor[Any], ones: Sequence[One]) -> None:

@@ -21,7 +21,7 @@ from streams.reads import Reads
 from streams.refusal import Refusal
 from streams.sinks.database import about_content, named
 from streams.sinks.postgres import PostgresSink
-from streams.sinks.sink import Follower
+from streams.sinks.sink import Change, Changes, Follower
 
 PROJECTIONS = (COMPANIES, MEMORIES)
 CHANGELOG = topic_of(COMPANIES)
@@ -225,6 +225,89 @@ async def test_what_is_no_rows_fault_is_said_as_what_it_is(written: Written, que
     await written.sink.take(CHANGELOG, 0)
     with pytest.raises(ReadModelBroken, match="42P01"):
         await written.write(row("acme"))
+
+
+async def statements_of(sink: PostgresSink, refused: int, wrong: int) -> tuple[int, int]:
+    """How often the sink asks Postgres for one write of so many, and how often it shows that it gets on."""
+    connection = await sink._connect()
+    sent, execute = 0, psycopg.AsyncCursor.execute
+
+    class Counting(psycopg.AsyncCursor[Any]):
+        async def execute(self, *given: Any, **more: Any) -> Any:
+            nonlocal sent
+            sent += 1
+            return await execute(self, *given, **more)
+
+    connection.cursor_factory = Counting
+    refusals = [
+        Refusal(
+            topic="company-data",
+            partition=0,
+            offset=n,
+            projection="companies",
+            version=1,
+            company="acme\x00",
+            event=f"e{n}",
+            reason="raised",
+            detail="x" * 100,
+        )
+        for n in range(refused)
+    ]
+    rows = [Change(b"acme/%d" % n, 1 + n, None, "no row of ours") for n in range(wrong)]
+    beats = sink.beats
+    await sink.write([Changes(COMPANIES, CHANGELOG, 0, 99_999, rows, (), refusals)])
+    return sent, sink.beats - beats
+
+
+async def test_what_is_refused_and_set_aside_enters_in_chunks_with_a_beat_each(written: Written, query: Any):
+    await written.write(row("c0"))
+    sent, beats = await statements_of(written.sink, 20_000, 6_000)
+    assert 10 < sent < 50
+    assert beats >= 13
+    assert await query("SELECT count(*) FROM refused") == [(20_000,)]
+    assert await query("SELECT count(*) FROM set_aside") == [(6_000,)]
+
+
+async def test_a_row_is_set_aside_only_where_no_newer_one_stands(written: Written, query: Any):
+    await written.write((b"acme", raw(b'{"name":1e400000}')), row("other"))
+    await written.write(row("acme", "newer"))
+    older = [Change(b"acme", 0, None, "no row of ours")]
+    await written.sink.write([Changes(COMPANIES, CHANGELOG, 0, 99, older, ())])
+    assert await query("SELECT count(*) FROM set_aside") == [(0,)]
+    assert await query("SELECT name FROM companies WHERE company = 'acme'") == [("newer",)]
+
+
+async def test_a_row_that_is_not_set_aside_takes_no_other_away(written: Written, query: Any):
+    await written.write((b"acme", raw(b'{"name":1e400000}')), row("acme/other"))
+    # As if a later form were aside already: what comes late neither takes its entry nor what stands there.
+    await query("UPDATE set_aside SET changelog_offset = 50")
+    await query(
+        "INSERT INTO companies_v1 SELECT 'acme', partition, company, row, topic, source_partition, source_offset, 10 "
+        "FROM companies_v1"
+    )
+    late = [Change(b"acme", 20, None, "no row of ours")]
+    await written.sink.write([Changes(COMPANIES, CHANGELOG, 0, 99, late, ())])
+    assert await query("SELECT changelog_offset FROM set_aside") == [(50,)]
+    assert await query("SELECT changelog_offset FROM companies_v1 WHERE key = 'acme'") == [(10,)]
+
+
+async def test_what_is_aside_is_tried_again_when_its_changelog_is_read_again(written: Written, query: Any):
+    """The remedy of docs/operations.md, with the sink at work."""
+    rule = "CHECK (row->>'name' <> 'odd')"
+    await written.write(row("acme"), row("gone"), row("other", "old"))
+    await query(f"ALTER TABLE companies_v1 ADD CONSTRAINT rule {rule}")
+    await written.write(row("acme", "odd"), (b"gone", None), row("other", "new"), (b"acme/s", WRONG_ROWS[0][1]))
+    assert await query("SELECT key FROM set_aside ORDER BY key") == [("acme",), ("acme/s",)]
+    await query("ALTER TABLE companies_v1 DROP CONSTRAINT rule")
+    await query(f"UPDATE sink_positions SET next = 0, epoch = epoch + 1 WHERE changelog = '{CHANGELOG}'")
+    with pytest.raises(Fenced):
+        await written.write(row("later"))
+    # As `Follower.run` does: it takes the partition anew, and so reads from 0.
+    await written.write(row("last"))
+    inside = await query("SELECT company, name FROM companies ORDER BY company")
+    assert inside == [("acme", "odd"), ("last", "n"), ("later", "n"), ("other", "new")]
+    assert await query("SELECT key FROM set_aside") == [("acme/s",)]
+    assert await query("SELECT next FROM positions") == [(written.offset,)]
 
 
 FAULTS: dict[str, str] = {
