@@ -235,6 +235,19 @@ class ReadModelBroken(Stop):
         )
 
 
+class TableBroken(ReadModelBroken):
+    """A table takes no row at all, be it ours or one that stands in it: no row of a company is to blame."""
+
+    def __init__(self, table: str, state: str, detail: object) -> None:
+        Stop.__init__(
+            self,
+            f"Table {table} of the read model takes no row any more, not even one that would fit or stands there "
+            f"({state}: {str(detail).strip()}). Nothing was written and no row was set aside. Take back what was "
+            f"altered about the table (columns, types, constraints, triggers) and start the sink again: it goes on "
+            f"where it was.",
+        )
+
+
 class NoReadModel(Retry):
     """The database is there, and no sink has written to it yet."""
 

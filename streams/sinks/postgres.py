@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache, partial
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor, sql
 
 from projections.projection import Projection
 from streams.errors import Fenced
-from streams.refusal import bounded
+from streams.refusal import Refusal, bounded
 from streams.sinks.aside import Aside, One, keep, of, sift, take_back
 from streams.sinks.database import named, shown
 from streams.sinks.schema import statements, table_of
 from streams.sinks.sink import Changes
 
+Item = TypeVar("Item")
 MIGRATION_LOCK = 4_711_001
 LINES = 2_000
-"""Of the rows that are copied in, as many as are put into words at once."""
+"""As many rows are put into words, or refusals sent, at once."""
 
 # Postgres holds no NUL, neither in text nor in jsonb: it becomes the replacement character here, and only here.
 _NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
@@ -42,7 +43,11 @@ _UPSERT = """
     WHERE t.changelog_offset < excluded.changelog_offset"""
 _REFUSED = """
     INSERT INTO refused (projection, version, topic, partition, "offset", company, event, reason, detail)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"""
+    SELECT * FROM unnest(%s::text[], %s::int[], %s::text[], %s::int[], %s::bigint[], %s::text[], %s::text[], %s::text[],
+        %s::text[]) ON CONFLICT DO NOTHING"""
+_POSITION = """
+    INSERT INTO positions (projection, version, topic, partition, next) VALUES (%s, %s, %s, %s, %s)
+    ON CONFLICT (projection, version, topic, partition) DO UPDATE SET next = excluded.next, updated_at = now()"""
 
 
 class PostgresSink:
@@ -114,8 +119,8 @@ class PostgresSink:
         self.beats += 1
         await cursor.execute("DELETE FROM incoming")
         async with cursor.copy("COPY incoming FROM STDIN") as copy:
-            for first in range(0, len(ones), LINES):
-                await copy.write(b"".join(map(_line, ones[first : first + LINES])))
+            for some in _parts(ones):
+                await copy.write(b"".join(map(_line, some)))
         for projection in {one.projection.name: one.projection for one in ones}.values():
             await self._upsert(cursor, projection)
 
@@ -124,8 +129,13 @@ class PostgresSink:
         back = [one for one in ones if id(one) not in outside and _place(one) in self._with_aside]
         if back:
             await take_back(cursor, back)
+        by_projection: dict[str, list[Aside]] = {}
         for each in aside:
-            await keep(cursor, each)
+            by_projection.setdefault(each.one.projection.name, []).append(each)
+        for all_ in by_projection.values():
+            for some in _parts(all_):
+                self.beats += 1
+                await keep(cursor, all_[0].one.projection, some)
         if back or aside:
             await self._look_aside(cursor)
 
@@ -134,10 +144,9 @@ class PostgresSink:
         self._with_aside = {(projection, version, partition) async for projection, version, partition in cursor}
 
     async def _refuse(self, cursor: AsyncCursor[Any], change: Changes) -> None:
-        for each in change.refused:
-            where = (each.projection, each.version, each.topic, each.partition, each.offset)
-            who = (bounded(each.company), shown(bounded(each.event)), each.reason, shown(each.detail))
-            await cursor.execute(_REFUSED, (*where, *who))
+        for some in _parts(change.refused):
+            self.beats += 1
+            await cursor.execute(_REFUSED, [list(column) for column in zip(*map(_told, some), strict=True)])
 
     async def _advance(self, cursor: AsyncCursor[Any], change: Changes) -> None:
         changelog = change.changelog
@@ -148,13 +157,10 @@ class PostgresSink:
         )
         if cursor.rowcount != 1:
             raise Fenced("of sinks", f"{changelog}/{change.partition}")
-        for marker in change.markers:
-            await cursor.execute(
-                "INSERT INTO positions (projection, version, topic, partition, next) "
-                "VALUES (%s, %s, %s, %s, %s) ON CONFLICT (projection, version, topic, partition) "
-                "DO UPDATE SET next = excluded.next, updated_at = now()",
-                (change.projection.name, change.projection.version, marker.topic, marker.partition, marker.next),
-            )
+        where = change.projection.name, change.projection.version
+        for some in _parts(change.markers):
+            self.beats += 1
+            await cursor.executemany(_POSITION, [(*where, each.topic, each.partition, each.next) for each in some])
 
     async def _upsert(self, cursor: AsyncCursor[Any], projection: Projection[Any]) -> None:
         table = sql.Identifier(table_of(projection))
@@ -194,6 +200,16 @@ class PostgresSink:
 
 def _place(one: One) -> tuple[str, int, int]:
     return one.projection.name, one.projection.version, one.partition
+
+
+def _parts(them: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    return (them[first : first + LINES] for first in range(0, len(them), LINES))
+
+
+def _told(refused: Refusal) -> tuple[str, int, str, int, int, str, str, str, str]:
+    where = shown(refused.projection), refused.version, shown(refused.topic), refused.partition, refused.offset
+    company, event = shown(bounded(refused.company)), shown(bounded(refused.event))
+    return *where, company, event, shown(refused.reason), shown(refused.detail)
 
 
 def _line(one: One) -> bytes:

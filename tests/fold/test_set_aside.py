@@ -21,7 +21,7 @@ from streams.reads import Reads
 from streams.refusal import Refusal
 from streams.sinks.database import about_content, named
 from streams.sinks.postgres import PostgresSink
-from streams.sinks.sink import Follower
+from streams.sinks.sink import Change, Changes, Follower
 
 PROJECTIONS = (COMPANIES, MEMORIES)
 CHANGELOG = topic_of(COMPANIES)
@@ -225,6 +225,159 @@ async def test_what_is_no_rows_fault_is_said_as_what_it_is(written: Written, que
     await written.sink.take(CHANGELOG, 0)
     with pytest.raises(ReadModelBroken, match="42P01"):
         await written.write(row("acme"))
+
+
+async def statements_of(sink: PostgresSink, refused: int, wrong: int) -> tuple[int, int]:
+    """How often the sink asks Postgres for one write of so many, and how often it shows that it gets on."""
+    connection = await sink._connect()
+    sent, execute = 0, psycopg.AsyncCursor.execute
+
+    class Counting(psycopg.AsyncCursor[Any]):
+        async def execute(self, *given: Any, **more: Any) -> Any:
+            nonlocal sent
+            sent += 1
+            return await execute(self, *given, **more)
+
+    connection.cursor_factory = Counting
+    refusals = [
+        Refusal(
+            topic="company-data",
+            partition=0,
+            offset=n,
+            projection="companies",
+            version=1,
+            company="acme\x00",
+            event=f"e{n}",
+            reason="raised",
+            detail="x" * 100,
+        )
+        for n in range(refused)
+    ]
+    rows = [Change(b"acme/%d" % n, 1 + n, None, "no row of ours") for n in range(wrong)]
+    beats = sink.beats
+    await sink.write([Changes(COMPANIES, CHANGELOG, 0, 99_999, rows, (), refusals)])
+    return sent, sink.beats - beats
+
+
+async def test_what_is_refused_and_set_aside_enters_in_chunks_with_a_beat_each(written: Written, query: Any):
+    await written.write(row("c0"))
+    sent, beats = await statements_of(written.sink, 20_000, 6_000)
+    assert 10 < sent < 50
+    assert beats >= 13
+    assert await query("SELECT count(*) FROM refused") == [(20_000,)]
+    assert await query("SELECT count(*) FROM set_aside") == [(6_000,)]
+
+
+async def test_a_row_is_set_aside_only_where_no_newer_one_stands(written: Written, query: Any):
+    await written.write((b"acme", raw(b'{"name":1e400000}')), row("other"))
+    await written.write(row("acme", "newer"))
+    older = [Change(b"acme", 0, None, "no row of ours")]
+    await written.sink.write([Changes(COMPANIES, CHANGELOG, 0, 99, older, ())])
+    assert await query("SELECT count(*) FROM set_aside") == [(0,)]
+    assert await query("SELECT name FROM companies WHERE company = 'acme'") == [("newer",)]
+
+
+async def test_a_row_that_is_not_set_aside_takes_no_other_away(written: Written, query: Any):
+    await written.write((b"acme", raw(b'{"name":1e400000}')), row("acme/other"))
+    # As if a later form were aside already: what comes late neither takes its entry nor what stands there.
+    await query("UPDATE set_aside SET changelog_offset = 50")
+    await query(
+        "INSERT INTO companies_v1 SELECT 'acme', partition, company, row, topic, source_partition, source_offset, 10 "
+        "FROM companies_v1"
+    )
+    late = [Change(b"acme", 20, None, "no row of ours")]
+    await written.sink.write([Changes(COMPANIES, CHANGELOG, 0, 99, late, ())])
+    assert await query("SELECT changelog_offset FROM set_aside") == [(50,)]
+    assert await query("SELECT changelog_offset FROM companies_v1 WHERE key = 'acme'") == [(10,)]
+
+
+async def test_what_is_aside_is_tried_again_when_its_changelog_is_read_again(written: Written, query: Any):
+    """The remedy of docs/operations.md, with the sink at work."""
+    rule = "CHECK (row->>'name' <> 'odd')"
+    await written.write(row("acme"), row("gone"), row("other", "old"))
+    await query(f"ALTER TABLE companies_v1 ADD CONSTRAINT rule {rule}")
+    await written.write(row("acme", "odd"), (b"gone", None), row("other", "new"), (b"acme/s", WRONG_ROWS[0][1]))
+    assert await query("SELECT key FROM set_aside ORDER BY key") == [("acme",), ("acme/s",)]
+    await query("ALTER TABLE companies_v1 DROP CONSTRAINT rule")
+    await query(f"UPDATE sink_positions SET next = 0, epoch = epoch + 1 WHERE changelog = '{CHANGELOG}'")
+    with pytest.raises(Fenced):
+        await written.write(row("later"))
+    # As `Follower.run` does: it takes the partition anew, and so reads from 0.
+    await written.write(row("last"))
+    inside = await query("SELECT company, name FROM companies ORDER BY company")
+    assert inside == [("acme", "odd"), ("last", "n"), ("later", "n"), ("other", "new")]
+    assert await query("SELECT key FROM set_aside") == [("acme/s",)]
+    assert await query("SELECT next FROM positions") == [(written.offset,)]
+
+
+FAULTS: dict[str, str] = {
+    "a column that no row fills": "ADD COLUMN region text; UPDATE companies_v1 SET region = 'eu'; "
+    "ALTER TABLE companies_v1 ALTER COLUMN region SET NOT NULL",
+    "a narrower text": "ALTER COLUMN company TYPE varchar(20)",
+    "a narrower number": "ALTER COLUMN source_offset TYPE int",
+    "a constraint": "ADD CONSTRAINT wrong CHECK (source_offset < 0) NOT VALID",
+}
+TRIGGERS: dict[str, str] = {
+    "a trigger": "BEFORE INSERT OR UPDATE",
+    "a trigger for rows that stand there": "BEFORE UPDATE",
+}
+WRONG_ROWS = [(f"c{n}".encode(), raw(b'{"name":1e400000}')) for n in range(3)]
+
+
+async def broken(query: Any, what: str) -> str:
+    """Breaks the table as an operator might. Returns what takes it back."""
+    await query("CREATE TABLE before AS SELECT row, changelog_offset FROM companies_v1")
+    if what in TRIGGERS:
+        await query(
+            "CREATE FUNCTION wrong() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN PERFORM (NEW.row->>'company')::int; RETURN NEW; END $$"
+        )
+        await query(f"CREATE TRIGGER wrong {TRIGGERS[what]} ON companies_v1 FOR EACH ROW EXECUTE FUNCTION wrong()")
+        return "DROP TRIGGER wrong ON companies_v1"
+    back = {
+        "a column that no row fills": "DROP COLUMN region",
+        "a narrower text": "ALTER COLUMN company TYPE text",
+        "a narrower number": "ALTER COLUMN source_offset TYPE bigint",
+        "a constraint": "DROP CONSTRAINT wrong",
+    }
+    await query("DROP VIEW companies")
+    await query(f"ALTER TABLE companies_v1 {FAULTS[what]}")
+    return f"ALTER TABLE companies_v1 {back[what]}"
+
+
+@pytest.mark.parametrize("what", [*FAULTS, *TRIGGERS])
+async def test_a_fault_of_the_table_stops_the_sink_and_nothing_moves(
+    stack: Endpoints, schema: str, written: Written, query: Any, what: str
+):
+    assert stack.postgres_dsn is not None
+    await written.write(*(row(f"c{n}") for n in range(20)))
+    mend = await broken(query, what)
+    position = await query("SELECT next FROM sink_positions")
+    for _ in range(2):
+        # Also where a row is really wrong, and the others would have gone in.
+        with pytest.raises(ReadModelBroken, match="companies_v1") as caught:
+            await written.write(*(row(f"c{n}", "new") for n in range(20)), *WRONG_ROWS)
+        assert "set aside" in str(caught.value)
+    assert await query("SELECT row, changelog_offset FROM companies_v1 EXCEPT TABLE before") == []
+    assert await query("SELECT count(*) FROM companies_v1") == [(20,)]
+    assert await query("SELECT count(*) FROM set_aside") == [(0,)]
+    assert await query("SELECT next FROM sink_positions") == position
+    await query(mend)
+    async with PostgresSink(stack.postgres_dsn, PROJECTIONS, schema) as sink:
+        successor = Written(sink)
+        successor.log, successor.offset = written.log, 3
+        await successor.write(row("later"))
+    inside = await query("SELECT company, name FROM companies ORDER BY company")
+    assert ("c19", "new") in inside and ("later", "n") in inside
+    assert await query("SELECT key FROM set_aside ORDER BY key") == [("c0",), ("c1",), ("c2",)]
+
+
+async def test_the_proof_leaves_nothing_in_the_table(written: Written, query: Any):
+    await written.write(row("acme"))
+    before = await query("SELECT * FROM companies_v1")
+    await written.write(*WRONG_ROWS)
+    assert await query("SELECT * FROM companies_v1") == before
+    assert await query("SELECT count(*) FROM set_aside") == [(3,)]
 
 
 STATES = {"08006": DatabaseAway, "57P01": DatabaseAway, "53100": DatabaseCannot, "40001": DatabaseCannot}
