@@ -46,6 +46,12 @@ class Hall:
         self.cache = decoder.cache(limits.cells)
         self.schedule: Schedule[LoraWeights] = Schedule(replace(limits, cells=self.cache.usable))
 
+    def next(self) -> LoraBatch | None:
+        batch = self.schedule.next()
+        for move in batch.moves if batch else ():
+            self.cache.move(*move)
+        return batch
+
     def leave(self, rows: list[LoraRow]) -> None:
         for move in self.schedule.leave(rows):
             self.cache.move(*move)
@@ -72,7 +78,7 @@ class Engine:
         """
         self._in_turn.reverse()
         for hall in self._in_turn:
-            if (batch := hall.schedule.next()) is not None:
+            if (batch := hall.next()) is not None:
                 outcomes = self._outcomes(hall, batch)
                 self._blame(outcomes)
                 return self._publish(hall, outcomes)
@@ -118,7 +124,7 @@ class Engine:
         lanes = self._lanes.seat({row.adapter for row in running if row.adapter is not None})
         ordered = sorted(batch.rows, key=lambda place: -1 if place[1].adapter is None else lanes[place[1].adapter])
         self._make_room(hall, batch)
-        new = [row.prompt if batch.prefill else row.said[-1:] for _, row in ordered]
+        new = [row.prompt + row.said if batch.prefill else row.said[-1:] for _, row in ordered]
         counts = [len(ids) for ids in new]
         device = self._decoder.embedding.device
         starts = [0 if batch.prefill else row.length - 1 for _, row in ordered]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 
 from gpu_workers.serve.adapter_file import LoraWeights, read_adapter
 from gpu_workers.serve.decoder import Decoder, Tokens
-from gpu_workers.serve.engine import Engine, LoraRow, Said
+from gpu_workers.serve.engine import Engine, Hall, LoraBatch, LoraRow, Said
 from gpu_workers.serve.lanes import Lanes, plan
 from gpu_workers.serve.schedule import Limits
 
@@ -63,6 +64,49 @@ def test_rows_come_and_go_and_every_one_keeps_its_adapter(zoo: Zoo) -> None:
         expected = zoo.greedy(name, row.prompt, row.limit)
         ends = [i for i, token in enumerate(expected) if token in (5, 9)]
         assert said[row.ticket] == expected[: ends[0] + 1 if ends else None], (row.ticket, name)
+
+
+def test_rows_that_give_way_say_what_they_say_alone(zoo: Zoo) -> None:
+    """Three owners, of whom the long hall holds one or two rows: each goes back to the line and is computed again."""
+    names = [None, "r8", "patterns", "r8", None, "r4-qv"]
+    limits = Limits(rows=8, cells=900, prefill=300, turn=5)
+
+    def rows() -> list[LoraRow]:
+        made = questions(zoo, names, seed=2, new=100)
+        for row in made:
+            row.owner, row.seed, row.temperature = f"c{row.ticket % 3}", row.ticket, 0.9 * (row.ticket % 2)
+            row.limit -= 10 * row.ticket
+        return made
+
+    stops = frozenset({5, 9})
+    together, let_in = told(Engine(Decoder(zoo.base), stops, limits), rows())
+    for row in rows():
+        assert together[row.ticket] == told(Engine(Decoder(zoo.base), stops, limits), [row])[0][row.ticket]
+    for name, row in zip(names, rows(), strict=True):
+        if not row.temperature:
+            greedy = zoo.greedy(name, row.prompt, len(together[row.ticket]))
+            assert [each.token for each in together[row.ticket]] == greedy
+    assert max(let_in.values()) > 2, "else nobody gave way"
+
+
+def told(engine: Engine, rows: list[LoraRow]) -> tuple[dict[int, list[Said]], Counter[int]]:
+    """All that is said, as it is said, and how often each row was let in."""
+    let_in: Counter[int] = Counter()
+    said: dict[int, list[Said]] = {row.ticket: [] for row in rows}
+    forward = engine._prepare
+
+    def watched(hall: Hall, batch: LoraBatch) -> tuple[list[LoraRow], Tokens]:
+        let_in.update(row.ticket for _, row in batch.rows if batch.prefill)
+        return forward(hall, batch)
+
+    engine._prepare = watched  # type: ignore[method-assign]
+    for row in rows:
+        engine.submit(row)
+    while step := engine.step():
+        for each in step:
+            assert isinstance(each, Said)
+            said[each.ticket].append(each)
+    return said, let_in
 
 
 def test_bfloat16_rows_stay_as_near_to_peft_as_bfloat16_is(zoo: Zoo) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from random import Random
 
+import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gpu_workers.serve.kv import GROWTH, KVCache
-from gpu_workers.serve.schedule import Limits, Row, Schedule
+from gpu_workers.serve.schedule import AGAIN_SHARE, Limits, Move, Row, Schedule
 
 LIMITS = Limits(rows=4, cells=120, prefill=50)
 
@@ -95,6 +98,92 @@ def test_long_rows_never_make_short_ones_wait_and_are_not_starved() -> None:
     order = [row.ticket for row in served(long, 10_000)]
     assert sorted(order) == list(range(60))
     assert max(abs(place - ticket) for place, ticket in enumerate(order)) < 16, "each about when it came"
+
+
+HALL = Limits(rows=8, cells=4_000, prefill=500, turn=20)
+TURN = max(HALL.turn, HALL.cells // AGAIN_SHARE)
+"""The longest that any row of this hall has."""
+hostile = st.lists(
+    st.tuples(st.sampled_from("xyz"), st.integers(1, 3_000), st.integers(1, 1_000), st.floats(0, 1)), max_size=12
+)
+
+
+def steps_until(schedule: Schedule[None], row: Row[None], most: int) -> int:
+    schedule.submit(row)
+    for step in range(1, most + 1):
+        if row in served(schedule, 1):
+            return step
+    return most + 1
+
+
+@settings(deadline=None)
+@given(hostile, st.integers(1, 200), st.integers(1, 60), st.integers(0, 300))
+@example([("x", 10, 1_000, 0.0)] * 3 + [("y", 3_000, 1_000, 0.5)] * 3 + [("z", 3_000, 1_000, 0.9)] * 3, 110, 50, 7)
+def test_a_modest_row_is_done_within_a_few_turns(
+    others: list[tuple[str, int, int, float]], prompt: int, limit: int, before: int
+) -> None:
+    """Three owners, however many rows, however long: each has one turn, at most, between two of the fourth's."""
+    schedule: Schedule[None] = Schedule(HALL)
+    for i, (owner, length, words, said) in enumerate(others):
+        schedule.submit(Row(i, [0] * length, None, words, owner=owner, said=[0] * int(said * (words - 1))))
+    served(schedule, before)
+    turns = -(-limit // HALL.turn)
+    most = turns * (4 * TURN + 8) + 2 * limit
+    assert steps_until(schedule, Row(99, [0] * prompt, None, limit, owner="acme"), most) <= most
+
+
+def test_the_longest_answers_of_three_owners_cost_a_fourth_three_turns() -> None:
+    """What the defaults leave for long rows: three answers of 30,000 tokens stood before 50 for 94,934 steps."""
+    schedule: Schedule[None] = Schedule(replace(Limits().halves()[1], cells=31_638))
+    for i in range(3):
+        schedule.submit(Row(i, [0] * 10, None, 31_628, owner=f"c{i}"))
+    served(schedule, 2)
+    assert steps_until(schedule, Row(9, [0] * 1_100, None, 50, owner="acme"), 900) <= 3 * 256 + 50 + 8
+
+
+def test_a_flood_of_full_rows_is_one_turn_and_not_one_for_each() -> None:
+    """Each alone fills the hall and ends before its turn does: it never gives way, its owner does."""
+    schedule: Schedule[None] = Schedule(HALL)
+    for i in range(200):
+        schedule.submit(Row(i, [0] * 3_990, None, 10, owner="flood"))
+    served(schedule, 3)
+    assert steps_until(schedule, Row(999, [0] * 200, None, 10, owner="small"), 200) <= 4 * 10
+
+
+def test_every_row_says_all_of_its_words_however_often_it_gives_way() -> None:
+    schedule: Schedule[None] = Schedule(HALL)
+    rows = [Row(i, [0] * (10 + 300 * (i % 3)), None, 1 + 97 * i, owner=f"c{i % 4}") for i in range(24)]
+    for row in rows:
+        schedule.submit(row)
+    kv: dict[int, Row[None]] = {}
+    let_in: Counter[int] = Counter()
+    while batch := schedule.next():
+        follow(kv, batch.moves)
+        if batch.prefill:
+            kv |= dict(batch.rows)
+            let_in.update(row.ticket for _, row in batch.rows)
+        assert len(schedule.running) * schedule.reach() <= HALL.cells
+        assert [kv[slot] for slot in range(len(schedule.running))] == schedule.running
+        for _, row in batch.rows:
+            row.said.append(0)
+        follow(kv, schedule.leave([row for row in schedule.running if len(row.said) >= row.limit]))
+    assert all(len(row.said) == row.limit for row in rows)
+    assert max(let_in.values()) > 1, "else nobody gave way"
+    assert all(let_in[row.ticket] <= 1 + row.limit // HALL.turn for row in rows)
+
+
+def follow(kv: dict[int, Row[None]], moves: list[Move]) -> None:
+    for source, target in moves:
+        kv[target] = kv[source]
+
+
+@pytest.mark.parametrize("owners", [("a", "a"), (None, None)])
+def test_nobody_gives_way_to_rows_of_its_own_owner(owners: tuple[str | None, str | None]) -> None:
+    """To be computed again would only cost that owner."""
+    schedule: Schedule[None] = Schedule(HALL)
+    for i, owner in enumerate(owners):
+        schedule.submit(Row(i, [0] * 10, None, 3_000, owner=owner))
+    assert [row.ticket for row in served(schedule, 7_000)] == [0, 1]
 
 
 mixes = st.lists(st.tuples(st.integers(1, 33), st.integers(1, 3_000)), max_size=12)
