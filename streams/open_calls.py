@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from processors.gate import ARGUMENT_CHARS
@@ -90,9 +90,9 @@ class OpenCalls:
                 floor[work.place] = min(floor[work.place], work.offset)
         return floor
 
-    async def keep_only(self, ours: Collection[TopicPartition]) -> None:
-        """What belongs to another member by now is that member's to make, under the same key."""
-        gone = [work for work in self._works.values() if work.place not in ours]
+    async def keep_only(self, ours: Collection[TopicPartition], answered: Container[Key] = ()) -> None:
+        """What belongs to another member is that member's to make, under the same key; what is answered is done."""
+        gone = [work for work in self._works.values() if work.place not in ours or work.key in answered]
         for work in gone:
             self.close(work)
         await cancelled([work.task for work in gone])
