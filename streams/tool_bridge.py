@@ -111,7 +111,11 @@ class ToolBridge:
             async with asyncio.timeout(TURN_SECONDS):
                 await self._open.woken.wait()
         self._open.woken.clear()
-        if came := polling.done():
+        came = polling.done()
+        if self._open or (came and polling.result()):
+            # Also for the calls that wait or are tried again: their tool may be revoked.
+            await self._tools.catch_up()
+        if came:
             await self._taken(polling.result(), subscription)
         await self._publish()
         await self._commit(subscription)
@@ -128,7 +132,6 @@ class ToolBridge:
         calls, refused = self._decoded(batch)
         if refused:
             await self._log.append(refused)
-        await self._tools.catch_up()
         await self._answered.catch_up(batch)
         for record, call in calls:
             if (key := (call.company, call.call)) not in self._open and key not in self._answered:
