@@ -118,6 +118,7 @@ class ToolBridge:
         if came:
             await self._taken(polling.result(), subscription)
         await self._publish()
+        self._open.move_on()
         await self._commit(subscription)
         if self._open:
             # Each open call ends in bounded time, and this turn has seen to all of them.
@@ -135,7 +136,7 @@ class ToolBridge:
         await self._answered.catch_up(batch)
         for record, call in calls:
             if (key := (call.company, call.call)) not in self._open and key not in self._answered:
-                self._open.begin(record, call)
+                self._open.add(record, call)
         self._next |= {place: records[-1].offset + 1 for place, records in batch.items()}
 
     async def _found(self, subscription: Subscription) -> None:
@@ -147,7 +148,7 @@ class ToolBridge:
         self._generation = generation
         self._next, self._committed = {}, {}
         await self._answered.catch_up({})
-        await self._open.keep_only(subscription.assignment(), self._answered)
+        await self._open.keep_only(subscription.assignment(), lambda key: key in self._answered)
 
     def _decoded(self, batch: Batch) -> tuple[list[tuple[Record, ToolCallProposed]], list[Outgoing]]:
         calls: list[tuple[Record, ToolCallProposed]] = []
