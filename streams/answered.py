@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from schemas.codec import decode
 from schemas.tools import ToolReturned
 from schemas.topics import TOPIC_OF, TopicNames
-from streams.log import EventLog, Record, TopicPartition
+from streams.log import EventLog, Position, Record, TopicPartition
 from streams.tail import Tail
 
 # A repeat of a call is known by its answer in the log, looked for this far back and among this many.
@@ -27,7 +27,8 @@ class Answered:
         """Company to its calls, in the order of their answers."""
 
     async def catch_up(self, batch: Mapping[TopicPartition, Sequence[Record]]) -> None:
-        """A partition that is new to us is read from some time before its first call: our predecessor's answers."""
+        """A partition that is new to us is read from some time before its first call: our predecessor's answers.
+        Those that are known already are read on, with or without calls."""
         new = {partition: records[0] for (_, partition), records in batch.items()}
         starts: dict[int, int] = {}
         for partition, first in new.items():
@@ -41,11 +42,21 @@ class Answered:
         company, call = key
         return call in self._known.get(company, ())
 
+    def said(self, key: tuple[str, str], position: Position) -> None:
+        """Our own answer, and where it lies now."""
+        if self._tail.known(position.partition, position.offset):
+            self._remember(key)
+
     def _take(self, record: Record) -> None:
         event = decode(record.value, record.origin, record.timestamp, record.headers)
-        if not isinstance(event, ToolReturned) or (event.company, event.call) in self:
+        if isinstance(event, ToolReturned):
+            self._remember((event.company, event.call))
+
+    def _remember(self, key: tuple[str, str]) -> None:
+        if key in self:
             return
-        self._known.setdefault(event.company, {})[event.call] = None
+        company, call = key
+        self._known.setdefault(company, {})[call] = None
         self._left -= 1
         if self._left < 0:
             self._forget()

@@ -34,11 +34,7 @@ class Lookups:
             return (ip_address(host),)
         except ValueError:
             pass
-        if not await self._companies.enter(company, SECONDS):
-            raise NameUnanswered(host, "its company's other names are still being looked up")
-        if not await self._all.enter(None, SECONDS):
-            self._companies.leave(company)
-            raise NameUnanswered(host, "all threads wait for names")
+        await self._enter(company, host)
         answer = self._begun(company, host, port)
         await asyncio.wait((answer,), timeout=SECONDS)
         if not answer.done():
@@ -47,6 +43,19 @@ class Lookups:
             return [ip_address(str(entry[4][0]).partition("%")[0]) for entry in answer.result()]
         except OSError as error:
             raise NameUnanswered(host, "its name does not resolve") from error
+
+    async def _enter(self, company: str, host: str) -> None:
+        """Both turns or none, also when it is cancelled between them."""
+        if not await self._companies.enter(company, SECONDS):
+            raise NameUnanswered(host, "its company's other names are still being looked up")
+        entered = False
+        try:
+            entered = await self._all.enter(None, SECONDS)
+        finally:
+            if not entered:
+                self._companies.leave(company)
+        if not entered:
+            raise NameUnanswered(host, "all threads wait for names")
 
     def _begun(self, company: str, host: str, port: int) -> asyncio.Future[Sequence[Any]]:
         """The turns are given back when the thread ends, not when we stop waiting for it."""

@@ -23,6 +23,13 @@ class Tail:
         async with self._reading:
             await self._catch_up(starts)
 
+    def known(self, partition: int, offset: int) -> bool:
+        """Whoever wrote a record need not read it. False: others stand before it, and are read with it."""
+        if self.positions.get(partition) != offset:
+            return False
+        self.positions[partition] = offset + 1
+        return True
+
     async def _catch_up(self, starts: Mapping[int, int] | None) -> None:
         first = await self._log.starts(self._topic) if starts is None and not self.positions else starts or {}
         for partition, start in first.items():

@@ -2,8 +2,9 @@
 
 Calls go out as their records come, each on its own, and are answered as they end. The order of a commit: 1. poll,
 2. catch up on the tools and on what was answered, 3. begin what is not answered yet, 4. append the answers that are
-there and wait for their ack, 5. commit what lies below the first open call. A crash before 4 calls again under the same
-idempotency key; a crash before 5 finds the answer in the log and does not call.
+there, and not in the log by another's hand, and wait for their ack, 5. commit what lies below the first open call. A
+crash before 4 calls again under the same idempotency key; a crash before 5 finds the answer in the log and does not
+call.
 """
 
 from __future__ import annotations
@@ -110,9 +111,14 @@ class ToolBridge:
             async with asyncio.timeout(TURN_SECONDS):
                 await self._open.woken.wait()
         self._open.woken.clear()
-        if came := polling.done():
+        came = polling.done()
+        if self._open or (came and polling.result()):
+            # Also for the calls that wait or are tried again: their tool may be revoked.
+            await self._tools.catch_up()
+        if came:
             await self._taken(polling.result(), subscription)
         await self._publish()
+        self._open.move_on()
         await self._commit(subscription)
         if self._open:
             # Each open call ends in bounded time, and this turn has seen to all of them.
@@ -127,21 +133,22 @@ class ToolBridge:
         calls, refused = self._decoded(batch)
         if refused:
             await self._log.append(refused)
-        await self._tools.catch_up()
         await self._answered.catch_up(batch)
         for record, call in calls:
             if (key := (call.company, call.call)) not in self._open and key not in self._answered:
-                self._open.begin(record, call)
+                self._open.add(record, call)
         self._next |= {place: records[-1].offset + 1 for place, records in batch.items()}
 
     async def _found(self, subscription: Subscription) -> None:
-        """Partitions given out anew are read again from what is committed. Calls of others' are theirs to make."""
+        """Partitions given out anew are read again from what is committed. Calls of others' are theirs to make, and
+        what another has answered while we were away is done, whoever has the partition now."""
         await self.standing.found(subscription)
         if (generation := subscription.generation()) == self._generation:
             return
         self._generation = generation
         self._next, self._committed = {}, {}
-        await self._open.keep_only(subscription.assignment())
+        await self._answered.catch_up({})
+        await self._open.keep_only(subscription.assignment(), lambda key: key in self._answered)
 
     def _decoded(self, batch: Batch) -> tuple[list[tuple[Record, ToolCallProposed]], list[Outgoing]]:
         calls: list[tuple[Record, ToolCallProposed]] = []
@@ -156,10 +163,15 @@ class ToolBridge:
         return calls, refused
 
     async def _publish(self) -> None:
+        """Whoever slept longer than the group waits for him is told late: only the log knows what was answered."""
         if not (done := self._open.ended()):
             return
-        await self._log.append([self._answer(work) for work in done])
-        self.calls += len(done)
+        await self._answered.catch_up({})
+        ours = [work for work in done if work.key not in self._answered]
+        positions = await self._log.append([self._answer(work) for work in ours])
+        self.calls += len(ours)
+        for work, position in zip(ours, positions, strict=True):
+            self._answered.said(work.key, position)
         for work in done:
             self._open.close(work)
 

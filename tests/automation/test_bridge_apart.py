@@ -13,17 +13,15 @@ from aiohttp import web
 
 from schemas.company import ToolAuth, ToolRevoked
 from schemas.envelope import Event
-from schemas.tools import ToolCallProposed, ToolReturned
+from schemas.tools import ToolReturned
 from schemas.topics import TopicNames
 from streams import open_calls, tool_bridge, tool_caller
 from streams.answered import Answered
 from streams.log import EventLog, Record
-from streams.open_calls import OpenCalls
 from streams.outgoing import to_outgoing
 from streams.secrets import FileSecrets
 from streams.tool_bridge import ToolBridge
 from streams.tool_caller import key_of
-from streams.turns import Turns
 from tests.automation.test_tool_bridge import call, events, tool
 
 pytestmark = pytest.mark.usefixtures("topics")
@@ -142,19 +140,20 @@ async def test_a_revoked_tool_is_not_tried_again(log, names, secrets, send, api)
     async with at_work(make_bridge(log, names, secrets, patience=60)):
         await send(tool(f"{api.base}/broken", secrets), call())
         await api.arrived.wait()
-        await send(ToolRevoked(id="t2", company="acme", time=1, correlation="t2", name="refund"), call(2))
-        reasons = {answer.reason.partition(":")[0] for answer in await answers(log, names, "acme", 2)}
+        await send(ToolRevoked(id="t2", company="acme", time=1, correlation="t2", name="refund"))
+        reasons = {answer.reason.partition(":")[0] for answer in await answers(log, names, "acme", 1)}
     assert reasons == {"denied"}
 
 
 async def test_a_tool_that_is_revoked_while_calls_wait_is_not_called(log, names, secrets, send, api) -> None:
-    async with at_work(make_bridge(log, names, secrets, patience=60)):
+    bridge = make_bridge(log, names, secrets, patience=60)
+    async with at_work(bridge):
         await send(tool(f"{api.base}/slow", secrets), *(call(n) for n in range(12)))
         await until(lambda: len(api.requests) == tool_caller.ENDPOINT_CALLS)
-        await send(ToolRevoked(id="t2", company="acme", time=1, correlation="t2", name="refund"), call(20))
-        await answers(log, names, "acme", 1)
+        await send(ToolRevoked(id="t2", company="acme", time=1, correlation="t2", name="refund"))
+        await until(lambda: bridge._tools.find("acme", "refund") is None)
         api.gate.set()
-        returned = await answers(log, names, "acme", 13)
+        returned = await answers(log, names, "acme", 12)
     assert sum(answer.ok for answer in returned) == tool_caller.ENDPOINT_CALLS == len(api.requests)
 
 
@@ -199,39 +198,15 @@ def test_two_companies_never_share_a_key() -> None:
     )
 
 
-async def never(_: ToolCallProposed) -> Any:
-    await asyncio.Event().wait()
-
-
-async def test_one_company_cannot_fill_the_memory(log, monkeypatch) -> None:
-    monkeypatch.setattr(open_calls, "COMPANY_OPEN", 10)
-    monkeypatch.setattr(open_calls, "ALL_OPEN", 20)
-    calls = OpenCalls(never)
-
-    def begin(n: int, company: str, arguments: str = "{}") -> None:
-        calls.begin(Record("t", 0, n, 0, None, None), call(n, company=company, arguments=arguments))
-
-    async def turned_away() -> list[str]:
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        ended = calls.ended()
-        for work in ended:
-            calls.close(work)
-        return [f"{work.call.company} {work.task.result().reason.partition(':')[0]}" for work in ended]
-
-    for n in range(12):
-        begin(n, "acme")
-    assert await turned_away() == ["acme busy"] * 2
-    for n in range(20, 30):
-        begin(n, "globex")
-    assert await turned_away() == []
-    begin(40, "initech")
-    begin(41, "globex")
-    assert await turned_away() == ["globex busy"], "who has little is served, who has much is not"
-    begin(42, "initech", arguments=f'{{"a":"{"x" * 20_000}"}}')
-    assert await turned_away() == ["initech denied"]
-    assert calls.floor({("t", 0): 50}) == {("t", 0): 0}
-    await calls.keep_only(())
+async def test_a_backlog_of_one_company_is_answered_and_not_refused(
+    log, names, secrets, send, api, monkeypatch
+) -> None:
+    monkeypatch.setattr(open_calls, "COMPANY_BEGUN", 10)
+    await send(tool(f"{api.base}/ok", secrets), *(call(n, job=f"j{n}") for n in range(100)))
+    async with at_work(make_bridge(log, names, secrets, patience=60)):
+        returned = await answers(log, names, "acme", 100)
+    assert [answer.reason for answer in returned if not answer.ok] == []
+    assert len(api.effects) == len(api.requests) == 100
 
 
 async def test_a_flood_of_answers_does_not_make_others_forgotten(log, names, send) -> None:
@@ -247,42 +222,3 @@ async def test_a_flood_of_answers_does_not_make_others_forgotten(log, names, sen
     assert ("globex", "c1") in known
     assert ("acme", "c49") in known
     assert ("acme", "c1") not in known
-
-
-async def test_a_line_moves_in_order_and_forgets_who_left() -> None:
-    turns = Turns(1)
-    order: list[int] = []
-
-    async def go(n: int) -> None:
-        async with turns.turn("door"):
-            order.append(n)
-            await asyncio.sleep(0.01)
-
-    tasks = [asyncio.create_task(go(n)) for n in range(6)]
-    await asyncio.sleep(0)
-    tasks[0].cancel()
-    tasks[3].cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    assert order == [0, 1, 2, 4, 5]
-    assert not await _refused(turns)
-    assert turns._doors == {}
-
-
-async def _refused(turns: Turns) -> bool:
-    """Whoever waits behind a door that nobody comes out of is sent away, and takes no turn with him."""
-    async with turns.turn("door"):
-        assert not await turns.enter("door", 0.05)
-    entered = await turns.enter("door", 0)
-    turns.leave("door")
-    return not entered
-
-
-async def test_a_line_that_gets_on_is_waited_in() -> None:
-    turns = Turns(1)
-    await turns.enter("door")
-    waiting = asyncio.create_task(turns.enter("door", 0.2))
-    for _ in range(6):
-        await asyncio.sleep(0.1)
-        turns.proven("door")
-    turns.leave("door")
-    assert await waiting

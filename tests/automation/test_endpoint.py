@@ -159,3 +159,22 @@ async def test_a_companys_slow_names_hold_up_itself_alone(monkeypatch: pytest.Mo
     finally:
         resolver.go.set()
     assert await names.find("acme", "ok.example", 443) == [ip_address("93.184.216.34")]
+
+
+async def test_whoever_stops_waiting_for_a_thread_keeps_no_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bridge lets go of calls that belong to another member; all threads hang at that time."""
+    monkeypatch.setattr(lookups, "OF_ALL", 2)
+    monkeypatch.setattr(lookups, "SECONDS", 0.5)
+    resolver = FakeResolver()
+    names = Lookups(resolver)
+    try:
+        slow = [asyncio.create_task(names.find(f"c{n}", f"slow{n}.example", 443)) for n in range(2)]
+        await asyncio.sleep(0.05)
+        mine = [asyncio.create_task(names.find("acme", f"ok{n}.example", 443)) for n in range(lookups.OF_ONE)]
+        await asyncio.sleep(0.05)
+        for task in mine:
+            task.cancel()
+        await asyncio.gather(*mine, *slow, return_exceptions=True)
+    finally:
+        resolver.go.set()
+    assert await names.find("acme", "ok.example", 443) == [ip_address("93.184.216.34")]
