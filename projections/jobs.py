@@ -18,6 +18,8 @@ from schemas.tools import ToolReturned
 REPLY_CHARS = 4_000
 # Replies that wait for their turn. More of them are strays for certain.
 EARLY = 16
+# Far more than the saga takes. What is said beyond it is no part of a job, and would make each event dearer than the last.
+MOST_STEPS = 64
 ENDED = frozenset({"completed", "failed"})
 
 
@@ -151,7 +153,9 @@ def _requested(state: Job, event: JobRequested) -> Job:
 
 def _replied(state: Job, reply: Reply, time: int) -> Job:
     """The first reply to an effect counts. One whose turn has not come waits: topics have no order between them."""
-    if any(_place(reply) == _place(known) for known in (*state.replies, *state.early)) or len(state.early) >= EARLY:
+    if len(state.early) >= EARLY or len(state.replies) >= MOST_STEPS:
+        return state
+    if any(_place(reply) == _place(known) for known in (*state.replies, *state.early)):
         return state
     early = tuple(sorted((*state.early, reply), key=_place))
     return _taken(_replace(state, time, early=early))
@@ -183,7 +187,7 @@ def _taken(state: Job) -> Job:
 
 
 def _stepped(state: Job, event: JobStepped) -> Job:
-    if any(event.step == line.step for line in state.history):
+    if not 0 <= event.step <= MOST_STEPS or any(event.step == line.step for line in state.history):
         return state
     line = Step(step=event.step, kind=event.kind, detail=event.detail, time=event.time)
     history = tuple(sorted((*state.history, line), key=lambda each: each.step))

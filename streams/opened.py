@@ -7,14 +7,13 @@ cannot be unpacked, is passed over whole: one record stands for it, with its pac
 
 from __future__ import annotations
 
-from operator import attrgetter
+from collections.abc import Sequence
+from operator import attrgetter, lt
 from typing import Any, NamedTuple
 
 from aiokafka.consumer import fetcher
-from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatch, _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords
-from cramjam import DecompressionError
 
 from schemas.rejected import RefusedValue, Unusable
 from streams.packed import HEADER, LARGE, RECORD, headers, measured, within
@@ -24,7 +23,7 @@ LENGTH = 12
 HEAD = 61
 """Bytes of a record batch before its records."""
 CODEC = 22
-_HEADERS = attrgetter("headers")
+_HEADERS, _OFFSET = attrgetter("headers"), attrgetter("offset")
 
 
 def keep_bytes() -> None:
@@ -70,6 +69,15 @@ def records_of(fetched: Any, batch: Any) -> tuple[list[Any], int]:
         return [WholeBatch(batch.base_offset, batch.first_timestamp, batch.timestamp_type, value)], len(raw)
 
 
+def _numbered(records: Sequence[Any], batch: Any) -> None:
+    """The broker numbers packed records anew, and believes what an unpacked batch says of its own: an offset beyond the
+    batch would carry a marker over everybody's events."""
+    offsets = list(map(_OFFSET, records))
+    inside = not offsets or batch.base_offset <= offsets[0] <= offsets[-1] < batch.next_offset
+    if not inside or not all(map(lt, offsets, offsets[1:])):
+        raise Unusable("malformed", "a record batch whose records have other offsets than their places")
+
+
 def _opened(raw: memoryview, batch: Any) -> tuple[list[Any], int]:
     count = int.from_bytes(raw[HEAD - 4 : HEAD], "big")
     weight = len(raw) + RECORD * count
@@ -82,12 +90,21 @@ def _opened(raw: memoryview, batch: Any) -> tuple[list[Any], int]:
             raw = memoryview(b"".join((_without_codec(raw), unpacked)))
             batch = DefaultRecordBatch(raw)
     try:
-        records = list(batch)
-        return records, weight + HEADER * sum(map(len, map(_HEADERS, records)))
+        records = _parsed(raw, batch)
+    except MemoryError:
+        raise
+    except Exception as error:  # a parser's own, of which the broker knows nothing
+        raise Unusable("malformed", f"a record batch that cannot be read: {error!r:.200}") from error
+    if not codec:
+        _numbered(records, batch)
+    return records, weight + HEADER * sum(map(len, map(_HEADERS, records)))
+
+
+def _parsed(raw: memoryview, batch: Any) -> list[Any]:
+    try:
+        return list(batch)
     except UnicodeDecodeError:
-        return list(_Spelled(raw)), weight
-    except (DecompressionError, CorruptRecordException) as error:
-        raise Unusable("malformed", f"a record batch that cannot be read: {error}") from error
+        return list(_Spelled(raw))
 
 
 def _without_codec(raw: memoryview) -> bytes:

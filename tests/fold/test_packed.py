@@ -147,6 +147,18 @@ def test_what_cannot_be_unpacked_is_refused_whole(codec: int, body: bytes):
     assert after.offset == 1
 
 
+@pytest.mark.parametrize("offsets", [(0, 1_000_000, 2), (0, 1, 1), (-3, 1, 2), (2, 1, 0), (0, 5)])
+def test_a_batch_whose_records_are_not_in_their_places_is_refused_whole(offsets: tuple[int, ...]):
+    """The broker takes what an unpacked batch says of its offsets; a marker is made of them."""
+    builder = DefaultRecordBatchBuilder(2, 0, False, -1, -1, -1, 1 << 30)
+    for offset in offsets:
+        builder.append(offset, 0, b"k", b"v", [])
+    raw = bytearray(builder.build())
+    raw[23:27] = (len(offsets) - 1).to_bytes(4, "big")
+    (whole,) = taken(placed(raw, 7))
+    assert (whole.offset, whole.value.reason) == (7, "malformed")
+
+
 def packings(chance: Random, body: bytes) -> list[tuple[int, bytes]]:
     """As other clients would pack it: with checksums, in blocks that hang together, at any level, in many frames."""
     lz4 = cramjam.lz4.Compressor(
