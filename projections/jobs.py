@@ -187,7 +187,7 @@ def _taken(state: Job) -> Job:
 
 
 def _stepped(state: Job, event: JobStepped) -> Job:
-    if not 0 <= event.step <= MOST_STEPS or any(event.step == line.step for line in state.history):
+    if len(state.history) >= MOST_STEPS or any(event.step == line.step for line in state.history):
         return state
     line = Step(step=event.step, kind=event.kind, detail=event.detail, time=event.time)
     history = tuple(sorted((*state.history, line), key=lambda each: each.step))

@@ -59,14 +59,17 @@ def new(company: str | None, admin: bool, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def rotate(key_id: str, as_json: bool) -> None:
     """A new key in place of the one with this ID, which is refused from now on."""
-    _tell(_keys().rotate(key_id), as_json)
+    _tell(_keys().rotate(id_of(key_id)), as_json)
 
 
 @key.command()
 @click.argument("key_id", metavar="ID")
 def revoke(key_id: str) -> None:
     """Refuse the key with this ID from now on."""
-    _keys().revoke(key_id)
+    _keys().revoke(id_of(key_id))
+    click.echo(f"{id_of(key_id)} is refused from now on", err=True)
+    if not any(each.company is None for each in _keys().list(None)):
+        click.echo("No admin key is left: the next start of `rillfold api` makes one.", err=True)
 
 
 def _tell(made: str, as_json: bool) -> None:

@@ -13,6 +13,7 @@ from projections.companies import COMPANIES
 from projections.company_tools import COMPANY_TOOLS
 from projections.costs import COSTS
 from projections.datasets import DATASETS, WINDOW
+from projections.jobs import JOBS, MOST_STEPS, effect_id
 from projections.lora_adapters import LORA_ADAPTERS
 from projections.memories import MEMORIES
 from projections.projection import Projection
@@ -23,8 +24,8 @@ from projections.training_runs import TRAINING_RUNS
 from schemas.adapters import AdapterReady, Evaluation, RolloutDecided
 from schemas.company import AgentOutputIngested, CompanyRegistered, ToolAuth, ToolRegistered, ToolRevoked
 from schemas.envelope import Event
-from schemas.inference import InferenceCompleted
-from schemas.jobs import JobRequested
+from schemas.inference import InferenceCompleted, InferenceFailed
+from schemas.jobs import JobRequested, JobStepped
 from schemas.memory import MemoryForgotten, MemoryNoted
 from schemas.tools import ToolCallProposed, ToolReturned
 from schemas.topics import BY_NAME
@@ -244,3 +245,16 @@ def test_the_sources_of_a_projection_stand_in_the_topic_table_with_equal_partiti
     assert len({BY_NAME[topic].partitions for topic in projection.topics}) == 1
     if len(projection.topics) > 1:
         assert len({BY_NAME[topic].key for topic in projection.topics}) == 1
+
+
+def test_a_job_grows_no_further_than_a_saga_can_go() -> None:
+    """Whoever may write to the topic could make each event dearer than the last."""
+    requested = JobRequested(**envelope(1), job="j", task="t")
+    steps = [JobStepped(**envelope(n + 2), job="j", step=n, kind="k", detail="") for n in range(4 * MOST_STEPS)]
+    state = reduce(JOBS.fold, [requested, *steps], JOBS.initial("acme/j"))
+    assert len(state.history) == MOST_STEPS
+    last = state.request
+    for n in range(4 * MOST_STEPS):
+        said = InferenceFailed(**envelope(n + 1000), request=effect_id(last), job="j", reason="r")
+        state, last = JOBS.fold(state, said), said.id
+    assert len(state.replies) + len(state.early) <= MOST_STEPS + 16

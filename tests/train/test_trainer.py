@@ -212,7 +212,7 @@ async def test_the_same_ranges_give_the_same_bytes_and_more_data_the_next_versio
 
 
 REFUSED = {
-    "bad_role": {"role": "../../etc"},
+    "bad_role": {"role": "a role of several words"},
     "unknown_method": {"method": "magic"},
     "unknown_base_model": {"base_model": "/nowhere/at/all"},
     "bad_settings": {"settings": '{"steps": 0}'},
