@@ -173,7 +173,7 @@ class KafkaLog:
         for topic in topics:
             await self._partitions(topic)
         consumer = AIOKafkaConsumer(group_id=group, **_READER, **self._group_options, **self._options)
-        assignments = Assignments()
+        assignments = Assignments(consumer)
         consumer.subscribe(topics, listener=assignments)
         async with self._opened(consumer):
             by_batches(consumer)

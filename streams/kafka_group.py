@@ -24,16 +24,17 @@ _FENCED = (
 
 
 class Assignments(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Counts how often the group gave out its partitions."""
+    """Follows the generation of the group: who slept while others were given his partitions finds it two higher."""
 
-    def __init__(self) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+        self._consumer = consumer
         self.given = 0
 
     def on_partitions_revoked(self, revoked: object) -> None:
         pass
 
     def on_partitions_assigned(self, assigned: object) -> None:
-        self.given += 1
+        self.given = max(self.given + 1, self._consumer._coordinator.generation)
 
 
 class KafkaSubscription:

@@ -168,6 +168,7 @@ class _Group:
     log: MemoryLog
     committed: dict[TopicPartition, int] = field(default_factory=dict)
     members: list[MemorySubscription] = field(default_factory=list)
+    generation: int = 0
 
     def join(self, member: MemorySubscription) -> None:
         self.members.append(member)
@@ -184,9 +185,10 @@ class _Group:
 
         Everybody starts again at what is committed, also where the owner stays the same.
         """
+        self.generation += 1
         for member in self.members:
             member.positions = {}
-            member.given += 1
+            member.given = self.generation
         for topic in sorted({topic for member in self.members for topic in member.topics}):
             takers = [member for member in self.members if topic in member.topics]
             partitions = range(len(self.log._topics[topic]))

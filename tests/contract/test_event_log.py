@@ -287,6 +287,8 @@ class TestGroups:
             async with log.subscribe(f"{topic}-g", [topic]) as leaves:
                 await settled(stays, leaves)
                 assert stays.assignment() | leaves.assignment() == {(topic, 0), (topic, 1)}
+                # The group's own number: who counts what he was told would not know what he slept through.
+                assert stays.generation() == leaves.generation()
                 shared = stays.generation()
                 (mine,) = stays.assignment()
                 await stays.commit({mine: 1})
