@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 import msgspec
@@ -30,6 +31,15 @@ class Shard(Generic[State]):
         self._next: dict[tuple[str, int], int] = {}
         self.live = False
         """Restored, and not claimed anew since: only then may it be folded into."""
+
+    @contextmanager
+    def folding_as(self, watched: Projection[State]) -> Iterator[None]:
+        """By the same projection, watched by whoever needs to know what follows from which event."""
+        projection, self.projection = self.projection, watched
+        try:
+            yield
+        finally:
+            self.projection = projection
 
     def hold(self) -> None:
         """For whoever was at work on it while the group gave its partitions out anew."""

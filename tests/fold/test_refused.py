@@ -399,7 +399,7 @@ async def test_what_could_not_be_sent_before_a_changelog_was_lost_is_refused_aga
     world, log = World(follows(OUTPUTS["an id too long"])), MemoryLog()
     await log.create([TopicSpec(TOPIC, 1)])
     await log.append([Outgoing(TOPIC, b"acme", encode(event), partition=0) for event in (text(0), bad(1), text(2))])
-    await catch_up(world.shard, [TOPIC], log, {TOPIC: 3}, world.folding._ports)
+    await catch_up(world.shard, [TOPIC], log, {TOPIC: 3}, world.folding._ports, TopicNames())
     assert places(kept_refusals(world)) == [1]
     assert world.rows() == {"acme/e": Texts(("0 ", "2 "))}
     assert not [what for what, _ in world.done if what == "published"]
