@@ -212,6 +212,29 @@ async def test_what_the_log_finds_too_large_is_refused():
     assert [(each.offset, each.reason) for each in kept_refusals(world)] == [(1, "bad_output")]
 
 
+@pytest.mark.parametrize("unsendable", [False, True])
+async def test_what_follows_from_the_others_is_still_published_together(unsendable: bool):
+    """One event in 256 is refused: nobody's effects become one publish each."""
+    world = World(replace(TEXTS if unsendable else BREAKS, react=answered))
+    published: list[str] = []
+    calls = 0
+
+    async def publish(events: Sequence[Event]) -> None:
+        nonlocal calls
+        calls += 1
+        for event in events:
+            if isinstance(event, TextIngested) and event.text.startswith(BAD):
+                raise TooLarge("some-topic", 2_000_000, 1_000_000)
+        published.extend(event.id for event in events)
+
+    world.folding._ports = world.folding._ports._replace(publish=publish)
+    events = [bad(n) if n % 256 == 100 else text(n, f"e{n % 9}") for n in range(2560)]
+    await world.folding.step(batch(events))
+    assert places(kept_refusals(world)) == [n for n in range(2560) if n % 256 == 100]
+    assert published == [f"after {e.id} at {(1000 + n) * 1000}" for n, e in enumerate(events) if n % 256 != 100]
+    assert calls <= 300
+
+
 async def test_a_record_whose_clock_is_mad_leads_to_events_of_a_sane_time():
     seen: list[int] = []
 
