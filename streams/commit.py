@@ -96,6 +96,8 @@ async def _taken(shard: Shard[Any], decoded: Decoded, events: Sequence[Found], n
     try:
         piece = whole(shard, decoded, events, next_)
         await commit(shard, piece, decoded.topic, ports)
+        if len(piece.rows) > 1:
+            shard.circuit.taken()
         if size_of(piece.rows) < BATCH_BYTES // 3:
             shard.fitting = max(shard.fitting, 2 * size)
         return True
@@ -121,7 +123,7 @@ async def _one_by_one(shard: Shard[Any], decoded: Decoded, events: Sequence[Foun
         trial, first = draft.copy(), events[done][0].offset
         taken = trial.take(events[done : done + size], unsendable)
         if taken == 0:
-            await commit(shard, draft.piece(first), decoded.topic, ports)
+            await _commit_draft(shard, draft, first, decoded.topic, ports)
             draft = Draft(shard, decoded)
             continue
         try:
@@ -133,4 +135,10 @@ async def _one_by_one(shard: Shard[Any], decoded: Decoded, events: Sequence[Foun
             size = max(1, taken // 2)
             continue
         draft, done, size = trial.copy(), done + taken, 2 * size
-    await commit(shard, draft.piece(next_), decoded.topic, ports)
+    await _commit_draft(shard, draft, next_, decoded.topic, ports)
+
+
+async def _commit_draft(shard: Shard[Any], draft: Draft, next_: int, source: str, ports: Ports) -> None:
+    """Unless so much of it was refused that it is not the events: then nothing of it is passed."""
+    shard.circuit.judge(draft.outcomes)
+    await commit(shard, draft.piece(next_), source, ports)

@@ -52,13 +52,15 @@ class Draft:
         self._rows: dict[bytes, bytes] = {}
         self._refused: list[Refusal] = []
         self._outputs: list[Event] = []
+        self.outcomes: list[Refusal | None] = []
+        """In order: each refusal, and None for each event that was taken into a row."""
         self._size = size_of([self._marker(decoded.next)])
 
     def copy(self) -> Draft:
         """As it stands, with nothing that is yet to be sent."""
         other = Draft(self._shard, self._decoded)
         other._states, other._rows = dict(self._states), dict(self._rows)
-        other._refused, other._size = list(self._refused), self._size
+        other._refused, other._size, other.outcomes = list(self._refused), self._size, list(self.outcomes)
         return other
 
     def take(self, events: Sequence[Found], unsendable: Mapping[int, Poison]) -> int:
@@ -102,9 +104,12 @@ class Draft:
         self._rows.update(rows)
         if isinstance(one, Refusal):
             self._refused.append(one)
+            self.outcomes.append(one)
         else:
             self._states.update((key, state) for key, (state, _) in one.folded.rows.items())
             self._outputs += one.folded.outputs
+            if one.rows:
+                self.outcomes.append(None)
 
     def piece(self, next_: int) -> Piece:
         """What follows from its events is published already."""
