@@ -12,13 +12,12 @@ from heapq import heapify, heappop, heapreplace
 from itertools import groupby
 from typing import Any
 
-from schemas.envelope import Event
 from schemas.topics import TopicNames
 from streams.commit import Ports, advance
 from streams.dead_letter import publish_letters
 from streams.fold import Batch, decode_from
 from streams.log import EventLog, Record
-from streams.outgoing import to_outgoing
+from streams.owed import Owed, refused_before
 from streams.shard import Shard
 
 # Records that are held at once of all sources together, and folded in one go where they come from one source.
@@ -33,19 +32,31 @@ async def catch_up(
     ports: Ports,
     names: TopicNames,
 ) -> None:
-    """What the group has committed was folded once, and what follows from it was sent: it is not sent again."""
+    """What the group has committed was folded once, and what follows from it was sent, unless it was refused."""
     ends = {topic: (await event_log.ends(topic))[shard.partition] for topic in sources}
     starts = {topic: await _begin(shard, topic, event_log) for topic in sources}
+    again = any(starts[topic] < min(committed.get(topic, 0), ends[topic]) for topic in sources)
+    owed = await _owed(shard, starts, event_log, names) if again else Owed(shard.projection, (), ())
+    old_ground = Ports(owed.publishing(ports.publish, names), *ports[1:])
     readers = [_records(event_log, topic, shard.partition, starts[topic], ends[topic]) for topic in sources]
     stretch: list[Record] = []
-    async for record in _in_order(readers):
-        stretch.append(record)
-        if len(stretch) >= STRETCH:
-            await _fold(shard, stretch, committed, ports, names)
-            stretch.clear()
-    await _fold(shard, stretch, committed, ports, names)
+    with shard.folding_as(owed.watched()):
+        async for record in _in_order(readers):
+            stretch.append(record)
+            if len(stretch) >= STRETCH:
+                await _fold(shard, stretch, committed, (ports, old_ground), names)
+                stretch.clear()
+                owed.sent()
+        await _fold(shard, stretch, committed, (ports, old_ground), names)
     for topic, end in ends.items():
         await _advance(shard, Batch(topic, shard.partition, shard.begin(topic, 0), end, ()), ports, names)
+
+
+async def _owed(shard: Shard[Any], starts: Mapping[str, int], event_log: EventLog, names: TopicNames) -> Owed:
+    """Where an earlier catch-up was broken off, the rows of what was refused below are not known: the company is."""
+    before = await refused_before(event_log, shard.projection, names, shard.partition)
+    companies = {each.company for each in before if each.offset < starts.get(each.topic, 0)}
+    return Owed(shard.projection, [*before, *shard.refused()], companies)
 
 
 async def _begin(shard: Shard[Any], topic: str, event_log: EventLog) -> int:
@@ -74,23 +85,21 @@ async def _in_order(readers: Sequence[AsyncIterator[Record]]) -> AsyncIterator[R
 
 
 async def _fold(
-    shard: Shard[Any], stretch: Sequence[Record], committed: Mapping[str, int], ports: Ports, names: TopicNames
+    shard: Shard[Any],
+    stretch: Sequence[Record],
+    committed: Mapping[str, int],
+    ports: tuple[Ports, Ports],
+    names: TopicNames,
 ) -> None:
-    """Runs of one source, cut where the group's commit stands."""
+    """Runs of one source, cut where the group's commit stands: from there on by the first of the ports."""
 
     def run_of(record: Record) -> tuple[str, bool]:
         return record.topic, record.offset < committed.get(record.topic, 0)
 
-    for (topic, sent), run in groupby(stretch, run_of):
+    for (topic, old), run in groupby(stretch, run_of):
         records = list(run)
         batch = Batch(topic, shard.partition, shard.begin(topic, 0), records[-1].offset + 1, records)
-        await _advance(shard, batch, ports._replace(publish=_sent_before) if sent else ports, names)
-
-
-async def _sent_before(events: Sequence[Event]) -> None:
-    """What could not be written then cannot now: its cause is refused again."""
-    for event in events:
-        to_outgoing(event, TopicNames())
+        await _advance(shard, batch, ports[old], names)
 
 
 async def _advance(shard: Shard[Any], batch: Batch, ports: Ports, names: TopicNames) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
+from math import isfinite
 from typing import Any, Generic, TypeVar
 
 import msgspec
+import msgspec.inspect
 
 from projections.projection import Projection
 from streams.refusal import Refusal
@@ -16,6 +19,8 @@ RESERVED = b"\x00"
 CLAIM = RESERVED + b"claim"
 MARKERS = RESERVED + b"marker/"
 REFUSED = RESERVED + b"refused/"
+
+UNTYPED = (msgspec.inspect.FloatType, msgspec.inspect.AnyType, msgspec.inspect.CustomType)
 
 Rows = list[tuple[bytes, bytes]]
 """Keys and values of one record batch, in order."""
@@ -86,9 +91,35 @@ class RowCodec(Generic[State]):
     def __init__(self, state: type[State]) -> None:
         self._decoder = msgspec.json.Decoder(Stored[state])  # type: ignore[valid-type]
         self._encoder = msgspec.json.Encoder()
+        self._may_hold_floats = _may_hold_floats(msgspec.inspect.type_info(state), set())
 
     def encode(self, state: State, topic: str, partition: int, offset: int) -> bytes:
+        """Numbers that JSON does not have would become null: `ValueError`."""
+        if self._may_hold_floats and not _finite(state):
+            raise ValueError("a number that is not finite")
         return self._encoder.encode(Stored((topic, partition, offset), state))
 
     def decode(self, value: bytes) -> Stored[State]:
         return self._decoder.decode(value)
+
+
+def _may_hold_floats(found: object, seen: set[int]) -> bool:
+    """Asked once for a state's type, so that rows of other types cost nothing."""
+    if isinstance(found, UNTYPED):
+        return True
+    if isinstance(found, (list, tuple)):
+        return any(_may_hold_floats(each, seen) for each in found)
+    if not isinstance(found, (msgspec.inspect.Type, msgspec.inspect.Field)) or id(found) in seen:
+        return False
+    seen.add(id(found))
+    return any(_may_hold_floats(getattr(found, name), seen) for name in found.__struct_fields__)
+
+
+def _finite(value: object) -> bool:
+    if isinstance(value, float):
+        return isfinite(value)
+    if isinstance(value, msgspec.Struct):
+        return all(_finite(getattr(value, name)) for name in value.__struct_fields__)
+    if isinstance(value, Mapping):
+        return all(map(_finite, value.values()))
+    return not isinstance(value, (list, tuple, Set)) or all(map(_finite, value))

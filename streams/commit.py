@@ -12,7 +12,7 @@ from streams.changelog import Rows
 from streams.failpoint import FailPoint
 from streams.fold import Decoded, Found
 from streams.log import Learn, nothing_to_learn
-from streams.pieces import BATCH_BYTES, Draft, Piece, Taken, size_of, whole
+from streams.pieces import BATCH_BYTES, Draft, Piece, size_of, whole
 from streams.refusal import Refusal, RowsTooLarge
 from streams.shard import Shard
 
@@ -96,6 +96,8 @@ async def _taken(shard: Shard[Any], decoded: Decoded, events: Sequence[Found], n
     try:
         piece = whole(shard, decoded, events, next_)
         await commit(shard, piece, decoded.topic, ports)
+        if len(piece.rows) > 1:
+            shard.circuit.taken()
         if size_of(piece.rows) < BATCH_BYTES // 3:
             shard.fitting = max(shard.fitting, 2 * size)
         return True
@@ -111,22 +113,32 @@ async def _taken(shard: Shard[Any], decoded: Decoded, events: Sequence[Found], n
 
 
 async def _one_by_one(shard: Shard[Any], decoded: Decoded, events: Sequence[Found], next_: int, ports: Ports) -> None:
-    """An event that cannot be taken is refused by name; those before and after it go on as if it were not there."""
-    draft = Draft(shard, decoded)
-    for found in events:
-        one = await _one(draft, found, ports)
-        if not draft.has_room(one):
-            await commit(shard, draft.piece(found[0].offset), decoded.topic, ports)
+    """An event that cannot be taken is refused by name; those before and after it go on as if it were not there.
+
+    What follows from them is published together, up to where something cannot be.
+    """
+    draft, unsendable = Draft(shard, decoded), dict[int, Poison]()
+    done, size = 0, len(events)
+    while done < len(events):
+        trial, first = draft.copy(), events[done][0].offset
+        taken = trial.take(events[done : done + size], unsendable)
+        if taken == 0:
+            await _commit_draft(shard, draft, first, decoded.topic, ports)
             draft = Draft(shard, decoded)
-        draft.add(one)
-    await commit(shard, draft.piece(next_), decoded.topic, ports)
+            continue
+        try:
+            if outputs := trial.outputs():
+                await ports.publish(outputs)
+        except Poison as error:
+            if taken == 1:
+                unsendable[first] = error
+            size = max(1, taken // 2)
+            continue
+        draft, done, size = trial.copy(), done + taken, 2 * size
+    await _commit_draft(shard, draft, next_, decoded.topic, ports)
 
 
-async def _one(draft: Draft, found: Found, ports: Ports) -> Taken | Refusal:
-    try:
-        taken = draft.fold(found)
-        if taken.folded.outputs:
-            await ports.publish(taken.folded.outputs)
-        return taken
-    except Poison as error:
-        return draft.refused(found, error)
+async def _commit_draft(shard: Shard[Any], draft: Draft, next_: int, source: str, ports: Ports) -> None:
+    """Unless so much of it was refused that it is not the events: then nothing of it is passed."""
+    shard.circuit.judge(draft.outcomes)
+    await commit(shard, draft.piece(next_), source, ports)

@@ -152,6 +152,28 @@ class NotContiguous(Stop):
         )
 
 
+class EverythingRefused(Stop):
+    """Events of several companies in a row that a projection's code raises for."""
+
+    def __init__(self, changelog: str, partition: int, count: int, companies: int, reason: str, detail: str) -> None:
+        super().__init__(
+            f"{changelog}/{partition}: {count} events in a row, of {companies} companies, would be refused ({reason}, "
+            f"{detail}), and none was taken in between: a fault of this release, not of the events. They are not "
+            f"passed. Put the last release back or mend the projection, and start it again: it goes on with them."
+        )
+
+
+class RowsUnreadable(Stop):
+    """Rows that were written whole, and that this release does not understand."""
+
+    def __init__(self, changelog: str, partition: int, state: str, companies: int) -> None:
+        super().__init__(
+            f"{changelog}/{partition} holds rows of at least {companies} companies that cannot be read as {state}: its "
+            f"fields were changed under the same version, or a newer release wrote them. Nothing was passed. Start the "
+            f"release that wrote them, or raise the projection's version."
+        )
+
+
 class Misconfigured(Stop):
     """Topics or settings under which the fold cannot be exact."""
 

@@ -51,9 +51,39 @@ class Draft:
         self._states: dict[str, Any] = {}
         self._rows: dict[bytes, bytes] = {}
         self._refused: list[Refusal] = []
+        self._outputs: list[Event] = []
+        self.outcomes: list[Refusal | None] = []
+        """In order: each refusal, and None for each event that was taken into a row."""
         self._size = size_of([self._marker(decoded.next)])
 
-    def fold(self, found: Found) -> Taken:
+    def copy(self) -> Draft:
+        """As it stands, with nothing that is yet to be sent."""
+        other = Draft(self._shard, self._decoded)
+        other._states, other._rows = dict(self._states), dict(self._rows)
+        other._refused, other._size, other.outcomes = list(self._refused), self._size, list(self.outcomes)
+        return other
+
+    def take(self, events: Sequence[Found], unsendable: Mapping[int, Poison]) -> int:
+        """How many of them had room. What follows from those of `unsendable`, by offset, cannot be sent."""
+        for n, found in enumerate(events):
+            one = self._one(found, unsendable.get(found[0].offset))
+            if not self._has_room(one):
+                return n
+            self._add(one)
+        return len(events)
+
+    def outputs(self) -> Sequence[Event]:
+        """What follows from the events that were taken."""
+        return self._outputs
+
+    def _one(self, found: Found, unsendable: Poison | None) -> Taken | Refusal:
+        try:
+            taken = self._fold(found)
+        except Poison as error:
+            return self._refusal(found, error)
+        return taken if unsendable is None else self._refusal(found, unsendable)
+
+    def _fold(self, found: Found) -> Taken:
         """Raises `Untaken`, also where the event's rows fit no record batch at all."""
         folded = fold(self._shard.projection, [found], self._load)
         rows = self._shard.encode(folded, self._decoded.topic)
@@ -61,21 +91,25 @@ class Draft:
             raise RowsTooLarge(size, BATCH_BYTES)
         return Taken(folded, rows)
 
-    def refused(self, found: Found, why: Poison) -> Refusal:
+    def _refusal(self, found: Found, why: Poison) -> Refusal:
         decoded, (record, event) = self._decoded, found
         return refusal(self._shard.projection, decoded.topic, decoded.partition, record.offset, event, why)
 
-    def has_room(self, for_: Taken | Refusal) -> bool:
+    def _has_room(self, for_: Taken | Refusal) -> bool:
         return self._size + self._growth(_rows(for_)) <= BATCH_BYTES
 
-    def add(self, one: Taken | Refusal) -> None:
+    def _add(self, one: Taken | Refusal) -> None:
         rows = _rows(one)
         self._size += self._growth(rows)
         self._rows.update(rows)
         if isinstance(one, Refusal):
             self._refused.append(one)
+            self.outcomes.append(one)
         else:
             self._states.update((key, state) for key, (state, _) in one.folded.rows.items())
+            self._outputs += one.folded.outputs
+            if one.rows:
+                self.outcomes.append(None)
 
     def piece(self, next_: int) -> Piece:
         """What follows from its events is published already."""

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count, islice, takewhile
 from typing import Generic, TypeVar
 
 import msgspec
 
 from projections.projection import Projection
 from streams.changelog import MARKERS, REFUSED, RESERVED, RowCodec, Rows, Stored, marker_of, refusal_of, spelled
-from streams.errors import NotContiguous, OwnershipLost
+from streams.circuit import COMPANIES, Circuit
+from streams.errors import NotContiguous, OwnershipLost, RowsUnreadable
 from streams.fold import Folded
-from streams.refusal import Refusal, blamed_on_events
+from streams.refusal import Refusal, Untaken, blamed_on_events
 from streams.store import Store
 
 State = TypeVar("State", bound=msgspec.Struct)
 
 ANY_NUMBER = 1 << 20
+LOOK = 50_000
+"""So many rows are looked at, at most, to know whose cannot be read."""
 
 
 class Shard(Generic[State]):
@@ -28,8 +33,19 @@ class Shard(Generic[State]):
         self.fitting = ANY_NUMBER
         """Events whose rows last fitted one record batch."""
         self._next: dict[tuple[str, int], int] = {}
+        self.circuit = Circuit(changelog, partition)
+        self._looked = False
         self.live = False
         """Restored, and not claimed anew since: only then may it be folded into."""
+
+    @contextmanager
+    def folding_as(self, watched: Projection[State]) -> Iterator[None]:
+        """By the same projection, watched by whoever needs to know what follows from which event."""
+        projection, self.projection = self.projection, watched
+        try:
+            yield
+        finally:
+            self.projection = projection
 
     def hold(self) -> None:
         """For whoever was at work on it while the group gave its partitions out anew."""
@@ -52,8 +68,37 @@ class Shard(Generic[State]):
             encoded = [key.encode() for key in keys]
         found = self.store.get(encoded)
         decode = self._codec.decode
-        with blamed_on_events("bad_row"):
-            return {key: decode(value).row for key, value in zip(keys, found, strict=True) if value is not None}
+        try:
+            with blamed_on_events("bad_row"):
+                return {key: decode(value).row for key, value in zip(keys, found, strict=True) if value is not None}
+        except Untaken:
+            self._look_around()
+            raise
+
+    def _look_around(self) -> None:
+        """A row cannot be read. Where it is so with several companies' rows, the release does not fit them.
+
+        Once is enough: what is written from now on is this release's own.
+        """
+        if self._looked:
+            return
+        self._looked = True
+        unreadable: set[bytes] = set()
+        rows = ((key, value) for key, value in self.store.scan() if not key.startswith(RESERVED))
+        for key, value in islice(rows, LOOK):
+            company = key.split(b"/")[0]
+            if company in unreadable or self._readable(value):
+                continue
+            unreadable.add(company)
+            if len(unreadable) >= COMPANIES:
+                raise RowsUnreadable(self.changelog, self.partition, self.projection.state.__name__, len(unreadable))
+
+    def _readable(self, value: bytes) -> bool:
+        try:
+            self._codec.decode(value)
+        except (msgspec.MsgspecError, RecursionError):
+            return False
+        return True
 
     def stored(self, key: str) -> Stored[State] | None:
         """A row with where it comes from. May be asked from another thread."""
@@ -82,7 +127,15 @@ class Shard(Generic[State]):
         self.store.filled()
         markers = (marker_of(key, value) for key, value in self.store.scan(MARKERS))
         self._next = {(marker.topic, marker.partition): marker.next for marker in markers if marker is not None}
+        self.circuit = Circuit(self.changelog, self.partition, self._just_refused())
         self.live = True
+
+    def _just_refused(self) -> Iterator[Refusal]:
+        """Right below the markers, with no gap: nothing was taken since."""
+        found = {(each.topic, each.partition, each.offset): each for each in self.refused()}
+        for (topic, partition), next_ in self._next.items():
+            below = (found.get((topic, partition, next_ - n)) for n in count(1))
+            yield from takewhile(lambda refusal: refusal is not None, below)
 
     def refused(self) -> list[Refusal]:
         """The events that this version of the projection did not take."""

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import count
 
+import pytest
+
 from processors.saga import AUTOMATION
+from projections.jobs import Job
+from projections.projection import Projection
 from rillfold.testing.driver import Consumer, Driver
 from schemas.envelope import Event, caused_by
 from schemas.inference import InferenceCompleted, InferenceRequested
@@ -41,10 +46,11 @@ def tool(event: Event, now: int) -> tuple[Event, ...]:
 class Anew:
     """A worker with an empty disk and an empty changelog, on a log that has seen it all."""
 
-    def __init__(self, log: MemoryLog) -> None:
+    def __init__(self, log: MemoryLog, projection: Projection[Job] = AUTOMATION) -> None:
         self.sent: list[Event] = []
-        self._log, self._changelog = log, count(0)
-        self.folding = Folding([AUTOMATION], TopicNames(), Ports(self._publish, self._append, FailPoint()))
+        self._log, self._changelog, self._projection = log, count(0), projection
+        self.folding = Folding([projection], TopicNames(), Ports(self._publish, self._append, FailPoint()))
+        self.stores: dict[int, MemoryStore] = {}
 
     async def _publish(self, events: Sequence[Event]) -> None:
         self.sent += events
@@ -55,7 +61,8 @@ class Anew:
     async def rows(self) -> dict[int, dict[str, object]]:
         found = {}
         for partition in await self._log.ends(topic_of(AUTOMATION)):
-            shard = self.folding.open(AUTOMATION, partition, MemoryStore())
+            store = self.stores.setdefault(partition, MemoryStore())
+            shard = self.folding.open(self._projection, partition, store)
             shard.restored()
             await self.folding.catch_up([shard], self._log, GROUP)
             if rows := dict(shard.rows()):
@@ -63,15 +70,19 @@ class Anew:
         return found
 
 
-async def finished_jobs(log: MemoryLog) -> dict[int, dict[str, object]]:
+def requested(n: int) -> JobRequested:
+    fields = {"id": f"r-{n}", "company": "acme", "time": 1, "correlation": f"r-{n}", "job": f"j{n}"}
+    return JobRequested(**fields, task="Refund order 7", tools=TOOLS)
+
+
+async def finished_jobs(log: MemoryLog, projection: Projection[Job] = AUTOMATION) -> dict[int, dict[str, object]]:
     consumers = [Consumer("model", ("inference-request",), model), Consumer("tools", ("tool-call",), tool)]
-    async with Driver(log, [AUTOMATION], consumers=consumers) as driver:
+    async with Driver(log, [projection], consumers=consumers) as driver:
         driver.clock = count(1_700_000_000_000).__next__  # type: ignore[assignment]  # no two records at one moment
         for n in range(12):
-            fields = {"id": f"r-{n}", "company": "acme", "time": 1, "correlation": f"r-{n}", "job": f"j{n}"}
-            await driver.send(JobRequested(**fields, task="Refund order 7", tools=TOOLS))
+            await driver.send(requested(n))
         await driver.settle()
-        return driver._rows(AUTOMATION)
+        return driver._rows(projection)
 
 
 async def test_jobs_end_as_they_ended_and_nothing_is_sent_again():
@@ -93,3 +104,70 @@ async def test_what_was_folded_but_never_committed_is_sent_again_with_the_same_i
     async with Driver(log, [AUTOMATION]) as driver:
         there = {event.id for event in await driver.events("tool-call")}
     assert {event.id for event in known} == there
+
+
+def refuses(job: str, inputs: type[Event]) -> Projection[Job]:
+    """A version with a bug: it raises for one input of one job."""
+
+    def fold(state: Job, event: Event) -> Job:
+        if isinstance(event, inputs) and getattr(event, "job", None) == job:
+            raise KeyError("a bug of this version")
+        return AUTOMATION.fold(state, event)
+
+    return replace(AUTOMATION, fold=fold)
+
+
+NEXT = replace(AUTOMATION, version=AUTOMATION.version + 1)
+
+
+@pytest.mark.parametrize("inputs", [JobRequested, InferenceCompleted, ToolReturned])
+async def test_what_follows_from_an_event_that_an_earlier_version_refused_is_sent_by_the_next(inputs: type[Event]):
+    """Everything is committed. The job would hang for ever: nobody else would ask for what it waits for."""
+    log = MemoryLog()
+    await finished_jobs(log, refuses("j3", inputs))
+    again = Anew(log, NEXT)
+    rows = await again.rows()
+    assert {getattr(event, "job", None) for event in again.sent} == {"j3"}
+    assert len({event.id for event in again.sent}) == len(again.sent)
+    jobs = {key: job for part in rows.values() for key, job in part.items()}
+    assert len(jobs) == 12
+    assert "acme/j3" in jobs
+
+
+async def test_a_new_version_of_one_source_sends_what_follows_from_its_first_event_on():
+    """It does not catch up: it reads its source from the beginning as any worker does, whatever was committed."""
+    one = replace(AUTOMATION, name="one", topics=AUTOMATION.topics[:1])
+    log = MemoryLog()
+    for projection in (replace(refuses("j3", JobRequested), name=one.name, topics=one.topics), replace(one, version=2)):
+        async with Driver(log, [projection]) as driver:
+            if projection.version == 1:
+                for n in range(6):
+                    await driver.send(requested(n))
+            await driver.settle()
+            asked = {e.job for e in await driver.events("inference-request") if isinstance(e, InferenceRequested)}
+            assert ("j3" in asked) == (projection.version == 2)
+
+
+async def test_a_later_version_still_knows_what_the_first_refused():
+    log = MemoryLog()
+    await finished_jobs(log, refuses("j3", JobRequested))
+    again = Anew(log, replace(AUTOMATION, version=AUTOMATION.version + 7))
+    await again.rows()
+    assert {getattr(event, "job", None) for event in again.sent} == {"j3"}
+
+
+async def test_a_catch_up_that_was_broken_off_loses_nothing_of_what_an_earlier_version_refused():
+    """The rows of what was refused below its marker are not known any more: all of that company's is sent."""
+    log = MemoryLog()
+    await finished_jobs(log, refuses("j3", InferenceCompleted))
+    again = Anew(log, NEXT)
+
+    async def breaks(events: Sequence[Event]) -> None:
+        raise OSError
+
+    again.folding._ports = again.folding._ports._replace(publish=breaks)
+    with pytest.raises(OSError):
+        await again.rows()
+    again.folding._ports = again.folding._ports._replace(publish=again._publish)
+    await again.rows()
+    assert "j3" in {getattr(event, "job", None) for event in again.sent}

@@ -212,6 +212,29 @@ async def test_what_the_log_finds_too_large_is_refused():
     assert [(each.offset, each.reason) for each in kept_refusals(world)] == [(1, "bad_output")]
 
 
+@pytest.mark.parametrize("unsendable", [False, True])
+async def test_what_follows_from_the_others_is_still_published_together(unsendable: bool):
+    """One event in 256 is refused: nobody's effects become one publish each."""
+    world = World(replace(TEXTS if unsendable else BREAKS, react=answered))
+    published: list[str] = []
+    calls = 0
+
+    async def publish(events: Sequence[Event]) -> None:
+        nonlocal calls
+        calls += 1
+        for event in events:
+            if isinstance(event, TextIngested) and event.text.startswith(BAD):
+                raise TooLarge("some-topic", 2_000_000, 1_000_000)
+        published.extend(event.id for event in events)
+
+    world.folding._ports = world.folding._ports._replace(publish=publish)
+    events = [bad(n) if n % 256 == 100 else text(n, f"e{n % 9}") for n in range(2560)]
+    await world.folding.step(batch(events))
+    assert places(kept_refusals(world)) == [n for n in range(2560) if n % 256 == 100]
+    assert published == [f"after {e.id} at {(1000 + n) * 1000}" for n, e in enumerate(events) if n % 256 != 100]
+    assert calls <= 300
+
+
 async def test_a_record_whose_clock_is_mad_leads_to_events_of_a_sane_time():
     seen: list[int] = []
 
@@ -255,19 +278,53 @@ async def test_a_row_that_cannot_be_written_is_refused(value: str):
     assert [each.offset for each in kept_refusals(world)] == [1]
 
 
-async def test_a_row_that_cannot_be_read_again_refuses_its_own_events_only():
-    class Number(msgspec.Struct, frozen=True):
-        n: float = 0.0
+class Number(msgspec.Struct, frozen=True):
+    n: float = 0.0
 
-    def numbered(state: Number, event: Event) -> Number:
+
+class Maybe(msgspec.Struct, frozen=True):
+    n: float | None = None
+
+
+class Nested(msgspec.Struct, frozen=True):
+    n: tuple[dict[str, Number], ...] = ()
+
+
+NOT_FINITE = {
+    Number: Number,
+    Maybe: Maybe,
+    Nested: lambda n: Nested(({"x": Number(n)},)),
+    Loose: lambda n: Loose([{"x": (n,)}]),
+}
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 1e308 * 10])
+@pytest.mark.parametrize("state", NOT_FINITE)
+async def test_a_number_that_json_does_not_have_is_refused_before_it_stands_in_a_row(state: Any, number: float):
+    """It would be written as null, and read again as something else or never."""
+
+    def numbered(_: Any, event: Event) -> Any:
         assert isinstance(event, TextIngested)
-        return Number(float("nan") if BAD in event.text else state.n + 1)
+        return NOT_FINITE[state](number if BAD in event.text else float(event.text))
 
-    world = World(replace(TEXTS, state=Number, fold=numbered, initial=lambda _: Number()))
+    world = World(replace(TEXTS, state=state, fold=numbered, initial=lambda _: state()))
+    await world.folding.step(batch([text(0, "f")]))
+    await world.folding.step(batch([bad(1, "f"), text(2)], start=1))
+    await world.folding.step(batch([text(3, "f")], start=3))
+    assert [(each.offset, each.reason) for each in kept_refusals(world)] == [(1, "bad_row")]
+    assert set(world.rows()) == {"acme/e", "acme/f"}
+
+
+async def test_a_row_that_cannot_be_read_again_refuses_its_own_events_only():
+    def wrong(state: Texts, event: Event) -> Texts:
+        assert isinstance(event, TextIngested)
+        return Texts(None) if BAD in event.text else kept(state, event)  # type: ignore[arg-type]
+
+    world = World(replace(TEXTS, fold=wrong))
     await world.folding.step(batch([bad(0, "f")]))
     await world.folding.step(batch([text(1, "f"), text(2)], start=1))
     assert [(each.offset, each.reason) for each in kept_refusals(world)] == [(1, "bad_row")]
-    assert world.shard.load(["acme/e"]) == {"acme/e": Number(1.0)}
+    assert world.shard.load(["acme/e"]) == {"acme/e": Texts(("2 ",))}
 
 
 class Unspeakable(Exception):
@@ -399,7 +456,7 @@ async def test_what_could_not_be_sent_before_a_changelog_was_lost_is_refused_aga
     world, log = World(follows(OUTPUTS["an id too long"])), MemoryLog()
     await log.create([TopicSpec(TOPIC, 1)])
     await log.append([Outgoing(TOPIC, b"acme", encode(event), partition=0) for event in (text(0), bad(1), text(2))])
-    await catch_up(world.shard, [TOPIC], log, {TOPIC: 3}, world.folding._ports)
+    await catch_up(world.shard, [TOPIC], log, {TOPIC: 3}, world.folding._ports, TopicNames())
     assert places(kept_refusals(world)) == [1]
     assert world.rows() == {"acme/e": Texts(("0 ", "2 "))}
     assert not [what for what, _ in world.done if what == "published"]
@@ -418,8 +475,9 @@ async def test_a_letter_always_fits_and_part_of_a_record_is_not_sent_again():
         to_outgoing(letter, TopicNames())
     assert (small.key, small.value, small.headers[0].value) == (b"k" * 100, b"v" * 100, None)
     assert (large.headers[0].key, large.headers[0].value) == ("rillfold-cut", b"%d" % ((40 << 20) + 1))
-    assert await redrive(log, [large]) == 0
-    assert await redrive(log, [small]) == 1
+    await log.append([Outgoing("company-data", b"k", b"v", partition=0)] * 8)
+    assert await redrive(log, TopicNames(), [large]) == 0
+    assert await redrive(log, TopicNames(), [small]) == 1
 
 
 @pytest.mark.parametrize("room", [16 << 20, 1 << 20, 2_000])
