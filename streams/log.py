@@ -100,7 +100,8 @@ class Subscription(Protocol):
     def assignment(self) -> frozenset[TopicPartition]: ...
 
     def generation(self) -> int:
-        """The group's own, one higher whenever partitions are given out anew: what was known of them may be out of date, owner or not."""
+        """The group's own, one higher whenever partitions are given out anew: what was known of them may be out of
+        date, owner or not."""
         ...
 
 
