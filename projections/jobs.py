@@ -18,7 +18,7 @@ from schemas.tools import ToolReturned
 REPLY_CHARS = 4_000
 # Replies that wait for their turn. More of them are strays for certain.
 EARLY = 16
-# Far more than the saga takes. What is said beyond it is no part of a job, and each event would cost more than the last.
+# Far more than the saga takes. What is said beyond it is no part of a job: each event would cost more than the last.
 MOST_STEPS = 64
 ENDED = frozenset({"completed", "failed"})
 
