@@ -8,7 +8,7 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 
 from processors import gate
 from processors.parameters import canonical
@@ -17,6 +17,7 @@ from projections.lora_adapters import LORA_ADAPTERS
 from rillfold.http.access import Asker, Serving, company_of
 from rillfold.http.company_data import Conversation, Output, data_event
 from rillfold.http.errors import NotFound
+from rillfold.http.forms import Strict
 from rillfold.http.strict_json import StrictRoute
 from rillfold.wiring import Services
 from schemas.company import ToolAuth, ToolRegistered
@@ -36,10 +37,6 @@ LOOK_SECONDS = 0.1
 APPENDED = 2_000
 Seconds = Annotated[float, Query(ge=0, le=WAIT_SECONDS, description="Seconds to wait for the end of the job.")]
 NAME = r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$"
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
 
 
 class Auth(Strict):
@@ -69,7 +66,7 @@ class Auth(Strict):
 class NewTool(Strict):
     name: str = Field(pattern=NAME)
     description: str = Field("", max_length=2_000)
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field({})
     """A JSON schema. What it does not describe is not sent."""
     endpoint: str = Field(max_length=2_000)
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = "POST"
@@ -78,7 +75,7 @@ class NewTool(Strict):
 
 class RegisterTools(Strict):
     company_id: str | None = None
-    tools: list[NewTool] = Field(min_length=1, max_length=100)
+    tools: list[NewTool] = Field(min_length=1, max_length=100, fail_fast=True)
 
 
 class Placed(Strict):
@@ -98,11 +95,11 @@ class RegisteredTools(Strict):
 class TrainAdapter(Strict):
     company_id: str | None = None
     role: str = Field("default", pattern=NAME)
-    training_data: list[Conversation | Output | str] = Field([], max_length=10_000)
+    training_data: list[Conversation | Output | str] = Field([], max_length=10_000, fail_fast=True)
     """Becomes company-data events first: what is trained always stands in the log."""
     base_model: str | None = None
     method: str = "lora"
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field({})
 
 
 class TrainingStarted(Strict):
@@ -137,7 +134,7 @@ class Job(Strict):
     answer: str | None = None
     reason: str | None = None
     detail: str = ""
-    steps: list[dict[str, Any]] = []
+    steps: list[dict[str, Any]] = Field([])
     requested: Placed | None = None
     """Where its request stands in the log, for whoever just sent it."""
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Path
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from rillfold.http.access import Admin, Serving, company_of
 from rillfold.http.automation import Placed, publish
 from rillfold.http.errors import NotFound
+from rillfold.http.forms import Strict
 from rillfold.http.keys import NoSuchKey, id_of
 from rillfold.http.strict_json import StrictRoute
 from schemas.company import CompanyRegistered
@@ -18,8 +19,7 @@ router = APIRouter(tags=["companies"], route_class=StrictRoute)
 KeyId = Annotated[str, Path(pattern=r"^[0-9a-f]{1,32}$")]
 
 
-class NewCompany(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class NewCompany(Strict):
     company_id: str
     name: str = Field("", max_length=128)
 
