@@ -154,7 +154,8 @@ async def register_tools(given: RegisterTools, asker: Asker, serving: Serving) -
     )
     private, find = serving.settings.allow_private_tools, partial(serving.lookups.find, company)
     await asyncio.gather(*(registrable(url, private, find) for url in {tool.endpoint for tool in given.tools}))
-    events = [_tool_event(tool, company, serving) for tool in given.tools]
+    # Each credential is on the disk before its tool is in the log.
+    events = await asyncio.to_thread(lambda: [_tool_event(tool, company, serving) for tool in given.tools])
     placed = await publish(serving, events)
     return RegisteredTools(company_id=company, tools=dict(zip((t.name for t in given.tools), placed, strict=True)))
 
