@@ -66,7 +66,7 @@ class Auth(Strict):
 class NewTool(Strict):
     name: str = Field(pattern=NAME)
     description: str = Field("", max_length=2_000)
-    parameters: dict[str, Any] = Field({})
+    parameters: dict[str, Any] = Field(default={})
     """A JSON schema. What it does not describe is not sent."""
     endpoint: str = Field(max_length=2_000)
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = "POST"
@@ -99,7 +99,7 @@ class TrainAdapter(Strict):
     """Becomes company-data events first: what is trained always stands in the log."""
     base_model: str | None = None
     method: str = "lora"
-    settings: dict[str, Any] = Field({})
+    settings: dict[str, Any] = Field(default={})
 
 
 class TrainingStarted(Strict):
@@ -134,7 +134,7 @@ class Job(Strict):
     answer: str | None = None
     reason: str | None = None
     detail: str = ""
-    steps: list[dict[str, Any]] = Field([])
+    steps: list[dict[str, Any]] = Field(default=[])
     requested: Placed | None = None
     """Where its request stands in the log, for whoever just sent it."""
 
@@ -196,11 +196,13 @@ async def train_adapter(given: TrainAdapter, asker: Asker, serving: Serving) -> 
 
 
 @router.get("/adapters")
-async def adapters(asker: Asker, serving: Serving, company_id: str | None = None) -> dict[str, Any]:
-    """The company's adapters, newest version last."""
+async def adapters(
+    asker: Asker, serving: Serving, company_id: str | None = None, after: str | None = None
+) -> dict[str, Any]:
+    """The company's adapters, newest version last. `next` is `after` of the next page; null on the last."""
     company = company_of(asker, company_id)
-    rows = await serving.reads.rows(LORA_ADAPTERS, company, None, ADAPTERS)
-    return {"company_id": company, "adapters": [row.value for row in rows]}
+    page = await serving.reads.page(LORA_ADAPTERS, company, after, ADAPTERS)
+    return {"company_id": company, "adapters": [row.value for row in page.rows], "next": page.next}
 
 
 @router.post("/process", status_code=202, responses={200: {"model": Job, "description": "The job has ended."}})

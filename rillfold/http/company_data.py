@@ -15,7 +15,7 @@ from schemas.envelope import Event
 
 class Function(Strict):
     name: str
-    arguments: dict[str, Any] = Field({})
+    arguments: dict[str, Any] = Field(default={})
 
     @field_validator("arguments", mode="before")
     @classmethod
@@ -40,7 +40,7 @@ Calls = Annotated[list[Call | Function], Field(max_length=TOOL_CALLS, fail_fast=
 class Turn(Strict):
     role: Role
     content: str | None = ""
-    tool_calls: Calls = Field([])
+    tool_calls: Calls = Field(default=[])
     name: str | None = None
     tool_call_id: str | None = None
 
@@ -56,7 +56,7 @@ class Output(Strict):
 
     prompt: str = Field(min_length=1)
     output: str = ""
-    tool_calls: Calls = Field([])
+    tool_calls: Calls = Field(default=[])
     success: bool = True
 
 
