@@ -5,9 +5,25 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from schemas.errors import Retry
+
+LOCK_SECONDS = 5.0
+LOOK_SECONDS = 0.02
+
+
+class LockHeld(Retry):
+    """Another process has it, and does not come to an end."""
+
+    def __init__(self, lock: Path) -> None:
+        super().__init__(
+            f"{lock} is held by another process for {LOCK_SECONDS:g} seconds already: `fuser {lock}` shows which. "
+            f"Let it go on, or end it; then ask again."
+        )
 
 
 def replaced(path: Path, content: bytes) -> None:
@@ -32,14 +48,25 @@ def written_once(path: Path, content: str) -> str:
 
 @contextmanager
 def alone(lock: Path) -> Iterator[None]:
-    """One process, and one thread of it, at a time. A process that dies lets go."""
+    """One process, and one thread of it, at a time. A process that dies lets go; one that stands is not waited for."""
     _folder(lock.parent)
     held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(held, fcntl.LOCK_EX)
+        _taken(held, lock)
         yield
     finally:
         os.close(held)
+
+
+def _taken(held: int, lock: Path) -> None:
+    until = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            return fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise LockHeld(lock) from None
+        time.sleep(LOOK_SECONDS)
 
 
 def _draft(path: Path, content: bytes) -> Path:

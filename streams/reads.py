@@ -19,6 +19,7 @@ from streams.sinks.database import named, shown
 from streams.sinks.schema import table_of
 
 CONNECTIONS = 8
+PAGE_BYTES = 4 << 20
 Positions = Mapping[str, Mapping[int, int]]
 Connection = psycopg.AsyncConnection[Any]
 
@@ -30,6 +31,16 @@ _PAGE = sql.SQL("""
         SELECT DISTINCT key FROM {table}
         WHERE key > %(after)s AND (%(company)s::text IS NULL OR company = %(company)s) ORDER BY key LIMIT %(limit)s
     ) ORDER BY key, partition""")
+# The keys of _PAGE; without their rows after so many bytes of rows. The first has its row, however large.
+_PAGE_OF_BYTES = sql.SQL("""
+    SELECT key, CASE WHEN before < %(bytes)s THEN row END, topic, source_partition, source_offset FROM (
+        SELECT *, coalesce(sum(octet_length(row::text)) OVER (
+            ORDER BY key GROUPS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW EXCLUDE GROUP
+        ), 0) AS before FROM {table} WHERE key IN (
+            SELECT DISTINCT key FROM {table}
+            WHERE key > %(after)s AND (%(company)s::text IS NULL OR company = %(company)s) ORDER BY key LIMIT %(limit)s
+        )
+    ) AS page ORDER BY key, partition""")
 _CHANGED = sql.SQL("""
     SELECT key, row, topic, source_partition, source_offset FROM {table}
     JOIN unnest(%(topics)s::text[], %(partitions)s::int[], %(starts)s::bigint[]) AS since(t, p, start)
@@ -49,6 +60,12 @@ class Row(NamedTuple):
     value: dict[str, Any]
     at: Place
     """The last event that changed the row."""
+
+
+class Page(NamedTuple):
+    rows: list[Row]
+    next: str | None
+    """The key after which the next page begins; None: there is none."""
 
 
 class Reads:
@@ -78,6 +95,14 @@ class Reads:
     async def rows(self, projection: Projection[Any], company: str | None, after: str | None, limit: int) -> list[Row]:
         """In the order of their keys, from the first above `after`."""
         return await self._rows(projection, _PAGE, {"after": after or "", "company": company, "limit": limit})
+
+    async def page(self, projection: Projection[Any], company: str | None, after: str | None, limit: int) -> Page:
+        """As `rows`, but no more of them than a process can hold for many who ask."""
+        given = {"after": after or "", "company": company, "limit": limit, "bytes": PAGE_BYTES}
+        found = await self._rows(projection, _PAGE_OF_BYTES, given)
+        rows = [row for row in found if row.value is not None]
+        more = len(rows) < len(found) or len(found) == limit
+        return Page(rows, rows[-1].key if rows and more else None)
 
     async def positions(self, projection: Projection[Any]) -> dict[str, dict[int, int]]:
         """The next offset of each source partition: everything below it is in the rows."""
@@ -148,7 +173,7 @@ class Reads:
 
 def _whole(projection: Projection[Any], parts: list[Row]) -> Row:
     """A row whose key rule spreads it over partitions is put together; its place is one of theirs."""
-    if len(parts) == 1 or projection.merge is None:
+    if len(parts) == 1 or projection.merge is None or parts[-1].value is None:
         return parts[-1]
     states = (msgspec.convert(part.value, projection.state) for part in parts)
     return parts[-1]._replace(value=msgspec.to_builtins(reduce(projection.merge, states)))

@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from gpu_workers.chat import Chat
 from gpu_workers.serve.adapter_file import LoraWeights
 from gpu_workers.serve.admission import Bounds, Questions, Seats
@@ -46,6 +48,11 @@ Read = Callable[[AdapterSpec], LoraWeights]
 """From the store to memory, checked. Raises `Refused`, or `Retry` where the disk or the memory is in the way."""
 LETTERS_A_TOKEN = 32
 """No prompt in any language has so many on average: longer ones are not cut into tokens at all."""
+TOKENS_A_PART = 3
+"""What opens and closes a message, a call or a tool, also one without a letter."""
+LONG_LETTERS = 16_000
+LONG_PARTS = 64
+"""A prompt above one of these is rendered and cut into tokens beside the event loop, which has others to serve."""
 DETAIL = 1_000
 
 
@@ -124,6 +131,7 @@ class EmbeddedEngine:
     async def __aenter__(self) -> EmbeddedEngine:
         self._loop = asyncio.get_running_loop()
         self._stopped = ""
+        self._chat.encode("")  # the first use sets the tokenizer up, which no two threads may do at once
         self._thread.start()
         return self
 
@@ -215,6 +223,8 @@ class EmbeddedEngine:
         Whatever template, parser and tokenizer raise is the question's own failure.
         """
         tools = question.tools if spec is None or spec.tools_in_prompt else None
+        if (parts := _parts(question)) * TOKENS_A_PART >= self._base.context:
+            raise PromptTooLong(f"{parts} messages, calls and tools; {self.model} reads {self._base.context} tokens.")
         if (letters := _letters(question)) > self._base.context * LETTERS_A_TOKEN:
             raise PromptTooLong(f"the prompt has {letters} letters; {self.model} reads {self._base.context} tokens.")
         try:
@@ -251,7 +261,9 @@ class EmbeddedEngine:
     async def _run(
         self, question: Question, spec: AdapterSpec | None, weights: LoraWeights | None, on_text: OnText | None
     ) -> Answer:
-        row = self._row(question, weights, self._prompt(question, spec))
+        long = len(question.messages) > LONG_PARTS or _letters(question) > LONG_LETTERS
+        prompt = await asyncio.to_thread(self._prompt, question, spec) if long else self._prompt(question, spec)
+        row = self._row(question, weights, prompt)
         pending = _Pending(row, asyncio.get_running_loop().create_future(), TextStream(self._chat.decode), on_text)
         if not self.alive():
             raise EngineStopped(f"{self._stopped}; restart the worker.")
@@ -364,3 +376,11 @@ def _letters(question: Question) -> int:
         for message in question.messages
     )
     return said + len(question.tools or "")
+
+
+def _parts(question: Question) -> int:
+    """Messages, calls and tools. Tools that are no list count for nothing here: rendering says what they are."""
+    tools: list[msgspec.Raw] = []
+    with contextlib.suppress(msgspec.MsgspecError, UnicodeError, RecursionError):
+        tools = msgspec.json.decode(question.tools or "[]", type=list[msgspec.Raw])
+    return sum(1 + len(message.tool_calls) for message in question.messages) + len(tools)

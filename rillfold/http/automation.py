@@ -8,7 +8,7 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 
 from processors import gate
 from processors.parameters import canonical
@@ -17,6 +17,7 @@ from projections.lora_adapters import LORA_ADAPTERS
 from rillfold.http.access import Asker, Serving, company_of
 from rillfold.http.company_data import Conversation, Output, data_event
 from rillfold.http.errors import NotFound
+from rillfold.http.forms import Strict
 from rillfold.http.strict_json import StrictRoute
 from rillfold.wiring import Services
 from schemas.company import ToolAuth, ToolRegistered
@@ -36,10 +37,6 @@ LOOK_SECONDS = 0.1
 APPENDED = 2_000
 Seconds = Annotated[float, Query(ge=0, le=WAIT_SECONDS, description="Seconds to wait for the end of the job.")]
 NAME = r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$"
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
 
 
 class Auth(Strict):
@@ -69,7 +66,7 @@ class Auth(Strict):
 class NewTool(Strict):
     name: str = Field(pattern=NAME)
     description: str = Field("", max_length=2_000)
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field(default={})
     """A JSON schema. What it does not describe is not sent."""
     endpoint: str = Field(max_length=2_000)
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = "POST"
@@ -78,7 +75,7 @@ class NewTool(Strict):
 
 class RegisterTools(Strict):
     company_id: str | None = None
-    tools: list[NewTool] = Field(min_length=1, max_length=100)
+    tools: list[NewTool] = Field(min_length=1, max_length=100, fail_fast=True)
 
 
 class Placed(Strict):
@@ -98,11 +95,11 @@ class RegisteredTools(Strict):
 class TrainAdapter(Strict):
     company_id: str | None = None
     role: str = Field("default", pattern=NAME)
-    training_data: list[Conversation | Output | str] = Field([], max_length=10_000)
+    training_data: list[Conversation | Output | str] = Field([], max_length=10_000, fail_fast=True)
     """Becomes company-data events first: what is trained always stands in the log."""
     base_model: str | None = None
     method: str = "lora"
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default={})
 
 
 class TrainingStarted(Strict):
@@ -137,7 +134,7 @@ class Job(Strict):
     answer: str | None = None
     reason: str | None = None
     detail: str = ""
-    steps: list[dict[str, Any]] = []
+    steps: list[dict[str, Any]] = Field(default=[])
     requested: Placed | None = None
     """Where its request stands in the log, for whoever just sent it."""
 
@@ -157,7 +154,8 @@ async def register_tools(given: RegisterTools, asker: Asker, serving: Serving) -
     )
     private, find = serving.settings.allow_private_tools, partial(serving.lookups.find, company)
     await asyncio.gather(*(registrable(url, private, find) for url in {tool.endpoint for tool in given.tools}))
-    events = [_tool_event(tool, company, serving) for tool in given.tools]
+    # Each credential is on the disk before its tool is in the log.
+    events = await asyncio.to_thread(lambda: [_tool_event(tool, company, serving) for tool in given.tools])
     placed = await publish(serving, events)
     return RegisteredTools(company_id=company, tools=dict(zip((t.name for t in given.tools), placed, strict=True)))
 
@@ -198,11 +196,13 @@ async def train_adapter(given: TrainAdapter, asker: Asker, serving: Serving) -> 
 
 
 @router.get("/adapters")
-async def adapters(asker: Asker, serving: Serving, company_id: str | None = None) -> dict[str, Any]:
-    """The company's adapters, newest version last."""
+async def adapters(
+    asker: Asker, serving: Serving, company_id: str | None = None, after: str | None = None
+) -> dict[str, Any]:
+    """The company's adapters, newest version last. `next` is `after` of the next page; null on the last."""
     company = company_of(asker, company_id)
-    rows = await serving.reads.rows(LORA_ADAPTERS, company, None, ADAPTERS)
-    return {"company_id": company, "adapters": [row.value for row in rows]}
+    page = await serving.reads.page(LORA_ADAPTERS, company, after, ADAPTERS)
+    return {"company_id": company, "adapters": [row.value for row in page.rows], "next": page.next}
 
 
 @router.post("/process", status_code=202, responses={200: {"model": Job, "description": "The job has ended."}})

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Path
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from rillfold.http.access import Admin, Serving, company_of
 from rillfold.http.automation import Placed, publish
 from rillfold.http.errors import NotFound
+from rillfold.http.forms import Strict
 from rillfold.http.keys import NoSuchKey, id_of
 from rillfold.http.strict_json import StrictRoute
 from schemas.company import CompanyRegistered
@@ -18,8 +20,7 @@ router = APIRouter(tags=["companies"], route_class=StrictRoute)
 KeyId = Annotated[str, Path(pattern=r"^[0-9a-f]{1,32}$")]
 
 
-class NewCompany(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class NewCompany(Strict):
     company_id: str
     name: str = Field("", max_length=128)
 
@@ -53,7 +54,7 @@ async def join(given: NewCompany, asker: Admin, serving: Serving) -> Joined:
     company = company_of(asker, given.company_id)
     event = CompanyRegistered(**serving.first(company), name=given.name or company)
     (registered,) = await publish(serving, [event])
-    key = serving.keys.make(company)
+    key = await asyncio.to_thread(serving.keys.make, company)
     return Joined(company_id=company, api_key=key, keys=len(serving.keys.list(company)), registered=registered)
 
 
@@ -67,7 +68,7 @@ async def keys(company_id: str, asker: Admin, serving: Serving) -> list[Key]:
 @router.post("/companies/{company_id}/keys", status_code=201)
 async def make_key(company_id: str, asker: Admin, serving: Serving) -> NewKey:
     """One more key for a company."""
-    key = serving.keys.make(company_of(asker, company_id))
+    key = await asyncio.to_thread(serving.keys.make, company_of(asker, company_id))
     return NewKey(id=id_of(key), api_key=key)
 
 
@@ -75,7 +76,7 @@ async def make_key(company_id: str, asker: Admin, serving: Serving) -> NewKey:
 async def rotate_key(key_id: KeyId, _: Admin, serving: Serving) -> NewKey:
     """A new key in place of this one, which is refused from now on."""
     try:
-        key = serving.keys.rotate(key_id)
+        key = await asyncio.to_thread(serving.keys.rotate, key_id)
     except NoSuchKey:
         raise NotFound from None
     return NewKey(id=id_of(key), api_key=key)
@@ -85,6 +86,6 @@ async def rotate_key(key_id: KeyId, _: Admin, serving: Serving) -> NewKey:
 async def revoke_key(key_id: KeyId, _: Admin, serving: Serving) -> None:
     """Refuse this key from now on. The admin's last key can be made anew by whoever owns the data folder."""
     try:
-        serving.keys.revoke(key_id)
+        await asyncio.to_thread(serving.keys.revoke, key_id)
     except NoSuchKey:
         raise NotFound from None

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from processors.parameters import canonical
+from rillfold.http.forms import MESSAGES, TOOL_CALLS, Strict
 from schemas.company import AgentOutputIngested, ConversationIngested, Message, Role, TextIngested, ToolUse
 from schemas.envelope import Event
 
 
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
 class Function(Strict):
     name: str
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field(default={})
 
     @field_validator("arguments", mode="before")
     @classmethod
@@ -37,10 +34,13 @@ class Call(BaseModel):
     function: Function
 
 
+Calls = Annotated[list[Call | Function], Field(max_length=TOOL_CALLS, fail_fast=True)]
+
+
 class Turn(Strict):
     role: Role
     content: str | None = ""
-    tool_calls: list[Call | Function] = []
+    tool_calls: Calls = Field(default=[])
     name: str | None = None
     tool_call_id: str | None = None
 
@@ -48,7 +48,7 @@ class Turn(Strict):
 class Conversation(Strict):
     """Every assistant turn is learned from."""
 
-    messages: list[Turn] = Field(min_length=2)
+    messages: list[Turn] = Field(min_length=2, max_length=MESSAGES, fail_fast=True)
 
 
 class Output(Strict):
@@ -56,7 +56,7 @@ class Output(Strict):
 
     prompt: str = Field(min_length=1)
     output: str = ""
-    tool_calls: list[Call | Function] = []
+    tool_calls: Calls = Field(default=[])
     success: bool = True
 
 

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
+from rillfold.http.strict_json import TooManyValues
 from schemas.errors import Poison, Retry, RillfoldError
 from schemas.rejected import Unusable
 
@@ -96,6 +97,10 @@ def install(app: FastAPI) -> None:
         # Where and why, never the input: it may hold a credential.
         wrong = [{"where": _where(each["loc"]), "why": each["msg"]} for each in error.errors()[:WRONGS]]
         return JSONResponse(shape("invalid_request", "The request does not have the documented form.", wrong), 422)
+
+    @app.exception_handler(TooManyValues)
+    async def too_many(_: Request, error: TooManyValues) -> JSONResponse:
+        return JSONResponse(shape("too_many_values", error.detail), error.status_code)
 
     @app.exception_handler(HTTPException)
     async def plain(_: Request, error: HTTPException) -> JSONResponse:

@@ -128,10 +128,10 @@ class ApiKeys:
     def _changing(self) -> Iterator[dict[str, _Stored]]:
         """What is made of the keys here is written, if nothing was raised."""
         with alone(self._lock):
-            self._reload()
-            changed = dict(self._known)
+            before = _stored(self._file) if self._file.exists() else {}  # not what another thread read before
+            changed = dict(before)
             yield changed
-            if changed != self._known:
+            if changed != before:
                 replaced(self._file, msgspec.json.encode(list(changed.values())))
 
     def _reload(self) -> None:

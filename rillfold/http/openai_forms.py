@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from gpu_workers.serve.port import Question
+from rillfold.http.forms import MESSAGES, PARTS, TOOL_CALLS
 from schemas.company import Message, ToolUse
 from schemas.primitives import sane_company
 
 MAX_TOKENS = 512
 LARGEST = 2**31 - 1
 VERSION_DIGITS = 18
+TOOLS = 1_000
 # Given and not one of these values: the caller wants something that would be missing from the answer.
 REFUSED: dict[str, tuple[Any, ...]] = {
     "n": (None, 1),
@@ -52,8 +54,8 @@ class ToolCall(BaseModel):
 
 class ChatMessage(BaseModel):
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[Part] | None = None
-    tool_calls: list[ToolCall] | None = None
+    content: str | Annotated[list[Part], Field(max_length=PARTS, fail_fast=True)] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(max_length=TOOL_CALLS, fail_fast=True)] | None = None
     tool_call_id: str | None = None
     name: str | None = None
 
@@ -68,8 +70,8 @@ class ChatRequest(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     model: str = Field(max_length=300)
-    messages: list[ChatMessage] = Field(min_length=1)
-    tools: list[dict[str, Any]] | None = None
+    messages: list[ChatMessage] = Field(min_length=1, max_length=MESSAGES, fail_fast=True)
+    tools: Annotated[list[dict[str, Any]], Field(max_length=TOOLS, fail_fast=True)] | None = None
     tool_choice: str | dict[str, Any] | None = None
     max_tokens: int | None = Field(None, ge=1, le=LARGEST)
     max_completion_tokens: int | None = Field(None, ge=1, le=LARGEST)

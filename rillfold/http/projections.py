@@ -88,13 +88,13 @@ async def rows(
     min_offset: MinOffset = [],  # noqa: B006
     wait: Wait = 5.0,
 ) -> Many:
-    """A company's rows, by key. The admin sees all companies' where none is named."""
+    """A company's rows, by key; fewer than `limit` where they are large. The admin sees all companies' by default."""
     projection, company = _known(name), _scope(asker, company_id)
     await _until(serving, projection, min_offset, wait)
     # Read before the rows: the rows know at least as much as their proof says.
     proof = await _proof(serving, projection)
-    found = await serving.reads.rows(projection, company, after, limit)
-    return Many(rows=[_found(row) for row in found], next=found[-1].key if len(found) == limit else None, proof=proof)
+    page = await serving.reads.page(projection, company, after, limit)
+    return Many(rows=[_found(row) for row in page.rows], next=page.next, proof=proof)
 
 
 @router.get("/projections/{name}/changes", response_class=StreamingResponse, responses={200: FEED})

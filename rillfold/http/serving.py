@@ -14,6 +14,7 @@ from gpu_workers.serve.port import InferenceEngine
 from rillfold import __version__
 from rillfold.http.openai import openai_error, openai_routes
 from rillfold.http.operator import Operator, OperatorOnly
+from rillfold.http.strict_json import TooManyValues
 
 
 def serving_app(engine: InferenceEngine, operator: Operator) -> FastAPI:
@@ -32,6 +33,10 @@ def serving_app(engine: InferenceEngine, operator: Operator) -> FastAPI:
         first = error.errors()[0]
         where = ".".join(str(step)[:80] for step in first["loc"][1:])
         return JSONResponse(openai_error(f"{where}: {first['msg']}", "invalid_value", where, 400), 400)
+
+    @app.exception_handler(TooManyValues)
+    async def too_many(_: Request, error: TooManyValues) -> JSONResponse:
+        return JSONResponse(openai_error(error.detail, "too_many_values", None, 400), 400)
 
     @app.exception_handler(RecursionError)
     async def deep(_: Request, __: RecursionError) -> JSONResponse:

@@ -7,16 +7,45 @@ from json import JSONDecodeError
 from typing import Any
 
 import msgspec
-from fastapi import Request, Response
+from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
+
+VALUES = 200_000
+
+
+class TooManyValues(HTTPException):
+    """Everything behind this looks at each value: who looked at millions would have no time for anybody else."""
+
+    def __init__(self) -> None:
+        super().__init__(422, f"A body holds at most {VALUES} JSON values: send several.")
 
 
 def parsed(body: bytes) -> Any:
-    """Raises `JSONDecodeError`, whatever is wrong. Of a name that is given twice the last counts."""
+    """Raises `JSONDecodeError`, or `TooManyValues`. Of a name that is given twice the last counts."""
     try:
-        return msgspec.json.decode(body)
+        found = msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise JSONDecodeError(str(error), "", 0) from None
+    # There are no more values than these, and one; texts hold such letters too.
+    if sum(map(body.count, (b",", b"[", b"{"))) >= VALUES:
+        _check_number(found)
+    return found
+
+
+def _check_number(value: Any) -> None:
+    number, unseen = 1, [value]
+    while unseen:
+        match unseen.pop():
+            case dict() as inner:
+                values = list(inner.values())
+            case list() as values:
+                pass
+            case _:
+                continue
+        number += len(values)
+        if number > VALUES:
+            raise TooManyValues
+        unseen += values
 
 
 class StrictRequest(Request):

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import threading
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 import pytest
 from safetensors.torch import load_file, save_file
 
+from gpu_workers.chat import Chat
 from gpu_workers.serve.adapter_file import LoraWeights
 from gpu_workers.serve.errors import BaseMismatch, EngineStopped, UnknownAdapter, UnusableAdapter
 from gpu_workers.serve.port import AdapterKey, AdapterSpec, Answer, Failure, InferenceEngine, Outcome, Question
 from gpu_workers.serve.schedule import Limits
 from gpu_workers.serve.start import Serving, embedded
 from rillfold.cli.serving import until_it_stops, world
+from schemas.company import Message, ToolUse
 from tests.serve.making import CPU, FINE, HOSTILE, Workbench, ask, make_workbench
 
 TOOLS = json.dumps([{"name": "lookup", "description": "Find.", "parameters": {"type": "object"}}])
@@ -212,6 +215,32 @@ async def test_what_cannot_be_read_or_rendered_is_refused(engine: InferenceEngin
     outcomes = await engine.generate([ask("word " * 3000), ask("Hi", tools="no json"), ask("Hi")])
     assert [reason(each) for each in outcomes[:2]] == ["prompt_too_long", "bad_question"]
     assert said(outcomes[2]) is not None
+
+
+async def test_what_cannot_fit_is_neither_rendered_nor_cut_into_tokens(
+    engine: InferenceEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what may fit, but is long, is not rendered where everybody waits for it."""
+    rendered: list[bool] = []
+    render = Chat.prompt
+
+    def seen(chat: Chat, messages: Sequence[Message], tools: str | None = None) -> list[int]:
+        rendered.append(threading.current_thread() is threading.main_thread())
+        return render(chat, messages, tools)
+
+    monkeypatch.setattr(Chat, "prompt", seen)
+    empty, call = Message(role="user", content=""), ToolUse(name="f", arguments="{}")
+    calling = Message(role="assistant", content="", tool_calls=(call,) * 9_000)
+    for changes in (
+        {"messages": (empty,) * 9_000},
+        {"messages": (empty, calling)},
+        {"tools": f"[{'{},' * 8_999}{{}}]"},
+    ):
+        assert reason(await engine.answer(ask("Hi", **changes))) == "prompt_too_long"
+    assert rendered == []
+    said(await engine.answer(ask("Hi", messages=(empty,) * 65)))
+    said(await engine.answer(ask("Hi")))
+    assert rendered == [False, True]
 
 
 async def test_a_full_engine_says_so(engine: InferenceEngine) -> None:

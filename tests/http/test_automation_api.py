@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import Any
 
 import pytest
@@ -196,3 +197,17 @@ async def test_every_route_has_documentation_and_a_credential(api) -> None:
                     assert (await api.ask(method.upper(), path.format(**PLACES), key, json={})).status_code == 401
     promised = {"process", "train-adapter", "adapters", "register-tools"}
     assert promised <= {path.rpartition("/")[2] for path in described["paths"]}
+
+
+async def test_a_credential_is_put_on_the_disk_beside_the_event_loop(api, monkeypatch: pytest.MonkeyPatch) -> None:
+    put, threads = FileSecrets.put, list[threading.Thread]()
+
+    def seen(*given: Any) -> str:
+        threads.append(threading.current_thread())
+        return put(*given)
+
+    monkeypatch.setattr(FileSecrets, "put", seen)
+    tool = {"name": "a", "endpoint": "https://1.1.1.1/x", "auth": {"type": "bearer", "token": "t"}}
+    answer = await api.ask("POST", "/company-automation/register-tools", api.acme, json={"tools": [tool]})
+    assert answer.status_code == 201
+    assert len(threads) == 1 and threads[0] is not threading.main_thread()

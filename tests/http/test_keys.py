@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import stat
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from rillfold import written
 from rillfold.cli.key import key
 from rillfold.http.keys import ApiKeys, KeysDamaged, NoSuchKey, Principal, id_of
 
@@ -175,3 +177,30 @@ def test_the_command_works_on_the_data_folder(tmp_path: Path, monkeypatch) -> No
     assert keys.who(rotated["api_key"]) is None
     assert isinstance(CliRunner().invoke(key, ["revoke", "nope"]).exception, NoSuchKey)
     assert CliRunner().invoke(key, ["new"]).exit_code == 2
+
+
+CHANGES = [("POST", "/companies/acme/keys"), ("POST", "/keys/{key}/rotate"), ("DELETE", "/keys/{key}")]
+
+
+async def test_who_waits_for_the_lock_holds_up_nobody(api, tmp_path: Path) -> None:
+    with (tmp_path / "api" / "keys.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        paths = [(method, path.format(key=id_of(api.globex))) for method, path in CHANGES[:2]]
+        waiting = [asyncio.create_task(api.ask(method, path, api.admin)) for method, path in paths]
+        for _ in range(3):
+            assert (await api.ask("GET", "/companies/acme/keys", api.admin)).status_code == 200
+        assert not any(task.done() for task in waiting)
+    assert [answer.status_code for answer in await asyncio.gather(*waiting)] == [201, 201]
+
+
+@pytest.mark.parametrize(("method", "path"), CHANGES)
+async def test_a_process_that_stands_with_the_lock_is_named(
+    api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, path: str
+) -> None:
+    monkeypatch.setattr(written, "LOCK_SECONDS", 0.1)
+    with (tmp_path / "api" / "keys.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        answer = await api.ask(method, path.format(key=id_of(api.acme)), api.admin)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert "keys.lock is held by another process" in answer.json()["error"]["message"]
+    assert api.services.keys.who(api.acme) == Principal("acme")

@@ -148,6 +148,27 @@ async def test_pages(world: World) -> None:
     assert seen == names
 
 
+@pytest.mark.parametrize(
+    ("path", "rows"), [("/projections/lora_adapters", "rows"), ("/company-automation/adapters", "adapters")]
+)
+async def test_a_page_holds_the_rows_that_fit(
+    world: World, monkeypatch: pytest.MonkeyPatch, path: str, rows: str
+) -> None:
+    """Bounded in bytes too; a row that is larger than a page comes all the same."""
+    monkeypatch.setattr("streams.reads.PAGE_BYTES", 50_000)
+    sizes = [10] * 5 + [20_000] * 5 + [60_000, 10, 60_000, 60_000]
+    for version, size in enumerate(sizes, 10):
+        await world.driver.send(ready("acme", version, "x" * size))
+    await world.catch_up()
+    pages, after = list[list[int]](), None
+    while not pages or after is not None:
+        page = await world.api.ask("GET", path, world.api.acme, params={"after": after} if after else {})
+        pages.append([row.get("row", row)["version"] for row in page.json()[rows]])
+        after = page.json()["next"]
+    assert [sizes[version - 10] for page in pages for version in page] == sizes
+    assert [len(page) for page in pages] == [8, 3, 2, 1]
+
+
 async def test_read_your_writes_or_409(world: World) -> None:
     place = (await register(world, world.api.acme, "a"))["a"]
     wanted = f"{place['topic']}/{place['partition']}/{place['offset']}"
@@ -217,14 +238,17 @@ async def test_a_job_from_its_request_to_its_answer(world: World) -> None:
     assert [step["kind"] for step in again["steps"]] == ["inference_requested"]
 
 
+def ready(company: str, version: int, more: str = "") -> dict[str, Any]:
+    return {
+        "type": "adapter.ready", "company": company, "adapter": f"{company}/default", "adapter_version": version,
+        "run": "r", "sha256": "0" * 64, "uri": "x", "method": "lora", "rank": 16, "alpha": 32.0, "base_model": "m",
+        "base_sha256": "0", "manifest": "0", "ranges": [], "seed": 0, "identity": json.dumps(more),
+    }  # fmt: skip
+
+
 async def test_adapters(world: World) -> None:
     for company in ("acme", "globex"):
-        ready = {
-            "type": "adapter.ready", "company": company, "adapter": f"{company}/default", "adapter_version": 1,
-            "run": "r", "sha256": "0" * 64, "uri": "x", "method": "lora", "rank": 16, "alpha": 32.0, "base_model": "m",
-            "base_sha256": "0", "manifest": "0", "ranges": [], "seed": 0, "identity": "{}",
-        }  # fmt: skip
-        await world.driver.send(ready)
+        await world.driver.send(ready(company, 1))
     await world.catch_up()
     answer = (await world.api.ask("GET", "/company-automation/adapters", world.api.acme)).json()
     assert [row["adapter"] for row in answer["adapters"]] == ["acme/default"]

@@ -21,6 +21,7 @@ from gpu_workers.serve.start import Serving, embedded
 from rillfold.http.hosts import known_hosts
 from rillfold.http.operator import COMPANY_HEADER, Operator
 from rillfold.http.serving import EngineMetrics, serving_app
+from rillfold.http.strict_json import VALUES
 from rillfold.http.wire import WIRE
 from schemas.company import ToolUse
 from tests.support.raw_http import get, status, talk
@@ -282,6 +283,9 @@ async def test_odd_questions_are_4xx_and_reach_no_engine() -> None:
             answer = await http.post("/v1/chat/completions", content=body, headers={"Content-Type": "application/json"})
             assert 400 <= answer.status_code < 500, (body[:80], answer.text)
             assert answer.json()["error"]["message"]
+        wide = b'{"model": "base", "messages": [%b]}' % b",".join([b"0"] * VALUES)
+        answer = await http.post("/v1/chat/completions", content=wide, headers={"Content-Type": "application/json"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "too_many_values")
         large = await http.post("/v1/chat/completions", content=b" " * (9 << 20))
         assert large.status_code == 413
     assert engine.asked == []
