@@ -24,6 +24,7 @@ MAX_PATTERNS = 1_000
 KNOWN = frozenset(
     {
         "alpha_pattern",
+        "auto_mapping",
         "base_model_name_or_path",
         "ensure_weight_tying",
         "eva_config",
@@ -50,6 +51,8 @@ KNOWN = frozenset(
 # Starting points that leave the base as it is. PiSSA, OLoRA and their like move weight out of the base.
 PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_]{1,64}(\.[A-Za-z0-9_]{1,64}){0,8}")
+# What PEFT writes of the class that it was trained on. Whoever loads by it imports what it names.
+LIBRARY = re.compile(r"transformers(\.[A-Za-z0-9_]{1,64}){0,8}")
 LAYER = re.compile(r"model\.layers\.(\d{1,4})\.")
 
 
@@ -89,12 +92,23 @@ def read_config(path: Path) -> AdapterConfig:
         used.append("init_lora_weights")
     if config.get("layers_pattern") not in (None, "", [], "layers", ["layers"]):
         used.append("layers_pattern")
+    if not _names_transformers(config.get("auto_mapping")):
+        used.append("auto_mapping")
     if used:
         raise ArtifactRefused(f"{path}: the adapter uses {', '.join(used)!s:.200}, which is not computed here.")
     try:
         return _checked(config)
     except ValueError as error:
         raise ArtifactRefused(f"{path}: {error}.") from error
+
+
+def _names_transformers(mapping: object) -> bool:
+    if not mapping:
+        return True
+    if not isinstance(mapping, dict) or set(mapping) != {"base_model_class", "parent_library"}:
+        return False
+    class_, library = str(mapping["base_model_class"]), str(mapping["parent_library"])
+    return class_.isidentifier() and LIBRARY.fullmatch(library) is not None
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
