@@ -18,7 +18,7 @@ from schemas.tools import ToolReturned
 REPLY_CHARS = 4_000
 # Replies that wait for their turn. More of them are strays for certain.
 EARLY = 16
-# Far more than the saga takes. What is said beyond it is no part of a job, and would make each event dearer than the last.
+# Far more than the saga takes. Beyond it nothing is part of a job, and each event would be dearer than the last.
 MOST_STEPS = 64
 ENDED = frozenset({"completed", "failed"})
 

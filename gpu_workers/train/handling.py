@@ -80,6 +80,9 @@ class Handling:
         settings = admit(request, METHOD_NAMES, self._place.why_missing, self._place.bounds)
         return say.refused(request, settings, self._now()) if isinstance(settings, Refusal) else settings
 
+    def refused(self, request: TrainingRequested, reason: str, detail: str) -> TrainingRefused:
+        return say.refused(request, Refusal(reason, detail), self._now())
+
     async def say(self, event: Event) -> None:
         await self._log.append([to_outgoing(event, self._names)])
 
@@ -243,7 +246,7 @@ class Handling:
         return rows.get(key) or KNOWN.initial(key)
 
     def _refused(self, request: TrainingRequested, reason: str, detail: str) -> _Ended:
-        return _Ended(say.refused(request, Refusal(reason, detail), self._now()))
+        return _Ended(self.refused(request, reason, detail))
 
     def _failed(self, request: TrainingRequested, reason: str, detail: str) -> _Ended:
         return _Ended(say.failed(request, reason, detail, self._now()))
