@@ -74,8 +74,8 @@ class InferenceWorker:
         inbox: Inbox | None = None,
     ) -> None:
         self._log, self._names, self._engine, self._now, self._at_once = events, names, engine, now, at_once
-        self._adapters = AdapterFollower(events, names, engine)
         self.standing = Standing()
+        self._adapters = AdapterFollower(events, names, engine, self.standing.beat)
         self._inbox = Inbox(share=max(1, at_once // SHARE)) if inbox is None else inbox
         self._words = Reread(events, self._inbox)
         self._answered = Answered(events, names)
@@ -87,7 +87,8 @@ class InferenceWorker:
         return {"inference_results": ("Requests of the log that have their result.", self._results)}
 
     async def run(self, ready: Callable[[], None]) -> None:
-        await self._adapters.catch_up()
+        with self.standing.restoring():
+            await self._adapters.catch_up()
         both = [asyncio.create_task(self._adapters.run()), asyncio.create_task(self._consume(ready))]
         try:
             ended, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)

@@ -69,8 +69,8 @@ class Handling:
         self._world = World(event_log)
         self._log, self._names, self._store, self._place = cast(EventLog, self._world), names, store, place
         self._train_spec, self._beat = train, beat
-        self._runs = View(self._log, names, KNOWN)
-        self._adapters = View(self._log, names, LORA_ADAPTERS)
+        self._runs = View(self._log, names, KNOWN, beat)
+        self._adapters = View(self._log, names, LORA_ADAPTERS, beat)
         self._circuit = Circuit()
 
     async def runs(self, partitions: Collection[int]) -> Mapping[str, Run]:
