@@ -149,7 +149,7 @@ class Handling:
         try:
             manifest = await build(
                 self._log, self._names, request.company, ranges, rows,
-                lambda _done, _of: self._beat(), self._place.bounds.rows_bytes,
+                most_bytes=self._place.bounds.rows_bytes, beat=self._beat,
             )  # fmt: skip
         except MissingOffsets as error:
             raise self._refused(request, "missing_offsets", str(error)) from error
