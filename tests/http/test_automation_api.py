@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
 import pytest
 
 from processors.gate import offers
+from rillfold.http import automation
 from schemas.company import AgentOutputIngested, ConversationIngested, TextIngested, ToolRegistered
 from schemas.jobs import JobRequested
 from schemas.training import TrainingRequested
 from streams.secrets import FileSecrets
+from streams.tools import Tools
 
 CANARY = "tok_canary_77"
 LOOKUP = {
@@ -196,3 +199,19 @@ async def test_every_route_has_documentation_and_a_credential(api) -> None:
                     assert (await api.ask(method.upper(), path.format(**PLACES), key, json={})).status_code == 401
     promised = {"process", "train-adapter", "adapters", "register-tools"}
     assert promised <= {path.rpartition("/")[2] for path in described["paths"]}
+
+
+async def test_a_job_does_not_wait_for_the_end_of_a_long_log(api, monkeypatch) -> None:
+    async def long(_: object) -> None:
+        await asyncio.sleep(0.5)
+
+    monkeypatch.setattr(automation, "TOOLS_SECONDS", 0.1)
+    monkeypatch.setattr(Tools, "catch_up", long)
+    given = {"data": {"task": "Say hello."}}
+    answer = await api.ask("POST", "/company-automation/process", api.acme, json=given)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    assert "the reading goes on" in answer.json()["error"]["message"]
+    await asyncio.sleep(0.6)
+    monkeypatch.undo()
+    answer = await api.ask("POST", "/company-automation/process", api.acme, json=given)
+    assert answer.status_code == 202
