@@ -14,6 +14,10 @@ from streams.log import Record, Subscription, TopicPartition
 
 MOST = 100_000
 """Requests that wait here at once, of a few hundred bytes each; the rest waits in the log."""
+EACH = MOST // 10
+"""Of one company: who asks for more is told so at once, and the room of the others stays theirs."""
+TOO_MANY = "too_many_requests"
+"""The reason that both workers give."""
 POLLED = 500
 """Records of one poll: requests among them may be large."""
 
@@ -36,17 +40,20 @@ class Item(NamedTuple):
 class Inbox:
     """Work goes on for minutes while the group is polled: this remembers what came meanwhile.
 
-    Companies take turns: whoever asks a thousand times waits for himself. At most `share` of one are begun at once.
+    Companies take turns: whoever asks a thousand times waits for himself. At most `share` of one are begun at once, and
+    at most `each` of one are here.
     """
 
-    def __init__(self, most: int = MOST, share: int = MOST) -> None:
-        self._most, self._share = most, share
+    def __init__(self, most: int = MOST, share: int = MOST, each: int = EACH) -> None:
+        self._most, self._share, self._each = most, share, each
         self._lines: OrderedDict[str, deque[Item]] = OrderedDict()
         """Who is not begun, a line a company; the company whose turn is longest ago stands first."""
         self._begun: dict[str, set[Item]] = {}
         self._held: dict[TopicPartition, OrderedDict[int, Item]] = {}
         """In the lines and begun, by offset."""
         self._ids: Counter[tuple[str, str]] = Counter()
+        self._of: Counter[str] = Counter()
+        """How many are held, by company."""
         self._polled: dict[TopicPartition, int] = {}
         self._generation = 0
         self._lost = False
@@ -56,8 +63,8 @@ class Inbox:
 
     async def poll(self, group: Subscription, seconds: float) -> Polled:
         """A group lets go of who does not poll: so a full inbox polls on, and puts back what came."""
-        if room := max(0, self._most - len(self)):
-            return await group.poll(seconds, min(room, POLLED))
+        if not self.full():
+            return await group.poll(seconds, min(self._most - len(self), POLLED))
         for place, records in (await group.poll(seconds, 1)).items():
             with suppress(Fenced):
                 await group.seek(place, records[0].offset)
@@ -92,6 +99,7 @@ class Inbox:
                 self._held[item.place] = OrderedDict(sorted(held.items()))
             self._lines.setdefault(item.company, deque()).append(item)
             self._ids[item.company, item.id] += 1
+            self._of[item.company] += 1
 
     def passed(self, place: TopicPartition, offset: int) -> None:
         """All below the offset was polled: it is held here, or needs nothing more."""
@@ -102,6 +110,15 @@ class Inbox:
 
     def has(self, company: str, id_: str) -> bool:
         return (company, id_) in self._ids
+
+    def full(self) -> bool:
+        return len(self) >= self._most
+
+    def crowded(self, company: str) -> str | None:
+        """Why no more of this company's may be added, and what it can do; None: there is room."""
+        if self._of[company] < self._each:
+            return None
+        return f"{self._of[company]} requests of {company} wait here already. Send it again when some have ended."
 
     def first(self) -> Item | None:
         """Whose turn it is."""
@@ -156,7 +173,7 @@ class Inbox:
 
     def forget(self) -> None:
         """What was held may be another's: the next poll begins at what is committed."""
-        for known in (self._lines, self._begun, self._held, self._ids, self._polled):
+        for known in (self._lines, self._begun, self._held, self._ids, self._of, self._polled):
             known.clear()
         self._lost = True
 
@@ -172,3 +189,6 @@ class Inbox:
         self._ids[item.company, item.id] -= 1
         if not self._ids[item.company, item.id]:
             del self._ids[item.company, item.id]
+        self._of[item.company] -= 1
+        if not self._of[item.company]:
+            del self._of[item.company]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from gpu_workers.answered import Answered
-from gpu_workers.inbox import Inbox, Item, Polled
+from gpu_workers.inbox import TOO_MANY, Inbox, Item, Polled
 from gpu_workers.reread import Reread
 from gpu_workers.serve.errors import EngineStopped, QueueFull, RowFailed, UnknownAdapter, UnknownVersion
 from gpu_workers.serve.follower import AdapterFollower
@@ -35,6 +35,8 @@ from streams.watch import Counts
 log = logging.getLogger(__name__)
 
 Polling = asyncio.Task[Polled]
+Said = tuple[Item, InferenceRequested, Event]
+"""Where a request stands, its words and its result."""
 
 GROUP = "rillfold-serve"
 TOPIC = "inference-request"
@@ -72,8 +74,8 @@ class InferenceWorker:
         inbox: Inbox | None = None,
     ) -> None:
         self._log, self._names, self._engine, self._now, self._at_once = events, names, engine, now, at_once
-        self._adapters = AdapterFollower(events, names, engine)
         self.standing = Standing()
+        self._adapters = AdapterFollower(events, names, engine, self.standing.beat)
         self._inbox = Inbox(share=max(1, at_once // SHARE)) if inbox is None else inbox
         self._words = Reread(events, self._inbox)
         self._answered = Answered(events, names)
@@ -85,7 +87,8 @@ class InferenceWorker:
         return {"inference_results": ("Requests of the log that have their result.", self._results)}
 
     async def run(self, ready: Callable[[], None]) -> None:
-        await self._adapters.catch_up()
+        with self.standing.restoring():
+            await self._adapters.catch_up()
         both = [asyncio.create_task(self._adapters.run()), asyncio.create_task(self._consume(ready))]
         try:
             ended, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -143,19 +146,27 @@ class InferenceWorker:
         for place, records in polled.items():
             await self._answered.open(place)
             self._answered.polled(place, records)
+            beyond: dict[tuple[str, str], Said] = {}
             for record in records:
-                await self._note(place, record)
+                if said := await self._note(place, record):
+                    beyond.setdefault((said[0].company, said[0].id), said)
+            await self._say(list(beyond.values()))
             self._inbox.passed(place, records[-1].offset + 1)
         self._inbox.keep_only(group.assignment())
         await self._drop()
 
-    async def _note(self, place: TopicPartition, record: Record) -> None:
+    async def _note(self, place: TopicPartition, record: Record) -> Said | None:
+        """What is to be said at once: that it is beyond its company's room."""
         event = decode(record.value, record.origin, record.timestamp, record.headers)
         if isinstance(event, Rejected):
             await self._bury(Refused(record, event))
         elif isinstance(event, InferenceRequested) and not self._knows(item := Item.of(event, place, record.offset)):
+            if crowded := self._inbox.crowded(item.company):
+                failure = Failure(id=event.id, reason=TOO_MANY, detail=crowded)
+                return item, event, _result(event, failure, self._now())
             self._inbox.add(item)
             self._words.keep(item, record)
+        return None
 
     def _knows(self, item: Item) -> bool:
         return self._answered.knows(item) or self._inbox.has(item.company, item.id)
@@ -217,16 +228,22 @@ class InferenceWorker:
         done = [work for work in self._work if work.task.done()]
         if not done:
             return
-        said = [(work.item, *answer) for work in done if (answer := work.task.result())]
+        await self._say([(work.item, *answer) for work in done if (answer := work.task.result())])
+        self._work = [work for work in self._work if work not in done]
+        for work in done:
+            self._inbox.finished(work.item)
+        self.standing.beat()
+
+    async def _say(self, said: Sequence[Said]) -> None:
+        """Acknowledged, and known as answered, when this returns."""
+        if not said:
+            return
         for item, *_ in said:
             await self._answered.open(item.place)
         positions = await self._log.append([self._outgoing(*each) for each in said])
         for (item, *_), position in zip(said, positions, strict=True):
             self._answered.note(item, position)
         self._results += len(said)
-        self._work = [work for work in self._work if work not in done]
-        for work in done:
-            self._inbox.finished(work.item)
 
     def _outgoing(self, item: Item, request: InferenceRequested, result: Event) -> Outgoing:
         """An answer that no record can hold is a failure, not a worker that dies of it again and again."""

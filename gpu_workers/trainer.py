@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from gpu_workers.artifacts import ArtifactStore
-from gpu_workers.inbox import Inbox, Item, Polled
+from gpu_workers.inbox import TOO_MANY, Inbox, Item, Polled
 from gpu_workers.reread import Reread
 from gpu_workers.train.handling import Handling
 from gpu_workers.train.parent import Train, train_in_child
@@ -25,6 +26,8 @@ from streams.watch import Counts
 GROUP = "rillfold-train"
 TOPIC = "training-request"
 POLL_SECONDS = 0.5
+# A run that ends so soon makes room for the next before the next poll, as long as the polls allow.
+SOON_SECONDS = 0.1
 
 
 class Work(NamedTuple):
@@ -50,6 +53,8 @@ class Trainer:
         self.standing = Standing()
         self._handling = Handling(event_log, names, store, place, train, self.standing.beat)
         self._runs_ended = 0
+        self._waits: float = POLL_SECONDS
+        """For the next poll: nothing, while runs end as soon as they are begun."""
 
     def counts(self) -> Counts:
         return {"training_runs": ("Runs that came to an end.", self._runs_ended)}
@@ -65,30 +70,49 @@ class Trainer:
                 await _stop(work)
 
     async def _step(self, group: Subscription, work: Work | None) -> Work | None:
-        """Poll; drop what is no longer ours; refuse at once what can be; finish a run or begin one; commit."""
+        """Poll; drop what is no longer ours; refuse at once what can be; finish runs and begin the next; commit."""
         inbox = self._inbox
-        polled = await inbox.ours(group, await inbox.poll(group, POLL_SECONDS))
+        polled = await inbox.ours(group, await inbox.poll(group, self._waits))
         await self._take(polled)
         await self.standing.found(group)
         inbox.keep_only(group.assignment())
         if work and not inbox.holds(work.item):
             await _stop(work)
             work = None
-        if work and work.task.done():
-            await work.task
-            inbox.finished(work.item)
-            self._runs_ended += 1
-            work = None
-        if work is None and (item := inbox.first()):
-            inbox.begun(item)
-            work = Work(item, asyncio.create_task(self._handle(item)))
+        return await self._work_on(group, work)
+
+    async def _work_on(self, group: Subscription, work: Work | None) -> Work | None:
+        """One run, whose end the next poll hears of. A full inbox hears nothing: there one run goes after the other,
+        until one takes its time or the next poll is due."""
+        until, self._waits = time.monotonic() + POLL_SECONDS, POLL_SECONDS
+        while True:
+            if work and work.task.done():
+                await work.task
+                self._ended(work)
+                work = None
+            if work is None and (item := self._inbox.first()):
+                self._inbox.begun(item)
+                work = Work(item, asyncio.create_task(self._handle(item)))
+            await self._commit(group)
+            if work is None or not self._inbox.full() or time.monotonic() >= until:
+                return work
+            await asyncio.wait({work.task}, timeout=SOON_SECONDS)
+            if not work.task.done():
+                return work
+
+    async def _commit(self, group: Subscription) -> None:
         try:
-            if inbox.current(group):
-                await group.commit(done := inbox.committable())
+            if self._inbox.current(group):
+                await group.commit(done := self._inbox.committable())
                 self.standing.reached(done)
         except Fenced:
-            inbox.forget()
-        return work
+            self._inbox.forget()
+
+    def _ended(self, work: Work) -> None:
+        self._inbox.finished(work.item)
+        self._runs_ended += 1
+        self._waits = 0  # there is room: what stands in the log is asked for at once
+        self.standing.beat()
 
     async def _take(self, polled: Polled) -> None:
         """A request waits only for what it alone needs: one that cannot be done is refused while others train."""
@@ -100,16 +124,24 @@ class Trainer:
             known = runs.get("/".join(key))
             if key in refused or (known and known.status in ENDED):
                 continue
-            answer = None if self._inbox.has(*key) else self._handling.admitted(request)
-            if isinstance(answer, TrainingRefused):
-                refused[key] = answer
-            else:
+            held, crowded = self._inbox.has(*key), self._inbox.crowded(item.company)
+            if not held and (refusal := self._refusal(request, crowded)):
+                refused[key] = refusal
+            elif not crowded:
                 self._inbox.add(item)
+            # Else it repeats a run that waits, for which there is one outcome.
         if refused:
             await self._handling.end(*refused.values())
+            self.standing.beat()
             self._runs_ended += len(refused)
         for place, records in polled.items():
             self._inbox.passed(place, records[-1].offset + 1)
+
+    def _refusal(self, request: TrainingRequested, crowded: str | None) -> TrainingRefused | None:
+        answer = self._handling.admitted(request)
+        if isinstance(answer, TrainingRefused):
+            return answer
+        return self._handling.refused(request, TOO_MANY, crowded) if crowded else None
 
     def _requests(self, polled: Polled) -> Iterator[tuple[Item, TrainingRequested]]:
         for place, records in polled.items():

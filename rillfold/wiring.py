@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -28,6 +28,7 @@ from rillfold.http.operator import operator_of
 from rillfold.logs import event_log
 from rillfold.settings import Settings
 from schemas.topics import TopicNames
+from streams.errors import ToolsBehind
 from streams.log import EventLog
 from streams.lookups import Lookups
 from streams.producer import Producer
@@ -38,6 +39,10 @@ from streams.tools import Tools
 
 if TYPE_CHECKING:
     from gpu_workers.serve.embedded import EmbeddedEngine
+
+
+TOOLS_SECONDS = 5.0
+"""So long a request waits for the tools that the log holds."""
 
 
 def now() -> int:
@@ -80,7 +85,9 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
     endpoints, names = attach(settings), settings.topic_names()
     async with event_log(settings) as log, Reads(endpoints.postgres_dsn, settings.read_model()) as reads:
         tools = Tools(log, names)
-        await tools.catch_up()
+        # A longer log is read on while the API serves: what needs tools says so till then.
+        with suppress(ToolsBehind):
+            await tools.catch_up_within(TOOLS_SECONDS)
         served = settings.serve_url or f"http://{settings.serve_host}:{settings.serve_port}"
         bearer = {"Authorization": f"Bearer {operator_of(settings).token}"}
         models = httpx.AsyncClient(base_url=served, headers=bearer, trust_env=False)
@@ -97,6 +104,7 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
                 lookups=Lookups(),
             )
         finally:
+            await tools.close()
             if models is not None:
                 await models.aclose()
 

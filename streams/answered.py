@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from schemas.codec import decode
 from schemas.tools import ToolReturned
 from schemas.topics import TOPIC_OF, TopicNames
 from streams.log import EventLog, Position, Record, TopicPartition
+from streams.slices import unheard
 from streams.tail import Tail
 
 # A repeat of a call is known by its answer in the log, looked for this far back and among this many.
@@ -18,10 +19,12 @@ REMEMBERED = 100_000
 class Answered:
     """When there is no more room, the company with the most answers loses its oldest: never another's."""
 
-    def __init__(self, log: EventLog, names: TopicNames, remembered: int = REMEMBERED) -> None:
+    def __init__(
+        self, log: EventLog, names: TopicNames, remembered: int = REMEMBERED, beat: Callable[[], None] = unheard
+    ) -> None:
         self._log = log
         self._topic = names.wire(TOPIC_OF[ToolReturned].name)
-        self._tail = Tail(log, self._topic, self._take)
+        self._tail = Tail(log, self._topic, self._take, beat)
         self._left = remembered
         self._known: dict[str, dict[str, None]] = {}
         """Company to its calls, in the order of their answers."""

@@ -113,6 +113,16 @@ class TooManyTools(Poison):
         )
 
 
+class ToolsBehind(Retry):
+    """The log is longer than a request may wait."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"The companies' tools are not read to the end of the log within {seconds:.0f} s. Send it again in a "
+            f"moment: the reading goes on."
+        )
+
+
 class NameUnanswered(Retry):
     """A host name has no address just now."""
 

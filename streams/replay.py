@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from math import inf
 from pathlib import Path
@@ -16,11 +15,9 @@ from schemas.topics import TopicNames
 from schemas.training import OffsetRange
 from streams.errors import TooMuchData
 from streams.log import EventLog, Record
+from streams.slices import Slices, unheard
 
 DATA_TOPIC = "company-data"
-
-BREATH = 1 << 20
-"""After a record with so many bytes of rows others have their turn."""
 
 OnRecords = Callable[[int, int], None]
 """(offsets done, offsets in all)."""
@@ -46,17 +43,19 @@ async def build(
     rows: Path,
     on_records: OnRecords = nobody,
     most_bytes: float = inf,
+    beat: Callable[[], None] = unheard,
 ) -> Manifest:
-    """Writes the rows to a file and returns their manifest. Holds one batch in memory, however long the log is.
+    """Writes the rows to a file and returns their manifest. Holds one batch in memory, however long the log is, and
+    lets others have their turn within it.
 
     `TooMuchData` where the rows grow beyond `most_bytes`.
     """
-    tally = Tally()
+    tally, slices = Tally(), Slices(beat)
     done, total = 0, sum(part.stop - part.start for part in ranges)
     with rows.open("wb") as out:
         for part in in_order(ranges):
             async for batch in log.read(names.wire(part.topic), part.partition, part.start, part.stop):
-                await _write(out, batch, part.topic, company, tally, most_bytes)
+                await _write(out, batch, part.topic, company, tally, most_bytes, slices)
                 on_records(done + batch[-1].offset + 1 - part.start, total)
             done += part.stop - part.start
             on_records(done, total)
@@ -64,15 +63,22 @@ async def build(
 
 
 async def _write(
-    out: BinaryIO, batch: Sequence[Record], topic: str, company: str, tally: Tally, most_bytes: float
+    out: BinaryIO,
+    batch: Sequence[Record],
+    topic: str,
+    company: str,
+    tally: Tally,
+    most_bytes: float,
+    slices: Slices,
 ) -> None:
     for record in batch:
-        before = out.tell()
         for line in _rows(record, topic, company, tally):
             if out.write(line) and out.tell() > most_bytes:
                 raise TooMuchData(company, Origin(topic, record.partition, record.offset), most_bytes)
-        if out.tell() - before > BREATH:
-            await asyncio.sleep(0)
+            if slices.over():
+                await slices.give_up()
+        if slices.over():
+            await slices.give_up()
 
 
 def _rows(record: Record, topic: str, company: str, tally: Tally) -> Iterator[bytes]:

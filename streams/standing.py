@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from streams.log import Subscription, TopicPartition
-from streams.watch import Sight
+from streams.watch import Phase, Sight
 
 
 class Standing:
@@ -15,6 +16,7 @@ class Standing:
         self._generation = 0
         self._next: Mapping[TopicPartition, int] = {}
         self._beats = 0
+        self._restoring = False
 
     async def found(self, subscription: Subscription) -> None:
         """After a poll. What was given out anew stands where the group has committed, whoever did that."""
@@ -33,5 +35,15 @@ class Standing:
         """Something was done on the way to the next commit, which may be an hour away."""
         self._beats += 1
 
+    @contextmanager
+    def restoring(self) -> Iterator[None]:
+        """What must be read before the group is joined, however much it is: each beat shows that it gets on."""
+        self._restoring = True
+        try:
+            yield
+        finally:
+            self._restoring = False
+
     def sight(self) -> Sight:
-        return Sight("working" if self._generation else "joining", self._next, self._beats)
+        phase: Phase = "restoring" if self._restoring else "working" if self._generation else "joining"
+        return Sight(phase, self._next, self._beats)

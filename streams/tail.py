@@ -6,15 +6,22 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from streams.log import EventLog, Record
+from streams.slices import Slices, unheard
 
 
 class Tail:
-    """`catch_up` hands every record up to the topic's present end to `take`, once, in order within a partition."""
+    """`catch_up` hands every record up to the topic's present end to `take`, once, in order within a partition.
 
-    def __init__(self, log: EventLog, topic: str, take: Callable[[Record], None]) -> None:
+    However many they are, others have their turn meanwhile, and `beat` is called as it gets on. Whoever is cancelled
+    goes on where he was.
+    """
+
+    def __init__(
+        self, log: EventLog, topic: str, take: Callable[[Record], None], beat: Callable[[], None] = unheard
+    ) -> None:
         self._log = log
         self._topic = topic
-        self._take = take
+        self._take, self._beat = take, beat
         self.positions: dict[int, int] = {}
         self._reading = asyncio.Lock()
 
@@ -34,11 +41,14 @@ class Tail:
         first = await self._log.starts(self._topic) if starts is None and not self.positions else starts or {}
         for partition, start in first.items():
             self.positions.setdefault(partition, start)
-        ends = await self._log.ends(self._topic)
+        ends, slices = await self._log.ends(self._topic), Slices(self._beat)
         for partition, position in list(self.positions.items()):
             if position >= ends[partition]:
                 continue
             async for batch in self._log.read(self._topic, partition, position, ends[partition]):
                 for record in batch:
                     self._take(record)
+                    self.positions[partition] = record.offset + 1
+                    if slices.over():
+                        await slices.give_up()
             self.positions[partition] = ends[partition]

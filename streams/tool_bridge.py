@@ -62,10 +62,10 @@ class ToolBridge:
     ) -> None:
         self._log, self._names, self._clock = log, names, clock
         self._group = f"{names.prefix}{group}"
-        self._tools = Tools(log, names)
-        self._answered = Answered(log, names)
-        self._caller = Caller(secrets, self._tools.find, private=private, patience=patience, trust=trust)
         self.standing = Standing()
+        self._tools = Tools(log, names, self.standing.beat)
+        self._answered = Answered(log, names, beat=self.standing.beat)
+        self._caller = Caller(secrets, self._tools.find, private=private, patience=patience, trust=trust)
         self._open = OpenCalls(self._caller.call)
         self._next: dict[TopicPartition, int] = {}
         self._committed: dict[TopicPartition, int] = {}
@@ -75,7 +75,8 @@ class ToolBridge:
 
     async def run(self, stop: asyncio.Event, joined: Callable[[], None] = lambda: None) -> None:
         """`joined` is called once, when the group's first answer is there."""
-        await self._tools.catch_up()
+        with self.standing.restoring():
+            await self._tools.catch_up()
         topic = self._names.wire(TOPIC_OF[ToolCallProposed].name)
         async with self._log.subscribe(self._group, (topic,)) as subscription, self._caller:
             await self.serve(subscription, stop, joined)

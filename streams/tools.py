@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from schemas.catalog import SINGLE_OBJECT, catalog
-from schemas.codec import decode
+from schemas.codec import CONFLUENT, decode
 from schemas.company import ToolRegistered, ToolRevoked
 from schemas.topics import TOPIC_OF, TopicNames
-from streams.errors import TooManyTools
+from streams.errors import ToolsBehind, TooManyTools
 from streams.log import EventLog, Record
+from streams.slices import unheard
 from streams.tail import Tail
 
 # Of one company: no job could carry more than these as its snapshot.
 TOOLS, TOOLS_BYTES = 1_000, 250_000
 BESIDES = 150
+FRAMED = bytes([CONFLUENT])
+SPELLINGS = (b"tool.registered", b"tool.revoked", b"\\u00")
 
 
 class Tools:
     """A follower of company-data that keeps tools alone. `catch_up` first: then everything acknowledged is seen."""
 
-    def __init__(self, log: EventLog, names: TopicNames) -> None:
+    def __init__(self, log: EventLog, names: TopicNames, beat: Callable[[], None] = unheard) -> None:
         self._of: dict[str, dict[str, tuple[ToolRegistered, str]]] = {}
         self._bytes: Counter[str] = Counter()
-        self._tail = Tail(log, names.wire(TOPIC_OF[ToolRegistered].name), self._take)
+        self._tail = Tail(log, names.wire(TOPIC_OF[ToolRegistered].name), self._take, beat)
+        self._reading: asyncio.Task[None] | None = None
         self._prints = frozenset(
             entry.fingerprint
             for entry in catalog().by_fingerprint.values()
@@ -33,6 +38,23 @@ class Tools:
 
     async def catch_up(self) -> None:
         await self._tail.catch_up()
+
+    async def catch_up_within(self, seconds: float) -> None:
+        """`ToolsBehind` where it takes longer. The reading goes on, for whoever asks again."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self._reading and not self._reading.done():
+                    # It may have begun before what was acknowledged since.
+                    await asyncio.wait({self._reading})
+                self._reading = asyncio.create_task(self.catch_up())
+                await asyncio.shield(self._reading)
+        except TimeoutError as error:
+            raise ToolsBehind(seconds) from error
+
+    async def close(self) -> None:
+        if self._reading:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
 
     def of(self, company: str) -> Mapping[str, tuple[ToolRegistered, str]]:
         """Name to tool and the place in the log where it was registered."""
@@ -63,9 +85,14 @@ class Tools:
         if known := self._of.get(company, {}).pop(name, None):
             self._bytes[company] -= _size(known[0])
 
+    def _may_be(self, value: bytes) -> bool:
+        """A look at the bytes. JSON spells the type of an event as it is, or letters of it as \\u00.. ."""
+        if value[:2] == SINGLE_OBJECT:
+            return value[2:10] in self._prints
+        return value[:1] == FRAMED or any(spelling in value for spelling in SPELLINGS)
+
     def _take(self, record: Record) -> None:
-        value = record.value or b""
-        if value[:2] == SINGLE_OBJECT and value[2:10] not in self._prints:
+        if not self._may_be(record.value or b""):
             # Most of company-data is text to learn from: it is not decoded here.
             return
         match decode(record.value, record.origin, record.timestamp, record.headers):

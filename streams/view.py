@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Generic
 
 from projections.projection import Projection, State
@@ -13,6 +13,7 @@ from schemas.rejected import Rejected
 from schemas.topics import TopicNames
 from streams.log import EventLog, Record
 from streams.refusal import Untaken, blamed_on_events, check_key
+from streams.slices import unheard
 from streams.tail import Tail
 
 log = logging.getLogger(__name__)
@@ -21,11 +22,13 @@ log = logging.getLogger(__name__)
 class View(Generic[State]):
     """Rows by key, as of the last `catch_up`; of all partitions, or of those that it was asked about."""
 
-    def __init__(self, log: EventLog, names: TopicNames, projection: Projection[State]) -> None:
+    def __init__(
+        self, log: EventLog, names: TopicNames, projection: Projection[State], beat: Callable[[], None] = unheard
+    ) -> None:
         (topic,) = projection.topics
         self._wire, self._log = names.wire(topic), log
         self._projection = projection
-        self._tail = Tail(log, self._wire, self._take)
+        self._tail = Tail(log, self._wire, self._take, beat)
         self.rows: dict[str, State] = {}
 
     async def catch_up(self, partitions: Collection[int] | None = None) -> Mapping[str, State]:

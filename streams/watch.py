@@ -90,7 +90,7 @@ def seen(state: State, sight: Sight, now: float) -> State:
     """After a look at the worker."""
     beats = sight.beats != state.beats
     places = {tp: _at(state.places.get(tp), position, now, beats) for tp, position in sight.positions.items()}
-    moved = state.phase != sight.phase or any(place.since == now for place in places.values())
+    moved = state.phase != sight.phase or beats or any(place.since == now for place in places.values())
     return replace(state, phase=sight.phase, places=places, moved=now if moved else state.moved, beats=sight.beats)
 
 

@@ -7,6 +7,7 @@ import json
 import logging
 import re
 from collections import deque
+from collections.abc import Callable
 
 from gpu_workers.serve.port import AdapterKey, AdapterSpec, InferenceEngine
 from schemas.adapters import AdapterReady
@@ -14,6 +15,7 @@ from schemas.codec import decode
 from schemas.errors import Poison, Retry
 from schemas.topics import TopicNames
 from streams.log import EventLog, Record
+from streams.slices import unheard
 from streams.tail import Tail
 
 TOPIC = "adapter-ready"
@@ -29,9 +31,11 @@ log = logging.getLogger(__name__)
 class AdapterFollower:
     """What was ready before the start is read when it is asked for; what becomes ready later is read at once."""
 
-    def __init__(self, events: EventLog, names: TopicNames, engine: InferenceEngine) -> None:
+    def __init__(
+        self, events: EventLog, names: TopicNames, engine: InferenceEngine, beat: Callable[[], None] = unheard
+    ) -> None:
         self._engine = engine
-        self._tail = Tail(events, names.wire(TOPIC), self._take)
+        self._tail = Tail(events, names.wire(TOPIC), self._take, beat)
         self._news: deque[AdapterSpec] = deque(maxlen=WARMED)
 
     async def catch_up(self) -> None:

@@ -69,8 +69,8 @@ class Handling:
         self._world = World(event_log)
         self._log, self._names, self._store, self._place = cast(EventLog, self._world), names, store, place
         self._train_spec, self._beat = train, beat
-        self._runs = View(self._log, names, KNOWN)
-        self._adapters = View(self._log, names, LORA_ADAPTERS)
+        self._runs = View(self._log, names, KNOWN, beat)
+        self._adapters = View(self._log, names, LORA_ADAPTERS, beat)
         self._circuit = Circuit()
 
     async def runs(self, partitions: Collection[int]) -> Mapping[str, Run]:
@@ -79,6 +79,9 @@ class Handling:
     def admitted(self, request: TrainingRequested) -> TrainSettings | TrainingRefused:
         settings = admit(request, METHOD_NAMES, self._place.why_missing, self._place.bounds)
         return say.refused(request, settings, self._now()) if isinstance(settings, Refusal) else settings
+
+    def refused(self, request: TrainingRequested, reason: str, detail: str) -> TrainingRefused:
+        return say.refused(request, Refusal(reason, detail), self._now())
 
     async def say(self, event: Event) -> None:
         await self._log.append([to_outgoing(event, self._names)])
@@ -146,7 +149,7 @@ class Handling:
         try:
             manifest = await build(
                 self._log, self._names, request.company, ranges, rows,
-                lambda _done, _of: self._beat(), self._place.bounds.rows_bytes,
+                most_bytes=self._place.bounds.rows_bytes, beat=self._beat,
             )  # fmt: skip
         except MissingOffsets as error:
             raise self._refused(request, "missing_offsets", str(error)) from error
@@ -243,7 +246,7 @@ class Handling:
         return rows.get(key) or KNOWN.initial(key)
 
     def _refused(self, request: TrainingRequested, reason: str, detail: str) -> _Ended:
-        return _Ended(say.refused(request, Refusal(reason, detail), self._now()))
+        return _Ended(self.refused(request, reason, detail))
 
     def _failed(self, request: TrainingRequested, reason: str, detail: str) -> _Ended:
         return _Ended(say.failed(request, reason, detail, self._now()))

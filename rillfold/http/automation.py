@@ -19,7 +19,7 @@ from rillfold.http.company_data import Conversation, Output, data_event
 from rillfold.http.errors import NotFound
 from rillfold.http.forms import Strict
 from rillfold.http.strict_json import StrictRoute
-from rillfold.wiring import Services
+from rillfold.wiring import TOOLS_SECONDS, Services
 from schemas.company import ToolAuth, ToolRegistered
 from schemas.envelope import Event
 from schemas.jobs import JobRequested
@@ -148,7 +148,7 @@ async def register_tools(given: RegisterTools, asker: Asker, serving: Serving) -
         await asyncio.to_thread(gate.check_parameters, tool.parameters)
         if tool.auth.header:
             check_header(tool.auth.header)
-    await serving.tools.catch_up()
+    await serving.tools.catch_up_within(TOOLS_SECONDS)
     serving.tools.check_room(
         company, {t.name: size_of(t.name, t.description, gate.canonical(t.parameters), t.endpoint) for t in given.tools}
     )
@@ -215,7 +215,7 @@ async def process(
 ) -> Job:
     """Start a job. 202 while it runs; with `wait`, 200 and its end."""
     company = company_of(asker, given.company_id)
-    await serving.tools.catch_up()
+    await serving.tools.catch_up_within(TOOLS_SECONDS)
     fields = serving.first(company)
     request = JobRequested(
         **fields,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import pytest
 
 from processors.gate import offers
+from rillfold.http import automation
 from schemas.company import AgentOutputIngested, ConversationIngested, TextIngested, ToolRegistered
 from schemas.jobs import JobRequested
 from schemas.training import TrainingRequested
 from streams.secrets import FileSecrets
+from streams.tools import Tools
 
 CANARY = "tok_canary_77"
 LOOKUP = {
@@ -211,3 +214,19 @@ async def test_a_credential_is_put_on_the_disk_beside_the_event_loop(api, monkey
     answer = await api.ask("POST", "/company-automation/register-tools", api.acme, json={"tools": [tool]})
     assert answer.status_code == 201
     assert len(threads) == 1 and threads[0] is not threading.main_thread()
+
+
+async def test_a_job_does_not_wait_for_the_end_of_a_long_log(api, monkeypatch) -> None:
+    async def long(_: object) -> None:
+        await asyncio.sleep(0.5)
+
+    monkeypatch.setattr(automation, "TOOLS_SECONDS", 0.1)
+    monkeypatch.setattr(Tools, "catch_up", long)
+    given = {"data": {"task": "Say hello."}}
+    answer = await api.ask("POST", "/company-automation/process", api.acme, json=given)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    assert "the reading goes on" in answer.json()["error"]["message"]
+    await asyncio.sleep(0.6)
+    monkeypatch.undo()
+    answer = await api.ask("POST", "/company-automation/process", api.acme, json=given)
+    assert answer.status_code == 202

@@ -139,6 +139,23 @@ async def test_no_more_waits_in_memory_than_is_said_and_all_is_answered_once(wor
     assert SHARE < most <= 40
 
 
+async def test_what_one_company_asks_beyond_its_room_fails_by_name_and_no_other_waits(world: World) -> None:
+    flood, one = many(60), request("One?", company="globex")
+    await world.say(*flood, *flood[-3:], one)
+    engine = GatedEngine(lambda question: question.company == "acme", open_=True)
+    async with working(world, engine, Inbox(most=30, share=SHARE, each=20)) as inbox:
+        results = await world.until("inference-result", lambda events: len({e.request for e in events}) == 41)
+        assert len(inbox) == 20
+    failed = [event for event in results if event.company == "acme"]
+    assert {event.reason for event in failed} == {"too_many_requests"} and "Send it again" in failed[0].detail
+    assert len({event.id for event in failed}) == len(failed) == 40
+    assert [event.type for event in results if event.company == "globex"] == ["inference.completed"]
+    engine = GatedEngine(open_=True)
+    async with working(world, engine):
+        await world.until("inference-result", lambda events: len({e.request for e in events}) == 61)
+        assert len(engine.asked) == 20, "what has failed by name is not asked again"
+
+
 async def test_a_crash_far_beyond_the_first_open_request_repeats_nothing(world: World) -> None:
     asked = [request("stuck", job="j"), *many(120, job="j")]
     await world.say(*asked)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import time
 from pathlib import Path
 from typing import Any
 
@@ -283,6 +284,31 @@ async def test_a_full_inbox_polls_on_and_loses_nothing(office):
     )
     assert set(reasons(said).values()) == {"declined"}
     assert len(said) == len({event.id + event.company for event in said})
+
+
+async def test_what_one_company_asks_beyond_its_room_is_refused_by_name_and_no_other_waits(office):
+    async def endless(spec, on_report):
+        await asyncio.Event().wait()
+
+    flood = [office.request(f"r{n}", settings=SHORT) for n in range(40)]
+    await office.append(*flood, *flood[:3], office.request("g", "globex", base_model=".."))
+    trainer = office.trainer(train=endless, inbox=Inbox(most=20, each=10))
+    said = await office.until(trainer, ended(*(each.id for each in flood[10:]), "g"))
+    found = reasons(said)
+    assert found.pop(("globex", "g")) == "unknown_base_model"
+    assert found == {("acme", each.id): "too_many_requests" for each in flood[10:]}
+    assert all("Send it again" in event.detail for event in of(said, TrainingRefused) if event.company == "acme")
+    assert len({event.id for event in of(said, TrainingRefused)}) == len(of(said, TrainingRefused)) == 31
+
+
+async def test_runs_that_end_at_once_wait_for_no_poll_and_show_that_they_end(office, monkeypatch):
+    monkeypatch.setattr("gpu_workers.trainer.POLL_SECONDS", 3)
+    runs = [f"r{n}" for n in range(20)]
+    await office.append(*(office.request(run, ranges=(part(0, 2**62),)) for run in runs))
+    trainer, begun = office.trainer(train=declines, inbox=Inbox(most=4)), time.monotonic()
+    await office.until(trainer, ended(*runs))
+    assert time.monotonic() - begun < 15, "three seconds each is a minute"
+    assert trainer.standing.sight().beats >= len(runs) - 1
 
 
 async def test_the_same_id_of_two_companies_is_two_runs_with_two_adapters(office):

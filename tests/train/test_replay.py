@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import json
+import time
 import tracemalloc
 
 import msgspec
@@ -55,6 +58,29 @@ async def test_the_manifest_is_the_dataset(filled, names, tmp_path):
     assert (tmp_path / "again").read_bytes() == (tmp_path / "first").read_bytes()
     more = await build(filled, names, "acme", await everything_up_to_now(filled, names), tmp_path / "more")
     assert more.sha256 != first.sha256
+
+
+async def test_a_batch_of_others_records_leaves_the_loop_to_others(tmp_path):
+    log, names = MemoryLog(), TopicNames()
+    await log.create([TopicSpec("company-data", 1)])
+    value = json.dumps({"type": "text.ingested", "company": "mallory", "text": "x"}).encode()
+    await log.append([Outgoing("company-data", b"mallory", value)] * 20_000)
+    longest, beats = 0.0, []
+
+    async def others() -> None:
+        nonlocal longest
+        while True:
+            since = time.monotonic()
+            await asyncio.sleep(0)
+            longest = max(longest, time.monotonic() - since)
+
+    other, since = asyncio.create_task(others()), time.monotonic()
+    ranges = await everything_up_to_now(log, names)
+    manifest = await build(log, names, "acme", ranges, tmp_path / "rows", beat=lambda: beats.append(1))
+    took = time.monotonic() - since
+    other.cancel()
+    assert manifest.records == 20_000
+    assert longest < took / 2 and len(beats) > 5
 
 
 async def test_a_range_that_the_log_does_not_hold_is_named(filled, names, tmp_path):
