@@ -30,5 +30,5 @@ class TakenAway:
 
 async def test_a_member_goes_on_when_a_new_partition_is_taken_from_it_at_once() -> None:
     consumer: Any = TakenAway()
-    assert await KafkaSubscription(MemoryLog(), "g", consumer, Assignments(), nothing_to_learn).poll(1.0) == {}
+    assert await KafkaSubscription(MemoryLog(), "g", consumer, Assignments(consumer), nothing_to_learn).poll(1.0) == {}
     assert consumer.fetches == 2
