@@ -55,7 +55,8 @@ def make(project: Path, *words: str, **environment: str) -> tuple[int, list[str]
 def test_make_alone_lists_the_verbs(project: Path) -> None:
     status, said = make(project)
     assert status == 0
-    assert [line.split()[1] for line in said] == ["help", "demo", "test", "check", "up", "bench", "kill", "lock"]
+    verbs = ["help", "demo", "test", "check", "up", "bench", "kill", "hostile", "lock"]
+    assert [line.split()[1] for line in said] == verbs
 
 
 def test_a_wrong_python_is_named(project: Path) -> None:
