@@ -146,10 +146,10 @@ def _look(short: Mapping[str, Place]) -> list[str]:
 
 
 def _is_short(field: Schema) -> bool:
-    """Ids and labels, which most texts of an event are."""
+    """Ids, labels and notes, as most texts are. What is no label may still be a note: it is checked anew."""
     word = WORDS.get(field.get("word", ""))
-    limits = word and (word.made_of, word.least, word.most)
-    return limits == (LABEL.made_of, LABEL.least, LABEL.most) and field["type"] in ("string", ["null", "string"])
+    limits = word and (word.made_of, word.most)
+    return limits == (LABEL.made_of, LABEL.most) and field["type"] in ("string", ["null", "string"])
 
 
 def _any(schema: Any, source: str, target: str, at: Place) -> Parts:
