@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 
 import msgspec
@@ -11,10 +10,10 @@ from processors.errors import UnusableSchema
 from processors.parameters import DEPTH, Json, checkable, deeper, first_mistake
 from processors.parameters import canonical as canonical
 from schemas.company import ToolRegistered, ToolUse
+from schemas.words import NAME, fits
 
 ARGUMENT_CHARS = 16_000
 DETAIL_CHARS = 500
-TOOL_NAME = re.compile(r"(?:\w|[^\x00-\x7f])(?:[\w. -]|[^\x00-\x7f]){0,63}", re.ASCII)
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,7 +99,7 @@ def check_alone(call: ToolUse) -> Allowed | Denied:
 
 def _arguments(call: ToolUse) -> Json | Denied:
     """The arguments, where they are an object that can be written again, and the name is one that a tool can have."""
-    if not (TOOL_NAME.fullmatch(call.name) and call.name.isprintable()):
+    if not fits(NAME, call.name):
         return _denied("unknown_tool", f"{call.name!r:.100} is no name of a tool")
     if len(call.arguments) > ARGUMENT_CHARS:
         return _denied("arguments_too_large", f"{len(call.arguments)} characters, at most {ARGUMENT_CHARS}")
