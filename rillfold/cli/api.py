@@ -15,7 +15,7 @@ from rillfold.embedded import ports
 from rillfold.http.app import create_app
 from rillfold.http.keys import ApiKeys
 from rillfold.http.operator import operator_of
-from rillfold.http.wire import WIRE
+from rillfold.http.wire import wire
 from rillfold.http.worker import Answers, listening
 from rillfold.settings import Settings, from_env
 
@@ -52,7 +52,7 @@ async def _serve(settings: Settings) -> None:
             log_level="warning",
             # A change feed has no end of its own.
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-            **WIRE,
+            **wire(),
         )
         with _figures(app, settings):
             await Server(config).serve()

@@ -18,7 +18,7 @@ from gpu_workers.serve.errors import EngineStopped
 from gpu_workers.serve.port import InferenceEngine
 from rillfold.http.operator import operator_of
 from rillfold.http.serving import serving_app
-from rillfold.http.wire import WIRE
+from rillfold.http.wire import wire
 from rillfold.settings import Settings
 from schemas.errors import Retry, Stop
 from streams.watchman import EX_SOFTWARE
@@ -55,7 +55,7 @@ class Door(uvicorn.Server):
             settings.serve_port,
             log_level="warning",
             timeout_graceful_shutdown=GRACE_SECONDS,
-            **WIRE,
+            **wire(),
         )
         super().__init__(config)
         self._open = asyncio.Event()

@@ -9,6 +9,7 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from rillfold.http.errors import answer_of
+from rillfold.http.wire import SETTLE
 
 
 class Linger(NamedTuple):
@@ -29,8 +30,14 @@ async def turn_away(error: Exception, linger: Linger, scope: Scope, receive: Rec
     answer.headers["Connection"] = "close"
     await send({"type": "http.response.start", "status": answer.status_code, "headers": answer.raw_headers})
     await send({"type": "http.response.body", "body": answer.body, "more_body": True})
+    # It is the client's turn now: where places are short, it gives way.
+    scope.get("state", {}).get(SETTLE, _nobody)()
     await _run_out(linger, receive)
     return await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _nobody() -> None:
+    """The server is none of ours."""
 
 
 def _has_body(scope: Scope) -> bool:

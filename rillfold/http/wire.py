@@ -3,62 +3,94 @@
 from __future__ import annotations
 
 import asyncio
+import resource
+from functools import partial
 from typing import Any
 
-import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from rillfold.http.connections import FULL, Connections
 
 HEAD_BYTES = 32 << 10
 HEAD_SECONDS = 15.0
-"""From the first byte of a head, or from the opening of a connection that says nothing, to the head's end."""
+"""From the opening of a connection, or from the end of an answer, to the end of the next head."""
+READ_SECONDS = 60.0
+"""A client that leaves an answer unread for so long is not waited for."""
 CONNECTIONS = 1_000
-_FULL = b'{"error":{"code":"full","message":"Too many connections: come again later.","detail":null}}'
-FULL = (
-    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
-    b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(_FULL), _FULL)
-)
+SETTLE = "settle"
+"""The name under which a request finds whom to tell that it is the client's turn now."""
 
 
 class Wire(H11Protocol):
-    """h11 as uvicorn has it, with a clock for heads and an end to connections."""
+    """h11 as uvicorn has it, with a clock for whatever is the client's turn, and a place among a bounded number."""
 
-    _late: asyncio.TimerHandle | None = None
+    def __init__(self, among: Connections[Wire], **given: Any) -> None:
+        super().__init__(**given)
+        self.app_state = {**self.app_state, SETTLE: self._settle}
+        self._among = among
+        self._late: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > CONNECTIONS:
+        if self._among.enter(self, self.client[0] if self.client else ""):
+            self._settle()
+        else:
             transport.write(FULL)
             transport.close()
-            return
-        self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._head_is_here()
+        self._among.leave(self)
+        self._nothing_is_late()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.conn.their_state is h11.IDLE:
-            self._expect_head()
-        else:
-            self._head_is_here()
+        self._settle()
 
-    def _expect_head(self) -> None:
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._settle()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._settle()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._settle()
+
+    def _settle(self) -> None:
+        """Whose turn is it? Ours from the end of a head until the answer ends; not while it lies unread, nor while
+        the rest of a body runs out that is answered already."""
+        asked = self.cycle is not None and not self.cycle.response_complete
+        if asked and not self.flow.write_paused and not (self.cycle.response_started and self.cycle.more_body):
+            self._among.works(self)
+            self._nothing_is_late()
+            return
+        self._among.waits(self)
         if self._late is None:
-            self._late = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
+            self._late = self.loop.call_later(READ_SECONDS if asked else HEAD_SECONDS, self.transport.abort)
 
-    def _head_is_here(self) -> None:
+    def _nothing_is_late(self) -> None:
         if self._late is not None:
             self._late.cancel()
             self._late = None
 
 
-WIRE: dict[str, Any] = {
-    "http": Wire,
-    "ws": "none",
-    "h11_max_incomplete_event_size": HEAD_BYTES,
-    "server_header": False,
-    "proxy_headers": False,
-    "access_log": False,
-}
-"""How every server of ours is configured."""
+def wire(connections: int | None = None) -> dict[str, Any]:
+    """How every server of ours is configured; each has its own places."""
+    among = Connections[Wire](connections or _places(), lambda each: each.transport.abort())
+    return {
+        "http": partial(Wire, among),
+        "ws": "none",
+        "h11_max_incomplete_event_size": HEAD_BYTES,
+        "server_header": False,
+        "proxy_headers": False,
+        "access_log": False,
+    }
+
+
+def _places() -> int:
+    """Connections never take the files that the process needs for its own work."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return CONNECTIONS if files == resource.RLIM_INFINITY else min(CONNECTIONS, files // 2)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from socket import SHUT_RDWR, socket
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -16,6 +17,7 @@ import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from rillfold.http.connections import FULL, Connections
 from rillfold.http.operator import Operator
 from schemas.errors import Stop
 from streams.glance import Proof
@@ -85,7 +87,7 @@ def _error(status: int, code: str, message: str) -> Reply:
     return _json(status, {"error": {"code": code, "message": message}})
 
 
-def _handler(answers: Answers) -> type[BaseHTTPRequestHandler]:
+def _handler(answers: Answers, connections: Connections[socket]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         timeout = IDLE_SECONDS
@@ -93,17 +95,29 @@ def _handler(answers: Answers) -> type[BaseHTTPRequestHandler]:
         wbufsize = -1  # head and body in one packet
 
         def do_GET(self) -> None:
+            connections.works(self.connection)
+            self._answer()
+            connections.waits(self.connection)
+
+        def _answer(self) -> None:
             reply = answers.to(self.path, self.headers.get("Host"), self.headers.get("Authorization"))
             self.send_response(reply.status)
             self.send_header("Content-Type", reply.kind)
             self.send_header("Content-Length", str(len(reply.body)))
             self.end_headers()
             self.wfile.write(reply.body)
+            self.wfile.flush()
 
         def log_message(self, *args: object) -> None:
             """No access log."""
 
     return Handler
+
+
+def _end(connection: socket) -> None:
+    """Its thread, which waits for it, sees the end and closes it."""
+    with suppress(OSError):
+        connection.shutdown(SHUT_RDWR)
 
 
 class _Server(ThreadingMixIn, TCPServer):
@@ -112,21 +126,25 @@ class _Server(ThreadingMixIn, TCPServer):
     # A full queue makes a client wait a second before it knocks again.
     request_queue_size = 128
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self._free = threading.Semaphore(CONNECTIONS)
+    def __init__(self, address: tuple[str, int], answers: Answers) -> None:
+        self._connections = Connections[socket](CONNECTIONS, _end)
+        super().__init__(address, _handler(answers, self._connections))
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._free.acquire(blocking=False):
+        if self._connections.enter(request, client_address[0]):
             super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
+            return
+        with suppress(OSError):
+            request.sendall(FULL)
+        self.shutdown_request(request)
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._free.release()
+    def shutdown_request(self, request: Any) -> None:
+        self._connections.leave(request)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """A head that comes byte by byte ends too."""
+        self._connections.end_overdue(IDLE_SECONDS)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that hangs up in the middle is no news."""
@@ -138,7 +156,7 @@ def listening(answers: Answers, host: str, port: int, told: Path) -> Iterator[st
     if host not in LOOPBACK:
         answers = answers._replace(row=None)  # a token does not travel in the clear between machines
     try:
-        server = _Server((host, port), _handler(answers))
+        server = _Server((host, port), answers)
     except OSError as error:
         raise Stop(
             f"Port {port} on {host} is not to be had ({error}): set RILLFOLD_WORKER_PORT to 0 or another."

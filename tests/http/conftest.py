@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from rillfold.http.app import create_app
 from rillfold.http.keys import ApiKeys
-from rillfold.http.wire import WIRE
+from rillfold.http.wire import wire
 from rillfold.settings import Settings
 from rillfold.wiring import Services
 from schemas.codec import decode
@@ -57,9 +57,9 @@ class Api:
 
 
 @asynccontextmanager
-async def listening(app: FastAPI) -> AsyncIterator[str]:
+async def listening(app: FastAPI, connections: int | None = None) -> AsyncIterator[str]:
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", **WIRE))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", **wire(connections)))
     running = asyncio.create_task(server.serve([listener]))
     while not server.started:
         assert not running.done(), "the server ended while it started"
@@ -80,7 +80,9 @@ async def empty_log() -> MemoryLog:
 
 
 @asynccontextmanager
-async def serving(folder: Path, log: EventLog, settings: Settings | None = None, **more: Any) -> AsyncIterator[Api]:
+async def serving(
+    folder: Path, log: EventLog, settings: Settings | None = None, connections: int | None = None, **more: Any
+) -> AsyncIterator[Api]:
     names = TopicNames()
     async with Reads(None, "nobody") as nowhere:
         services = Services(
@@ -94,7 +96,7 @@ async def serving(folder: Path, log: EventLog, settings: Settings | None = None,
         )
 
         app = create_app(services)
-        async with listening(app) as url:
+        async with listening(app, connections) as url:
             api = Api(services, url, app.state.registry)
             async with api.http:
                 yield api

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from msgspec.structs import replace
 
@@ -120,15 +119,6 @@ async def test_a_head_that_does_not_end_is_cut_off(api, monkeypatch) -> None:
         await talk(api.url, part, seconds=20)
         assert time.monotonic() - begun < 15
     assert (await api.ask("GET", "/health")).status_code == 200
-
-
-async def test_a_connection_too_many_is_told_to_come_again(api, monkeypatch) -> None:
-    monkeypatch.setattr(wire, "CONNECTIONS", 1)
-    async with httpx.AsyncClient(base_url=api.url, trust_env=False) as first:
-        assert (await first.get("/health")).status_code == 200
-        answer = await talk(api.url, get("/health"))
-    assert status(answer) == 503
-    assert b"Retry-After: 1" in answer
 
 
 async def test_the_client_comes_again_once_when_told(serve, empty_log, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from rillfold.http.hosts import known_hosts
 from rillfold.http.operator import COMPANY_HEADER, Operator
 from rillfold.http.serving import EngineMetrics, serving_app
 from rillfold.http.strict_json import VALUES
-from rillfold.http.wire import WIRE
+from rillfold.http.wire import wire
 from schemas.company import ToolUse
 from tests.support.raw_http import get, status, talk
 
@@ -48,7 +48,7 @@ class Listening:
     """The app behind a real socket."""
 
     def __init__(self, engine: Any) -> None:
-        config = uvicorn.Config(serving_app(engine, OPERATOR), "127.0.0.1", 0, log_level="warning", **WIRE)
+        config = uvicorn.Config(serving_app(engine, OPERATOR), "127.0.0.1", 0, log_level="warning", **wire())
         self._server = uvicorn.Server(config)
 
     async def __aenter__(self) -> str:

@@ -6,10 +6,10 @@ import asyncio
 from urllib.parse import urlsplit
 
 
-async def talk(url: str, *parts: bytes, seconds: float = 10.0) -> bytes:
+async def talk(url: str, *parts: bytes, seconds: float = 10.0, source: str = "127.0.0.1") -> bytes:
     """What the server says until it closes, or until `seconds` are over."""
     found = urlsplit(url)
-    reader, writer = await asyncio.open_connection(found.hostname, found.port)
+    reader, writer = await asyncio.open_connection(found.hostname, found.port, local_addr=(source, 0))
     said = b""
     try:
         for part in parts:
