@@ -76,15 +76,21 @@ class Client:
         return await self.ask("GET", f"/projections/{_part(projection)}/{place}", None, query)
 
     async def changes(self, projection: str, **query: Any) -> AsyncIterator[Json]:
-        """Rows as they change, without an end."""
+        """Rows as they change, until the key is known no more."""
         path = f"/projections/{_part(projection)}/changes"
         async with self._http.stream("GET", path, params=query, timeout=httpx.Timeout(None, connect=5.0)) as answer:
             if answer.is_error:
                 await answer.aread()
                 _raise(answer)
+            event = ""
             async for line in answer.aiter_lines():
-                if line.startswith("data: "):
-                    yield msgspec.json.decode(line.removeprefix("data: "))
+                if line.startswith("event: "):
+                    event = line.removeprefix("event: ")
+                elif line.startswith("data: "):
+                    told = msgspec.json.decode(line.removeprefix("data: "))
+                    if event == "error":
+                        raise ApiRefused(401, told["error"]["code"], told["error"]["message"], None)
+                    yield told
 
     async def _automation(self, what: str, given: Json) -> Json:
         return await self.ask("POST", f"/company-automation/{what}", given)

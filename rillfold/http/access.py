@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
-from rillfold.http.entry import unauthorized
+from rillfold.http.entry import key_of, unauthorized
 from rillfold.http.errors import ApiError, NotFound
 from rillfold.http.keys import Principal
 from rillfold.wiring import Services
@@ -46,6 +47,20 @@ def admin(asker: Asker) -> Principal:
 
 
 Admin = Annotated[Principal, Depends(admin)]
+
+
+def still_known(request: Request, asker: Asker, serving: Serving) -> Callable[[], None]:
+    """For what lasts: to be called again and again. Raises as the entry does once the key is known no more."""
+    key = key_of(request.headers)
+
+    def ask() -> None:
+        if key is None or serving.keys.who(key) != asker:
+            raise unauthorized(key)
+
+    return ask
+
+
+StillKnown = Annotated[Callable[[], None], Depends(still_known)]
 
 
 def company_of(asker: Principal, named: str | None) -> str:

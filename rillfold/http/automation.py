@@ -14,7 +14,7 @@ from processors import gate
 from processors.parameters import canonical
 from projections.jobs import ENDED, JOBS
 from projections.lora_adapters import LORA_ADAPTERS
-from rillfold.http.access import Asker, Serving, company_of
+from rillfold.http.access import Asker, Serving, StillKnown, company_of
 from rillfold.http.company_data import Conversation, Output, data_event
 from rillfold.http.errors import NotFound
 from rillfold.http.forms import Strict
@@ -211,6 +211,7 @@ async def process(
     asker: Asker,
     serving: Serving,
     response: Response,
+    known: StillKnown,
     wait: Seconds = 0,
 ) -> Job:
     """Start a job. 202 while it runs; with `wait`, 200 and its end."""
@@ -229,7 +230,7 @@ async def process(
     )
     (requested,) = await publish(serving, [request])
     running = Job(company_id=company, job=request.job, status="running", requested=requested)
-    row = await _ended(serving, company, request.job, wait) if wait else None
+    row = await _ended(serving, company, request.job, wait, known) if wait else None
     if row is None or row["status"] not in ENDED:
         return running
     response.status_code = 200
@@ -237,9 +238,11 @@ async def process(
 
 
 @router.get("/jobs/{job}")
-async def job(job: str, asker: Asker, serving: Serving, company_id: str | None = None, wait: Seconds = 0) -> Job:
+async def job(
+    job: str, asker: Asker, serving: Serving, known: StillKnown, company_id: str | None = None, wait: Seconds = 0
+) -> Job:
     """How a job stands; with `wait`, as soon as it ends."""
-    row = await _ended(serving, company_of(asker, company_id), job, wait)
+    row = await _ended(serving, company_of(asker, company_id), job, wait, known)
     if row is None:
         raise NotFound
     return _job(row, None)
@@ -258,11 +261,12 @@ def _job(row: dict[str, Any], requested: Placed | None) -> Job:
     )
 
 
-async def _ended(serving: Services, company: str, job: str, seconds: float) -> dict[str, Any] | None:
+async def _ended(serving: Services, company: str, job: str, seconds: float, known: StillKnown) -> dict[str, Any] | None:
     """The job's row: as soon as it is completed or failed, or as it stands when the time is over."""
     until = time.monotonic() + seconds
     while True:
         row = await serving.reads.row(JOBS, f"{company}/{job}")
+        known()
         if (row is not None and row.value["status"] in ENDED) or time.monotonic() >= until:
             return row.value if row else None
         await asyncio.sleep(LOOK_SECONDS)

@@ -15,11 +15,11 @@ from pydantic import BaseModel
 
 from projections.catalog import PROJECTIONS
 from projections.projection import Projection
-from rillfold.http.access import Asker, Serving, company_of, principal
-from rillfold.http.errors import ApiError, NotFound
+from rillfold.http.access import Asker, Serving, StillKnown, company_of, principal
+from rillfold.http.errors import ApiError, NotFound, answer_of
 from rillfold.http.keys import Principal
 from rillfold.wiring import Services
-from schemas.errors import Retry
+from schemas.errors import Retry, RillfoldError
 from streams.reads import Place, Positions, Row
 
 router = APIRouter(tags=["projections"])
@@ -98,11 +98,13 @@ async def rows(
 
 
 @router.get("/projections/{name}/changes", response_class=StreamingResponse, responses={200: FEED})
-async def changes(name: str, asker: Asker, serving: Serving, company_id: str | None = None) -> StreamingResponse:
+async def changes(
+    name: str, asker: Asker, serving: Serving, known: StillKnown, company_id: str | None = None
+) -> StreamingResponse:
     """Server-sent events: each row as it changes from now on. A slow reader gets a row's newest state, not each one."""
     projection, company = _known(name), _scope(asker, company_id)
     start = await serving.reads.positions(projection)
-    return StreamingResponse(_feed(serving, projection, company, start), media_type="text/event-stream")
+    return StreamingResponse(_feed(serving, projection, company, start, known), media_type="text/event-stream")
 
 
 @router.get("/projections/{name}/{key:path}")
@@ -172,7 +174,7 @@ def _behind(positions: Mapping[str, Mapping[int, int]], places: list[Place]) -> 
 
 
 async def _feed(
-    serving: Services, projection: Projection[Any], company: str | None, since: Positions
+    serving: Services, projection: Projection[Any], company: str | None, since: Positions, known: StillKnown
 ) -> AsyncIterator[str]:
     yield ": rows as they change\n\n"
     beat = time.monotonic()
@@ -181,6 +183,13 @@ async def _feed(
             changed, since = await serving.reads.changed(projection, company, since)
         except Retry:
             return  # the database is away: who follows comes again, and is told then
+        try:
+            known()
+        except ApiError as error:
+            yield f"event: error\ndata: {bytes(answer_of(error).body).decode()}\n\n"
+            return
+        except (RillfoldError, OSError):
+            return  # nobody can be let in now: who follows is told when it comes again
         for row in changed:
             yield f"event: row\ndata: {msgspec.json.encode(_found(row).model_dump()).decode()}\n\n"
         if time.monotonic() - beat > FEED_BEAT_SECONDS:

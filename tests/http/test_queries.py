@@ -20,6 +20,7 @@ from rillfold.automation import AutomationService
 from rillfold.client import ApiAway, ApiRefused, Client
 from rillfold.embedded.stack import Endpoints
 from rillfold.http import projections as routes
+from rillfold.http.keys import id_of
 from rillfold.testing.driver import Driver
 from schemas.company import CompanyRegistered
 from schemas.envelope import caused_by
@@ -200,6 +201,49 @@ async def test_the_feed_tells_changes_of_ones_own_company(world: World) -> None:
             line = await anext(lines)
             told += [json.loads(line.removeprefix("data: "))["key"]] if line.startswith("data: ") else []
     assert told == ["acme/after", "acme/later"]
+
+
+async def test_a_feed_ends_by_name_when_its_key_is_revoked(world: World) -> None:
+    """Another key of the same company follows on."""
+    await world.catch_up()
+    keys = world.api.services.keys
+    other = keys.make("acme")
+    async with asyncio.timeout(30), Client(world.api.url, world.api.acme) as client, Client(world.api.url, other) as on:
+        following = [asyncio.ensure_future(anext(each.changes("company_tools"))) for each in (client, on)]
+        await asyncio.sleep(0.5)
+        assert not any(each.done() for each in following)
+        keys.revoke(id_of(world.api.acme))
+        with pytest.raises(ApiRefused, match="unauthorized"):
+            await following[0]
+        names = count()
+        while not following[1].done():
+            await register(world, other, f"t{next(names)}")
+            await world.catch_up()
+        assert (await following[1])["key"].startswith("acme/t")
+
+
+async def test_the_last_word_of_a_feed_is_an_error_event(world: World) -> None:
+    headers = {"Authorization": f"Bearer {world.api.acme}"}
+    await world.catch_up()
+    async with (
+        asyncio.timeout(30),
+        world.api.http.stream("GET", "/projections/company_tools/changes", headers=headers) as feed,
+    ):
+        world.api.services.keys.rotate(id_of(world.api.acme))
+        lines = [line async for line in feed.aiter_lines() if line]
+    assert lines[-2] == "event: error"
+    assert json.loads(lines[-1].removeprefix("data: "))["error"]["code"] == "unauthorized"
+
+
+async def test_a_wait_for_a_job_ends_when_its_key_is_revoked(world: World) -> None:
+    await world.catch_up()
+    waiting = asyncio.create_task(
+        world.api.ask("GET", "/company-automation/jobs/j?wait=60", world.api.acme, timeout=90)
+    )
+    await asyncio.sleep(0.5)
+    assert not waiting.done()
+    world.api.services.keys.revoke(id_of(world.api.acme))
+    assert (await asyncio.wait_for(waiting, 20)).status_code == 401
 
 
 async def test_the_client_follows_a_feed(world: World) -> None:
