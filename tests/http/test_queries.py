@@ -50,7 +50,7 @@ class World:
                 await self._follower.step(self._subscription, self.driver.log)
 
     async def _behind(self, projection: Any) -> bool:
-        there = await self.api.services.reads.positions(projection)
+        there = await self.api.services.reads.positions(projection, None)
         ends = {topic: await self.driver.log.ends(topic) for topic in projection.topics}
         return any(end > there.get(t, {}).get(p, 0) for t, of in ends.items() for p, end in of.items())
 
