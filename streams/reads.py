@@ -22,6 +22,8 @@ from streams.turns import Turns
 CONNECTIONS = 8
 OF_ONE = max(1, CONNECTIONS // 2)
 """Connections that work for one company at once; whoever asks about no company in particular counts as one."""
+ANSWER_SECONDS = 30.0
+"""Within which a question of the API is answered, or given up."""
 PAGE_BYTES = 4 << 20
 CHANGES = 200
 """Rows that a feed is told of at once."""
@@ -102,9 +104,9 @@ class Changed(NamedTuple):
 class Reads:
     """Opens connections when they are first needed, and keeps some. Companies take turns at them."""
 
-    def __init__(self, dsn: str | None, schema: str) -> None:
-        self._dsn = dsn
-        self._schema = schema
+    def __init__(self, dsn: str | None, schema: str, seconds: float = 0) -> None:
+        """What takes Postgres longer is given up: others may wait for its turn. 0: nobody does."""
+        self._dsn, self._schema, self._seconds = dsn, schema, seconds
         self._free: list[Connection] = []
         self._companies, self._all = Turns(OF_ONE), Turns(CONNECTIONS)
 
@@ -215,9 +217,11 @@ class Reads:
         if self._dsn is None:
             raise DatabaseAway("no DSN is set")
         try:
-            return await psycopg.AsyncConnection.connect(self._dsn, autocommit=True, connect_timeout=5)
+            opened = await psycopg.AsyncConnection.connect(self._dsn, autocommit=True, connect_timeout=5)
+            await opened.execute(sql.SQL("SET statement_timeout = {}").format(int(self._seconds * 1000)))
         except psycopg.OperationalError as error:
             raise DatabaseAway(error) from error
+        return opened
 
 
 def _cut(steps: Sequence[tuple[Step, str]], told: Set[str]) -> Step | None:

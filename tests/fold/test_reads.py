@@ -17,6 +17,7 @@ from projections.companies import COMPANIES
 from projections.costs import COSTS
 from rillfold.embedded.state import Endpoints
 from streams import reads as module
+from streams.errors import DatabaseCannot
 from streams.reads import CONNECTIONS, OF_ONE, Reads
 from streams.sinks.postgres import PostgresSink
 from streams.sinks.schema import changed_index, table_of
@@ -119,6 +120,18 @@ async def test_whoever_leaves_the_line_takes_no_turn_with_it(model: Model) -> No
     found = await asyncio.gather(*(model.reads.row(COMPANIES, "acme") for _ in range(20)))
     assert found == [None] * 20
     assert (model.reads._companies._doors, model.reads._all._doors) == ({}, {})
+
+
+async def test_a_question_that_takes_too_long_is_given_up(stack: Endpoints, model: Model) -> None:
+    """Even where others' questions hold every connection, whoever comes next has an answer."""
+    async with Reads(stack.postgres_dsn, model.schema, 0.5) as reads, model.database.transaction():
+        await model.ask(f"LOCK TABLE {TABLE} IN ACCESS EXCLUSIVE MODE")
+        asked = [reads.page(COMPANIES, company, None, 10) for company in ("acme", "initech") for _ in range(8)]
+        ended = asyncio.gather(*asked, return_exceptions=True)
+        await asyncio.sleep(0)
+        async with asyncio.timeout(60):
+            assert await reads.positions(COSTS, "globex") == {}
+        assert {type(each) for each in await ended} == {DatabaseCannot}
 
 
 async def test_a_feed_looks_at_its_companys_changes_alone(model: Model) -> None:
