@@ -32,7 +32,7 @@ from streams.errors import ToolsBehind
 from streams.log import EventLog
 from streams.lookups import Lookups
 from streams.producer import Producer
-from streams.reads import Reads
+from streams.reads import ANSWER_SECONDS, Reads
 from streams.secrets import FileSecrets, SecretStore
 from streams.tool_bridge import ToolBridge
 from streams.tools import Tools
@@ -83,7 +83,8 @@ def secret_store(settings: Settings) -> SecretStore:
 @asynccontextmanager
 async def services(settings: Settings) -> AsyncIterator[Services]:
     endpoints, names = attach(settings), settings.topic_names()
-    async with event_log(settings) as log, Reads(endpoints.postgres_dsn, settings.read_model()) as reads:
+    rows = Reads(endpoints.postgres_dsn, settings.read_model(), ANSWER_SECONDS)
+    async with event_log(settings) as log, rows as reads:
         tools = Tools(log, names)
         # A longer log is read on while the API serves: what needs tools says so till then.
         with suppress(ToolsBehind):

@@ -34,7 +34,7 @@ async def read(
 ) -> tuple[list[Row], Proof]:
     endpoints, names = attach(settings), settings.topic_names()
     async with event_log(settings) as log, Reads(endpoints.postgres_dsn, settings.read_model()) as reads:
-        positions = await reads.positions(projection)
+        positions = await reads.positions(projection, company)
         ends = {topic: await log.ends(topic) for topic in map(names.wire, projection.topics)}
         proof = {"projection": projection.name, "version": projection.version} | _progress(positions, ends)
         if key is None:

@@ -9,18 +9,19 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from projections.catalog import PROJECTIONS
 from projections.projection import Projection
-from rillfold.http.access import Asker, Serving, StillKnown, company_of, principal
+from rillfold.http.access import Asker, Serving, StillKnown, company_of
 from rillfold.http.errors import ApiError, NotFound, answer_of
 from rillfold.http.keys import Principal
 from rillfold.wiring import Services
 from schemas.errors import Retry, RillfoldError
-from streams.reads import Place, Positions, Row
+from streams.feed import Positions
+from streams.reads import Place, Row
 
 router = APIRouter(tags=["projections"])
 PAGE = 200
@@ -71,10 +72,10 @@ class Many(BaseModel):
     proof: Proof
 
 
-@router.get("/projections", dependencies=[Depends(principal)])
-async def projections(serving: Serving) -> list[Proof]:
+@router.get("/projections")
+async def projections(asker: Asker, serving: Serving) -> list[Proof]:
     """All projections, and how far each is."""
-    return [await _proof(serving, projection) for projection in PROJECTIONS.values()]
+    return [await _proof(serving, projection, asker.company) for projection in PROJECTIONS.values()]
 
 
 @router.get("/projections/{name}")
@@ -90,9 +91,9 @@ async def rows(
 ) -> Many:
     """A company's rows, by key; fewer than `limit` where they are large. The admin sees all companies' by default."""
     projection, company = _known(name), _scope(asker, company_id)
-    await _until(serving, projection, min_offset, wait)
+    await _until(serving, projection, company, min_offset, wait)
     # Read before the rows: the rows know at least as much as their proof says.
-    proof = await _proof(serving, projection)
+    proof = await _proof(serving, projection, company)
     page = await serving.reads.page(projection, company, after, limit)
     return Many(rows=[_found(row) for row in page.rows], next=page.next, proof=proof)
 
@@ -103,7 +104,7 @@ async def changes(
 ) -> StreamingResponse:
     """Server-sent events: each row as it changes from now on. A slow reader gets a row's newest state, not each one."""
     projection, company = _known(name), _scope(asker, company_id)
-    start = await serving.reads.positions(projection)
+    start = await serving.reads.positions(projection, company)
     return StreamingResponse(_feed(serving, projection, company, start, known), media_type="text/event-stream")
 
 
@@ -118,10 +119,11 @@ async def row(
 ) -> One:
     """One row by its key, which always begins with the company."""
     projection = _known(name)
-    if not asker.may(key.partition("/")[0]):
+    company = key.partition("/")[0]
+    if not asker.may(company):
         raise NotFound
-    await _until(serving, projection, min_offset, wait)
-    proof = await _proof(serving, projection)
+    await _until(serving, projection, company, min_offset, wait)
+    proof = await _proof(serving, projection, company)
     found = await serving.reads.row(projection, key)
     if found is None:
         raise NotFound
@@ -143,20 +145,22 @@ def _found(row: Row) -> Found:
     return Found(key=row.key, topic=row.at.topic, partition=row.at.partition, offset=row.at.offset, row=row.value)
 
 
-async def _proof(serving: Services, projection: Projection[Any]) -> Proof:
-    positions = await serving.reads.positions(projection)
+async def _proof(serving: Services, projection: Projection[Any], company: str | None) -> Proof:
+    positions = await serving.reads.positions(projection, company)
     ends = {topic: await serving.log.ends(topic) for topic in map(serving.names.wire, projection.topics)}
     lag = {topic: {p: end - positions.get(topic, {}).get(p, 0) for p, end in of.items()} for topic, of in ends.items()}
     return Proof(projection=projection.name, version=projection.version, positions=positions, lag=lag)
 
 
-async def _until(serving: Services, projection: Projection[Any], wanted: list[str], seconds: float) -> None:
+async def _until(
+    serving: Services, projection: Projection[Any], company: str | None, wanted: list[str], seconds: float
+) -> None:
     """Read your writes: returns once the rows know every wanted event; 409 when the time is over."""
     places = [_place(text) for text in wanted]
     until = time.monotonic() + seconds
-    while places and (behind := _behind(await serving.reads.positions(projection), places)):
+    while places and (behind := _behind(await serving.reads.positions(projection, company), places)):
         if time.monotonic() >= until:
-            detail = {"wanted": wanted, "positions": await serving.reads.positions(projection)}
+            detail = {"wanted": wanted, "positions": await serving.reads.positions(projection, company)}
             place = "/".join(map(str, behind[0]))
             raise ApiError(409, "behind", f"{projection.name} has not folded {place} yet; ask again.", detail)
         await asyncio.sleep(LOOK_SECONDS)
@@ -180,7 +184,7 @@ async def _feed(
     beat = time.monotonic()
     while True:
         try:
-            changed, since = await serving.reads.changed(projection, company, since)
+            rows, since, more = await serving.reads.changed(projection, company, since)
         except Retry:
             return  # the database is away: who follows comes again, and is told then
         try:
@@ -190,9 +194,10 @@ async def _feed(
             return
         except (RillfoldError, OSError):
             return  # nobody can be let in now: who follows is told when it comes again
-        for row in changed:
+        for row in rows:
             yield f"event: row\ndata: {msgspec.json.encode(_found(row).model_dump()).decode()}\n\n"
         if time.monotonic() - beat > FEED_BEAT_SECONDS:
             beat = time.monotonic()
             yield ": still here\n\n"
-        await asyncio.sleep(FEED_SECONDS)
+        # Where more waits it comes in its turn, like everybody's.
+        await asyncio.sleep(0 if more else FEED_SECONDS)

@@ -37,6 +37,11 @@ def table_of(projection: Projection[Any]) -> str:
     return f"{projection.name}_v{projection.version}"
 
 
+def changed_index(projection: Projection[Any]) -> str:
+    """A company's rows, by what changed them last: its feed looks at nothing else."""
+    return f"{table_of(projection)}_changed"
+
+
 def statements(schema: str, projections: Iterator[Projection[Any]] | list[Projection[Any]]) -> Iterator[str]:
     """Each may be run again. Views are made anew, so that a new field shows up."""
     yield f'CREATE SCHEMA IF NOT EXISTS "{schema}"'
@@ -60,18 +65,29 @@ def statements(schema: str, projections: Iterator[Projection[Any]] | list[Projec
             bytes bigint NOT NULL, changelog_offset bigint NOT NULL, state text NOT NULL, reason text NOT NULL,
             told_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (projection, version, partition, key_sha256))"""
     yield f'CREATE INDEX IF NOT EXISTS set_aside_company ON "{schema}".set_aside (company)'
-    for projection in projections:
-        yield from _of(schema, projection)
+    known = list(projections)
+    for projection in known:
+        yield from _table(schema, projection)
+    # Last: from here on whoever reads waits, and on an older database the indexes above may take a minute.
+    for projection in known:
+        yield from _shown(schema, projection)
 
 
-def _of(schema: str, projection: Projection[Any]) -> Iterator[str]:
+def _table(schema: str, projection: Projection[Any]) -> Iterator[str]:
     table = table_of(projection)
     yield f"""
         CREATE TABLE IF NOT EXISTS "{schema}"."{table}" (
             key text, partition int, company text NOT NULL, row jsonb NOT NULL,
             topic text NOT NULL, source_partition int NOT NULL, source_offset bigint NOT NULL,
             changelog_offset bigint NOT NULL, PRIMARY KEY (key, partition))"""
-    yield f'CREATE INDEX IF NOT EXISTS "{table}_company" ON "{schema}"."{table}" (company)'
+    yield f"""
+        CREATE INDEX IF NOT EXISTS "{changed_index(projection)}"
+        ON "{schema}"."{table}" (company, topic, source_partition, source_offset)"""
+
+
+def _shown(schema: str, projection: Projection[Any]) -> Iterator[str]:
+    # What an older version had; the one above serves what it did.
+    yield f'DROP INDEX IF EXISTS "{schema}"."{table_of(projection)}_company"'
     yield f'DROP VIEW IF EXISTS "{schema}"."{projection.name}"'
     yield f'CREATE VIEW "{schema}"."{projection.name}" AS {_view(schema, projection)}'
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from schemas.company import CompanyRegistered
 from schemas.envelope import caused_by
 from schemas.inference import InferenceCompleted, InferenceRequested
 from streams.memory import MemoryLog
-from streams.reads import Reads
+from streams.reads import OF_ONE, Reads
 from streams.sinks.postgres import PostgresSink
 from streams.sinks.sink import Follower
 
@@ -51,7 +52,7 @@ class World:
                 await self._follower.step(self._subscription, self.driver.log)
 
     async def _behind(self, projection: Any) -> bool:
-        there = await self.api.services.reads.positions(projection)
+        there = await self.api.services.reads.positions(projection, None)
         ends = {topic: await self.driver.log.ends(topic) for topic in projection.topics}
         return any(end > there.get(t, {}).get(p, 0) for t, of in ends.items() for p, end in of.items())
 
@@ -244,6 +245,40 @@ async def test_a_wait_for_a_job_ends_when_its_key_is_revoked(world: World) -> No
     assert not waiting.done()
     world.api.services.keys.revoke(id_of(world.api.acme))
     assert (await asyncio.wait_for(waiting, 20)).status_code == 401
+
+
+async def test_a_company_with_all_the_feeds_and_queries_it_may_have_holds_up_nobody(world: World) -> None:
+    """Its queries stand still for as long as the test likes; feeds are counted among them."""
+    await register(world, world.api.globex, "a")
+    await world.catch_up()
+    headers, path = {"Authorization": f"Bearer {world.api.acme}"}, "/projections/company_tools"
+    async with AsyncExitStack() as open_, asyncio.timeout(120):
+        for _ in range(16):
+            feed = world.api.http.stream("GET", f"{path}/changes", headers=headers)
+            assert (await open_.enter_async_context(feed)).status_code == 200
+        async with world.database.transaction():
+            await world.database.execute("LOCK TABLE company_tools_v1 IN ACCESS EXCLUSIVE MODE")
+            asked = [asyncio.create_task(world.api.ask("GET", path, world.api.acme, timeout=100)) for _ in range(48)]
+            await standing_still(world, "acme", 64)
+            one_more = await world.api.ask("GET", f"{path}/changes", world.api.acme)
+            assert (one_more.status_code, one_more.json()["error"]["code"]) == (429, "too_many_at_once")
+            for other in ("/projections", "/projections/companies", "/company-automation/adapters", "/ready"):
+                assert (await world.api.ask("GET", other, world.api.globex, timeout=100)).status_code == 200
+            assert not any(each.done() for each in asked)
+        assert {answer.status_code for answer in await asyncio.gather(*asked)} == {200}
+        found = await world.api.ask("GET", path, world.api.globex)
+        assert [row["key"] for row in found.json()["rows"]] == ["globex/a"]
+
+
+async def standing_still(world: World, company: str, requests: int) -> None:
+    """Returns once so many have a turn at the database or wait for one, all told."""
+    doors = world.api.services.reads._companies._doors
+    while True:
+        door = doors.get(company)
+        if door is not None and door.inside + len(door.line) == requests:
+            assert door.inside == OF_ONE
+            return
+        await asyncio.sleep(0)
 
 
 async def test_the_client_follows_a_feed(world: World) -> None:
