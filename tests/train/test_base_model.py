@@ -11,6 +11,8 @@ import pytest
 from gpu_workers import base_files, base_model
 from gpu_workers.errors import BaseModelMissing, BaseModelRefused
 from gpu_workers.train.place import Place
+from rillfold import wiring
+from rillfold.settings import Settings
 
 
 def test_a_folder_loads_and_is_named_by_its_content(tiny_base, tmp_path):
@@ -126,6 +128,13 @@ def test_a_worker_that_can_train_none_of_its_list_does_not_start(tmp_path):
         place.check_bases()
     assert str(tmp_path / "nowhere") in str(error.value)
     assert "two at ~nobody-here/x" in str(error.value)
+
+
+async def test_the_process_that_trains_looks_before_it_opens_the_log(tmp_path):
+    settings = Settings(data_dir=tmp_path, base_model="one", base_models={"one": str(tmp_path / "nowhere")})
+    with pytest.raises(BaseModelMissing, match="No base model of RILLFOLD_BASE_MODELS"):
+        async with wiring.trainer(settings):
+            pass
 
 
 def test_other_families_are_refused(tiny_base, tmp_path):
