@@ -117,12 +117,12 @@ class Office:
                 found += [self._event(record) for record in batch]
         return found
 
-    async def until(self, trainer: Trainer, enough: Callable[[list[Event]], bool]) -> list[Event]:
+    async def until(self, trainer: Trainer, enough: Callable[[list[Event]], bool], seconds: float = 120) -> list[Event]:
         """Runs a worker until the log says enough; re-raises what stops it before."""
         work = asyncio.create_task(trainer.run(lambda: None))
         watch = asyncio.create_task(self.watch(enough))
         try:
-            async with asyncio.timeout(120):
+            async with asyncio.timeout(seconds):
                 await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
                 if work.done():
                     await work
