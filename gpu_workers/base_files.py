@@ -93,16 +93,54 @@ def _packaged(name: str) -> Path:
     )
 
 
+def look(name_or_path: str) -> None:
+    """Before anybody asks for it: is it there, and are its files readable and whole at their beginnings? Raises
+    `BaseModelMissing` or `BaseModelRefused`; what only reading all of it shows is left to whoever loads it."""
+    found = find(name_or_path)
+    if found.is_dir():
+        check_folder(found)
+    else:
+        _opens(found, found)
+
+
 def check_folder(folder: Path) -> str:
     """The family of a model folder. Refuses pickled weights and families that nobody has tested here."""
-    family = json.loads((folder / "config.json").read_text()).get("model_type")
+    family = _config(folder).get("model_type")
     if family not in FAMILIES:
         raise BaseModelRefused(f"base model {folder}: family {family!r}; supported are {', '.join(FAMILIES)}.")
     if not any(folder.glob("*.safetensors")):
         raise BaseModelRefused(f"base model {folder}: no *.safetensors. Other formats can run code and are not read.")
     if not (folder / "tokenizer.json").is_file():
         raise BaseModelRefused(f"base model {folder}: no tokenizer.json.")
+    for file in identity_files(folder):
+        _opens(file, folder)
     return str(family)
+
+
+def _config(folder: Path) -> Mapping[str, object]:
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise unreadable(folder, error) from error
+    if not isinstance(config, dict):
+        raise unreadable(folder, "config.json is no JSON object")
+    return config
+
+
+def _opens(file: Path, base: Path) -> None:
+    """Safetensors begin with the length of their header: a file that ends within it was not copied whole."""
+    try:
+        with file.open("rb") as handle:
+            begins = handle.read(8)
+        cut = file.suffix == ".safetensors" and file.stat().st_size < 8 + int.from_bytes(begins, "little")
+    except OSError as error:
+        raise unreadable(base, error) from error
+    if cut:
+        raise unreadable(base, f"{file.name} ends within its header")
+
+
+def unreadable(base: Path, why: object) -> BaseModelRefused:
+    return BaseModelRefused(f"base model {base}: cannot be read: {why}. Copy it whole, readable for this user.")
 
 
 def identity_files(folder: Path) -> list[Path]:

@@ -5,10 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from gpu_workers.base_files import BaseIdentity, Progress, check_folder, find, folder_sha256, name_of, silent
+from gpu_workers.base_files import (
+    BaseIdentity,
+    Progress,
+    check_folder,
+    find,
+    folder_sha256,
+    name_of,
+    silent,
+    unreadable,
+)
 from gpu_workers.base_gguf import converted
 from gpu_workers.device import Device
 
@@ -27,14 +37,25 @@ def load(
     device = device or Device.best()
     folder = prepare(name_or_path, cache, progress)
     identity = identify(name or name_of(name_or_path), folder, device)
+    model, tokenizer = _read(folder, device)
+    return model.to(device.kind).eval().requires_grad_(False), tokenizer, identity
+
+
+def _read(folder: Path, device: Device) -> tuple[Any, PreTrainedTokenizerBase]:
+    """What the libraries cannot read is named by its folder: the operator must look, and no request is to blame."""
     safe: Any = {"local_files_only": True, "trust_remote_code": False}
-    tokenizer = AutoTokenizer.from_pretrained(folder, **safe)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **safe)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=device.torch_dtype, use_safetensors=True, **safe
+        )
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise unreadable(folder, f"{type(error).__name__}: {error}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=device.torch_dtype, use_safetensors=True, **safe)
     model.generation_config.temperature = model.generation_config.top_p = model.generation_config.top_k = None
     model.generation_config.do_sample = False
-    return model.to(device.kind).eval().requires_grad_(False), tokenizer, identity
+    return model, tokenizer
 
 
 def prepare(name_or_path: str, cache: Path, progress: Progress = silent) -> Path:

@@ -33,6 +33,13 @@ class Device:
         assert isinstance(dtype, torch.dtype)
         return dtype
 
+    def named(self) -> str:
+        """For whoever has to look at it."""
+        return f"{self.kind} ({self._hardware()})"
+
+    def _hardware(self) -> str:
+        return torch.cuda.get_device_name() if self.kind == "cuda" else platform.machine()
+
     def pin(self) -> None:
         """Fix what can vary between two runs on one machine."""
         torch.set_num_threads(self.threads)
@@ -48,7 +55,7 @@ class Device:
     def identity(self) -> dict[str, object]:
         """Two machines that agree on all of this give the same bytes."""
         return {
-            "device": torch.cuda.get_device_name() if self.kind == "cuda" else platform.machine(),
+            "device": self._hardware(),
             "instructions": torch.backends.cpu.get_cpu_capability(),
             "dtype": self.dtype,
             "threads": self.threads,

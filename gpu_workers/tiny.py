@@ -1,6 +1,7 @@
-"""A Qwen3 of a few hundred kilobytes, made in a second from a seed: real shapes and real code for fast tests.
+"""A Qwen3 of a few hundred kilobytes, made in a second from a seed: real shapes, real code, at once.
 
-It knows nothing. Tests that need a model which can learn a company's tools use the packaged one.
+It knows nothing: a training worker makes one to see whether its machine still trains. Tests that need a model which
+can learn a company's tools use the packaged one.
 """
 
 from __future__ import annotations

@@ -167,5 +167,6 @@ async def trainer(settings: Settings) -> AsyncIterator[Trainer]:
             texts=settings.train_max_texts, seconds=settings.train_max_seconds, rows_bytes=settings.train_max_bytes
         ),
     )
+    place.check_bases()
     async with event_log(settings) as log, KeptChild() as train:
         yield Trainer(log, settings.topic_names(), artifact_store(settings), place, train)

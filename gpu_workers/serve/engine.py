@@ -12,7 +12,7 @@ from gpu_workers.serve.circuit import Circuit, broken
 from gpu_workers.serve.decoder import Decoder, Tokens
 from gpu_workers.serve.errors import EngineStopped, Refused, RowFailed
 from gpu_workers.serve.lanes import Lanes, plan
-from gpu_workers.serve.proof import works
+from gpu_workers.serve.proof import why_broken
 from gpu_workers.serve.sample import sample
 from gpu_workers.serve.schedule import Batch, Limits, Row, Schedule
 
@@ -99,8 +99,11 @@ class Engine:
     def _blame(self, outcomes: Outcomes) -> None:
         """No row of a step could be computed: does the base model alone still work? Else it is not the rows' fault."""
         failed = [isinstance(what, RowFailed) for _, what in outcomes]
-        if all(failed) and not works(self._decoder):
-            raise EngineStopped(f"the engine computes nothing any more: {outcomes[0][1]}. Restart the worker.")
+        if all(failed) and (why := why_broken(self._decoder)):
+            raise EngineStopped(
+                f"the engine computes nothing any more: {outcomes[0][1]}. Nor does the base model alone on "
+                f"{self._decoder.embedding.device}: {why}. Look at that device and its memory; restart the worker."
+            )
         self._circuit.note([(row.owner, not fell) for (row, _), fell in zip(outcomes, failed, strict=True)])
 
     def _outcomes(self, hall: Hall, batch: LoraBatch) -> Outcomes:

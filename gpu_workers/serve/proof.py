@@ -34,12 +34,13 @@ def probe(decoder: Decoder, lanes: Plan = NOBODY) -> Tensor:
     return decoder.forward(tokens, cache)
 
 
-def works(decoder: Decoder) -> bool:
-    """The base model alone still computes."""
+def why_broken(decoder: Decoder) -> str | None:
+    """Why the base model alone computes nothing any more; None: it does."""
     try:
-        return bool(probe(decoder).isfinite().all())
-    except Exception:
-        return False
+        finite = bool(probe(decoder).isfinite().all())
+    except Exception as error:  # whatever it is: the prompt is ours, so no row and no adapter is to blame
+        return f"{type(error).__name__}: {error}"
+    return None if finite else "its numbers are not finite"
 
 
 class Proof:

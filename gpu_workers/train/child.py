@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from typing import BinaryIO
 
 from gpu_workers.before_torch import settle
-from gpu_workers.train.lines import Line, Refused, Report, Taken, spec_of, to_bytes
+from gpu_workers.train.lines import Line, ProofSpec, Refused, Report, Taken, spec_of, to_bytes
 from schemas.errors import RillfoldError
 
 BEAT_SECONDS = 5.0
@@ -70,7 +70,8 @@ def _train_all(specs: SimpleQueue[bytes], voice: Voice) -> None:
     """Until the worker goes; on a GPU, once."""
     import torch
 
-    from gpu_workers.train.run import run  # after the environment is set
+    from gpu_workers.train.proof import prove  # after the environment is set
+    from gpu_workers.train.run import run
 
     while True:
         spec = spec_of(specs.get())
@@ -79,7 +80,7 @@ def _train_all(specs: SimpleQueue[bytes], voice: Voice) -> None:
         voice.send(Taken())
         voice.send(Report(phase="start", step=0, steps=0))
         try:
-            voice.send(run(spec, voice.send))
+            voice.send(prove(spec, voice.send) if isinstance(spec, ProofSpec) else run(spec, voice.send))
         except (RillfoldError, MemoryError, torch.OutOfMemoryError) as error:
             voice.send(Refused(reason=reason_of(error), detail=str(error)))
         except OSError as error:

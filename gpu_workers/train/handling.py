@@ -13,7 +13,7 @@ from typing import cast
 
 from gpu_workers.artifacts import ArtifactStore, Facts
 from gpu_workers.errors import ArtifactRefused, ChildDied, Unhealthy
-from gpu_workers.train.circuit import Circuit
+from gpu_workers.train.blame import OF_THE_BASE, Blame
 from gpu_workers.train.lines import Outcome, Refused, Report, RunSpec
 from gpu_workers.train.parent import Train
 from gpu_workers.train.place import Place
@@ -39,8 +39,6 @@ log = logging.getLogger(__name__)
 # So many live lines of a phase go into the log, however many steps it has.
 LINES = 50
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-BROKEN = ("child_died", "out_of_memory", "no_space", "internal")
-"""Failures of which the machine may be the cause."""
 
 
 def _remembered(state: Run, event: Event) -> Run:
@@ -71,7 +69,7 @@ class Handling:
         self._train_spec, self._beat = train, beat
         self._runs = View(self._log, names, KNOWN, beat)
         self._adapters = View(self._log, names, LORA_ADAPTERS, beat)
-        self._circuit = Circuit()
+        self._blame = Blame(place, train, beat)
 
     async def runs(self, partitions: Collection[int]) -> Mapping[str, Run]:
         return await self._runs.catch_up(partitions)
@@ -112,10 +110,7 @@ class Handling:
 
     async def _ended_by(self, event: Event) -> None:
         if isinstance(event, TrainingFailed):
-            if event.reason in BROKEN:
-                self._circuit.broke(event.company, event.reason)
-            else:
-                self._circuit.held()
+            await self._blame.settle(event)
         await self.end(event)
 
     async def _to_its_end(self, request: TrainingRequested, partition: int) -> None:
@@ -136,7 +131,6 @@ class Handling:
             manifest = await self._dataset(request, known, folder / "rows.jsonl")
             outcome = await self._train(request, settings, manifest, folder)
             await self._publish(request, settings, manifest, outcome, folder / "out")
-            self._circuit.held()
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -189,7 +183,9 @@ class Handling:
             detail = f"the run took more than {seconds:.0f} seconds. Ask for fewer steps, or a smaller batch."
             raise self._failed(request, "too_long", detail) from error
         if isinstance(outcome, Refused):
-            raise self._failed(request, outcome.reason, outcome.detail)
+            where = outcome.reason in OF_THE_BASE
+            detail = self._place.not_to_be_had(request.base_model, outcome.detail) if where else outcome.detail
+            raise self._failed(request, outcome.reason, detail)
         return outcome
 
     def _spec(self, request: TrainingRequested, settings: TrainSettings, manifest: Manifest, folder: Path) -> RunSpec:

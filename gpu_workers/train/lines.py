@@ -11,7 +11,7 @@ from processors.train_settings import TrainSettings
 from schemas.adapters import Evaluation
 
 
-class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
+class RunSpec(msgspec.Struct, frozen=True, kw_only=True, tag="run"):
     """All that decides an adapter's bytes, and where to put them."""
 
     rows: Path
@@ -25,6 +25,17 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     method: str
     settings: TrainSettings
     threads: int
+
+
+class ProofSpec(msgspec.Struct, frozen=True, kw_only=True, tag="proof"):
+    """A tiny run of the worker's own. All that it needs is made there."""
+
+    folder: Path
+    """With an empty folder `out` in it."""
+    threads: int
+
+
+Spec = RunSpec | ProofSpec
 
 
 class Taken(msgspec.Struct, frozen=True, kw_only=True, tag="taken"):
@@ -60,9 +71,10 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
 Line = Taken | Report | Outcome | Refused
 
 
-def to_bytes(said: RunSpec | Line) -> bytes:
+def to_bytes(said: Spec | Line) -> bytes:
     return msgspec.json.encode(said, enc_hook=str) + b"\n"
 
 
-def spec_of(line: bytes) -> RunSpec:
-    return msgspec.json.decode(line, type=RunSpec, dec_hook=lambda kind, value: kind(value))
+def spec_of(line: bytes) -> Spec:
+    spec: Spec = msgspec.json.decode(line, type=Spec, dec_hook=lambda kind, value: kind(value))
+    return spec

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ import pytest
 from gpu_workers.artifacts import FolderStore
 from gpu_workers.errors import ChildDied
 from gpu_workers.inbox import Inbox
-from gpu_workers.train.lines import Outcome, Report, RunSpec
+from gpu_workers.train.lines import Outcome, ProofSpec, Report, Spec
 from gpu_workers.train.parent import train_in_child
 from gpu_workers.train.place import Place
+from gpu_workers.train.proof import prove
 from gpu_workers.train.run import run
 from gpu_workers.trainer import GROUP, Trainer
 from processors.admit import Bounds
@@ -46,13 +48,23 @@ USED = ("company-data", "training-request", "adapter-ready")
 ENDS = (TrainingCompleted, TrainingFailed, TrainingRefused)
 
 
-async def train_here(spec: RunSpec, on_report) -> Outcome:
+async def train_here(spec: Spec, on_report) -> Outcome:
     """The same training as in the child, without the seconds that a process takes to import torch."""
     reports: list[Any] = []
-    outcome = await asyncio.to_thread(run, spec, reports.append)
+    work = partial(prove, spec) if isinstance(spec, ProofSpec) else partial(run, spec)
+    outcome = await asyncio.to_thread(work, reports.append)
     for report in reports:
         await on_report(report)
     return outcome
+
+
+def on_a_machine_that_trains(train: Callable) -> Callable:
+    """Runs as the test has it. The worker's own tiny run is a real one, in this process."""
+
+    async def trains(spec: Spec, on_report) -> Any:
+        return await (train_here if isinstance(spec, ProofSpec) else train)(spec, on_report)
+
+    return trains
 
 
 class Office:
@@ -85,6 +97,7 @@ class Office:
         train: Callable = train_here,
         bounds: Bounds | None = None,
         inbox: Inbox | None = None,
+        machine: Callable[[Callable], Callable] = on_a_machine_that_trains,
     ) -> Trainer:
         place = Place(
             worker=name,
@@ -95,7 +108,7 @@ class Office:
             bases={"tiny": self.base},
             bounds=bounds or Bounds(),
         )
-        return Trainer(log or self.log, self.names, self.store, place, train, inbox)
+        return Trainer(log or self.log, self.names, self.store, place, machine(train), inbox)
 
     async def said(self, topic: str = "training-request") -> list[Event]:
         wire, found = self.names.wire(topic), []
@@ -104,12 +117,12 @@ class Office:
                 found += [self._event(record) for record in batch]
         return found
 
-    async def until(self, trainer: Trainer, enough: Callable[[list[Event]], bool]) -> list[Event]:
+    async def until(self, trainer: Trainer, enough: Callable[[list[Event]], bool], seconds: float = 120) -> list[Event]:
         """Runs a worker until the log says enough; re-raises what stops it before."""
         work = asyncio.create_task(trainer.run(lambda: None))
         watch = asyncio.create_task(self.watch(enough))
         try:
-            async with asyncio.timeout(120):
+            async with asyncio.timeout(seconds):
                 await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
                 if work.done():
                     await work
