@@ -1,4 +1,4 @@
-"""Builds `schemas.native` where a C compiler and Python's headers are; without them all is read in Python."""
+"""Builds `schemas.codec.native` where a C compiler and Python's headers are; without them all is read in Python."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def build() -> Path | None:
         if done.returncode == 0:
             return fresh.replace(target)
     print(
-        "rillfold: schemas/native.c is not built; events are read in Python, at a sixth of the speed", file=sys.stderr
+        "rillfold: schemas/codec/native.c is not built; events are read in Python, at a sixth of the speed",
+        file=sys.stderr,
     )
     target.unlink(missing_ok=True)
     return None

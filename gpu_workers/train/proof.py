@@ -9,10 +9,10 @@ from pathlib import Path
 import msgspec
 from safetensors.torch import load_file
 
-from gpu_workers import tiny
-from gpu_workers.artifacts import TENSORS
-from gpu_workers.chat import render
-from gpu_workers.device import Device
+from gpu_workers.adapters.store import TENSORS
+from gpu_workers.bases import tiny
+from gpu_workers.bases.chat import render
+from gpu_workers.bases.device import Device
 from gpu_workers.errors import Diverged
 from gpu_workers.train.lines import Outcome, ProofSpec, Report, RunSpec
 from gpu_workers.train.run import run

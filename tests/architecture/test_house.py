@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.reader import IN_C
+from schemas.codec.reader import IN_C
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("rillfold", "schemas", "projections", "processors", "streams", "gpu_workers")

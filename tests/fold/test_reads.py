@@ -16,11 +16,11 @@ from psycopg.types.json import Jsonb
 from projections.companies import COMPANIES
 from projections.costs import COSTS
 from rillfold.embedded.state import Endpoints
-from streams import reads as module
 from streams.errors import DatabaseCannot
-from streams.reads import CONNECTIONS, OF_ONE, Reads
-from streams.sinks.postgres import PostgresSink
-from streams.sinks.schema import changed_index, table_of
+from streams.read_model import reads as module
+from streams.read_model.postgres import PostgresSink
+from streams.read_model.reads import CONNECTIONS, OF_ONE, Reads
+from streams.read_model.schema import changed_index, table_of
 
 TABLE = table_of(COMPANIES)
 

@@ -13,12 +13,13 @@ from urllib.parse import urlsplit
 import pytest
 from prometheus_client import CollectorRegistry
 
-from rillfold.http import turn_away, wire, worker
+from rillfold.http import turn_away, wire
 from rillfold.http.connections import Connections, peer_of
 from rillfold.http.hosts import known_hosts
 from rillfold.http.operator import Operator
 from rillfold.http.turn_away import Linger
-from rillfold.http.worker import Answers, listening
+from rillfold.workers import listener as worker
+from rillfold.workers.listener import Answers, listening
 from tests.support.raw_http import get, status, talk
 
 ADDRESSES = ("127.0.0.2", "127.0.0.1")
@@ -147,7 +148,7 @@ async def test_who_is_turned_away_and_does_not_end_its_body_gives_way(
     serve, empty_log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(turn_away, "STRANGER", Linger(1 << 20, 60.0))
-    monkeypatch.setattr("rillfold.http.entry.STRANGER", Linger(1 << 20, 60.0))
+    monkeypatch.setattr("rillfold.api.entry.STRANGER", Linger(1 << 20, 60.0))
     head = get("/projections", None, "Content-Length: 1000", method="POST")
     async with serve(tmp_path, empty_log, connections=3) as api, opened(api.url, 3, head) as streams:
         for reader, _ in streams:

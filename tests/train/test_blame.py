@@ -19,7 +19,7 @@ from gpu_workers.train.lines import Outcome, ProofSpec, Refused
 from gpu_workers.train.parent import KeptChild, Train
 from schemas.topics import TopicNames
 from schemas.training import TrainingAccepted, TrainingCompleted, TrainingFailed
-from streams.memory import MemoryLog
+from streams.log.memory import MemoryLog
 
 from .test_hostile_requests import SHORT, declines, reasons
 from .test_trainer import ENDS, Office, ended, of, train_here

@@ -1,0 +1,241 @@
+"""The read side of the Postgres sink: rows, and how far they know the log. Topics are named as on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence, Set
+from contextlib import asynccontextmanager
+from functools import reduce
+from itertools import groupby
+from typing import Any, NamedTuple, Self
+
+import msgspec
+import psycopg
+from psycopg import sql
+
+from projections.projection import Projection
+from streams.errors import DatabaseAway, NoReadModel
+from streams.fairness.turns import Turns
+from streams.read_model.database import named, shown
+from streams.read_model.feed import Positions, Span, Step, reached, spans
+from streams.read_model.schema import table_of
+
+CONNECTIONS = 8
+OF_ONE = max(1, CONNECTIONS // 2)
+"""Connections that work for one company at once; whoever asks about no company in particular counts as one."""
+ANSWER_SECONDS = 30.0
+"""Within which a question of the API is answered, or given up."""
+PAGE_BYTES = 4 << 20
+CHANGES = 200
+"""Rows that a feed is told of at once."""
+Connection = psycopg.AsyncConnection[Any]
+
+
+_ONE = sql.SQL("""
+    SELECT key, row, topic, source_partition, source_offset FROM {table} WHERE key = %(key)s ORDER BY partition""")
+_PAGE = sql.SQL("""
+    SELECT key, row, topic, source_partition, source_offset FROM {table} WHERE key IN (
+        SELECT DISTINCT key FROM {table}
+        WHERE key > %(after)s AND (%(company)s::text IS NULL OR company = %(company)s) ORDER BY key LIMIT %(limit)s
+    ) ORDER BY key, partition""")
+# The keys of _PAGE; without their rows after so many bytes of rows. The first has its row, however large.
+_PAGE_OF_BYTES = sql.SQL("""
+    SELECT key, CASE WHEN before < %(bytes)s THEN row END, topic, source_partition, source_offset FROM (
+        SELECT *, coalesce(sum(octet_length(row::text)) OVER (
+            ORDER BY key GROUPS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW EXCLUDE GROUP
+        ), 0) AS before FROM {table} WHERE key IN (
+            SELECT DISTINCT key FROM {table}
+            WHERE key > %(after)s AND (%(company)s::text IS NULL OR company = %(company)s) ORDER BY key LIMIT %(limit)s
+        )
+    ) AS page ORDER BY key, partition""")
+# The index on company and place serves each of these look-ups, and an event changes one row: a place names one row.
+_STEPS = sql.SQL("""
+    SELECT source_offset - start, span - 1, key
+    FROM unnest(%(topics)s::text[], %(partitions)s::int[], %(starts)s::bigint[], %(stops)s::bigint[])
+        WITH ORDINALITY AS spans(t, p, start, stop, span)
+    CROSS JOIN unnest(%(companies)s::text[]) AS one
+    CROSS JOIN LATERAL (
+        SELECT key, source_offset FROM {table}
+        WHERE company = one AND topic = t AND source_partition = p AND source_offset >= start AND source_offset < stop
+        ORDER BY source_offset LIMIT %(limit)s
+    ) AS changed
+    ORDER BY 1, 2 LIMIT %(limit)s""")
+_COMPANIES = sql.SQL("""
+    WITH RECURSIVE known(one) AS (
+        SELECT min(company) FROM {table}
+        UNION ALL SELECT (SELECT min(company) FROM {table} WHERE company > one) FROM known WHERE one IS NOT NULL
+    ) SELECT one FROM known WHERE one IS NOT NULL""")
+# All parts of each row, in the order of the keys; bounded as a page is.
+_CHANGED = sql.SQL("""
+    SELECT key, CASE WHEN before < %(bytes)s THEN row END, topic, source_partition, source_offset FROM (
+        SELECT t.*, nth, coalesce(sum(octet_length(row::text)) OVER (
+            ORDER BY nth GROUPS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW EXCLUDE GROUP
+        ), 0) AS before FROM unnest(%(keys)s::text[]) WITH ORDINALITY AS changed(k, nth) JOIN {table} AS t ON t.key = k
+    ) AS page ORDER BY nth, partition""")
+_POSITIONS = sql.SQL("SELECT topic, partition, next FROM {positions} WHERE projection = %s AND version = %s")
+
+
+class Place(NamedTuple):
+    topic: str
+    partition: int
+    offset: int
+
+
+class Row(NamedTuple):
+    key: str
+    value: dict[str, Any]
+    at: Place
+    """The last event that changed the row."""
+
+
+class Page(NamedTuple):
+    rows: list[Row]
+    next: str | None
+    """The key after which the next page begins; None: there is none."""
+
+
+class Changed(NamedTuple):
+    rows: list[Row]
+    next: Positions
+    """Where to go on: everything below it was told."""
+    more: bool
+    """There was no room for all of it."""
+
+
+class Reads:
+    """Opens connections when they are first needed, and keeps some. Companies take turns at them."""
+
+    def __init__(self, dsn: str | None, schema: str, seconds: float = 0) -> None:
+        """What takes Postgres longer is given up: others may wait for its turn. 0: nobody does."""
+        self._dsn, self._schema, self._seconds = dsn, schema, seconds
+        self._free: list[Connection] = []
+        self._companies, self._all = Turns(OF_ONE), Turns(CONNECTIONS)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        while self._free:
+            await self._free.pop().close()
+
+    async def ping(self) -> None:
+        async with self._connected(None) as connection:
+            await connection.execute("SELECT 1")
+
+    async def row(self, projection: Projection[Any], key: str) -> Row | None:
+        found = await self._rows(projection, _ONE, {"key": key, "company": key.partition("/")[0]})
+        return found[0] if found else None
+
+    async def rows(self, projection: Projection[Any], company: str | None, after: str | None, limit: int) -> list[Row]:
+        """In the order of their keys, from the first above `after`."""
+        return await self._rows(projection, _PAGE, {"after": after or "", "company": company, "limit": limit})
+
+    async def page(self, projection: Projection[Any], company: str | None, after: str | None, limit: int) -> Page:
+        """As `rows`, but no more of them than a process can hold for many who ask."""
+        given = {"after": after or "", "company": company, "limit": limit, "bytes": PAGE_BYTES}
+        found = await self._rows(projection, _PAGE_OF_BYTES, given)
+        rows = [row for row in found if row.value is not None]
+        more = len(rows) < len(found) or len(found) == limit
+        return Page(rows, rows[-1].key if rows and more else None)
+
+    async def positions(self, projection: Projection[Any], company: str | None) -> dict[str, dict[int, int]]:
+        """The next offset of each source partition: everything below it is in the rows. The same for every company."""
+        async with self._connected(company) as connection:
+            return await self._positions(connection, projection)
+
+    async def changed(self, projection: Projection[Any], company: str | None, since: Positions) -> Changed:
+        """The rows that events from `since` on have changed, each once; no more of them than a page holds.
+
+        One that is spread over partitions is whole, and may come once more when a page ends between two of its changes.
+        """
+        async with self._connected(company) as connection, connection.transaction():
+            await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            now = await self._positions(connection, projection)
+            through = spans(since, now)
+            steps = await self._steps(connection, projection, company, through) if through else []
+            given = {"keys": list(dict.fromkeys(key for _, key in steps)), "bytes": PAGE_BYTES}
+            found = await self._read(connection, projection, _CHANGED, given) if steps else []
+        rows = [row for row in found if row.value is not None]
+        cut = _cut(steps, {row.key for row in rows})
+        return Changed(rows, reached(now, through, cut), cut is not None)
+
+    async def _steps(
+        self, connection: Connection, projection: Projection[Any], company: str | None, through: Sequence[Span]
+    ) -> list[tuple[Step, str]]:
+        """Where keys were changed, in the order in which they are told."""
+        companies: list[str] = [shown(company)] if company is not None else []
+        if company is None:
+            companies = [one for (one,) in await self._asked(connection, projection, _COMPANIES, {})]
+        columns = zip(("topics", "partitions", "starts", "stops"), map(list, zip(*through, strict=True)), strict=True)
+        given = dict(columns) | {"companies": companies, "limit": CHANGES}
+        found = await self._asked(connection, projection, _STEPS, given)
+        return [(Step(ahead, span), key) for ahead, span, key in found]
+
+    async def _positions(self, connection: Connection, projection: Projection[Any]) -> dict[str, dict[int, int]]:
+        query = _POSITIONS.format(positions=sql.Identifier(self._schema, "positions"))
+        cursor = await connection.execute(query, (projection.name, projection.version))
+        found: dict[str, dict[int, int]] = {}
+        for topic, partition, following in await cursor.fetchall():
+            found.setdefault(topic, {})[partition] = following
+        return found
+
+    async def _rows(self, projection: Projection[Any], query: sql.SQL, given: Mapping[str, Any]) -> list[Row]:
+        async with self._connected(given["company"]) as connection:
+            return await self._read(connection, projection, query, given)
+
+    async def _read(
+        self, connection: Connection, projection: Projection[Any], query: sql.SQL, given: Mapping[str, Any]
+    ) -> list[Row]:
+        found = await self._asked(connection, projection, query, given)
+        parts = [Row(key, value, Place(*at)) for key, value, *at in found]
+        return [_whole(projection, list(same)) for _, same in groupby(parts, key=lambda row: row.key)]
+
+    async def _asked(
+        self, connection: Connection, projection: Projection[Any], query: sql.SQL, given: Mapping[str, Any]
+    ) -> list[tuple[Any, ...]]:
+        table = sql.Identifier(self._schema, table_of(projection))
+        asked = {name: shown(value) if isinstance(value, str) else value for name, value in given.items()}
+        return await (await connection.execute(query.format(table=table), asked)).fetchall()
+
+    @asynccontextmanager
+    async def _connected(self, company: str | None) -> AsyncIterator[Connection]:
+        """Never for longer than one question. Of those who wait, the longest waiting goes first."""
+        async with self._companies.turn(company), self._all.turn(None):
+            connection = self._free.pop() if self._free else await self._open()
+            try:
+                yield connection
+            except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
+                raise NoReadModel(self._schema) from error
+            except psycopg.OperationalError as error:
+                raise named(error) from error
+            finally:
+                if connection.closed or connection.broken:
+                    await connection.close()
+                else:
+                    self._free.append(connection)
+
+    async def _open(self) -> Connection:
+        if self._dsn is None:
+            raise DatabaseAway("no DSN is set")
+        try:
+            opened = await psycopg.AsyncConnection.connect(self._dsn, autocommit=True, connect_timeout=5)
+            await opened.execute(sql.SQL("SET statement_timeout = {}").format(int(self._seconds * 1000)))
+        except psycopg.OperationalError as error:
+            raise DatabaseAway(error) from error
+        return opened
+
+
+def _cut(steps: Sequence[tuple[Step, str]], told: Set[str]) -> Step | None:
+    """The first row that had no room; or behind the last one, where more may follow."""
+    untold = next((step for step, key in steps if key not in told), None)
+    if untold is not None or len(steps) < CHANGES:
+        return untold
+    last, _ = steps[-1]
+    return last._replace(span=last.span + 1)
+
+
+def _whole(projection: Projection[Any], parts: list[Row]) -> Row:
+    """A row whose key rule spreads it over partitions is put together; its place is one of theirs."""
+    if len(parts) == 1 or projection.merge is None or parts[-1].value is None:
+        return parts[-1]
+    states = (msgspec.convert(part.value, projection.state) for part in parts)
+    return parts[-1]._replace(value=msgspec.to_builtins(reduce(projection.merge, states)))
