@@ -14,12 +14,12 @@ import msgspec
 from fastavro import schemaless_reader, schemaless_writer
 
 from bench.harness import Figures, Ratio, compare
-from schemas.catalog import catalog
-from schemas.codec import decode, decode_batch, encode
+from schemas.codec.catalog import catalog
+from schemas.codec.codec import decode, decode_batch, encode
 from schemas.company import AgentOutputIngested, RecordIngested, ToolUse
 from schemas.envelope import Event, Origin
 from schemas.jobs import JobStepped
-from streams.log import Record
+from streams.log.port import Record
 
 EVENTS = 20_000
 BATCH = 500

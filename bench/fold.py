@@ -20,7 +20,7 @@ from bench.peers import child
 from bench.peers.kafka_streams import build as kafka_streams
 from rillfold.embedded.stack import running
 from rillfold.settings import Settings, from_env
-from schemas.codec import encode
+from schemas.codec.codec import encode
 
 EVENTS, KEYS = 1_000_000, 1_000
 FAUST_EVENTS = 40_000

@@ -22,11 +22,11 @@ from bench.events import Workload, event, key_numbers
 from bench.harness import Figures, Ratio, compare
 from rillfold.embedded.stack import running
 from schemas.topics import BY_NAME, TopicNames
-from streams.admin import wanted
-from streams.kafka import BATCH_BYTES, KafkaLog
-from streams.log import Outgoing
-from streams.outgoing import event_of, to_outgoing
-from streams.producer import Producer
+from streams.log.kafka.admin import wanted
+from streams.log.kafka.log import BATCH_BYTES, KafkaLog
+from streams.log.kafka.producer import Producer
+from streams.log.outgoing import event_of, to_outgoing
+from streams.log.port import Outgoing
 
 LOAD = Workload(events=50_000)
 WARM = 2_000

@@ -27,7 +27,7 @@ from bench.peers.meter import Job
 from bench.peers.rillfold_fold import COUNTER
 from bench.peers.rillfold_query import TOKEN
 from rillfold.settings import from_env
-from schemas.codec import encode
+from schemas.codec.codec import encode
 
 EVENTS, REST_EVENTS, KEYS = 1_000_000, 100_000, 1_000
 PER_SECOND = 200

@@ -17,10 +17,10 @@ from bench.peers.meter import Job
 from bench.peers.rillfold_fold import COUNTER, Count
 from rillfold.settings import from_env
 from schemas.topics import TopicNames
-from streams.app import prepare
-from streams.changelog import Marker, RowCodec, marker_record, topic_of
-from streams.kafka import KafkaLog
-from streams.log import TopicSpec
+from streams.log.kafka.log import KafkaLog
+from streams.log.port import TopicSpec
+from streams.owner.app import prepare
+from streams.state.changelog import Marker, RowCodec, marker_record, topic_of
 
 ROWS, PARTITIONS = 1_000_000, 4
 US, RESTART, BARE = "rillfold, empty disk", "rillfold, restart", "bare aiokafka read"

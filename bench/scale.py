@@ -25,9 +25,9 @@ from bench.peers import child
 from bench.peers.meter import Job
 from bench.peers.rillfold_fold import COUNTER, Count
 from rillfold.settings import from_env
-from schemas.codec import encode
-from streams.changelog import RESERVED, RowCodec, topic_of
-from streams.kafka import KafkaLog
+from schemas.codec.codec import encode
+from streams.log.kafka.log import KafkaLog
+from streams.state.changelog import RESERVED, RowCodec, topic_of
 
 EVENTS, KEYS = 3_000_000, 1_000
 ONE, TWO = "one worker", "two workers"

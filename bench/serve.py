@@ -16,12 +16,12 @@ import peft
 import torch
 
 from bench.harness import Figures, Ratio, compare
-from gpu_workers import base_model
-from gpu_workers.device import Device
-from gpu_workers.serve.adapter_file import LoraWeights
-from gpu_workers.serve.decoder import Decoder
-from gpu_workers.serve.engine import Engine, LoraRow
-from gpu_workers.serve.schedule import Limits
+from gpu_workers.adapters.weights import LoraWeights
+from gpu_workers.bases import load as base_model
+from gpu_workers.bases.device import Device
+from gpu_workers.serve.engine.decoder import Decoder
+from gpu_workers.serve.engine.engine import Engine, LoraRow
+from gpu_workers.serve.engine.schedule import Limits
 from rillfold.settings import from_env
 
 ROWS, PROMPT, NEW = 32, 18, 16

@@ -19,9 +19,9 @@ from bench.peers.rillfold_fold import COUNTER
 from rillfold.embedded.stack import running
 from rillfold.embedded.state import Endpoints
 from rillfold.settings import from_env
-from schemas.codec import encode
-from streams.changelog import topic_of
-from streams.kafka import KafkaLog
+from schemas.codec.codec import encode
+from streams.log.kafka.log import KafkaLog
+from streams.state.changelog import topic_of
 
 EVENTS, KEYS = 1_000_000, (1_000, 100_000)
 

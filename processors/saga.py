@@ -16,7 +16,7 @@ from processors.errors import UnusableSchema
 from processors.gate import Allowed, Denied
 from projections.jobs import ENDED, JOBS, Job, effect_id, last_input
 from projections.projection import Projection
-from schemas.codec import encode
+from schemas.codec.codec import encode
 from schemas.company import Message, ToolUse
 from schemas.envelope import Event, derived_id
 from schemas.inference import InferenceRequested

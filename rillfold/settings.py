@@ -10,7 +10,7 @@ from typing import Annotated
 
 import msgspec
 
-from gpu_workers.base_files import listed
+from gpu_workers.bases.files import listed
 from schemas.errors import Stop
 from schemas.topics import TopicNames
 

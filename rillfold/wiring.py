@@ -13,32 +13,32 @@ from uuid import uuid4
 
 import httpx
 
-from gpu_workers.artifacts import FolderStore
-from gpu_workers.base_files import Progress, silent
-from gpu_workers.before_torch import settle
-from gpu_workers.inference import AHEAD, InferenceWorker
+from gpu_workers.adapters.store import FolderStore
+from gpu_workers.bases.files import Progress, silent
 from gpu_workers.serve.port import InferenceEngine
+from gpu_workers.serve.worker import AHEAD, InferenceWorker
+from gpu_workers.train.before_torch import settle
 from gpu_workers.train.parent import KeptChild
 from gpu_workers.train.place import Place
-from gpu_workers.trainer import Trainer
+from gpu_workers.train.worker import Trainer
 from processors.admit import Bounds
 from rillfold.embedded.state import attach
+from rillfold.event_log import event_log
 from rillfold.http.keys import ApiKeys
 from rillfold.http.operator import operator_of
-from rillfold.logs import event_log
 from rillfold.settings import Settings
 from schemas.topics import TopicNames
+from streams.bridge.lookups import Lookups
+from streams.bridge.secrets import FileSecrets, SecretStore
+from streams.bridge.tool_bridge import ToolBridge
+from streams.bridge.tools import Tools
 from streams.errors import ToolsBehind
-from streams.log import EventLog
-from streams.lookups import Lookups
-from streams.producer import Producer
-from streams.reads import Reads
-from streams.secrets import FileSecrets, SecretStore
-from streams.tool_bridge import ToolBridge
-from streams.tools import Tools
+from streams.log.kafka.producer import Producer
+from streams.log.port import EventLog
+from streams.read_model.reads import Reads
 
 if TYPE_CHECKING:
-    from gpu_workers.serve.embedded import EmbeddedEngine
+    from gpu_workers.serve.engines.embedded import EmbeddedEngine
 
 
 TOOLS_SECONDS = 5.0
@@ -130,7 +130,7 @@ def artifact_store(settings: Settings) -> FolderStore:
 async def engine(settings: Settings, progress: Progress = silent) -> AsyncIterator[EmbeddedEngine]:
     """Reads the base model: seconds."""
     settle()
-    from gpu_workers.serve.start import Serving, embedded  # torch: only the process that serves pays for it
+    from gpu_workers.serve.engines.start import Serving, embedded  # torch: only the process that serves pays for it
 
     serving = Serving.of(
         settings.serve_dtype,

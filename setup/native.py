@@ -1,4 +1,4 @@
-"""Builds `schemas.native` where a C compiler and Python's headers are; without them all is read in Python."""
+"""Builds `schemas.codec.native` where a C compiler and Python's headers are; without them all is read in Python."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 def build() -> Path | None:
     """The module beside its source, or None. A process that has the old one loaded keeps it."""
     said = sysconfig.get_config_var
-    source = ROOT / "schemas" / "native.c"
+    source = ROOT / "schemas" / "codec" / "native.c"
     target = source.with_suffix(said("EXT_SUFFIX"))
     fresh = target.with_suffix(".new")
     link = shlex.split(f"{said('LDSHARED')} -O2 -Wall -Wextra {said('CCSHARED') or ''}")
@@ -29,7 +29,8 @@ def build() -> Path | None:
         if done.returncode == 0:
             return fresh.replace(target)
     print(
-        "rillfold: schemas/native.c is not built; events are read in Python, at a sixth of the speed", file=sys.stderr
+        "rillfold: schemas/codec/native.c is not built; events are read in Python, at a sixth of the speed",
+        file=sys.stderr,
     )
     target.unlink(missing_ok=True)
     return None

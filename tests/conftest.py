@@ -13,9 +13,9 @@ from hypothesis import settings
 
 from rillfold.embedded.state import Endpoints
 from schemas.topics import TopicNames
-from streams.kafka import KafkaLog
-from streams.log import EventLog
-from streams.memory import MemoryLog
+from streams.log.kafka.log import KafkaLog
+from streams.log.memory import MemoryLog
+from streams.log.port import EventLog
 from tests.support.servers import at_hand, chosen
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastavro import schemaless_reader
 
-from schemas.catalog import catalog
+from schemas.codec.catalog import catalog
 
 HEADER = 10
 

@@ -13,8 +13,8 @@ from faust.types import TP
 from bench.peers.meter import Job, job, megabytes
 from bench.peers.rillfold_fold import COUNTER
 from schemas.topics import TopicNames
-from streams import app as engine
-from streams.keeper import ShardKeeper
+from streams.owner import app as engine
+from streams.owner.keeper import ShardKeeper
 
 
 def timed(job: Job) -> type[ShardKeeper]:

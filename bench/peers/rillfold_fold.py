@@ -15,9 +15,9 @@ from projections.catalog import PROJECTIONS
 from projections.projection import Projection
 from schemas.envelope import Event
 from schemas.topics import TopicNames, by_entity
-from streams import app as engine
-from streams.fold import Batch
-from streams.folding import Folding
+from streams.fold.batch import Batch
+from streams.fold.folding import Folding
+from streams.owner import app as engine
 
 
 class Count(msgspec.Struct, frozen=True):

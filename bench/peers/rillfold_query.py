@@ -11,9 +11,9 @@ from pathlib import Path
 from bench.peers.meter import Job, Meter, job
 from bench.peers.rillfold_fold import COUNTER, counted, metered, worker
 from rillfold.settings import Settings
-from rillfold.watched import watched
-from streams import app as engine
-from streams.glance import Glance
+from rillfold.workers.watched import watched
+from streams.owner import app as engine
+from streams.owner.glance import Glance
 
 TOKEN = "of-the-bench"
 

@@ -12,8 +12,8 @@ from time import perf_counter, process_time
 
 from bench.peers.meter import job
 from bench.peers.rillfold_fold import COUNTER, worker
-from streams import app as engine
-from streams.glance import Glance
+from streams.owner import app as engine
+from streams.owner.glance import Glance
 
 LOOK_SECONDS = 0.02
 

@@ -11,12 +11,12 @@ import psycopg
 
 from bench.peers.meter import Job, job
 from bench.peers.rillfold_fold import COUNTER
-from streams.changelog import topic_of
-from streams.garbage import keep_garbage_rare
-from streams.kafka import KafkaLog
-from streams.sinks.postgres import PostgresSink
-from streams.sinks.schema import table_of
-from streams.sinks.sink import Follower
+from streams.log.kafka.log import KafkaLog
+from streams.owner.garbage import keep_garbage_rare
+from streams.read_model.postgres import PostgresSink
+from streams.read_model.schema import table_of
+from streams.read_model.sink import Follower
+from streams.state.changelog import topic_of
 
 
 class Sink(PostgresSink):

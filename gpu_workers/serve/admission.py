@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from gpu_workers.refused import QueueFull
 from gpu_workers.serve.catalogue import Residency
-from gpu_workers.serve.errors import QueueFull
 from gpu_workers.serve.port import AdapterSpec
 
 

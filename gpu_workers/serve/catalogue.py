@@ -6,7 +6,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
-from gpu_workers.serve.errors import Refused, UnknownAdapter, UnknownVersion
+from gpu_workers.refused import Refused, UnknownAdapter, UnknownVersion
 from gpu_workers.serve.port import AdapterKey, AdapterSpec
 
 

@@ -11,12 +11,12 @@ from collections.abc import Callable
 
 from gpu_workers.serve.port import AdapterKey, AdapterSpec, InferenceEngine
 from schemas.adapters import AdapterReady
-from schemas.codec import decode
+from schemas.codec.codec import decode
 from schemas.errors import Poison, Retry
 from schemas.topics import TopicNames
-from streams.log import EventLog, Record
-from streams.slices import unheard
-from streams.tail import Tail
+from streams.fairness.slices import unheard
+from streams.log.port import EventLog, Record
+from streams.log.tail import Tail
 
 TOPIC = "adapter-ready"
 LOOK_SECONDS = 0.2

@@ -16,7 +16,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import BinaryIO
 
-from gpu_workers.before_torch import settle
+from gpu_workers.train.before_torch import settle
 from gpu_workers.train.lines import Line, Refused, Report, Taken, spec_of, to_bytes
 from schemas.errors import RillfoldError
 

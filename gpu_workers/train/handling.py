@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import cast
 
-from gpu_workers.artifacts import ArtifactStore, Facts
+from gpu_workers.adapters.store import ArtifactStore, Facts
 from gpu_workers.errors import ArtifactRefused, ChildDied, Unhealthy
 from gpu_workers.train.circuit import Circuit
 from gpu_workers.train.lines import Outcome, Refused, Report, RunSpec
@@ -29,10 +29,10 @@ from schemas.errors import Poison
 from schemas.topics import TopicNames
 from schemas.training import TrainingFailed, TrainingRefused, TrainingRequested
 from streams.errors import MissingOffsets, TooMuchData
-from streams.log import EventLog
-from streams.outgoing import to_outgoing
-from streams.replay import DATA_TOPIC, build, everything_up_to_now
-from streams.view import View
+from streams.fold.view import View
+from streams.history.replay import DATA_TOPIC, build, everything_up_to_now
+from streams.log.outgoing import to_outgoing
+from streams.log.port import EventLog
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from gpu_workers.base_files import BaseIdentity
+from gpu_workers.bases.files import BaseIdentity
 from processors.train_settings import TrainSettings
 from schemas.adapters import Evaluation
 

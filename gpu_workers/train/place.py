@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gpu_workers.base_files import find
+from gpu_workers.bases.files import find
 from gpu_workers.errors import BaseModelMissing, Unhealthy
 from processors.admit import Bounds, shown
 

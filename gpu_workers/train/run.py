@@ -15,13 +15,13 @@ import msgspec
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
 
-from gpu_workers import base_model
-from gpu_workers.artifacts import CONFIG, TENSORS
-from gpu_workers.base_files import BaseIdentity
-from gpu_workers.chat import Chat
-from gpu_workers.device import Device
+from gpu_workers.adapters.store import CONFIG, TENSORS
+from gpu_workers.bases import load as base_model
+from gpu_workers.bases.chat import Chat
+from gpu_workers.bases.device import Device
+from gpu_workers.bases.files import BaseIdentity
 from gpu_workers.errors import DatasetRefused, Diverged
-from gpu_workers.evaluate import accuracy, evaluate
+from gpu_workers.evaluate.exact_match import accuracy, evaluate
 from gpu_workers.train.lines import Outcome, Report, RunSpec
 from gpu_workers.train.loop import train
 from gpu_workers.train.methods import METHODS

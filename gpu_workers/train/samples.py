@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gpu_workers.chat import Chat, Sample
+from gpu_workers.bases.chat import Chat, Sample
 from gpu_workers.errors import DatasetRefused
 from processors.dataset import Example
 from processors.train_settings import TrainSettings

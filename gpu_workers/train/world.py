@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from schemas.errors import Retry, Stop
-from streams.log import EventLog, Outgoing, Position, Record
+from streams.log.port import EventLog, Outgoing, Position, Record
 
 
 class World:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import click
 
 from rillfold import __version__
-from rillfold.cli.plain import plain
+from rillfold.cli.terminal.plain import plain
 from schemas.errors import RillfoldError
 
 
@@ -24,26 +24,26 @@ class Verb(NamedTuple):
 
 # in the order in which `rillfold --help` shows them
 VERBS: dict[str, Verb] = {
-    "demo": Verb("rillfold.cli.demo:demo", "Tell the whole story on this machine."),
-    "up": Verb("rillfold.cli.up:up", "Start Kafka and Postgres here, and the workers if you like."),
-    "down": Verb("rillfold.cli.up:down", "Stop the stack of this data folder."),
-    "doctor": Verb("rillfold.cli.doctor:doctor", "Say what this machine lacks."),
-    "worker": Verb("rillfold.cli.worker:worker", "Run one of the long-lived processes."),
-    "topics": Verb("rillfold.cli.topics:topics", "Create, check and list the topics."),
-    "produce": Verb("rillfold.cli.produce:produce", "Send rows of a file to a topic."),
-    "query": Verb("rillfold.cli.query:query", "Show a projection's rows, with their proof."),
-    "trace": Verb("rillfold.cli.trace:trace", "Print a job's tree of causes."),
-    "lineage": Verb("rillfold.cli.lineage:lineage", "Say what made an adapter."),
-    "key": Verb("rillfold.cli.key:key", "List, make, rotate and revoke API keys."),
-    "api": Verb("rillfold.cli.api:api", "Serve the HTTP API."),
-    "dataset": Verb("rillfold.cli.dataset:dataset", "Build training data from the log, or verify it."),
-    "train": Verb("rillfold.cli.train:train", "Ask for an adapter."),
-    "retrain": Verb("rillfold.cli.train:retrain", "Train an adapter again from the same offsets."),
-    "serve": Verb("rillfold.cli.serve:serve", "Serve models without the log."),
-    "chat": Verb("rillfold.cli.chat:chat", "Talk to a company's adapter."),
-    "projection": Verb("rillfold.cli.projection:projection", "Prove projections against the log."),
-    "dlq": Verb("rillfold.cli.dlq:dlq", "Look at refused records, and send them again."),
-    "bench": Verb("rillfold.cli.bench:bench", "Measure, with peers in the same run."),
+    "demo": Verb("rillfold.cli.operate.demo:demo", "Tell the whole story on this machine."),
+    "up": Verb("rillfold.cli.operate.up:up", "Start Kafka and Postgres here, and the workers if you like."),
+    "down": Verb("rillfold.cli.operate.up:down", "Stop the stack of this data folder."),
+    "doctor": Verb("rillfold.cli.operate.doctor:doctor", "Say what this machine lacks."),
+    "worker": Verb("rillfold.cli.operate.worker:worker", "Run one of the long-lived processes."),
+    "topics": Verb("rillfold.cli.events.topics:topics", "Create, check and list the topics."),
+    "produce": Verb("rillfold.cli.events.produce:produce", "Send rows of a file to a topic."),
+    "query": Verb("rillfold.cli.projections.query:query", "Show a projection's rows, with their proof."),
+    "trace": Verb("rillfold.cli.events.trace:trace", "Print a job's tree of causes."),
+    "lineage": Verb("rillfold.cli.adapters.lineage:lineage", "Say what made an adapter."),
+    "key": Verb("rillfold.cli.operate.key:key", "List, make, rotate and revoke API keys."),
+    "api": Verb("rillfold.cli.operate.api:api", "Serve the HTTP API."),
+    "dataset": Verb("rillfold.cli.adapters.dataset:dataset", "Build training data from the log, or verify it."),
+    "train": Verb("rillfold.cli.adapters.train:train", "Ask for an adapter."),
+    "retrain": Verb("rillfold.cli.adapters.train:retrain", "Train an adapter again from the same offsets."),
+    "serve": Verb("rillfold.cli.operate.serve:serve", "Serve models without the log."),
+    "chat": Verb("rillfold.cli.adapters.chat:chat", "Talk to a company's adapter."),
+    "projection": Verb("rillfold.cli.projections.projection:projection", "Prove projections against the log."),
+    "dlq": Verb("rillfold.cli.events.dlq:dlq", "Look at refused records, and send them again."),
+    "bench": Verb("rillfold.cli.operate.bench:bench", "Measure, with peers in the same run."),
 }
 
 

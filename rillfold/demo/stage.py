@@ -15,12 +15,12 @@ from typing import Any
 from rich.console import Console
 
 from rillfold.client import Client
-from rillfold.crew import Crew
 from rillfold.demo.tool_server import ToolServer
 from rillfold.embedded.state import Endpoints
 from rillfold.settings import Settings
+from rillfold.workers.crew import Crew
 from schemas.errors import Stop
-from streams.log import EventLog
+from streams.log.port import EventLog
 
 # One machine does everything at once here: what takes longer than this will not come any more.
 PATIENCE = 600.0

@@ -19,7 +19,7 @@ from rillfold.embedded import jars, ports, postgres, state
 from rillfold.embedded.errors import StackError
 from rillfold.embedded.stack import ROOM_NEEDED
 from rillfold.settings import Settings
-from schemas.reader import IN_C
+from schemas.codec.reader import IN_C
 
 MEMORY_NEEDED = 1024 * 2**20
 PYTHONS = ((3, 11), (3, 13))

@@ -11,16 +11,17 @@ import msgspec
 from projections.digest import digest
 from projections.projection import Projection
 from rillfold.testing.clock import VirtualClock
-from rillfold.testing.worker import Consumer, ConsumerWorker, Crashed, FoldWorker, World
-from schemas.codec import decode
+from rillfold.testing.member import Consumer, ConsumerWorker, Crashed, FoldWorker, World
+from schemas.codec.codec import decode
 from schemas.envelope import Event, Origin, derived_id
 from schemas.rejected import RecordRejected
 from schemas.topics import BY_NAME, TopicNames
-from streams import admin, refold
-from streams.changelog import topic_of
-from streams.log import EventLog, Outgoing, Position, TopicSpec
-from streams.outgoing import Given, event_of, to_outgoing
-from streams.refusal import Refusal
+from streams.history import refold
+from streams.log.kafka import admin
+from streams.log.outgoing import Given, event_of, to_outgoing
+from streams.log.port import EventLog, Outgoing, Position, TopicSpec
+from streams.state.changelog import topic_of
+from streams.state.refusal import Refusal
 
 State = TypeVar("State", bound=msgspec.Struct)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.reader import IN_C
+from schemas.codec.reader import IN_C
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("rillfold", "schemas", "projections", "processors", "streams", "gpu_workers")
@@ -62,7 +62,7 @@ def test_the_wheel_holds_every_room_and_schema(tmp_path: Path) -> None:
     wanted = {str(path.relative_to(ROOT)) for path in SOURCES}
     wanted |= {str(path.relative_to(ROOT)) for path in (ROOT / "schemas" / "avro").glob("*.avsc")}
     assert wanted <= inside
-    built = [name for name in inside if name.startswith("schemas/native.") and name.endswith(".so")]
+    built = [name for name in inside if name.startswith("schemas/codec/native.") and name.endswith(".so")]
     assert len(built) == IN_C and ("none-any" in wheel.name) is not IN_C
 
 

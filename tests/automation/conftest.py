@@ -13,8 +13,8 @@ import pytest
 from aiohttp import web
 
 from schemas.topics import TOPICS, TopicNames
-from streams.log import EventLog, TopicSpec
-from streams.secrets import FileSecrets
+from streams.bridge.secrets import FileSecrets
+from streams.log.port import EventLog, TopicSpec
 
 
 @dataclass

@@ -15,13 +15,13 @@ from schemas.company import ToolAuth, ToolRevoked
 from schemas.envelope import Event
 from schemas.tools import ToolReturned
 from schemas.topics import TopicNames
-from streams import open_calls, tool_bridge, tool_caller
-from streams.answered import Answered
-from streams.log import EventLog, Record
-from streams.outgoing import to_outgoing
-from streams.secrets import FileSecrets
-from streams.tool_bridge import ToolBridge
-from streams.tool_caller import key_of
+from streams.bridge import open_calls, tool_bridge, tool_caller
+from streams.bridge.answered import Answered
+from streams.bridge.secrets import FileSecrets
+from streams.bridge.tool_bridge import ToolBridge
+from streams.bridge.tool_caller import key_of
+from streams.log.outgoing import to_outgoing
+from streams.log.port import EventLog, Record
 from tests.automation.test_tool_bridge import call, events, tool
 
 pytestmark = pytest.mark.usefixtures("topics")

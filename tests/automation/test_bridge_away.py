@@ -11,12 +11,12 @@ import pytest
 
 from schemas.tools import ToolCallProposed
 from schemas.topics import TOPICS, TopicNames
-from streams.endpoint import Reply
-from streams.log import TopicSpec
-from streams.memory import MemoryLog, MemorySubscription
-from streams.outgoing import to_outgoing
-from streams.secrets import FileSecrets
-from streams.tool_bridge import GROUP, ToolBridge
+from streams.bridge.endpoint import Reply
+from streams.bridge.secrets import FileSecrets
+from streams.bridge.tool_bridge import GROUP, ToolBridge
+from streams.log.memory import MemoryLog, MemorySubscription
+from streams.log.outgoing import to_outgoing
+from streams.log.port import TopicSpec
 from tests.automation.test_tool_bridge import call, events
 
 NAMES = TopicNames()

@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 
 from rillfold.embedded.stack import Endpoints
-from schemas.codec import decode
+from schemas.codec.codec import decode
 from schemas.company import ToolAuth, ToolRegistered
 from schemas.envelope import Origin
 from schemas.tools import ToolCallProposed, ToolReturned
 from schemas.topics import TOPICS, TopicNames
-from streams.endpoint import origin_of
-from streams.kafka import KafkaLog
-from streams.outgoing import to_outgoing
-from streams.secrets import FileSecrets, SecretStr
-from streams.tool_caller import key_of
+from streams.bridge.endpoint import origin_of
+from streams.bridge.secrets import FileSecrets, SecretStr
+from streams.bridge.tool_caller import key_of
+from streams.log.kafka.log import KafkaLog
+from streams.log.outgoing import to_outgoing
 
 NOW = 1_700_000_000_000_000
 TOKEN = "tok_canary_kill"

@@ -13,10 +13,10 @@ from typing import Any
 import httpx
 import pytest
 
-from streams import endpoint, lookups
-from streams.addresses import Address, allowed
+from streams.bridge import endpoint, lookups
+from streams.bridge.addresses import Address, allowed
+from streams.bridge.lookups import Lookups
 from streams.errors import EndpointRefused, NameUnanswered
-from streams.lookups import Lookups
 
 PUBLIC = ["93.184.216.34", "2606:2800:220:1:248:1893:25c8:1946", "::ffff:93.184.216.34", "64:ff9b::5db8:d822"]
 PRIVATE = [

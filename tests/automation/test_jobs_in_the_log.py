@@ -16,7 +16,7 @@ from schemas.envelope import Event, caused_by
 from schemas.inference import InferenceCompleted, InferenceRequested
 from schemas.jobs import JobCompleted, JobRequested
 from schemas.tools import ToolCallProposed, ToolReturned
-from streams.memory import MemoryLog
+from streams.log.memory import MemoryLog
 
 TOOLS = gate.canonical([Offer(name="refund", parameters={"properties": {"order": {"type": "string"}}})])
 STEPS = ("decoded", "published", "appended", "stored")

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from schemas.company import ToolAuth, ToolRegistered
 from schemas.errors import Poison
-from streams import endpoint
-from streams.credentials import authorization, check_header
-from streams.endpoint import Reply
-from streams.secrets import FileSecrets, SecretStr
-from streams.tool_caller import Caller
+from streams.bridge import endpoint
+from streams.bridge.credentials import authorization, check_header
+from streams.bridge.endpoint import Reply
+from streams.bridge.secrets import FileSecrets, SecretStr
+from streams.bridge.tool_caller import Caller
 from tests.automation.test_tool_bridge import call
 
 NESTED = '{"properties":{"a":' * 3000 + "{}" + "}}" * 3000

@@ -6,12 +6,12 @@ import asyncio
 from typing import Any
 
 from schemas.tools import ToolCallProposed
-from streams import open_calls
-from streams.endpoint import Reply
-from streams.floors import Floors
-from streams.log import Record
-from streams.open_calls import OpenCalls
-from streams.turns import Turns
+from streams.bridge import open_calls
+from streams.bridge.endpoint import Reply
+from streams.bridge.open_calls import OpenCalls
+from streams.fairness.turns import Turns
+from streams.log.floors import Floors
+from streams.log.port import Record
 from tests.automation.test_tool_bridge import call
 
 

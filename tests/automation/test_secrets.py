@@ -12,8 +12,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from streams.bridge.secrets import FileSecrets, SecretStr
 from streams.errors import SecretRefused
-from streams.secrets import FileSecrets, SecretStr
 
 ORIGIN = "https://crm.acme.example:443"
 

@@ -8,13 +8,13 @@ import pytest
 from rich.console import Console
 
 from processors.saga import AUTOMATION
-from rillfold.cli.trace import tree
+from rillfold.cli.events.trace import tree
 from rillfold.testing.driver import Consumer, Driver
 from schemas.envelope import Event, caused_by
 from schemas.inference import InferenceCompleted, InferenceRequested
 from schemas.tools import ToolCallProposed, ToolReturned
-from streams.log import EventLog
-from streams.story import StoryUnknown, story
+from streams.history.story import StoryUnknown, story
+from streams.log.port import EventLog
 
 CALL = '<tool_call>{"name": "refund", "arguments": {}}</tool_call>'
 
@@ -95,7 +95,7 @@ async def test_a_story_is_one_companys_though_another_has_the_same_ids(log: Even
 async def test_what_another_company_writes_does_not_crowd_out_a_story(
     log: EventLog, names, topics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streams.story.EVENTS", 12)
+    monkeypatch.setattr("streams.history.story.EVENTS", 12)
     async with Driver(log, [AUTOMATION], consumers=[Consumer("world", topics, world)], names=names) as driver:
         for n in range(40):
             noise = {

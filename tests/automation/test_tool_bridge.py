@@ -9,19 +9,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from schemas.codec import decode
+from schemas.codec.codec import decode
 from schemas.company import ToolAuth, ToolRegistered, ToolRevoked
 from schemas.envelope import Event, Origin
 from schemas.rejected import RecordRejected
 from schemas.tools import ToolCallProposed, ToolReturned
 from schemas.topics import TopicNames
-from streams import endpoint, tool_bridge, tool_caller
-from streams.endpoint import origin_of
-from streams.log import EventLog, Outgoing
-from streams.outgoing import to_outgoing
-from streams.secrets import FileSecrets, SecretStr
-from streams.tool_bridge import ToolBridge
-from streams.tool_caller import key_of
+from streams.bridge import endpoint, tool_bridge, tool_caller
+from streams.bridge.endpoint import origin_of
+from streams.bridge.secrets import FileSecrets, SecretStr
+from streams.bridge.tool_bridge import ToolBridge
+from streams.bridge.tool_caller import key_of
+from streams.log.outgoing import to_outgoing
+from streams.log.port import EventLog, Outgoing
 
 NOW = 1_700_000_000_000_000
 CANARY = "tok_canary_5f3a"

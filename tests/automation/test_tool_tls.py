@@ -18,10 +18,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from schemas.company import ToolAuth, ToolRegistered
-from streams.endpoint import Reply, origin_of
-from streams.lookups import Lookups
-from streams.secrets import FileSecrets, SecretStr
-from streams.tool_caller import Caller
+from streams.bridge.endpoint import Reply, origin_of
+from streams.bridge.lookups import Lookups
+from streams.bridge.secrets import FileSecrets, SecretStr
+from streams.bridge.tool_caller import Caller
 from tests.automation.test_tool_bridge import CANARY, call
 
 DAY = dt.timedelta(days=1)

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from schemas.topics import TopicNames
-from streams import slices
-from streams import tools as followed
+from streams.bridge import tools as followed
+from streams.bridge.tools import Tools
 from streams.errors import ToolsBehind
-from streams.log import EventLog, Outgoing
-from streams.outgoing import to_outgoing
-from streams.standing import Standing
-from streams.tail import Tail
-from streams.tools import Tools
-from streams.watch import begun, seen
+from streams.fairness import slices
+from streams.health.standing import Standing
+from streams.health.watch import begun, seen
+from streams.log.outgoing import to_outgoing
+from streams.log.port import EventLog, Outgoing
+from streams.log.tail import Tail
 
 from .test_tools_bound import tool
 

@@ -9,10 +9,10 @@ import pytest
 from processors import gate
 from schemas.company import ToolAuth, ToolRegistered, ToolRevoked
 from schemas.topics import TopicNames
-from streams import tools as followed
-from streams.log import EventLog
-from streams.outgoing import to_outgoing
-from streams.tools import Tools
+from streams.bridge import tools as followed
+from streams.bridge.tools import Tools
+from streams.log.outgoing import to_outgoing
+from streams.log.port import EventLog
 
 pytestmark = pytest.mark.usefixtures("topics")
 

@@ -12,8 +12,8 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from schemas.topics import TopicNames
-from streams.log import BATCH_LIMIT, EventLog, Outgoing, TopicSpec
-from streams.memory import MemoryLog
+from streams.log.memory import MemoryLog
+from streams.log.port import BATCH_LIMIT, EventLog, Outgoing, TopicSpec
 
 
 class Faults(Protocol):

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from gpu_workers.adapter_check import CONFIG, TENSORS, check_adapter, check_tensors
-from gpu_workers.artifacts import MANIFEST, Facts, FolderStore
+from gpu_workers.adapters.check import CONFIG, TENSORS, check_adapter, check_tensors
+from gpu_workers.adapters.store import MANIFEST, Facts, FolderStore
+from gpu_workers.adapters.weights import read_adapter
 from gpu_workers.errors import ArtifactMissing, ArtifactRefused
-from gpu_workers.serve.adapter_file import read_adapter
-from gpu_workers.serve.errors import UnusableAdapter
+from gpu_workers.refused import UnusableAdapter
 
 FACTS = Facts(company="acme", base_model="tiny", base_sha256="0" * 64, tools_in_prompt=False)
 MODULE = "base_model.model.model.layers.0.self_attn.q_proj"
@@ -148,7 +148,7 @@ def test_putting_again_repairs_a_damaged_one(store, tmp_path):
 WRITER = """
 import sys
 from pathlib import Path
-from gpu_workers.artifacts import Facts, FolderStore
+from gpu_workers.adapters.store import Facts, FolderStore
 facts = Facts(company="acme", base_model="tiny", base_sha256="0" * 64, tools_in_prompt=False)
 for _ in range(20):
     print(FolderStore(Path(sys.argv[1])).put(Path(sys.argv[2]), facts))

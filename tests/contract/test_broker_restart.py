@@ -14,9 +14,9 @@ from rillfold.embedded import ports
 from rillfold.embedded.stack import running
 from rillfold.settings import Settings, from_env
 from streams.errors import Unreachable
-from streams.kafka import KafkaLog
-from streams.kafka_client import close_client
-from streams.log import Outgoing, TopicSpec
+from streams.log.kafka.client import close_client
+from streams.log.kafka.log import KafkaLog
+from streams.log.port import Outgoing, TopicSpec
 
 
 class Broker:

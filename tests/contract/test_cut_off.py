@@ -8,8 +8,8 @@ import warnings
 from uuid import uuid4
 
 from rillfold.embedded.state import Endpoints
-from streams.kafka import KafkaLog
-from streams.log import TopicSpec
+from streams.log.kafka.log import KafkaLog
+from streams.log.port import TopicSpec
 
 
 async def test_a_member_that_is_cut_off_while_it_joins_leaves_nothing_open(stack: Endpoints):

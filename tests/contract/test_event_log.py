@@ -9,7 +9,7 @@ import pytest
 from aiokafka.partitioner import murmur2
 
 from streams.errors import Fenced, MissingOffsets, TooLarge, UnknownTopic
-from streams.log import BATCH_LIMIT, EventLog, Outgoing, Position, Record, Subscription, TopicSpec, record_limit
+from streams.log.port import BATCH_LIMIT, EventLog, Outgoing, Position, Record, Subscription, TopicSpec, record_limit
 
 LIMIT = record_limit(BATCH_LIMIT)
 

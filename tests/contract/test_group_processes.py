@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from schemas.topics import TopicNames
-from streams.kafka import KafkaLog
-from streams.log import Outgoing, TopicSpec
+from streams.log.kafka.log import KafkaLog
+from streams.log.port import Outgoing, TopicSpec
 
 # As short as brokers let it be.
 SESSION = 6.0
 MEMBER = """
 import asyncio, os, signal, sys
 from schemas.errors import RillfoldError
-from streams.kafka import KafkaLog
+from streams.log.kafka.log import KafkaLog
 
 async def main(servers, topic):
     async with KafkaLog(servers, session_timeout=6.0) as log, log.subscribe(f"{topic}-g", [topic]) as member:

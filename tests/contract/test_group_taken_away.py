@@ -7,9 +7,9 @@ from typing import Any
 from aiokafka import TopicPartition
 from aiokafka.errors import IllegalStateError, NoOffsetForPartitionError
 
-from streams.kafka_group import Assignments, KafkaSubscription
-from streams.log import nothing_to_learn
-from streams.memory import MemoryLog
+from streams.log.kafka.group import Assignments, KafkaSubscription
+from streams.log.memory import MemoryLog
+from streams.log.port import nothing_to_learn
 
 
 class TakenAway:

@@ -6,15 +6,15 @@ from collections.abc import Callable
 
 import pytest
 
-from gpu_workers.trainer import request_in
+from gpu_workers.train.worker import request_in
 from projections.training_runs import TRAINING_RUNS
-from schemas.codec import decode
+from schemas.codec.codec import decode
 from schemas.topics import BY_NAME, TopicNames
 from schemas.training import TrainingRequested
-from streams.admin import wanted
-from streams.fold import Batch, decode_from, fold
-from streams.log import EventLog, Outgoing, Record
-from streams.view import View
+from streams.fold.batch import Batch, decode_from, fold
+from streams.fold.view import View
+from streams.log.kafka.admin import wanted
+from streams.log.port import EventLog, Outgoing, Record
 
 WISH = b'{"type": "training.requested", "company": "%s", "base_model": "b"}'
 PREFIXES = ("", "acme.", "globex.")

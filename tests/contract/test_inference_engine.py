@@ -13,13 +13,13 @@ import msgspec
 import pytest
 from safetensors.torch import load_file, save_file
 
-from gpu_workers.chat import Chat
-from gpu_workers.serve.adapter_file import LoraWeights
-from gpu_workers.serve.errors import BaseMismatch, EngineStopped, UnknownAdapter, UnusableAdapter
+from gpu_workers.adapters.weights import LoraWeights
+from gpu_workers.bases.chat import Chat
+from gpu_workers.refused import BaseMismatch, EngineStopped, UnknownAdapter, UnusableAdapter
+from gpu_workers.serve.engine.schedule import Limits
+from gpu_workers.serve.engines.start import Serving, embedded
 from gpu_workers.serve.port import AdapterKey, AdapterSpec, Answer, Failure, InferenceEngine, Outcome, Question
-from gpu_workers.serve.schedule import Limits
-from gpu_workers.serve.start import Serving, embedded
-from rillfold.cli.serving import until_it_stops, world
+from rillfold.workers.beside import until_it_stops, world
 from schemas.company import Message, ToolUse
 from tests.serve.making import CPU, FINE, HOSTILE, Workbench, ask, make_workbench
 
@@ -100,7 +100,7 @@ async def test_what_fits_nowhere_is_refused_by_its_header_before_it_is_read(
         file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(8 + len(header) + at)  # a hole: nothing of it is on the disk
     for reads in ("read_adapter", "verify"):
-        monkeypatch.setattr(f"gpu_workers.serve.start.{reads}", lambda *_: pytest.fail("it was read"))
+        monkeypatch.setattr(f"gpu_workers.serve.engines.start.{reads}", lambda *_: pytest.fail("it was read"))
     with pytest.raises(UnusableAdapter, match=why):
         await engine.load(msgspec.structs.replace(spec, folder=folder))
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from aiokafka.errors import TopicAlreadyExistsError
 
-from streams.kafka import KafkaLog
-from streams.log import TopicSpec
+from streams.log.kafka.log import KafkaLog
+from streams.log.port import TopicSpec
 
 
 async def test_a_topic_that_another_process_makes_at_this_moment_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,15 +8,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from schemas.codec import decode
+from schemas.codec.codec import decode
 from schemas.rejected import RecordRejected, Rejected
 from schemas.topics import BY_NAME, TopicNames
-from streams.admin import wanted
-from streams.dead_letter import dead_letter
-from streams.fold import Refused
-from streams.letters import letters, redrive
-from streams.log import EventLog, Outgoing, Record
-from streams.outgoing import to_outgoing
+from streams.fold.batch import Refused
+from streams.fold.dead_letter import dead_letter
+from streams.history.letters import letters, redrive
+from streams.log.kafka.admin import wanted
+from streams.log.outgoing import to_outgoing
+from streams.log.port import EventLog, Outgoing, Record
 
 TOPICS = [BY_NAME["company-data"], BY_NAME["dead-letter"]]
 BYTES = b"no event"

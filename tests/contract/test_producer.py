@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.codec import decode
+from schemas.codec.codec import decode
 from schemas.company import TextIngested
 from schemas.envelope import Event, Origin
 from schemas.rejected import Unusable
 from schemas.topics import BY_NAME, TopicNames
-from streams.admin import wanted
 from streams.errors import TooLarge
-from streams.log import EventLog, Record
-from streams.memory import MemoryLog
-from streams.producer import BATCH, Producer
+from streams.log.kafka.admin import wanted
+from streams.log.kafka.producer import BATCH, Producer
+from streams.log.memory import MemoryLog
+from streams.log.port import EventLog, Record
 
 TEXT = {"type": "text.ingested", "company": "acme", "text": "hello"}
 

@@ -11,13 +11,13 @@ from confluent_kafka.schema_registry.avro import AvroSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
 from rillfold.settings import from_env
-from schemas.catalog import catalog
-from schemas.codec import decode
+from schemas.codec.catalog import catalog
+from schemas.codec.codec import decode
 from schemas.company import AgentOutputIngested
 from schemas.envelope import Kind, Origin
 from schemas.topics import TopicNames
 from streams.errors import RegistryDown
-from streams.registry import Registry
+from streams.log.kafka.registry import Registry
 from tests.support.apicurio import NotFetched, apicurio, distribution
 
 ORIGIN = Origin("company-data", 0, 0)

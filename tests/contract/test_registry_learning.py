@@ -9,14 +9,14 @@ from contextlib import aclosing
 import pytest
 
 from rillfold.embedded.stack import Endpoints
-from schemas.catalog import catalog
-from schemas.codec import decode, encode
+from schemas.codec.catalog import catalog
+from schemas.codec.codec import decode, encode
 from schemas.envelope import Origin
 from schemas.jobs import JobCompleted
 from schemas.rejected import Rejected
-from streams.kafka import KafkaLog
-from streams.log import Outgoing, Record, TopicSpec
-from streams.registry import learner
+from streams.log.kafka.log import KafkaLog
+from streams.log.kafka.registry import learner
+from streams.log.port import Outgoing, Record, TopicSpec
 from tests.support.registry import LocalRegistry, local_registry
 
 EVENT = JobCompleted(id="1", company="acme", time=1, correlation="1", job="j", answer="42", steps=3)
@@ -24,7 +24,7 @@ EVENT = JobCompleted(id="1", company="acme", time=1, correlation="1", job="j", a
 
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalRegistry]:
-    monkeypatch.setattr("streams.registry.ASK_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr("streams.log.kafka.registry.ASK_AGAIN_SECONDS", 0.05)
     with local_registry() as server:
         yield server
     catalog().by_id.clear()
@@ -48,7 +48,7 @@ async def test_a_registry_that_is_down_is_waited_for_and_never_makes_poison(
     async with KafkaLog(stack.bootstrap_servers, learn=learner(registry.url)) as log:
         await log.create([TopicSpec(topic, 1)])
         await log.append([Outgoing(topic, None, framed(number)), Outgoing(topic, None, framed(999))])
-        with caplog.at_level(logging.WARNING, "streams.registry"):
+        with caplog.at_level(logging.WARNING, "streams.log.kafka.registry"):
             reading = asyncio.create_task(first(log, topic))
             while not caplog.records:  # noqa: ASYNC110 - it is asked in another thread
                 await asyncio.sleep(0.01)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from schemas.topics import TOPICS, TopicNames
-from streams import admin
-from streams.log import EventLog, TopicSpec
+from streams.log.kafka import admin
+from streams.log.port import EventLog, TopicSpec
 
 
 async def test_all_topics_are_made_once_and_are_then_as_they_should_be(log: EventLog, names: TopicNames) -> None:

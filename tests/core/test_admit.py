@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from processors import train_events as say
 from processors.admit import Bounds, Refusal, admit, wrong_range
 from processors.train_settings import METHOD_NAMES, TrainSettings
-from schemas.codec import encode
+from schemas.codec.codec import encode
 from schemas.training import OffsetRange, TrainingRequested
 
 LONG = 1 << 62

@@ -13,8 +13,8 @@ import pytest
 from fastavro import schemaless_reader
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
-from schemas.catalog import Entry, catalog, kind_of
-from schemas.codec import decode, encode
+from schemas.codec.catalog import Entry, catalog, kind_of
+from schemas.codec.codec import decode, encode
 from schemas.envelope import Kind, Origin
 from schemas.topics import TOPIC_OF
 

@@ -9,15 +9,15 @@ from threading import Barrier
 
 import pytest
 
-from schemas.catalog import catalog
-from schemas.codec import decode, encode
+from schemas.codec.catalog import catalog
+from schemas.codec.codec import decode, encode
 from schemas.envelope import Event, Kind, Origin
 from schemas.errors import Retry, Stop
 from schemas.jobs import JobCompleted
 from schemas.rejected import Rejected
 from schemas.topics import TopicNames
 from streams.errors import RegistryDown
-from streams.registry import ASKED, SIDE_BY_SIDE, UNKNOWN_FOR, Registry
+from streams.log.kafka.registry import ASKED, SIDE_BY_SIDE, UNKNOWN_FOR, Registry
 from tests.support.registry import FAULTS, LocalRegistry, local_registry
 
 ORIGIN = Origin("automation-job", 0, 0)

@@ -11,14 +11,14 @@ import msgspec
 import pytest
 from fastavro import schemaless_writer
 
-from schemas.catalog import catalog
-from schemas.codec import MAX_BYTES, decode, decode_batch, encode
+from schemas.codec.catalog import catalog
+from schemas.codec.codec import MAX_BYTES, decode, decode_batch, encode
 from schemas.company import RecordIngested
 from schemas.envelope import Event, Origin, derived_id
 from schemas.jobs import JobCompleted
 from schemas.rejected import REASONS, Header, RecordRejected, Rejected, Unusable
 from schemas.training import TrainingProgressed
-from streams.log import Record
+from streams.log.port import Record
 
 ORIGIN = Origin("automation-job", 2, 41)
 DOCS = Path(__file__).parents[2] / "docs" / "schemas.md"

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 import schemas
-from schemas import compat
-from schemas.catalog import Entry, catalog, classes, kind_of, structs_in
-from schemas.derive import avro_of
+from schemas.codec import compat
+from schemas.codec.catalog import Entry, catalog, classes, kind_of, structs_in
+from schemas.codec.derive import avro_of
 from schemas.envelope import Event
 from schemas.errors import Stop
 from schemas.rejected import RecordRejected

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from processors import gate, train_events
 from processors.admit import Refusal
 from processors.gate import Offer
-from schemas.codec import decode, encode
+from schemas.codec.codec import decode, encode
 from schemas.envelope import Event, Origin
 from schemas.jobs import JobFailed
 from schemas.rejected import Rejected, Unusable
 from schemas.tools import ToolCallProposed
 from schemas.training import TrainingRequested
-from streams.dead_letter import dead_letter
-from streams.fold import Refused
-from streams.log import Record
+from streams.fold.batch import Refused
+from streams.fold.dead_letter import dead_letter
+from streams.log.port import Record
 from tests.core.test_saga import requested, run
 
 # As a model writes them, in JSON: what parses is not yet a word that an event may hold.

@@ -13,7 +13,7 @@ from processors import gate
 from processors.gate import Offer
 from processors.saga import AUTOMATION, STEPS, conversation
 from projections.jobs import Job, effect_id
-from schemas.codec import encode
+from schemas.codec.codec import encode
 from schemas.company import Message, ToolUse
 from schemas.envelope import Event, caused_by
 from schemas.inference import InferenceCompleted, InferenceFailed, InferenceRequested

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from schemas import topics
-from schemas.catalog import kind_of
+from schemas.codec.catalog import kind_of
 from schemas.company import RecordIngested, ToolRegistered, ToolRevoked
 from schemas.errors import Stop
 from schemas.inference import InferenceFailed

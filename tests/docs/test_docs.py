@@ -9,8 +9,8 @@ import pytest
 
 from projections.catalog import PROJECTIONS
 from rillfold.cli import VERBS
-from rillfold.crew import WORKERS
 from rillfold.settings import PREFIX, Settings
+from rillfold.workers.crew import WORKERS
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])

@@ -23,12 +23,12 @@ from rillfold.embedded.stack import Endpoints
 from schemas.company import CompanyRegistered, TextIngested, ToolAuth, ToolRegistered, ToolRevoked
 from schemas.envelope import Event
 from schemas.topics import TOPICS, TopicNames
-from streams.changelog import topic_of
 from streams.errors import UnknownTopic
-from streams.kafka import KafkaLog
-from streams.log import Outgoing, TopicSpec
-from streams.outgoing import to_outgoing
-from streams.refold import Held, held, refold
+from streams.history.refold import Held, held, refold
+from streams.log.kafka.log import KafkaLog
+from streams.log.outgoing import to_outgoing
+from streams.log.port import Outgoing, TopicSpec
+from streams.state.changelog import topic_of
 
 Make = Callable[[int, int], list[Event]]
 Produce = Callable[..., Awaitable[None]]

@@ -17,12 +17,12 @@ from schemas.inference import InferenceCompleted, InferenceRequested
 from schemas.jobs import JobRequested
 from schemas.tools import ToolCallProposed, ToolReturned
 from schemas.topics import TopicNames
-from streams.changelog import Rows, topic_of
-from streams.commit import Ports
-from streams.failpoint import FailPoint
-from streams.folding import Folding
-from streams.memory import MemoryLog
-from streams.store import MemoryStore
+from streams.fold.commit import Ports
+from streams.fold.failpoint import FailPoint
+from streams.fold.folding import Folding
+from streams.log.memory import MemoryLog
+from streams.state.changelog import Rows, topic_of
+from streams.state.store import MemoryStore
 
 TOOLS = '[{"name":"refund","parameters":{"properties":{"order":{"type":"string"}}}}]'
 CALL = '<tool_call>\n{"name": "refund", "arguments": {"order": "7"}}\n</tool_call>'

@@ -13,9 +13,9 @@ from projections.projection import Projection
 from schemas.company import TextIngested
 from schemas.envelope import Event
 from schemas.topics import TopicNames
-from streams.circuit import COMPANIES, IN_A_ROW
 from streams.errors import EverythingRefused, RowsUnreadable
-from streams.folding import Folding
+from streams.fold.circuit import COMPANIES, IN_A_ROW
+from streams.fold.folding import Folding
 from tests.fold.test_fold import TEXTS, TOPIC, Texts, World, batch, kept, text
 
 

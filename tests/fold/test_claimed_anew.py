@@ -17,18 +17,18 @@ from schemas.company import CompanyRegistered
 from schemas.envelope import Event
 from schemas.tools import ToolReturned
 from schemas.topics import TopicNames
-from streams import admin
-from streams.changelog import Marker, Rows, claim_record, marker_record, topic_of
-from streams.commit import Ports
 from streams.errors import OwnershipLost
-from streams.failpoint import FailPoint
-from streams.fold import Batch
-from streams.folding import Folding
-from streams.keeper import ShardKeeper
-from streams.log import Record, TopicSpec
-from streams.memory import MemoryLog
-from streams.outgoing import to_outgoing
-from streams.store import MemoryStore, MemoryStores
+from streams.fold.batch import Batch
+from streams.fold.commit import Ports
+from streams.fold.failpoint import FailPoint
+from streams.fold.folding import Folding
+from streams.log.kafka import admin
+from streams.log.memory import MemoryLog
+from streams.log.outgoing import to_outgoing
+from streams.log.port import Record, TopicSpec
+from streams.owner.keeper import ShardKeeper
+from streams.state.changelog import Marker, Rows, claim_record, marker_record, topic_of
+from streams.state.store import MemoryStore, MemoryStores
 
 NAMES = TopicNames()
 CHANGELOG = topic_of(COMPANIES)

@@ -11,8 +11,8 @@ import pytest
 
 from projections.datasets import DATASETS
 from schemas.topics import TopicNames
-from streams.changelog import topic_of
-from streams.failpoint import STEPS
+from streams.fold.failpoint import STEPS
+from streams.state.changelog import topic_of
 
 ONLY = ("--only", DATASETS.name)
 

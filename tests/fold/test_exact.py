@@ -19,12 +19,12 @@ from projections.datasets import DATASETS
 from rillfold.embedded.stack import Endpoints
 from schemas.rejected import RecordRejected
 from schemas.topics import TopicNames
-from streams.changelog import RESERVED, RowCodec, topic_of
-from streams.failpoint import STEPS
-from streams.fold import Batch, decode_from
-from streams.kafka import KafkaLog
-from streams.refold import held
-from streams.store import RocksStore
+from streams.fold.batch import Batch, decode_from
+from streams.fold.failpoint import STEPS
+from streams.history.refold import held
+from streams.log.kafka.log import KafkaLog
+from streams.state.changelog import RESERVED, RowCodec, topic_of
+from streams.state.store import RocksStore
 
 ONLY = [option for projection in (COMPANIES, COMPANY_TOOLS, DATASETS) for option in ("--only", projection.name)]
 POISON = [b"", b"\xff\xfe not an event", b"{}", b'{"type": "no.such"}', b"\xc3\x01\x00\x00\x00\x00\x00\x00\x00\x00"]

@@ -17,12 +17,14 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.services import ServiceTask
 
-from streams.faust_seam import FAUST_VERSION, RELIES_ON, BatchConsumer, BatchThread
-from streams.fetched import RELIES_ON as FETCHED_RELIES_ON
+from streams.log.kafka.fetched import RELIES_ON as FETCHED_RELIES_ON
+from streams.owner.faust_seam import FAUST_VERSION, RELIES_ON, BatchConsumer, BatchThread
 
 
 def test_the_installed_faust_is_the_one_that_was_read():
-    assert faust.__version__ == FAUST_VERSION, "read streams/faust_seam.py against the new version, then raise it there"
+    assert faust.__version__ == FAUST_VERSION, (
+        "read streams/owner/faust_seam.py against the new version, then raise it there"
+    )
 
 
 @pytest.mark.parametrize("name", ALL := {**RELIES_ON, **FETCHED_RELIES_ON})

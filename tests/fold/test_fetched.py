@@ -15,8 +15,8 @@ from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
-from streams.fetched import Waiting, _batches
-from streams.opened import Kept
+from streams.log.kafka.fetched import Waiting, _batches
+from streams.log.kafka.opened import Kept
 
 TP = TopicPartition("company-data", 0)
 

@@ -11,20 +11,20 @@ import msgspec
 import pytest
 
 from projections.projection import Projection
-from schemas.codec import encode
+from schemas.codec.codec import encode
 from schemas.company import TextIngested
 from schemas.envelope import Event
 from schemas.topics import TopicNames
-from streams import pieces
-from streams.changelog import Rows, marker_of
-from streams.commit import Ports
 from streams.errors import NotContiguous, OwnershipLost
-from streams.failpoint import FailPoint
-from streams.fold import Batch
-from streams.folding import Folding
-from streams.log import Record
-from streams.shard import Shard
-from streams.store import MemoryStore
+from streams.fold import pieces
+from streams.fold.batch import Batch
+from streams.fold.commit import Ports
+from streams.fold.failpoint import FailPoint
+from streams.fold.folding import Folding
+from streams.fold.shard import Shard
+from streams.log.port import Record
+from streams.state.changelog import Rows, marker_of
+from streams.state.store import MemoryStore
 
 TOPIC = "company-data"
 

@@ -10,11 +10,11 @@ import pytest
 
 from projections.companies import COMPANIES, Company
 from projections.projection import Projection
-from streams.changelog import RowCodec, topic_of
 from streams.errors import DatabaseAway, Fenced
-from streams.log import Outgoing, Record, TopicPartition, TopicSpec
-from streams.memory import MemoryLog
-from streams.sinks.sink import RECORDS_AT_ONCE, Changes, Follower
+from streams.log.memory import MemoryLog
+from streams.log.port import Outgoing, Record, TopicPartition, TopicSpec
+from streams.read_model.sink import RECORDS_AT_ONCE, Changes, Follower
+from streams.state.changelog import RowCodec, topic_of
 
 CHANGELOG = topic_of(COMPANIES)
 ROWS = RowCodec(Company)

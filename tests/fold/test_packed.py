@@ -17,12 +17,12 @@ from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 
-from schemas.codec import decode, decode_batch
+from schemas.codec.codec import decode, decode_batch
 from schemas.envelope import Origin
 from schemas.rejected import RefusedValue, Rejected, Unusable
-from streams import fetched, packed
-from streams.fetched import Waiting, _batches
-from streams.opened import HEAD, Kept, WholeBatch
+from streams.log.kafka import fetched, packed
+from streams.log.kafka.fetched import Waiting, _batches
+from streams.log.kafka.opened import HEAD, Kept, WholeBatch
 from tests.fold.test_fetched import State, batch
 
 TP = TopicPartition("company-data", 0)

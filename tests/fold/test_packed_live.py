@@ -13,14 +13,14 @@ from aiokafka import AIOKafkaProducer
 
 from projections.companies import COMPANIES, Company
 from rillfold.embedded.state import Endpoints
-from schemas.codec import decode, encode
+from schemas.codec.codec import decode, encode
 from schemas.company import CompanyRegistered
 from schemas.rejected import Rejected
 from schemas.topics import TopicNames
-from streams.changelog import topic_of
-from streams.kafka import KafkaLog
-from streams.log import Outgoing, Record
-from streams.refold import held
+from streams.history.refold import held
+from streams.log.kafka.log import KafkaLog
+from streams.log.port import Outgoing, Record
+from streams.state.changelog import topic_of
 from tests.fold.test_exact import refused as dead_letters
 from tests.fold.test_refused_live import ask
 

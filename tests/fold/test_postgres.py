@@ -22,16 +22,16 @@ from rillfold.settings import Settings
 from rillfold.testing.driver import Driver
 from schemas.errors import Stop
 from schemas.topics import TopicNames
-from streams.changelog import Marker, RowCodec, marker_record, topic_of
 from streams.errors import Fenced
-from streams.kafka import KafkaLog
-from streams.log import Outgoing, Record, TopicSpec
-from streams.memory import MemoryLog
-from streams.reads import Reads
-from streams.refold import held
-from streams.sinks.postgres import PostgresSink
-from streams.sinks.schema import columns_of, table_of
-from streams.sinks.sink import Changes, Follower, Newest, changes_of
+from streams.history.refold import held
+from streams.log.kafka.log import KafkaLog
+from streams.log.memory import MemoryLog
+from streams.log.port import Outgoing, Record, TopicSpec
+from streams.read_model.postgres import PostgresSink
+from streams.read_model.reads import Reads
+from streams.read_model.schema import columns_of, table_of
+from streams.read_model.sink import Changes, Follower, Newest, changes_of
+from streams.state.changelog import Marker, RowCodec, marker_record, topic_of
 from tests.golden.record import HISTORIES, lines
 
 FOLDED = (COMPANIES, COMPANY_TOOLS, DATASETS)

@@ -7,8 +7,8 @@ from random import Random
 
 import pytest
 
-from streams.recent import ROW_OVERHEAD, RecentStores
-from streams.store import MemoryStore, Store
+from streams.state.recent import ROW_OVERHEAD, RecentStores
+from streams.state.store import MemoryStore, Store
 
 
 class Asked(MemoryStore):

@@ -13,18 +13,18 @@ from faust.types import TP
 from projections.companies import COMPANIES, Company
 from rillfold.embedded.state import Endpoints
 from schemas.topics import TopicNames
-from streams.changelog import RowCodec, topic_of
-from streams.commit import Ports
-from streams.failpoint import FailPoint
-from streams.fence import FencedChangelogs
-from streams.folding import Folding
-from streams.kafka import KafkaLog
-from streams.keeper import ShardKeeper
-from streams.log import TopicSpec
-from streams.memory import MemoryLog
-from streams.refill import refill
-from streams.shard import Shard
-from streams.store import MemoryStore, MemoryStores, RocksStore
+from streams.fold.commit import Ports
+from streams.fold.failpoint import FailPoint
+from streams.fold.folding import Folding
+from streams.fold.shard import Shard
+from streams.log.kafka.log import KafkaLog
+from streams.log.memory import MemoryLog
+from streams.log.port import TopicSpec
+from streams.owner.fence import FencedChangelogs
+from streams.owner.keeper import ShardKeeper
+from streams.owner.refill import refill
+from streams.state.changelog import RowCodec, topic_of
+from streams.state.store import MemoryStore, MemoryStores, RocksStore
 
 from .test_claimed_anew import Gate, Unfenced
 

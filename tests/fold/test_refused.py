@@ -11,27 +11,27 @@ import pytest
 
 from projections.projection import Projection
 from rillfold.testing.driver import Driver
-from schemas.codec import encode
+from schemas.codec.codec import encode
 from schemas.company import TextIngested
 from schemas.envelope import Event, Origin, caused_by
 from schemas.memory import MemoryForgotten
 from schemas.rejected import RecordRejected, Rejected
 from schemas.topics import TopicNames
-from streams import pieces
-from streams.catch_up import catch_up
-from streams.changelog import refusal_of, topic_of
-from streams.commit import FEW
-from streams.dead_letter import dead_letter, publish_letters
 from streams.errors import StoreFailed, TooLarge
-from streams.failpoint import STEPS
-from streams.fold import Refused
-from streams.letters import redrive
-from streams.log import Outgoing, Record, TopicSpec
-from streams.memory import MemoryLog
-from streams.outgoing import to_outgoing
-from streams.refold import held, refold
-from streams.refusal import REFUSALS, Refusal
-from streams.view import View
+from streams.fold import pieces
+from streams.fold.batch import Refused
+from streams.fold.catch_up import catch_up
+from streams.fold.commit import FEW
+from streams.fold.dead_letter import dead_letter, publish_letters
+from streams.fold.failpoint import STEPS
+from streams.fold.view import View
+from streams.history.letters import redrive
+from streams.history.refold import held, refold
+from streams.log.memory import MemoryLog
+from streams.log.outgoing import to_outgoing
+from streams.log.port import Outgoing, Record, TopicSpec
+from streams.state.changelog import refusal_of, topic_of
+from streams.state.refusal import REFUSALS, Refusal
 from tests.fold.test_fold import TEXTS, TOPIC, Texts, World, answered, batch, kept, text
 
 BAD = "bad"
@@ -354,7 +354,7 @@ async def test_memory_that_is_asked_for_without_bounds_is_the_events_fault_and_m
     world = World(replace(TEXTS, fold=greedy))
     await world.folding.step(batch([text(0), bad(1)]))
     assert places(kept_refusals(world)) == [1]
-    monkeypatch.setattr("streams.refusal.ROOM_BYTES", 1 << 60)
+    monkeypatch.setattr("streams.state.refusal.ROOM_BYTES", 1 << 60)
     with pytest.raises(MemoryError):
         await world.folding.step(batch([bad(2)], start=2))
     assert world.shard.next(TOPIC) == 2

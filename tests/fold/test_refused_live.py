@@ -21,17 +21,17 @@ from projections.companies import COMPANIES, Company
 from projections.jobs import JOBS, Job
 from projections.memories import MEMORIES
 from rillfold.embedded.state import Endpoints
-from schemas.codec import encode
+from schemas.codec.codec import encode
+from schemas.codec.writer import long
 from schemas.company import CompanyRegistered
 from schemas.envelope import Event
 from schemas.jobs import JobStepped
 from schemas.memory import MemoryNoted
 from schemas.topics import TopicNames
-from schemas.writer import long
-from streams.changelog import topic_of
-from streams.kafka import KafkaLog
-from streams.log import Outgoing
-from streams.refold import held
+from streams.history.refold import held
+from streams.log.kafka.log import KafkaLog
+from streams.log.port import Outgoing
+from streams.state.changelog import topic_of
 from tests.fold.conftest import WorkerProcess
 from tests.fold.test_exact import refused as dead_letters
 

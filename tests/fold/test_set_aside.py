@@ -13,15 +13,15 @@ import pytest
 from projections.companies import COMPANIES, Company
 from projections.memories import MEMORIES
 from rillfold.embedded.state import Endpoints
-from streams.changelog import Marker, RowCodec, marker_record, refusal_record, topic_of
 from streams.errors import DatabaseAway, DatabaseCannot, Fenced, ReadModelBroken
-from streams.log import Outgoing, TopicSpec
-from streams.memory import MemoryLog
-from streams.reads import Reads
-from streams.refusal import Refusal
-from streams.sinks.database import about_content, named
-from streams.sinks.postgres import PostgresSink
-from streams.sinks.sink import Change, Changes, Follower
+from streams.log.memory import MemoryLog
+from streams.log.port import Outgoing, TopicSpec
+from streams.read_model.database import about_content, named
+from streams.read_model.postgres import PostgresSink
+from streams.read_model.reads import Reads
+from streams.read_model.sink import Change, Changes, Follower
+from streams.state.changelog import Marker, RowCodec, marker_record, refusal_record, topic_of
+from streams.state.refusal import Refusal
 
 PROJECTIONS = (COMPANIES, MEMORIES)
 CHANGELOG = topic_of(COMPANIES)

@@ -17,10 +17,10 @@ import psycopg
 from projections.memories import MEMORIES, Memory
 from rillfold.embedded.state import Endpoints
 from schemas.topics import TopicNames
-from streams.changelog import Marker, RowCodec, marker_record, refusal_record, topic_of
-from streams.kafka import KafkaLog
-from streams.log import Outgoing
-from streams.refusal import Refusal
+from streams.log.kafka.log import KafkaLog
+from streams.log.port import Outgoing
+from streams.state.changelog import Marker, RowCodec, marker_record, refusal_record, topic_of
+from streams.state.refusal import Refusal
 
 ROWS = RowCodec(Memory)
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from projections.companies import COMPANIES
 from schemas.topics import TopicNames
-from streams.changelog import topic_of
-from streams.kafka import KafkaLog
-from streams.store import RocksStores
+from streams.log.kafka.log import KafkaLog
+from streams.state.changelog import topic_of
+from streams.state.store import RocksStores
 from tests.fold.conftest import Agree, Make, Produce, WorkerProcess
 
 

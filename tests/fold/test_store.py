@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from streams.errors import DirectoryInUse, StoreDamaged
-from streams.recent import Recent, Room
-from streams.store import FOLLOWED_FILES, MemoryStore, RocksStore, RocksStores, Store
+from streams.state.recent import Recent, Room
+from streams.state.store import FOLLOWED_FILES, MemoryStore, RocksStore, RocksStores, Store
 
 
 @pytest.fixture(params=["memory", "rocksdb", "recent"])

@@ -9,12 +9,12 @@ from typing import NamedTuple
 import pytest
 
 from rillfold.embedded.stack import Endpoints
-from schemas.codec import SchemaIds, decode
+from schemas.codec.codec import SchemaIds, decode
 from schemas.envelope import Event, Origin
 from schemas.topics import BY_NAME, TopicNames
-from streams.admin import wanted
-from streams.kafka import KafkaLog
-from streams.log import Record
+from streams.log.kafka.admin import wanted
+from streams.log.kafka.log import KafkaLog
+from streams.log.port import Record
 
 
 class Place(NamedTuple):

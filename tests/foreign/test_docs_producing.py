@@ -13,10 +13,10 @@ import pytest
 
 from rillfold.embedded.jars import resolve
 from rillfold.settings import from_env
-from schemas.codec import decode
+from schemas.codec.codec import decode
 from schemas.envelope import Event, Origin
 from streams.errors import UnknownTopic
-from streams.kafka import KafkaLog
+from streams.log.kafka.log import KafkaLog
 
 PAGE = (Path(__file__).parents[2] / "docs" / "producing.md").read_text()
 BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```$", PAGE, flags=re.M | re.S)

@@ -17,9 +17,9 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 
 from rillfold.embedded.jars import resolve
 from rillfold.settings import from_env
-from schemas.catalog import catalog
+from schemas.codec.catalog import catalog
 from schemas.company import RecordIngested, TextIngested
-from streams.partitioner import partition_of
+from streams.log.partitioner import partition_of
 
 JSON = '{"type":"text.ingested","company":"acme","entity":"cust-1","text":"from %s"}'
 KEY = "acme/cust-1"

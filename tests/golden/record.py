@@ -26,17 +26,17 @@ from projections.digest import digest  # noqa: E402
 from projections.projection import Projection  # noqa: E402
 from rillfold.testing.driver import Consumer, Driver  # noqa: E402
 from schemas.adapters import RolloutDecided  # noqa: E402
-from schemas.codec import decode, encode  # noqa: E402
+from schemas.codec.codec import decode, encode  # noqa: E402
 from schemas.envelope import Event, Origin  # noqa: E402
 from schemas.inference import InferenceRequested  # noqa: E402
 from schemas.jobs import JobRequested  # noqa: E402
 from schemas.memory import MemoryForgotten, MemoryNoted  # noqa: E402
 from schemas.tools import ToolCallProposed  # noqa: E402
 from schemas.topics import TOPIC_OF, TopicNames  # noqa: E402
-from streams import admin  # noqa: E402
-from streams.log import Outgoing  # noqa: E402
-from streams.memory import MemoryLog  # noqa: E402
-from streams.refold import Held, refold  # noqa: E402
+from streams.history.refold import Held, refold  # noqa: E402
+from streams.log.kafka import admin  # noqa: E402
+from streams.log.memory import MemoryLog  # noqa: E402
+from streams.log.port import Outgoing  # noqa: E402
 from tests.kill import senders  # noqa: E402
 from tests.kill.traffic import FOLDED, TOOLS, Traffic  # noqa: E402
 
@@ -99,7 +99,7 @@ async def one_by_one(history: Iterable[Line]) -> dict[str, str]:
 
 
 def _placed(records: Iterable[Outgoing], start: int = 1_700_000_000_000) -> list[Line]:
-    from streams.kafka_batches import place
+    from streams.log.kafka.appends import place
 
     records = list(records)
     partitions = {n: tp[1] for tp, indexes in place(records, dict.fromkeys(FOLDED, 4)).items() for n in indexes}

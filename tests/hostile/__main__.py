@@ -14,8 +14,8 @@ import time
 from collections.abc import Sequence
 
 from rillfold.embedded.state import Endpoints
-from streams.kafka import KafkaLog
-from streams.outgoing import to_outgoing
+from streams.log.kafka.log import KafkaLog
+from streams.log.outgoing import to_outgoing
 from tests.hostile.adapters import odd_adapters
 from tests.hostile.checks import rested, wrong
 from tests.hostile.conftest import House

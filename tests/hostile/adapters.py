@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from gpu_workers.artifacts import Facts
+from gpu_workers.adapters.store import Facts
 from gpu_workers.errors import ArtifactRefused
 from schemas.adapters import AdapterReady
 from schemas.envelope import derived_id

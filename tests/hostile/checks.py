@@ -14,16 +14,16 @@ from uuid import uuid4
 import httpx
 
 from schemas.adapters import AdapterReady
-from schemas.codec import decode
+from schemas.codec.codec import decode
 from schemas.company import Message
 from schemas.envelope import Event, Origin
 from schemas.inference import InferenceCompleted, InferenceRequested
 from schemas.tools import ToolCallProposed, ToolReturned
 from schemas.training import TrainingRefused, TrainingRequested
-from streams import admin
-from streams.kafka import KafkaLog
-from streams.outgoing import to_outgoing
-from streams.partitioner import partition_of
+from streams.log.kafka import admin
+from streams.log.kafka.log import KafkaLog
+from streams.log.outgoing import to_outgoing
+from streams.log.partitioner import partition_of
 from tests.hostile.adapters import ready
 from tests.hostile.doors import Answer
 from tests.hostile.stage import ACME, MALLORY, PARTITIONS, Stage

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from rillfold.embedded.state import Endpoints
-from streams.kafka import KafkaLog
+from streams.log.kafka.log import KafkaLog
 from tests.hostile.checks import Watch, furnished, prepared
 from tests.hostile.stage import Stage, open_stage
 

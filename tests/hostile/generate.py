@@ -13,7 +13,7 @@ from urllib.parse import quote
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from schemas.catalog import Entry, catalog
+from schemas.codec.catalog import Entry, catalog
 from tests.hostile.words import CORPUS, VALID, Line
 
 Drawn = TypeVar("Drawn")

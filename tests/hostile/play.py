@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from streams.kafka import KafkaLog
+from streams.log.kafka.log import KafkaLog
 from tests.hostile.checks import Watch, rested, wrong
 from tests.hostile.doors import RawKafka
 from tests.hostile.scene import Scene

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rillfold.http.topics import WISHES
-from schemas.catalog import classes
+from rillfold.api.topics import WISHES
+from schemas.codec.catalog import classes
 from schemas.topics import TOPIC_OF
 from tests.hostile.checks import Watch, unfit
 from tests.hostile.doors import (

@@ -15,13 +15,13 @@ from uuid import uuid4
 import httpx
 import psutil
 
-from gpu_workers.artifacts import FolderStore
-from rillfold.crew import WORKERS
+from gpu_workers.adapters.store import FolderStore
 from rillfold.embedded.children import Child, stop_all
 from rillfold.embedded.ports import free_port
 from rillfold.embedded.state import Endpoints
+from rillfold.workers.crew import WORKERS
 from schemas.topics import TopicNames
-from streams.partitioner import partition_of
+from streams.log.partitioner import partition_of
 from tests.hostile.tool import ToolServer, tool_server
 from tests.serve.making import Workbench, make_workbench
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from streams.kafka import KafkaLog
-from streams.outgoing import to_outgoing
+from streams.log.kafka.log import KafkaLog
+from streams.log.outgoing import to_outgoing
 from tests.hostile.adapters import odd_adapters
 from tests.hostile.conftest import House
 from tests.hostile.play import play

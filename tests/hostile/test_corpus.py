@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.catalog import classes
-from streams.kafka import KafkaLog
+from schemas.codec.catalog import classes
+from streams.log.kafka.log import KafkaLog
 from tests.hostile.conftest import House
 from tests.hostile.play import play
 from tests.hostile.words import VALID, groups, lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streams.kafka import KafkaLog
+from streams.log.kafka.log import KafkaLog
 from tests.hostile.checks import rested, wrong
 from tests.hostile.conftest import House
 from tests.hostile.openapi import explored

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from schemas.training import TrainingCompleted, TrainingFailed, TrainingRefused, TrainingRequested
-from streams.kafka import KafkaLog
+from streams.log.kafka.log import KafkaLog
 from tests.hostile.checks import envelope, said, until
 from tests.hostile.conftest import House
 from tests.hostile.stage import ACME

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from fastavro import schemaless_writer
 
-from schemas.catalog import SINGLE_OBJECT, Entry, catalog
+from schemas.codec.catalog import SINGLE_OBJECT, Entry, catalog
 from schemas.envelope import Kind
 
 CORPUS = Path(__file__).parent / "corpus"

@@ -15,21 +15,21 @@ import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
-from rillfold.http.app import create_app
+from rillfold.api.app import create_app
 from rillfold.http.keys import ApiKeys
 from rillfold.http.wire import WIRE
 from rillfold.settings import Settings
 from rillfold.wiring import Services
-from schemas.codec import decode
+from schemas.codec.codec import decode
 from schemas.envelope import Origin
 from schemas.topics import TOPICS, TopicNames
-from streams.log import EventLog, TopicSpec
-from streams.lookups import Lookups
-from streams.memory import MemoryLog
-from streams.producer import Producer
-from streams.reads import Reads
-from streams.secrets import FileSecrets
-from streams.tools import Tools
+from streams.bridge.lookups import Lookups
+from streams.bridge.secrets import FileSecrets
+from streams.bridge.tools import Tools
+from streams.log.kafka.producer import Producer
+from streams.log.memory import MemoryLog
+from streams.log.port import EventLog, TopicSpec
+from streams.read_model.reads import Reads
 
 
 class Api:

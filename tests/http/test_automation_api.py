@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from processors.gate import offers
-from rillfold.http import automation
+from rillfold.api import automation
 from schemas.company import AgentOutputIngested, ConversationIngested, TextIngested, ToolRegistered
 from schemas.jobs import JobRequested
 from schemas.training import TrainingRequested
-from streams.secrets import FileSecrets
-from streams.tools import Tools
+from streams.bridge.secrets import FileSecrets
+from streams.bridge.tools import Tools
 
 CANARY = "tok_canary_77"
 LOOKUP = {

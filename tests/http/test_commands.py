@@ -12,14 +12,16 @@ from projections.company_tools import COMPANY_TOOLS, Tool
 from projections.jobs import JOBS, Job
 from projections.lora_adapters import Adapter
 from projections.projection import Projection
-from rillfold.cli import lineage, rows_of, trace
-from rillfold.cli.plain import plain
+from rillfold.cli.adapters import lineage
+from rillfold.cli.events import trace
+from rillfold.cli.projections import rows_of
+from rillfold.cli.terminal.plain import plain
 from schemas.adapters import Evaluation
 from schemas.company import CompanyRegistered
 from schemas.envelope import Origin
 from schemas.training import OffsetRange
-from streams.reads import Place, Row
-from streams.story import Told
+from streams.history.story import Told
+from streams.read_model.reads import Place, Row
 
 KEY = "acme/0b9f3a52-7d0f-4bfb-9a55-0f3a0c6f8f11"
 

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from rillfold import written
-from rillfold.cli.key import key
+from rillfold.cli.operate.key import key
 from rillfold.http.keys import ApiKeys, KeysDamaged, NoSuchKey, Principal, id_of
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from rillfold.http.app import create_app
+from rillfold.api.app import create_app
 from tests.support.raw_http import get, status, talk
 
 HALF = '"\\ud800"'

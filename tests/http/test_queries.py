@@ -16,18 +16,18 @@ import pytest
 from processors.saga import AUTOMATION
 from projections.catalog import PROJECTIONS
 from projections.jobs import JOBS
+from rillfold.api import projections as routes
 from rillfold.automation import AutomationService
 from rillfold.client import ApiAway, ApiRefused, Client
 from rillfold.embedded.stack import Endpoints
-from rillfold.http import projections as routes
 from rillfold.testing.driver import Driver
 from schemas.company import CompanyRegistered
 from schemas.envelope import caused_by
 from schemas.inference import InferenceCompleted, InferenceRequested
-from streams.memory import MemoryLog
-from streams.reads import Reads
-from streams.sinks.postgres import PostgresSink
-from streams.sinks.sink import Follower
+from streams.log.memory import MemoryLog
+from streams.read_model.postgres import PostgresSink
+from streams.read_model.reads import Reads
+from streams.read_model.sink import Follower
 
 FOLDED = [*(p for p in PROJECTIONS.values() if p.name != JOBS.name), AUTOMATION]
 
@@ -155,7 +155,7 @@ async def test_a_page_holds_the_rows_that_fit(
     world: World, monkeypatch: pytest.MonkeyPatch, path: str, rows: str
 ) -> None:
     """Bounded in bytes too; a row that is larger than a page comes all the same."""
-    monkeypatch.setattr("streams.reads.PAGE_BYTES", 50_000)
+    monkeypatch.setattr("streams.read_model.reads.PAGE_BYTES", 50_000)
     sizes = [10] * 5 + [20_000] * 5 + [60_000, 10, 60_000, 60_000]
     for version, size in enumerate(sizes, 10):
         await world.driver.send(ready("acme", version, "x" * size))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
-from schemas.codec import encode
+from schemas.codec.codec import encode
 from schemas.company import TextIngested
 from schemas.envelope import Event
 from schemas.jobs import JobCompleted

@@ -13,10 +13,10 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, FailFast
 from pydantic.fields import FieldInfo
 
-from rillfold.http.app import ROUTERS
+from rillfold.api.app import ROUTERS
 from rillfold.http.forms import NAMES, Strict
-from rillfold.http.openai import openai_routes
 from rillfold.http.strict_json import VALUES, TooManyValues, parsed
+from rillfold.v1.routes import openai_routes
 
 MANY = 20_000
 ZEROS = [0] * MANY

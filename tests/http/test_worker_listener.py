@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from rillfold.cli.chat import _client
-from rillfold.http import worker
+from rillfold.cli.adapters.chat import _client
 from rillfold.http.hosts import is_known, known_hosts
 from rillfold.http.operator import Operator, operator_of, token_file
-from rillfold.http.worker import Answers, listening
 from rillfold.settings import Settings
+from rillfold.workers import listener as worker
+from rillfold.workers.listener import Answers, listening
 from schemas.errors import Stop
-from streams.glance import Proof
+from streams.owner.glance import Proof
 from tests.support.raw_http import get, status, talk
 
 TOKEN = "the-token"

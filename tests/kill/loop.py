@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import psycopg
 
 from schemas.topics import TopicNames
-from streams import admin
-from streams.failpoint import STEPS
-from streams.kafka import KafkaLog
+from streams.fold.failpoint import STEPS
+from streams.log.kafka import admin
+from streams.log.kafka.log import KafkaLog
 from tests.kill.senders import Sender, answer_jobs
 from tests.kill.traffic import Traffic
 from tests.kill.verdict import ALL, Judge

@@ -9,15 +9,15 @@ from collections.abc import Iterable
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from schemas.codec import decode
+from schemas.codec.codec import decode
 from schemas.envelope import Event, Origin, caused_by
 from schemas.errors import Retry
 from schemas.inference import InferenceCompleted, InferenceFailed, InferenceRequested
 from schemas.tools import ToolCallProposed, ToolReturned
 from schemas.topics import TopicNames
-from streams.kafka import KafkaLog
-from streams.log import Outgoing, Record
-from streams.outgoing import to_outgoing
+from streams.log.kafka.log import KafkaLog
+from streams.log.outgoing import to_outgoing
+from streams.log.port import Outgoing, Record
 from tests.kill.traffic import Burst, Traffic
 from tests.kill.world import History
 

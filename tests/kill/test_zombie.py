@@ -14,10 +14,10 @@ from projections.digest import digest
 from projections.projection import Projection
 from rillfold.embedded.stack import Endpoints
 from schemas.topics import TOPICS, TopicNames
-from streams.changelog import topic_of
-from streams.kafka import KafkaLog
-from streams.log import TopicSpec
-from streams.refold import held, refold
+from streams.history.refold import held, refold
+from streams.log.kafka.log import KafkaLog
+from streams.log.port import TopicSpec
+from streams.state.changelog import topic_of
 from tests.kill.senders import Sender
 from tests.kill.traffic import Traffic
 from tests.kill.verdict import ALL

@@ -33,8 +33,8 @@ from schemas.memory import MemoryForgotten, MemoryNoted
 from schemas.tools import ToolCallProposed, ToolReturned
 from schemas.topics import TOPIC_OF, TopicNames
 from schemas.training import TrainingAccepted, TrainingCompleted, TrainingFailed, TrainingProgressed, TrainingRequested
-from streams.log import Outgoing
-from streams.outgoing import to_outgoing
+from streams.log.outgoing import to_outgoing
+from streams.log.port import Outgoing
 
 FOLDED = (
     "company-data",

@@ -15,19 +15,19 @@ from processors.saga import AUTOMATION
 from projections.catalog import PROJECTIONS
 from projections.jobs import JOBS, Job, effect_id, last_input
 from projections.projection import Projection
-from schemas.codec import decode
+from schemas.codec.codec import decode
 from schemas.envelope import Event, Origin, derived_id
 from schemas.inference import InferenceRequested
 from schemas.jobs import JobCompleted, JobFailed
 from schemas.rejected import RecordRejected, Rejected
 from schemas.tools import ToolCallProposed
 from schemas.topics import TopicNames
-from streams.changelog import RESERVED, RowCodec, marker_of, topic_of
-from streams.kafka import KafkaLog
-from streams.log import Record
-from streams.sinks.schema import table_of
-from streams.sinks.sink import RawRow
-from streams.store import POSITION, RocksStore
+from streams.log.kafka.log import KafkaLog
+from streams.log.port import Record
+from streams.read_model.schema import table_of
+from streams.read_model.sink import RawRow
+from streams.state.changelog import RESERVED, RowCodec, marker_of, topic_of
+from streams.state.store import POSITION, RocksStore
 from tests.kill.traffic import FOLDED, SERIAL, Ledger
 
 Rows = dict[int, dict[str, msgspec.Struct]]

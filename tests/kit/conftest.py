@@ -15,7 +15,7 @@ from schemas.adapters import AdapterRequested
 from schemas.company import RecordIngested
 from schemas.envelope import Event, caused_by
 from schemas.topics import TopicNames
-from streams.log import EventLog
+from streams.log.port import EventLog
 
 Drive = Callable[..., Awaitable[Driver]]
 

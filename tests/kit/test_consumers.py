@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rillfold.testing.worker import Consumer
+from rillfold.testing.member import Consumer
 from schemas.adapters import AdapterRequested
 from schemas.company import TextIngested
 from schemas.envelope import Event, caused_by

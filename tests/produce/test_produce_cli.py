@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from rillfold.embedded.stack import Endpoints
-from schemas.codec import decode
+from schemas.codec.codec import decode
 from schemas.envelope import Event, Origin
 from schemas.topics import BY_NAME, TopicNames
-from streams.admin import wanted
-from streams.kafka import KafkaLog
+from streams.log.kafka.admin import wanted
+from streams.log.kafka.log import KafkaLog
 
 RILLFOLD = [sys.executable, "-m", "rillfold", "produce"]
 

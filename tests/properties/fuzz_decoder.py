@@ -10,10 +10,10 @@ import atheris
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 with atheris.instrument_imports(include=["schemas"]):
-    from schemas.catalog import catalog
-    from schemas.codec import decode, encode
+    from schemas.codec.catalog import catalog
+    from schemas.codec.codec import decode, encode
+    from schemas.codec.reader import compiled, reader
     from schemas.envelope import Event, Origin
-    from schemas.reader import compiled, reader
     from schemas.rejected import REASONS, Rejected
 
 ORIGIN = Origin("company-data", 0, 0)

@@ -17,12 +17,12 @@ from fastavro import schemaless_reader, schemaless_writer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.catalog import catalog
-from schemas.codec import AT_ONCE, CONFLUENT, MAX_BYTES, decode, decode_batch, encode
+from schemas.codec.catalog import catalog
+from schemas.codec.codec import AT_ONCE, CONFLUENT, MAX_BYTES, decode, decode_batch, encode
 from schemas.company import ConversationIngested, Message, ToolUse
 from schemas.envelope import Event, Origin
 from schemas.rejected import REASONS, Rejected
-from streams.log import Record
+from streams.log.port import Record
 from tests.support.events import events
 
 ROOT = Path(__file__).parents[2]
@@ -149,8 +149,8 @@ def test_a_bomb_is_refused_within_64_mib_of_address_space(bomb: str) -> None:
 
 CHILD = """
 import json, resource, sys
-from schemas.codec import decode, readers
-from schemas.catalog import catalog
+from schemas.codec.codec import decode, readers
+from schemas.codec.catalog import catalog
 from schemas.envelope import Origin
 for entry in catalog().by_fingerprint.values():
     entry.read

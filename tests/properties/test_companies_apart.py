@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from processors.saga import AUTOMATION
 from projections.catalog import PROJECTIONS
 from projections.projection import Projection
-from schemas.codec import decode
+from schemas.codec.codec import decode
 from schemas.envelope import Event, Origin
 from schemas.rejected import RecordRejected
 from schemas.topics import TOPIC_OF
-from streams.fold import fold
-from streams.log import Record
-from streams.partitioner import partition_of
+from streams.fold.batch import fold
+from streams.log.partitioner import partition_of
+from streams.log.port import Record
 from tests.golden.record import HISTORIES, lines
 
 ACME, OTHER = "acme", "acme.x"

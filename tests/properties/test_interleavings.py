@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from projections.catalog import PROJECTIONS
 from projections.jobs import effect_id
 from projections.projection import Projection
-from schemas.codec import decode
+from schemas.codec.codec import decode
 from schemas.envelope import Event, Origin
 from schemas.inference import InferenceCompleted, InferenceFailed
 from schemas.jobs import JobFailed, JobRequested

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas import reader
-from schemas.catalog import Entry, catalog
-from schemas.codec import encode
+from schemas.codec import reader
+from schemas.codec.catalog import Entry, catalog
+from schemas.codec.codec import encode
 from schemas.envelope import Event
 from tests.support.events import events
 
@@ -64,7 +64,7 @@ def hurt(value: bytes) -> Iterator[bytes]:
 def test_the_reader_in_c_was_built_where_a_compiler_is() -> None:
     compiler = shutil.which((sysconfig.get_config_var("LDSHARED") or "").partition(" ")[0])
     headers = Path(sysconfig.get_path("include"), "Python.h").exists()
-    assert reader.IN_C or not (compiler and headers), "run make: it builds schemas/native.c"
+    assert reader.IN_C or not (compiler and headers), "run make: it builds schemas/codec/native.c"
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
@@ -99,13 +99,15 @@ def test_a_plan_that_is_none_is_refused(plan: tuple[Any, ...]) -> None:
 
 
 def test_the_codec_keeps_its_promises_without_a_compiler() -> None:
-    """The same tests in a process that finds no `schemas.native`."""
+    """The same tests in a process that finds no `schemas.codec.native`."""
     files = [
         "tests/core/test_codec_golden.py",
         "tests/core/test_codec_rejects.py",
         "tests/properties/test_codec_properties.py",
     ]
-    program = "import sys; sys.modules['schemas.native'] = None; import pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    program = (
+        "import sys; sys.modules['schemas.codec.native'] = None; import pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    )
     child = subprocess.run(
         [sys.executable, "-c", program, "-q", "-k", "not bomb and not fuzzing", *files],
         cwd=ROOT,

@@ -13,10 +13,11 @@ from fastavro import schemaless_writer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from schemas import reader, words
+from schemas import words
 from schemas.adapters import AdapterRequested
-from schemas.catalog import Entry, catalog, kind_of
-from schemas.codec import MAX_BYTES, decode, encode
+from schemas.codec import reader
+from schemas.codec.catalog import Entry, catalog, kind_of
+from schemas.codec.codec import MAX_BYTES, decode, encode
 from schemas.company import DocumentIngested, RecordIngested, ToolRevoked
 from schemas.envelope import Event, Origin
 from schemas.jobs import JobCompleted

@@ -10,10 +10,11 @@ from typing import Any
 import peft
 import torch
 
-from gpu_workers import base_model, tiny
-from gpu_workers.artifacts import Facts, FolderStore
-from gpu_workers.chat import Chat
-from gpu_workers.device import Device
+from gpu_workers.adapters.store import Facts, FolderStore
+from gpu_workers.bases import load as base_model
+from gpu_workers.bases import tiny
+from gpu_workers.bases.chat import Chat
+from gpu_workers.bases.device import Device
 from gpu_workers.serve.port import AdapterKey, AdapterSpec, Question
 from schemas.company import Message, ToolUse
 

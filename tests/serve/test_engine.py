@@ -12,11 +12,11 @@ import peft
 import pytest
 import torch
 
-from gpu_workers.serve.adapter_file import LoraWeights, read_adapter
-from gpu_workers.serve.decoder import Decoder, Tokens
-from gpu_workers.serve.engine import Engine, Hall, LoraBatch, LoraRow, Said
-from gpu_workers.serve.lanes import Lanes, plan
-from gpu_workers.serve.schedule import Limits
+from gpu_workers.adapters.weights import LoraWeights, read_adapter
+from gpu_workers.serve.engine.decoder import Decoder, Tokens
+from gpu_workers.serve.engine.engine import Engine, Hall, LoraBatch, LoraRow, Said
+from gpu_workers.serve.engine.lanes import Lanes, plan
+from gpu_workers.serve.engine.schedule import Limits
 
 from .conftest import SHAPES, VOCABULARY, Zoo
 

@@ -12,21 +12,21 @@ from typing import Any
 import msgspec
 import pytest
 
-from gpu_workers import inference
-from gpu_workers.inference import InferenceWorker
-from gpu_workers.serve.embedded import EmbeddedEngine
-from gpu_workers.serve.errors import EngineStopped
+from gpu_workers.refused import EngineStopped
+from gpu_workers.serve import worker as inference
+from gpu_workers.serve.engine.schedule import Limits
+from gpu_workers.serve.engines.embedded import EmbeddedEngine
+from gpu_workers.serve.engines.start import Serving, embedded
 from gpu_workers.serve.port import AdapterSpec, Failure, OnText, Outcome, Question
-from gpu_workers.serve.schedule import Limits
-from gpu_workers.serve.start import Serving, embedded
+from gpu_workers.serve.worker import InferenceWorker
 from schemas.adapters import AdapterReady
-from schemas.codec import decode
+from schemas.codec.codec import decode
 from schemas.envelope import Event, Origin, derived_id
 from schemas.inference import InferenceCompleted, InferenceFailed, InferenceRequested
 from schemas.rejected import RecordRejected, Unusable
 from schemas.topics import BY_NAME, TopicNames
-from streams.log import EventLog, TopicSpec
-from streams.outgoing import to_outgoing
+from streams.log.outgoing import to_outgoing
+from streams.log.port import EventLog, TopicSpec
 
 from .making import CPU, FINE, HOSTILE, Workbench, ask, make_workbench
 

@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from gpu_workers.serve.adapter_file import LoraWeights
-from gpu_workers.serve.decoder import Decoder, Tokens
-from gpu_workers.serve.engine import Engine, Fell, LoraRow, Said
-from gpu_workers.serve.errors import EngineStopped, TooLong, UnusableAdapter
-from gpu_workers.serve.kv import KVCache
-from gpu_workers.serve.lanes import Lanes, Site
-from gpu_workers.serve.proof import Proof
-from gpu_workers.serve.schedule import Limits
+from gpu_workers.adapters.weights import LoraWeights
+from gpu_workers.refused import EngineStopped, TooLong, UnusableAdapter
+from gpu_workers.serve.engine.decoder import Decoder, Tokens
+from gpu_workers.serve.engine.engine import Engine, Fell, LoraRow, Said
+from gpu_workers.serve.engine.kv import KVCache
+from gpu_workers.serve.engine.lanes import Lanes, Site
+from gpu_workers.serve.engine.proof import Proof
+from gpu_workers.serve.engine.schedule import Limits
 
 from .conftest import VOCABULARY, tiny
 

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpu_workers.serve.adapter_file import LoraWeights
-from gpu_workers.serve.lanes import Lanes, Site, assign, plan
+from gpu_workers.adapters.weights import LoraWeights
+from gpu_workers.serve.engine.lanes import Lanes, Site, assign, plan
 
 IN, OUTS = 16, (24, 8)
 MODULES = ("one", "two")

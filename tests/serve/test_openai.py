@@ -14,15 +14,15 @@ import pytest
 import uvicorn
 from prometheus_client import CollectorRegistry, generate_latest
 
-from gpu_workers.serve.embedded import EmbeddedEngine
+from gpu_workers.serve.engine.schedule import Limits
+from gpu_workers.serve.engines.embedded import EmbeddedEngine
+from gpu_workers.serve.engines.start import Serving, embedded
 from gpu_workers.serve.port import Answer, Failure, OnText, Outcome, Question
-from gpu_workers.serve.schedule import Limits
-from gpu_workers.serve.start import Serving, embedded
 from rillfold.http.hosts import known_hosts
 from rillfold.http.operator import COMPANY_HEADER, Operator
-from rillfold.http.serving import EngineMetrics, serving_app
 from rillfold.http.strict_json import VALUES
 from rillfold.http.wire import WIRE
+from rillfold.v1.door import EngineMetrics, serving_app
 from schemas.company import ToolUse
 from tests.support.raw_http import get, status, talk
 

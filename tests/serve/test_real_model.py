@@ -9,12 +9,12 @@ import peft
 import pytest
 import torch
 
-from gpu_workers import base_model
-from gpu_workers.chat import Chat
-from gpu_workers.serve.adapter_file import read_adapter
-from gpu_workers.serve.decoder import Decoder
-from gpu_workers.serve.engine import Engine, LoraRow
-from gpu_workers.serve.schedule import Limits
+from gpu_workers.adapters.weights import read_adapter
+from gpu_workers.bases import load as base_model
+from gpu_workers.bases.chat import Chat
+from gpu_workers.serve.engine.decoder import Decoder
+from gpu_workers.serve.engine.engine import Engine, LoraRow
+from gpu_workers.serve.engine.schedule import Limits
 from rillfold.settings import from_env
 from schemas.company import Message
 

@@ -11,8 +11,8 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gpu_workers.serve.kv import GROWTH, KVCache
-from gpu_workers.serve.schedule import AGAIN_SHARE, Limits, Move, Row, Schedule
+from gpu_workers.serve.engine.kv import GROWTH, KVCache
+from gpu_workers.serve.engine.schedule import AGAIN_SHARE, Limits, Move, Row, Schedule
 
 LIMITS = Limits(rows=4, cells=120, prefill=50)
 

@@ -12,15 +12,16 @@ from typing import Any
 
 import pytest
 
-from gpu_workers import answered, inference, reread
-from gpu_workers.inbox import Inbox, Item
-from gpu_workers.inference import InferenceWorker
-from gpu_workers.reread import Reread
+from gpu_workers.inbox import answered, reread
+from gpu_workers.inbox.inbox import Inbox, Item
+from gpu_workers.inbox.reread import Reread
+from gpu_workers.serve import worker as inference
 from gpu_workers.serve.port import Answer, OnText, Outcome, Question
+from gpu_workers.serve.worker import InferenceWorker
 from schemas.inference import InferenceRequested
 from schemas.topics import TopicNames
-from streams.log import EventLog, Outgoing, TopicSpec
-from streams.memory import MemoryLog
+from streams.log.memory import MemoryLog
+from streams.log.port import EventLog, Outgoing, TopicSpec
 
 from .test_inference import WAIT, World, request
 

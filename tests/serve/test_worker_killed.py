@@ -17,7 +17,7 @@ from rillfold.embedded.ports import free_port
 from rillfold.embedded.stack import Endpoints
 from schemas.inference import InferenceCompleted
 from schemas.topics import TopicNames
-from streams.kafka import KafkaLog
+from streams.log.kafka.log import KafkaLog
 
 from .making import Workbench, ask, make_workbench
 from .test_inference import World, ready_event, request

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from rillfold.cli import VERBS
-from rillfold.cli.worker import WORKERS
+from rillfold.cli.operate.worker import WORKERS
 from rillfold.embedded import kafka, state
 from rillfold.settings import PREFIX, Settings
 from tests.stack.kit import ROOT

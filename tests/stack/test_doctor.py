@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from rillfold.cli.doctor import doctor
+from rillfold.cli.operate.doctor import doctor
 from rillfold.embedded import checks
 from rillfold.embedded.checks import Finding, examine
 from rillfold.embedded.state import Endpoints, Running, held, write

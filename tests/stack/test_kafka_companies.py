@@ -26,19 +26,19 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from projections.companies import COMPANIES
+from rillfold.api.topics import WISHES
 from rillfold.embedded import kafka
 from rillfold.embedded.jars import resolve
 from rillfold.embedded.ports import HOST, free_port
 from rillfold.embedded.warm import start_cache
-from rillfold.http.topics import WISHES
 from rillfold.settings import from_env
 from schemas.errors import RillfoldError
 from schemas.topics import TOPIC_OF, TOPICS, TopicNames
-from streams.changelog import topic_of
 from streams.errors import UnknownTopic
-from streams.kafka import KafkaLog
-from streams.producer import Producer as Sender
-from streams.refold import held
+from streams.history.refold import held
+from streams.log.kafka.log import KafkaLog
+from streams.log.kafka.producer import Producer as Sender
+from streams.state.changelog import topic_of
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy" / "kafka-companies"

@@ -7,9 +7,9 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import msgspec
 from hypothesis import strategies as st
 
-from schemas.derive import word_of
+from schemas.codec.derive import word_of
+from schemas.codec.primitives import MAX_TIME
 from schemas.envelope import Event
-from schemas.primitives import MAX_TIME
 from schemas.topics import TOPIC_OF
 from schemas.words import Word
 

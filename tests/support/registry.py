@@ -13,7 +13,7 @@ from threading import Barrier, Thread
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from schemas.compat import incompatibilities
+from schemas.codec.compat import incompatibilities
 
 FAULTS = {
     "503": (503, {"error_code": 50302, "message": "Leader not known"}),

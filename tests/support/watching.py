@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from streams.log import EventLog
-from streams.watch import Bounds, Stalled
-from streams.watchman import Look, Watchman
+from streams.health.watch import Bounds, Stalled
+from streams.health.watchman import Look, Watchman
+from streams.log.port import EventLog
 
 
 class Watching:

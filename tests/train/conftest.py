@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from gpu_workers import base_model, tiny
-from gpu_workers.chat import Chat, render
+from gpu_workers.bases import load as base_model
+from gpu_workers.bases import tiny
+from gpu_workers.bases.chat import Chat, render
 from processors.dataset import Example, Tally, select
 from processors.train_settings import TrainSettings
 from rillfold.demo import data
-from schemas.codec import encode
+from schemas.codec.codec import encode
 from schemas.company import ConversationIngested, Message
 from schemas.envelope import Event, Origin
 from schemas.rejected import Unusable

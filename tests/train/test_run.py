@@ -20,11 +20,11 @@ import peft
 import pytest
 import torch
 
-from gpu_workers import base_model
-from gpu_workers.artifacts import CONFIG, TENSORS, Facts, FolderStore
-from gpu_workers.chat import Chat
+from gpu_workers.adapters.store import CONFIG, TENSORS, Facts, FolderStore
+from gpu_workers.bases import load as base_model
+from gpu_workers.bases.chat import Chat
 from gpu_workers.errors import ChildDied, DatasetRefused
-from gpu_workers.evaluate import accuracy, answer, evaluate, is_exact
+from gpu_workers.evaluate.exact_match import accuracy, answer, evaluate, is_exact
 from gpu_workers.train import child as child_process
 from gpu_workers.train.lines import Outcome, Refused, Report, RunSpec, Taken, to_bytes
 from gpu_workers.train.loop import answer_loss

@@ -21,10 +21,10 @@ from rillfold.demo import data
 from rillfold.embedded.stack import Endpoints
 from schemas.topics import BY_NAME, TopicNames
 from schemas.training import TrainingRequested
-from streams.admin import wanted
-from streams.kafka import KafkaLog
-from streams.outgoing import to_outgoing
-from streams.view import View
+from streams.fold.view import View
+from streams.log.kafka.admin import wanted
+from streams.log.kafka.log import KafkaLog
+from streams.log.outgoing import to_outgoing
 
 from .conftest import conversations, writable
 

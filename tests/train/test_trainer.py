@@ -13,17 +13,17 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from gpu_workers.artifacts import FolderStore
+from gpu_workers.adapters.store import FolderStore
 from gpu_workers.errors import ChildDied
-from gpu_workers.inbox import Inbox
+from gpu_workers.inbox.inbox import Inbox
 from gpu_workers.train.lines import Outcome, Report, RunSpec
 from gpu_workers.train.parent import train_in_child
 from gpu_workers.train.place import Place
 from gpu_workers.train.run import run
-from gpu_workers.trainer import GROUP, Trainer
+from gpu_workers.train.worker import GROUP, Trainer
 from processors.admit import Bounds
 from rillfold.demo import data
-from schemas.codec import decode
+from schemas.codec.codec import decode
 from schemas.envelope import Event, Origin
 from schemas.topics import TOPICS, TopicNames
 from schemas.training import (
@@ -35,9 +35,9 @@ from schemas.training import (
     TrainingRefused,
     TrainingRequested,
 )
-from streams.log import EventLog, Outgoing, Position, Record, TopicSpec
-from streams.memory import MemoryLog
-from streams.outgoing import to_outgoing
+from streams.log.memory import MemoryLog
+from streams.log.outgoing import to_outgoing
+from streams.log.port import EventLog, Outgoing, Position, Record, TopicSpec
 from tests.support.watching import Watching, breathe
 
 from .conftest import conversations

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from rillfold.quiet import KINDS, OncePer
+from rillfold.workers.logging import KINDS, OncePer
 
 
 class Clock:

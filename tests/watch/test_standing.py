@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-from gpu_workers.inference import InferenceWorker
+from gpu_workers.serve.worker import InferenceWorker
 from schemas.envelope import Event
 from schemas.inference import InferenceRequested
 from schemas.tools import ToolCallProposed
 from schemas.topics import TOPICS, TopicNames
-from streams.log import Outgoing, Position, TopicSpec
-from streams.memory import MemoryLog
-from streams.outgoing import to_outgoing
-from streams.secrets import FileSecrets
-from streams.standing import Standing
-from streams.tool_bridge import ToolBridge
-from streams.watchman import EX_SOFTWARE
+from streams.bridge.secrets import FileSecrets
+from streams.bridge.tool_bridge import ToolBridge
+from streams.health.standing import Standing
+from streams.health.watchman import EX_SOFTWARE
+from streams.log.memory import MemoryLog
+from streams.log.outgoing import to_outgoing
+from streams.log.port import Outgoing, Position, TopicSpec
 from tests.support.watching import Watching, breathe
 
 NAMES = TopicNames()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streams.watch import (
+from streams.health.watch import (
     JOINING,
     Bounds,
     Healthy,

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from rillfold.watched import stands
+from rillfold.workers.watched import stands
 from streams.errors import Unreachable
-from streams.log import Outgoing, TopicSpec
-from streams.memory import MemoryLog
-from streams.watch import Bounds, Sight
-from streams.watchman import EX_SOFTWARE, Watchman
+from streams.health.watch import Bounds, Sight
+from streams.health.watchman import EX_SOFTWARE, Watchman
+from streams.log.memory import MemoryLog
+from streams.log.port import Outgoing, TopicSpec
 
 TP = ("company-data", 0)
 
@@ -55,7 +55,7 @@ async def scene() -> Scene:
 
 
 def said(records: Sequence[logging.LogRecord]) -> list[str]:
-    return [record.getMessage() for record in records if record.name == "streams.watchman"]
+    return [record.getMessage() for record in records if record.name == "streams.health.watchman"]
 
 
 async def test_a_stall_is_named_within_thirty_seconds_once_and_then_the_process_ends(

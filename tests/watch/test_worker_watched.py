@@ -24,10 +24,10 @@ from rillfold.embedded.state import Endpoints
 from rillfold.settings import from_env
 from schemas.company import CompanyRegistered
 from schemas.topics import TOPICS, TopicNames
-from streams.kafka import KafkaLog
-from streams.log import TopicSpec
-from streams.outgoing import to_outgoing
-from streams.watchman import EX_SOFTWARE
+from streams.health.watchman import EX_SOFTWARE
+from streams.log.kafka.log import KafkaLog
+from streams.log.outgoing import to_outgoing
+from streams.log.port import TopicSpec
 
 NAMES = TopicNames("w-")
 
@@ -127,7 +127,7 @@ async def test_rows_and_figures_then_the_broker_goes_for_good(broker: Broker, fo
     assert "the event log does not answer" in why
     assert worker.child.wait(30) == EX_SOFTWARE
     lines = worker.log.read_text().splitlines()
-    assert len([line for line in lines if "ERROR streams.watchman: Stalled" in line]) == 1
+    assert len([line for line in lines if "ERROR streams.health.watchman: Stalled" in line]) == 1
     assert len(lines) < 200, "an outage of seconds is said in a few lines"
 
 

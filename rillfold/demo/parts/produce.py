@@ -11,14 +11,14 @@ from uuid import uuid4
 import msgspec
 
 from rillfold.client import Client
-from rillfold.crew import WORKERS
 from rillfold.demo import data
 from rillfold.demo.data import ACME, COMPANIES, GLOBEX, Company
 from rillfold.demo.stage import NotAsTold, Stage
 from rillfold.http.keys import ApiKeys
 from rillfold.wiring import now
+from rillfold.workers.crew import WORKERS
 from schemas.company import ConversationIngested, Message, RecordIngested
-from streams.producer import Producer
+from streams.log.kafka.producer import Producer
 
 TOPIC = "company-data"
 RECORDS = 20_000

@@ -14,11 +14,11 @@ from rillfold.demo.data import ACME, COMPANIES, GLOBEX
 from rillfold.demo.stage import NotAsTold, Stage
 from rillfold.demo.story import live
 from rillfold.wiring import now
-from schemas.codec import decode
+from schemas.codec.codec import decode
 from schemas.company import Message
 from schemas.envelope import Event, Origin
 from schemas.inference import InferenceCompleted, InferenceFailed, InferenceRequested
-from streams.outgoing import to_outgoing
+from streams.log.outgoing import to_outgoing
 
 SENTENCE = data.held_out(ACME, 1)[0].text
 MINDS = (None, *(f"{company.id}/default" for company in COMPANIES))

@@ -1,0 +1,1 @@
+"""Adapters on disk: kept by content hash, checked before anything is loaded, read as plain matrices."""

@@ -1,0 +1,125 @@
+"""Is this file an adapter, and nothing but an adapter? Headers are parsed here, before any library sees the file."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gpu_workers.adapters.config import MAX_RANK, AdapterConfig, read_config, unique
+from gpu_workers.errors import ArtifactRefused
+from processors.train_settings import MODULES
+
+TENSORS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+MAX_HEADER = 4 << 20
+# dtype -> (bytes, bits of the exponent: all set means infinite or not a number)
+DTYPES = {"F32": (4, 0x7F80_0000), "F16": (2, 0x7C00), "BF16": (2, 0x7F80)}
+NAME = re.compile(
+    r"base_model\.model\.(?P<module>model\.layers\.\d{1,4}\.(?:self_attn|mlp)\."
+    rf"(?:{'|'.join(MODULES)}))\.(?P<side>lora_[AB])\.weight"
+)
+Header = Mapping[str, Mapping[str, Any]]
+
+
+def check_adapter(folder: Path) -> AdapterConfig:
+    """The one answer to whether a folder's adapter can be kept and served. Raises ArtifactRefused."""
+    config = read_config(folder / CONFIG)
+    path = folder / TENSORS
+    for name, entry in check_tensors(path).items():
+        module, side = NAME.fullmatch(name).group("module", "side")  # type: ignore[union-attr]
+        rank = entry["shape"][0 if side == "lora_A" else 1]
+        if not config.names(module):
+            raise ArtifactRefused(f"{path}: {name} is not named by the configuration's target_modules and layers.")
+        if rank != config.rank_of(module):
+            raise ArtifactRefused(f"{path}: {name} has rank {rank}, its configuration says {config.rank_of(module)}.")
+    return config
+
+
+def check_tensors(path: Path) -> Header:
+    """Names, types, shapes, places and values of every tensor."""
+    header, data_at = _header(path)
+    size = path.stat().st_size - data_at
+    expected = 0
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        start, stop = entry["data_offsets"]
+        if start != expected:
+            raise ArtifactRefused(f"{path}: {name} begins at {start}, the one before it ends at {expected}.")
+        _check_one(path, name, entry)
+        _check_finite(path, name, entry["dtype"], data_at + start, stop - start)
+        expected = stop
+    if expected != size:
+        raise ArtifactRefused(f"{path}: {size - expected} bytes belong to no tensor.")
+    _check_pairs(path, set(header))
+    return header
+
+
+def shapes_of(path: Path) -> Mapping[str, tuple[int, int]]:
+    """(out, in) of each module that it changes, from the header alone: no tensor is read."""
+    header, _ = _header(path)
+    for name, entry in header.items():
+        _check_one(path, name, entry)
+    _check_pairs(path, set(header))
+    found: dict[str, list[int]] = {}
+    for name, entry in sorted(header.items(), reverse=True):  # lora_B before lora_A
+        module, side = NAME.fullmatch(name).group("module", "side")  # type: ignore[union-attr]
+        found.setdefault(module, []).append(entry["shape"][0 if side == "lora_B" else 1])
+    return {module: (out, in_) for module, (out, in_) in found.items()}
+
+
+def _header(path: Path) -> tuple[Header, int]:
+    with path.open("rb") as handle:
+        length = int.from_bytes(handle.read(8), "little")
+        if not 2 <= length <= min(MAX_HEADER, path.stat().st_size - 8):
+            raise ArtifactRefused(f"{path}: a header of {length} bytes cannot be.")
+        text = handle.read(length)
+    try:
+        header = json.loads(text, object_pairs_hook=unique)
+        header.pop("__metadata__", None)
+        for entry in header.values():
+            _check_entry(entry)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ArtifactRefused(f"{path}: the header is not one of safetensors: {error!r:.200}.") from error
+    if not header:
+        raise ArtifactRefused(f"{path}: no tensors in it.")
+    return header, 8 + length
+
+
+def _check_entry(entry: Mapping[str, Any]) -> None:
+    start, stop = entry["data_offsets"]
+    if set(entry) != {"dtype", "shape", "data_offsets"} or not isinstance(entry["dtype"], str):
+        raise ValueError(f"a tensor is described by {sorted(entry)}")
+    if any(type(n) is not int for n in (start, stop, *entry["shape"])) or not 0 <= start < stop:
+        raise ValueError("a tensor's shape and place are no whole numbers, or it is empty")
+
+
+def _check_one(path: Path, name: str, entry: Mapping[str, Any]) -> None:
+    match = NAME.fullmatch(name)
+    dtype, shape = entry["dtype"], entry["shape"]
+    if match is None or dtype not in DTYPES or len(shape) != 2:
+        raise ArtifactRefused(
+            f"{path}: {name:.200} of type {dtype:.20} and shape {shape!s:.80} has no place in an adapter."
+        )
+    rank = shape[0] if match["side"] == "lora_A" else shape[1]
+    if not 0 < rank <= MAX_RANK or min(shape) < 1:
+        raise ArtifactRefused(f"{path}: {name} has rank {rank}; allowed are 1 to {MAX_RANK}.")
+    start, stop = entry["data_offsets"]
+    if shape[0] * shape[1] * DTYPES[dtype][0] != stop - start:
+        raise ArtifactRefused(f"{path}: {name} has {stop - start} bytes, its shape {shape} says otherwise.")
+
+
+def _check_finite(path: Path, name: str, dtype: str, start: int, length: int) -> None:
+    import numpy as np  # whoever only asks for adapters runs without it
+
+    width, exponent = DTYPES[dtype]
+    bits = np.fromfile(path, dtype=f"<u{width}", count=length // width, offset=start)
+    if len(bits) != length // width or bool(np.any((bits & exponent) == exponent)):
+        raise ArtifactRefused(f"{path}: {name} holds numbers that are not finite, or too few of them.")
+
+
+def _check_pairs(path: Path, names: set[str]) -> None:
+    for name in names:
+        other = name.replace("lora_A", "lora_B") if "lora_A" in name else name.replace("lora_B", "lora_A")
+        if other not in names:
+            raise ArtifactRefused(f"{path}: {name} has no {other}.")

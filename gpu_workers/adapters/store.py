@@ -1,0 +1,170 @@
+"""Adapters by content hash. What is read is what was written, or an error that says which part is not."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Protocol
+
+import msgspec
+
+from gpu_workers.adapters.check import CONFIG as CONFIG
+from gpu_workers.adapters.check import TENSORS as TENSORS
+from gpu_workers.adapters.check import check_adapter
+from gpu_workers.adapters.config import MAX_CONFIG
+from gpu_workers.bases.files import file_sha256
+from gpu_workers.errors import ArtifactMissing, ArtifactRefused
+
+MANIFEST = "manifest.json"
+FILES = (CONFIG, TENSORS)
+MAX_BYTES = {CONFIG: MAX_CONFIG, TENSORS: 4 << 30, MANIFEST: 1 << 20}
+
+
+class File(msgspec.Struct, frozen=True, kw_only=True):
+    sha256: str
+    size: int
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server must know before it loads the tensors."""
+
+    company: str
+    base_model: str
+    base_sha256: str
+    tools_in_prompt: bool
+    """The adapter was trained with its tools listed in the prompt, and must be served so."""
+
+
+class ArtifactManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Its hash names the artifact. Nothing in it depends on when or where the adapter was made."""
+
+    format: int = 1
+    facts: Facts
+    files: dict[str, File]
+
+
+class Artifact(msgspec.Struct, frozen=True, kw_only=True):
+    """A verified adapter on the local disk."""
+
+    sha256: str
+    folder: Path
+    facts: Facts
+
+
+class ArtifactStore(Protocol):
+    """Content-addressed: putting the same adapter twice is putting it once."""
+
+    def put(self, folder: Path, facts: Facts) -> str:
+        """Takes the two files of an adapter; returns the hash under which they can be had once it returns."""
+        ...
+
+    def get(self, sha256: str) -> Artifact:
+        """Verified on each read. `ArtifactMissing` or `ArtifactRefused` otherwise."""
+        ...
+
+    def place(self, sha256: str) -> Path:
+        """Where its files lie, unread and not verified. `ArtifactMissing` where there are none."""
+        ...
+
+    def uri(self, sha256: str) -> str: ...
+
+
+class FolderStore:
+    """`<root>/sha256/<hex>/` with the adapter's two files and its manifest."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute() / "sha256"
+
+    def put(self, folder: Path, facts: Facts) -> str:
+        if absent := [name for name in FILES if not (folder / name).is_file()]:
+            raise ArtifactRefused(f"adapter {folder}: has no {' and no '.join(absent)}.")
+        check_adapter(folder)
+        manifest = ArtifactManifest(facts=facts, files={name: _file(folder / name) for name in FILES})
+        body = msgspec.json.encode(manifest, order="sorted")
+        sha256 = hashlib.sha256(body).hexdigest()
+        self._root.mkdir(parents=True, exist_ok=True)
+        draft = Path(mkdtemp(prefix=".draft-", dir=self._root))
+        try:
+            for name in FILES:
+                shutil.copyfile(folder / name, draft / name)
+            (draft / MANIFEST).write_bytes(body)
+            self._settle(draft, sha256)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        return sha256
+
+    def get(self, sha256: str) -> Artifact:
+        folder = self.place(sha256)
+        return Artifact(sha256=sha256, folder=folder, facts=verify(folder, sha256))
+
+    def place(self, sha256: str) -> Path:
+        folder = self._root / _hex(sha256)
+        if not folder.is_dir():
+            raise ArtifactMissing(f"adapter {sha256}: not in {self._root}. Is this the store it was published to?")
+        return folder
+
+    def uri(self, sha256: str) -> str:
+        return (self._root / _hex(sha256)).as_uri()
+
+    def _settle(self, draft: Path, sha256: str) -> None:
+        """Whole and on the disk before it has its name. Damaged ones that stand in the way make room."""
+        for name in (*FILES, MANIFEST):
+            _sync(draft / name)
+        _sync(draft)
+        draft.chmod(0o755)
+        target = self._root / sha256
+        if target.exists():
+            try:
+                verify(target, sha256)
+                return
+            except ArtifactRefused:
+                target.rename(draft.with_name(f"{draft.name}-damaged"))
+        draft.rename(target)
+        _sync(self._root)
+
+
+def verify(folder: Path, sha256: str) -> Facts:
+    """Exact names, sizes and hashes first; only then are headers and numbers looked at."""
+    names = {entry.name: entry for entry in folder.iterdir()}
+    if set(names) != {*FILES, MANIFEST} or any(entry.is_symlink() or not entry.is_file() for entry in names.values()):
+        raise ArtifactRefused(f"adapter {folder}: holds {sorted(names)}, not exactly {sorted((*FILES, MANIFEST))}.")
+    for name, most in MAX_BYTES.items():
+        if names[name].stat().st_size > most:
+            raise ArtifactRefused(f"adapter {folder}: {name} is larger than {most} bytes.")
+    body = (folder / MANIFEST).read_bytes()
+    if hashlib.sha256(body).hexdigest() != sha256:
+        raise ArtifactRefused(f"adapter {folder}: {MANIFEST} was altered: its hash is not {sha256}.")
+    manifest = _manifest(body, folder)
+    for name in FILES:
+        if _file(folder / name) != manifest.files.get(name):
+            raise ArtifactRefused(f"adapter {folder}: {name} was altered: size or hash differ from {MANIFEST}.")
+    check_adapter(folder)
+    return manifest.facts
+
+
+def _manifest(body: bytes, folder: Path) -> ArtifactManifest:
+    try:
+        return msgspec.json.decode(body, type=ArtifactManifest)
+    except msgspec.DecodeError as error:
+        raise ArtifactRefused(f"adapter {folder}: {MANIFEST} is not understood: {error}.") from error
+
+
+def _hex(sha256: str) -> str:
+    if len(sha256) != 64 or set(sha256) - set("0123456789abcdef"):
+        raise ArtifactRefused(f"{sha256!r} is not a sha256 in lower case hexadecimal.")
+    return sha256
+
+
+def _file(path: Path) -> File:
+    return File(sha256=file_sha256(path), size=path.stat().st_size)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,51 @@
+"""A PEFT adapter folder as plain pairs of matrices, with the scale folded into B."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from gpu_workers.adapters.check import NAME, TENSORS, check_adapter
+from gpu_workers.errors import ArtifactRefused
+from gpu_workers.refused import UnusableAdapter
+
+
+@dataclass(frozen=True, eq=False)
+class LoraWeights:
+    """One adapter in memory; equal only to itself, so that a newer one of the same name can never pass for it.
+
+    `pairs[module]` is (A[r, in], B[out, r]) with the scale inside B; ranks may differ between modules.
+    """
+
+    pairs: Mapping[str, tuple[Tensor, Tensor]]
+    rank: int
+
+    @property
+    def bytes(self) -> int:
+        return sum(tensor.nbytes for pair in self.pairs.values() for tensor in pair)
+
+
+def read_adapter(folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> LoraWeights:
+    """Raises UnusableAdapter for whatever could not be served exactly as PEFT would."""
+    try:
+        config = check_adapter(folder)
+    except ArtifactRefused as error:
+        raise UnusableAdapter(f"{error} Publish it again.") from error
+    sides: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in load_file(folder / TENSORS).items():
+        module, side = NAME.fullmatch(name).group("module", "side")  # type: ignore[union-attr]
+        sides.setdefault(module, {})[side] = tensor
+    pairs = {module: _pair(side, config.scale_of(module), dtype, device) for module, side in sorted(sides.items())}
+    for module, pair in pairs.items():
+        if not all(tensor.isfinite().all() for tensor in pair):
+            raise UnusableAdapter(f"{folder}: {module} is not finite with its scale as {dtype}. Train it again.")
+    return LoraWeights(pairs, max(a.shape[0] for a, _ in pairs.values()))
+
+
+def _pair(side: Mapping[str, Tensor], scale: float, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor]:
+    return side["lora_A"].to(device, dtype), (side["lora_B"].to(torch.float32) * scale).to(device, dtype)

@@ -1,0 +1,1 @@
+"""The engine's inside, in token ids: schedule, lanes, cache, decoder, samples."""

@@ -1,0 +1,60 @@
+"""Finite in its numbers is not finite in use: a short prompt through the model shows what an adapter does to it."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpu_workers.adapters.weights import LoraWeights
+from gpu_workers.refused import UnusableAdapter
+from gpu_workers.serve.engine.decoder import Decoder, Tokens
+from gpu_workers.serve.engine.kv import GROWTH
+from gpu_workers.serve.engine.lanes import NOBODY, Lanes, Plan, plan
+
+PROMPT = 16
+"""Tokens, spread over the vocabulary."""
+
+
+def probe(decoder: Decoder, lanes: Plan = NOBODY) -> Tensor:
+    """The logits after a fixed prompt, in a cache of its own."""
+    device, vocabulary = decoder.embedding.device, decoder.embedding.shape[0]
+    cache = decoder.cache(2 * GROWTH)
+    cache.reserve(1, PROMPT)
+    tokens = Tokens(
+        ids=torch.arange(PROMPT, device=device) * vocabulary // PROMPT,
+        slots=torch.zeros(PROMPT, dtype=torch.long, device=device),
+        positions=torch.arange(PROMPT, device=device),
+        lengths=[PROMPT],
+        plan=lanes,
+        prefill=True,
+    )
+    return decoder.forward(tokens, cache)
+
+
+def works(decoder: Decoder) -> bool:
+    """The base model alone still computes."""
+    try:
+        return bool(probe(decoder).isfinite().all())
+    except Exception:
+        return False
+
+
+class Proof:
+    """Tries adapters, one at a time, beside the engine: the base model's weights are shared, the lanes are its own."""
+
+    def __init__(self, model: Any) -> None:
+        self._decoder = Decoder(model)
+        self._lanes = Lanes(self._decoder.sites, self._decoder.embedding)
+        self._turn = threading.Lock()
+
+    def __call__(self, weights: LoraWeights) -> None:
+        """Raises UnusableAdapter."""
+        with self._turn:
+            lane = self._lanes.seat({weights})[weights]
+            device = str(self._decoder.embedding.device)
+            finite = bool(probe(self._decoder, plan([lane], [PROMPT], device)).isfinite().all())
+        if not finite:
+            raise UnusableAdapter("with this adapter the model's numbers are not finite. Train it again, more gently.")

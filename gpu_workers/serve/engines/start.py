@@ -1,0 +1,131 @@
+"""Puts the embedded engine together: base model, decoder, template, and how adapters are read."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from gpu_workers.adapters.check import DTYPES, MAX_HEADER, TENSORS, shapes_of
+from gpu_workers.adapters.config import MAX_RANK
+from gpu_workers.adapters.store import ArtifactStore, verify
+from gpu_workers.adapters.weights import LoraWeights, read_adapter
+from gpu_workers.bases import load as base_model
+from gpu_workers.bases.chat import Chat
+from gpu_workers.bases.device import Device
+from gpu_workers.bases.files import Progress, silent
+from gpu_workers.errors import ArtifactMissing
+from gpu_workers.refused import AdapterUnreadable, BaseMismatch, UnusableAdapter
+from gpu_workers.serve.admission import Bounds
+from gpu_workers.serve.engine.decoder import Decoder
+from gpu_workers.serve.engine.engine import Engine
+from gpu_workers.serve.engine.proof import Proof
+from gpu_workers.serve.engine.schedule import Limits
+from gpu_workers.serve.engines.embedded import Base, EmbeddedEngine, Read
+from gpu_workers.serve.port import AdapterSpec
+
+WIDEST = max(width for width, _ in DTYPES.values())
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How much the engine holds at once."""
+
+    device: Device = field(default_factory=Device.best)
+    limits: Limits = field(default_factory=Limits)
+    capacity: int = 100
+    """Adapters in memory."""
+    company_adapters: int = 0
+    company_waiting: int = 0
+
+    @classmethod
+    def of(cls, dtype: str, threads: int, rows: int, **bounds: int) -> Serving:
+        """auto and 0 mean: what suits this machine."""
+        device = Device.best(threads or os.cpu_count())
+        if dtype != "auto":
+            device = replace(device, dtype=dtype)
+        return cls(device, Limits(rows=rows), **bounds)
+
+    def bounds(self) -> Bounds:
+        return Bounds.of(self.capacity, self.limits.waiting, self.company_adapters, self.company_waiting)
+
+
+def embedded(
+    name_or_path: str,
+    cache: Path,
+    serving: Serving,
+    store: ArtifactStore | None = None,
+    progress: Progress = silent,
+    name: str | None = None,
+) -> EmbeddedEngine:
+    """Reads the base model: seconds. The engine works inside `async with`."""
+    model, tokenizer, identity = base_model.load(name_or_path, cache, serving.device, progress, name)
+    decoder, chat = Decoder(model), Chat.of(tokenizer)
+    stops = frozenset({chat.end, *_end_tokens(model.generation_config.eos_token_id)})
+
+    def make_engine() -> Engine:
+        torch.set_num_threads(serving.device.threads)  # counts for the calling thread: the engine's own
+        return Engine(decoder, stops, serving.limits)
+
+    longest = decoder.cache(serving.limits.halves()[1].cells).usable
+    base = Base(identity.name, identity.sha256, min(decoder.context, longest))
+    read = _reader(decoder, Proof(model), base, store)
+    return EmbeddedEngine(make_engine, base, chat, read, serving.bounds())
+
+
+def _reader(decoder: Decoder, prove: Proof, base: Base, store: ArtifactStore | None) -> Read:
+    def read(spec: AdapterSpec) -> LoraWeights:
+        if spec.base_sha256 not in (None, base.sha256):
+            raise BaseMismatch(
+                f"adapter {spec.key} was trained on base {spec.base_sha256}, here is {base.name} with {base.sha256}."
+            )
+        folder = _folder(spec, store)
+        if (tensors := folder / TENSORS).is_file():
+            _check_fit(spec, tensors, decoder)
+        if spec.sha256 is not None:
+            verify(folder, spec.sha256)
+        weights = read_adapter(folder, decoder.embedding.dtype, str(decoder.embedding.device))
+        prove(weights)
+        return weights
+
+    def named(spec: AdapterSpec) -> LoraWeights:
+        """The world is in the way, and may get out of it; everything else is the adapter's fault."""
+        try:
+            return read(spec)
+        except UnusableAdapter:
+            raise
+        except (ArtifactMissing, OSError, MemoryError, torch.OutOfMemoryError) as error:
+            raise AdapterUnreadable(f"adapter {spec.key} cannot be read now: {error}. Ask again.") from error
+        except Exception as error:
+            raise UnusableAdapter(f"adapter {spec.key}: {error}") from error
+
+    return named
+
+
+def _folder(spec: AdapterSpec, store: ArtifactStore | None) -> Path:
+    if spec.folder is not None:
+        return spec.folder
+    if store is None or spec.sha256 is None:
+        raise UnusableAdapter(f"adapter {spec.key}: neither a folder nor a hash in a store says where its files are.")
+    return store.place(spec.sha256)
+
+
+def _check_fit(spec: AdapterSpec, tensors: Path, decoder: Decoder) -> None:
+    """By its size and its header, before a tensor is read. Every matrix has a place in this base: one that had none
+    would be left out in silence."""
+    shapes = decoder.shapes()
+    most = MAX_HEADER + sum(out + in_ for out, in_ in shapes.values()) * MAX_RANK * WIDEST
+    if (size := tensors.stat().st_size) > most:
+        raise UnusableAdapter(f"adapter {spec.key}: has {size} bytes, and no adapter of this base has over {most}.")
+    for module, (out, in_) in shapes_of(tensors).items():
+        if shapes.get(module) != (out, in_):
+            raise UnusableAdapter(
+                f"adapter {spec.key}: {module} of {out} x {in_} has no place in this base model, "
+                f"which has {shapes.get(module, 'no such module')} there."
+            )
+
+
+def _end_tokens(eos: int | list[int] | None) -> list[int]:
+    return eos if isinstance(eos, list) else [] if eos is None else [eos]

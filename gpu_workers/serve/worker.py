@@ -1,0 +1,319 @@
+"""The inference worker: a plain consumer group over a batching engine. Each request ends in one event.
+
+What a request says or causes is that request's own failure. The process ends only when the log or the engine does not
+work; then what is open stays unanswered in the log, for the next worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from gpu_workers.inbox.answered import Answered
+from gpu_workers.inbox.inbox import TOO_MANY, Inbox, Item, Polled
+from gpu_workers.inbox.reread import Reread
+from gpu_workers.refused import EngineStopped, QueueFull, RowFailed, UnknownAdapter, UnknownVersion
+from gpu_workers.serve.follower import AdapterFollower
+from gpu_workers.serve.port import Failure, InferenceEngine, Outcome, Question
+from schemas.codec.codec import decode
+from schemas.envelope import Event, caused_by
+from schemas.errors import Retry
+from schemas.inference import InferenceCompleted, InferenceFailed, InferenceRequested
+from schemas.rejected import Rejected, Unusable
+from schemas.topics import TopicNames
+from schemas.words import shortened
+from streams.errors import Fenced, TooLarge
+from streams.fold.batch import Refused
+from streams.fold.dead_letter import dead_letter
+from streams.health.standing import Standing
+from streams.health.watch import Counts
+from streams.log.outgoing import to_outgoing
+from streams.log.port import EventLog, Outgoing, Record, Subscription, TopicPartition
+
+log = logging.getLogger(__name__)
+
+Polling = asyncio.Task[Polled]
+Said = tuple[Item, InferenceRequested, Event]
+"""Where a request stands, its words and its result."""
+
+GROUP = "rillfold-serve"
+TOPIC = "inference-request"
+POLL_SECONDS = 1.0
+AT_ONCE = 32
+# So many times the rows of the engine are asked of it at once, half of them at most by one company.
+AHEAD, SHARE = 4, 2
+ATTEMPTS = 5
+PAUSE_SECONDS = 0.2
+LONGEST_PAUSE = 5.0
+DETAIL = 1_000
+
+MISSING = (UnknownAdapter.reason, UnknownVersion.reason)
+FULL = (QueueFull.reason, EngineStopped.reason)
+"""Nothing is wrong with the request: it waits in the log, however long that takes."""
+
+
+class Work(NamedTuple):
+    """A request in the engine. Its task ends with it and its result; with None where its words are gone."""
+
+    item: Item
+    task: asyncio.Task[tuple[InferenceRequested, Event] | None]
+
+
+class InferenceWorker:
+    """`run` until cancelled. It polls on while requests are answered, and companies take turns among what has come."""
+
+    def __init__(
+        self,
+        events: EventLog,
+        names: TopicNames,
+        engine: InferenceEngine,
+        now: Callable[[], int],
+        at_once: int = AHEAD * AT_ONCE,
+        inbox: Inbox | None = None,
+    ) -> None:
+        self._log, self._names, self._engine, self._now, self._at_once = events, names, engine, now, at_once
+        self.standing = Standing()
+        self._adapters = AdapterFollower(events, names, engine, self.standing.beat)
+        self._inbox = Inbox(share=max(1, at_once // SHARE)) if inbox is None else inbox
+        self._words = Reread(events, self._inbox)
+        self._answered = Answered(events, names)
+        self._tokens = self._results = self._generation = 0
+        self._work: list[Work] = []
+        self._committed: dict[TopicPartition, int] = {}
+
+    def counts(self) -> Counts:
+        return {"inference_results": ("Requests of the log that have their result.", self._results)}
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        with self.standing.restoring():
+            await self._adapters.catch_up()
+        both = [asyncio.create_task(self._adapters.run()), asyncio.create_task(self._consume(ready))]
+        try:
+            ended, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            ended.pop().result()  # neither ends by itself: this is its error
+        finally:
+            await _ended(both)
+
+    async def _consume(self, ready: Callable[[], None]) -> None:
+        polling: Polling | None = None
+        async with self._log.subscribe(self._names.wire(GROUP), [self._names.wire(TOPIC)]) as group:
+            ready()
+            try:
+                while True:
+                    polling = await self._step(group, polling)
+            finally:
+                await _ended([work.task for work in self._work] + ([polling] if polling else []))
+
+    async def _poll(self, group: Subscription) -> Polled:
+        return await self._inbox.poll(group, POLL_SECONDS)
+
+    async def _step(self, group: Subscription, polling: Polling | None) -> Polling | None:
+        """One turn. The order of a commit is written here and nowhere else.
+
+        1. something came, or is done   2. what came is noted   3. results into the log, acknowledged   4. whose turn it
+        is goes into the engine   5. offsets below the first open request. A crash between 3 and 5 delivers again what
+        has a result: it is known.
+        """
+        polling = polling or asyncio.create_task(self._poll(group))
+        open_tasks: list[asyncio.Task[Any]] = [*(work.task for work in self._work), polling]
+        await asyncio.wait(open_tasks, timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        self._beat()
+        if not self._engine.alive():
+            raise EngineStopped("The engine does not work any more. What is open stays in the log; restart the worker.")
+        if came := polling.done():
+            await self._take(polling.result(), group)
+            await self.standing.found(group)
+        await self._publish()
+        self._begin()
+        await self._commit(group)
+        return None if came else polling
+
+    def _beat(self) -> None:
+        """An answer may take longer than anybody's patience: the engine's tokens show that it is worked on."""
+        if (tokens := self._engine.stats().tokens) != self._tokens:
+            self._tokens = tokens
+            self.standing.beat()
+
+    async def _take(self, polled: Polled, group: Subscription) -> None:
+        polled = await self._inbox.ours(group, polled)
+        if (generation := group.generation()) != self._generation:
+            # Delivered again is what was not committed: what of it has a result is read from the log.
+            self._generation = generation
+            for known in (self._answered, self._words, self._committed):
+                known.clear()
+        for place, records in polled.items():
+            await self._answered.open(place)
+            self._answered.polled(place, records)
+            beyond: dict[tuple[str, str], Said] = {}
+            for record in records:
+                if said := await self._note(place, record):
+                    beyond.setdefault((said[0].company, said[0].id), said)
+            await self._say(list(beyond.values()))
+            self._inbox.passed(place, records[-1].offset + 1)
+        self._inbox.keep_only(group.assignment())
+        await self._drop()
+
+    async def _note(self, place: TopicPartition, record: Record) -> Said | None:
+        """What is to be said at once: that it is beyond its company's room."""
+        event = decode(record.value, record.origin, record.timestamp, record.headers)
+        if isinstance(event, Rejected):
+            await self._bury(Refused(record, event))
+        elif isinstance(event, InferenceRequested) and not self._knows(item := Item.of(event, place, record.offset)):
+            if crowded := self._inbox.crowded(item.company):
+                failure = Failure(id=event.id, reason=TOO_MANY, detail=crowded)
+                return item, event, _result(event, failure, self._now())
+            self._inbox.add(item)
+            self._words.keep(item, record)
+        return None
+
+    def _knows(self, item: Item) -> bool:
+        return self._answered.knows(item) or self._inbox.has(item.company, item.id)
+
+    def _begin(self) -> None:
+        while len(self._work) < self._at_once and (item := self._inbox.first()):
+            self._inbox.begun(item)
+            self._work.append(Work(item, asyncio.create_task(self._answer_of(item))))
+
+    async def _answer_of(self, item: Item) -> tuple[InferenceRequested, Event] | None:
+        record = await self._words.of(item)
+        event = decode(record.value, record.origin, record.timestamp, record.headers) if record else None
+        return (event, await self._answer(event)) if isinstance(event, InferenceRequested) else None
+
+    async def _bury(self, refused: Refused) -> None:
+        try:
+            letter = to_outgoing(dead_letter(refused), self._names)
+        except (TooLarge, Unusable) as error:
+            log.error("%s: no dead letter can hold this record: %.500s", refused.rejected.origin, error)
+            return
+        await self._log.append([letter])
+
+    async def _answer(self, request: InferenceRequested) -> Event:
+        """Total: whatever goes wrong for a request, its result says so."""
+        try:
+            outcome = await self._outcome(request)
+        except Exception as error:
+            outcome = Failure(id=request.id, reason=RowFailed.reason, detail=f"{type(error).__name__}: {error}")
+        return _result(request, outcome, self._now())
+
+    async def _outcome(self, request: InferenceRequested) -> Outcome:
+        """Tries again what may go better later; waits, without end, for an engine that has no room."""
+        question, attempt, pause = _question(request), 0, PAUSE_SECONDS
+        if not question.may_ask():
+            return _not_yours(request)
+        while True:
+            outcome = await self._engine.answer(question)
+            if not isinstance(outcome, Failure):
+                return outcome
+            if outcome.reason not in FULL:
+                attempt += 1
+                missing = outcome.reason in MISSING and attempt == 1 and await self._looked_again()
+                if not missing and (not outcome.again or attempt >= ATTEMPTS):
+                    return outcome
+                if missing:
+                    continue
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _looked_again(self) -> bool:
+        """It may have become ready a moment ago. False: the log does not answer."""
+        try:
+            await self._adapters.catch_up()
+        except Retry:
+            return False
+        return True
+
+    async def _publish(self) -> None:
+        done = [work for work in self._work if work.task.done()]
+        if not done:
+            return
+        await self._say([(work.item, *answer) for work in done if (answer := work.task.result())])
+        self._work = [work for work in self._work if work not in done]
+        for work in done:
+            self._inbox.finished(work.item)
+        self.standing.beat()
+
+    async def _say(self, said: Sequence[Said]) -> None:
+        """Acknowledged, and known as answered, when this returns."""
+        if not said:
+            return
+        for item, *_ in said:
+            await self._answered.open(item.place)
+        positions = await self._log.append([self._outgoing(*each) for each in said])
+        for (item, *_), position in zip(said, positions, strict=True):
+            self._answered.note(item, position)
+        self._results += len(said)
+
+    def _outgoing(self, item: Item, request: InferenceRequested, result: Event) -> Outgoing:
+        """An answer that no record can hold is a failure, not a worker that dies of it again and again."""
+        try:
+            record = to_outgoing(result, self._names)
+        except (TooLarge, Unusable) as error:
+            failure = Failure(id=request.id, reason="answer_unfit", detail=str(error))
+            record = to_outgoing(_result(request, failure, self._now()), self._names)
+        return self._answered.signed(item.place, record)
+
+    async def _commit(self, group: Subscription) -> None:
+        if not self._inbox.current(group):
+            return
+        floor = self._inbox.committable()
+        fresh = {place: offset for place, offset in floor.items() if self._committed.get(place) != offset}
+        try:
+            if fresh:
+                await group.commit(fresh)
+                self._committed.update(fresh)
+                self._answered.committed(fresh)
+                self.standing.reached(fresh)
+        except Fenced:
+            self._inbox.forget()
+            self._generation = 0
+            await self._drop()
+
+    async def _drop(self) -> None:
+        """What belongs to another worker by now is that worker's to answer."""
+        gone = [work for work in self._work if not self._inbox.holds(work.item)]
+        self._work = [work for work in self._work if self._inbox.holds(work.item)]
+        await _ended([work.task for work in gone])
+
+
+async def _ended(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _question(request: InferenceRequested) -> Question:
+    return Question(
+        id=request.id,
+        company=request.company,
+        messages=request.messages,
+        tools=request.tools,
+        adapter=request.adapter,
+        version=request.adapter_version,
+        max_tokens=request.max_tokens,
+        temperature=request.temperature,
+        seed=request.seed,
+    )
+
+
+def _not_yours(request: InferenceRequested) -> Failure:
+    """The same words as for an adapter that does not exist: nobody learns what others have."""
+    return Failure(id=request.id, reason=UnknownAdapter.reason, detail=f"adapter {request.adapter} is not known here.")
+
+
+def _result(request: InferenceRequested, outcome: Outcome, now: int) -> Event:
+    about: dict[str, Any] = {**caused_by(request, "answer", now), "request": request.id, "job": request.job}
+    if isinstance(outcome, Failure):
+        return InferenceFailed(**about, reason=outcome.reason, detail=shortened(outcome.detail, DETAIL))
+    return InferenceCompleted(
+        **about,
+        text=outcome.text,
+        finish_reason=outcome.finish_reason,
+        adapter=outcome.adapter.name if outcome.adapter else None,
+        adapter_version=outcome.adapter.version if outcome.adapter else None,
+        model=outcome.model,
+        prompt_tokens=outcome.prompt_tokens,
+        completion_tokens=outcome.completion_tokens,
+        cached_tokens=outcome.cached_tokens,
+    )

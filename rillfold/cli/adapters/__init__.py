@@ -1,0 +1,1 @@
+"""Verbs from a dataset to an adapter, and to what it answers."""

@@ -1,0 +1,126 @@
+"""`rillfold chat`: a conversation with a company's adapter, or with the base model, in the terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+import httpx
+
+from rillfold.cli.terminal.plain import plain
+from rillfold.http.keys import ApiKeys
+from rillfold.http.operator import operator_of
+from rillfold.settings import Settings, from_env
+from rillfold.workers.listener import LOOPBACK
+from schemas.errors import Poison, Retry
+
+Message = dict[str, Any]
+SECONDS = httpx.Timeout(300.0, connect=3.0)
+
+
+class ChatRefused(Poison):
+    """The server does not answer this, and says why."""
+
+
+class ServerAway(Retry):
+    """Nobody answers at the address."""
+
+
+@click.command()
+@click.argument("text", required=False)
+@click.option("--company", help="Whose adapter answers; without it the base model does.")
+@click.option("--role", default="default", show_default=True, help="Which of the company's adapters.")
+@click.option("--version", type=int, help="Not the newest version, but this one.")
+@click.option("--url", help="A serving worker's address; otherwise the API is asked.")
+@click.option("--max-tokens", default=256, show_default=True)
+@click.option("--temperature", default=0.0, show_default=True)
+def chat(
+    text: str | None, company: str | None, role: str, version: int | None, url: str | None, **drawing: Any
+) -> None:
+    """Talk to a model: one answer to TEXT, or a conversation until Ctrl-D."""
+    with _client(from_env(), url) as http:
+        model = f"{company}/{role}" + (f"@{version}" if version is not None else "") if company else _base(http)
+        said: list[Message] = []
+        for question in [text] if text else _typed(model):
+            said.append({"role": "user", "content": question})
+            answer = ""
+            for piece in _pieces(http, {"model": model, "messages": said, "stream": True, **drawing}):
+                click.echo(plain(piece), nl=False)
+                answer += piece
+            click.echo()
+            said.append({"role": "assistant", "content": answer})
+
+
+def _client(settings: Settings, url: str | None) -> httpx.Client:
+    if url is not None:
+        # Only to this machine: the token is not for whoever stands at some other address.
+        token = operator_of(settings).token if urlsplit(url).hostname in LOOPBACK else settings.serve_token
+        bearer = {"Authorization": f"Bearer {token}"} if token else {}
+        return httpx.Client(base_url=url, headers=bearer, timeout=SECONDS, trust_env=False)
+    file = ApiKeys.of(settings.data_dir).admin_key_file
+    key = settings.api_key or (file.read_text().strip() if file.exists() else "")
+    address = settings.api_url or f"http://{settings.api_host}:{settings.api_port}"
+    headers = {"Authorization": f"Bearer {key}"}
+    return httpx.Client(base_url=address, headers=headers, timeout=SECONDS, trust_env=False)
+
+
+def _base(http: httpx.Client) -> str:
+    with _asked(http, "GET", "/v1/models", None) as answer:
+        answer.read()
+        listed = answer.json()["data"]
+        if not listed:
+            raise ChatRefused(f"{http.base_url} serves nothing that you may ask.")
+        return str(listed[0]["id"])
+
+
+@contextmanager
+def _asked(http: httpx.Client, method: str, path: str, body: dict[str, Any] | None) -> Iterator[httpx.Response]:
+    try:
+        with http.stream(method, path, json=body) as answer:
+            if answer.is_error:
+                answer.read()
+                raise ChatRefused(f"{answer.url} answered {answer.status_code}: {_reason(answer)}")
+            yield answer
+    except httpx.TransportError as error:
+        raise ServerAway(
+            f"nobody answers at {http.base_url} ({error}). Start `rillfold api` and `rillfold worker serve`, "
+            f"or `rillfold serve` and give its address with --url."
+        ) from error
+
+
+def _reason(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return answer.text[:200]
+
+
+def _typed(model: str) -> Iterator[str]:
+    click.echo(f"{model}: Ctrl-D ends.", err=True)
+    while True:
+        click.echo("> ", nl=False, err=True)
+        line = sys.stdin.readline()
+        if not line:
+            return
+        if line.strip():
+            yield line.strip()
+
+
+def _pieces(http: httpx.Client, body: dict[str, Any]) -> Iterator[str]:
+    """Text as it comes; a tool call as the line that it would be."""
+    with _asked(http, "POST", "/v1/chat/completions", body) as answer:
+        for line in answer.iter_lines():
+            if not line.startswith("data: ") or line == "data: [DONE]":
+                continue
+            event = json.loads(line.removeprefix("data: "))
+            if "error" in event:
+                raise ChatRefused(str(event["error"]["message"]))
+            for choice in event["choices"]:
+                yield choice["delta"].get("content") or ""
+                for call in choice["delta"].get("tool_calls", ()):
+                    yield f"{call['function']['name']}({call['function']['arguments']})\n"

@@ -1,0 +1,63 @@
+"""`rillfold lineage`: what an adapter is made of, down to the offsets."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.tree import Tree
+
+from projections.lora_adapters import LORA_ADAPTERS
+from rillfold.cli.terminal.plain import marked
+from rillfold.embedded.state import attach
+from rillfold.settings import Settings, from_env
+from schemas.errors import Poison
+from streams.read_model.reads import Reads
+
+VERSIONS = 1_000
+
+
+class NoSuchAdapter(Poison):
+    """No adapter of this name is ready."""
+
+
+@click.command()
+@click.argument("adapter", metavar="COMPANY/ROLE[/VERSION]")
+@click.option("--json", "as_json", is_flag=True, help="The whole row.")
+def lineage(adapter: str, as_json: bool) -> None:
+    """Show what an adapter came from; its newest version where none is named."""
+    row = asyncio.run(_read(from_env(), adapter))
+    if as_json:
+        click.echo(msgspec.json.encode(row).decode())
+        return
+    Console(highlight=False).print(_tree(row))
+
+
+async def _read(settings: Settings, adapter: str) -> dict[str, Any]:
+    company, _, rest = adapter.partition("/")
+    name, _, version = rest.partition("/")
+    async with Reads(attach(settings).postgres_dsn, settings.read_model()) as reads:
+        rows = [row.value for row in await reads.rows(LORA_ADAPTERS, company, None, VERSIONS)]
+    found = [row for row in rows if row["adapter"] == f"{company}/{name}" and version in ("", str(row["version"]))]
+    if not found:
+        known = ", ".join(f"{row['adapter']}/{row['version']}" for row in rows) or "none"
+        raise NoSuchAdapter(f"No adapter {adapter!r} is ready. Ready for {company}: {known}.")
+    return max(found, key=lambda row: int(row["version"]))
+
+
+def _tree(row: dict[str, Any]) -> Tree:
+    root = Tree(f"[bold]{marked(row['adapter'])}[/] version {row['version']}")
+    root.add(f"weights   sha256 {marked(row['sha256'])}")
+    root.add(f"method    {marked(row['method'])}, rank {row['rank']}, alpha {row['alpha']}, seed {row['seed']}")
+    root.add(f"base      {marked(row['base_model'])}, sha256 {marked(row['base_sha256'])}")
+    root.add(f"run       {marked(row['run'])}")
+    if row["evaluation"]:
+        score = row["evaluation"]
+        root.add(f"held out  {score['before']:.3f} -> {score['after']:.3f} exact on {score['examples']} requests")
+    data = root.add(f"dataset   manifest sha256 {marked(row['manifest'])}")
+    for part in row["ranges"]:
+        data.add(f"{marked(part['topic'])}/{part['partition']} offsets [{part['start']}, {part['stop']})")
+    return root

@@ -1,0 +1,1 @@
+"""Verbs that write events, or read them back."""

@@ -1,0 +1,127 @@
+"""`rillfold produce`: rows of a file or of standard input into a topic."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import click
+
+from schemas.errors import Stop
+
+if TYPE_CHECKING:
+    from rillfold.produce.importing import Outcome
+    from schemas.topics import Topic, TopicNames
+
+
+@click.command()
+@click.argument("topic")
+@click.argument("file", type=click.File("rb"), default="-")
+@click.option("--format", "form", type=click.Choice(("jsonl", "csv")), help="Default: by the file's ending.")
+@click.option("--company", help="For rows that name no company.")
+@click.option("--type", "type_", metavar="EVENT", help="For rows that name no type, such as text.ingested.")
+@click.option("--rejects", type=click.Path(path_type=Path, dir_okay=False), help="Default: FILE.rejects.jsonl.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object for machines.")
+def produce(
+    topic: str,
+    file: BinaryIO,
+    form: str | None,
+    company: str | None,
+    type_: str | None,
+    rejects: Path | None,
+    as_json: bool,
+) -> None:
+    """Send each row of FILE (JSON lines or CSV, default standard input) to TOPIC as an event.
+
+    Rows that are no event of the topic go to a file of rejects, with line numbers and reasons; then the exit code
+    is 1. Sending the same file again gives the same ids. Ctrl-C sends what was read and says how much that was.
+    """
+    name = Path(file.name).name if file.name not in ("<stdin>", "-") else "stdin"
+    rejects = rejects or Path(file.name if name != "stdin" else name).with_name(f"{name}.rejects.jsonl")
+    form = form or ("csv" if name.endswith(".csv") else "jsonl")
+    given = {key: value for key, value in (("company", company), ("type", type_)) if value}
+    outcome, signalled = asyncio.run(_run(topic, file, name, form, rejects, given))
+    _tell(outcome, as_json)
+    sys.exit(128 + signalled if signalled else 1 if outcome.rejected or outcome.stopped else 0)
+
+
+async def _run(
+    topic: str, file: BinaryIO, name: str, form: str, rejects: Path, given: dict[str, str]
+) -> tuple[Outcome, int]:
+    from rillfold.event_log import event_log
+    from rillfold.produce.importing import Import, Rejects, Source
+    from rillfold.settings import from_env
+
+    settings = from_env()
+    names = settings.topic_names()
+    ours = _topic(topic, names)
+    source, signalled = Source(file), 0
+
+    def stop(number: int) -> None:
+        nonlocal signalled
+        signalled = number
+        source.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop, number)
+    async with event_log(settings) as log:
+        with Rejects(rejects) as rejected, _bar(file) as advanced:
+            outcome = await Import(ours, names, log, rejected, _defaults(ours, given)).run(source, name, form, advanced)
+    if signalled and outcome.stopped is None:
+        outcome.stopped = f"{signal.Signals(signalled).name} after {outcome.rows} rows"
+    return outcome, signalled
+
+
+def _topic(name: str, names: TopicNames) -> Topic:
+    """By our name or by the company's."""
+    from schemas.topics import BY_NAME, TOPICS
+
+    for topic in TOPICS:
+        if name in (topic.name, names.wire(topic.name)):
+            return topic
+    raise Stop(f"No topic {name!r}: take one of {', '.join(BY_NAME)}.")
+
+
+def _defaults(topic: Topic, given: dict[str, str]) -> dict[str, str]:
+    """A topic of one event needs no type in its rows."""
+    from schemas.codec.catalog import kind_of
+
+    only = {"type": kind_of(topic.events[0]).type} if len(topic.events) == 1 else {}
+    return {**only, **given}
+
+
+@contextmanager
+def _bar(file: BinaryIO) -> Iterator[Callable[[int], None]]:
+    """Bytes, rate and time left, on a terminal only."""
+    if not sys.stderr.isatty() or file.name == "<stdin>":
+        yield lambda _size: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task("", total=Path(file.name).stat().st_size)
+        yield lambda size: bars.advance(task, size)
+
+
+def _tell(outcome: Outcome, as_json: bool) -> None:
+    import msgspec
+
+    if as_json:
+        text = msgspec.json.encode(outcome).decode()
+    else:
+        text = f"{outcome.sent} sent to {outcome.topic} in {outcome.seconds} s ({outcome.rows_per_second:,.0f}/s)"
+        if outcome.rejected:
+            text += f"\n{outcome.rejected} rejected: see {outcome.rejects_file}"
+        if outcome.stopped:
+            text += f"\nstopped early: {outcome.stopped}"
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        click.echo(text, err=True)

@@ -1,0 +1,105 @@
+"""`rillfold topics`: create, check and list the topics of this installation."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from rillfold.event_log import event_log
+from rillfold.settings import Settings, from_env
+from schemas.codec.catalog import kind_of
+from schemas.topics import TOPICS
+from streams.log.kafka import admin
+
+as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object for machines.")
+
+
+@click.group()
+def topics() -> None:
+    """Create, check or list the topics, as the one table of topics says."""
+
+
+@topics.command()
+@as_json
+def create(as_json: bool) -> None:
+    """Make the topics that are absent. Those that stand are left alone; `check` compares them."""
+    made = asyncio.run(_create(from_env()))
+    if as_json:
+        click.echo(msgspec.json.encode({"created": made}))
+        return
+    for name in made:
+        click.echo(f"created {name}")
+    click.echo(f"{len(made)} created, {len(TOPICS) - len(made)} there already.")
+
+
+@topics.command()
+@as_json
+def check(as_json: bool) -> None:
+    """Compare the broker's topics with the table; exit 1 if anything differs."""
+    found = asyncio.run(_check(from_env()))
+    if as_json:
+        click.echo(msgspec.json.encode({"differences": [difference._asdict() for difference in found]}))
+    elif not found:
+        click.echo(f"All {len(TOPICS)} topics are as they should be.")
+    else:
+        for one in found:
+            click.echo(f"{one.topic}: {one.setting} is {one.found}, should be {one.wanted}. Remedy: {one.remedy}")
+    sys.exit(1 if found else 0)
+
+
+@topics.command(name="list")
+@as_json
+def list_(as_json: bool) -> None:
+    """Show every topic with its name on the broker, its settings and how many offsets it holds."""
+    rows = asyncio.run(_list(from_env()))
+    if as_json:
+        click.echo(msgspec.json.encode({"topics": rows}))
+        return
+    table = Table("topic", "on the broker", "key", "partitions", "retention", "offsets held", "events")
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+async def _create(settings: Settings) -> list[str]:
+    """And in the registry, where one is named, all schemas."""
+    if settings.schema_registry is not None:
+        from streams.log.kafka.registry import Registry
+
+        with Registry(settings.schema_registry) as registry:
+            await asyncio.to_thread(registry.register, settings.topic_names())
+    async with event_log(settings) as log:
+        return list(await admin.create(log, settings.topic_names()))
+
+
+async def _check(settings: Settings) -> list[admin.Difference]:
+    async with event_log(settings) as log:
+        return await admin.check(log, settings.topic_names())
+
+
+async def _list(settings: Settings) -> list[dict[str, object]]:
+    names, rows = settings.topic_names(), []
+    async with event_log(settings) as log:
+        found = await log.describe([names.wire(topic.name) for topic in TOPICS])
+        for topic in TOPICS:
+            wire = names.wire(topic.name)
+            held: int | None = None
+            if wire in found:
+                held = sum((await log.ends(wire)).values()) - sum((await log.starts(wire)).values())
+            rows.append(
+                {
+                    "topic": topic.name,
+                    "wire": wire,
+                    "key": topic.key.__name__.removeprefix("by_"),
+                    "partitions": topic.partitions,
+                    "retention": "for ever" if topic.retention_ms < 0 else f"{topic.retention_ms} ms",
+                    "held": "absent" if held is None else held,
+                    "events": ", ".join(kind_of(event).type for event in topic.events),
+                }
+            )
+    return rows

@@ -1,0 +1,69 @@
+"""`rillfold trace`: what led to what, from the first event to the last."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import click
+import msgspec
+from rich.console import Console
+from rich.tree import Tree
+
+from rillfold.cli.terminal.plain import marked
+from rillfold.event_log import event_log
+from rillfold.settings import Settings, from_env
+from schemas.envelope import Event
+from streams.history.story import Told, story
+
+WIDTH = 90
+# What says most about an event, in this order.
+TELLING = ("reason", "answer", "tool", "arguments", "adapter", "kind", "text", "task", "status", "detail", "phase")
+
+
+@click.command()
+@click.argument("name", metavar="JOB")
+@click.option("--company", required=True, help="Whose story: another company may have the same ids.")
+@click.option("--hours", default=24.0, show_default=True, help="How far back to look.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON list of events, each with its place in the log.")
+def trace(name: str, company: str, hours: float, as_json: bool) -> None:
+    """Print the story of a JOB (or a training run, or any event id) as a tree of causes."""
+    told = asyncio.run(_read(from_env(), company, name, int((time.time() - hours * 3600) * 1000)))
+    if as_json:
+        events = [{"at": str(each.origin), "timestamp": each.timestamp, "event": each.event} for each in told]
+        click.echo(msgspec.json.encode(events).decode())
+        return
+    Console(highlight=False).print(tree(told))
+
+
+async def _read(settings: Settings, company: str, name: str, since: int) -> list[Told]:
+    async with event_log(settings) as log:
+        return await story(log, settings.topic_names(), company, name, since)
+
+
+def tree(told: Sequence[Told]) -> Tree:
+    """Each event under the one that caused it. An event that stands in the log twice is told once."""
+    once = {each.event.id: each for each in reversed(told)}
+    following: Mapping[str | None, list[Told]] = defaultdict(list)
+    for each in reversed(once.values()):
+        cause = each.event.causation
+        following[cause if cause in once else None].append(each)
+    begun = min(each.timestamp for each in told)
+    first = next(iter(following[None]))
+    root = Tree(f"[bold]{marked(first.event.company)}[/] {marked(first.event.correlation)}")
+    _grow(root, following[None], following, begun)
+    return root
+
+
+def _grow(under: Tree, events: Sequence[Told], following: Mapping[str | None, Sequence[Told]], begun: int) -> None:
+    for each in events:
+        said = marked(_said(each.event)[:WIDTH])
+        line = f"{each.event.type} [dim]+{each.timestamp - begun} ms  {each.origin}[/]"
+        _grow(under.add(f"{line}\n{said}" if said else line), following[each.event.id], following, begun)
+
+
+def _said(event: Event) -> str:
+    values = ((name, getattr(event, name, None)) for name in TELLING)
+    return "  ".join(f"{name}={value}" for name, value in values if value and isinstance(value, str))

@@ -1,0 +1,1 @@
+"""Verbs that run something: servers, workers, the demo; and what they need."""

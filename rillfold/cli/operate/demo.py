@@ -1,0 +1,86 @@
+"""`rillfold demo`: the whole story on this machine, from events to adapters and back."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+
+from rillfold.cli.terminal.bars import download_bars
+from rillfold.demo.data import COMPANIES
+from rillfold.demo.parts import ALL
+from rillfold.demo.stage import Stage, own_servers
+from rillfold.demo.story import fresh, tell
+from rillfold.demo.tool_server import ToolServer, tool_server
+from rillfold.embedded import ports
+from rillfold.embedded.stack import Ports, Stack, serving
+from rillfold.embedded.state import Endpoints
+from rillfold.settings import Settings, from_env
+from rillfold.workers.crew import Crew, at_work
+from streams.log.kafka.log import KafkaLog
+
+
+@click.command()
+@click.option("--keep", is_flag=True, help="Leave everything running at the end, until Ctrl-C.")
+@click.option("--data-dir", type=click.Path(path_type=Path), default=Path(".rillfold/demo"), show_default=True)
+def demo(keep: bool, data_dir: Path) -> None:
+    """Tell the whole story on this machine: events, folds, adapters, answers, a job, a replay."""
+    # Each ends the story in order: workers, then the stack. Said for Ctrl-C too: a shell's background jobs ignore it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    console = Console(highlight=False)
+    data_dir = data_dir.resolve()
+    fresh(data_dir, console)
+    own = {"provider": "embedded", "bootstrap_servers": None, "postgres_dsn": None}
+    settings = msgspec.structs.replace(from_env(), data_dir=data_dir, **own)
+    tokens = {company.id: secrets.token_urlsafe(24) for company in COMPANIES}
+    console.print("Starting Kafka and Postgres …")
+    with (
+        download_bars() as progress,
+        serving(data_dir, Ports(), settings, True, progress) as stack,
+        tool_server(tokens) as tools,
+        at_work(data_dir, _environment(urls := _urls(), stack.endpoints)) as crew,
+    ):
+        asyncio.run(_tell(console, settings, stack, crew, tools, tokens, urls))
+        if keep:
+            console.print("Everything runs on. Ctrl-C stops it.")
+            signal.pause()
+
+
+def _urls() -> dict[str, str]:
+    """Ports of this demo's own, so that two of them stand side by side."""
+    return {worker: f"http://{ports.HOST}:{ports.free_port()}" for worker in ("api", "serve")}
+
+
+def _environment(urls: dict[str, str], servers: Endpoints) -> dict[str, str]:
+    """The companies' APIs live on this machine. A worker is killed: the story waits until its group has noticed."""
+    return own_servers(servers) | {
+        "RILLFOLD_SESSION_TIMEOUT": "6",
+        "RILLFOLD_API_PORT": urls["api"].rpartition(":")[2],
+        "RILLFOLD_SERVE_PORT": urls["serve"].rpartition(":")[2],
+        "RILLFOLD_SERVE_URL": urls["serve"],
+        "RILLFOLD_ALLOW_PRIVATE_TOOLS": "true",
+    }
+
+
+async def _tell(
+    console: Console,
+    settings: Settings,
+    stack: Stack,
+    crew: Crew,
+    tools: ToolServer,
+    tokens: dict[str, str],
+    urls: dict[str, str],
+) -> None:
+    async with KafkaLog(stack.endpoints.bootstrap_servers) as log:
+        stage = Stage(console, settings, stack.endpoints, crew, log, tools, tokens, urls)
+        try:
+            await tell(ALL, stage)
+        finally:
+            if stage.api is not None:
+                await stage.api.__aexit__()

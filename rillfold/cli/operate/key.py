@@ -1,0 +1,82 @@
+"""`rillfold key`: the API's keys, as they lie in the data folder."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from rillfold.http.keys import ApiKeys, Listed, id_of
+from rillfold.settings import from_env
+from schemas.codec.primitives import sane_company
+from schemas.errors import Poison
+
+
+@click.group()
+def key() -> None:
+    """List, make, rotate and revoke API keys. A running API knows at once."""
+
+
+def _keys() -> ApiKeys:
+    return ApiKeys.of(from_env().data_dir)
+
+
+@key.command("list")
+@click.option("--company", help="Only this company's.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON list.")
+def list_(company: str | None, as_json: bool) -> None:
+    """Whose keys there are, and since when. Never the keys: they are shown once, when they are made."""
+    found = _keys().list(company)
+    if as_json:
+        click.echo(msgspec.json.encode(found).decode())
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("id", "company", "made"):
+        table.add_column(heading, no_wrap=True)
+    for each in found:
+        table.add_row(each.id, each.company or "(admin)", _made(each))
+    Console(highlight=False).print(table)
+
+
+@key.command()
+@click.argument("company", required=False)
+@click.option("--admin", is_flag=True, help="A key for all companies, and for making and revoking keys.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def new(company: str | None, admin: bool, as_json: bool) -> None:
+    """One more key for COMPANY."""
+    if admin == (company is not None):
+        raise click.UsageError("Name a company, or say --admin.")
+    if company is not None and not sane_company(company):
+        raise Poison("A company is 1 to 128 letters, digits, dots, underscores or hyphens.")
+    _tell(_keys().make(company), as_json)
+
+
+@key.command()
+@click.argument("key_id", metavar="ID")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def rotate(key_id: str, as_json: bool) -> None:
+    """A new key in place of the one with this ID, which is refused from now on."""
+    _tell(_keys().rotate(id_of(key_id)), as_json)
+
+
+@key.command()
+@click.argument("key_id", metavar="ID")
+def revoke(key_id: str) -> None:
+    """Refuse the key with this ID from now on."""
+    _keys().revoke(id_of(key_id))
+    click.echo(f"{id_of(key_id)} is refused from now on", err=True)
+    if not any(each.company is None for each in _keys().list(None)):
+        click.echo("No admin key is left: the next start of `rillfold api` makes one.", err=True)
+
+
+def _tell(made: str, as_json: bool) -> None:
+    click.echo(msgspec.json.encode({"id": id_of(made), "api_key": made}).decode() if as_json else made)
+
+
+def _made(listed: Listed) -> str:
+    if listed.made_at is None:
+        return ""
+    return datetime.fromtimestamp(listed.made_at // 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S")

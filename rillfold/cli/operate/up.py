@@ -1,0 +1,94 @@
+"""`rillfold up` and `rillfold down`."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+
+from rillfold.cli.terminal.bars import download_bars
+from rillfold.embedded import ports, state
+from rillfold.embedded.errors import StackError
+from rillfold.embedded.stack import Ports, Stack, serving
+from rillfold.settings import Settings, from_env
+from rillfold.workers.crew import Crew, at_work
+from streams.log.kafka import admin
+from streams.log.kafka.log import KafkaLog
+
+LOOK = 0.5  # seconds between two looks at the servers
+
+
+@click.command()
+@click.option("--workers", is_flag=True, help="Create the topics, and start all workers and the API as well.")
+@click.option("--no-postgres", is_flag=True, help="Kafka alone.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object when ready.")
+def up(workers: bool, no_postgres: bool, as_json: bool) -> None:
+    """Start Kafka and Postgres here and keep them until Ctrl-C."""
+    settings, begun = from_env(), time.monotonic()
+    if settings.provider != "embedded":
+        raise StackError(
+            f"RILLFOLD_PROVIDER={settings.provider}: that stack is not ours to start. Unset it, or start it there."
+        )
+    if workers:
+        ports.must_be_free(settings.api_port, "RILLFOLD_API_PORT", settings.api_host)
+        ports.must_be_free(settings.serve_port, "RILLFOLD_SERVE_PORT", settings.serve_host)
+    wanted = Ports(settings.kafka_port, settings.postgres_port)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    # A stop that was asked for is no failure, at whatever moment it comes.
+    with (
+        suppress(KeyboardInterrupt),
+        download_bars() as progress,
+        serving(settings.data_dir, wanted, settings, not no_postgres, progress) as stack,
+        at_work(settings.data_dir) as crew,
+    ):
+        state.as_named(settings, stack.endpoints)
+        _tell(stack, settings.data_dir.resolve(), time.monotonic() - begun, as_json)
+        if workers:
+            asyncio.run(_create_topics(settings, stack))
+            crew.start(each=lambda name: click.echo(f"  {name} is ready", err=as_json))
+        _watch(stack, crew)
+
+
+def _tell(stack: Stack, folder: Path, seconds: float, as_json: bool) -> None:
+    if as_json:
+        told = {"endpoints": stack.endpoints, "data_dir": str(folder), "ready_seconds": round(seconds, 2)}
+        click.echo(msgspec.json.encode(told).decode())
+        return
+    console = Console(highlight=False)
+    console.print(f"[green]Ready[/] in {seconds:.1f} s, data in {folder}")
+    console.print(f"  Kafka     {stack.endpoints.bootstrap_servers}")
+    if stack.endpoints.postgres_dsn:
+        console.print(f"  Postgres  {stack.endpoints.postgres_dsn}")
+    console.print("Ctrl-C stops it; the data stays.")
+
+
+async def _create_topics(settings: Settings, stack: Stack) -> None:
+    async with KafkaLog(stack.endpoints.bootstrap_servers) as log:
+        await admin.create(log, settings.topic_names())
+
+
+def _watch(stack: Stack, crew: Crew) -> None:
+    """Until Ctrl-C or SIGTERM, which come as KeyboardInterrupt. Workers that end are started again."""
+    while (ended := stack.ended()) is None:
+        for name in crew.mend(time.monotonic()):
+            click.echo(f"{name} had ended and was started again; {crew.last_log(name)} says why.", err=True)
+        time.sleep(LOOK)
+    raise ended.failure("ended by itself")
+
+
+@click.command()
+def down() -> None:
+    """Stop the stack that runs on this data folder."""
+    settings = from_env()
+    found = state.read(settings.data_dir)
+    if found is None:
+        raise StackError(f"No stack is running on {settings.data_dir.resolve()}.")
+    state.stop(settings.data_dir, found)
+    click.echo("Stopped; the data stays.")

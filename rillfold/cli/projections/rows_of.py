@@ -1,0 +1,99 @@
+"""What `rillfold query` asks for and shows. On its own, since it takes longer to import than a command line to read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from rich import box
+from rich.table import Table
+
+from projections.projection import Projection
+from rillfold.cli.terminal.plain import marked
+from rillfold.embedded.state import attach
+from rillfold.event_log import event_log
+from rillfold.settings import Settings
+from schemas.errors import Poison
+from streams.read_model.reads import Reads, Row
+
+CELL = 40
+# What rich puts around a cell.
+BORDER = 3
+IDS = ("updated_by", "correlation", "event", "last")
+Proof = dict[str, Any]
+
+
+class NoSuchRow(Poison):
+    """Nothing in the projection has this key."""
+
+
+async def read(
+    settings: Settings, projection: Projection[Any], key: str | None, company: str | None, limit: int
+) -> tuple[list[Row], Proof]:
+    endpoints, names = attach(settings), settings.topic_names()
+    async with event_log(settings) as log, Reads(endpoints.postgres_dsn, settings.read_model()) as reads:
+        positions = await reads.positions(projection)
+        ends = {topic: await log.ends(topic) for topic in map(names.wire, projection.topics)}
+        proof = {"projection": projection.name, "version": projection.version} | _progress(positions, ends)
+        if key is None:
+            return await reads.rows(projection, company, None, limit), proof
+        row = await reads.row(projection, key)
+    if row is None:
+        raise NoSuchRow(f"{projection.name} has no row {key!r}: `rillfold query {projection.name}` lists its keys.")
+    return [row], proof
+
+
+def _progress(positions: Mapping[str, Mapping[int, int]], ends: Mapping[str, Mapping[int, int]]) -> Proof:
+    lag = {topic: {p: end - positions.get(topic, {}).get(p, 0) for p, end in of.items()} for topic, of in ends.items()}
+    return {"positions": positions, "lag": lag}
+
+
+def many(projection: Projection[Any], rows: Sequence[Row], width: int) -> Table:
+    """The first plain fields that say something in some row, as many as fit; the rest is in --json."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    keys = max((len(row.key) for row in rows), default=3)
+    table.add_column("key", no_wrap=True, min_width=keys)
+    width -= keys + BORDER
+    for name, usual in _fields(projection):
+        cells = [_text(name, row.value.get(name)).replace("\n", " ") for row in rows if _says(row, name, usual)]
+        needed = min(CELL, max(map(len, (name, *cells)))) + BORDER
+        if cells and (needed <= width or len(table.columns) == 1):
+            width -= needed
+            table.add_column(name, no_wrap=True, overflow="ellipsis", max_width=CELL)
+    shown = [str(column.header) for column in table.columns[1:]]
+    for row in rows:
+        texts = (_text(name, row.value.get(name)).replace("\n", " ") for name in shown)
+        table.add_row(marked(row.key), *map(marked, texts))
+    return table
+
+
+def _fields(projection: Projection[Any]) -> list[tuple[str, object]]:
+    return [(field.name, field.default) for field in msgspec.structs.fields(projection.state)]
+
+
+def _says(row: Row, name: str, usual: object) -> bool:
+    """Not what every row says, not in the key already, and short enough for a cell."""
+    value = row.value.get(name)
+    in_key = name in IDS or (isinstance(value, str) and value in row.key)
+    return value is not None and value != usual and not in_key and not isinstance(value, list | dict)
+
+
+def one(projection: Projection[Any], row: Row) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, _ in _fields(projection):
+        table.add_row(name, marked(_text(name, row.value.get(name))))
+    return table
+
+
+def _text(name: str, value: object) -> str:
+    if isinstance(value, int) and name.endswith("_at"):
+        return datetime.fromtimestamp(value // 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return "" if value is None else value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def told(proof: Proof) -> str:
+    lag = sum(left for of in proof["lag"].values() for left in of.values())
+    places = ", ".join(f"{t}/{p}:{n}" for t, of in sorted(proof["positions"].items()) for p, n in sorted(of.items()))
+    return f"{proof['projection']} v{proof['version']}, {lag} events behind the log; folded up to {places or 'nothing'}"

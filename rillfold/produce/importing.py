@@ -1,0 +1,179 @@
+"""Sends a file of rows to a topic: read, validate, send, count. Rejected rows are kept beside the file."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import aclosing
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import msgspec
+
+from rillfold.produce.rows import MAX_ROW_BYTES, CsvFields, Fields, Ids, Row, Rows, csv_cells, json_fields
+from schemas.errors import Poison, RillfoldError
+from schemas.rejected import Unusable
+from schemas.topics import Topic, TopicNames
+from streams.log.kafka.producer import SLICE, Pipeline
+from streams.log.outgoing import record_of
+from streams.log.port import EventLog, Outgoing
+
+CHUNK = 256 << 10
+
+
+class Outcome(msgspec.Struct, kw_only=True):
+    """What `rillfold produce` reports. `sent` counts what the log has acknowledged."""
+
+    topic: str
+    rows: int = 0
+    sent: int = 0
+    rejected: int = 0
+    rejects_file: str | None = None
+    seconds: float = 0.0
+    rows_per_second: float = 0.0
+    stopped: str | None = None
+    """Why it ended before the file did."""
+
+
+class Source:
+    """The bytes of a file or a pipe. `stop` ends it at the next chunk, also while a pipe is silent."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._pipe: asyncio.StreamReader | None = None
+        self._stopped = False
+        # A pipe hands on what is there, at once; a file can wait for full batches.
+        self.live = not stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+
+    def stop(self) -> None:
+        self._stopped = True
+        if self._pipe is not None:
+            self._pipe.feed_eof()
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        if self.live and (transport := await self._listen()):
+            assert self._pipe is not None
+            try:
+                while not self._stopped and (chunk := await self._pipe.read(CHUNK)):
+                    yield chunk
+            finally:
+                # A terminal is shared with whoever prints on it.
+                os.set_blocking(self._stream.fileno(), True)
+                transport.close()
+            return
+        while not self._stopped and (chunk := self._stream.read(CHUNK)):
+            yield chunk
+
+    async def _listen(self) -> asyncio.BaseTransport | None:
+        """None for /dev/null and its like, which cannot be waited for and never keep us waiting."""
+        self._pipe = asyncio.StreamReader(CHUNK)
+        protocol = asyncio.StreamReaderProtocol(self._pipe)
+        # The transport closes what it is given, and this stream is not ours to close.
+        own = os.fdopen(os.dup(self._stream.fileno()), "rb", buffering=0)
+        try:
+            return (await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, own))[0]
+        except (PermissionError, ValueError):
+            own.close()
+            return None
+
+
+class Rejects:
+    """One JSON line a rejected row: where it stood, why, and what it said. The file appears with the first."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: BinaryIO | None = None
+
+    def add(self, row: Row, reason: str, detail: str) -> None:
+        if self._file is None:
+            self._file = self.path.open("wb")
+        text = None if row.text is None else row.text.decode("utf-8", "backslashreplace")
+        line = {"line": row.line, "reason": reason, "detail": detail, "row": text}
+        self._file.write(msgspec.json.encode(line) + b"\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+class Import:
+    """One file on its way into one topic."""
+
+    def __init__(
+        self, topic: Topic, names: TopicNames, log: EventLog, rejects: Rejects, defaults: Mapping[str, str]
+    ) -> None:
+        self.outcome = Outcome(topic=names.wire(topic.name))
+        self._names, self._rejects, self._defaults = names, rejects, defaults
+        self._pipeline = Pipeline(log)
+
+    async def run(self, source: Source, name: str, form: str, advanced: Callable[[int], None]) -> Outcome:
+        """`form` is jsonl or csv. `advanced` hears of every chunk's size."""
+        begun, out = time.monotonic(), self.outcome
+        try:
+            await self._send_all(source, Rows(quoted=form == "csv"), Ids(name), form, advanced)
+        except RillfoldError as error:
+            out.stopped = str(error)
+        out.seconds = round(time.monotonic() - begun, 3)
+        out.rows_per_second = round(out.sent / max(out.seconds, 0.001), 1)
+        out.rejects_file = str(self._rejects.path) if out.rejected else None
+        return out
+
+    async def _send_all(self, source: Source, rows: Rows, ids: Ids, form: str, advanced: Callable[[int], None]) -> None:
+        fields: Fields | None = json_fields if form == "jsonl" else None
+        async with aclosing(source.chunks()) as chunks:
+            while chunk := await anext(chunks, b""):
+                fields = await self._send(rows.feed(chunk), ids, fields, at_once=source.live)
+                advanced(len(chunk))
+        await self._send(rows.close(), ids, fields, at_once=True)
+
+    async def _send(self, rows: Iterator[Row], ids: Ids, fields: Fields | None, *, at_once: bool) -> Fields | None:
+        """Without `fields` the first row is a header, which makes them."""
+        prepared: list[Outgoing] = []
+        for row in rows:
+            ids.read(row)
+            if fields is None:
+                fields = CsvFields(csv_cells(row.text or b""), self._defaults)
+                continue
+            prepared += self._prepared(row, fields, ids)
+            if len(prepared) >= SLICE:
+                self.outcome.sent += len(await self._pipeline.put(prepared))
+                prepared = []
+        self.outcome.sent += len(await self._pipeline.put(prepared))
+        if at_once:
+            self.outcome.sent += len(await self._pipeline.flush())
+        return fields
+
+    def _prepared(self, row: Row, fields: Fields, ids: Ids) -> list[Outgoing]:
+        """One record, or none and a line among the rejects."""
+        self.outcome.rows += 1
+        try:
+            return [self._record(row, fields, ids)]
+        except Poison as error:
+            reason, detail = _why(error)
+        self.outcome.rejected += 1
+        self._rejects.add(row, reason, detail)
+        return []
+
+    def _record(self, row: Row, fields: Fields, ids: Ids) -> Outgoing:
+        if row.text is None:
+            raise Unusable("too_large", f"the row is longer than {MAX_ROW_BYTES} bytes")
+        given: dict[str, Any] = {**self._defaults, **fields(row.text)}
+        own = partial(ids.last, given.get("company"))
+        record = record_of(given, own, time.time_ns() // 1000, self._names)
+        if record.topic != self.outcome.topic:
+            raise Unusable("wrong_topic", f"{given['type']} belongs to {record.topic}")
+        return record
+
+
+def _why(error: Poison) -> tuple[str, str]:
+    if isinstance(error, Unusable):
+        return error.reason, error.detail
+    return "too_large", str(error)

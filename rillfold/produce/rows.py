@@ -1,0 +1,155 @@
+"""Files of rows, as JSON lines or CSV, to what a producer takes. Bounded memory whatever the size of the file."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from types import NoneType
+from typing import Any, NamedTuple, Protocol, get_args, get_type_hints
+
+import msgspec
+
+from schemas.codec.catalog import classes
+from schemas.envelope import derived_id
+from schemas.rejected import Unusable
+
+MAX_ROW_BYTES = 4 << 20
+"""A longer row cannot become a record that fits: it is refused without being kept."""
+BOM = b"\xef\xbb\xbf"
+
+
+class Row(NamedTuple):
+    """`line` is where it begins, from 1. `text` is None where the row was too long to keep."""
+
+    line: int
+    text: bytes | None
+
+
+class Fields(Protocol):
+    """The fields of an event that a row's bytes hold; raises `Unusable`."""
+
+    def __call__(self, text: bytes) -> dict[str, Any]: ...
+
+
+class Rows:
+    """Cuts chunks of bytes into rows. In CSV a row goes on over line ends while a quote is open."""
+
+    def __init__(self, *, quoted: bool) -> None:
+        self._quoted = quoted
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._odd = False
+        self._line = 1
+        self._begun = 1
+
+    def feed(self, chunk: bytes) -> Iterator[Row]:
+        for part in _lines(chunk):
+            self._keep(part)
+            if not part.endswith(b"\n"):
+                return
+            self._line += 1
+            if not self._odd:
+                yield from self.close()
+
+    def close(self) -> Iterator[Row]:
+        """What the file's last line has without a line end."""
+        text = b"".join(self._parts).rstrip(b"\r\n") if self._size <= MAX_ROW_BYTES else None
+        begun, self._begun = self._begun, self._line
+        self._parts, self._size, self._odd = [], 0, False
+        if text is None or text.strip():
+            yield Row(begun, text)
+
+    def _keep(self, part: bytes) -> None:
+        self._size += len(part)
+        if self._quoted and part.count(b'"') % 2:
+            self._odd = not self._odd
+        if self._size <= MAX_ROW_BYTES:
+            self._parts.append(part)
+        else:
+            # Perhaps a quote that nobody closed: the row is lost, the file is not.
+            self._parts, self._odd = [], False
+
+
+def _lines(chunk: bytes) -> list[bytes]:
+    """`bytes.splitlines` would also end a line at a lone carriage return."""
+    lines = chunk.split(b"\n")
+    return [line + b"\n" for line in lines[:-1]] + ([lines[-1]] if lines[-1] else [])
+
+
+class Ids:
+    """Ids for rows that have none: of the same file they are the same again, so that a repeat is known as one.
+
+    A row's id hangs on its company, on the file's name and on everything in the file up to the end of the row.
+    Appending to the file changes no id; a change inside changes those from there on. See docs/adr/0006 and 0012.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._before = hashlib.sha256(name.encode() + b"\0")
+
+    def read(self, row: Row) -> None:
+        self._before.update(b"too long" if row.text is None else row.text)
+        self._before.update(b"\n")
+
+    def last(self, company: object) -> str:
+        """Of the row that was read last. No company has a slash: two of them never meet."""
+        return derived_id(f"{company}/{self._before.hexdigest()}", "row")
+
+
+def json_fields(text: bytes) -> dict[str, Any]:
+    try:
+        fields = msgspec.json.decode(text.removeprefix(BOM))
+    except UnicodeDecodeError as error:
+        raise Unusable("bad_utf8", str(error)) from error
+    except RecursionError as error:
+        raise Unusable("too_deep", "the JSON is nested too deeply") from error
+    except ValueError as error:
+        raise Unusable("invalid_json", str(error)) from error
+    if not isinstance(fields, dict):
+        raise Unusable("invalid_json", "not a JSON object")
+    return fields
+
+
+class CsvFields:
+    """Cells under the names of a header row. Empty cells are absent; numbers, booleans and JSON are read as such."""
+
+    def __init__(self, header: Sequence[str], defaults: Mapping[str, str]) -> None:
+        self._header = header
+        self._defaults = defaults
+
+    def __call__(self, text: bytes) -> dict[str, Any]:
+        cells = csv_cells(text)
+        if len(cells) != len(self._header):
+            raise Unusable("wrong_type", f"{len(cells)} cells under {len(self._header)} columns")
+        given = {**self._defaults, **{name: cell for name, cell in zip(self._header, cells, strict=True) if cell}}
+        kinds = _kinds(given.get("type", ""))
+        return {name: _typed(name, cell, kinds.get(name, str)) for name, cell in given.items()}
+
+
+def csv_cells(text: bytes) -> list[str]:
+    try:
+        (cells,) = csv.reader([text.removeprefix(BOM).decode()], strict=True)
+    except UnicodeDecodeError as error:
+        raise Unusable("bad_utf8", str(error)) from error
+    except (csv.Error, ValueError) as error:
+        raise Unusable("invalid_csv", str(error)) from error
+    return cells
+
+
+@cache
+def _kinds(type_: str) -> Mapping[str, Any]:
+    """Field name to its type without None, for the event of that name."""
+    hints = get_type_hints(classes()[type_]) if type_ in classes() else {}
+    return {name: next((arg for arg in get_args(hint) if arg is not NoneType), hint) for name, hint in hints.items()}
+
+
+def _typed(name: str, cell: str, kind: Any) -> Any:
+    if kind is str:
+        return cell
+    try:
+        if kind in (int, float, bool):
+            return msgspec.convert(cell, kind, strict=False)
+        return msgspec.json.decode(cell)
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise Unusable("wrong_type", f"column {name}: {error}") from error

@@ -1,0 +1,1 @@
+"""/v1 as any OpenAI client speaks it, and the serving worker's app around it."""

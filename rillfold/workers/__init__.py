@@ -1,0 +1,1 @@
+"""Worker processes: one shell around each, watched, measured, and started as a crew."""

@@ -1,0 +1,155 @@
+"""A worker's HTTP listener: alive, ready, figures, its own rows. In threads, so that it answers when work stands."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import TCPServer, ThreadingMixIn
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+import msgspec
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from rillfold.http.operator import Operator
+from schemas.errors import Stop
+from streams.owner.glance import Proof
+
+IDLE_SECONDS = 30.0
+"""A connection that asks nothing for so long is closed."""
+OPEN = ("health", "ready")
+CONNECTIONS = 100
+"""Each has a thread."""
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+FindRow = Callable[[str, str], "Proof | str | None"]
+
+
+class Reply(NamedTuple):
+    status: int
+    body: bytes
+    kind: str = "application/json"
+
+
+class Answers(NamedTuple):
+    """What a worker has to say. `stands` is None when it is ready, and else why it is not."""
+
+    stands: Callable[[], str | None]
+    registry: CollectorRegistry
+    operator: Operator
+    row: FindRow | None = None
+
+    def to(self, path: str, host: str | None, authorization: str | None) -> Reply:
+        """Whether it lives and is ready is for everybody; figures and rows under a name of ours; rows by the token."""
+        open_to_all = path.partition("?")[0].strip("/") in OPEN
+        refused = None if open_to_all else self.operator.refuses(host, authorization)
+        if refused is not None and (refused.status != 401 or path.startswith("/rows")):
+            return _error(refused.status, refused.code, refused.message)
+        match path.partition("?")[0].strip("/").split("/", 2):
+            case ["health"]:
+                return _json(200, {"alive": True})
+            case ["ready"]:
+                why = self.stands()
+                return _json(200 if why is None else 503, {"ready": why is None, "why": why})
+            case ["metrics"]:
+                return Reply(200, generate_latest(self.registry), CONTENT_TYPE_LATEST)
+            case ["rows", projection, key] if self.row is not None:
+                return _row(self.row, projection, unquote(key))
+        return _error(
+            404, "not_found", "There is /health, /ready, /metrics and, in a fold worker, /rows/PROJECTION/KEY."
+        )
+
+
+def _row(find: FindRow, projection: str, key: str) -> Reply:
+    try:
+        found = find(projection, key)
+    except Exception as error:
+        return _error(503, "not_now", f"The row cannot be read now: {error}")
+    if found == "elsewhere":
+        return _error(503, "restoring", "This worker is restoring its rows. Ask again, or ask another.")
+    if found is None or isinstance(found, str):
+        return _error(404, "not_found", f"No row {key!r} of {projection!r} in the partitions of this worker.")
+    return Reply(200, msgspec.json.encode(found._asdict()))
+
+
+def _json(status: int, content: Any) -> Reply:
+    return Reply(status, json.dumps(content).encode())
+
+
+def _error(status: int, code: str, message: str) -> Reply:
+    return _json(status, {"error": {"code": code, "message": message}})
+
+
+def _handler(answers: Answers) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        timeout = IDLE_SECONDS
+        disable_nagle_algorithm = True
+        wbufsize = -1  # head and body in one packet
+
+        def do_GET(self) -> None:
+            reply = answers.to(self.path, self.headers.get("Host"), self.headers.get("Authorization"))
+            self.send_response(reply.status)
+            self.send_header("Content-Type", reply.kind)
+            self.send_header("Content-Length", str(len(reply.body)))
+            self.end_headers()
+            self.wfile.write(reply.body)
+
+        def log_message(self, *args: object) -> None:
+            """No access log."""
+
+    return Handler
+
+
+class _Server(ThreadingMixIn, TCPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+    # A full queue makes a client wait a second before it knocks again.
+    request_queue_size = 128
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._free = threading.Semaphore(CONNECTIONS)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up in the middle is no news."""
+
+
+@contextmanager
+def listening(answers: Answers, host: str, port: int, told: Path) -> Iterator[str]:
+    """Port 0 takes any free one. `told` says which, as long as this listens."""
+    if host not in LOOPBACK:
+        answers = answers._replace(row=None)  # a token does not travel in the clear between machines
+    try:
+        server = _Server((host, port), _handler(answers))
+    except OSError as error:
+        raise Stop(
+            f"Port {port} on {host} is not to be had ({error}): set RILLFOLD_WORKER_PORT to 0 or another."
+        ) from error
+    url = f"http://{host}:{server.server_address[1]}"
+    told.parent.mkdir(parents=True, exist_ok=True)
+    told.write_text(json.dumps({"url": url}))
+    threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
+    try:
+        yield url
+    finally:
+        told.unlink(missing_ok=True)
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,1 @@
+"""Between bytes and events, in every form that a record may have."""

@@ -1,0 +1,62 @@
+"""How a tool's credential travels: in which header, and never back into the log."""
+
+from __future__ import annotations
+
+import base64
+import re
+
+from schemas.company import ToolAuth
+from schemas.errors import Poison
+from streams.bridge.secrets import SecretStr
+
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
+# Set by whoever sends the request, or read on its way: as a "credential" they would change what is sent, or to whom.
+_NOT_CREDENTIALS = frozenset({
+    "accept", "accept-charset", "accept-encoding", "accept-language", "accept-ranges", "age", "alt-svc",
+    "cache-control", "connection", "content-disposition", "content-encoding", "content-language",
+    "content-length", "content-location", "content-range", "content-type", "date", "expect", "forwarded",
+    "from", "host", "http2-settings", "idempotency-key", "keep-alive", "max-forwards", "origin", "pragma",
+    "range", "referer", "te", "trailer", "transfer-encoding", "upgrade", "user-agent", "via", "warning",
+    "x-http-method", "x-http-method-override", "x-method-override",
+})  # fmt: skip
+_NOT_FAMILIES = ("proxy-", "sec-", "if-", "access-control-", "x-forwarded-")
+
+
+def check_header(name: str) -> None:
+    """Raises Poison where a header is no place for a credential."""
+    if not _TOKEN.fullmatch(name):
+        raise Poison(f"{name[:64]!a} is not a header's name: 1 to 64 letters, digits or signs of a token.")
+    if name.lower() in _NOT_CREDENTIALS or name.lower().startswith(_NOT_FAMILIES):
+        raise Poison(f"The header {name} says how a request travels: name one that is a credential, such as X-API-Key.")
+
+
+def authorization(auth: ToolAuth, secret: SecretStr | None) -> dict[str, str]:
+    """The header that carries the credential."""
+    if secret is None:
+        return {}
+    text = secret.reveal()
+    if not (text.isascii() and text.isprintable()):
+        raise Poison("The credential is not printable ASCII, so no header can carry it: register the tool again.")
+    match auth.kind:
+        case "bearer":
+            return {"Authorization": f"Bearer {text}"}
+        case "basic":
+            return {"Authorization": "Basic " + base64.b64encode(text.encode()).decode()}
+        case "api_key" | "header" if auth.header or auth.kind == "api_key":
+            header = auth.header or "X-API-Key"
+            check_header(header)
+            return {header: text}
+    raise Poison(
+        f"A tool's auth has kind {auth.kind[:20]!a}: bearer, basic, api_key or header (with its name) are known."
+    )
+
+
+def without(secret: SecretStr | None, body: str) -> str:
+    """A tool that repeats its credential must not carry it into the log."""
+    if secret is None:
+        return body
+    encoded = base64.b64encode(secret.reveal().encode()).decode()
+    parts = [part for part in (secret.reveal(), encoded, *secret.reveal().split(":", 1)[1:]) if part]
+    for part in sorted(parts, key=len, reverse=True):
+        body = body.replace(part, "[credential]")
+    return body

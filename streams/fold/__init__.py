@@ -1,0 +1,1 @@
+"""From a batch of records to rows that are committed: exact, and the order is in `commit`."""

@@ -1,0 +1,109 @@
+"""Several sources of one projection, read in the order in which their records were written.
+
+While a worker lives, an effect is published after its cause was folded, so causes come first by themselves. After a
+restart, and above all when a changelog is gone and all is folded anew, a reply could be read before the question.
+So a worker that takes such a partition over first reads all of its sources together, up to their ends of that moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from heapq import heapify, heappop, heapreplace
+from itertools import groupby
+from typing import Any
+
+from schemas.topics import TopicNames
+from streams.fold.batch import Batch, decode_from
+from streams.fold.commit import Ports, advance
+from streams.fold.dead_letter import publish_letters
+from streams.fold.owed import Owed, refused_before
+from streams.fold.shard import Shard
+from streams.log.port import EventLog, Record
+
+# Records that are held at once of all sources together, and folded in one go where they come from one source.
+STRETCH = 2_000
+
+
+async def catch_up(
+    shard: Shard[Any],
+    sources: Sequence[str],
+    event_log: EventLog,
+    committed: Mapping[str, int],
+    ports: Ports,
+    names: TopicNames,
+) -> None:
+    """What the group has committed was folded once, and what follows from it was sent, unless it was refused."""
+    ends = {topic: (await event_log.ends(topic))[shard.partition] for topic in sources}
+    starts = {topic: await _begin(shard, topic, event_log) for topic in sources}
+    again = any(starts[topic] < min(committed.get(topic, 0), ends[topic]) for topic in sources)
+    owed = await _owed(shard, starts, event_log, names) if again else Owed(shard.projection, (), ())
+    old_ground = Ports(owed.publishing(ports.publish, names), *ports[1:])
+    readers = [_records(event_log, topic, shard.partition, starts[topic], ends[topic]) for topic in sources]
+    stretch: list[Record] = []
+    with shard.folding_as(owed.watched()):
+        async for record in _in_order(readers):
+            stretch.append(record)
+            if len(stretch) >= STRETCH:
+                await _fold(shard, stretch, committed, (ports, old_ground), names)
+                stretch.clear()
+                owed.sent()
+        await _fold(shard, stretch, committed, (ports, old_ground), names)
+    for topic, end in ends.items():
+        await _advance(shard, Batch(topic, shard.partition, shard.begin(topic, 0), end, ()), ports, names)
+
+
+async def _owed(shard: Shard[Any], starts: Mapping[str, int], event_log: EventLog, names: TopicNames) -> Owed:
+    """Where an earlier catch-up was broken off, the rows of what was refused below are not known: the company is."""
+    before = await refused_before(event_log, shard.projection, names, shard.partition)
+    companies = {each.company for each in before if each.offset < starts.get(each.topic, 0)}
+    return Owed(shard.projection, [*before, *shard.refused()], companies)
+
+
+async def _begin(shard: Shard[Any], topic: str, event_log: EventLog) -> int:
+    return shard.begin(topic, (await event_log.starts(topic))[shard.partition])
+
+
+async def _records(log: EventLog, topic: str, partition: int, start: int, end: int) -> AsyncIterator[Record]:
+    if start < end:
+        async for records in log.read(topic, partition, start, end):
+            for record in records:
+                yield record
+
+
+async def _in_order(readers: Sequence[AsyncIterator[Record]]) -> AsyncIterator[Record]:
+    """By timestamp; in one topic always by offset, whatever its timestamps say."""
+    heads = [(record.timestamp, n, record) for n, reader in enumerate(readers) if (record := await anext(reader, None))]
+    heapify(heads)
+    while heads:
+        time, n, record = heads[0]
+        yield record
+        following = await anext(readers[n], None)
+        if following is None:
+            heappop(heads)
+        else:
+            heapreplace(heads, (max(time, following.timestamp), n, following))
+
+
+async def _fold(
+    shard: Shard[Any],
+    stretch: Sequence[Record],
+    committed: Mapping[str, int],
+    ports: tuple[Ports, Ports],
+    names: TopicNames,
+) -> None:
+    """Runs of one source, cut where the group's commit stands: from there on by the first of the ports."""
+
+    def run_of(record: Record) -> tuple[str, bool]:
+        return record.topic, record.offset < committed.get(record.topic, 0)
+
+    for (topic, old), run in groupby(stretch, run_of):
+        records = list(run)
+        batch = Batch(topic, shard.partition, shard.begin(topic, 0), records[-1].offset + 1, records)
+        await _advance(shard, batch, ports[old], names)
+
+
+async def _advance(shard: Shard[Any], batch: Batch, ports: Ports, names: TopicNames) -> None:
+    decoded = decode_from(batch, batch.start, names.events_on(batch.topic))
+    if decoded.refused:
+        await publish_letters(decoded.refused, ports.publish)
+    await advance(shard, decoded, ports)

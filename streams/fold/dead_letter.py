@@ -1,0 +1,77 @@
+"""A refused record on its way to the dead-letter topic, with all its bytes, or as many as the topic holds."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+
+from schemas.codec.primitives import MAX_TIME, sane_company
+from schemas.envelope import Event, derived_id
+from schemas.errors import Poison
+from schemas.rejected import Header, RecordRejected
+from streams.fold.batch import Refused
+from streams.state.refusal import bounded
+
+NOBODY = "unknown"
+"""The company of a record whose key names none."""
+LIMITS = (12 << 20, 256 << 10, 0)
+"""Bytes of a record that its letter holds. A compressed record can have more than any topic of ours takes; where
+somebody has made the dead-letter topic smaller than ours, fewer fit."""
+CUT = "rillfold-cut"
+"""A header of a letter that does not hold all of its record, with how many bytes it had. The record itself stands where
+it was refused."""
+DETAIL_CHARS = 2_000
+
+
+async def publish_letters(refused: Sequence[Refused], publish: Callable[[Sequence[Event]], Awaitable[None]]) -> None:
+    """All at once; where one does not fit, each by itself with as much of its record as is taken."""
+    try:
+        await publish([dead_letter(each) for each in refused])
+        return
+    except Poison:
+        if len(refused) > 1:
+            for each in refused:
+                await publish_letters([each], publish)
+            return
+    for limit in LIMITS[1:]:
+        try:
+            await publish([dead_letter(refused[0], limit)])
+            return
+        except Poison:
+            if not limit:
+                raise
+
+
+def dead_letter(refused: Refused, limit: int = LIMITS[0]) -> RecordRejected:
+    """The same record always gives the same event, so that a repeat after a crash is known by its id."""
+    record, (reason, detail, origin) = refused.record, msgspec.structs.astuple(refused.rejected)
+    id_ = derived_id(origin, "rejected")
+    key, value, headers = record.key, record.value, tuple(record.headers)
+    size = len(key or b"") + len(value or b"") + sum(len(name.encode()) + len(text or b"") for name, text in headers)
+    if size > limit:
+        key, value, headers = _start(key, limit // 4), _start(value, limit // 2), ((CUT, b"%d" % size),)
+    return RecordRejected(
+        id=id_,
+        company=_company(record.key),
+        time=min(max(0, record.timestamp) * 1000, MAX_TIME),
+        correlation=id_,
+        topic=origin.topic,
+        partition=origin.partition,
+        offset=origin.offset,
+        timestamp=record.timestamp,
+        key=key,
+        value=value,
+        headers=tuple(Header(key=name, value=text) for name, text in headers),
+        reason=reason,
+        detail=bounded(detail, DETAIL_CHARS),
+    )
+
+
+def _start(whole: bytes | None, limit: int) -> bytes | None:
+    return None if whole is None else whole[:limit]
+
+
+def _company(key: bytes | None) -> str:
+    name = (key or b"")[:1_000].split(b"/")[0].decode("utf-8", "replace")
+    return name if sane_company(name) else NOBODY

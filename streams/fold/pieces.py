@@ -1,0 +1,135 @@
+"""What of a batch is committed at once: rows that fit one record batch, and events that the projection refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from schemas.envelope import Event
+from schemas.errors import Poison
+from streams.fold.batch import Decoded, Folded, Found, fold
+from streams.fold.shard import Shard
+from streams.state.changelog import Marker, Rows, marker_record, refusal_record
+from streams.state.refusal import Refusal, RowsTooLarge, refusal
+
+# Under Kafka's default of 1 MiB for a record batch, with room for its header.
+BATCH_BYTES = 1_000_000
+RECORD_OVERHEAD = 24
+
+
+class Piece(NamedTuple):
+    """Rows that fit one record batch with the marker that makes them count, and what follows from their events."""
+
+    rows: Rows
+    outputs: Sequence[Event]
+    next: int
+    refused: Sequence[Refusal] = ()
+
+
+def whole(shard: Shard[Any], decoded: Decoded, events: Sequence[Found], next_: int) -> Piece:
+    """All of these events at once. Raises `Untaken`, where one of them cannot be taken or all are too many."""
+    folded = fold(shard.projection, events, shard.load)
+    rows = shard.encode(folded, decoded.topic)
+    rows.append(marker_record(Marker(decoded.topic, decoded.partition, next_)))
+    if (size := size_of(rows)) > BATCH_BYTES:
+        raise RowsTooLarge(size, BATCH_BYTES)
+    return Piece(rows, folded.outputs, next_)
+
+
+class Taken(NamedTuple):
+    """What one event did, and its rows as they are written."""
+
+    folded: Folded[Any]
+    rows: Rows
+
+
+class Draft:
+    """A piece that is put together event by event, around those that are refused."""
+
+    def __init__(self, shard: Shard[Any], decoded: Decoded) -> None:
+        self._shard, self._decoded = shard, decoded
+        self._states: dict[str, Any] = {}
+        self._rows: dict[bytes, bytes] = {}
+        self._refused: list[Refusal] = []
+        self._outputs: list[Event] = []
+        self.outcomes: list[Refusal | None] = []
+        """In order: each refusal, and None for each event that was taken into a row."""
+        self._size = size_of([self._marker(decoded.next)])
+
+    def copy(self) -> Draft:
+        """As it stands, with nothing that is yet to be sent."""
+        other = Draft(self._shard, self._decoded)
+        other._states, other._rows = dict(self._states), dict(self._rows)
+        other._refused, other._size, other.outcomes = list(self._refused), self._size, list(self.outcomes)
+        return other
+
+    def take(self, events: Sequence[Found], unsendable: Mapping[int, Poison]) -> int:
+        """How many of them had room. What follows from those of `unsendable`, by offset, cannot be sent."""
+        for n, found in enumerate(events):
+            one = self._one(found, unsendable.get(found[0].offset))
+            if not self._has_room(one):
+                return n
+            self._add(one)
+        return len(events)
+
+    def outputs(self) -> Sequence[Event]:
+        """What follows from the events that were taken."""
+        return self._outputs
+
+    def _one(self, found: Found, unsendable: Poison | None) -> Taken | Refusal:
+        try:
+            taken = self._fold(found)
+        except Poison as error:
+            return self._refusal(found, error)
+        return taken if unsendable is None else self._refusal(found, unsendable)
+
+    def _fold(self, found: Found) -> Taken:
+        """Raises `Untaken`, also where the event's rows fit no record batch at all."""
+        folded = fold(self._shard.projection, [found], self._load)
+        rows = self._shard.encode(folded, self._decoded.topic)
+        if (size := size_of([*rows, self._marker(self._decoded.next)])) > BATCH_BYTES:
+            raise RowsTooLarge(size, BATCH_BYTES)
+        return Taken(folded, rows)
+
+    def _refusal(self, found: Found, why: Poison) -> Refusal:
+        decoded, (record, event) = self._decoded, found
+        return refusal(self._shard.projection, decoded.topic, decoded.partition, record.offset, event, why)
+
+    def _has_room(self, for_: Taken | Refusal) -> bool:
+        return self._size + self._growth(_rows(for_)) <= BATCH_BYTES
+
+    def _add(self, one: Taken | Refusal) -> None:
+        rows = _rows(one)
+        self._size += self._growth(rows)
+        self._rows.update(rows)
+        if isinstance(one, Refusal):
+            self._refused.append(one)
+            self.outcomes.append(one)
+        else:
+            self._states.update((key, state) for key, (state, _) in one.folded.rows.items())
+            self._outputs += one.folded.outputs
+            if one.rows:
+                self.outcomes.append(None)
+
+    def piece(self, next_: int) -> Piece:
+        """What follows from its events is published already."""
+        return Piece([*self._rows.items(), self._marker(next_)], (), next_, self._refused)
+
+    def _load(self, keys: Sequence[str]) -> Mapping[str, Any]:
+        """The rows as the events before have left them."""
+        drafted = {key: self._states[key] for key in keys if key in self._states}
+        return {**self._shard.load([key for key in keys if key not in drafted]), **drafted}
+
+    def _growth(self, rows: Rows) -> int:
+        return size_of(rows) - size_of((key, self._rows[key]) for key, _ in rows if key in self._rows)
+
+    def _marker(self, next_: int) -> tuple[bytes, bytes]:
+        return marker_record(Marker(self._decoded.topic, self._decoded.partition, next_))
+
+
+def _rows(one: Taken | Refusal) -> Rows:
+    return [refusal_record(one)] if isinstance(one, Refusal) else one.rows
+
+
+def size_of(rows: Iterable[tuple[bytes, bytes]]) -> int:
+    return sum(len(key) + len(value) + RECORD_OVERHEAD for key, value in rows)

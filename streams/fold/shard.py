@@ -1,0 +1,148 @@
+"""One partition of one projection in the hands of a worker: its rows, and how far each source has been folded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count, islice, takewhile
+from typing import Generic, TypeVar
+
+import msgspec
+
+from projections.projection import Projection
+from streams.errors import NotContiguous, OwnershipLost, RowsUnreadable
+from streams.fold.batch import Folded
+from streams.fold.circuit import COMPANIES, Circuit
+from streams.state.changelog import MARKERS, REFUSED, RESERVED, RowCodec, Rows, Stored, marker_of, refusal_of, spelled
+from streams.state.refusal import Refusal, Untaken, blamed_on_events
+from streams.state.store import Store
+
+State = TypeVar("State", bound=msgspec.Struct)
+
+ANY_NUMBER = 1 << 20
+LOOK = 50_000
+"""So many rows are looked at, at most, to know whose cannot be read."""
+
+
+class Shard(Generic[State]):
+    """Holds what the changelog holds. Nothing gets in here before the broker has acknowledged it."""
+
+    def __init__(self, projection: Projection[State], changelog: str, partition: int, store: Store) -> None:
+        self.projection, self.changelog, self.partition, self.store = projection, changelog, partition, store
+        self._codec = RowCodec(projection.state)
+        self.fitting = ANY_NUMBER
+        """Events whose rows last fitted one record batch."""
+        self._next: dict[tuple[str, int], int] = {}
+        self.circuit = Circuit(changelog, partition)
+        self._looked = False
+        self.live = False
+        """Restored, and not claimed anew since: only then may it be folded into."""
+
+    @contextmanager
+    def folding_as(self, watched: Projection[State]) -> Iterator[None]:
+        """By the same projection, watched by whoever needs to know what follows from which event."""
+        projection, self.projection = self.projection, watched
+        try:
+            yield
+        finally:
+            self.projection = projection
+
+    def hold(self) -> None:
+        """For whoever was at work on it while the group gave its partitions out anew."""
+        if not self.live:
+            raise OwnershipLost(self.changelog, self.partition)
+
+    def next(self, topic: str) -> int | None:
+        """The first offset of a source that is not in the rows; None where nothing of it was folded yet."""
+        return self._next.get((topic, self.partition))
+
+    def begin(self, topic: str, first: int) -> int:
+        """Where this source goes on. What lies below the log's first offset and was not folded is lost: said aloud."""
+        next_ = self._next.setdefault((topic, self.partition), first)
+        if next_ < first:
+            raise NotContiguous(topic, self.partition, next_, first)
+        return next_
+
+    def load(self, keys: Sequence[str]) -> Mapping[str, State]:
+        with blamed_on_events("bad_key"):
+            encoded = [key.encode() for key in keys]
+        found = self.store.get(encoded)
+        decode = self._codec.decode
+        try:
+            with blamed_on_events("bad_row"):
+                return {key: decode(value).row for key, value in zip(keys, found, strict=True) if value is not None}
+        except Untaken:
+            self._look_around()
+            raise
+
+    def _look_around(self) -> None:
+        """A row cannot be read. Where it is so with several companies' rows, the release does not fit them.
+
+        Once is enough: what is written from now on is this release's own.
+        """
+        if self._looked:
+            return
+        self._looked = True
+        unreadable: set[bytes] = set()
+        rows = ((key, value) for key, value in self.store.scan() if not key.startswith(RESERVED))
+        for key, value in islice(rows, LOOK):
+            company = key.split(b"/")[0]
+            if company in unreadable or self._readable(value):
+                continue
+            unreadable.add(company)
+            if len(unreadable) >= COMPANIES:
+                raise RowsUnreadable(self.changelog, self.partition, self.projection.state.__name__, len(unreadable))
+
+    def _readable(self, value: bytes) -> bool:
+        try:
+            self._codec.decode(value)
+        except (msgspec.MsgspecError, RecursionError):
+            return False
+        return True
+
+    def stored(self, key: str) -> Stored[State] | None:
+        """A row with where it comes from. May be asked from another thread."""
+        (value,) = self.store.get([key.encode()])
+        return None if value is None else self._codec.decode(value)
+
+    def encode(self, folded: Folded[State], topic: str) -> Rows:
+        encode, partition = self._codec.encode, self.partition
+        with blamed_on_events("bad_row"):
+            return [
+                (key.encode(), encode(state, topic, partition, offset)) for key, (state, offset) in folded.rows.items()
+            ]
+
+    def apply(self, rows: Rows, position: int | None, topic: str, next_: int) -> None:
+        """What the broker has acknowledged."""
+        self.hold()
+        self.store.write(rows, position)
+        self._next[topic, self.partition] = next_
+
+    def restore(self, records: Iterable[tuple[bytes, bytes | None]], position: int) -> None:
+        """A stretch of the changelog, as it was read."""
+        self.store.write(records, position)
+
+    def restored(self) -> None:
+        """The changelog has been read to its end."""
+        self.store.filled()
+        markers = (marker_of(key, value) for key, value in self.store.scan(MARKERS))
+        self._next = {(marker.topic, marker.partition): marker.next for marker in markers if marker is not None}
+        self.circuit = Circuit(self.changelog, self.partition, self._just_refused())
+        self.live = True
+
+    def _just_refused(self) -> Iterator[Refusal]:
+        """Right below the markers, with no gap: nothing was taken since."""
+        found = {(each.topic, each.partition, each.offset): each for each in self.refused()}
+        for (topic, partition), next_ in self._next.items():
+            below = (found.get((topic, partition, next_ - n)) for n in count(1))
+            yield from takewhile(lambda refusal: refusal is not None, below)
+
+    def refused(self) -> list[Refusal]:
+        """The events that this version of the projection did not take."""
+        found = (refusal_of(key, value) for key, value in self.store.scan(REFUSED))
+        return [each for each in found if each is not None]
+
+    def rows(self, prefix: str = "") -> Iterable[tuple[str, State]]:
+        for key, value in self.store.scan(prefix.encode()):
+            if not key.startswith(RESERVED):
+                yield spelled(key), self._codec.decode(value).row

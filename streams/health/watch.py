@@ -1,0 +1,163 @@
+"""Does a worker get on? What it was seen to do, as a value, and the verdict on it. The clock is an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
+
+from streams.log.port import TopicPartition
+
+Phase = Literal["joining", "restoring", "working"]
+Counts = Mapping[str, tuple[str, float | Mapping[str, float]]]
+"""Name -> (what it counts, how many so far: in all, or by projection)."""
+JOINING = 4
+"""Times the patience: a group gives its partitions out when its slowest member has let go of them."""
+
+
+class Sight(NamedTuple):
+    """What a look at a worker shows. None: it holds the partition and cannot say where it stands."""
+
+    phase: Phase
+    positions: Mapping[TopicPartition, int | None]
+    """The next offset to be taken in."""
+    beats: int = 0
+    """Signs of progress within one record, for work that rightly stands on one for long."""
+
+
+class Place(NamedTuple):
+    """Where a worker stands in one partition."""
+
+    position: int
+    end: int
+    since: float
+    """When it last moved, or fell behind the end."""
+    void: int = 0
+    """Up to here the log was read and holds no record: a transaction's ending takes offsets too."""
+
+    @property
+    def lag(self) -> int:
+        return max(0, self.end - max(self.position, self.void))
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Seconds without progress until a worker is no longer ready, and how many more until it ends itself."""
+
+    stalled: float = 25.0
+    ends: float = 60.0
+
+
+@dataclass(frozen=True)
+class State:
+    """All that was seen. `log` is when the event log last answered, `moved` when anything last moved."""
+
+    log: float
+    moved: float
+    phase: Phase = "joining"
+    places: Mapping[TopicPartition, Place] = field(default_factory=dict)
+    log_error: str = "no answer yet"
+    beats: int = 0
+
+
+class Healthy(NamedTuple):
+    """Works, or has nothing to do."""
+
+
+class Starting(NamedTuple):
+    """Not yet at work, and getting on."""
+
+    what: str
+
+
+class Stalled(NamedTuple):
+    """Stands, and should not."""
+
+    what: str
+    since: float
+    ends: float
+    """When the process has to end, if it still stands."""
+
+
+Verdict = Healthy | Starting | Stalled
+
+
+def begun(now: float) -> State:
+    return State(log=now, moved=now)
+
+
+def seen(state: State, sight: Sight, now: float) -> State:
+    """After a look at the worker."""
+    beats = sight.beats != state.beats
+    places = {tp: _at(state.places.get(tp), position, now, beats) for tp, position in sight.positions.items()}
+    moved = state.phase != sight.phase or beats or any(place.since == now for place in places.values())
+    return replace(state, phase=sight.phase, places=places, moved=now if moved else state.moved, beats=sight.beats)
+
+
+def _at(place: Place | None, position: int | None, now: float, beats: bool) -> Place:
+    if place is None:
+        return Place(position or 0, 0, now)
+    if position is None or position == place.position:
+        return place._replace(since=now) if beats else place
+    return place._replace(position=position, since=now)
+
+
+def answered(state: State, ends: Mapping[TopicPartition, int], now: float) -> State:
+    """After the event log has said where its partitions end."""
+    places = {tp: _until(place, ends.get(tp, place.end), now) for tp, place in state.places.items()}
+    return replace(state, log=now, places=places)
+
+
+def _until(place: Place, end: int, now: float) -> Place:
+    grown = place._replace(end=end)
+    return grown._replace(since=now) if grown.lag and not place.lag else grown
+
+
+def unanswered(state: State, error: str) -> State:
+    return replace(state, log_error=error)
+
+
+def suspects(state: State, bounds: Bounds, now: float) -> list[TopicPartition]:
+    """Behind and still for half the patience: worth reading whether there is a record at all."""
+    if state.phase != "working":
+        return []
+    return [tp for tp, place in state.places.items() if place.lag and now - place.since >= bounds.stalled / 2]
+
+
+def void(state: State, tp: TopicPartition, end: int) -> State:
+    """There is no record between the position and `end`."""
+    return replace(state, places={**state.places, tp: state.places[tp]._replace(void=end)})
+
+
+def verdict(state: State, bounds: Bounds, now: float) -> Verdict:
+    """The log first: who cannot reach it cannot know of any lag."""
+    if now - state.log >= bounds.stalled:
+        return _stalled(f"the event log does not answer ({state.log_error})", state.log, bounds)
+    if state.phase == "working":
+        return _at_work(state, bounds, now)
+    patience = replace(bounds, stalled=bounds.stalled * JOINING) if state.phase == "joining" else bounds
+    what = "waiting for partitions" if state.phase == "joining" else f"restoring {restoring(state)}"
+    if now - state.moved >= patience.stalled:
+        return _stalled(what, state.moved, patience)
+    return Starting(what)
+
+
+def _at_work(state: State, bounds: Bounds, now: float) -> Verdict:
+    still = [
+        (place.since, tp) for tp, place in state.places.items() if place.lag and now - place.since >= bounds.stalled
+    ]
+    if not still:
+        return Healthy()
+    since, tp = min(still)
+    place = state.places[tp]
+    more = f", and {len(still) - 1} more partitions" if len(still) > 1 else ""
+    return _stalled(f"{tp[0]}/{tp[1]} stands at {place.position} of {place.end}{more}", since, bounds)
+
+
+def _stalled(what: str, since: float, bounds: Bounds) -> Stalled:
+    return Stalled(what, since, since + bounds.stalled + bounds.ends)
+
+
+def restoring(state: State) -> str:
+    behind = sorted((tp, place) for tp, place in state.places.items() if place.lag)
+    return ", ".join(f"{tp[0]}/{tp[1]} at {place.position} of {place.end}" for tp, place in behind[:3]) or "tables"

@@ -1,0 +1,135 @@
+"""Watches a worker from a thread of its own, with a client of its own: neither stands still when the worker does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import Any
+
+from streams.errors import MissingOffsets
+from streams.health.watch import (
+    Bounds,
+    Healthy,
+    Sight,
+    Stalled,
+    State,
+    Verdict,
+    answered,
+    begun,
+    seen,
+    suspects,
+    unanswered,
+    verdict,
+    void,
+)
+from streams.log.port import EventLog, TopicPartition
+
+log = logging.getLogger(__name__)
+EX_SOFTWARE = 70
+"""The exit code for a supervisor: start me again."""
+LOOK_SECONDS = 1.0
+ANSWER_SECONDS = 3.0
+
+Look = Callable[[], Sight]
+OpenLog = Callable[[], AbstractAsyncContextManager[EventLog]]
+
+
+def end_process(code: int) -> None:
+    """Now: a worker that stands still has nothing to finish, and its streams would wait for ever."""
+    logging.shutdown()
+    os._exit(code)
+
+
+class Watchman:
+    """`step` is one look: the worker, the log's ends, what is suspicious, the verdict."""
+
+    def __init__(
+        self,
+        look: Look,
+        bounds: Bounds,
+        clock: Callable[[], float] = time.monotonic,
+        end: Callable[[int], Any] = end_process,
+    ) -> None:
+        self._look, self._bounds, self._clock, self._end = look, bounds, clock, end
+        self.state: State = begun(clock())
+        self.verdict: Verdict = verdict(self.state, bounds, clock())
+        self.stalls = 0
+
+    def now(self) -> float:
+        return self._clock()
+
+    async def step(self, event_log: EventLog) -> None:
+        self.state = seen(self.state, self._look(), self._clock())
+        await self._ask(event_log)
+        self.judge()
+
+    def judge(self) -> None:
+        """A stall is said once, when it begins; its end once; and then the process goes, if it has not ended."""
+        before, now = self.verdict, self._clock()
+        self.verdict = found = verdict(self.state, self._bounds, now)
+        if isinstance(found, Stalled):
+            if not isinstance(before, Stalled):
+                self.stalls += 1
+                log.error(
+                    "Stalled for %.0f s: %s. Ends itself in %.0f s.", now - found.since, found.what, found.ends - now
+                )
+            if now >= found.ends:
+                log.critical("Stalled for %.0f s: %s. Exit %d.", now - found.since, found.what, EX_SOFTWARE)
+                self._end(EX_SOFTWARE)
+        elif isinstance(before, Stalled):
+            log.warning("No longer stalled: %s", "at work" if isinstance(found, Healthy) else found.what)
+
+    async def _ask(self, event_log: EventLog) -> None:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                ends = await _ends(event_log, self.state)
+                self.state = answered(self.state, ends, self._clock())
+                for tp in suspects(self.state, self._bounds, self._clock()):
+                    place = self.state.places[tp]
+                    if not await _has_records(event_log, tp, max(place.position, place.void), place.end):
+                        self.state = void(self.state, tp, place.end)
+        except Exception as error:
+            # Whatever it is, it is the watched log that does not answer; time decides whether that matters.
+            self.state = unanswered(self.state, f"{type(error).__name__} {error}".strip())
+
+    @contextmanager
+    def on_duty(self, open_log: OpenLog) -> Iterator[None]:
+        """Looks once a second, from a thread, until the block ends."""
+        stop = threading.Event()
+        thread = threading.Thread(
+            target=lambda: asyncio.run(self._keep_looking(open_log, stop)), name="watch", daemon=True
+        )
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join(2 * LOOK_SECONDS)
+
+    async def _keep_looking(self, open_log: OpenLog, stop: threading.Event) -> None:
+        async with open_log() as event_log:
+            while not stop.is_set():
+                await self.step(event_log)
+                await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _ends(event_log: EventLog, state: State) -> Mapping[TopicPartition, int]:
+    found: dict[TopicPartition, int] = {}
+    for topic in sorted({topic for topic, _ in state.places}):
+        found |= {(topic, partition): end for partition, end in (await event_log.ends(topic)).items()}
+    return found
+
+
+async def _has_records(event_log: EventLog, tp: TopicPartition, start: int, stop: int) -> bool:
+    try:
+        async for batch in event_log.read(*tp, start, stop):
+            if batch:
+                return True
+    except MissingOffsets:
+        return True
+    return False

@@ -1,0 +1,1 @@
+"""The log read again: datasets, stories, refolds, and letters that go back."""

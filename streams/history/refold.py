@@ -1,0 +1,135 @@
+"""The rows as they should be, folded from the log with nothing but memory, and the rows as a changelog holds them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Container, Mapping, Sequence
+from heapq import merge
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from projections.projection import Projection
+from schemas.topics import TopicNames
+from streams.fold.batch import Batch, Found, decode_from, fold
+from streams.log.port import EventLog
+from streams.state.changelog import RESERVED, RowCodec, marker_of, refusal_of, spelled
+from streams.state.refusal import Refusal, Untaken, refusal
+
+State = TypeVar("State", bound=msgspec.Struct)
+Sourced = tuple[str, Found]
+"""An event with the topic that it stands in."""
+
+
+class Held(NamedTuple):
+    """One changelog partition: the newest value of each row, and how far each source has been folded into them."""
+
+    rows: Mapping[str, msgspec.Struct]
+    markers: Mapping[str, int]
+    refused: Sequence[Refusal] = ()
+    """Events that are not in the rows, and need not be."""
+    unreadable: Sequence[str] = ()
+    """Keys of rows that cannot be read again."""
+
+
+class Fresh(NamedTuple):
+    """What a fold from the start gives, and the events that it does not take although nobody refused them before."""
+
+    rows: Mapping[str, msgspec.Struct]
+    untaken: Sequence[Refusal]
+
+
+async def held(event_log: EventLog, projection: Projection[Any], changelog: str) -> Mapping[int, Held]:
+    """What the changelog says, by partition."""
+    codec = RowCodec(projection.state)
+    found: dict[int, Held] = {}
+    for partition in await event_log.ends(changelog):
+        newest = await _newest(event_log, changelog, partition)
+        rows, unreadable = _read(codec, newest)
+        markers = (marker_of(key, value) for key, value in newest.items())
+        folded = {marker.topic: marker.next for marker in markers if marker is not None}
+        refused = [each for key, value in newest.items() if (each := refusal_of(key, value)) is not None]
+        found[partition] = Held(rows, folded, refused, unreadable)
+    return found
+
+
+async def refold(
+    event_log: EventLog, projection: Projection[Any], names: TopicNames, partition: int, part: Held
+) -> Fresh:
+    """The fold of each source's records below its marker, less those that were refused.
+
+    Several sources are taken in the order of their timestamps.
+    """
+    sources = [names.wire(topic) for topic in projection.topics]
+    refused = {(each.topic, each.offset) for each in part.refused}
+    stretches = [Batch(topic, partition, 0, part.markers.get(topic, 0), ()) for topic in sources]
+    events = [await _events(event_log, names, stretch, refused) for stretch in stretches]
+    ordered = list(merge(*events, key=_time)) if len(events) > 1 else events[0]
+    try:
+        rows = fold(projection, [found for _, found in ordered], _nothing_known).rows
+    except Untaken:
+        return _one_by_one(projection, partition, ordered)
+    return Fresh({key: state for key, (state, _) in rows.items()}, ())
+
+
+def _one_by_one(projection: Projection[Any], partition: int, events: Sequence[Sourced]) -> Fresh:
+    rows: dict[str, Any] = {}
+    untaken: list[Refusal] = []
+    for topic, found in events:
+        try:
+            folded = fold(projection, [found], lambda keys: {key: rows[key] for key in keys if key in rows})
+        except Untaken as error:
+            untaken.append(refusal(projection, topic, partition, found[0].offset, found[1], error))
+        else:
+            rows.update((key, state) for key, (state, _) in folded.rows.items())
+    return Fresh(rows, untaken)
+
+
+def _read(codec: RowCodec[Any], newest: Mapping[bytes, bytes]) -> tuple[dict[str, msgspec.Struct], list[str]]:
+    rows: dict[str, msgspec.Struct] = {}
+    unreadable: list[str] = []
+    for key, value in newest.items():
+        if not key.startswith(RESERVED):
+            try:
+                rows[spelled(key)] = codec.decode(value).row
+            except (msgspec.MsgspecError, RecursionError):
+                unreadable.append(spelled(key))
+    return rows, unreadable
+
+
+async def _newest(event_log: EventLog, topic: str, partition: int) -> dict[bytes, bytes]:
+    newest: dict[bytes, bytes] = {}
+    async for records in _from_start(event_log, topic, partition, None):
+        for record in records:
+            key = record.key or b""
+            if record.value is None:
+                newest.pop(key, None)
+            else:
+                newest[key] = record.value
+    return newest
+
+
+async def _events(
+    event_log: EventLog, names: TopicNames, stretch: Batch, refused: Container[tuple[str, int]]
+) -> list[Sourced]:
+    topic, here = stretch.topic, names.events_on(stretch.topic)
+    events: list[Sourced] = []
+    async for records in _from_start(event_log, topic, stretch.partition, stretch.next):
+        found = decode_from(stretch._replace(records=records), 0, here).events
+        events += [(topic, each) for each in found if (topic, each[0].offset) not in refused]
+    return events
+
+
+async def _from_start(
+    event_log: EventLog, topic: str, partition: int, stop: int | None
+) -> AsyncIterator[Sequence[Any]]:
+    start = (await event_log.starts(topic))[partition]
+    async for records in event_log.read(topic, partition, start, stop):
+        yield records
+
+
+def _time(sourced: Sourced) -> int:
+    return sourced[1][0].timestamp
+
+
+def _nothing_known(_: Sequence[str]) -> Mapping[str, Any]:
+    return {}

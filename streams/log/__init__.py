@@ -1,0 +1,1 @@
+"""The event log: its port, memory behind it, and what everybody does with records."""

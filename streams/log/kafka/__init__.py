@@ -1,0 +1,1 @@
+"""The event log on Kafka: appends, reads, groups, topics and registries."""

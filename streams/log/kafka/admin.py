@@ -1,0 +1,70 @@
+"""Our topics on a broker: made as `schemas.topics` says, and every difference named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from schemas.topics import TOPICS, Topic, TopicNames
+from streams.log.port import EventLog, TopicSpec
+
+
+class Difference(NamedTuple):
+    """One thing about a topic that is not as it should be, and what to do."""
+
+    topic: str
+    setting: str
+    wanted: str
+    found: str
+    remedy: str
+
+
+def wanted(names: TopicNames, topics: Sequence[Topic] = TOPICS) -> list[TopicSpec]:
+    return [TopicSpec(names.wire(topic.name), topic.partitions, _config(topic)) for topic in topics]
+
+
+def _config(topic: Topic) -> dict[str, str]:
+    return {
+        "cleanup.policy": "compact" if topic.compacted else "delete",
+        "retention.ms": str(topic.retention_ms),
+        # Size must not end what time keeps for ever.
+        "retention.bytes": "-1",
+        **({"max.message.bytes": str(topic.max_bytes)} if topic.max_bytes else {}),
+    }
+
+
+async def create(log: EventLog, names: TopicNames) -> Sequence[str]:
+    """Makes what is absent; a second call makes nothing."""
+    return await log.create(wanted(names))
+
+
+async def check(log: EventLog, names: TopicNames) -> list[Difference]:
+    specs = wanted(names)
+    found = await log.describe([spec.name for spec in specs])
+    return [difference for spec in specs for difference in differences(spec, found.get(spec.name))]
+
+
+def differences(spec: TopicSpec, found: TopicSpec | None) -> list[Difference]:
+    if found is None:
+        return [Difference(spec.name, "topic", "present", "absent", "rillfold topics create")]
+    wrong = []
+    if found.partitions != spec.partitions:
+        wrong.append(_partitions(spec, found))
+    for setting, value in spec.config.items():
+        stands = found.config.get(setting, "unset")
+        if stands != value:
+            alter = f"kafka-configs --alter --topic {spec.name} --add-config {setting}={value}"
+            wrong.append(Difference(spec.name, setting, value, stands, alter))
+    return wrong
+
+
+def _partitions(spec: TopicSpec, found: TopicSpec) -> Difference:
+    """Never altered in place: keys would move to other partitions, and the order of what they hold would be lost."""
+    return Difference(
+        spec.name,
+        "partitions",
+        str(spec.partitions),
+        str(found.partitions),
+        f"delete {spec.name} if it is empty and run rillfold topics create; otherwise bind another name by "
+        f"RILLFOLD_TOPIC_MAP or RILLFOLD_TOPIC_PREFIX and copy the events there",
+    )

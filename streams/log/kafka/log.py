@@ -1,0 +1,261 @@
+"""The event log on Kafka, by aiokafka: idempotent appends, bounded committed reads, consumer groups."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Self, TypeVar
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import errors as kafka
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+
+from schemas.codec.compat import check_at_start
+from streams.errors import AppendFailed, MissingOffsets, TooLarge, UnknownTopic, Unreachable
+from streams.log.kafka.appends import append_in_batches, place
+from streams.log.kafka.client import close_client, start_client
+from streams.log.kafka.fetched import by_batches
+from streams.log.kafka.group import Assignments, KafkaSubscription, to_records
+from streams.log.port import Learn, Outgoing, Position, Record, TopicSpec, limit_of, nothing_to_learn, size_of
+
+# A read without an end in sight waits this long for the next fetch before it looks at its position again: the tail
+# may hold nothing but transaction markers, which move the position and deliver nothing.
+READ_WAIT_MS = 100
+FETCH_BYTES = 8 << 20
+BATCH_BYTES = 512 << 10
+
+_UNREACHABLE = (kafka.KafkaConnectionError, kafka.NoBrokersAvailable, kafka.NodeNotReadyError, kafka.KafkaTimeoutError)
+Client = TypeVar("Client", AIOKafkaConsumer, AIOKafkaProducer, AIOKafkaAdminClient)
+
+
+class KafkaLog:
+    """Connects when it is first used; `async with` closes what was opened.
+
+    `options` go to every client: security_protocol, sasl_mechanism and the like, by aiokafka's names.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        *,
+        client_id: str = "rillfold",
+        session_timeout: float = 15.0,
+        max_poll_interval: float = 300.0,
+        learn: Learn = nothing_to_learn,
+        **options: Any,
+    ) -> None:
+        self._where = bootstrap_servers
+        self._learn = learn
+        self._options = {"bootstrap_servers": bootstrap_servers, "client_id": client_id, **options}
+        self._group_options = {
+            "session_timeout_ms": int(session_timeout * 1000),
+            "heartbeat_interval_ms": int(min(1.0, session_timeout / 4) * 1000),
+            "max_poll_interval_ms": int(max_poll_interval * 1000),
+            "partition_assignment_strategy": (RangePartitionAssignor,),
+        }
+        self._clients: dict[type, Any] = {}
+        self._opening = asyncio.Lock()
+        self._specs: dict[str, TopicSpec] = {}
+
+    async def __aenter__(self) -> Self:
+        check_at_start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        while self._clients:
+            await close_client(self._clients.popitem()[1])
+
+    async def create(self, topics: Sequence[TopicSpec]) -> Sequence[str]:
+        admin = await self._client(AIOKafkaAdminClient)
+        with self._named_errors():
+            response = await admin.create_topics(
+                # -1 and {}: as many replicas as the broker's default says.
+                [NewTopic(t.name, t.partitions, -1, {}, dict(t.config)) for t in topics]
+            )
+        created = []
+        for name, code, *detail in response.topic_errors:
+            error = kafka.for_code(code)
+            if error not in (kafka.NoError, kafka.TopicAlreadyExistsError):
+                raise AppendFailed(name, f"the broker refused to create it: {error.__name__} {detail}")
+            if error is kafka.NoError:
+                created.append(name)
+            # Another process may have made it this very moment.
+            await self._visible(name)
+        return created
+
+    async def describe(self, topics: Sequence[str]) -> Mapping[str, TopicSpec]:
+        admin = await self._client(AIOKafkaAdminClient)
+        with self._named_errors():
+            described = await admin.describe_topics(list(topics)) if topics else []
+            counts = {topic["topic"]: len(topic["partitions"]) for topic in described if not topic["error_code"]}
+            resources = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in counts]
+            responses = await admin.describe_configs(resources) if resources else []
+        found = [resource for response in responses for resource in response.resources]
+        return {
+            topic: TopicSpec(topic, counts[topic], {name: value for name, value, *_ in entries})
+            for _, _, _, topic, entries in found
+        }
+
+    async def append(self, records: Sequence[Outgoing]) -> Sequence[Position]:
+        specs = {topic: await self._spec(topic) for topic in {record.topic for record in records}}
+        limits = {topic: limit_of(spec) for topic, spec in specs.items()}
+        for record in records:
+            if size_of(record) > limits[record.topic]:
+                raise TooLarge(record.topic, size_of(record), limits[record.topic])
+        placed = place(records, {topic: spec.partitions for topic, spec in specs.items()})
+        producer = await self._client(AIOKafkaProducer, **_PRODUCER)
+        try:
+            return await append_in_batches(producer, records, placed)
+        except kafka.MessageSizeTooLargeError as error:
+            largest = max(records, key=size_of)
+            raise TooLarge(largest.topic, size_of(largest), limits[largest.topic]) from error
+        except kafka.KafkaError as error:
+            await self._discard(producer)
+            raise AppendFailed(", ".join(sorted(specs)), f"{type(error).__name__} {error}") from error
+
+    async def read(
+        self, topic: str, partition: int, start: int, stop: int | None = None
+    ) -> AsyncIterator[Sequence[Record]]:
+        first = (await self.starts(topic))[partition]
+        end = (await self.ends(topic))[partition]
+        last = end if stop is None else stop
+        if start < first or last > end:
+            raise MissingOffsets(topic, partition, start, stop, first, end)
+        if start >= last:
+            return
+        tp = TopicPartition(topic, partition)
+        async with self._reader(last - start) as reader:
+            reader.assign([tp])
+            reader.seek(tp, start)
+            while (position := await reader.position(tp)) < last:
+                try:
+                    polled = await reader.getmany(tp, timeout_ms=READ_WAIT_MS, max_records=last - position)
+                except kafka.OffsetOutOfRangeError as error:
+                    first = (await self.starts(topic))[partition]
+                    raise MissingOffsets(topic, partition, position, stop, first, end) from error
+                if batch := to_records(tp, (found for found in polled.get(tp, ()) if found.offset < last)):
+                    await self._learn(record.value for record in batch)
+                    yield batch
+
+    async def starts(self, topic: str) -> Mapping[int, int]:
+        partitions = await self._partitions(topic)
+        query = await self._client(AIOKafkaConsumer, **_READER)
+        with self._named_errors():
+            return {tp.partition: offset for tp, offset in (await query.beginning_offsets(partitions)).items()}
+
+    async def ends(self, topic: str) -> Mapping[int, int]:
+        partitions = await self._partitions(topic)
+        query = await self._client(AIOKafkaConsumer, **_READER)
+        with self._named_errors():
+            return {tp.partition: offset for tp, offset in (await query.end_offsets(partitions)).items()}
+
+    async def offsets_at(self, topic: str, timestamp: int) -> Mapping[int, int]:
+        ends = await self.ends(topic)
+        query = await self._client(AIOKafkaConsumer, **_READER)
+        with self._named_errors():
+            found = await query.offsets_for_times({TopicPartition(topic, partition): timestamp for partition in ends})
+        return {tp.partition: at.offset if at else ends[tp.partition] for tp, at in found.items()}
+
+    async def committed(self, group: str, topic: str) -> Mapping[int, int]:
+        partitions = await self._partitions(topic)
+        async with self._opened(AIOKafkaConsumer(group_id=group, enable_auto_commit=False, **self._options)) as member:
+            offsets = {tp.partition: await member.committed(tp) for tp in partitions}
+        return {partition: offset for partition, offset in offsets.items() if offset is not None}
+
+    @asynccontextmanager
+    async def subscribe(self, group: str, topics: Sequence[str]) -> AsyncIterator[KafkaSubscription]:
+        for topic in topics:
+            await self._partitions(topic)
+        consumer = AIOKafkaConsumer(group_id=group, **_READER, **self._group_options, **self._options)
+        assignments = Assignments(consumer)
+        consumer.subscribe(topics, listener=assignments)
+        async with self._opened(consumer):
+            by_batches(consumer)
+            yield KafkaSubscription(self, group, consumer, assignments, self._learn)
+
+    @asynccontextmanager
+    async def _reader(self, records: int) -> AsyncIterator[AIOKafkaConsumer]:
+        """For a short range small fetches: what is fetched beyond it is thrown away."""
+        fetch = {"max_partition_fetch_bytes": min(FETCH_BYTES, (64 + records) << 10)}
+        async with self._opened(AIOKafkaConsumer(**{**_READER, **fetch, **self._options})) as reader:
+            by_batches(reader)
+            yield reader
+
+    async def _partitions(self, topic: str) -> list[TopicPartition]:
+        return [TopicPartition(topic, partition) for partition in range((await self._spec(topic)).partitions)]
+
+    async def _spec(self, topic: str) -> TopicSpec:
+        """Asked once: neither partitions nor limits change under a running log."""
+        if topic not in self._specs:
+            found = await self.describe([topic])
+            if topic not in found:
+                raise UnknownTopic(topic, self._where)
+            self._specs[topic] = found[topic]
+        return self._specs[topic]
+
+    async def _visible(self, topic: str) -> None:
+        """A broker may answer questions before it has heard of the topic that the controller has just made."""
+        for pause in (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0):
+            try:
+                await self._spec(topic)
+            except UnknownTopic:
+                await asyncio.sleep(pause)
+            else:
+                return
+        raise Unreachable(self._where, f"topic {topic} was created and is not there")
+
+    async def _client(self, kind: type[Client], **options: Any) -> Client:
+        async with self._opening:
+            if kind not in self._clients:
+                client = kind(**options, **self._options)
+                with self._named_errors():
+                    await start_client(client)
+                self._clients[kind] = client
+            found: Client = self._clients[kind]
+            return found
+
+    async def _discard(self, producer: AIOKafkaProducer) -> None:
+        """After an error an idempotent producer may refuse everything (OutOfOrderSequenceNumber): begin a new one."""
+        if self._clients.get(AIOKafkaProducer) is producer:
+            del self._clients[AIOKafkaProducer]
+        await close_client(producer)
+
+    @asynccontextmanager
+    async def _opened(self, client: Client) -> AsyncIterator[Client]:
+        with self._named_errors():
+            await start_client(client)
+        try:
+            yield client
+        finally:
+            await close_client(client)
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except _UNREACHABLE as error:
+            raise Unreachable(self._where, error) from error
+
+
+_READER: dict[str, Any] = {
+    "enable_auto_commit": False,
+    # Never jump over what retention took: say it.
+    "auto_offset_reset": "none",
+    "isolation_level": "read_committed",
+    "max_partition_fetch_bytes": FETCH_BYTES,
+    "fetch_max_bytes": 4 * FETCH_BYTES,
+}
+_PRODUCER: dict[str, Any] = {
+    "enable_idempotence": True,
+    "acks": "all",
+    "max_batch_size": BATCH_BYTES,
+    # The topic's own limit is checked before: this one only has to be above it.
+    "max_request_size": 100 << 20,
+    "request_timeout_ms": 30_000,
+}

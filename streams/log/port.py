@@ -1,0 +1,151 @@
+"""The port to the event log. Two backends keep its contract: `streams.log.memory` and `streams.log.kafka.log`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import NamedTuple, Protocol
+
+from schemas.envelope import Origin
+
+TopicPartition = tuple[str, int]
+Learn = Callable[[Iterable[bytes | None]], Awaitable[None]]
+"""Called with values before they are decoded: returns when a schema registry has told what it knows of them."""
+
+BATCH_LIMIT = 1 << 20
+"""Kafka's default for `max.message.bytes`, less a few bytes: a whole record batch with its overhead."""
+OVERHEAD = 48_576
+
+
+async def nothing_to_learn(_values: Iterable[bytes | None]) -> None:
+    """Where no registry is named: a schema id is unknown, and its record goes to the dead letters."""
+
+
+class Outgoing(NamedTuple):
+    """A record on its way to the log. Without a partition the key decides, as Kafka's own clients do (murmur2)."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+    partition: int | None = None
+    timestamp: int | None = None
+
+
+def size_of(record: Outgoing) -> int:
+    headers = sum(len(name) + len(value) for name, value in record.headers) if record.headers else 0
+    return len(record.key or b"") + len(record.value or b"") + headers
+
+
+class Record(NamedTuple):
+    """A record of the log, untouched. `timestamp` is in milliseconds, as Kafka keeps it."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+    @property
+    def origin(self) -> Origin:
+        """With the topic as on the wire: ids that hang on it are the same for whoever reads the record."""
+        return Origin(self.topic, self.partition, self.offset)
+
+
+class TopicSpec(NamedTuple):
+    """A topic as it should stand on the broker. `config` holds Kafka's own names (`retention.ms`, `cleanup.policy`)."""
+
+    name: str
+    partitions: int
+    config: Mapping[str, str] = {}
+
+
+def limit_of(spec: TopicSpec) -> int:
+    """Bytes of key, value and headers that one record of the topic may have."""
+    return record_limit(int(spec.config.get("max.message.bytes", BATCH_LIMIT)))
+
+
+def record_limit(batch_limit: int) -> int:
+    return batch_limit - OVERHEAD
+
+
+class Position(NamedTuple):
+    topic: str
+    partition: int
+    offset: int
+
+
+class Subscription(Protocol):
+    """A member of a consumer group. Delivery is at least once: what was not committed comes again.
+
+    A group that never committed begins at the first offset. `MissingOffsets` where its commit lies below that.
+    """
+
+    async def poll(self, timeout: float = 1.0, limit: int | None = None) -> Mapping[TopicPartition, Sequence[Record]]:
+        """Whatever is there, at most `limit` records; empty when nothing came within `timeout` seconds."""
+        ...
+
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Each offset is the next one to read. Raises `Fenced` when the partition is no longer ours."""
+        ...
+
+    async def committed(self) -> Mapping[TopicPartition, int]:
+        """Where the group would begin in each of our partitions if we died now."""
+        ...
+
+    async def seek(self, partition: TopicPartition, offset: int) -> None: ...
+
+    def assignment(self) -> frozenset[TopicPartition]: ...
+
+    def generation(self) -> int:
+        """The group's own, one higher whenever partitions are given out anew: what was known of them may be out of
+        date, owner or not."""
+        ...
+
+
+class EventLog(Protocol):
+    """Topics here are wire names: the caller has applied `TopicNames`. An absent topic raises `UnknownTopic`."""
+
+    async def create(self, topics: Sequence[TopicSpec]) -> Sequence[str]:
+        """Makes those that are absent and returns their names; leaves the others as they are."""
+        ...
+
+    async def describe(self, topics: Sequence[str]) -> Mapping[str, TopicSpec]:
+        """How they stand on the broker, with every setting that it tells. Absent ones are left out."""
+        ...
+
+    async def append(self, records: Sequence[Outgoing]) -> Sequence[Position]:
+        """Returns when every record is acknowledged by all in-sync replicas; order within a partition is kept.
+
+        Positions stand in the order of `records`. Raises `TooLarge` before anything is sent. After any other error
+        some records may stand in the log: appending again is safe for whoever tells events apart by their id.
+        """
+        ...
+
+    def read(self, topic: str, partition: int, start: int, stop: int | None = None) -> AsyncIterator[Sequence[Record]]:
+        """Committed records of [start, stop) in batches, then ends. `stop=None` means the end at the time of the call.
+
+        Raises `MissingOffsets` where the log does not reach down to start or up to stop, so that no loss is skipped
+        in silence. Offsets within that hold no record (compaction, aborted transactions) are not a loss.
+        """
+        ...
+
+    async def starts(self, topic: str) -> Mapping[int, int]:
+        """The first offset of each partition; the keys are the topic's partitions."""
+        ...
+
+    async def ends(self, topic: str) -> Mapping[int, int]:
+        """One past the last committed offset of each partition."""
+        ...
+
+    async def offsets_at(self, topic: str, timestamp: int) -> Mapping[int, int]:
+        """The first offset of each partition at or after a time in milliseconds; the end where there is none."""
+        ...
+
+    async def committed(self, group: str, topic: str) -> Mapping[int, int]:
+        """Only the partitions on which the group has committed."""
+        ...
+
+    def subscribe(self, group: str, topics: Sequence[str]) -> AbstractAsyncContextManager[Subscription]: ...

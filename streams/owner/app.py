@@ -1,0 +1,196 @@
+"""The Faust worker that folds: how it is put together, and what must stand before it starts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import faust
+from yarl import URL
+
+from projections.projection import Projection
+from schemas.envelope import Event
+from schemas.errors import Retry
+from schemas.topics import TopicNames
+from streams.errors import Misconfigured
+from streams.fold.commit import Ports
+from streams.fold.failpoint import FailPoint
+from streams.fold.folding import Folding
+from streams.fold.tally import Tally
+from streams.log.kafka.log import KafkaLog
+from streams.log.kafka.opened import keep_bytes
+from streams.log.outgoing import to_outgoing
+from streams.log.port import BATCH_LIMIT, EventLog, Learn, TopicSpec, nothing_to_learn
+from streams.owner.faust_seam import BatchSchema, BatchTransport, RowApp, RowTableManager, add_table
+from streams.owner.fence import FencedChangelogs
+from streams.owner.garbage import keep_garbage_rare
+from streams.owner.glance import Glance
+from streams.owner.keeper import ShardKeeper
+from streams.owner.refill import refilling
+from streams.state.changelog import topic_of
+from streams.state.recent import RecentStores
+from streams.state.store import RocksStores
+
+log = logging.getLogger(__name__)
+FETCH_BYTES = 4 << 20
+# A compressed fetch can hold many more than that: this bounds a batch in memory, and what a crash does again.
+BATCH_RECORDS = 8_000
+RECENT_BYTES = 64 << 20
+"""Rows that a worker keeps in memory, all its projections together."""
+TURN_SECONDS = 0.001
+"""So long an answer to a query waits for the interpreter while the fold has it. Python's own is five times that."""
+RETRY_SECONDS = 1.0
+COMPACTED = {
+    "cleanup.policy": "compact",
+    "min.cleanable.dirty.ratio": "0.5",
+    # A record batch of ours (`streams.fold.pieces.BATCH_BYTES`) always fits, whatever the broker's own limit is.
+    "max.message.bytes": str(BATCH_LIMIT + 12),
+}
+
+
+class Worker(NamedTuple):
+    """What decides a worker. `app_id` names its consumer group; `name` tells the workers of a group apart."""
+
+    bootstrap_servers: str
+    app_id: str
+    name: str
+    data_dir: Path
+    names: TopicNames
+    failpoint: str = ""
+    learn: Learn = nothing_to_learn
+    session_timeout: float = 15.0
+
+
+async def prepare(event_log: EventLog, projections: Sequence[Projection[Any]], names: TopicNames) -> None:
+    """Changelogs with as many partitions as their sources, or a refusal that says which topics disagree."""
+    for projection in projections:
+        sources = {names.wire(topic): len(await event_log.ends(names.wire(topic))) for topic in projection.topics}
+        counts = set(sources.values())
+        if len(counts) != 1:
+            raise Misconfigured(f"{projection.name} folds {sources}: all must have the same number of partitions.")
+        changelog, partitions = topic_of(projection, names.prefix), counts.pop()
+        await event_log.create([TopicSpec(changelog, partitions, COMPACTED)])
+        found = len(await event_log.ends(changelog))
+        if found != partitions:
+            raise Misconfigured(
+                f"{changelog} has {found} partitions and its sources have {partitions}: raise the projection's version "
+                f"to fold it anew."
+            )
+
+
+def run(
+    worker: Worker,
+    projections: Sequence[Projection[Any]],
+    log_level: str = "WARNING",
+    beside: Callable[[Glance], AbstractContextManager[object]] = nullcontext,
+) -> None:
+    """Until a signal stops it: SIGTERM lets the batches in hand finish. `beside` lives as long, in its own threads."""
+    worker.data_dir.mkdir(parents=True, exist_ok=True)
+    asyncio.run(_prepare(worker, projections))
+    app = create_app(worker, KafkaLog(worker.bootstrap_servers, client_id=f"rillfold-{worker.name}"), projections)
+    keep_garbage_rare()
+    sys.setswitchinterval(TURN_SECONDS)
+    with beside(app.glance):
+        faust.Worker(
+            app, loglevel=log_level, quiet=True, override_logging=not logging.root.handlers
+        ).execute_from_commandline()
+
+
+async def _prepare(worker: Worker, projections: Sequence[Projection[Any]]) -> None:
+    async with KafkaLog(worker.bootstrap_servers) as event_log:
+        await prepare(event_log, projections, worker.names)
+
+
+class FoldApp(RowApp):
+    """`glance` is for whoever watches."""
+
+    glance: Glance
+
+
+def create_app(worker: Worker, event_log: EventLog, projections: Sequence[Projection[Any]]) -> FoldApp:
+    """Topics must stand: see `prepare`."""
+    keep_bytes()
+    app = FoldApp(worker.app_id, **_settings(worker))
+    if app.in_transaction:
+        raise Misconfigured("Faust's exactly_once loses and doubles after a crash. Unset PROCESSING_GUARANTEE.")
+    fence = FencedChangelogs(worker.app_id, worker.name, bootstrap_servers=worker.bootstrap_servers)
+    ports = Ports(_publisher(event_log, worker.names), fence.append, FailPoint(worker.failpoint), worker.learn)
+    tally = Tally()
+    folding = Folding(projections, worker.names, tally.counting(ports))
+    app.glance = Glance(app, folding, tally)
+    app.transport = BatchTransport(app.conf.broker_consumer, app)
+    stores = RecentStores(RocksStores(worker.data_dir / "tables"), RECENT_BYTES)
+    refill = refilling(bootstrap_servers=worker.bootstrap_servers)
+    app.keeper = ShardKeeper(folding, fence, stores, event_log, worker.app_id, refill)
+    for projection in projections:
+        add_table(app, folding.changelog(projection))
+    _agent(app, folding)
+    return app
+
+
+def _agent(app: RowApp, folding: Folding) -> None:
+    sources = app.topic(*sorted(folding.sources), schema=BatchSchema())
+
+    @app.agent(sources, name="fold", concurrency=2)
+    async def fold(batches: Any) -> None:
+        async for batch in batches:
+            try:
+                await folding.step(batch)
+            except Exception as error:
+                app.keeper.failed(error)
+
+
+def _publisher(event_log: EventLog, names: TopicNames) -> Callable[[Sequence[Event]], Awaitable[None]]:
+    async def publish(events: Sequence[Event]) -> None:
+        outgoing = [to_outgoing(event, names) for event in events]
+        await _patiently(lambda: event_log.append(outgoing))
+
+    return publish
+
+
+async def _patiently(action: Callable[[], Awaitable[object]]) -> None:
+    """What fails because the world is in the way holds its partition until the world is back."""
+    while True:
+        try:
+            await action()
+            return
+        except Retry as error:
+            log.warning("%s", error)
+            await asyncio.sleep(RETRY_SECONDS)
+
+
+def _settings(worker: Worker) -> dict[str, Any]:
+    return {
+        "broker": [URL(f"aiokafka://{server.strip()}") for server in worker.bootstrap_servers.split(",")],
+        "datadir": str(worker.data_dir / "faust"),
+        "TableManager": RowTableManager,
+        "store": "memory://",
+        "processing_guarantee": "at_least_once",
+        "key_serializer": "raw",
+        "value_serializer": "raw",
+        "consumer_auto_offset_reset": "earliest",
+        "consumer_max_fetch_size": FETCH_BYTES,
+        "broker_max_poll_records": BATCH_RECORDS,
+        # Batches, not records: a rebalance waits until those in hand are folded.
+        "stream_buffer_maxsize": 8,
+        "stream_wait_empty": True,
+        "stream_recovery_delay": 0.0,
+        "recovery_consistency_check": False,
+        "broker_commit_interval": 1.0,
+        # A worker that comes back under its name gets its partitions back at once, with no rebalance.
+        "consumer_group_instance_id": worker.name,
+        "broker_session_timeout": worker.session_timeout,
+        "broker_heartbeat_interval": worker.session_timeout / 5,
+        "broker_request_timeout": 20.0,
+        "broker_max_poll_interval": 300.0,
+        "producer_request_timeout": 30.0,
+        "topic_allow_declare": False,
+        "topic_disable_leader": True,
+        "web_enabled": False,
+        "worker_redirect_stdouts": False,
+    }

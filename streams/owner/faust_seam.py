@@ -1,0 +1,400 @@
+"""The one place that leans on Faust's insides (and aiokafka's below them), so that an upgrade breaks here or nowhere.
+
+Faust hands an agent one message per record. Here the "message" is everything one fetch returned for one partition; its
+offset is that of the last record. Acks, commits, rebalances, recovery and standby then work per batch, untouched.
+What is relied on, by upstream name, stands in `RELIES_ON`; a test holds each against the installed version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple, Protocol, cast
+
+import faust
+from aiokafka.errors import IllegalStateError
+from faust.serializers.schemas import Schema
+from faust.tables.manager import TableManager
+from faust.tables.recovery import RebalanceAgain, Recovery
+from faust.tables.table import Table
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, EventT
+from faust.types.tuples import ConsumerMessage
+
+from streams.fold.batch import Batch
+from streams.health.watch import Phase
+from streams.log.kafka.fetched import by_batches
+
+FAUST_VERSION = "0.15.3"
+WAIT_MS = 100
+# upstream function -> what of its text must still be there
+RELIES_ON: Mapping[str, Sequence[str]] = {
+    "faust.transport.consumer:Consumer.getmany": ("self._wait_next_records(timeout)", "await self.perform_seek()"),
+    "faust.transport.consumer:Consumer._wait_next_records": (
+        "await self.wait(self.can_resume_flow)",
+        "active_partitions = self._get_active_partitions()",
+        "await self.sleep(1)",
+    ),
+    "faust.transport.consumer:Consumer.resume_partitions": ("self._get_active_partitions().update(tps)",),
+    "faust.transport.consumer:Consumer.perform_seek": ("await self.seek_to_committed()",),
+    "faust.transport.consumer:Consumer._drain_messages": ("await self._add_gap(", "self.suspend_flow.wait()"),
+    "faust.transport.consumer:Consumer._commit_tps": ("self._filter_committable_offsets(tps)",),
+    "faust.transport.consumer:Consumer._filter_committable_offsets": ("self._new_offset(tp)",),
+    "faust.transport.consumer:Consumer.ack": ("acked_for_tp.append(offset)", "acked_index.add(offset)"),
+    "faust.transport.drivers.aiokafka:Consumer._new_consumer_thread": ("AIOKafkaConsumerThread(self",),
+    "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._fetch_records": (
+        "return await fetcher.fetched_records(",
+    ),
+    "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._seek_wait": ("consumer.seek(tp, offset)",),
+    "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._create_worker_consumer": (
+        "isolation_level=isolation_level",
+    ),
+    "faust.tables.recovery:Recovery._restart_recovery": (
+        "self._build_highwaters)(\n                        consumer, assigned_active_tps",
+        "if self.tp_to_table[tp].recovery_buffer_size == 1",
+    ),
+    "faust.tables.recovery:Recovery._wait": ("raise RebalanceAgain()",),
+    "faust.tables.recovery:Recovery.need_recovery": ("self.active_remaining().values()",),
+    "faust.tables.recovery:Recovery._slurp_changelogs": ("table.apply_changelog_batch(buf)", "offsets[tp] = offset"),
+    "faust.tables.recovery:Recovery.on_recovery_completed": ("table.on_recovery_completed(", "consumer.perform_seek()"),
+    "faust.tables.manager:TableManager.recovery": ("self._recovery = Recovery(",),
+    "faust.tables.manager:TableManager.on_actives_ready": ("self.actives_ready = True",),
+    "faust.tables.manager:TableManager.on_rebalance_start": ("self.actives_ready = False",),
+    "faust.tables.recovery:Recovery._set_recovery_started": ("self.app.in_recovery = True",),
+    "faust.tables.manager:TableManager.on_rebalance": ("table.on_rebalance)(",),
+    "faust.tables.base:Collection.on_start": ("self.add_runtime_dependency(self.data)",),
+    "aiokafka.producer.sender:InitPIDHandler.handle_response": ("set_pid_and_epoch(",),
+    "aiokafka.producer.sender:SendProduceReqHandler.handle_response": ("exc = ProducerFenced()",),
+}
+
+
+class Keeper(Protocol):
+    """Who keeps the rows. Topics are wire names; offsets are the changelog's."""
+
+    async def assigned(self, changelogs: Iterable[TP]) -> None:
+        """These partitions, and no others, are ours from now on."""
+        ...
+
+    async def claim(self, changelogs: Iterable[TP]) -> None:
+        """Shut out earlier owners. What they managed to write is in the changelog before this returns."""
+        ...
+
+    def persisted(self, changelog: TP) -> int | None: ...
+
+    def restore(self, changelog: TP, records: Iterable[tuple[bytes, bytes | None]], position: int) -> None: ...
+
+    async def refill(self, changelogs: Iterable[TP]) -> bool:
+        """Read them up to our claims. False when it was left off, because another recovery begins."""
+        ...
+
+    def forget(self, changelog: TP) -> None:
+        """What is kept locally does not belong to this changelog."""
+        ...
+
+    async def restored(self, changelogs: Iterable[TP]) -> None: ...
+
+    async def begins(self, sources: Collection[TP]) -> Mapping[TP, int]:
+        """Where sources are to be read from. Those that nobody here needs are left out."""
+        ...
+
+    def folded(self, source: TP) -> int | None:
+        """Everything below is in all rows that it belongs to, and what follows from it is sent; None if unknown."""
+        ...
+
+    def ready(self) -> None:
+        """All is restored, and the sources flow."""
+        ...
+
+    async def stop(self) -> None:
+        """The streams have ended and their last commit is done."""
+        ...
+
+    def failed(self, error: BaseException) -> None:
+        """Faust would log this and go on; we do not."""
+        ...
+
+
+class RowApp(faust.App):
+    """A Faust app that asks `keeper` about its tables."""
+
+    keeper: Keeper
+
+    def phase(self) -> Phase:
+        """May be asked from another thread."""
+        if self.tables.actives_ready:
+            return "working"
+        return "restoring" if self.in_recovery else "joining"
+
+    async def on_shutdown(self) -> None:
+        await super().on_shutdown()
+        await self.keeper.stop()
+
+
+def _keeper(app: Any) -> Keeper:
+    keeper: Keeper = app.keeper
+    return keeper
+
+
+class Fetched(NamedTuple):
+    """What one fetch returned: the records of [start, next). `start` is None where it began at an unknown place."""
+
+    start: int | None
+    next: int
+    records: list[Any]
+
+
+class BatchThread(driver.AIOKafkaConsumerThread):
+    """Runs in the consumer's own thread, so that seeks and fetches are seen in the order in which they happened."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._read_to: dict[Any, int] = {}
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        # Faust ties this to its own transactions; a source's producers may have theirs.
+        consumer._isolation_level = "read_committed"
+        # One request at a time: partitions with nothing new would hold up the others for so long.
+        consumer._fetch_max_wait_ms = WAIT_MS
+        return consumer
+
+    async def _seek_wait(self, consumer: Any, partitions: Mapping[TP, int]) -> None:
+        # Before: while the seek waits for its positions, the first fetch from them may already happen.
+        self._read_to.update(partitions)
+        try:
+            await super()._seek_wait(consumer, partitions)
+        except BaseException:
+            for tp in partitions:
+                self._read_to.pop(tp, None)
+            raise
+
+    async def _fetch_records(self, consumer: Any, *args: Any, **kwargs: Any) -> dict[TP, Fetched]:  # type: ignore[override]
+        # Rows need no decoding: while they are restored, a whole fetch at once costs fewer turns.
+        by_batches(consumer, None if self.app.in_recovery else self.app.conf.broker_max_poll_records)
+        fetched = await super()._fetch_records(consumer, *args, **kwargs | {"max_records": None})
+        # No await from here: the positions are those that this very fetch has left.
+        return {tp: self._located(consumer, tp, records) for tp, records in fetched.items()}
+
+    def _located(self, consumer: Any, tp: Any, records: list[Any]) -> Fetched:
+        position = consumer._subscription.subscription.assignment.state_value(tp).position
+        start = self._read_to.get(tp)
+        if start is not None:
+            self._read_to[tp] = position
+        return Fetched(start, position, records)
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        self._read_to.clear()
+        await super().on_partitions_revoked(revoked)
+
+
+class BatchConsumer(driver.Consumer):
+    """Yields one message per partition fetch, and takes its starting points from the rows' markers."""
+
+    def _new_consumer_thread(self) -> BatchThread:
+        return BatchThread(self, loop=self.loop, beacon=self.beacon)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._full: set[TP] = set()
+        self._room = asyncio.Event()
+        self._resumed = asyncio.Event()
+
+    def resume_partitions(self, tps: Iterable[TP]) -> None:
+        super().resume_partitions(tps)
+        self._resumed.set()
+
+    def on_buffer_full(self, tp: TP) -> None:
+        """Stops all partitions, not this one: aiokafka asks a broker for no more while some of its records wait."""
+        if not self.app.in_recovery:
+            self._full.add(tp)
+            self._room.clear()
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        self._full.discard(tp)
+        if not self._full:
+            self._room.set()
+
+    async def _wait_next_records(self, timeout: float) -> tuple[Any, set[TP] | None]:
+        """Where nothing may be fetched, as after each rebalance, Faust would sleep for a second."""
+        if not self.flow_active:
+            await self.wait(cast(Any, self.can_resume_flow))
+        if not self._get_active_partitions():
+            self._resumed.clear()
+            await self.wait(self._resumed.wait(), timeout=1.0)
+        return await super()._wait_next_records(timeout)
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
+        if self._full:
+            await self.wait(self._room.wait(), timeout=timeout)
+        fetched, active = await self._wait_next_records(timeout)
+        generation = self.app.consumer_generation_id
+        if fetched is None or self.should_stop:
+            return
+        if not self.flow_active:
+            # Given out anew meanwhile: then the recovery that follows seeks.
+            with suppress(IllegalStateError):
+                await self.perform_seek()
+            return
+        for tp, batch in cast(Mapping[TP, Fetched], fetched).items():
+            if not self.flow_active or self.app.consumer_generation_id != generation:
+                return
+            if batch.start is None and not self._is_changelog_tp(tp):
+                continue  # fetched before the seek to the marker, which makes it come again
+            if active is None or tp in active:
+                self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
+                yield tp, self._batch_message(tp, batch)
+
+    def _batch_message(self, tp: Any, fetched: Fetched) -> ConsumerMessage:
+        last = fetched.records[-1]
+        start = fetched.records[0].offset if fetched.start is None else fetched.start
+        batch = Batch(tp.topic, tp.partition, start, fetched.next, fetched.records)
+        return ConsumerMessage(
+            tp.topic,
+            tp.partition,
+            last.offset,
+            last.timestamp / 1000,
+            last.timestamp_type,
+            [],
+            None,
+            cast(Any, batch),
+            None,
+            0,
+            0,
+            tp,
+            generation_id=self.app.consumer_generation_id,
+        )
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """The rows know better than the group how far a source is folded."""
+        sources = [tp for tp in self.assignment() if not self._is_changelog_tp(tp)]
+        if not sources:
+            return {}
+        starts = await _keeper(self.app).begins(sources)
+        await self.seek_wait(starts)
+        return starts
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """A batch covers its own gaps."""
+
+    def _new_offset(self, tp: TP) -> int | None:
+        """Of what is acknowledged, as much as is folded: a batch that came too early is acknowledged as well."""
+        acked = self._acked[tp]
+        if not acked:
+            return None
+        acked.clear()
+        self._acked_index[tp].clear()
+        return _keeper(self.app).folded(tp)
+
+
+class BatchTransport(driver.Transport):
+    Consumer = BatchConsumer
+
+
+class BatchSchema(Schema):  # type: ignore[type-arg]
+    """Nothing is decoded on the way: an event's value is the batch."""
+
+    def compile(self, app: Any, **_: Any) -> Any:
+        create = app.create_event
+
+        async def decode(message: Any, **_: Any) -> EventT[Any]:
+            event: EventT[Any] = create(None, message.value, (), message)
+            return event
+
+        return decode
+
+
+class RowTable(Table):  # type: ignore[type-arg]
+    """A Faust table whose content is kept elsewhere, by partition, and restored by whole batches."""
+
+    def _changelog_topic_name(self) -> str:
+        return str(self.name)
+
+    async def on_start(self) -> None:
+        """Topics are made before the worker starts; there is no store to start."""
+
+    def persisted_offset(self, tp: TP) -> int | None:
+        return _keeper(self.app).persisted(tp)
+
+    async def need_active_standby_for(self, tp: TP) -> bool:
+        return _keeper(self.app).persisted(tp) is None
+
+    async def on_rebalance(self, *_: Any) -> None:
+        """All tables at once: see RowTableManager."""
+
+    def apply_changelog_batch(self, batch: Iterable[EventT[Any]]) -> None:
+        try:
+            for event in batch:
+                records = cast(Batch, event.value).records
+                pairs = ((record.key or b"", record.value) for record in records)
+                _keeper(self.app).restore(event.message.tp, pairs, records[-1].offset)
+        except Exception as error:
+            _keeper(self.app).failed(error)
+            raise
+
+    async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
+        try:
+            await _keeper(self.app).restored(active_tps)
+        except Exception as error:
+            _keeper(self.app).failed(error)
+
+
+class BatchRecovery(Recovery):
+    async def _wait(self, coro: Any, timeout: Any = None) -> None:
+        """Faust would go on with half a step when its time is up. A table takes its time; a watchman looks on."""
+        await super()._wait(coro)
+
+    async def _build_highwaters(self, consumer: Any, tps: set[TP], destination: Any, title: str) -> None:
+        """Claims come before the ends are read: nothing can be appended behind an end by an earlier owner."""
+        if title == "active":
+            await _keeper(self.app).claim(tps)
+        await super()._build_highwaters(consumer, tps, destination, title)
+        for tp in tps:
+            kept = _keeper(self.app).persisted(tp)
+            if kept is not None and kept > destination[tp]:
+                _keeper(self.app).forget(tp)
+                offsets: Any = self.active_offsets if title == "active" else self.standby_offsets
+                offsets[tp] = None
+        if title == "active":
+            await self._refill(tps)
+
+    async def _build_offsets(self, consumer: Any, tps: set[TP], destination: Any, title: str) -> None:
+        """Ours are known. The question would wait for a fetch that waits for records, on the same connection."""
+        if title != "active":
+            await super()._build_offsets(consumer, tps, destination, title)
+
+    async def _refill(self, tps: set[TP]) -> None:
+        """Past Faust, which then finds nothing left to recover. It still reads what we only stand by for."""
+        try:
+            complete = await _keeper(self.app).refill(tps)
+        except Exception as error:  # Faust would log it and go on without the rows
+            _keeper(self.app).failed(error)
+            raise
+        if not complete:
+            raise RebalanceAgain
+        for tp in tps:
+            self.active_offsets[tp] = cast(int, _keeper(self.app).persisted(tp))
+
+
+class RowTableManager(TableManager):
+    @property
+    def recovery(self) -> Recovery:
+        if self._recovery is None:
+            self._recovery = BatchRecovery(self.app, self, beacon=self.beacon, loop=self.loop)
+        return self._recovery
+
+    async def on_rebalance(self, assigned: set[TP], revoked: set[TP], newly: set[TP], generation_id: int = 0) -> None:
+        ours = self.app.assignor.assigned_actives() | self.app.assignor.assigned_standbys()
+        await _keeper(self.app).assigned(tp for tp in ours if tp.topic in self.changelog_topics)
+        await super().on_rebalance(assigned, revoked, newly, generation_id)
+
+    def on_actives_ready(self) -> None:
+        super().on_actives_ready()
+        _keeper(self.app).ready()
+
+
+def add_table(app: faust.App, changelog: str) -> None:
+    # Two batches at most wait to be applied. One would make Faust read the changelog on after the recovery.
+    app.tables.add(
+        RowTable(app, name=changelog, recovery_buffer_size=2, schema=BatchSchema(), beacon=app.tables.beacon)
+    )

@@ -1,0 +1,89 @@
+"""One writer per changelog partition, enforced by the broker: the newest owner's claim shuts out every older one.
+
+A transactional id per partition is used for nothing but its epoch. `InitProducerId` gives each owner a higher epoch
+under the same producer id; the batches themselves are plain idempotent ones, with no transaction around them. The
+claim record makes the partition's leader see the new epoch, and from then on it refuses batches of an older one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, ProducerFenced
+
+from streams.errors import ChangelogFailed, OwnershipLost
+from streams.fold.pieces import BATCH_BYTES
+from streams.log.kafka.client import start_client
+from streams.log.port import TopicPartition
+from streams.state.changelog import Rows, claim_record
+
+MAX_BATCH = BATCH_BYTES + 40_000
+ID_TIMEOUT_MS = 10_000
+
+
+class FencedChangelogs:
+    """All changelog partitions with one number have one producer: they are assigned together."""
+
+    def __init__(self, scope: str, owner: str, **options: Any) -> None:
+        self._scope, self._owner, self._options = scope, owner, options
+        self._producers: dict[int, AIOKafkaProducer] = {}
+
+    async def claim(self, topics: Mapping[int, Sequence[str]]) -> Mapping[TopicPartition, int]:
+        """From its return on, no older owner can append to these topics in these partitions.
+
+        Whatever one of them has written lies below the offsets that it returns: those of our claims.
+        """
+        claims = await asyncio.gather(*(self._claim(partition, names) for partition, names in topics.items()))
+        return {place: offset for claim in claims for place, offset in claim.items()}
+
+    async def _claim(self, partition: int, topics: Sequence[str]) -> Mapping[TopicPartition, int]:
+        await self._stop(partition)
+        producer = AIOKafkaProducer(
+            transactional_id=f"{self._scope}-{partition}",
+            transaction_timeout_ms=ID_TIMEOUT_MS,
+            max_batch_size=MAX_BATCH,
+            max_request_size=MAX_BATCH,
+            acks="all",
+            **self._options,
+        )
+        await start_client(producer)
+        self._producers[partition] = producer
+        # The id has given its epoch. Without it the producer sends what it is told, outside any transaction.
+        producer._txn_manager.transactional_id = None
+        claim = [claim_record(self._owner)]
+        offsets = await asyncio.gather(*(self.append(topic, partition, claim) for topic in topics))
+        for topic, offset in zip(topics, offsets, strict=True):
+            if offset is None:
+                raise ChangelogFailed(topic, partition, "the claim was known already, and where it stands was not said")
+        return {(topic, partition): offset for topic, offset in zip(topics, offsets, strict=True) if offset is not None}
+
+    async def append(self, topic: str, partition: int, rows: Rows) -> int | None:
+        """Offset of the last row; None when the broker knew the batch already and could not say where it stands."""
+        producer = self._producers[partition]
+        batch = producer.create_batch()
+        for key, value in rows:
+            if batch.append(timestamp=None, key=key, value=value) is None:
+                raise AssertionError(
+                    f"{len(rows)} rows do not fit {MAX_BATCH} bytes: see streams.fold.pieces.BATCH_BYTES"
+                )
+        try:
+            sent = await (await producer.send_batch(batch, topic, partition=partition))
+        except ProducerFenced as error:
+            raise OwnershipLost(topic, partition) from error
+        except KafkaError as error:
+            raise ChangelogFailed(topic, partition, error) from error
+        return sent.offset + len(rows) - 1 if sent.offset >= 0 else None
+
+    async def release(self, partitions: Sequence[int]) -> None:
+        await asyncio.gather(*(self._stop(partition) for partition in partitions))
+
+    async def stop(self) -> None:
+        await self.release(list(self._producers))
+
+    async def _stop(self, partition: int) -> None:
+        producer = self._producers.pop(partition, None)
+        if producer is not None:
+            await producer.stop()

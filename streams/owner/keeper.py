@@ -1,0 +1,157 @@
+"""What a Faust worker holds, partition by partition: opens, claims, restores and hands back the shards of its fold."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from faust.types import TP
+
+from projections.projection import Projection
+from streams.fold.folding import Folding
+from streams.fold.shard import Shard
+from streams.log.port import EventLog, TopicPartition
+from streams.owner.fence import FencedChangelogs
+from streams.owner.refill import Refill
+from streams.state.store import Stores
+
+log = logging.getLogger(__name__)
+EX_SOFTWARE = 70
+"""The exit code for a supervisor: start me again."""
+
+
+class ShardKeeper:
+    """Answers Faust's questions about tables. See `streams.owner.faust_seam.Keeper`."""
+
+    def __init__(
+        self,
+        folding: Folding,
+        fence: FencedChangelogs,
+        stores: Stores,
+        event_log: EventLog,
+        group: str,
+        refill: Refill,
+    ) -> None:
+        self._folding, self._fence, self._stores = folding, fence, stores
+        self._event_log, self._group, self._refill = event_log, group, refill
+        self._catching_up: set[asyncio.Future[None]] = set()
+        """What works on shards for a recovery that another may take over from."""
+        self._claims: dict[TopicPartition, int] = {}
+        """Where our own claims stand in the changelogs."""
+        self._projections = {folding.changelog(projection): projection for projection in folding.projections}
+
+    async def assigned(self, changelogs: Iterable[TP]) -> None:
+        await self._leave_off()
+        ours = {(tp.topic, tp.partition) for tp in changelogs}
+        held = {(shard.changelog, shard.partition) for shard in self._folding.shards()}
+        for topic, partition in held - ours:
+            self._folding.close(topic, partition)
+            self._claims.pop((topic, partition), None)
+        await self._fence.release(sorted({p for _, p in held} - {p for _, p in ours}))
+        for topic, partition in ours - held:
+            self._open(topic, partition)
+
+    async def claim(self, changelogs: Iterable[TP]) -> None:
+        await self._leave_off()
+        topics: dict[int, list[str]] = defaultdict(list)
+        for tp in changelogs:
+            self._folding.claim(tp.topic, tp.partition)
+            self._claims.pop((tp.topic, tp.partition), None)
+            topics[tp.partition].append(tp.topic)
+        self._claims |= await self._fence.claim(topics)
+
+    def persisted(self, changelog: TP) -> int | None:
+        return self._shard(changelog).store.position()
+
+    def restore(self, changelog: TP, records: Iterable[tuple[bytes, bytes | None]], position: int) -> None:
+        """What an earlier recovery has read and not yet handed on may be another's by now, or be known."""
+        shard = self._folding.shard(changelog.topic, changelog.partition)
+        if shard is None or position <= (known if (known := shard.store.position()) is not None else -1):
+            return
+        shard.restore(records, position)
+
+    async def refill(self, changelogs: Iterable[TP]) -> bool:
+        """Up to our own claims. False when it was left off: another recovery begins."""
+        claims = {
+            self._shard(changelog): self._claims[changelog.topic, changelog.partition] for changelog in changelogs
+        }
+        reading = asyncio.ensure_future(self._refill(claims))
+        self._catching_up.add(reading)
+        try:
+            await asyncio.wait({reading})
+        finally:
+            reading.cancel()
+            reading.add_done_callback(self._catching_up.discard)
+        if reading.cancelled():
+            return False
+        reading.result()
+        return True
+
+    def forget(self, changelog: TP) -> None:
+        log.warning("%s/%s ends before our copy of it: copy discarded, rows are folded again", *changelog)
+        self._folding.close(changelog.topic, changelog.partition)
+        self._stores.discard(changelog.topic, changelog.partition)
+        self._open(changelog.topic, changelog.partition)
+
+    async def restored(self, changelogs: Iterable[TP]) -> None:
+        """What was read of the changelogs reaches our claims: nothing of an earlier owner's is missing.
+
+        Faust may say so at the end of a recovery that another has already taken over from. Then it is not yet true.
+        """
+        shards = [self._shard(changelog) for changelog in changelogs if self._reaches_its_claim(changelog)]
+        for shard in shards:
+            shard.restored()
+        catching_up = asyncio.ensure_future(self._folding.catch_up(shards, self._event_log, self._group))
+        self._catching_up.add(catching_up)
+        try:
+            await catching_up
+        finally:
+            self._catching_up.discard(catching_up)
+
+    async def begins(self, sources: Collection[TP]) -> Mapping[TP, int]:
+        """Asked of the log by a client that does not fetch: behind a fetch the answer would wait for new records."""
+        firsts = {topic: await self._event_log.starts(topic) for topic in {source.topic for source in sources}}
+        begins = {tp: self._folding.begin(tp.topic, tp.partition, firsts[tp.topic][tp.partition]) for tp in sources}
+        return {tp: begin for tp, begin in begins.items() if begin is not None}
+
+    def folded(self, source: TP) -> int | None:
+        return self._folding.folded(source.topic, source.partition)
+
+    def ready(self) -> None:
+        os.write(1, b"ready\n")
+
+    async def stop(self) -> None:
+        await self._fence.stop()
+        for shard in list(self._folding.shards()):
+            self._folding.close(shard.changelog, shard.partition)
+
+    def failed(self, error: BaseException) -> None:
+        """No exception may leave a handler: Faust would acknowledge the batch and go on."""
+        log.critical("The worker cannot go on: %s", error, exc_info=error)
+        logging.shutdown()
+        os._exit(EX_SOFTWARE)
+
+    def _reaches_its_claim(self, changelog: TP) -> bool:
+        claim = self._claims.get((changelog.topic, changelog.partition))
+        shard = self._folding.shard(changelog.topic, changelog.partition)
+        position = None if shard is None else shard.store.position()
+        return claim is not None and position is not None and position >= claim
+
+    async def _leave_off(self) -> None:
+        """Faust begins another recovery while the last one's end still works: nobody else would stop that."""
+        for catching_up in self._catching_up:
+            catching_up.cancel()
+        await asyncio.gather(*self._catching_up, return_exceptions=True)
+
+    def _open(self, changelog: str, partition: int) -> Shard[Any]:
+        projection: Projection[Any] = self._projections[changelog]
+        return self._folding.open(projection, partition, self._stores.open(changelog, partition))
+
+    def _shard(self, changelog: TP) -> Shard[Any]:
+        shard = self._folding.shard(changelog.topic, changelog.partition)
+        assert shard is not None, f"{changelog} is not assigned to this worker"
+        return shard

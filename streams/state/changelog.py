@@ -1,0 +1,125 @@
+"""What a changelog holds: rows with where they were folded from, and markers that say how far a source was folded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from math import isfinite
+from typing import Any, Generic, TypeVar
+
+import msgspec
+import msgspec.inspect
+
+from projections.projection import Projection
+from streams.state.refusal import Refusal
+
+State = TypeVar("State", bound=msgspec.Struct)
+
+# Row keys begin with a company (`streams.state.refusal.check_key`), so nothing of a user's can begin with this byte.
+RESERVED = b"\x00"
+CLAIM = RESERVED + b"claim"
+MARKERS = RESERVED + b"marker/"
+REFUSED = RESERVED + b"refused/"
+
+UNTYPED = (msgspec.inspect.FloatType, msgspec.inspect.AnyType, msgspec.inspect.CustomType)
+
+Rows = list[tuple[bytes, bytes]]
+"""Keys and values of one record batch, in order."""
+
+
+class Stored(msgspec.Struct, Generic[State], frozen=True):
+    """A row as the changelog, the local store and every sink know it."""
+
+    at: tuple[str, int, int]
+    """Topic, partition and offset of the last event that changed the row."""
+    row: State
+
+
+class Marker(msgspec.Struct, frozen=True):
+    """Everything of this source partition below `next` is in the rows."""
+
+    topic: str
+    partition: int
+    next: int
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """The first thing an owner writes. Whatever an earlier owner sends afterwards is refused by the broker."""
+
+    owner: str
+
+
+def topic_of(projection: Projection[Any], prefix: str = "") -> str:
+    return f"{prefix}rillfold-{projection.name}-v{projection.version}-changelog"
+
+
+def marker_record(marker: Marker) -> tuple[bytes, bytes]:
+    return marker_key(marker.topic, marker.partition), msgspec.json.encode(marker)
+
+
+def marker_key(topic: str, partition: int) -> bytes:
+    return MARKERS + f"{topic}/{partition}".encode()
+
+
+def claim_record(owner: str) -> tuple[bytes, bytes]:
+    return CLAIM, msgspec.json.encode(Claim(owner))
+
+
+def marker_of(key: bytes, value: bytes) -> Marker | None:
+    """The marker in a record, if it is one."""
+    return msgspec.json.decode(value, type=Marker) if key.startswith(MARKERS) else None
+
+
+def refusal_record(refusal: Refusal) -> tuple[bytes, bytes]:
+    """One for each event, so that compaction keeps it."""
+    place = f"{refusal.topic}/{refusal.partition}/{refusal.offset}"
+    return REFUSED + place.encode(), msgspec.json.encode(refusal)
+
+
+def refusal_of(key: bytes, value: bytes) -> Refusal | None:
+    """The refusal in a record, if it is one."""
+    return msgspec.json.decode(value, type=Refusal) if key.startswith(REFUSED) else None
+
+
+def spelled(key: bytes) -> str:
+    """A row's key as text, whatever somebody else has written into a changelog."""
+    return key.decode("utf-8", "backslashreplace")
+
+
+class RowCodec(Generic[State]):
+    """Rows of one projection to bytes and back."""
+
+    def __init__(self, state: type[State]) -> None:
+        self._decoder = msgspec.json.Decoder(Stored[state])  # type: ignore[valid-type]
+        self._encoder = msgspec.json.Encoder()
+        self._may_hold_floats = _may_hold_floats(msgspec.inspect.type_info(state), set())
+
+    def encode(self, state: State, topic: str, partition: int, offset: int) -> bytes:
+        """Numbers that JSON does not have would become null: `ValueError`."""
+        if self._may_hold_floats and not _finite(state):
+            raise ValueError("a number that is not finite")
+        return self._encoder.encode(Stored((topic, partition, offset), state))
+
+    def decode(self, value: bytes) -> Stored[State]:
+        return self._decoder.decode(value)
+
+
+def _may_hold_floats(found: object, seen: set[int]) -> bool:
+    """Asked once for a state's type, so that rows of other types cost nothing."""
+    if isinstance(found, UNTYPED):
+        return True
+    if isinstance(found, (list, tuple)):
+        return any(_may_hold_floats(each, seen) for each in found)
+    if not isinstance(found, (msgspec.inspect.Type, msgspec.inspect.Field)) or id(found) in seen:
+        return False
+    seen.add(id(found))
+    return any(_may_hold_floats(getattr(found, name), seen) for name in found.__struct_fields__)
+
+
+def _finite(value: object) -> bool:
+    if isinstance(value, float):
+        return isfinite(value)
+    if isinstance(value, msgspec.Struct):
+        return all(_finite(getattr(value, name)) for name in value.__struct_fields__)
+    if isinstance(value, Mapping):
+        return all(map(_finite, value.values()))
+    return not isinstance(value, (list, tuple, Set)) or all(map(_finite, value))
