@@ -34,8 +34,12 @@ Measure = Callable[[Path], Figures]
 CODEC = """
 import json
 from bench.codec import BATCH, EVENTS, events, rate
-from schemas.codec.codec import decode_batch, encode
-from streams.log.port import Record
+try:
+    from schemas.codec.codec import decode_batch, encode
+    from streams.log.port import Record
+except ImportError:  # a checkout from before the rooms had rooms
+    from schemas.codec import decode_batch, encode
+    from streams.log import Record
 stream = events(EVENTS)
 records = [Record("company-data", 0, n, 0, None, encode(event)) for n, event in enumerate(stream)]
 def read():

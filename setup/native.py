@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 def build() -> Path | None:
     """The module beside its source, or None. A process that has the old one loaded keeps it."""
     said = sysconfig.get_config_var
-    source = ROOT / "schemas" / "native.c"
+    source = ROOT / "schemas" / "codec" / "native.c"
     target = source.with_suffix(said("EXT_SUFFIX"))
     fresh = target.with_suffix(".new")
     link = shlex.split(f"{said('LDSHARED')} -O2 -Wall -Wextra {said('CCSHARED') or ''}")

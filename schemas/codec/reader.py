@@ -1,6 +1,6 @@
 """Readers compiled from plans: one straight run of Python for each record, which says what is wrong with bad bytes.
 
-Where `schemas.codec.native` was built, they see only what that does not read, and the suite holds both to the same answers.
+Where `native` was built, they see only what that does not read, and the suite holds both to the same answers.
 """
 
 from __future__ import annotations

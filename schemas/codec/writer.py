@@ -1,4 +1,4 @@
-"""Writers compiled from the stored schemas, as `schemas.codec.reader` compiles readers: what they write, those accept."""
+"""Writers compiled from the stored schemas, as `reader` compiles readers: what they write, those accept."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class Folding:
         return min((start for start in starts if start is not None), default=None)
 
     async def catch_up(self, shards: Iterable[Shard[Any]], event_log: EventLog, group: str) -> None:
-        """Projections with several sources are brought to the present before the sources flow. See streams.fold.catch_up."""
+        """Projections with several sources are brought to the present before the sources flow. See `catch_up`."""
         for shard in shards:
             sources = self.sources_of(shard.projection)
             if len(sources) > 1:

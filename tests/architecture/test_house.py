@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,17 @@ def test_most_files_and_functions_are_small() -> None:
     assert lengths[int(len(lengths) * 0.9)] <= 25
 
 
+def test_no_folder_holds_more_than_one_looks_through() -> None:
+    modules = Counter(path.parent for path in SOURCES if path.name != "__init__.py")
+    assert not {str(folder.relative_to(ROOT)): n for folder, n in modules.items() if n > 14}
+
+
+def test_every_folder_says_its_duty_in_one_line() -> None:
+    rooms = {path.parent for path in SOURCES}
+    said = {folder: ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) for folder in rooms}
+    assert not [folder for folder, duty in said.items() if not duty or "\n" in duty]
+
+
 def test_every_room_has_a_name_that_says_something() -> None:
     assert not [path for path in SOURCES if path.stem in NAMELESS or path.parent.name in NAMELESS]
 
@@ -62,7 +74,7 @@ def test_the_wheel_holds_every_room_and_schema(tmp_path: Path) -> None:
     wanted = {str(path.relative_to(ROOT)) for path in SOURCES}
     wanted |= {str(path.relative_to(ROOT)) for path in (ROOT / "schemas" / "avro").glob("*.avsc")}
     assert wanted <= inside
-    built = [name for name in inside if name.startswith("schemas/native.") and name.endswith(".so")]
+    built = [name for name in inside if name.startswith("schemas/codec/native.") and name.endswith(".so")]
     assert len(built) == IN_C and ("none-any" in wheel.name) is not IN_C
 
 

@@ -16,12 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 import msgspec  # noqa: E402
 
-from schemas.codec import (
-    catalog,
-    codec,
-    compat,
-    derive,
-)
+from schemas.codec import catalog, codec, compat, derive  # noqa: E402
 from schemas.envelope import Event, Kind, Origin  # noqa: E402
 
 AVRO = ROOT / "schemas" / "avro"

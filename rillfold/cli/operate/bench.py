@@ -10,7 +10,7 @@ import click
 
 from schemas.errors import Stop
 
-CHECKOUT = Path(__file__).parents[2]
+CHECKOUT = Path(__file__).parents[3]
 BENCHES = ("codec", "produce", "fold", "restore", "query", "scale", "memory", "sink", "train", "serve")
 
 
