@@ -66,12 +66,14 @@ def main() -> None:
         class_path = kafka_streams.build(settings, Path(folder) / "classes")
         contestants = all_contestants(Arena(bootstrap), Workload(given.events, KEYS), class_path)
         results, ratios = take_turns("fold", contestants, RATIOS, given.runs)
+        costs: dict[str, float] = {}
         for keys in given.more_keys:
             more = many_keys(Arena(bootstrap), Workload(given.events, keys))
             ratio = {f"quix_{keys}_keys": Ratio("events_per_s", *more)}
             further, quotients = take_turns(f"fold, {keys} keys", more, ratio, given.runs)
-            results, ratios = {**results, **further}, {**ratios, **quotients, **growth(results, further, keys)}
-    report("fold", given.runs, results, ratios)
+            costs |= growth(results, further, keys)
+            results, ratios = {**results, **further}, {**ratios, **quotients}
+    report("fold", given.runs, results, ratios, costs)
 
 
 def growth(few: Mapping[str, Figures], more: Mapping[str, Figures], keys: int) -> dict[str, float]:

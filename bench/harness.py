@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 Figures = Mapping[str, float]
 Contestant = Callable[[], Figures]
@@ -21,6 +22,21 @@ class Ratio(NamedTuple):
     ours: str
     peer: str
 
+    def of(self, runs: Sequence[Mapping[str, Figures]]) -> Quotient:
+        found = sorted(run[self.ours][self.figure] / run[self.peer][self.figure] for run in runs)
+        return Quotient(median(found), found[0], found[-1], self.figure, self.ours, self.peer)
+
+
+class Quotient(NamedTuple):
+    """The median over the runs, and how far they lie apart."""
+
+    ratio: float
+    low: float
+    high: float
+    figure: str
+    ours: str
+    peer: str
+
 
 def compare(bench: str, contestants: Mapping[str, Contestant], ratios: Mapping[str, Ratio], runs: int = 5) -> None:
     report(bench, runs, *take_turns(bench, contestants, ratios, runs))
@@ -28,8 +44,8 @@ def compare(bench: str, contestants: Mapping[str, Contestant], ratios: Mapping[s
 
 def take_turns(
     bench: str, contestants: Mapping[str, Contestant], ratios: Mapping[str, Ratio], runs: int
-) -> tuple[dict[str, Figures], dict[str, float]]:
-    """Each run has every contestant once and begins with the next one; a ratio is the median over the runs."""
+) -> tuple[dict[str, Figures], dict[str, Quotient]]:
+    """Each run has every contestant once and begins with the next one."""
     order = list(contestants)
     rows: list[dict[str, Figures]] = []
     for run in range(runs):
@@ -39,23 +55,38 @@ def take_turns(
     results: dict[str, Figures] = {
         name: {figure: median(row[name][figure] for row in rows) for figure in rows[0][name]} for name in order
     }
-    quotients = {
-        key: median(row[ratio.ours][ratio.figure] / row[ratio.peer][ratio.figure] for row in rows)
-        for key, ratio in ratios.items()
-    }
-    return results, quotients
+    return results, {key: ratio.of(rows) for key, ratio in ratios.items()}
 
 
-def report(bench: str, runs: int, results: Mapping[str, Figures], ratios: Mapping[str, float]) -> None:
-    """One JSON object with --json, else lines for people."""
+def report(
+    bench: str,
+    runs: int,
+    results: Mapping[str, Figures],
+    ratios: Mapping[str, Quotient],
+    costs: Mapping[str, float] | None = None,
+) -> None:
+    """One JSON object with --json, which `python -m bench.figures keep` takes; else lines for people."""
     if "--json" in sys.argv:
-        print(json.dumps({"bench": bench, "runs": runs, "results": results, "ratios": ratios, "machine": machine()}))
+        said: dict[str, Any] = {
+            "bench": bench,
+            "runs": runs,
+            "machine": machine(),
+            "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        }
+        said |= {
+            "ratios": {key: each._asdict() for key, each in ratios.items()},
+            "costs": costs or {},
+            "results": results,
+        }
+        print(json.dumps(said))
         return
     print(f"{bench}: medians of {runs} runs on {machine()}")
     for name, figures in results.items():
         print(f"  {name:48}" + "  ".join(f"{figure} {value:,.6g}" for figure, value in figures.items()))
-    for key, value in ratios.items():
-        print(f"  ratio to {key:35} {value:.2f}")
+    for key, each in ratios.items():
+        print(f"  ratio to {key:35} {each.ratio:.2f} ({each.low:.2f} to {each.high:.2f})")
+    for key, value in (costs or {}).items():
+        print(f"  {key:44} {value:.2f}")
 
 
 def machine() -> str:

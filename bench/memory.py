@@ -27,11 +27,11 @@ def main() -> None:
             WIDE: arena.contestant("rillfold", fold, Workload(1_000_000, 1_000_000)),
         }
         results, _ = take_turns("memory", contestants, {}, given.runs)
-    ratios = {
+    costs = {
         "growth from the millionth event on": results[LONG]["rss_growth"],
         "a GiB, with a million keys": results[WIDE]["peak_rss_mb"] / 1024,
     }
-    report("memory", given.runs, results, ratios)
+    report("memory", given.runs, results, {}, costs)
 
 
 if __name__ == "__main__":

@@ -29,12 +29,15 @@ def test_contestants_take_turns_and_medians_decide(
     compare("turns", contestants, {"peer": Ratio("per_s", "ours", "peer")}, runs=3)
     assert order == ["ours", "peer", "peer", "ours", "ours", "peer"]
     printed = json.loads(capsys.readouterr().out)
-    assert printed.pop("machine")
+    assert printed.pop("machine") and printed.pop("date")
     assert printed == {
         "bench": "turns",
         "runs": 3,
         "results": {"ours": {"per_s": 20.0}, "peer": {"per_s": 5.0}},
-        "ratios": {"peer": 2.0},
+        "ratios": {
+            "peer": {"ratio": 2.0, "low": 0.02, "high": 6.0, "figure": "per_s", "ours": "ours", "peer": "peer"},
+        },
+        "costs": {},
     }
 
 

@@ -1,0 +1,50 @@
+"""The README's table of figures, made from the results that are kept beside the benchmarks.
+
+rillfold bench fold --json | python -m bench.figures keep    puts a run into bench/results/fold.json
+python -m bench.figures                                      writes the table
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+HOME = Path(__file__).parents[1]
+RESULTS = HOME / "bench" / "results"
+README = HOME / "README.md"
+BEGIN, END = "<!-- figures: python -m bench.figures -->\n", "<!-- end of figures -->\n"
+HEAD = "| what, in which figure | against | ratio (lowest to highest run) | command |\n|---|---|---|---|\n"
+
+
+def kept() -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+
+
+def table(results: Iterable[dict[str, Any]]) -> str:
+    """Every ratio that was kept, the bad ones too; then what the figures were taken on."""
+    results = list(results)
+    on = sorted({f"{each['date']} on {each['machine']}" for each in results})
+    return HEAD + "".join(row for each in results for row in rows(each)) + "".join(f"\nTaken {each}.\n" for each in on)
+
+
+def rows(result: dict[str, Any]) -> Iterator[str]:
+    command = f"`rillfold bench {result['bench'].partition(' ')[0]}`"
+    for each in result["ratios"].values():
+        spread = f"{each['ratio']:.2f} ({each['low']:.2f} to {each['high']:.2f})"
+        yield f"| {each['ours']}, {each['figure']} | {each['peer']} | {spread} | {command} |\n"
+
+
+def main() -> None:
+    if sys.argv[1:] == ["keep"]:
+        result = json.loads(sys.stdin.read())
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{result['bench'].partition(' ')[0]}.json").write_text(json.dumps(result, indent=1) + "\n")
+    before, _, rest = README.read_text().partition(BEGIN)
+    README.write_text(before + BEGIN + table(kept()) + END + rest.partition(END)[2])
+
+
+if __name__ == "__main__":
+    main()
