@@ -32,8 +32,8 @@ from streams.history.refold import held
 from streams.log.kafka.log import KafkaLog
 from streams.log.port import Outgoing
 from streams.state.changelog import topic_of
-from tests.fold.conftest import WorkerProcess
 from tests.fold.test_exact import refused as dead_letters
+from tests.support.folding import WorkerProcess
 
 FOLDED = (COMPANIES, MEMORIES, JOBS)
 ONLY = [option for projection in FOLDED for option in ("--only", projection.name)]

@@ -23,7 +23,7 @@ from rillfold.workers.crew import WORKERS
 from schemas.topics import TopicNames
 from streams.log.partitioner import partition_of
 from tests.hostile.tool import ToolServer, tool_server
-from tests.serve.making import Workbench, make_workbench
+from tests.support.workbench import Workbench, make_workbench
 
 READY_WITHIN = 180.0
 ACME = "acme"

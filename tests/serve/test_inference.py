@@ -27,8 +27,7 @@ from schemas.rejected import RecordRejected, Unusable
 from schemas.topics import BY_NAME, TopicNames
 from streams.log.outgoing import to_outgoing
 from streams.log.port import EventLog, TopicSpec
-
-from .making import CPU, FINE, HOSTILE, Workbench, ask, make_workbench
+from tests.support.workbench import CPU, FINE, HOSTILE, Workbench, ask, make_workbench
 
 TOPICS = ("inference-request", "inference-result", "adapter-ready", "dead-letter")
 WAIT = 30.0

@@ -25,8 +25,7 @@ from rillfold.http.wire import WIRE
 from rillfold.v1.door import EngineMetrics, serving_app
 from schemas.company import ToolUse
 from tests.support.raw_http import get, status, talk
-
-from .making import CPU, Workbench, ask, make_workbench
+from tests.support.workbench import CPU, Workbench, ask, make_workbench
 
 OPERATOR = Operator("the-token", known_hosts())
 HELLO: Any = [{"role": "user", "content": "Who?"}]

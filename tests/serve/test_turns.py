@@ -22,8 +22,7 @@ from schemas.inference import InferenceRequested
 from schemas.topics import TopicNames
 from streams.log.memory import MemoryLog
 from streams.log.port import EventLog, Outgoing, TopicSpec
-
-from .test_inference import WAIT, World, request
+from tests.serve.test_inference import WAIT, World, request
 
 AT_ONCE, SHARE = 8, 4
 

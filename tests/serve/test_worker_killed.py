@@ -18,9 +18,8 @@ from rillfold.embedded.stack import Endpoints
 from schemas.inference import InferenceCompleted
 from schemas.topics import TopicNames
 from streams.log.kafka.log import KafkaLog
-
-from .making import Workbench, ask, make_workbench
-from .test_inference import World, ready_event, request
+from tests.serve.test_inference import World, ready_event, request
+from tests.support.workbench import Workbench, ask, make_workbench
 
 COUNT = 60
 
