@@ -17,6 +17,7 @@ from rillfold.api.app import ROUTERS
 from rillfold.http.forms import NAMES, Strict
 from rillfold.http.strict_json import VALUES, TooManyValues, parsed
 from rillfold.v1.routes import openai_routes
+from tests.support.engine import FakeEngine
 
 MANY = 20_000
 ZEROS = [0] * MANY
@@ -38,14 +39,8 @@ WIDE: list[tuple[str, Any]] = [
 ]
 
 
-class _Engine:
-    """Routes are made of it; nothing is asked."""
-
-    model = "tiny"
-
-
 def _bodies() -> set[Any]:
-    routers: list[APIRouter] = [*ROUTERS, openai_routes(_Engine())]  # type: ignore[arg-type]
+    routers: list[APIRouter] = [*ROUTERS, openai_routes(FakeEngine())]  # type: ignore[arg-type]
     bodies = (getattr(route, "body_field", None) for router in routers for route in router.routes)
     return {body.field_info.annotation for body in bodies if body is not None}
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
-from asyncio.subprocess import PIPE, Process
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -22,27 +20,11 @@ from streams.bridge.secrets import FileSecrets, SecretStr
 from streams.bridge.tool_caller import key_of
 from streams.log.kafka.log import KafkaLog
 from streams.log.outgoing import to_outgoing
+from tests.support.worker import WorkerProcess, external
 
 NOW = 1_700_000_000_000_000
 TOKEN = "tok_canary_kill"
 SECONDS = 120
-
-
-async def bridge(folder: Path, servers: str, prefix: str) -> Process:
-    """Returns when it says that it works."""
-    given = {
-        "RILLFOLD_PROVIDER": "external",
-        "RILLFOLD_BOOTSTRAP_SERVERS": servers,
-        "RILLFOLD_TOPIC_PREFIX": prefix,
-        "RILLFOLD_DATA_DIR": str(folder),
-        "RILLFOLD_ALLOW_PRIVATE_TOOLS": "true",
-    }
-    line = (sys.executable, "-m", "rillfold", "worker", "bridge")
-    with (folder / "bridge.log").open("ab") as errors:
-        process = await asyncio.create_subprocess_exec(*line, env=os.environ | given, stdout=PIPE, stderr=errors)
-    assert process.stdout is not None
-    assert (await process.stdout.readline()).strip() == b"ready"
-    return process
 
 
 @pytest.fixture
@@ -77,22 +59,23 @@ async def test_one_effect_and_one_answer(log: KafkaLog, names, stack, api, tmp_p
         id="c1", company="acme", time=NOW, correlation="r1", call="c1", job="j1", tool="refund",
         arguments='{"order":"A1"}',
     )  # fmt: skip
+    settings = external(stack.bootstrap_servers, names.prefix, tmp_path, ALLOW_PRIVATE_TOOLS="true")
+    bridge = WorkerProcess("bridge", ("worker", "bridge"), settings, tmp_path)
     wire = names.wire("tool-result")
     async with asyncio.timeout(SECONDS):
-        first = await bridge(tmp_path, stack.bootstrap_servers, names.prefix)
+        await asyncio.to_thread(bridge.start().until_ready)
         await log.append([to_outgoing(event, names) for event in (tool, call)])
         await api.arrived.wait()
-        first.kill()
-        await first.wait()
+        bridge.kill()
         api.gate.set()
-        second = await bridge(tmp_path, stack.bootstrap_servers, names.prefix)
+        await asyncio.to_thread(bridge.start().until_ready)
         try:
             async with log.subscribe(f"{names.prefix}test", (wire,)) as results:
                 while not (found := [r for records in (await results.poll()).values() for r in records]):
                     pass
         finally:
-            second.terminate()
-            assert await second.wait() == 0
+            bridge.send(signal.SIGTERM)
+            assert await asyncio.to_thread(bridge.ended) == 0
     (record,) = found
     answer = decode(record.value, Origin(wire, record.partition, record.offset), record.timestamp)
     assert isinstance(answer, ToolReturned)

@@ -26,6 +26,7 @@ from streams.log.kafka.admin import wanted
 from streams.log.kafka.log import KafkaLog
 from streams.log.outgoing import to_outgoing
 from tests.support.training import conversations, writable
+from tests.support.worker import WorkerProcess, external
 
 USED = ("company-data", "training-request", "adapter-ready")
 QUICK = ("--set", "rank=2", "--set", "steps=4", "--set", "batch=2", "--set", "evaluation_rows=2")
@@ -33,15 +34,8 @@ QUICK = ("--set", "rank=2", "--set", "steps=4", "--set", "batch=2", "--set", "ev
 
 @pytest.fixture
 def environ(stack: Endpoints, names: TopicNames, tmp_path: Path, tiny_base: Path) -> dict[str, str]:
-    return {
-        **os.environ,
-        "RILLFOLD_PROVIDER": "external",
-        "RILLFOLD_BOOTSTRAP_SERVERS": stack.bootstrap_servers,
-        "RILLFOLD_TOPIC_PREFIX": names.prefix,
-        "RILLFOLD_DATA_DIR": str(tmp_path / "data"),
-        "RILLFOLD_BASE_MODEL": str(tiny_base),
-        "RILLFOLD_TRAIN_THREADS": "1",
-    }
+    more = {"BASE_MODEL": str(tiny_base), "TRAIN_THREADS": "1"}
+    return external(stack.bootstrap_servers, names.prefix, tmp_path / "data", **more)
 
 
 @pytest.fixture
@@ -56,33 +50,30 @@ async def kafka(stack: Endpoints, names: TopicNames) -> AsyncIterator[KafkaLog]:
 
 def rillfold(environ: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "rillfold", *arguments]
-    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, env=os.environ | environ, capture_output=True, text=True, timeout=240)
 
 
 @contextmanager
-def worker(environ: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "rillfold", "worker", "train"]
-    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as started:
-        try:
-            assert started.stdout is not None
-            assert started.stdout.readline() == "ready\n"
-            yield started
-        finally:
-            started.kill()
+def worker(environ: dict[str, str], logs: Path) -> Iterator[WorkerProcess]:
+    started = WorkerProcess("train", ("worker", "train"), environ, logs).start()
+    try:
+        yield started.until_ready()
+    finally:
+        started.close()
 
 
 async def test_a_killed_worker_and_its_successor_make_one_adapter_that_can_be_made_again(
-    environ: dict[str, str], kafka: KafkaLog, names: TopicNames
+    environ: dict[str, str], kafka: KafkaLog, names: TopicNames, tmp_path: Path
 ) -> None:
     run = rillfold(environ, "train", "--company", "acme", "--json", *QUICK)
     assert run.returncode == 0, run.stderr
-    with worker(environ) as first:
+    with worker(environ, tmp_path / "first") as first:
         await accepted(kafka, names)
-        first.send_signal(signal.SIGKILL)
-    with worker(environ) as second:
+        first.kill()
+    with worker(environ, tmp_path / "second") as second:
         await asyncio.to_thread(_commands, environ)
-        second.send_signal(signal.SIGTERM)
-        assert second.wait(30) == 0
+        second.send(signal.SIGTERM)
+        assert second.ended(30) == 0
     (adapter,) = (await View(kafka, names, LORA_ADAPTERS).catch_up()).values()
     assert (adapter.adapter, adapter.version, adapter.run) == ("acme/default", 1, json.loads(run.stdout)["run"])
 
@@ -118,9 +109,9 @@ async def test_hostile_requests_leave_the_worker_and_the_data_folder_as_they_are
         for n, base in enumerate(bases)
     )
     await kafka.append([to_outgoing(request, names) for request in requests])
-    with worker(environ) as started:
+    with worker(environ, tmp_path) as started:
         runs = await all_ended(kafka, names, len(requests))
-        assert started.poll() is None
+        assert started.alive
     reasons = {row.reason for row in runs if row.company == "nobody-0"}
     assert reasons == {"no_data"}, "its base is on the list, by its name"
     assert {row.reason for row in runs if row.company != "nobody-0"} == {"unknown_base_model"}

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +22,7 @@ from streams.health.watchman import EX_SOFTWARE
 from streams.log.memory import MemoryLog
 from streams.log.outgoing import to_outgoing
 from streams.log.port import Outgoing, Position, TopicSpec
+from tests.support.engine import FakeEngine
 from tests.support.watching import Watching, breathe
 
 NAMES = TopicNames()
@@ -99,25 +99,11 @@ async def test_a_bridge_whose_answer_is_never_acknowledged_is_named_and_ends(log
 
 
 async def test_an_answer_that_takes_long_is_no_stall_while_the_engine_says_tokens(log: FakeStuckLog) -> None:
-    tokens = 0
-
-    class FakeSlowEngine:
-        """Never done."""
-
-        async def answer(self, _: object) -> None:
-            await asyncio.Event().wait()
-
-        def stats(self) -> SimpleNamespace:
-            return SimpleNamespace(tokens=tokens)
-
-        def alive(self) -> bool:
-            return True
-
-    worker = InferenceWorker(log, NAMES, FakeSlowEngine(), lambda: 1, at_once=1)  # type: ignore[arg-type]
+    engine = FakeEngine(never=lambda _: True)
+    worker = InferenceWorker(log, NAMES, engine, lambda: 1, at_once=1)  # type: ignore[arg-type]
 
     async def another() -> None:
-        nonlocal tokens
-        tokens += 1
+        engine.tokens += 1
         worker._beat()
         await breathe()
 

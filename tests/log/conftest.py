@@ -14,6 +14,9 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from schemas.topics import TopicNames
 from streams.log.memory import MemoryLog
 from streams.log.port import BATCH_LIMIT, EventLog, Outgoing, TopicSpec
+from tests.support.broker import broker
+
+__all__ = ["broker", "faults", "topic"]
 
 
 class Faults(Protocol):

@@ -3,47 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
-from rillfold.embedded import ports
-from rillfold.embedded.stack import running
-from rillfold.settings import Settings, from_env
 from streams.errors import Unreachable
 from streams.log.kafka.client import close_client
 from streams.log.kafka.log import KafkaLog
 from streams.log.port import Outgoing, TopicSpec
+from tests.support.broker import OwnBroker
 
 
-class Broker:
-    """One of our own, which this test may stop."""
-
-    def __init__(self, folder: Path, settings: Settings) -> None:
-        self._folder, self._settings = folder, settings
-        self._running = ExitStack()
-
-    def start(self) -> str:
-        stack = running(self._folder, postgres=False, settings=self._settings)
-        return self._running.enter_context(stack).bootstrap_servers
-
-    def stop(self) -> None:
-        self._running.close()
-
-
-@pytest.fixture
-def broker() -> Iterator[Broker]:
-    settings = from_env({"RILLFOLD_KAFKA_PORT": str(ports.free_port())})
-    with TemporaryDirectory(prefix="rillfold-restart-") as folder:
-        own = Broker(Path(folder), settings)
-        yield own
-        own.stop()
-
-
-async def test_an_append_waits_for_the_broker_and_lands_once(broker: Broker) -> None:
+async def test_an_append_waits_for_the_broker_and_lands_once(broker: OwnBroker) -> None:
     servers = await asyncio.to_thread(broker.start)
     async with KafkaLog(servers, session_timeout=6.0) as log:
         await log.create([TopicSpec("t", 1)])
@@ -66,7 +36,7 @@ async def test_an_append_waits_for_the_broker_and_lands_once(broker: Broker) -> 
         assert await log.committed("g", "t") == {0: 42}
 
 
-async def test_the_error_that_a_member_ends_with_outlives_its_broker(broker: Broker) -> None:
+async def test_the_error_that_a_member_ends_with_outlives_its_broker(broker: OwnBroker) -> None:
     servers = await asyncio.to_thread(broker.start)
     async with KafkaLog(servers, session_timeout=6.0) as log:
         await log.create([TopicSpec("t", 1)])

@@ -60,7 +60,7 @@ async def test_a_table_that_is_damaged_is_put_aside_and_read_again(
         worker.start(*ONLY)
         if await settled(worker, agree):
             break
-    assert worker.child.poll() is None
+    assert worker.alive
     assert "is damaged" in worker.log()
     assert list(damaged[0].parent.glob("*.discarded"))
 

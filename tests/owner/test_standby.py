@@ -13,7 +13,8 @@ from schemas.topics import TopicNames
 from streams.log.kafka.log import KafkaLog
 from streams.state.changelog import topic_of
 from streams.state.store import RocksStores
-from tests.support.folding import Agree, Make, Produce, WorkerProcess
+from tests.support.folding import Agree, Make, Produce
+from tests.support.worker import WorkerProcess
 
 
 def copies(data_dir: Path, changelog: str, partitions: int) -> Mapping[int, int]:

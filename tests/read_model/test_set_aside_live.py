@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from streams.log.kafka.log import KafkaLog
 from streams.log.port import Outgoing
 from streams.state.changelog import Marker, RowCodec, marker_record, refusal_record, topic_of
 from streams.state.refusal import Refusal
+from tests.support.worker import WorkerProcess, external
 
 ROWS = RowCodec(Memory)
 
@@ -35,19 +34,9 @@ async def test_a_name_of_3000_characters_goes_aside_and_the_sink_stays_ready(
 ):
     assert stack.postgres_dsn is not None
     schema = f"t{uuid4().hex[:12]}"
-    given = {
-        "PROVIDER": "external",
-        "BOOTSTRAP_SERVERS": stack.bootstrap_servers,
-        "TOPIC_PREFIX": names.prefix,
-        "DATA_DIR": str(tmp_path),
-        "POSTGRES_DSN": stack.postgres_dsn,
-        "POSTGRES_SCHEMA": schema,
-    }
-    environment = {**os.environ, **{f"RILLFOLD_{name}": value for name, value in given.items()}}
-    with (tmp_path / "sink.log").open("wb") as out:
-        sink = subprocess.Popen(  # noqa: ASYNC220
-            [sys.executable, "-m", "rillfold", "worker", "sink"], env=environment, stdout=out, stderr=out
-        )
+    database = {"POSTGRES_DSN": stack.postgres_dsn, "POSTGRES_SCHEMA": schema}
+    settings = external(stack.bootstrap_servers, names.prefix, tmp_path, **database)
+    sink = WorkerProcess("sink", ("worker", "sink"), settings, tmp_path).start()
     told = tmp_path / "run" / "sink-1.json"
     try:
         async with asyncio.timeout(120):
@@ -83,12 +72,11 @@ async def test_a_name_of_3000_characters_goes_aside_and_the_sink_stays_ready(
             # And it goes on.
             await kafka.append([Outgoing(changelog, *row("acme", "later"), partition=0)])
             await _holds(stack.postgres_dsn, schema, [("acme", "after"), ("acme", "before"), ("acme", "later")])
-        assert sink.poll() is None
-        assert "does not answer" not in (tmp_path / "sink.log").read_text()
+        assert sink.alive
+        assert "does not answer" not in sink.log()
     finally:
-        sink.kill()
-        sink.wait()
-        sys.stdout.write((tmp_path / "sink.log").read_text())
+        sink.close()
+        sys.stdout.write(sink.log())
         async with await psycopg.AsyncConnection.connect(stack.postgres_dsn, autocommit=True) as connection:
             await connection.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
 

@@ -1,5 +1,6 @@
-"""Tiny models with strong adapters."""
+"""Tiny models with strong adapters, and a workbench for whoever serves them."""
 
 from tests.support.models import zoo
+from tests.support.workbench import bench
 
-__all__ = ["zoo"]
+__all__ = ["bench", "zoo"]

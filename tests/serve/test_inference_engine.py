@@ -21,14 +21,9 @@ from gpu_workers.serve.engines.start import Serving, embedded
 from gpu_workers.serve.port import AdapterKey, AdapterSpec, Answer, Failure, InferenceEngine, Outcome, Question
 from rillfold.workers.beside import until_it_stops, world
 from schemas.company import Message, ToolUse
-from tests.support.workbench import CPU, FINE, HOSTILE, Workbench, ask, make_workbench
+from tests.support.workbench import CPU, FINE, HOSTILE, Workbench, ask
 
 TOOLS = json.dumps([{"name": "lookup", "description": "Find.", "parameters": {"type": "object"}}])
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
-    return make_workbench(tmp_path_factory.mktemp("bench"))
 
 
 @pytest.fixture

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import signal
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +26,7 @@ from streams.log.kafka.log import KafkaLog
 from streams.log.outgoing import to_outgoing
 from streams.log.port import Outgoing, TopicSpec
 from streams.state.changelog import topic_of
+from tests.support.worker import WorkerProcess, external
 
 Make = Callable[[int, int], list[Event]]
 Produce = Callable[..., Awaitable[None]]
@@ -141,56 +139,14 @@ async def _caught_up(
         await asyncio.sleep(0.2)
 
 
-class WorkerProcess:
-    """`rillfold worker fold`, as a supervisor would run it."""
-
-    def __init__(self, name: str, environment: dict[str, str], log: Path) -> None:
-        self.name, self._environment, self._log = name, environment, log
-        self._child: subprocess.Popen[bytes] | None = None
-
-    def start(self, *arguments: str, failpoint: str = "") -> None:
-        assert self._child is None or self._child.poll() is not None
-        environment = {**os.environ, **self._environment, "RILLFOLD_FAILPOINT": failpoint}
-        command = [sys.executable, "-m", "rillfold", "worker", "fold", "--name", self.name, *arguments]
-        with self._log.open("ab") as out:
-            self._child = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
-
-    @property
-    def child(self) -> subprocess.Popen[bytes]:
-        assert self._child is not None
-        return self._child
-
-    def send(self, number: signal.Signals) -> None:
-        self.child.send_signal(number)
-
-    def kill(self) -> None:
-        self.child.kill()
-        self.child.wait()
-
-    def ended(self, timeout: float = 60) -> int:
-        return self.child.wait(timeout)
-
-    def log(self) -> str:
-        return self._log.read_text(errors="replace")
-
-    def close(self) -> None:
-        if self._child is not None and self._child.poll() is None:
-            self.kill()
-
-
 @pytest.fixture
 def workers(stack: Endpoints, names: TopicNames, tmp_path: Path) -> Iterator[Callable[[str], WorkerProcess]]:
     """name -> a worker with a directory of its own, not started."""
     made: list[WorkerProcess] = []
 
     def make(name: str) -> WorkerProcess:
-        environment = {
-            "RILLFOLD_PROVIDER": "external",
-            "RILLFOLD_BOOTSTRAP_SERVERS": stack.bootstrap_servers,
-            "RILLFOLD_TOPIC_PREFIX": names.prefix,
-            "RILLFOLD_DATA_DIR": str(tmp_path / name),
-        }
-        worker = WorkerProcess(name, environment, tmp_path / f"{name}.log")
+        environment = external(stack.bootstrap_servers, names.prefix, tmp_path / name)
+        worker = WorkerProcess(name, ("worker", "fold", "--name", name), environment, tmp_path / "logs")
         made.append(worker)
         return worker
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import peft
+import pytest
 import torch
 
 from gpu_workers.adapters.store import Facts, FolderStore
@@ -101,3 +102,9 @@ def ask(text: str, adapter: str | None = None, version: int | None = None, **cha
     messages = (Message(role="user", content=text),)
     named: dict[str, Any] = {"messages": messages, "adapter": adapter, "version": version}
     return Question(**(named | {"id": f"q-{adapter}-{text}", "max_tokens": 8} | changes))
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
+    """One for each module: tests alter what it published."""
+    return make_workbench(tmp_path_factory.mktemp("bench"))
