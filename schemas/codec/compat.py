@@ -91,7 +91,7 @@ def _check_versions(newest: Kind) -> None:
     for version in range(1, newest.version + 1):
         kind = Kind(newest.type, version)
         if kind not in catalog().by_kind:
-            raise Stop(f"{kind} has a class, but is not on record. Run: python tests/golden/write.py")
+            raise Stop(f"{kind} has a class, but is not on record. Run: python tests/upgrade/write.py")
         if version < newest.version and kind not in UPCASTERS:
             raise Stop(f"No upcaster lifts {kind} to version {version + 1}: add it to schemas/codec/upcast.py.")
 

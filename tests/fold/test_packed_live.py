@@ -69,7 +69,7 @@ async def test_a_batch_that_would_fill_the_memory_is_passed_over(
         sent += [(await kafka.append([registered(len(sent))._replace(topic=data)]))[0].offset]
     worker.start("--only", COMPANIES.name)
     await agree((COMPANIES,), timeout=120)
-    assert worker.child.poll() is None
+    assert worker.alive
     assert most_memory(worker.child.pid) < MOST_MIB
 
     rows = (await held(kafka, COMPANIES, topic_of(COMPANIES, names.prefix)))[0].rows

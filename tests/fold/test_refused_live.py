@@ -32,8 +32,8 @@ from streams.history.refold import held
 from streams.log.kafka.log import KafkaLog
 from streams.log.port import Outgoing
 from streams.state.changelog import topic_of
-from tests.fold.conftest import WorkerProcess
 from tests.fold.test_exact import refused as dead_letters
+from tests.support.worker import WorkerProcess
 
 FOLDED = (COMPANIES, MEMORIES, JOBS)
 ONLY = [option for projection in FOLDED for option in ("--only", projection.name)]
@@ -114,7 +114,7 @@ async def no_utf8(stack: Endpoints, topic: str) -> None:
 def ask(worker: WorkerProcess, *command: str) -> Any:
     done = subprocess.run(
         [sys.executable, "-m", "rillfold", *command, "--json"],
-        env={**os.environ, **worker._environment},
+        env={**os.environ, **worker.environment},
         capture_output=True,
         text=True,
         timeout=120,

@@ -16,13 +16,13 @@ from collections.abc import Sequence
 from rillfold.embedded.state import Endpoints
 from streams.log.kafka.log import KafkaLog
 from streams.log.outgoing import to_outgoing
-from tests.hostile.adapters import odd_adapters
 from tests.hostile.checks import rested, wrong
 from tests.hostile.conftest import House
-from tests.hostile.generate import drawn, events, requests
-from tests.hostile.openapi import explored
+from tests.hostile.mallory.adapters import odd_adapters
+from tests.hostile.mallory.generate import drawn, events, requests
+from tests.hostile.mallory.openapi import explored
+from tests.hostile.mallory.words import Line, groups, lines
 from tests.hostile.play import play
-from tests.hostile.words import Line, groups, lines
 from tests.support.servers import at_hand
 
 PART = 1_000

@@ -24,8 +24,8 @@ from streams.log.kafka import admin
 from streams.log.kafka.log import KafkaLog
 from streams.log.outgoing import to_outgoing
 from streams.log.partitioner import partition_of
-from tests.hostile.adapters import ready
-from tests.hostile.doors import Answer
+from tests.hostile.mallory.adapters import ready
+from tests.hostile.mallory.doors import Answer
 from tests.hostile.stage import ACME, MALLORY, PARTITIONS, Stage
 
 WITHIN = 20.0

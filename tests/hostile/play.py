@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from streams.log.kafka.log import KafkaLog
 from tests.hostile.checks import Watch, rested, wrong
-from tests.hostile.doors import RawKafka
-from tests.hostile.scene import Scene
+from tests.hostile.mallory.doors import RawKafka
+from tests.hostile.mallory.scene import Scene
+from tests.hostile.mallory.words import Line
 from tests.hostile.stage import Stage
-from tests.hostile.words import Line
 
 AT_ONCE = 6
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,16 +14,16 @@ import httpx
 import psutil
 
 from gpu_workers.adapters.store import FolderStore
-from rillfold.embedded.children import Child, stop_all
+from rillfold.embedded.children import stop_all
 from rillfold.embedded.ports import free_port
 from rillfold.embedded.state import Endpoints
 from rillfold.workers.crew import WORKERS
 from schemas.topics import TopicNames
 from streams.log.partitioner import partition_of
 from tests.hostile.tool import ToolServer, tool_server
-from tests.serve.making import Workbench, make_workbench
+from tests.support.workbench import Workbench, make_workbench
+from tests.support.worker import WorkerProcess
 
-READY_WITHIN = 180.0
 ACME = "acme"
 PARTITIONS = 4
 
@@ -47,44 +45,33 @@ class Cast:
     """The workers. Nobody starts one again: whoever ends stays ended."""
 
     def __init__(self, data: Path, environment: Mapping[str, str]) -> None:
-        self._data, self._environment = data, environment
-        self._children: dict[str, Child] = {}
+        self._workers = {
+            name: WorkerProcess(name, command, environment, data / "logs") for name, command in WORKERS.items()
+        }
         self._began: dict[str, float] = {}
 
     def start(self) -> None:
-        (self._data / "logs").mkdir(parents=True, exist_ok=True)
-        variables = [f"{name}={value}" for name, value in self._environment.items()]
-        for name, command in WORKERS.items():
-            line = ["/usr/bin/env", *variables, sys.executable, "-P", "-m", "rillfold", *command]
-            self._children[name] = Child(name, line, self.log(name))
-        for name, child in self._children.items():
-            self._until_ready(name, child)
-            self._began[name] = psutil.Process(child.pid).create_time()
-
-    def log(self, name: str) -> Path:
-        return self._data / "logs" / f"{name}.log"
-
-    def _until_ready(self, name: str, child: Child) -> None:
-        until = time.monotonic() + READY_WITHIN
-        while not any(line.endswith("ready") for line in self.log(name).read_text(errors="replace").splitlines()):
-            assert child.alive() and time.monotonic() < until, child.failure("did not become ready")
-            time.sleep(0.05)
+        for worker in self._workers.values():
+            worker.start()
+        for name, worker in self._workers.items():
+            self._began[name] = psutil.Process(worker.until_ready().pid).create_time()
 
     def ended(self) -> dict[str, str]:
         """Whoever is not the process that was started, and its last words."""
-        return {name: self._last_words(name) for name, child in self._children.items() if not self._same(name, child)}
+        return {name: _last_words(worker) for name, worker in self._workers.items() if not self._same(name, worker)}
 
-    def _same(self, name: str, child: Child) -> bool:
+    def _same(self, name: str, worker: WorkerProcess) -> bool:
         try:
-            return child.alive() and psutil.Process(child.pid).create_time() == self._began[name]
+            return worker.alive and psutil.Process(worker.pid).create_time() == self._began[name]
         except psutil.NoSuchProcess:
             return False
 
-    def _last_words(self, name: str) -> str:
-        return " / ".join(self.log(name).read_text(errors="replace").strip().splitlines()[-3:])[-600:]
-
     def stop(self) -> None:
-        stop_all(self._children.values())
+        stop_all([worker.child for worker in self._workers.values() if worker.alive])
+
+
+def _last_words(worker: WorkerProcess) -> str:
+    return " / ".join(worker.said().strip().splitlines()[-3:])[-600:]
 
 
 @dataclass

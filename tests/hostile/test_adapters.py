@@ -6,8 +6,8 @@ import pytest
 
 from streams.log.kafka.log import KafkaLog
 from streams.log.outgoing import to_outgoing
-from tests.hostile.adapters import odd_adapters
 from tests.hostile.conftest import House
+from tests.hostile.mallory.adapters import odd_adapters
 from tests.hostile.play import play
 
 

@@ -7,8 +7,8 @@ import pytest
 from schemas.codec.catalog import classes
 from streams.log.kafka.log import KafkaLog
 from tests.hostile.conftest import House
+from tests.hostile.mallory.words import VALID, groups, lines
 from tests.hostile.play import play
-from tests.hostile.words import VALID, groups, lines
 
 LONG = ("training_runs",)
 """Each of its lines may train for a step: `make hostile` has the time."""

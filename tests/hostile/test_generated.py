@@ -6,7 +6,7 @@ import pytest
 
 from streams.log.kafka.log import KafkaLog
 from tests.hostile.conftest import House
-from tests.hostile.generate import drawn, events, requests
+from tests.hostile.mallory.generate import drawn, events, requests
 from tests.hostile.play import play
 
 SEED = 13

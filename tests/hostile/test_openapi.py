@@ -7,7 +7,7 @@ import pytest
 from streams.log.kafka.log import KafkaLog
 from tests.hostile.checks import rested, wrong
 from tests.hostile.conftest import House
-from tests.hostile.openapi import explored
+from tests.hostile.mallory.openapi import explored
 
 SEED, REQUESTS = 13, 1_000
 

@@ -57,11 +57,11 @@ class Chaos:
             "RILLFOLD_SESSION_TIMEOUT": str(size.session_timeout),
         }
         self.folds = [self._fold(f"fold-{n}") for n in range(3)]
-        self.sinks = [Hand(f"sink-{n}", ["worker", "sink"], folder, self._environment) for n in range(2)]
+        self.sinks = [Hand(f"sink-{n}", ("worker", "sink"), folder, self._environment) for n in range(2)]
         self._asleep: Hand | None = None
 
     def _fold(self, name: str) -> Hand:
-        return Hand(name, ["worker", "fold", "--name", name], self._folder, self._environment)
+        return Hand(name, ("worker", "fold", "--name", name), self._folder, self._environment)
 
     def start(self) -> None:
         for hand in (*self.folds, *self.sinks):
@@ -110,7 +110,7 @@ class Chaos:
             hand.forget()
             self._history.add("disk gone", hand.name)
         failpoint = f"{rnd.choice(STEPS)}:{rnd.randrange(1, 12)}" if rnd.random() < 0.4 else ""
-        hand.start(failpoint)
+        hand.start(failpoint=failpoint)
 
     def _kill_sink(self) -> None:
         hand = self._rnd.choice(self.sinks)
@@ -268,6 +268,6 @@ async def _judged(judge: Judge, chaos: Chaos, servers: Servers, history: History
     await judge.check_postgres(servers.dsn)
     await judge.check_dead_letters()
     judge.check_jobs()
-    refused = any("Another worker has claimed" in hand.told() for hand in chaos.folds)
+    refused = any("Another worker has claimed" in hand.log() for hand in chaos.folds)
     seconds = round(time.monotonic() - began, 1)
     return {**history.counts, **judge.counts, "judged in s": seconds, "a late batch was refused": refused}

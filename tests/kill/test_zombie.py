@@ -38,7 +38,7 @@ def hand(stack: Endpoints, names: TopicNames, tmp_path: Path):
             "RILLFOLD_TOPIC_PREFIX": names.prefix,
             "RILLFOLD_SESSION_TIMEOUT": "3",
         }
-        made.append(Hand(name, ["worker", "fold", "--name", name], tmp_path, environment))
+        made.append(Hand(name, ("worker", "fold", "--name", name), tmp_path, environment))
         return made[-1]
 
     yield make
@@ -60,14 +60,14 @@ async def test_what_a_sleeper_still_wants_to_write_is_refused(
         sender = Sender(log, stack.bootstrap_servers, Traffic(7, EVENTS, names), EVENTS, History(tmp_path / "history"))
         sender.allowed = 1.0
         sleeper, successor = hand("sleeper"), hand("successor")
-        sleeper.start(f"{step}:9:SIGSTOP")
+        sleeper.start(failpoint=f"{step}:9:SIGSTOP")
         await asyncio.gather(sender.run(), asyncio.to_thread(until, "sleep", 60, lambda: asleep(sleeper)))
         await sender.close()
         successor.start()
         await folded(log, names)
         sleeper.send(signal.SIGCONT)
         code = await asyncio.to_thread(sleeper.ended, 60)
-        refused = "Another worker has claimed" in sleeper.told()
+        refused = "Another worker has claimed" in sleeper.log()
         sys.stdout.write(f"asleep at {step}: late batch refused: {refused}, exit {code}\n")
         assert (refused, code) == (True, 70)
         await folded(log, names)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,8 +19,9 @@ from rillfold.embedded.children import Child
 from rillfold.embedded.jars import resolve
 from rillfold.embedded.warm import start_cache
 from rillfold.settings import from_env
+from tests.support.worker import WorkerProcess
 
-KILLED = -signal.SIGKILL & 0xFF
+KILLED = -signal.SIGKILL
 
 
 class TooLate(AssertionError):
@@ -100,71 +99,18 @@ def _kill(child: Child) -> None:
     child.stop()
 
 
-class Hand:
-    """One worker: `rillfold worker ...` in a folder of its own."""
+class Hand(WorkerProcess):
+    """A worker in a folder of its own, which it may lose."""
 
-    def __init__(self, name: str, command: list[str], folder: Path, environment: Mapping[str, str]) -> None:
-        self.name, self.folder = name, folder / name
-        self._command, self._logs = command, folder / "logs"
-        self._environment = {**environment, "RILLFOLD_DATA_DIR": str(self.folder)}
-        self._child: Child | None = None
-        self._starts = 0
-
-    @property
-    def child(self) -> Child:
-        assert self._child is not None
-        return self._child
-
-    @property
-    def alive(self) -> bool:
-        return self._child is not None and self._child.alive()
-
-    @property
-    def ready(self) -> bool:
-        return self.alive and any(line.endswith("ready") for line in self.said().splitlines())
-
-    def start(self, failpoint: str = "") -> None:
-        self._starts += 1
-        variables = {**self._environment, "RILLFOLD_FAILPOINT": failpoint}
-        line = ["/usr/bin/env", *(f"{key}={value}" for key, value in variables.items())]
-        log = self._logs / f"{self.name}.{self._starts:02}.log"
-        self._child = Child(self.name, [*line, sys.executable, "-P", "-m", "rillfold", *self._command], log)
-
-    def send(self, number: signal.Signals) -> None:
-        """It may have died this moment, at a failpoint."""
-        with suppress(ProcessLookupError):
-            os.kill(self.child.pid, number)
-
-    def kill(self) -> None:
-        self.send(signal.SIGKILL)
-        self.child.stop()
-
-    def ended(self, seconds: float) -> int:
-        until(f"the end of {self.name}", seconds, lambda: not self.alive)
-        return self.code() or 0
-
-    def code(self) -> int | None:
-        """The low byte of the exit status; a signal's is 256 less its number."""
-        return self.child._keeper.poll()
-
-    def said(self) -> str:
-        return self.child.log.read_text(errors="replace")
-
-    def told(self) -> str:
-        """All that it has said in all its lives."""
-        return "\n".join(p.read_text(errors="replace") for p in sorted(self._logs.glob(f"{self.name}.*.log")))
+    def __init__(self, name: str, command: tuple[str, ...], folder: Path, environment: Mapping[str, str]) -> None:
+        self.folder = folder / name
+        super().__init__(name, command, {**environment, "RILLFOLD_DATA_DIR": str(self.folder)}, folder / "logs")
 
     def forget(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def tables(self) -> Path:
         return self.folder / "workers" / self.name / "tables"
-
-    def stop(self) -> None:
-        if self._child is not None:
-            if self.alive:
-                self.send(signal.SIGCONT)
-            self._child.stop()
 
 
 @contextmanager

@@ -17,8 +17,7 @@ from gpu_workers.serve.engine.decoder import Decoder, Tokens
 from gpu_workers.serve.engine.engine import Engine, Hall, LoraBatch, LoraRow, Said
 from gpu_workers.serve.engine.lanes import Lanes, plan
 from gpu_workers.serve.engine.schedule import Limits
-
-from .conftest import SHAPES, VOCABULARY, Zoo
+from tests.support.models import SHAPES, VOCABULARY, Zoo
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*rank_pattern.*:UserWarning")
 

@@ -27,16 +27,11 @@ from schemas.rejected import RecordRejected, Unusable
 from schemas.topics import BY_NAME, TopicNames
 from streams.log.outgoing import to_outgoing
 from streams.log.port import EventLog, TopicSpec
-
-from .making import CPU, FINE, HOSTILE, Workbench, ask, make_workbench
+from tests.support.engine import FaultyEngine
+from tests.support.workbench import CPU, FINE, HOSTILE, Workbench, ask
 
 TOPICS = ("inference-request", "inference-result", "adapter-ready", "dead-letter")
 WAIT = 30.0
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
-    return make_workbench(tmp_path_factory.mktemp("bench"))
 
 
 @pytest.fixture
@@ -212,15 +207,13 @@ async def test_bytes_that_are_no_event_go_to_the_dead_letters(engine: EmbeddedEn
     assert dead[0].topic == world.names.wire("inference-request")
 
 
-class DyingEngine:
+class DyingEngine(FaultyEngine):
     """Fault: answers so many questions, then the worker dies before anything more is published."""
 
     def __init__(self, engine: EmbeddedEngine, answers: int) -> None:
-        self._engine, self._left = engine, answers
+        super().__init__(engine)
+        self._left = answers
         self.dead = asyncio.Event()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
 
     async def answer(self, question: Question, on_text: OnText | None = None) -> Outcome:
         outcome = await self._engine.answer(question, on_text)
@@ -277,14 +270,12 @@ async def test_a_result_without_its_commit_is_not_repeated(engine: EmbeddedEngin
         await world.results(12)
 
 
-class StumblingEngine:
+class StumblingEngine(FaultyEngine):
     """Fault: every question fails twice with a reason to ask again."""
 
     def __init__(self, engine: EmbeddedEngine) -> None:
-        self._engine, self._failed = engine, dict[str, int]()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
+        super().__init__(engine)
+        self._failed = dict[str, int]()
 
     async def answer(self, question: Question, on_text: OnText | None = None) -> Outcome:
         self._failed[question.id] = self._failed.get(question.id, 0) + 1
@@ -353,14 +344,8 @@ async def test_hostile_requests_fail_alone_and_by_name(bench: Workbench, engine:
     assert answered == FINE & set(hostile)
 
 
-class RaisingEngine:
+class RaisingEngine(FaultyEngine):
     """Fault: every other question raises what no engine should."""
-
-    def __init__(self, engine: EmbeddedEngine) -> None:
-        self._engine = engine
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
 
     async def answer(self, question: Question, on_text: OnText | None = None) -> Outcome:
         for error in (RecursionError, MemoryError, OSError, RuntimeError, KeyError):
@@ -378,16 +363,14 @@ async def test_whatever_a_question_raises_is_its_own_result(engine: EmbeddedEngi
     assert [getattr(results[each.id], "reason", "") for each in asked] == ["row_failed"] * len(names) + [""]
 
 
-class FullEngine:
+class FullEngine(FaultyEngine):
     """Fault: no room for one company for a while, far longer than anybody counts attempts."""
 
     def __init__(self, engine: EmbeddedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._engine, self.asked, self.room = engine, 0, False
+        super().__init__(engine)
+        self.asked, self.room = 0, False
         monkeypatch.setattr(inference, "PAUSE_SECONDS", 0.001)
         monkeypatch.setattr(inference, "LONGEST_PAUSE", 0.01)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
 
     async def answer(self, question: Question, on_text: OnText | None = None) -> Outcome:
         if question.company == "acme" and not self.room:
@@ -414,14 +397,12 @@ async def test_a_full_engine_is_never_an_answer_and_holds_up_nobody_else(
     assert all(isinstance(results[each.id], InferenceCompleted) for each in waits)
 
 
-class StoppedEngine:
+class StoppedEngine(FaultyEngine):
     """Fault: the engine's thread has ended."""
 
     def __init__(self, engine: EmbeddedEngine) -> None:
-        self._engine, self.stopped = engine, False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
+        super().__init__(engine)
+        self.stopped = False
 
     def alive(self) -> bool:
         return not self.stopped

@@ -20,8 +20,7 @@ from gpu_workers.serve.engine.kv import KVCache
 from gpu_workers.serve.engine.lanes import Lanes, Site
 from gpu_workers.serve.engine.proof import Proof
 from gpu_workers.serve.engine.schedule import Limits
-
-from .conftest import VOCABULARY, tiny
+from tests.support.models import VOCABULARY, tiny
 
 Told = dict[int, list[int | str]]
 

@@ -24,17 +24,12 @@ from rillfold.http.strict_json import VALUES
 from rillfold.http.wire import wire
 from rillfold.v1.door import EngineMetrics, serving_app
 from schemas.company import ToolUse
+from tests.support.engine import FakeEngine
 from tests.support.raw_http import get, status, talk
-
-from .making import CPU, Workbench, ask, make_workbench
+from tests.support.workbench import CPU, Workbench, ask
 
 OPERATOR = Operator("the-token", known_hosts())
 HELLO: Any = [{"role": "user", "content": "Who?"}]
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
-    return make_workbench(tmp_path_factory.mktemp("bench"))
 
 
 @pytest.fixture
@@ -177,22 +172,6 @@ async def test_health_and_metrics_show_the_engine(bench: Workbench, engine: Embe
     assert "rillfold_serve_adapter_loads_total 1.0" in metrics
 
 
-class SayingEngine:
-    """Stands in for a model that has learned to call tools: says a fixed text, a few letters at a time."""
-
-    model = "base"
-
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
-
-    async def answer(self, question: Question, on_text: OnText | None = None) -> Outcome:
-        for start in range(0, len(self._answer.text), 3):
-            if on_text:
-                on_text(self._answer.text[start : start + 3])
-                await asyncio.sleep(0)
-        return self._answer
-
-
 @pytest.mark.parametrize("content", ["", "I look it up.", "1 < 2 and <tool_ no call."])
 async def test_tool_calls_are_told_whole_and_their_markup_never(content: str) -> None:
     call = ToolUse(name="lookup", arguments='{"id": "C-1"}')
@@ -200,7 +179,7 @@ async def test_tool_calls_are_told_whole_and_their_markup_never(content: str) ->
     answer = Answer(id="chatcmpl-1", text=marked, calls=(call,), content=content, finish_reason="stop", model="base",
                     adapter=None, prompt_tokens=1, completion_tokens=1)  # fmt: skip
     key = OPERATOR.token
-    async with Listening(SayingEngine(answer)) as url, openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key) as client:
+    async with Listening(FakeEngine(answer)) as url, openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key) as client:
         whole = (await client.chat.completions.create(model="base", messages=HELLO)).choices[0]
         stream = await client.chat.completions.create(model="base", messages=HELLO, stream=True)
         deltas = [(chunk.choices[0].delta, chunk.choices[0].finish_reason) async for chunk in stream]
@@ -212,31 +191,12 @@ async def test_tool_calls_are_told_whole_and_their_markup_never(content: str) ->
     assert told[0].function is not None and told[0].function.name == asked.function.name == "lookup"
 
 
-class AskedEngine(SayingEngine):
-    """Keeps what it was asked."""
-
-    def __init__(self) -> None:
-        super().__init__(Answer(id="1", text="hi", content="hi", finish_reason="stop", model="base", adapter=None,
-                                prompt_tokens=1, completion_tokens=1))  # fmt: skip
-        self.asked: list[Question] = []
-
-    async def answer(self, question: Question, on_text: OnText | None = None) -> Outcome:
-        self.asked.append(question)
-        return await super().answer(question, on_text)
-
-    def alive(self) -> bool:
-        return True
-
-    def known(self) -> list[Any]:
-        return []
-
-
 CHAT: Any = {"model": "base", "messages": HELLO}
 BEARER = {"Authorization": f"Bearer {OPERATOR.token}"}
 
 
 async def test_the_operators_token_is_asked_for_before_the_body_is_read() -> None:
-    engine = AskedEngine()
+    engine = FakeEngine()
     async with Listening(engine) as url:
         for given, path in product((None, "wrong", OPERATOR.token[:-1]), ("/v1/chat/completions", "/v1/models")):
             for method in ("POST", "GET"):
@@ -254,7 +214,7 @@ FOREIGN = ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "
 
 @pytest.mark.parametrize("host", FOREIGN)
 async def test_a_page_in_a_browser_that_points_its_name_here_is_refused(host: str) -> None:
-    async with Listening(AskedEngine()) as url:
+    async with Listening(FakeEngine()) as url:
         head = get("/v1/models", OPERATOR.token)
         assert status(await talk(url, head.replace(b"Host: 127.0.0.1", f"Host: {host}".encode()))) in (400, 421)
         for known in (b"127.0.0.1:8701", b"localhost", b"[::1]:1", b"10.0.0.7"):
@@ -262,7 +222,7 @@ async def test_a_page_in_a_browser_that_points_its_name_here_is_refused(host: st
 
 
 async def test_the_engine_hears_for_which_company_the_api_asks() -> None:
-    engine = AskedEngine()
+    engine = FakeEngine()
     async with Listening(engine) as url, httpx.AsyncClient(base_url=url, headers=BEARER) as http:
         for company in ("acme", None):
             headers = {COMPANY_HEADER: company} if company else {}
@@ -273,7 +233,7 @@ async def test_the_engine_hears_for_which_company_the_api_asks() -> None:
 
 
 async def test_odd_questions_are_4xx_and_reach_no_engine() -> None:
-    engine = AskedEngine()
+    engine = FakeEngine()
     bodies = [b"", b"{", b"[]", b"\xff", b"[" * 100_000, b'{"model": "\\ud800"}', b'{"model": "base", "messages": NaN}']
     digits = "9" * 5_000
     odd: list[Any] = [{"model": f"a/b@{digits}"}, {"seed": 2**70}, {"max_tokens": 2**40}, {"temperature": 1e300}]
@@ -292,7 +252,7 @@ async def test_odd_questions_are_4xx_and_reach_no_engine() -> None:
 
 
 async def test_a_failure_of_any_name_is_no_500() -> None:
-    class Failing(AskedEngine):
+    class Failing(FakeEngine):
         async def answer(self, question: Question, on_text: OnText | None = None) -> Outcome:
             return Failure(id=question.id, reason="of_a_new_kind", detail="d", again=bool(question.seed))
 

@@ -17,10 +17,9 @@ from gpu_workers.serve.engine.engine import Engine, LoraRow
 from gpu_workers.serve.engine.schedule import Limits
 from rillfold.settings import from_env
 from schemas.company import Message
-
-from .conftest import ALL
-from .making import CPU
-from .test_engine import run
+from tests.serve.test_engine import run
+from tests.support.models import ALL
+from tests.support.workbench import CPU
 
 pytestmark = pytest.mark.model
 NEW = 8

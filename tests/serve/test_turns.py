@@ -7,7 +7,6 @@ import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,49 +15,16 @@ from gpu_workers.inbox import answered, reread
 from gpu_workers.inbox.inbox import Inbox, Item
 from gpu_workers.inbox.reread import Reread
 from gpu_workers.serve import worker as inference
-from gpu_workers.serve.port import Answer, OnText, Outcome, Question
+from gpu_workers.serve.port import OnText, Outcome, Question
 from gpu_workers.serve.worker import InferenceWorker
 from schemas.inference import InferenceRequested
 from schemas.topics import TopicNames
 from streams.log.memory import MemoryLog
 from streams.log.port import EventLog, Outgoing, TopicSpec
-
-from .test_inference import WAIT, World, request
+from tests.serve.test_inference import WAIT, World, request
+from tests.support.engine import FakeEngine
 
 AT_ONCE, SHARE = 8, 4
-
-
-class GatedEngine:
-    """Answers nothing until it is let, then one question after another; some it never answers."""
-
-    def __init__(self, never: Callable[[Question], bool] = lambda _: False, open_: bool = False) -> None:
-        self._never, self._gate, self._said = never, asyncio.Event(), 0
-        self.asked: list[Question] = []
-        if open_:
-            self.open()
-
-    def open(self) -> None:
-        self._gate.set()
-
-    async def answer(self, question: Question, _on_text: OnText | None = None) -> Outcome:
-        self.asked.append(question)
-        await self._gate.wait()
-        if self._never(question):
-            await asyncio.Event().wait()
-        self._said += 1
-        return Answer(
-            id=question.id, text="yes", finish_reason="stop", model="m", adapter=None,
-            prompt_tokens=1, completion_tokens=1,
-        )  # fmt: skip
-
-    def announce(self, _spec: object) -> None:
-        return None
-
-    def alive(self) -> bool:
-        return True
-
-    def stats(self) -> SimpleNamespace:
-        return SimpleNamespace(tokens=self._said)
 
 
 @pytest.fixture
@@ -104,7 +70,7 @@ def many(count: int, company: str = "acme", **changes: Any) -> list[InferenceReq
 async def test_thousands_of_one_company_in_every_partition_hold_up_no_other(world: World) -> None:
     flood, one = many(3_000), request("One?", company="globex")
     await world.say(*flood, one)
-    engine = GatedEngine()
+    engine = FakeEngine(shut=True)
     async with working(world, engine) as inbox:
         await until(lambda: len(inbox) == len(flood) + 1)
         await until(lambda: len(engine.asked) == SHARE + 1)
@@ -126,9 +92,9 @@ async def test_thousands_of_one_company_in_every_partition_hold_up_no_other(worl
 async def test_no_more_waits_in_memory_than_is_said_and_all_is_answered_once(world: World) -> None:
     asked = many(150) + many(5, "globex")
     await world.say(*asked)
-    inbox, engine, most = Inbox(most=40, share=SHARE), GatedEngine(open_=True), 0
+    inbox, engine, most = Inbox(most=40, share=SHARE), FakeEngine(), 0
 
-    class Watched(GatedEngine):
+    class Watched(FakeEngine):
         async def answer(self, question: Question, on_text: OnText | None = None) -> Outcome:
             nonlocal most
             most = max(most, len(inbox))
@@ -143,7 +109,7 @@ async def test_no_more_waits_in_memory_than_is_said_and_all_is_answered_once(wor
 async def test_what_one_company_asks_beyond_its_room_fails_by_name_and_no_other_waits(world: World) -> None:
     flood, one = many(60), request("One?", company="globex")
     await world.say(*flood, *flood[-3:], one)
-    engine = GatedEngine(lambda question: question.company == "acme", open_=True)
+    engine = FakeEngine(never=lambda question: question.company == "acme")
     async with working(world, engine, Inbox(most=30, share=SHARE, each=20)) as inbox:
         results = await world.until("inference-result", lambda events: len({e.request for e in events}) == 41)
         assert len(inbox) == 20
@@ -151,7 +117,7 @@ async def test_what_one_company_asks_beyond_its_room_fails_by_name_and_no_other_
     assert {event.reason for event in failed} == {"too_many_requests"} and "Send it again" in failed[0].detail
     assert len({event.id for event in failed}) == len(failed) == 40
     assert [event.type for event in results if event.company == "globex"] == ["inference.completed"]
-    engine = GatedEngine(open_=True)
+    engine = FakeEngine()
     async with working(world, engine):
         await world.until("inference-result", lambda events: len({e.request for e in events}) == 61)
         assert len(engine.asked) == 20, "what has failed by name is not asked again"
@@ -162,15 +128,15 @@ async def test_a_crash_far_beyond_the_first_open_request_repeats_nothing(world: 
     await world.say(*asked)
     stuck = asked[0].id
     for count in (40, 80, 120):
-        async with working(world, GatedEngine(lambda question: question.id == stuck, open_=True)):
+        async with working(world, FakeEngine(never=lambda question: question.id == stuck)):
             await world.results(count)
             more = many(30, f"late-{count}", job="j")
             await world.say(*more)
             asked += more
-    async with working(world, GatedEngine(open_=True)):
+    async with working(world, FakeEngine()):
         assert set(await world.results(len(asked))) == {each.id for each in asked}
     group, topic = world.names.wire(inference.GROUP), world.names.wire("inference-request")
-    async with working(world, GatedEngine(open_=True)):
+    async with working(world, FakeEngine()):
         last = request("last", job="j")
         await world.say(last)
         assert last.id in await world.results(len(asked) + 1)
@@ -185,9 +151,9 @@ async def test_workers_that_come_and_go_leave_one_effective_result_for_each(worl
     def answered_by(events: Any) -> int:
         return len({event.request for event in events})
 
-    async with working(world, GatedEngine(open_=True)):
+    async with working(world, FakeEngine()):
         await world.until("inference-result", lambda events: answered_by(events) >= 30)
-        async with working(world, GatedEngine(open_=True)):
+        async with working(world, FakeEngine()):
             await world.until("inference-result", lambda events: answered_by(events) >= 120)
         results = await world.until("inference-result", lambda events: answered_by(events) == len(asked))
     assert len({event.id for event in results}) == len(asked)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
-import sys
-from asyncio import subprocess
 from pathlib import Path
 
 import httpx
@@ -18,9 +15,9 @@ from rillfold.embedded.stack import Endpoints
 from schemas.inference import InferenceCompleted
 from schemas.topics import TopicNames
 from streams.log.kafka.log import KafkaLog
-
-from .making import Workbench, ask, make_workbench
-from .test_inference import World, ready_event, request
+from tests.serve.test_inference import World, ready_event, request
+from tests.support.workbench import Workbench, ask, make_workbench
+from tests.support.worker import WorkerProcess, external
 
 COUNT = 60
 
@@ -30,31 +27,14 @@ def bench(tmp_path: Path) -> Workbench:
     return make_workbench(tmp_path)
 
 
-class Worker:
-    """A real process; its store is the folder that the workbench published to."""
-
-    def __init__(self, bench: Workbench, stack: Endpoints, names: TopicNames) -> None:
-        (bench.root / "data").mkdir()
-        (bench.root / "data" / "adapters").symlink_to(bench.root / "store")
-        self.port = free_port()
-        self._environment = os.environ | {
-            "RILLFOLD_PROVIDER": "external",
-            "RILLFOLD_BOOTSTRAP_SERVERS": stack.bootstrap_servers,
-            "RILLFOLD_TOPIC_PREFIX": names.prefix,
-            "RILLFOLD_DATA_DIR": str(bench.root / "data"),
-            "RILLFOLD_CACHE_DIR": str(bench.root / "cache"),
-            "RILLFOLD_BASE_MODEL": str(bench.base),
-            "RILLFOLD_SERVE_PORT": str(self.port),
-            "RILLFOLD_SERVE_THREADS": "1",
-            "RILLFOLD_SERVE_ROWS": "4",
-        }
-
-    async def start(self) -> subprocess.Process:
-        command = (sys.executable, "-P", "-m", "rillfold", "worker", "serve")
-        process = await subprocess.create_subprocess_exec(*command, env=self._environment, stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        assert await process.stdout.readline() == b"ready\n"
-        return process
+def served(bench: Workbench, stack: Endpoints, names: TopicNames, port: int) -> WorkerProcess:
+    """Its store is the folder that the workbench published to."""
+    (bench.root / "data").mkdir()
+    (bench.root / "data" / "adapters").symlink_to(bench.root / "store")
+    more = {"CACHE_DIR": str(bench.root / "cache"), "BASE_MODEL": str(bench.base), "SERVE_PORT": str(port)}
+    more |= {"SERVE_THREADS": "1", "SERVE_ROWS": "4"}
+    settings = external(stack.bootstrap_servers, names.prefix, bench.root / "data", **more)
+    return WorkerProcess("serve", ("worker", "serve"), settings, bench.root)
 
 
 async def ready(http: httpx.AsyncClient, watched: str) -> None:
@@ -74,16 +54,16 @@ async def test_a_killed_worker_leaves_one_right_result_for_each_request(
         spec = bench.adapter("acme/ops", seed=2)
         requests = [request(f"Number {i}?", "acme/ops" if i % 2 else None, max_tokens=40) for i in range(COUNT)]
         await world.say(ready_event(spec), *requests)
-        worker = Worker(bench, stack, names)
-        process = await worker.start()
+        port = free_port()
+        worker = served(bench, stack, names, port)
+        await asyncio.to_thread(worker.start().until_ready)
         await world.until("inference-result", lambda results: len(results) > COUNT // 6)
-        process.send_signal(signal.SIGKILL)
-        await process.wait()
+        worker.kill()
         assert len(await world.heard("inference-result")) < COUNT, "it was killed too late to show anything"
-        process = await worker.start()
+        await asyncio.to_thread(worker.start().until_ready)
         results = await world.results(COUNT)
         token = (bench.root / "data" / "operator" / "token").read_text()
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{worker.port}") as http:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
             assert (await http.get("/v1/models")).status_code == 401
             models = (await http.get("/v1/models", headers={"Authorization": f"Bearer {token}"})).json()["data"]
             watched = json.loads((bench.root / "data" / "run" / "serve-1.json").read_text())["url"]
@@ -91,8 +71,8 @@ async def test_a_killed_worker_leaves_one_right_result_for_each_request(
             figures = (await http.get(f"{watched}/metrics")).text
             assert "rillfold_inference_results_total" in figures
             assert "rillfold_serve_adapter_loads_total" in figures
-        process.terminate()
-        assert await process.wait() == 0
+        worker.send(signal.SIGTERM)
+        assert await asyncio.to_thread(worker.ended) == 0
     assert {model["id"] for model in models} == {"base", "acme/ops", "acme/ops@1"}
     for i, asked in enumerate(requests):
         result = results[asked.id]

@@ -14,7 +14,7 @@ from rillfold.cli import VERBS
 from rillfold.cli.operate.worker import WORKERS
 from rillfold.embedded import kafka, state
 from rillfold.settings import PREFIX, Settings
-from tests.stack.kit import ROOT
+from tests.support.up import ROOT
 
 FILE = ROOT / "docker-compose.yml"
 SERVICES: dict[str, Any] = yaml.safe_load(FILE.read_text())["services"]

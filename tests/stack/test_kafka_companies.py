@@ -39,6 +39,7 @@ from streams.history.refold import held
 from streams.log.kafka.log import KafkaLog
 from streams.log.kafka.producer import Producer as Sender
 from streams.state.changelog import topic_of
+from tests.support.worker import WorkerProcess
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy" / "kafka-companies"
@@ -315,15 +316,14 @@ async def test_a_worker_inside_folds_what_a_company_said_outside(doors: Doors, t
             assert await _rows(log, "globex", 0) == set()
     finally:
         for worker in workers.values():
-            worker.send_signal(signal.SIGTERM)
+            worker.send(signal.SIGTERM)
         for worker in workers.values():
-            worker.wait(WAIT)
+            worker.ended(WAIT)
 
 
-def _fold(doors: Doors, company: str, folder: Path) -> subprocess.Popen[bytes]:
-    line = [sys.executable, "-m", "rillfold", "worker", "fold", "--only", COMPANIES.name]
-    with (folder / f"{company}.log").open("wb") as log:
-        return subprocess.Popen(line, env=doors.workers(company, folder / company), stdout=log, stderr=log)
+def _fold(doors: Doors, company: str, folder: Path) -> WorkerProcess:
+    command = ("worker", "fold", "--only", COMPANIES.name)
+    return WorkerProcess(company, command, doors.workers(company, folder / company), folder).start()
 
 
 async def _rows(log: KafkaLog, company: str, count: int) -> set[str]:

@@ -13,7 +13,7 @@ import pytest
 
 from rillfold.embedded.children import Child
 from rillfold.embedded.errors import StackError
-from tests.stack.kit import ROOT, gone, until
+from tests.support.up import ROOT, gone, until
 
 SLEEP = ["sleep", "600"]
 

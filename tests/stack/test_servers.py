@@ -38,7 +38,7 @@ def test_an_engine_that_is_not_there_is_known_at_once(monkeypatch: pytest.Monkey
 def test_pytest_says_which_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", NOWHERE)
     monkeypatch.delenv("RILLFOLD_BOOTSTRAP_SERVERS", raising=False)
-    line = [sys.executable, "-m", "pytest", "--collect-only", "tests/core/test_prices.py"]
+    line = [sys.executable, "-m", "pytest", "--collect-only", "tests/jobs/test_prices.py"]
     said = subprocess.run(line, cwd=ROOT, capture_output=True, text=True).stdout
     assert "servers: embedded (no Docker engine answers: " in said
 

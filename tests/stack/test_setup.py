@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack.kit import ROOT
+from tests.support.up import ROOT
 
 NOWHERE = "http://127.0.0.1:9"
 

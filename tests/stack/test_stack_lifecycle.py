@@ -18,7 +18,7 @@ from rillfold.embedded.ports import free_port
 from rillfold.embedded.stack import running
 from rillfold.embedded.state import Endpoints, attach
 from rillfold.settings import Settings, from_env
-from tests.stack.kit import ROOT, Up, gone, keep, kept, processes_on, until, up
+from tests.support.up import ROOT, Up, gone, keep, kept, processes_on, until, up
 
 
 def test_kill_minus_9_of_up_leaves_nothing_and_the_next_start_has_the_data(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def events() -> st.SearchStrategy[Event]:
 
 
 def words(word: Word) -> st.SearchStrategy[str]:
-    """What a field of this kind may hold; its limits are tests/properties/test_words.py's."""
+    """What a field of this kind may hold; its limits are tests/codec/test_words.py's."""
     match word.made_of:
         case "company":
             return st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", fullmatch=True)

@@ -17,8 +17,7 @@ from processors.dataset import parse_row
 from processors.train_settings import TrainSettings
 from rillfold.demo import data
 from rillfold.settings import from_env
-
-from .conftest import write_rows
+from tests.support.training import write_rows
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(1_800)]
 BASE = "smollm2-135m-instruct"

@@ -36,9 +36,8 @@ from schemas.training import (
 from streams.errors import AppendFailed
 from streams.log.memory import MemoryLog
 from streams.log.port import Outgoing
-
-from .conftest import conversations, writable
-from .test_trainer import ENDS, CrashingLog, Office, ended, of, train_here
+from tests.support.training import conversations, writable
+from tests.train.test_trainer import ENDS, CrashingLog, Office, ended, of, train_here
 
 SHORT = msgspec.json.encode({"rank": 1, "steps": 1, "batch": 1, "warmup": 0, "evaluation_rows": 0}).decode()
 

@@ -20,8 +20,7 @@ from streams.history.replay import build, everything_up_to_now
 from streams.log.memory import MemoryLog
 from streams.log.outgoing import to_outgoing
 from streams.log.port import EventLog, Outgoing, TopicSpec
-
-from .conftest import conversations
+from tests.support.training import conversations
 
 
 @pytest.fixture

@@ -35,8 +35,7 @@ from gpu_workers.train.samples import batches, texts, to_sample
 from processors.dataset import parse_row
 from processors.train_settings import METHOD_NAMES, TrainSettings
 from rillfold.demo import data
-
-from .conftest import rows_of, write_rows
+from tests.support.training import rows_of, write_rows
 
 
 def spec_for(tmp_path: Path, base: Path, settings: TrainSettings, threads: int = 1) -> RunSpec:

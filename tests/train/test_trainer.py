@@ -40,9 +40,8 @@ from schemas.training import (
 from streams.log.memory import MemoryLog
 from streams.log.outgoing import to_outgoing
 from streams.log.port import EventLog, Outgoing, Position, Record, TopicSpec
+from tests.support.training import conversations
 from tests.support.watching import Watching, breathe
-
-from .conftest import conversations
 
 USED = ("company-data", "training-request", "adapter-ready")
 ENDS = (TrainingCompleted, TrainingFailed, TrainingRefused)
