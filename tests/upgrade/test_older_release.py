@@ -23,6 +23,8 @@ from tests.upgrade.record import CHAT, STORED, conversations, ends, events, sunk
 from tests.upgrade.release import Release, until
 from tests.upgrade.tools import TOKEN, Tool, tool_server
 
+# A whole stack and all workers start for the first test: seconds on a quiet machine, minutes beside others.
+pytestmark = pytest.mark.timeout(600)
 ROOT = Path(__file__).parents[2]
 AT_REST = ("companies", "company_tools", "datasets", "lora_adapters", "training_runs", "memories", "rollouts")
 """Projections for which nothing was under way when the older release was stopped."""
