@@ -19,7 +19,7 @@ import pytest
 from streams.bridge.tool_caller import key_of
 from streams.log.kafka.log import KafkaLog
 from streams.state.changelog import CLAIM
-from tests.upgrade.record import CHAT, STORED, conversations, ends, events, sunk
+from tests.upgrade.older_release import CHAT, STORED, conversations, ends, events, sunk
 from tests.upgrade.release import Release, until
 from tests.upgrade.tools import TOKEN, Tool, tool_server
 

@@ -1,6 +1,6 @@
 """Makes a small data folder with an older release, for `test_older_release.py` to open.
 
-    .venv/bin/python -m tests.upgrade.record CHECKOUT NAME
+    .venv/bin/python -m tests.upgrade.older_release CHECKOUT NAME
 
 CHECKOUT is a folder with that release and a `.venv` of its own (docs/testing.md).
 Only what every release has is used of it: its commands, its HTTP API, its topics. Where a job needs a clever model,
