@@ -66,9 +66,15 @@ def _user() -> str | None:
 
 
 def _hand_over(folder: Path, user: str, programs: Path) -> None:
-    """The folder is the user's; everything above it, and above the programs, may be passed through (not listed)."""
+    """The folder is the user's; everything above it, and above the programs, may be passed through (not listed).
+
+    So is what is in it: root may have brought it from a backup or from a machine where the user had another number.
+    """
     entry = pwd.getpwnam(user)
-    os.chown(folder, entry.pw_uid, entry.pw_gid)
+    marker = folder / "PG_VERSION"
+    within = folder.rglob("*") if marker.exists() and marker.stat().st_uid != entry.pw_uid else ()
+    for path in (*within, folder):
+        os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
     for above in (*folder.parents, *programs.parents):
         mode = above.stat().st_mode
         if not mode & stat.S_IXOTH:
