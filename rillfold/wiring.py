@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from typing import TYPE_CHECKING
 
 import httpx
 
 from gpu_workers.adapters.store import FolderStore
 from gpu_workers.bases.files import Progress, silent
-from gpu_workers.serve.port import InferenceEngine
-from gpu_workers.serve.worker import AHEAD, InferenceWorker
 from gpu_workers.train.before_torch import settle
-from gpu_workers.train.parent import KeptChild
-from gpu_workers.train.place import Place
-from gpu_workers.train.worker import Trainer
-from processors.admit import Bounds
 from rillfold.embedded.state import attach
 from rillfold.event_log import event_log
 from rillfold.http.keys import ApiKeys
@@ -30,7 +20,6 @@ from rillfold.settings import Settings
 from schemas.topics import TopicNames
 from streams.bridge.lookups import Lookups
 from streams.bridge.secrets import FileSecrets, SecretStore
-from streams.bridge.tool_bridge import ToolBridge
 from streams.bridge.tools import Tools
 from streams.errors import ToolsBehind
 from streams.log.kafka.producer import Producer
@@ -43,11 +32,6 @@ if TYPE_CHECKING:
 
 TOOLS_SECONDS = 5.0
 """So long a request waits for the tools that the log holds."""
-
-
-def now() -> int:
-    """Microseconds since the Unix epoch."""
-    return time.time_ns() // 1_000
 
 
 @dataclass(frozen=True)
@@ -69,11 +53,6 @@ class Services:
     @property
     def names(self) -> TopicNames:
         return self.settings.topic_names()
-
-    def first(self, company: str) -> dict[str, Any]:
-        """The envelope of an event that begins a story."""
-        event = str(uuid4())
-        return {"id": event, "company": company, "time": now(), "correlation": event}
 
 
 def secret_store(settings: Settings) -> SecretStore:
@@ -109,19 +88,6 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
                 await models.aclose()
 
 
-@asynccontextmanager
-async def bridge(settings: Settings) -> AsyncIterator[ToolBridge]:
-    async with event_log(settings) as log:
-        yield ToolBridge(
-            log,
-            settings.topic_names(),
-            secret_store(settings),
-            now,
-            private=settings.allow_private_tools,
-            patience=settings.tool_patience_seconds,
-        )
-
-
 def artifact_store(settings: Settings) -> FolderStore:
     return FolderStore(settings.data_dir / "adapters")
 
@@ -145,26 +111,3 @@ async def engine(settings: Settings, progress: Progress = silent) -> AsyncIterat
         settings.bases()[name], settings.cache_dir, serving, artifact_store(settings), progress, name
     ) as running:
         yield running
-
-
-@asynccontextmanager
-async def inference(settings: Settings, running: InferenceEngine) -> AsyncIterator[InferenceWorker]:
-    async with event_log(settings) as log:
-        yield InferenceWorker(log, settings.topic_names(), running, now, at_once=AHEAD * settings.serve_rows)
-
-
-@asynccontextmanager
-async def trainer(settings: Settings) -> AsyncIterator[Trainer]:
-    place = Place(
-        worker=f"{socket.gethostname()}/{os.getpid()}",
-        scratch=settings.data_dir.absolute() / "training",
-        cache=settings.cache_dir,
-        threads=settings.train_threads or os.cpu_count() or 1,
-        clock=now,
-        bases=settings.bases(),
-        bounds=Bounds(
-            texts=settings.train_max_texts, seconds=settings.train_max_seconds, rows_bytes=settings.train_max_bytes
-        ),
-    )
-    async with event_log(settings) as log, KeptChild() as train:
-        yield Trainer(log, settings.topic_names(), artifact_store(settings), place, train)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from rillfold.api.access import Admin, Serving, company_of
 from rillfold.api.automation import Placed, publish
+from rillfold.event_log import first
 from rillfold.http.errors import NotFound
 from rillfold.http.forms import Strict
 from rillfold.http.keys import NoSuchKey, id_of
@@ -52,7 +53,7 @@ class NewKey(BaseModel):
 async def join(given: NewCompany, asker: Admin, serving: Serving) -> Joined:
     """Register a company and make an API key for it. Again: its new name, and one more key beside those it has."""
     company = company_of(asker, given.company_id)
-    event = CompanyRegistered(**serving.first(company), name=given.name or company)
+    event = CompanyRegistered(**first(company), name=given.name or company)
     (registered,) = await publish(serving, [event])
     key = await asyncio.to_thread(serving.keys.make, company)
     return Joined(company_id=company, api_key=key, keys=len(serving.keys.list(company)), registered=registered)

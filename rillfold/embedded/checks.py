@@ -18,6 +18,7 @@ import msgspec
 from rillfold.embedded import jars, ports, postgres, state
 from rillfold.embedded.errors import StackError
 from rillfold.embedded.stack import ROOM_NEEDED
+from rillfold.processes import doors
 from rillfold.settings import Settings
 from schemas.codec.reader import IN_C
 
@@ -133,18 +134,13 @@ def _memory() -> Finding:
 def _ports(settings: Settings) -> Iterator[Finding]:
     if state.read(settings.data_dir) is not None:
         return
-    wanted = {
-        "KAFKA": (ports.HOST, settings.kafka_port),
-        "POSTGRES": (ports.HOST, settings.postgres_port),
-        "API": (settings.api_host, settings.api_port),
-        "SERVE": (settings.serve_host, settings.serve_port),
-    }
-    for name, (host, port) in wanted.items():
+    servers = [("kafka", ports.HOST, settings.kafka_port), ("postgres", ports.HOST, settings.postgres_port)]
+    for name, host, port in (*servers, *doors(settings)):
         if port and not ports.is_free(port, host):
-            remedy = f"Stop what listens there, or set RILLFOLD_{name}_PORT to another."
-            yield Finding("Port", "problem", f"{port} ({name.lower()}) is in use", remedy)
+            remedy = f"Stop what listens there, or set RILLFOLD_{name.upper()}_PORT to another."
+            yield Finding("Port", "problem", f"{port} ({name}) is in use", remedy)
         elif port:
-            yield Finding("Port", "ok", f"{port} ({name.lower()}) is free")
+            yield Finding("Port", "ok", f"{port} ({name}) is free")
 
 
 def _docker() -> Finding:

@@ -19,7 +19,7 @@ from gpu_workers.adapters.store import FolderStore
 from rillfold.embedded.children import Child, stop_all
 from rillfold.embedded.ports import free_port
 from rillfold.embedded.state import Endpoints
-from rillfold.workers.crew import WORKERS
+from rillfold.processes import COMMANDS
 from schemas.topics import TopicNames
 from streams.log.partitioner import partition_of
 from tests.hostile.tool import ToolServer, tool_server
@@ -54,7 +54,7 @@ class Cast:
     def start(self) -> None:
         (self._data / "logs").mkdir(parents=True, exist_ok=True)
         variables = [f"{name}={value}" for name, value in self._environment.items()]
-        for name, command in WORKERS.items():
+        for name, command in COMMANDS.items():
             line = ["/usr/bin/env", *variables, sys.executable, "-P", "-m", "rillfold", *command]
             self._children[name] = Child(name, line, self.log(name))
         for name, child in self._children.items():

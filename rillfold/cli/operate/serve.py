@@ -15,8 +15,9 @@ from rillfold import wiring
 from rillfold.http.operator import operator_of, token_file
 from rillfold.settings import Settings, from_env
 from rillfold.v1.door import EngineMetrics
-from rillfold.workers.beside import Door, until_it_stops, world
+from rillfold.workers.beside import Door, until_it_stops
 from rillfold.workers.listener import Answers, listening
+from rillfold.workers.run import world
 from schemas.errors import Stop
 
 

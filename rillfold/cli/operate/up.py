@@ -16,6 +16,7 @@ from rillfold.cli.terminal.bars import download_bars
 from rillfold.embedded import ports, state
 from rillfold.embedded.errors import StackError
 from rillfold.embedded.stack import Ports, Stack, serving
+from rillfold.processes import doors
 from rillfold.settings import Settings, from_env
 from rillfold.workers.crew import Crew, at_work
 from streams.log.kafka import admin
@@ -36,8 +37,8 @@ def up(workers: bool, no_postgres: bool, as_json: bool) -> None:
             f"RILLFOLD_PROVIDER={settings.provider}: that stack is not ours to start. Unset it, or start it there."
         )
     if workers:
-        ports.must_be_free(settings.api_port, "RILLFOLD_API_PORT", settings.api_host)
-        ports.must_be_free(settings.serve_port, "RILLFOLD_SERVE_PORT", settings.serve_host)
+        for name, host, port in doors(settings):
+            ports.must_be_free(port, f"RILLFOLD_{name.upper()}_PORT", host)
     wanted = Ports(settings.kafka_port, settings.postgres_port)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
