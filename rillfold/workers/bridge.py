@@ -16,6 +16,7 @@ from streams.bridge.tool_bridge import ToolBridge
 
 @asynccontextmanager
 async def _made(settings: Settings) -> AsyncIterator[Working]:
+    """Call the companies' tools. The only process that opens their credentials."""
     stop = asyncio.Event()
     async with event_log(settings) as log:
         bridge = ToolBridge(

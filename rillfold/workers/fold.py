@@ -22,6 +22,7 @@ from streams.owner.glance import Glance
 
 
 def _fold(settings: Settings, name: str, only: tuple[str, ...], log_level: str) -> None:
+    """Fold the event log into projections, with changelogs and local state."""
     logging.disable(logging.DEBUG)
     described = Worker(
         bootstrap_servers=attach(settings).bootstrap_servers,

@@ -37,28 +37,27 @@ class Working(NamedTuple):
 
 
 Made = Callable[[Settings], AbstractAsyncContextManager[Working]]
-Main = Callable[..., None]
 
 
 def worker(kind: str, made: Made) -> click.Command:
-    """`rillfold worker KIND`, until a signal ends it. Behind a door the signals are the door's."""
+    """`rillfold worker KIND`, until a signal ends it."""
 
     def main(settings: Settings, name: str) -> None:
         work = _work(made, settings, name)
         asyncio.run(work if WORKERS[kind].door else _until_signalled(work))
 
+    main.__doc__ = made.__doc__
     return command(kind, main)
 
 
-def command(kind: str, main: Main, *options: click.Option) -> click.Command:
-    about = WORKERS[kind]
-
+def command(kind: str, main: Callable[..., None], *options: click.Option) -> click.Command:
     def begin(**given: Any) -> None:
         install(given.get("log_level", "WARNING"))
         main(from_env(), **given)
 
-    name = click.Option(["--name"], default=f"{kind}-1", show_default=True, help=f"Tells the {about.several} apart.")
-    return click.Command(kind, callback=begin, params=[name, *options], help=about.told)
+    apart = f"Tells the {WORKERS[kind].several} apart."
+    name = click.Option(["--name"], default=f"{kind}-1", show_default=True, help=apart)
+    return click.Command(kind, callback=begin, params=[name, *options], help=main.__doc__)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from rillfold.workers.run import Working, worker, world
 
 @asynccontextmanager
 async def _made(settings: Settings) -> AsyncIterator[Working]:
+    """Answer requests of the log and of HTTP with the base model and every adapter that the log says is ready."""
     with world():
         async with wiring.engine(settings) as engine, event_log(settings) as log:
             at_once = AHEAD * settings.serve_rows

@@ -19,6 +19,7 @@ from streams.read_model.sink import Follower
 
 @asynccontextmanager
 async def _made(settings: Settings) -> AsyncIterator[Working]:
+    """Keep Postgres up to date with the projections. Several may run: they share the partitions."""
     dsn = attach(settings).postgres_dsn
     if dsn is None:
         raise Stop(

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def _made(settings: Settings) -> AsyncIterator[Working]:
+    """Train adapters as requests come in. Several of these share the work by company."""
     place = Place(
         worker=f"{socket.gethostname()}/{os.getpid()}",
         scratch=settings.data_dir.absolute() / "training",

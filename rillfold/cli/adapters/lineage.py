@@ -6,11 +6,11 @@ import asyncio
 from typing import Any
 
 import click
-import msgspec
 from rich.console import Console
 from rich.tree import Tree
 
 from projections.lora_adapters import LORA_ADAPTERS
+from rillfold.cli.terminal.answers import as_json, say_json
 from rillfold.cli.terminal.plain import marked
 from rillfold.embedded.state import attach
 from rillfold.settings import Settings, from_env
@@ -26,12 +26,12 @@ class NoSuchAdapter(Poison):
 
 @click.command()
 @click.argument("adapter", metavar="COMPANY/ROLE[/VERSION]")
-@click.option("--json", "as_json", is_flag=True, help="The whole row.")
+@as_json("The whole row.")
 def lineage(adapter: str, as_json: bool) -> None:
     """Show what an adapter came from; its newest version where none is named."""
     row = asyncio.run(_read(from_env(), adapter))
     if as_json:
-        click.echo(msgspec.json.encode(row).decode())
+        say_json(row)
         return
     Console(highlight=False).print(_tree(row))
 

@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import click
-import msgspec
 from rich.console import Console
 
+from rillfold.cli.terminal.answers import as_json, say_json
 from rillfold.cli.terminal.bars import download_bars
 from rillfold.embedded import ports, state
 from rillfold.embedded.errors import StackError
@@ -28,7 +28,7 @@ LOOK = 0.5  # seconds between two looks at the servers
 @click.command()
 @click.option("--workers", is_flag=True, help="Create the topics, and start all workers and the API as well.")
 @click.option("--no-postgres", is_flag=True, help="Kafka alone.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object when ready.")
+@as_json("Print one JSON object when ready.")
 def up(workers: bool, no_postgres: bool, as_json: bool) -> None:
     """Start Kafka and Postgres here and keep them until Ctrl-C."""
     settings, begun = from_env(), time.monotonic()
@@ -59,8 +59,7 @@ def up(workers: bool, no_postgres: bool, as_json: bool) -> None:
 
 def _tell(stack: Stack, folder: Path, seconds: float, as_json: bool) -> None:
     if as_json:
-        told = {"endpoints": stack.endpoints, "data_dir": str(folder), "ready_seconds": round(seconds, 2)}
-        click.echo(msgspec.json.encode(told).decode())
+        say_json({"endpoints": stack.endpoints, "data_dir": str(folder), "ready_seconds": round(seconds, 2)})
         return
     console = Console(highlight=False)
     console.print(f"[green]Ready[/] in {seconds:.1f} s, data in {folder}")

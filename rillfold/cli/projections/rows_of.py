@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -11,6 +10,7 @@ from rich import box
 from rich.table import Table
 
 from projections.projection import Projection
+from rillfold.cli.terminal.answers import moment
 from rillfold.cli.terminal.plain import marked
 from rillfold.embedded.state import attach
 from rillfold.event_log import event_log
@@ -89,7 +89,7 @@ def one(projection: Projection[Any], row: Row) -> Table:
 
 def _text(name: str, value: object) -> str:
     if isinstance(value, int) and name.endswith("_at"):
-        return datetime.fromtimestamp(value // 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        return moment(value)
     return "" if value is None else value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
