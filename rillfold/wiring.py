@@ -61,15 +61,16 @@ def secret_store(settings: Settings) -> SecretStore:
 
 @asynccontextmanager
 async def services(settings: Settings) -> AsyncIterator[Services]:
-    endpoints, names = attach(settings), settings.topic_names()
-    async with event_log(settings) as log, Reads(endpoints.postgres_dsn, settings.read_model()) as reads:
+    names, bearer = settings.topic_names(), {"Authorization": f"Bearer {operator_of(settings).token}"}
+    async with (
+        event_log(settings) as log,
+        Reads(attach(settings).postgres_dsn, settings.read_model()) as reads,
+        httpx.AsyncClient(base_url=settings.address("serve"), headers=bearer, trust_env=False) as models,
+    ):
         tools = Tools(log, names)
         # A longer log is read on while the API serves: what needs tools says so till then.
         with suppress(ToolsBehind):
             await tools.catch_up_within(TOOLS_SECONDS)
-        served = settings.serve_url or f"http://{settings.serve_host}:{settings.serve_port}"
-        bearer = {"Authorization": f"Bearer {operator_of(settings).token}"}
-        models = httpx.AsyncClient(base_url=served, headers=bearer, trust_env=False)
         try:
             yield Services(
                 settings=settings,
@@ -84,8 +85,6 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
             )
         finally:
             await tools.close()
-            if models is not None:
-                await models.aclose()
 
 
 def artifact_store(settings: Settings) -> FolderStore:

@@ -247,16 +247,8 @@ async def job(job: str, asker: Asker, serving: Serving, company_id: str | None =
 
 
 def _job(row: dict[str, Any], requested: Placed | None) -> Job:
-    return Job(
-        company_id=row["company"],
-        job=row["job"],
-        status=row["status"],
-        answer=row["answer"],
-        reason=row["reason"],
-        detail=row["detail"],
-        steps=row["history"],
-        requested=requested,
-    )
+    same = {name: row[name] for name in ("job", "status", "answer", "reason", "detail")}
+    return Job(company_id=row["company"], steps=row["history"], requested=requested, **same)
 
 
 async def _ended(serving: Services, company: str, job: str, seconds: float) -> dict[str, Any] | None:

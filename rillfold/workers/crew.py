@@ -21,6 +21,12 @@ LOOK = 0.05
 RESTART_AFTER = (0.5, 2.0, 10.0, 30.0)
 
 
+def command_line(environment: Mapping[str, str], *arguments: str) -> list[str]:
+    """`rillfold ...` as a process of its own, whatever lies in the folder that we are in."""
+    variables = [f"{name}={value}" for name, value in environment.items()]
+    return ["/usr/bin/env", *variables, sys.executable, "-P", "-m", "rillfold", *arguments]
+
+
 class WorkerEnded(Stop):
     """A worker ended before it was ready."""
 
@@ -88,9 +94,7 @@ class Crew:
         self._logs.mkdir(parents=True, exist_ok=True)
         if self.log(name).exists():
             self.log(name).replace(self.last_log(name))
-        variables = [f"{key}={value}" for key, value in self._environment.items()]
-        line = ["/usr/bin/env", *variables, sys.executable, "-P", "-m", "rillfold", *COMMANDS[name]]
-        return Child(name, line, self.log(name))
+        return Child(name, command_line(self._environment, *COMMANDS[name]), self.log(name))
 
     def _until_ready(self, name: str) -> None:
         until = time.monotonic() + READY_WITHIN

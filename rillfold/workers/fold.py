@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import logging
 from contextlib import AbstractContextManager
-from typing import Any
 
 import click
 
 from processors.saga import AUTOMATION
-from projections.catalog import PROJECTIONS
-from projections.projection import Projection
+from projections.catalog import PROJECTIONS, chosen
 from rillfold.embedded.state import attach
 from rillfold.event_log import learn
 from rillfold.settings import Settings
 from rillfold.workers.run import command
 from rillfold.workers.watched import watched
-from schemas.errors import Stop
 from streams.owner.app import Worker, run
 from streams.owner.glance import Glance
 
@@ -38,15 +35,7 @@ def _fold(settings: Settings, name: str, only: tuple[str, ...], log_level: str) 
     def beside(glance: Glance) -> AbstractContextManager[object]:
         return watched(settings, name, described.bootstrap_servers, glance.sight, glance.counts, glance.row)
 
-    run(described, _projections(only), log_level, beside)
-
-
-def _projections(only: tuple[str, ...]) -> list[Projection[Any]]:
-    everything = {**PROJECTIONS, AUTOMATION.name: AUTOMATION}
-    unknown = sorted(set(only) - set(everything))
-    if unknown:
-        raise Stop(f"No projection is called {', '.join(unknown)}. There are {', '.join(sorted(everything))}.")
-    return [projection for name, projection in everything.items() if not only or name in only]
+    run(described, chosen(only, {**PROJECTIONS, AUTOMATION.name: AUTOMATION}), log_level, beside)
 
 
 fold = command(

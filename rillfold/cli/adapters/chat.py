@@ -60,13 +60,15 @@ def _client(settings: Settings, url: str | None) -> httpx.Client:
     if url is not None:
         # Only to this machine: the token is not for whoever stands at some other address.
         token = operator_of(settings).token if urlsplit(url).hostname in LOOPBACK else settings.serve_token
-        bearer = {"Authorization": f"Bearer {token}"} if token else {}
-        return httpx.Client(base_url=url, headers=bearer, timeout=SECONDS, trust_env=False)
+        return _http(url, token or None)
     file = ApiKeys.of(settings.data_dir).admin_key_file
     key = settings.api_key or (file.read_text().strip() if file.exists() else "")
-    address = settings.api_url or f"http://{settings.api_host}:{settings.api_port}"
-    headers = {"Authorization": f"Bearer {key}"}
-    return httpx.Client(base_url=address, headers=headers, timeout=SECONDS, trust_env=False)
+    return _http(settings.address("api"), key)
+
+
+def _http(address: str, token: str | None) -> httpx.Client:
+    bearer = {} if token is None else {"Authorization": f"Bearer {token}"}
+    return httpx.Client(base_url=address, headers=bearer, timeout=SECONDS, trust_env=False)
 
 
 def _base(http: httpx.Client) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import msgspec
 
-from projections.catalog import PROJECTIONS
+from projections.catalog import PROJECTIONS, chosen
 from projections.digest import digest as digest_of
 from projections.projection import Projection
 from rillfold.cli.terminal.answers import as_json, say_json
@@ -47,13 +47,13 @@ def list_(as_json: bool) -> None:
 @as_json("One JSON list for machines.")
 def digest(names: Sequence[str], refold: bool, as_json: bool) -> None:
     """The digest of what the changelogs hold; with --refold also that of a fresh fold up to the same offsets."""
-    chosen = _chosen(names)
+    wanted = chosen(names)
 
     async def digests(log: EventLog, names: TopicNames) -> list[dict[str, Any]]:
         facts = []
         with line("projections") as tell:
-            for done, each in enumerate(chosen):
-                tell(done, len(chosen))
+            for done, each in enumerate(wanted):
+                tell(done, len(wanted))
                 facts.append(await _digest(log, names, each, refold))
         return facts
 
@@ -72,7 +72,7 @@ def refused(names: Sequence[str], company: str | None, as_json: bool) -> None:
 
     async def read(log: EventLog, topics: TopicNames) -> list[dict[str, Any]]:
         found: list[Refusal] = []
-        for each in _chosen(names):
+        for each in chosen(names):
             try:
                 parts = await held(log, each, topic_of(each, topics.prefix))
             except UnknownTopic:
@@ -87,12 +87,6 @@ def refused(names: Sequence[str], company: str | None, as_json: bool) -> None:
 
 def _differs(facts: dict[str, Any]) -> bool:
     return bool(facts["served"] != facts["refolded"] or facts["untaken"] or facts["unreadable"])
-
-
-def _chosen(names: Sequence[str]) -> list[Projection[Any]]:
-    if unknown := sorted(set(names) - set(PROJECTIONS)):
-        raise Stop(f"No projection is called {', '.join(unknown)}. There are {', '.join(sorted(PROJECTIONS))}.")
-    return [each for name, each in PROJECTIONS.items() if not names or name in names]
 
 
 async def _digest(log: EventLog, names: TopicNames, each: Projection[Any], again: bool) -> dict[str, Any]:
