@@ -1,4 +1,4 @@
-"""The event log as the settings say: where it is, which registry knows its schema ids, and how a story begins."""
+"""The event log as the settings say: where it is, what Postgres has of it, and how a story begins."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from schemas.topics import TopicNames
     from streams.log.kafka.log import KafkaLog
     from streams.log.port import EventLog, Learn
+    from streams.read_model.reads import Reads
 
 Found = TypeVar("Found")
 
@@ -25,6 +26,12 @@ def event_log(settings: Settings, client_id: str = "rillfold") -> KafkaLog:
 
     servers = attach(settings).bootstrap_servers
     return KafkaLog(servers, client_id=client_id, learn=learn(settings), session_timeout=settings.session_timeout)
+
+
+def read_model(settings: Settings) -> Reads:
+    from streams.read_model.reads import Reads
+
+    return Reads(attach(settings).postgres_dsn, settings.read_model())
 
 
 def in_log(work: Callable[[EventLog, TopicNames], Awaitable[Found]]) -> Found:

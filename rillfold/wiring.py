@@ -12,8 +12,7 @@ import httpx
 from gpu_workers.adapters.store import FolderStore
 from gpu_workers.bases.files import Progress, silent
 from gpu_workers.train.before_torch import settle
-from rillfold.embedded.state import attach
-from rillfold.event_log import event_log
+from rillfold.event_log import event_log, read_model
 from rillfold.http.keys import ApiKeys
 from rillfold.http.operator import operator_of
 from rillfold.settings import Settings
@@ -64,7 +63,7 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
     names, bearer = settings.topic_names(), {"Authorization": f"Bearer {operator_of(settings).token}"}
     async with (
         event_log(settings) as log,
-        Reads(attach(settings).postgres_dsn, settings.read_model()) as reads,
+        read_model(settings) as reads,
         httpx.AsyncClient(base_url=settings.address("serve"), headers=bearer, trust_env=False) as models,
     ):
         tools = Tools(log, names)

@@ -85,14 +85,12 @@ class Stage:
     async def ask(self, *arguments: str) -> Any:
         return json.loads(await self.rillfold(*arguments, "--json"))
 
-    async def until(
-        self, what: str, look: Callable[[], Awaitable[Any]], patience: float = PATIENCE, every: float = 0.1
-    ) -> Any:
+    async def until(self, what: str, look: Callable[[], Awaitable[Any]], every: float = 0.1) -> Any:
         """The first true answer of `look`."""
-        until = time.monotonic() + patience
+        until = time.monotonic() + PATIENCE
         while not (found := await look()):
             if time.monotonic() > until:
-                raise NotAsTold(f"waited {patience:.0f} seconds for {what}, in vain")
+                raise NotAsTold(f"waited {PATIENCE:.0f} seconds for {what}, in vain")
             await asyncio.sleep(every)
         return found
 

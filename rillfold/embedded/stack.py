@@ -37,10 +37,9 @@ def running(
     *,
     postgres: bool = True,
     settings: Settings | None = None,
-    progress: Progress | None = None,
 ) -> Iterator[Endpoints]:
     """A stack of one's own for as long as the block lasts. Its data stays in `data_dir`."""
-    with serving(data_dir, settings or from_env(), postgres, progress) as stack:
+    with serving(data_dir, settings or from_env(), postgres) as stack:
         yield stack.endpoints
 
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import click
 import httpx
 
+from gpu_workers.serve.port import AdapterKey
 from rillfold.cli.terminal.plain import plain
 from rillfold.http.keys import ApiKeys
 from rillfold.http.operator import operator_of
@@ -44,7 +45,8 @@ def chat(
 ) -> None:
     """Talk to a model: one answer to TEXT, or a conversation until Ctrl-D."""
     with _client(from_env(), url) as http:
-        model = f"{company}/{role}" + (f"@{version}" if version is not None else "") if company else _base(http)
+        adapter = f"{company}/{role}"
+        model = _base(http) if not company else adapter if version is None else str(AdapterKey(adapter, version))
         said: list[Message] = []
         for question in [text] if text else _typed(model):
             said.append({"role": "user", "content": question})

@@ -12,10 +12,9 @@ from rich.tree import Tree
 from projections.lora_adapters import LORA_ADAPTERS
 from rillfold.cli.terminal.answers import as_json, say_json
 from rillfold.cli.terminal.plain import marked
-from rillfold.embedded.state import attach
+from rillfold.event_log import read_model
 from rillfold.settings import Settings, from_env
 from schemas.errors import Poison
-from streams.read_model.reads import Reads
 
 VERSIONS = 1_000
 
@@ -39,7 +38,7 @@ def lineage(adapter: str, as_json: bool) -> None:
 async def _read(settings: Settings, adapter: str) -> dict[str, Any]:
     company, _, rest = adapter.partition("/")
     name, _, version = rest.partition("/")
-    async with Reads(attach(settings).postgres_dsn, settings.read_model()) as reads:
+    async with read_model(settings) as reads:
         rows = [row.value for row in await reads.rows(LORA_ADAPTERS, company, None, VERSIONS)]
     found = [row for row in rows if row["adapter"] == f"{company}/{name}" and version in ("", str(row["version"]))]
     if not found:

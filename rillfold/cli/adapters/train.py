@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import click
 import msgspec
 
+from gpu_workers.serve.port import spelled
 from projections.lora_adapters import LORA_ADAPTERS, Adapter
 from projections.training_runs import ENDED, TRAINING_RUNS, Run
 from rillfold.cli.terminal.answers import as_json, say, say_json
@@ -109,9 +110,9 @@ async def _outcome(log: EventLog, names: TopicNames, request: TrainingRequested)
 
 
 async def _find(log: EventLog, names: TopicNames, name: str) -> Adapter:
-    adapter, _, version = name.partition("@")
+    adapter, version = spelled(name)
     rows = (await View(log, names, LORA_ADAPTERS).catch_up()).values()
-    found = [row for row in rows if row.adapter == adapter and version in ("", str(row.version))]
+    found = [row for row in rows if row.adapter == adapter and version in (None, row.version)]
     if not found:
         known = ", ".join(sorted({row.adapter for row in rows})) or "none yet"
         raise NoAdapter(f"No adapter {name!r} is ready; known: {known}. Train one with `rillfold train`.")
