@@ -170,5 +170,11 @@ def hash_of(secret: str) -> str:
     return hashlib.sha256(secret.encode(errors="surrogatepass")).hexdigest()
 
 
+def bearer(authorization: str | None) -> str | None:
+    """What an Authorization header bears; None where it has no bearer."""
+    scheme, _, token = (authorization or "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
 def id_of(key: str) -> str:
     return key.removeprefix("rk_").partition(".")[0]

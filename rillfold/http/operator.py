@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rillfold.http.errors import ApiError
 from rillfold.http.hosts import is_known, known_hosts
-from rillfold.http.keys import hash_of
+from rillfold.http.keys import bearer, hash_of
 from rillfold.http.limits import ClientLeft, again, body_of, cost_of
 from rillfold.http.turn_away import KNOWN, STRANGER, turn_away
 from rillfold.settings import Settings
@@ -29,9 +29,9 @@ class Operator(NamedTuple):
     def refuses(self, host: str | None, authorization: str | None) -> ApiError | None:
         if not is_known(host, self.hosts):
             return ApiError(421, "unknown_host", "This is no name of this server's: add it to RILLFOLD_HOSTS.")
-        scheme, _, given = (authorization or "").partition(" ")
+        given = bearer(authorization)
         # Hashes are compared: they have one length and one alphabet, whatever was given.
-        if scheme.lower() == "bearer" and hmac.compare_digest(hash_of(given.strip()), hash_of(self.token)):
+        if given is not None and hmac.compare_digest(hash_of(given), hash_of(self.token)):
             return None
         told = (
             "The operator's token is needed: it lies in operator/token in the data folder, or in RILLFOLD_SERVE_TOKEN."
