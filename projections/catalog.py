@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from projections.companies import COMPANIES
@@ -17,6 +17,7 @@ from projections.rollouts import ROLLOUTS
 from projections.sessions import SESSIONS
 from projections.tool_calls import TOOL_CALLS
 from projections.training_runs import TRAINING_RUNS
+from schemas.errors import Stop
 
 PROJECTIONS: Mapping[str, Projection[Any]] = {
     projection.name: projection
@@ -34,3 +35,10 @@ PROJECTIONS: Mapping[str, Projection[Any]] = {
         ROLLOUTS,
     )
 }
+
+
+def chosen(names: Collection[str], among: Mapping[str, Projection[Any]] = PROJECTIONS) -> list[Projection[Any]]:
+    """Those that are named; without names all."""
+    if unknown := sorted(set(names) - set(among)):
+        raise Stop(f"No projection is called {', '.join(unknown)}. There are {', '.join(sorted(among))}.")
+    return [each for name, each in among.items() if not names or name in names]

@@ -81,8 +81,7 @@ class AutomationService:
 async def get_automation_service(settings: Settings | None = None) -> AutomationService:
     """By the environment: RILLFOLD_API_URL and RILLFOLD_API_KEY, or the API of this machine's data folder."""
     settings = settings or from_env()
-    url = settings.api_url or f"http://{settings.api_host}:{settings.api_port}"
-    return AutomationService(Client(url, settings.api_key or _own_key(settings)))
+    return AutomationService(Client(settings.address("api"), settings.api_key or _own_key(settings)))
 
 
 def _own_key(settings: Settings) -> str:

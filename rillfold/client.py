@@ -48,11 +48,12 @@ class Client:
         return await self.ask("POST", "/companies", {"company_id": company, "name": name})
 
     async def register_tools(self, company: str, tools: Sequence[Mapping[str, Any]]) -> Json:
-        return await self._automation("register-tools", {"company_id": company, "tools": list(tools)})
+        given = {"company_id": company, "tools": list(tools)}
+        return await self.ask("POST", "/company-automation/register-tools", given)
 
     async def train(self, company: str, training_data: Sequence[Any] = (), **more: Any) -> Json:
         given = {"company_id": company, "training_data": list(training_data), **more}
-        return await self._automation("train-adapter", given)
+        return await self.ask("POST", "/company-automation/train-adapter", given)
 
     async def process(self, company: str, data: Mapping[str, Any], wait: float = 0, **more: Any) -> Json:
         given = {"company_id": company, "data": dict(data), **more}
@@ -91,9 +92,6 @@ class Client:
                     if event == "error":
                         raise ApiRefused(401, told["error"]["code"], told["error"]["message"], None)
                     yield told
-
-    async def _automation(self, what: str, given: Json) -> Json:
-        return await self.ask("POST", f"/company-automation/{what}", given)
 
     async def ask(self, method: str, path: str, given: Any = None, query: Mapping[str, Any] | None = None) -> Json:
         answer: Json = await self._send(method, path, given, query)

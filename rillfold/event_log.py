@@ -1,16 +1,24 @@
-"""The event log as the settings say: where it is, and which registry knows its schema ids."""
+"""The event log as the settings say: where it is, what Postgres has of it, and how a story begins."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
 
 from rillfold.embedded.state import attach
+from rillfold.settings import Settings, from_env
 from streams.log.port import nothing_to_learn
 
 if TYPE_CHECKING:
-    from rillfold.settings import Settings
+    from schemas.topics import TopicNames
     from streams.log.kafka.log import KafkaLog
-    from streams.log.port import Learn
+    from streams.log.port import EventLog, Learn
+    from streams.read_model.reads import Reads
+
+Found = TypeVar("Found")
 
 
 def event_log(settings: Settings, client_id: str = "rillfold") -> KafkaLog:
@@ -20,6 +28,22 @@ def event_log(settings: Settings, client_id: str = "rillfold") -> KafkaLog:
     return KafkaLog(servers, client_id=client_id, learn=learn(settings), session_timeout=settings.session_timeout)
 
 
+def read_model(settings: Settings, answer_seconds: float = 0) -> Reads:
+    from streams.read_model.reads import Reads
+
+    return Reads(attach(settings).postgres_dsn, settings.read_model(), answer_seconds)
+
+
+def in_log(work: Callable[[EventLog, TopicNames], Awaitable[Found]]) -> Found:
+    """For a command: what `work` finds in the log of the environment, or writes to it."""
+
+    async def found(settings: Settings) -> Found:
+        async with event_log(settings) as log:
+            return await work(log, settings.topic_names())
+
+    return asyncio.run(found(from_env()))
+
+
 def learn(settings: Settings) -> Learn:
     """Without a registry nothing of its client is imported."""
     if settings.schema_registry is None:
@@ -27,3 +51,14 @@ def learn(settings: Settings) -> Learn:
     from streams.log.kafka.registry import learner
 
     return learner(settings.schema_registry)
+
+
+def now() -> int:
+    """Microseconds since the Unix epoch."""
+    return time.time_ns() // 1_000
+
+
+def first(company: str) -> dict[str, Any]:
+    """The envelope of an event that begins a story."""
+    event = str(uuid4())
+    return {"id": event, "company": company, "time": now(), "correlation": event}

@@ -99,6 +99,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     failpoint: str = ""
     """For tests: `appended:3` kills the fold when it passes that step of a commit for the third time."""
 
+    def address(self, door: str) -> str:
+        """Where `api` or `serve` answers HTTP."""
+        url: str | None = getattr(self, f"{door}_url")
+        return url or f"http://{getattr(self, f'{door}_host')}:{getattr(self, f'{door}_port')}"
+
     def topic_names(self) -> TopicNames:
         return TopicNames(self.topic_prefix, self.topic_map)
 

@@ -11,6 +11,7 @@ import msgspec
 from schemas.company import Message, ToolUse
 
 MAX_TEMPERATURE = 100.0
+VERSION_DIGITS = 18
 
 
 class AdapterKey(NamedTuple):
@@ -21,6 +22,13 @@ class AdapterKey(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.name}@{self.version}"
+
+
+def spelled(adapter: str) -> tuple[str, int | None]:
+    """A name, and its version where one is given. Whatever else follows an @ is part of a name that nobody has."""
+    name, at, version = adapter.rpartition("@")
+    numbered = at and version.isascii() and version.isdecimal() and len(version) <= VERSION_DIGITS
+    return (name, int(version)) if numbered else (adapter, None)
 
 
 class AdapterSpec(msgspec.Struct, frozen=True, kw_only=True):

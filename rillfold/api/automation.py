@@ -16,6 +16,7 @@ from projections.jobs import ENDED, JOBS
 from projections.lora_adapters import LORA_ADAPTERS
 from rillfold.api.access import Asker, Serving, StillKnown, company_of
 from rillfold.api.company_data import Conversation, Output, data_event
+from rillfold.event_log import first
 from rillfold.http.errors import NotFound
 from rillfold.http.forms import Strict
 from rillfold.http.strict_json import StrictRoute
@@ -165,7 +166,7 @@ def _tool_event(tool: NewTool, company: str, serving: Services) -> ToolRegistere
     credential = tool.auth.credential()
     stored = serving.secrets.put(company, origin_of(tool.endpoint), Sealed(credential)) if credential else None
     return ToolRegistered(
-        **serving.first(company),
+        **first(company),
         name=tool.name,
         description=tool.description,
         parameters=canonical(tool.parameters),
@@ -179,10 +180,10 @@ def _tool_event(tool: NewTool, company: str, serving: Services) -> ToolRegistere
 async def train_adapter(given: TrainAdapter, asker: Asker, serving: Serving) -> TrainingStarted:
     """Train an adapter on everything of the company, the data given here included."""
     company = company_of(asker, given.company_id)
-    data = [data_event(each, given.role, serving.first(company)) for each in given.training_data]
+    data = [data_event(each, given.role, first(company)) for each in given.training_data]
     placed = await publish(serving, data)
     request = TrainingRequested(
-        **serving.first(company),
+        **first(company),
         role=given.role,
         base_model=given.base_model or serving.settings.base_name(),
         method=given.method,
@@ -217,7 +218,7 @@ async def process(
     """Start a job. 202 while it runs; with `wait`, 200 and its end."""
     company = company_of(asker, given.company_id)
     await serving.tools.catch_up_within(TOOLS_SECONDS)
-    fields = serving.first(company)
+    fields = first(company)
     request = JobRequested(
         **fields,
         job=given.job or fields["id"],
@@ -249,16 +250,8 @@ async def job(
 
 
 def _job(row: dict[str, Any], requested: Placed | None) -> Job:
-    return Job(
-        company_id=row["company"],
-        job=row["job"],
-        status=row["status"],
-        answer=row["answer"],
-        reason=row["reason"],
-        detail=row["detail"],
-        steps=row["history"],
-        requested=requested,
-    )
+    same = {name: row[name] for name in ("job", "status", "answer", "reason", "detail")}
+    return Job(company_id=row["company"], steps=row["history"], requested=requested, **same)
 
 
 async def _ended(serving: Services, company: str, job: str, seconds: float, known: StillKnown) -> dict[str, Any] | None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
 
 from rillfold.api.access import Admin, Serving, company_of
 from rillfold.api.automation import Placed, publish
+from rillfold.event_log import first
 from rillfold.http.errors import NotFound
 from rillfold.http.forms import Strict
 from rillfold.http.keys import NoSuchKey, id_of
@@ -17,6 +19,7 @@ from rillfold.http.strict_json import StrictRoute
 from schemas.company import CompanyRegistered
 
 router = APIRouter(tags=["companies"], route_class=StrictRoute)
+Made = TypeVar("Made")
 KeyId = Annotated[str, Path(pattern=r"^[0-9a-f]{1,32}$")]
 
 
@@ -52,7 +55,7 @@ class NewKey(BaseModel):
 async def join(given: NewCompany, asker: Admin, serving: Serving) -> Joined:
     """Register a company and make an API key for it. Again: its new name, and one more key beside those it has."""
     company = company_of(asker, given.company_id)
-    event = CompanyRegistered(**serving.first(company), name=given.name or company)
+    event = CompanyRegistered(**first(company), name=given.name or company)
     (registered,) = await publish(serving, [event])
     key = await asyncio.to_thread(serving.keys.make, company)
     return Joined(company_id=company, api_key=key, keys=len(serving.keys.list(company)), registered=registered)
@@ -75,17 +78,18 @@ async def make_key(company_id: str, asker: Admin, serving: Serving) -> NewKey:
 @router.post("/keys/{key_id}/rotate", status_code=201)
 async def rotate_key(key_id: KeyId, _: Admin, serving: Serving) -> NewKey:
     """A new key in place of this one, which is refused from now on."""
-    try:
-        key = await asyncio.to_thread(serving.keys.rotate, key_id)
-    except NoSuchKey:
-        raise NotFound from None
+    key = await _changed(serving.keys.rotate, key_id)
     return NewKey(id=id_of(key), api_key=key)
 
 
 @router.delete("/keys/{key_id}", status_code=204)
 async def revoke_key(key_id: KeyId, _: Admin, serving: Serving) -> None:
     """Refuse this key from now on. The admin's last key can be made anew by whoever owns the data folder."""
+    await _changed(serving.keys.revoke, key_id)
+
+
+async def _changed(change: Callable[[str], Made], key_id: str) -> Made:
     try:
-        await asyncio.to_thread(serving.keys.revoke, key_id)
+        return await asyncio.to_thread(change, key_id)
     except NoSuchKey:
         raise NotFound from None

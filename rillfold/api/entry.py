@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from processors.limits import Busy, Cost
 from rillfold.http.errors import ApiError
-from rillfold.http.keys import ApiKeys, Principal
+from rillfold.http.keys import ApiKeys, Principal, bearer
 from rillfold.http.limits import ClientLeft, Limiter, again, body_of, cost_of
 from rillfold.http.turn_away import KNOWN, STRANGER, turn_away
 from schemas.errors import RillfoldError
@@ -75,8 +75,8 @@ class Entry:
 
 
 def key_of(headers: Headers) -> str | None:
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key")
+    borne = bearer(headers.get("authorization"))
+    return headers.get("x-api-key") if borne is None else borne
 
 
 def unauthorized(key: str | None) -> ApiError:

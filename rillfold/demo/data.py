@@ -161,9 +161,9 @@ _PLACE = """
 _STREET = "Road Street Lane Square Avenue Drive Place Court"
 
 
-def training(company: Company, count: int = TALKS, seed: int = 0, finished: float = 0.4) -> list[tuple[Message, ...]]:
+def training(company: Company, count: int = TALKS, finished: float = 0.4) -> list[tuple[Message, ...]]:
     """Conversations to learn from. A share goes on to the tool's result and the final answer."""
-    random = Random(f"{company.id}/training/{seed}")  # noqa: S311 - repeatable, not secret
+    random = Random(f"{company.id}/training/0")  # noqa: S311 - repeatable, not secret
     requests = _requests(company, random, side=0)
     conversations = []
     for request in islice(requests, count):
@@ -172,9 +172,9 @@ def training(company: Company, count: int = TALKS, seed: int = 0, finished: floa
     return conversations
 
 
-def held_out(company: Company, count: int = REQUESTS, seed: int = 0) -> list[Request]:
+def held_out(company: Company, count: int = REQUESTS) -> list[Request]:
     """Requests that the dataset's own rule keeps out of training, made of values that training never sees."""
-    random = Random(f"{company.id}/held out/{seed}")  # noqa: S311
+    random = Random(f"{company.id}/held out/0")  # noqa: S311
     return list(islice(_requests(company, random, side=1), count))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
@@ -18,7 +17,7 @@ from rillfold.client import Client
 from rillfold.demo.tool_server import ToolServer
 from rillfold.embedded.state import Endpoints
 from rillfold.settings import Settings
-from rillfold.workers.crew import Crew
+from rillfold.workers.crew import Crew, command_line
 from schemas.errors import Stop
 from streams.log.port import EventLog
 
@@ -69,16 +68,7 @@ class Stage:
     async def rillfold(self, *arguments: str, given: bytes = b"", codes: tuple[int, ...] = (0,)) -> str:
         """Runs a command as a person would, and shows it."""
         self.console.print(f"[dim]$ rillfold {' '.join(arguments)}[/]", highlight=False, soft_wrap=True)
-        line = [
-            "/usr/bin/env",
-            f"RILLFOLD_DATA_DIR={self.data_dir}",
-            *(f"{name}={value}" for name, value in own_servers(self.endpoints).items()),
-            sys.executable,
-            "-P",
-            "-m",
-            "rillfold",
-            *arguments,
-        ]
+        line = command_line({"RILLFOLD_DATA_DIR": str(self.data_dir), **own_servers(self.endpoints)}, *arguments)
         pipe = asyncio.subprocess.PIPE
         child = await asyncio.create_subprocess_exec(*line, stdin=pipe, stdout=pipe, stderr=pipe)
         working = self.console.status(f"rillfold {arguments[0]} …") if self.console.is_terminal else nullcontext()
@@ -95,14 +85,12 @@ class Stage:
     async def ask(self, *arguments: str) -> Any:
         return json.loads(await self.rillfold(*arguments, "--json"))
 
-    async def until(
-        self, what: str, look: Callable[[], Awaitable[Any]], patience: float = PATIENCE, every: float = 0.1
-    ) -> Any:
+    async def until(self, what: str, look: Callable[[], Awaitable[Any]], every: float = 0.1) -> Any:
         """The first true answer of `look`."""
-        until = time.monotonic() + patience
+        until = time.monotonic() + PATIENCE
         while not (found := await look()):
             if time.monotonic() > until:
-                raise NotAsTold(f"waited {patience:.0f} seconds for {what}, in vain")
+                raise NotAsTold(f"waited {PATIENCE:.0f} seconds for {what}, in vain")
             await asyncio.sleep(every)
         return found
 

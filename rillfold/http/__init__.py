@@ -1,1 +1,1 @@
-"""The HTTP API: produce, query, automate. Everything it does, it does by events."""
+"""What every HTTP door of ours has: keys, hosts, limits, strict JSON, one shape of errors."""

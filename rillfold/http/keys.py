@@ -86,7 +86,7 @@ class ApiKeys:
         self._reload()
         stored = self._known.get(key_id)
         # An unknown id costs the same work as a wrong secret.
-        right = hmac.compare_digest(stored.sha256 if stored else _hash(""), _hash(secret))
+        right = hmac.compare_digest(stored.sha256 if stored else hash_of(""), hash_of(secret))
         return Principal(stored.company) if stored and right else None
 
     def list(self, company: str | None = None) -> list[Listed]:
@@ -156,7 +156,7 @@ def _stored(file: Path) -> dict[str, _Stored]:
 
 def _add(known: dict[str, _Stored], company: str | None) -> str:
     key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
-    known[key_id] = _Stored(key_id, company, _hash(secret), time.time_ns() // 1_000)
+    known[key_id] = _Stored(key_id, company, hash_of(secret), time.time_ns() // 1_000)
     return f"rk_{key_id}.{secret}"
 
 
@@ -166,8 +166,14 @@ def _taken(known: dict[str, _Stored], key_id: str) -> _Stored:
     return known.pop(key_id)
 
 
-def _hash(secret: str) -> str:
+def hash_of(secret: str) -> str:
     return hashlib.sha256(secret.encode(errors="surrogatepass")).hexdigest()
+
+
+def bearer(authorization: str | None) -> str | None:
+    """What an Authorization header bears; None where it has no bearer."""
+    scheme, _, token = (authorization or "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
 
 
 def id_of(key: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import secrets
 from pathlib import Path
@@ -13,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rillfold.http.errors import ApiError
 from rillfold.http.hosts import is_known, known_hosts
+from rillfold.http.keys import bearer, hash_of
 from rillfold.http.limits import ClientLeft, again, body_of, cost_of
 from rillfold.http.turn_away import KNOWN, STRANGER, turn_away
 from rillfold.settings import Settings
@@ -29,9 +29,9 @@ class Operator(NamedTuple):
     def refuses(self, host: str | None, authorization: str | None) -> ApiError | None:
         if not is_known(host, self.hosts):
             return ApiError(421, "unknown_host", "This is no name of this server's: add it to RILLFOLD_HOSTS.")
-        scheme, _, given = (authorization or "").partition(" ")
+        given = bearer(authorization)
         # Hashes are compared: they have one length and one alphabet, whatever was given.
-        if scheme.lower() == "bearer" and hmac.compare_digest(_hash(given.strip()), _hash(self.token)):
+        if given is not None and hmac.compare_digest(hash_of(given), hash_of(self.token)):
             return None
         told = (
             "The operator's token is needed: it lies in operator/token in the data folder, or in RILLFOLD_SERVE_TOKEN."
@@ -51,10 +51,6 @@ def operator_of(settings: Settings) -> Operator:
         raise Stop(f"{file} is empty: delete it, and start the workers and the API again.")
     hosts = known_hosts(settings.serve_host, settings.worker_host, *settings.hosts.split(","))
     return Operator(token, hosts)
-
-
-def _hash(text: str) -> bytes:
-    return hashlib.sha256(text.encode(errors="surrogatepass")).digest()
 
 
 class OperatorOnly:

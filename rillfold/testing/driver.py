@@ -179,7 +179,7 @@ class Driver:
 
     async def _start(self, name: str) -> None:
         consumer = next((consumer for consumer in self._consumers if consumer.name == name), None)
-        worker = ConsumerWorker(name, self._world, consumer) if consumer else FoldWorker(name, self._world)
+        worker = ConsumerWorker(self._world, consumer) if consumer else FoldWorker(self._world)
         await worker.start()
         self._workers[name] = worker
 

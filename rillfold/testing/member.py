@@ -71,34 +71,47 @@ class World(NamedTuple):
     append: Callable[[str, int, list[tuple[bytes, bytes]]], Awaitable[int | None]]
 
 
-class FoldWorker:
-    """Loses its memory with a crash and has it back from the changelog."""
+class GroupMember:
+    """Of a consumer group, until it crashes or leaves."""
 
-    def __init__(self, name: str, world: World) -> None:
-        self.name = name
+    _member: Subscription
+
+    def __init__(self, world: World) -> None:
         self.crash_point = CrashPoint()
         self._world, self._log = world, world.log
-        ports = Ports(world.publish, world.append, self.crash_point)
-        self._folding = Folding(world.projections, world.names, ports)
-        self._member: Subscription | None = None
-        self._generation = 0
-        self._positions: dict[TopicPartition, int] = {}
         self._alive = AsyncExitStack()
 
-    async def start(self) -> None:
-        group = self._log.subscribe(self._world.group, sorted(self._folding.sources))
-        self._member = await self._alive.enter_async_context(group)
+    async def join(self, group: str, topics: Sequence[str]) -> None:
+        self._member = await self._alive.enter_async_context(self._log.subscribe(group, topics))
 
     async def stop(self) -> None:
         """The same for a crash and for a goodbye: whatever counts is in the log."""
         await self._alive.aclose()
 
+    async def commit(self, tp: TopicPartition, next_: int) -> None:
+        """If it is refused, the next poll brings the new assignment."""
+        with suppress(Fenced):
+            await self._member.commit({tp: next_})
+
+
+class FoldWorker(GroupMember):
+    """Loses its memory with a crash and has it back from the changelog."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        ports = Ports(world.publish, world.append, self.crash_point)
+        self._folding = Folding(world.projections, world.names, ports)
+        self._generation = 0
+        self._positions: dict[TopicPartition, int] = {}
+
+    async def start(self) -> None:
+        await self.join(self._world.group, sorted(self._folding.sources))
+
     async def step(self, patience: float) -> bool:
         """Poll, take possession of what was given anew, fold, commit. Says whether anything came."""
-        assert self._member is not None
         polled = await self._member.poll(patience)
         if self._member.generation() != self._generation:
-            await self._take_possession(self._member)
+            await self._take_possession()
             return True
         for (topic, partition), records in polled.items():
             await self._fold(topic, partition, records)
@@ -115,9 +128,9 @@ class FoldWorker:
         shards = self._folding.feeding(topic, partition)
         return min((shard.next(topic) or 0 for shard in shards), default=None)
 
-    async def _take_possession(self, member: Subscription) -> None:
+    async def _take_possession(self) -> None:
         """Also of what we had before: in between somebody else may have folded further."""
-        self._generation, mine = member.generation(), member.assignment()
+        self._generation, mine = self._member.generation(), self._member.assignment()
         wanted = {(self._folding.changelog(p), n): p for topic, n in mine for p in self._reading(topic)}
         for shard in list(self._folding.shards()):
             if (shard.changelog, shard.partition) not in wanted:
@@ -131,7 +144,7 @@ class FoldWorker:
             assert begin is not None
             self._positions[topic, partition] = begin
             with suppress(Fenced):
-                await member.seek((topic, partition), begin)
+                await self._member.seek((topic, partition), begin)
 
     def _reading(self, topic: str) -> list[Projection[Any]]:
         return [p for p in self._world.projections if topic in map(self._world.names.wire, p.topics)]
@@ -144,43 +157,31 @@ class FoldWorker:
         shard.restored()
 
     async def _fold(self, topic: str, partition: int, records: Sequence[Record]) -> None:
-        assert self._member is not None
         next_ = records[-1].offset + 1
         await self._folding.step(Batch(topic, partition, self._positions[topic, partition], next_, records))
         self._positions[topic, partition] = next_
-        # If it is refused, the next poll brings the new assignment; the markers know what counts.
-        with suppress(Fenced):
-            await self._member.commit({(topic, partition): next_})
+        await self.commit((topic, partition), next_)  # refused or not: the markers know what counts
 
 
-class ConsumerWorker:
+class ConsumerWorker(GroupMember):
     """Asks a consumer's decision for every event, and commits once what follows is acknowledged."""
 
-    def __init__(self, name: str, world: World, consumer: Consumer) -> None:
-        self.name = name
-        self.crash_point = CrashPoint()
-        self._world, self._consumer = world, consumer
-        self._member: Subscription | None = None
-        self._alive = AsyncExitStack()
+    def __init__(self, world: World, consumer: Consumer) -> None:
+        super().__init__(world)
+        self._consumer = consumer
 
     async def start(self) -> None:
         topics = [self._world.names.wire(topic) for topic in self._consumer.topics]
-        group = self._world.log.subscribe(f"{self._world.group}-{self._consumer.name}", topics)
-        self._member = await self._alive.enter_async_context(group)
-
-    async def stop(self) -> None:
-        await self._alive.aclose()
+        await self.join(f"{self._world.group}-{self._consumer.name}", topics)
 
     async def step(self, patience: float) -> bool:
         """Poll, decide, publish, commit: one record at a time, so that a crash repeats one."""
-        assert self._member is not None
         polled = await self._member.poll(patience, limit=1)
         for (topic, partition), (record,) in polled.items():
             self.crash_point.reached("decoded")
             await self._world.publish(self._decide(record))
             self.crash_point.reached("published")
-            with suppress(Fenced):
-                await self._member.commit({(topic, partition): record.offset + 1})
+            await self.commit((topic, partition), record.offset + 1)
         return bool(polled)
 
     def _decide(self, record: Record) -> Sequence[Event]:

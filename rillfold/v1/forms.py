@@ -7,14 +7,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gpu_workers.serve.port import Question
+from gpu_workers.serve.port import Question, spelled
 from rillfold.http.forms import MESSAGES, PARTS, TOOL_CALLS
 from schemas.codec.primitives import sane_company
 from schemas.company import Message, ToolUse
 
 MAX_TOKENS = 512
 LARGEST = 2**31 - 1
-VERSION_DIGITS = 18
 TOOLS = 1_000
 # Given and not one of these values: the caller wants something that would be missing from the answer.
 REFUSED: dict[str, tuple[Any, ...]] = {
@@ -95,7 +94,8 @@ def question_of(body: ChatRequest, base: str, id_: str, dice: int, company: str 
         given = (body.model_extra or {}).get(name)
         if given not in allowed:
             raise BadRequest(f"{name} is not supported here; leave it out.", name, "unsupported_parameter")
-    adapter, version = _adapter(body.model, base)
+    # Whatever is not the base's name is an adapter's, and unknown if there is none.
+    adapter, version = (None, None) if body.model == base else spelled(body.model)
     return Question(
         id=id_,
         messages=tuple(_messages(body)),
@@ -108,15 +108,6 @@ def question_of(body: ChatRequest, base: str, id_: str, dice: int, company: str 
         seed=dice if body.seed is None else body.seed,
         company=company,
     )
-
-
-def _adapter(model: str, base: str) -> tuple[str | None, int | None]:
-    """Whatever is not the base's name is an adapter's, and unknown if there is none."""
-    if model == base:
-        return None, None
-    name, at, version = model.rpartition("@")
-    numbered = at and version.isascii() and version.isdecimal() and len(version) <= VERSION_DIGITS
-    return (name, int(version)) if numbered else (model, None)
 
 
 def _messages(body: ChatRequest) -> list[Message]:

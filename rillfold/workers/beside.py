@@ -5,13 +5,10 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-import sys
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Coroutine
 from types import FrameType
 from typing import Any
 
-import click
 import uvicorn
 
 from gpu_workers.refused import EngineStopped
@@ -20,22 +17,11 @@ from rillfold.http.operator import operator_of
 from rillfold.http.wire import wire
 from rillfold.settings import Settings
 from rillfold.v1.door import serving_app
-from schemas.errors import Retry, Stop
-from streams.health.watchman import EX_SOFTWARE
+from schemas.errors import Stop
 
 # Answers that take longer end with the process: who streams them asks again.
 GRACE_SECONDS = 3
 LOOK_SECONDS = 1.0
-
-
-@contextmanager
-def world() -> Iterator[None]:
-    """What only the world can put right ends the process by its name, with the code that asks to be started again."""
-    try:
-        yield
-    except Retry as error:
-        click.echo(f"rillfold: {error}", err=True)
-        sys.exit(EX_SOFTWARE)
 
 
 async def until_it_stops(engine: InferenceEngine) -> None:

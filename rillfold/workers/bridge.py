@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 
-import click
-
-from rillfold import wiring
-from rillfold.embedded.state import attach
-from rillfold.settings import Settings, from_env
-from rillfold.workers.logging import install
-from rillfold.workers.watched import watched
+from rillfold.event_log import event_log, now
+from rillfold.settings import Settings
+from rillfold.wiring import secret_store
+from rillfold.workers.run import Working, worker
+from streams.bridge.tool_bridge import ToolBridge
 
 
-@click.command()
-@click.option("--name", default="bridge-1", show_default=True, help="Tells the bridges of a data folder apart.")
-def bridge(name: str) -> None:
+@asynccontextmanager
+async def _made(settings: Settings) -> AsyncIterator[Working]:
     """Call the companies' tools. The only process that opens their credentials."""
-    install()
-    asyncio.run(_run(from_env(), name))
-
-
-async def _run(settings: Settings, name: str) -> None:
-    servers = attach(settings).bootstrap_servers
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with wiring.bridge(settings) as bridge:
-        with watched(settings, name, servers, bridge.standing.sight, bridge.counts):
-            await bridge.run(stop, joined=lambda: click.echo("ready"))
+    async with event_log(settings) as log:
+        bridge = ToolBridge(
+            log,
+            settings.topic_names(),
+            secret_store(settings),
+            now,
+            private=settings.allow_private_tools,
+            patience=settings.tool_patience_seconds,
+        )
+        yield Working(partial(bridge.run, stop), bridge.standing.sight, bridge.counts, stop=stop.set)
+
+
+bridge = worker("bridge", _made)

@@ -11,22 +11,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rillfold.embedded.children import Child, stop_all
+from rillfold.processes import COMMANDS
 from schemas.errors import Stop
 
-# In the order in which they start: readers of a topic before those who write to it, so that nothing is late.
-WORKERS: Mapping[str, tuple[str, ...]] = {
-    "fold": ("worker", "fold"),
-    "sink": ("worker", "sink"),
-    "bridge": ("worker", "bridge"),
-    "serve": ("worker", "serve"),
-    "train": ("worker", "train"),
-    "api": ("api",),
-}
 READY = "ready"
 READY_WITHIN = 180.0
 LOOK = 0.05
 # A worker that ends by itself is started again, later each time: a fault that stays must not become a storm.
 RESTART_AFTER = (0.5, 2.0, 10.0, 30.0)
+
+
+def command_line(environment: Mapping[str, str], *arguments: str) -> list[str]:
+    """`rillfold ...` as a process of its own, whatever lies in the folder that we are in."""
+    variables = [f"{name}={value}" for name, value in environment.items()]
+    return ["/usr/bin/env", *variables, sys.executable, "-P", "-m", "rillfold", *arguments]
 
 
 class WorkerEnded(Stop):
@@ -42,7 +40,7 @@ class Crew:
         self._children: dict[str, Child] = {}
         self._restarts: dict[str, tuple[int, float]] = {}
 
-    def start(self, names: Sequence[str] = tuple(WORKERS), each: Callable[[str], None] | None = None) -> None:
+    def start(self, names: Sequence[str] = tuple(COMMANDS), each: Callable[[str], None] | None = None) -> None:
         """All at once: each spends its start mostly importing and joining."""
         self.begin(names)
         self.until_ready(names, each)
@@ -96,9 +94,7 @@ class Crew:
         self._logs.mkdir(parents=True, exist_ok=True)
         if self.log(name).exists():
             self.log(name).replace(self.last_log(name))
-        variables = [f"{key}={value}" for key, value in self._environment.items()]
-        line = ["/usr/bin/env", *variables, sys.executable, "-P", "-m", "rillfold", *WORKERS[name]]
-        return Child(name, line, self.log(name))
+        return Child(name, command_line(self._environment, *COMMANDS[name]), self.log(name))
 
     def _until_ready(self, name: str) -> None:
         until = time.monotonic() + READY_WITHIN

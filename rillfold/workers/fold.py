@@ -1,35 +1,26 @@
-"""`rillfold worker fold`: the event log into projections."""
+"""`rillfold worker fold`: the event log into projections. Faust has the loop and the signals here."""
 
 from __future__ import annotations
 
 import logging
 from contextlib import AbstractContextManager
-from typing import Any
 
 import click
 
 from processors.saga import AUTOMATION
-from projections.catalog import PROJECTIONS
-from projections.projection import Projection
+from projections.catalog import PROJECTIONS, chosen
 from rillfold.embedded.state import attach
 from rillfold.event_log import learn
-from rillfold.settings import from_env
-from rillfold.workers.logging import install
+from rillfold.settings import Settings
+from rillfold.workers.run import command
 from rillfold.workers.watched import watched
-from schemas.errors import Stop
 from streams.owner.app import Worker, run
 from streams.owner.glance import Glance
 
 
-@click.command()
-@click.option("--name", default="fold-1", show_default=True, help="Tells the workers of a group apart.")
-@click.option("--only", multiple=True, help="Fold only these projections (in a consumer group of their own).")
-@click.option("--log-level", default="WARNING", show_default=True)
-def fold(name: str, only: tuple[str, ...], log_level: str) -> None:
+def _fold(settings: Settings, name: str, only: tuple[str, ...], log_level: str) -> None:
     """Fold the event log into projections, with changelogs and local state."""
     logging.disable(logging.DEBUG)
-    install(log_level)
-    settings = from_env()
     described = Worker(
         bootstrap_servers=attach(settings).bootstrap_servers,
         app_id="-".join([f"{settings.topic_prefix}rillfold", *sorted(only)]),
@@ -44,12 +35,12 @@ def fold(name: str, only: tuple[str, ...], log_level: str) -> None:
     def beside(glance: Glance) -> AbstractContextManager[object]:
         return watched(settings, name, described.bootstrap_servers, glance.sight, glance.counts, glance.row)
 
-    run(described, _projections(only), log_level, beside)
+    run(described, chosen(only, {**PROJECTIONS, AUTOMATION.name: AUTOMATION}), log_level, beside)
 
 
-def _projections(only: tuple[str, ...]) -> list[Projection[Any]]:
-    everything = {**PROJECTIONS, AUTOMATION.name: AUTOMATION}
-    unknown = sorted(set(only) - set(everything))
-    if unknown:
-        raise Stop(f"No projection is called {', '.join(unknown)}. There are {', '.join(sorted(everything))}.")
-    return [projection for name, projection in everything.items() if not only or name in only]
+fold = command(
+    "fold",
+    _fold,
+    click.Option(["--only"], multiple=True, help="Fold only these projections (in a consumer group of their own)."),
+    click.Option(["--log-level"], default="WARNING", show_default=True),
+)

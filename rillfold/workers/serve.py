@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
-import click
-
+from gpu_workers.serve.worker import AHEAD, InferenceWorker
 from rillfold import wiring
-from rillfold.embedded.state import attach
-from rillfold.settings import Settings, from_env
+from rillfold.event_log import event_log, now
+from rillfold.settings import Settings
 from rillfold.v1.door import EngineMetrics
-from rillfold.workers.beside import Door, world
-from rillfold.workers.logging import install
-from rillfold.workers.watched import watched
+from rillfold.workers.beside import Door
+from rillfold.workers.run import Working, worker, world
 
 
-@click.command()
-@click.option("--name", default="serve-1", show_default=True, help="Tells the serving workers of a data folder apart.")
-def serve(name: str) -> None:
+@asynccontextmanager
+async def _made(settings: Settings) -> AsyncIterator[Working]:
     """Answer requests of the log and of HTTP with the base model and every adapter that the log says is ready."""
-    install()
     with world():
-        asyncio.run(_run(from_env(), name))
+        async with wiring.engine(settings) as engine, event_log(settings) as log:
+            at_once = AHEAD * settings.serve_rows
+            inference = InferenceWorker(log, settings.topic_names(), engine, now, at_once=at_once)
+
+            async def run(ready: Callable[[], None]) -> None:
+                await Door(engine, settings).beside(inference.run(ready))
+
+            yield Working(run, inference.standing.sight, inference.counts, more=EngineMetrics(engine))
 
 
-async def _run(settings: Settings, name: str) -> None:
-    servers = attach(settings).bootstrap_servers
-    async with wiring.engine(settings) as engine, wiring.inference(settings, engine) as worker:
-        door, figures = Door(engine, settings), EngineMetrics(engine)
-        with watched(settings, name, servers, worker.standing.sight, worker.counts, more=figures):
-            await door.beside(worker.run(ready=lambda: click.echo("ready")))
+serve = worker("serve", _made)

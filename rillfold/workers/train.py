@@ -2,40 +2,55 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import signal
+import os
+import socket
 import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
-import click
-
-from rillfold import wiring
-from rillfold.embedded.state import attach
-from rillfold.settings import Settings, from_env
-from rillfold.workers.logging import install
-from rillfold.workers.watched import watched
+from gpu_workers.train.parent import KeptChild
+from gpu_workers.train.place import Place
+from gpu_workers.train.worker import Trainer
+from processors.admit import Bounds
+from rillfold.event_log import event_log, now
+from rillfold.settings import Settings
+from rillfold.wiring import artifact_store
+from rillfold.workers.run import Working, worker
 from schemas.errors import RillfoldError
 from streams.health.watchman import EX_SOFTWARE
 
 log = logging.getLogger(__name__)
 
 
-@click.command()
-@click.option("--name", default="train-1", show_default=True, help="Tells the trainers of a data folder apart.")
-def train(name: str) -> None:
+@asynccontextmanager
+async def _made(settings: Settings) -> AsyncIterator[Working]:
     """Train adapters as requests come in. Several of these share the work by company."""
-    install()
-    asyncio.run(_run(from_env(), name))
+    place = Place(
+        worker=f"{socket.gethostname()}/{os.getpid()}",
+        scratch=settings.data_dir.absolute() / "training",
+        cache=settings.cache_dir,
+        threads=settings.train_threads or os.cpu_count() or 1,
+        clock=now,
+        bases=settings.bases(),
+        bounds=Bounds(
+            texts=settings.train_max_texts, seconds=settings.train_max_seconds, rows_bytes=settings.train_max_bytes
+        ),
+    )
+    place.check_bases()
+    async with event_log(settings) as events, KeptChild() as child:
+        trainer = Trainer(events, settings.topic_names(), artifact_store(settings), place, child)
+
+        async def run(ready: Callable[[], None]) -> None:
+            """Whatever a request causes is its own outcome: an error here is the machine's."""
+            try:
+                await trainer.run(ready)
+            except Exception as error:
+                trace = None if isinstance(error, RillfoldError) else error
+                log.critical("The training worker ends: %s", error, exc_info=trace)
+                sys.exit(EX_SOFTWARE)
+
+        yield Working(run, trainer.standing.sight, trainer.counts)
 
 
-async def _run(settings: Settings, name: str) -> None:
-    servers = attach(settings).bootstrap_servers
-    async with wiring.trainer(settings) as trainer:
-        work = asyncio.create_task(trainer.run(ready=lambda: click.echo("ready")))
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, work.cancel)
-        with watched(settings, name, servers, trainer.standing.sight, trainer.counts):
-            await asyncio.gather(work, return_exceptions=True)
-        if not work.cancelled() and (error := work.exception()):
-            log.critical("The training worker ends: %s", error, exc_info=not isinstance(error, RillfoldError) and error)
-            sys.exit(EX_SOFTWARE)
+train = worker("train", _made)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
+from prometheus_client import CollectorRegistry
 from prometheus_client.registry import Collector
 
 from rillfold.http.operator import operator_of
@@ -30,13 +31,23 @@ def watched(
     figures = registry(watchman, count)
     if more is not None:
         figures.register(more)
-    answers = Answers(lambda: stands(watchman), figures, operator_of(settings), row)
-    told = settings.data_dir / "run" / f"{name}.json"
     with (
-        listening(answers, settings.worker_host, settings.worker_port, told),
+        listened(settings, name, lambda: stands(watchman), figures, row),
         watchman.on_duty(lambda: KafkaLog(servers, client_id=f"rillfold-watch-{name}")),
     ):
         yield watchman
+
+
+def listened(
+    settings: Settings,
+    name: str,
+    stands: Callable[[], str | None],
+    figures: CollectorRegistry,
+    row: FindRow | None = None,
+) -> AbstractContextManager[str]:
+    """The listener that every worker has, and the API."""
+    answers = Answers(stands, figures, operator_of(settings), row)
+    return listening(answers, settings.worker_host, settings.worker_port, settings.data_dir / "run" / f"{name}.json")
 
 
 def stands(watchman: Watchman) -> str | None:

@@ -9,8 +9,8 @@ import pytest
 
 from projections.catalog import PROJECTIONS
 from rillfold.cli import VERBS
+from rillfold.processes import COMMANDS
 from rillfold.settings import PREFIX, Settings
-from rillfold.workers.crew import WORKERS
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -37,7 +37,7 @@ def test_every_verb_is_documented(verb: str) -> None:
     assert re.search(rf"rillfold {verb}\b", text_of_all())
 
 
-@pytest.mark.parametrize("worker", WORKERS.values(), ids=" ".join)
+@pytest.mark.parametrize("worker", COMMANDS.values(), ids=" ".join)
 def test_every_worker_is_documented(worker: tuple[str, ...]) -> None:
     assert f"rillfold {' '.join(worker)}" in text_of_all()
 

@@ -19,7 +19,8 @@ from gpu_workers.refused import BaseMismatch, EngineStopped, UnknownAdapter, Unu
 from gpu_workers.serve.engine.schedule import Limits
 from gpu_workers.serve.engines.start import Serving, embedded
 from gpu_workers.serve.port import AdapterKey, AdapterSpec, Answer, Failure, InferenceEngine, Outcome, Question
-from rillfold.workers.beside import until_it_stops, world
+from rillfold.workers.beside import until_it_stops
+from rillfold.workers.run import world
 from schemas.company import Message, ToolUse
 from tests.support.workbench import CPU, FINE, HOSTILE, Workbench, ask
 

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from rillfold.cli import VERBS
-from rillfold.cli.operate.worker import WORKERS
 from rillfold.embedded import kafka, state
+from rillfold.processes import WORKERS
 from rillfold.settings import PREFIX, Settings
 from tests.support.up import ROOT
 

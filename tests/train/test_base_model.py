@@ -12,8 +12,8 @@ from gpu_workers.bases import files as base_files
 from gpu_workers.bases import load as base_model
 from gpu_workers.errors import BaseModelMissing, BaseModelRefused
 from gpu_workers.train.place import Place
-from rillfold import wiring
 from rillfold.settings import Settings
+from rillfold.workers import train as worker_train
 
 
 def test_a_folder_loads_and_is_named_by_its_content(tiny_base, tmp_path):
@@ -134,7 +134,7 @@ def test_a_worker_that_can_train_none_of_its_list_does_not_start(tmp_path):
 async def test_the_process_that_trains_looks_before_it_opens_the_log(tmp_path):
     settings = Settings(data_dir=tmp_path, base_model="one", base_models={"one": str(tmp_path / "nowhere")})
     with pytest.raises(BaseModelMissing, match="No base model of RILLFOLD_BASE_MODELS"):
-        async with wiring.trainer(settings):
+        async with worker_train._made(settings):
             pass
 
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import click
 import httpx
 
+from gpu_workers.serve.port import AdapterKey
 from rillfold.cli.terminal.plain import plain
 from rillfold.http.keys import ApiKeys
 from rillfold.http.operator import operator_of
@@ -44,7 +45,8 @@ def chat(
 ) -> None:
     """Talk to a model: one answer to TEXT, or a conversation until Ctrl-D."""
     with _client(from_env(), url) as http:
-        model = f"{company}/{role}" + (f"@{version}" if version is not None else "") if company else _base(http)
+        adapter = f"{company}/{role}"
+        model = _base(http) if not company else adapter if version is None else str(AdapterKey(adapter, version))
         said: list[Message] = []
         for question in [text] if text else _typed(model):
             said.append({"role": "user", "content": question})
@@ -60,13 +62,15 @@ def _client(settings: Settings, url: str | None) -> httpx.Client:
     if url is not None:
         # Only to this machine: the token is not for whoever stands at some other address.
         token = operator_of(settings).token if urlsplit(url).hostname in LOOPBACK else settings.serve_token
-        bearer = {"Authorization": f"Bearer {token}"} if token else {}
-        return httpx.Client(base_url=url, headers=bearer, timeout=SECONDS, trust_env=False)
+        return _http(url, token or None)
     file = ApiKeys.of(settings.data_dir).admin_key_file
     key = settings.api_key or (file.read_text().strip() if file.exists() else "")
-    address = settings.api_url or f"http://{settings.api_host}:{settings.api_port}"
-    headers = {"Authorization": f"Bearer {key}"}
-    return httpx.Client(base_url=address, headers=headers, timeout=SECONDS, trust_env=False)
+    return _http(settings.address("api"), key)
+
+
+def _http(address: str, token: str | None) -> httpx.Client:
+    bearer = {} if token is None else {"Authorization": f"Bearer {token}"}
+    return httpx.Client(base_url=address, headers=bearer, timeout=SECONDS, trust_env=False)
 
 
 def _base(http: httpx.Client) -> str:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
+from processors.dataset import Manifest, canonical, parse_row, row
+from rillfold.cli.terminal import live
+from rillfold.cli.terminal.answers import as_json, say_json
+from rillfold.event_log import in_log
 from schemas.errors import Stop
-
-if TYPE_CHECKING:
-    from processors.dataset import Manifest
-    from schemas.training import OffsetRange
+from schemas.topics import TopicNames
+from schemas.training import OffsetRange
+from streams.history import replay
+from streams.log.port import EventLog
 
 ROWS, MANIFEST = "rows.jsonl", "manifest.json"
 
@@ -32,67 +35,49 @@ def dataset() -> None:
 @click.option("--company", required=True)
 @click.option("--range", "ranges", multiple=True, metavar="PARTITION:START:STOP", help="Default: everything up to now.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder for the files.")
-@click.option("--json", "as_json", is_flag=True, help="The manifest as JSON.")
+@as_json("The manifest as JSON.")
 def build(company: str, ranges: Sequence[str], out: Path, as_json: bool) -> None:
     """Replay exact offset ranges of company-data into rows and their manifest."""
     out.mkdir(parents=True, exist_ok=True)
-    manifest = asyncio.run(_build(company, [_range(text) for text in ranges], out / ROWS))
-    _write(manifest, out / MANIFEST)
+    manifest = _built(company, [_range(text) for text in ranges], out / ROWS)
+    (out / MANIFEST).write_bytes(canonical(manifest) + b"\n")
     _tell(manifest, as_json)
 
 
 @dataset.command()
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--offline", is_flag=True, help="Look at the files alone, not at the log.")
-@click.option("--json", "as_json", is_flag=True, help="The manifest as JSON.")
+@as_json("The manifest as JSON.")
 def verify(folder: Path, offline: bool, as_json: bool) -> None:
     """Check the rows against the manifest, then build them again from the log and compare."""
     manifest = _read(folder)
     _check_rows(folder, manifest)
     if not offline:
-        again = asyncio.run(_build(manifest.company, manifest.ranges, folder / f".{ROWS}.again"))
+        again = _built(manifest.company, manifest.ranges, folder / f".{ROWS}.again")
         (folder / f".{ROWS}.again").unlink()
         if again != manifest:
             raise Altered(f"{folder}: the log gives manifest {again.sha256} now, the folder has {manifest.sha256}.")
     _tell(manifest, as_json)
 
 
-async def _build(company: str, ranges: Sequence[OffsetRange], rows: Path) -> Manifest:
-    from rillfold.cli.terminal.live import line
-    from rillfold.event_log import event_log
-    from rillfold.settings import from_env
-    from streams.history import replay
+def _built(company: str, ranges: Sequence[OffsetRange], rows: Path) -> Manifest:
+    async def built(log: EventLog, names: TopicNames) -> Manifest:
+        wanted = ranges or await replay.everything_up_to_now(log, names)
+        with live.line("replay") as tell:
+            return await replay.build(log, names, company, wanted, rows, tell)
 
-    settings = from_env()
-    names = settings.topic_names()
-    async with event_log(settings) as log:
-        ranges = ranges or await replay.everything_up_to_now(log, names)
-        with line("replay") as tell:
-            return await replay.build(log, names, company, ranges, rows, tell)
+    return in_log(built)
 
 
 def _range(text: str) -> OffsetRange:
-    from schemas.training import OffsetRange
-    from streams.history.replay import DATA_TOPIC
-
     try:
         partition, start, stop = (int(part) for part in text.split(":"))
     except ValueError as error:
         raise click.BadParameter(f"{text!r} is not PARTITION:START:STOP, such as 0:0:1200") from error
-    return OffsetRange(topic=DATA_TOPIC, partition=partition, start=start, stop=stop)
-
-
-def _write(manifest: Manifest, path: Path) -> None:
-    from processors.dataset import canonical
-
-    path.write_bytes(canonical(manifest) + b"\n")
+    return OffsetRange(topic=replay.DATA_TOPIC, partition=partition, start=start, stop=stop)
 
 
 def _read(folder: Path) -> Manifest:
-    import msgspec
-
-    from processors.dataset import Manifest
-
     try:
         return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
     except (OSError, msgspec.DecodeError) as error:
@@ -101,10 +86,6 @@ def _read(folder: Path) -> Manifest:
 
 def _check_rows(folder: Path, manifest: Manifest) -> None:
     """Names the first row that is not what the canonical form of its own content says, where there is one."""
-    import hashlib
-
-    from processors.dataset import parse_row, row
-
     path = folder / ROWS
     try:
         lines = path.read_bytes()
@@ -123,10 +104,8 @@ def _check_rows(folder: Path, manifest: Manifest) -> None:
 
 
 def _tell(manifest: Manifest, as_json: bool) -> None:
-    import msgspec
-
     if as_json:
-        sys.stdout.write(msgspec.json.encode({"sha256": manifest.sha256, "manifest": manifest}).decode() + "\n")
+        say_json({"sha256": manifest.sha256, "manifest": manifest})
         return
     click.echo(f"manifest {manifest.sha256}")
     click.echo(f"rows     {manifest.rows_sha256}")

@@ -6,16 +6,15 @@ import asyncio
 from typing import Any
 
 import click
-import msgspec
 from rich.console import Console
 from rich.tree import Tree
 
 from projections.lora_adapters import LORA_ADAPTERS
+from rillfold.cli.terminal.answers import as_json, say_json
 from rillfold.cli.terminal.plain import marked
-from rillfold.embedded.state import attach
+from rillfold.event_log import read_model
 from rillfold.settings import Settings, from_env
 from schemas.errors import Poison
-from streams.read_model.reads import Reads
 
 VERSIONS = 1_000
 
@@ -26,12 +25,12 @@ class NoSuchAdapter(Poison):
 
 @click.command()
 @click.argument("adapter", metavar="COMPANY/ROLE[/VERSION]")
-@click.option("--json", "as_json", is_flag=True, help="The whole row.")
+@as_json("The whole row.")
 def lineage(adapter: str, as_json: bool) -> None:
     """Show what an adapter came from; its newest version where none is named."""
     row = asyncio.run(_read(from_env(), adapter))
     if as_json:
-        click.echo(msgspec.json.encode(row).decode())
+        say_json(row)
         return
     Console(highlight=False).print(_tree(row))
 
@@ -39,7 +38,7 @@ def lineage(adapter: str, as_json: bool) -> None:
 async def _read(settings: Settings, adapter: str) -> dict[str, Any]:
     company, _, rest = adapter.partition("/")
     name, _, version = rest.partition("/")
-    async with Reads(attach(settings).postgres_dsn, settings.read_model()) as reads:
+    async with read_model(settings) as reads:
         rows = [row.value for row in await reads.rows(LORA_ADAPTERS, company, None, VERSIONS)]
     found = [row for row in rows if row["adapter"] == f"{company}/{name}" and version in ("", str(row["version"]))]
     if not found:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import click
+import msgspec
 
-from rillfold.cli.terminal.plain import plain
+from gpu_workers.serve.port import spelled
+from projections.lora_adapters import LORA_ADAPTERS, Adapter
+from projections.training_runs import ENDED, TRAINING_RUNS, Run
+from rillfold.cli.terminal.answers import as_json, say, say_json
+from rillfold.cli.terminal.live import phases
+from rillfold.event_log import first, in_log
+from rillfold.settings import from_env
 from schemas.errors import Stop
-
-if TYPE_CHECKING:
-    from projections.lora_adapters import Adapter
-    from projections.training_runs import Run
-    from schemas.training import TrainingRequested
-    from streams.log.port import EventLog
+from schemas.topics import TopicNames
+from schemas.training import TrainingRequested
+from streams.fold.view import View
+from streams.log.outgoing import to_outgoing
+from streams.log.port import EventLog
 
 
 class NoAdapter(Stop):
@@ -34,95 +38,65 @@ class NotTrained(Stop):
 @click.option("--method", default="lora", show_default=True)
 @click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="A training setting, such as steps=30.")
 @click.option("--wait", is_flag=True, help="Stay until the run ends, and show how it goes.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object for machines.")
+@as_json()
 def train(
     company: str, role: str, base_model: str | None, method: str, overrides: Sequence[str], wait: bool, as_json: bool
 ) -> None:
     """Ask for an adapter from all that COMPANY has given up to now. A training worker must be running."""
-    import msgspec
-
-    from rillfold.settings import from_env
-
     given = msgspec.json.encode(dict(_override(text) for text in overrides), order="sorted").decode()
     base = from_env().base_name(base_model)
-    request = _request(company, role=role, method=method, base_model=base, settings=given)
-    asyncio.run(_ask(request, wait, as_json))
+    request = TrainingRequested(**first(company), role=role, method=method, base_model=base, settings=given)
+
+    async def ask(log: EventLog, names: TopicNames) -> Run | None:
+        await log.append([to_outgoing(request, names)])
+        return await _outcome(log, names, request) if wait else None
+
+    run = in_log(ask)
+    done = {"adapter": run.adapter, "sha256": run.sha256, "seconds": run.seconds} if run else {}
+    (say_json if as_json else say)({"run": request.id, **done})
 
 
 @click.command()
 @click.argument("adapter")
 @click.option("--until", type=click.Choice(["now"]), help="Take everything up to now: gives the next version.")
 @click.option("--measure/--no-measure", default=True, help="Evaluate before and after, as the first run did.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object for machines.")
+@as_json()
 def retrain(adapter: str, until: str | None, measure: bool, as_json: bool) -> None:
     """Train ADAPTER (company/role, or company/role@2) again, from the same offset ranges: the same bytes come out."""
-    asyncio.run(_again(adapter, until is not None, measure, as_json))
+
+    async def again(log: EventLog, names: TopicNames) -> tuple[Adapter, Run]:
+        old = await _find(log, names, adapter)
+        request = await _repeated(log, names, adapter, old, until is not None, measure)
+        await log.append([to_outgoing(request, names)])
+        return old, await _outcome(log, names, request)
+
+    old, run = in_log(again)
+    same = run.sha256 == old.sha256
+    told = {"adapter": adapter, "sha256": run.sha256, "was": old.sha256, "identical": same, "run": run.run}
+    (say_json if as_json else say)(told)
+    if not same and until is None:
+        raise NotTrained(f"{adapter}: the same ranges gave other bytes. Compare the identity of both runs.")
 
 
-async def _ask(request: TrainingRequested, wait: bool, as_json: bool) -> None:
-    from rillfold.event_log import event_log
-    from rillfold.settings import from_env
-
-    async with event_log(from_env()) as log:
-        await _send(log, request)
-        if not wait:
-            _tell({"run": request.id}, as_json)
-            return
-        run = await _outcome(log, request)
-        _tell({"run": request.id, "adapter": run.adapter, "sha256": run.sha256, "seconds": run.seconds}, as_json)
-
-
-async def _again(name: str, until_now: bool, measure: bool, as_json: bool) -> None:
-    from projections.training_runs import TRAINING_RUNS
-    from rillfold.event_log import event_log
-    from rillfold.settings import from_env
-    from streams.fold.view import View
-
-    settings = from_env()
-    async with event_log(settings) as log:
-        old = await _find(log, name)
-        asked = (await View(log, settings.topic_names(), TRAINING_RUNS).catch_up()).get(f"{old.company}/{old.run}")
-        if asked is None:
-            raise NoAdapter(f"{name} names run {old.run!r}, and {old.company} asked for none of that name.")
-        request = _request(
-            old.company,
-            role=asked.role,
-            method=asked.method,
-            base_model=settings.base_name(asked.base_model),
-            settings=asked.settings if measure else _unmeasured(asked.settings),
-            ranges=() if until_now else old.ranges,
-        )
-        await _send(log, request)
-        run = await _outcome(log, request)
-        same = run.sha256 == old.sha256
-        _tell({"adapter": name, "sha256": run.sha256, "was": old.sha256, "identical": same, "run": run.run}, as_json)
-        if not same and not until_now:
-            raise NotTrained(f"{name}: the same ranges gave other bytes. Compare the identity of both runs.")
+async def _repeated(
+    log: EventLog, names: TopicNames, name: str, old: Adapter, until_now: bool, measure: bool
+) -> TrainingRequested:
+    asked = (await View(log, names, TRAINING_RUNS).catch_up()).get(f"{old.company}/{old.run}")
+    if asked is None:
+        raise NoAdapter(f"{name} names run {old.run!r}, and {old.company} asked for none of that name.")
+    return TrainingRequested(
+        **first(old.company),
+        role=asked.role,
+        method=asked.method,
+        base_model=from_env().base_name(asked.base_model),
+        settings=asked.settings if measure else _unmeasured(asked.settings),
+        ranges=() if until_now else old.ranges,
+    )
 
 
-def _request(company: str, **fields: Any) -> TrainingRequested:
-    from rillfold.wiring import now
-    from schemas.training import TrainingRequested
-
-    run = str(uuid4())
-    return TrainingRequested(id=run, company=company, time=now(), correlation=run, **fields)
-
-
-async def _send(log: EventLog, request: TrainingRequested) -> None:
-    from rillfold.settings import from_env
-    from streams.log.outgoing import to_outgoing
-
-    await log.append([to_outgoing(request, from_env().topic_names())])
-
-
-async def _outcome(log: EventLog, request: TrainingRequested) -> Run:
+async def _outcome(log: EventLog, names: TopicNames, request: TrainingRequested) -> Run:
     """Follows the run in the log until it ended."""
-    from projections.training_runs import ENDED, TRAINING_RUNS
-    from rillfold.cli.terminal.live import phases
-    from rillfold.settings import from_env
-    from streams.fold.view import View
-
-    view = View(log, from_env().topic_names(), TRAINING_RUNS)
+    view = View(log, names, TRAINING_RUNS)
     with phases() as tell:
         while True:
             run = (await view.catch_up())[f"{request.company}/{request.id}"]
@@ -135,14 +109,10 @@ async def _outcome(log: EventLog, request: TrainingRequested) -> Run:
     return run
 
 
-async def _find(log: EventLog, name: str) -> Adapter:
-    from projections.lora_adapters import LORA_ADAPTERS
-    from rillfold.settings import from_env
-    from streams.fold.view import View
-
-    adapter, _, version = name.partition("@")
-    rows = (await View(log, from_env().topic_names(), LORA_ADAPTERS).catch_up()).values()
-    found = [row for row in rows if row.adapter == adapter and version in ("", str(row.version))]
+async def _find(log: EventLog, names: TopicNames, name: str) -> Adapter:
+    adapter, version = spelled(name)
+    rows = (await View(log, names, LORA_ADAPTERS).catch_up()).values()
+    found = [row for row in rows if row.adapter == adapter and version in (None, row.version)]
     if not found:
         known = ", ".join(sorted({row.adapter for row in rows})) or "none yet"
         raise NoAdapter(f"No adapter {name!r} is ready; known: {known}. Train one with `rillfold train`.")
@@ -151,15 +121,11 @@ async def _find(log: EventLog, name: str) -> Adapter:
 
 def _unmeasured(settings: str) -> str:
     """An evaluation changes nothing of the bytes."""
-    import msgspec
-
     return msgspec.json.encode({**msgspec.json.decode(settings), "evaluation_rows": 0}, order="sorted").decode()
 
 
 def _override(text: str) -> tuple[str, object]:
     """A value is JSON where it can be, text otherwise."""
-    import msgspec
-
     name, equals, value = text.partition("=")
     if not equals:
         raise click.BadParameter(f"{text!r} is not NAME=VALUE")
@@ -167,13 +133,3 @@ def _override(text: str) -> tuple[str, object]:
         return name, msgspec.json.decode(value)
     except msgspec.DecodeError:
         return name, value
-
-
-def _tell(facts: dict[str, Any], as_json: bool) -> None:
-    import msgspec
-
-    if as_json:
-        click.echo(msgspec.json.encode(facts).decode())
-        return
-    for name, value in facts.items():
-        click.echo(plain(f"{name:10} {value}"))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import click
 
+from rillfold.cli.terminal.answers import as_json, say, say_json
 from rillfold.cli.terminal.plain import plain
+from rillfold.event_log import in_log
 from schemas.errors import Stop
-
-if TYPE_CHECKING:
-    from schemas.rejected import RecordRejected
+from schemas.rejected import RecordRejected
+from schemas.topics import TopicNames
+from streams.history import letters
+from streams.log.port import EventLog
 
 SHOWN = 70
 
@@ -39,15 +41,12 @@ def dlq() -> None:
 @dlq.command("list")
 @filters
 @click.option("--limit", default=1000, show_default=True, help="The newest so many.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON list for machines.")
-def list_(topic: str | None, reason: str | None, company: str | None, limit: int, as_json: bool) -> None:
+@as_json("One JSON list for machines.")
+def list_(limit: int, as_json: bool, **wanted: str | None) -> None:
     """Where each came from, and why it was refused."""
-    found = asyncio.run(_letters(_wanted(topic, reason, company)))[-limit:]
-    facts = [_fact(letter) for letter in found]
+    facts = [_fact(letter) for letter in _letters(_wanted(wanted))[-limit:]]
     if as_json:
-        import msgspec
-
-        click.echo(msgspec.json.encode(facts).decode())
+        say_json(facts)
         return
     for fact in facts:
         line = f"{fact['topic']}/{fact['partition']}/{fact['offset']}  {fact['reason']}  {fact['detail'][:SHOWN]}"
@@ -60,15 +59,14 @@ def list_(topic: str | None, reason: str | None, company: str | None, limit: int
 @click.option("--raw", is_flag=True, help="The value's bytes as they were, and nothing else.")
 def show(place: str, raw: bool) -> None:
     """One record whole. PLACE is where it stood before it was refused."""
-    found = asyncio.run(_letters(lambda letter: f"{letter.topic}/{letter.partition}/{letter.offset}" == place))
+    found = _letters(lambda letter: f"{letter.topic}/{letter.partition}/{letter.offset}" == place)
     if not found:
         raise NoLetter(f"nothing from {place} was refused: `rillfold dlq list` names what was.")
     if raw:
         click.get_binary_stream("stdout").write(found[0].value or b"")
         return
     for letter in found:
-        for name, value in _fact(letter).items():
-            click.echo(plain(f"{name:10} {value}"))
+        say(_fact(letter))
         click.echo(f"{'key':10} {letter.key!r}\n{'headers':10} {[(h.key, h.value) for h in letter.headers]}")
         click.echo(f"{'value':10} {letter.value!r}")
 
@@ -76,43 +74,25 @@ def show(place: str, raw: bool) -> None:
 @dlq.command()
 @filters
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object for machines.")
-def redrive(topic: str | None, reason: str | None, company: str | None, yes: bool, as_json: bool) -> None:
+@as_json()
+def redrive(yes: bool, as_json: bool, **wanted: str | None) -> None:
     """Send refused records to where they came from once more; a second redrive sends nothing twice."""
-    wanted = _wanted(topic, reason, company)
-    found = asyncio.run(_letters(wanted))
+    found = _letters(_wanted(wanted))
     if not yes:
         click.confirm(f"Send {len(found)} records again?", abort=True, err=True)
-    sent = asyncio.run(_redrive(found))
+    sent = in_log(lambda log, names: letters.redrive(log, names, found))
     click.echo(f'{{"found":{len(found)},"sent":{sent}}}' if as_json else f"{sent} of {len(found)} were sent again.")
 
 
-def _wanted(topic: str | None, reason: str | None, company: str | None) -> Callable[[RecordRejected], bool]:
-    def wanted(letter: RecordRejected) -> bool:
-        asked = ((topic, letter.topic), (reason, letter.reason), (company, letter.company))
-        return all(given is None or given == value for given, value in asked)
-
-    return wanted
+def _wanted(given: Mapping[str, str | None]) -> letters.Wanted:
+    return lambda letter: all(value in (None, getattr(letter, field)) for field, value in given.items())
 
 
-async def _letters(wanted: Callable[[RecordRejected], bool]) -> list[RecordRejected]:
-    from rillfold.event_log import event_log
-    from rillfold.settings import from_env
-    from streams.history.letters import letters
+def _letters(wanted: letters.Wanted) -> list[RecordRejected]:
+    async def read(log: EventLog, names: TopicNames) -> list[RecordRejected]:
+        return [letter async for _, letter in letters.letters(log, names, wanted)]
 
-    settings = from_env()
-    async with event_log(settings) as log:
-        return [letter async for _, letter in letters(log, settings.topic_names(), wanted)]
-
-
-async def _redrive(found: Sequence[RecordRejected]) -> int:
-    from rillfold.event_log import event_log
-    from rillfold.settings import from_env
-    from streams.history.letters import redrive
-
-    settings = from_env()
-    async with event_log(settings) as log:
-        return await redrive(log, settings.topic_names(), found)
+    return in_log(read)
 
 
 def _fact(letter: RecordRejected) -> dict[str, Any]:

@@ -11,12 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
+import msgspec
 
+from rillfold.cli.terminal.answers import as_json
+from rillfold.event_log import event_log
+from rillfold.settings import from_env
+from schemas.codec.catalog import kind_of
 from schemas.errors import Stop
+from schemas.topics import BY_NAME, TOPICS, Topic, TopicNames
 
 if TYPE_CHECKING:
     from rillfold.produce.importing import Outcome
-    from schemas.topics import Topic, TopicNames
 
 
 @click.command()
@@ -26,7 +31,7 @@ if TYPE_CHECKING:
 @click.option("--company", help="For rows that name no company.")
 @click.option("--type", "type_", metavar="EVENT", help="For rows that name no type, such as text.ingested.")
 @click.option("--rejects", type=click.Path(path_type=Path, dir_okay=False), help="Default: FILE.rejects.jsonl.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object for machines.")
+@as_json()
 def produce(
     topic: str,
     file: BinaryIO,
@@ -53,9 +58,7 @@ def produce(
 async def _run(
     topic: str, file: BinaryIO, name: str, form: str, rejects: Path, given: dict[str, str]
 ) -> tuple[Outcome, int]:
-    from rillfold.event_log import event_log
-    from rillfold.produce.importing import Import, Rejects, Source
-    from rillfold.settings import from_env
+    from rillfold.produce.importing import Import, Rejects, Source  # the client of Kafka: `--help` goes without
 
     settings = from_env()
     names = settings.topic_names()
@@ -79,8 +82,6 @@ async def _run(
 
 def _topic(name: str, names: TopicNames) -> Topic:
     """By our name or by the company's."""
-    from schemas.topics import BY_NAME, TOPICS
-
     for topic in TOPICS:
         if name in (topic.name, names.wire(topic.name)):
             return topic
@@ -89,8 +90,6 @@ def _topic(name: str, names: TopicNames) -> Topic:
 
 def _defaults(topic: Topic, given: dict[str, str]) -> dict[str, str]:
     """A topic of one event needs no type in its rows."""
-    from schemas.codec.catalog import kind_of
-
     only = {"type": kind_of(topic.events[0]).type} if len(topic.events) == 1 else {}
     return {**only, **given}
 
@@ -111,8 +110,6 @@ def _bar(file: BinaryIO) -> Iterator[Callable[[int], None]]:
 
 
 def _tell(outcome: Outcome, as_json: bool) -> None:
-    import msgspec
-
     if as_json:
         text = msgspec.json.encode(outcome).decode()
     else:

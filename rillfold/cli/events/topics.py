@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 
 import click
-import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from rillfold.event_log import event_log
-from rillfold.settings import Settings, from_env
+from rillfold.cli.terminal.answers import as_json, say_json
+from rillfold.event_log import in_log
+from rillfold.settings import from_env
 from schemas.codec.catalog import kind_of
-from schemas.topics import TOPICS
+from schemas.topics import TOPICS, TopicNames
 from streams.log.kafka import admin
-
-as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object for machines.")
+from streams.log.port import EventLog
 
 
 @click.group()
@@ -25,12 +23,18 @@ def topics() -> None:
 
 
 @topics.command()
-@as_json
+@as_json()
 def create(as_json: bool) -> None:
     """Make the topics that are absent. Those that stand are left alone; `check` compares them."""
-    made = asyncio.run(_create(from_env()))
+    settings = from_env()
+    if settings.schema_registry is not None:  # and there all schemas
+        from streams.log.kafka.registry import Registry
+
+        with Registry(settings.schema_registry) as registry:
+            registry.register(settings.topic_names())
+    made = in_log(admin.create)
     if as_json:
-        click.echo(msgspec.json.encode({"created": made}))
+        say_json({"created": made})
         return
     for name in made:
         click.echo(f"created {name}")
@@ -38,12 +42,12 @@ def create(as_json: bool) -> None:
 
 
 @topics.command()
-@as_json
+@as_json()
 def check(as_json: bool) -> None:
     """Compare the broker's topics with the table; exit 1 if anything differs."""
-    found = asyncio.run(_check(from_env()))
+    found = in_log(admin.check)
     if as_json:
-        click.echo(msgspec.json.encode({"differences": [difference._asdict() for difference in found]}))
+        say_json({"differences": [difference._asdict() for difference in found]})
     elif not found:
         click.echo(f"All {len(TOPICS)} topics are as they should be.")
     else:
@@ -53,12 +57,12 @@ def check(as_json: bool) -> None:
 
 
 @topics.command(name="list")
-@as_json
+@as_json()
 def list_(as_json: bool) -> None:
     """Show every topic with its name on the broker, its settings and how many offsets it holds."""
-    rows = asyncio.run(_list(from_env()))
+    rows = in_log(_rows)
     if as_json:
-        click.echo(msgspec.json.encode({"topics": rows}))
+        say_json({"topics": rows})
         return
     table = Table("topic", "on the broker", "key", "partitions", "retention", "offsets held", "events")
     for row in rows:
@@ -66,40 +70,23 @@ def list_(as_json: bool) -> None:
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
-async def _create(settings: Settings) -> list[str]:
-    """And in the registry, where one is named, all schemas."""
-    if settings.schema_registry is not None:
-        from streams.log.kafka.registry import Registry
-
-        with Registry(settings.schema_registry) as registry:
-            await asyncio.to_thread(registry.register, settings.topic_names())
-    async with event_log(settings) as log:
-        return list(await admin.create(log, settings.topic_names()))
-
-
-async def _check(settings: Settings) -> list[admin.Difference]:
-    async with event_log(settings) as log:
-        return await admin.check(log, settings.topic_names())
-
-
-async def _list(settings: Settings) -> list[dict[str, object]]:
-    names, rows = settings.topic_names(), []
-    async with event_log(settings) as log:
-        found = await log.describe([names.wire(topic.name) for topic in TOPICS])
-        for topic in TOPICS:
-            wire = names.wire(topic.name)
-            held: int | None = None
-            if wire in found:
-                held = sum((await log.ends(wire)).values()) - sum((await log.starts(wire)).values())
-            rows.append(
-                {
-                    "topic": topic.name,
-                    "wire": wire,
-                    "key": topic.key.__name__.removeprefix("by_"),
-                    "partitions": topic.partitions,
-                    "retention": "for ever" if topic.retention_ms < 0 else f"{topic.retention_ms} ms",
-                    "held": "absent" if held is None else held,
-                    "events": ", ".join(kind_of(event).type for event in topic.events),
-                }
-            )
+async def _rows(log: EventLog, names: TopicNames) -> list[dict[str, object]]:
+    rows = []
+    found = await log.describe([names.wire(topic.name) for topic in TOPICS])
+    for topic in TOPICS:
+        wire = names.wire(topic.name)
+        held: int | str = "absent"
+        if wire in found:
+            held = sum((await log.ends(wire)).values()) - sum((await log.starts(wire)).values())
+        rows.append(
+            {
+                "topic": topic.name,
+                "wire": wire,
+                "key": topic.key.__name__.removeprefix("by_"),
+                "partitions": topic.partitions,
+                "retention": "for ever" if topic.retention_ms < 0 else f"{topic.retention_ms} ms",
+                "held": held,
+                "events": ", ".join(kind_of(event).type for event in topic.events),
+            }
+        )
     return rows

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import click
-import msgspec
 from rich.console import Console
 from rich.tree import Tree
 
+from rillfold.cli.terminal.answers import as_json, say_json
 from rillfold.cli.terminal.plain import marked
-from rillfold.event_log import event_log
-from rillfold.settings import Settings, from_env
+from rillfold.event_log import in_log
 from schemas.envelope import Event
 from streams.history.story import Told, story
 
@@ -27,20 +25,15 @@ TELLING = ("reason", "answer", "tool", "arguments", "adapter", "kind", "text", "
 @click.argument("name", metavar="JOB")
 @click.option("--company", required=True, help="Whose story: another company may have the same ids.")
 @click.option("--hours", default=24.0, show_default=True, help="How far back to look.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON list of events, each with its place in the log.")
+@as_json("One JSON list of events, each with its place in the log.")
 def trace(name: str, company: str, hours: float, as_json: bool) -> None:
     """Print the story of a JOB (or a training run, or any event id) as a tree of causes."""
-    told = asyncio.run(_read(from_env(), company, name, int((time.time() - hours * 3600) * 1000)))
+    since = int((time.time() - hours * 3600) * 1000)
+    told = in_log(lambda log, names: story(log, names, company, name, since))
     if as_json:
-        events = [{"at": str(each.origin), "timestamp": each.timestamp, "event": each.event} for each in told]
-        click.echo(msgspec.json.encode(events).decode())
+        say_json([{"at": str(each.origin), "timestamp": each.timestamp, "event": each.event} for each in told])
         return
     Console(highlight=False).print(tree(told))
-
-
-async def _read(settings: Settings, company: str, name: str, since: int) -> list[Told]:
-    async with event_log(settings) as log:
-        return await story(log, settings.topic_names(), company, name, since)
 
 
 def tree(told: Sequence[Told]) -> Tree:

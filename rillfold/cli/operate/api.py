@@ -14,10 +14,9 @@ from rillfold import wiring
 from rillfold.api.app import create_app
 from rillfold.embedded import ports
 from rillfold.http.keys import ApiKeys
-from rillfold.http.operator import operator_of
 from rillfold.http.wire import wire
 from rillfold.settings import Settings, from_env
-from rillfold.workers.listener import Answers, listening
+from rillfold.workers.watched import listened
 
 SHUTDOWN_SECONDS = 5
 READY_SECONDS = 10.0
@@ -59,7 +58,7 @@ async def _serve(settings: Settings) -> None:
 
 
 def _figures(app: FastAPI, settings: Settings) -> AbstractContextManager[str]:
-    """The listener that every worker has, also here: companies need not see what is counted."""
+    """On a port of their own: companies need not see what is counted."""
     loop = asyncio.get_running_loop()
 
     def stands() -> str | None:
@@ -67,6 +66,4 @@ def _figures(app: FastAPI, settings: Settings) -> AbstractContextManager[str]:
         failing = asked.result(READY_SECONDS)
         return None if not failing else ", ".join(f"the {name} {why}" for name, why in failing.items())
 
-    answers = Answers(stands, app.state.registry, operator_of(settings))
-    told = settings.data_dir / "run" / "api.json"
-    return listening(answers, settings.worker_host, settings.worker_port, told)
+    return listened(settings, "api", stands, app.state.registry)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from rillfold.cli.terminal.answers import as_json
 from schemas.errors import Stop
 
 CHECKOUT = Path(__file__).parents[3]
@@ -16,7 +17,7 @@ BENCHES = ("codec", "produce", "fold", "restore", "query", "scale", "memory", "s
 
 @click.command()
 @click.argument("name")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object for machines.")
+@as_json()
 def bench(name: str, as_json: bool) -> None:
     """Measure one part against its peers, in turns, by medians; the ratio is ours to theirs."""
     if not (CHECKOUT / "bench" / f"{name}.py").is_file() or name not in BENCHES:

@@ -16,12 +16,12 @@ from rillfold.demo.data import COMPANIES
 from rillfold.demo.parts import ALL
 from rillfold.demo.stage import Stage, own_servers
 from rillfold.demo.story import fresh, tell
-from rillfold.demo.tool_server import ToolServer, tool_server
+from rillfold.demo.tool_server import tool_server
 from rillfold.embedded import ports
-from rillfold.embedded.stack import Ports, Stack, serving
+from rillfold.embedded.stack import serving
 from rillfold.embedded.state import Endpoints
-from rillfold.settings import Settings, from_env
-from rillfold.workers.crew import Crew, at_work
+from rillfold.settings import from_env
+from rillfold.workers.crew import at_work
 from streams.log.kafka.log import KafkaLog
 
 
@@ -36,17 +36,18 @@ def demo(keep: bool, data_dir: Path) -> None:
     console = Console(highlight=False)
     data_dir = data_dir.resolve()
     fresh(data_dir, console)
-    own = {"provider": "embedded", "bootstrap_servers": None, "postgres_dsn": None}
+    own = {"provider": "embedded", "bootstrap_servers": None, "postgres_dsn": None, "kafka_port": 0, "postgres_port": 0}
     settings = msgspec.structs.replace(from_env(), data_dir=data_dir, **own)
     tokens = {company.id: secrets.token_urlsafe(24) for company in COMPANIES}
     console.print("Starting Kafka and Postgres …")
     with (
         download_bars() as progress,
-        serving(data_dir, Ports(), settings, True, progress) as stack,
+        serving(data_dir, settings, True, progress) as stack,
         tool_server(tokens) as tools,
         at_work(data_dir, _environment(urls := _urls(), stack.endpoints)) as crew,
     ):
-        asyncio.run(_tell(console, settings, stack, crew, tools, tokens, urls))
+        log = KafkaLog(stack.endpoints.bootstrap_servers)
+        asyncio.run(_tell(Stage(console, settings, stack.endpoints, crew, log, tools, tokens, urls), log))
         if keep:
             console.print("Everything runs on. Ctrl-C stops it.")
             signal.pause()
@@ -68,17 +69,8 @@ def _environment(urls: dict[str, str], servers: Endpoints) -> dict[str, str]:
     }
 
 
-async def _tell(
-    console: Console,
-    settings: Settings,
-    stack: Stack,
-    crew: Crew,
-    tools: ToolServer,
-    tokens: dict[str, str],
-    urls: dict[str, str],
-) -> None:
-    async with KafkaLog(stack.endpoints.bootstrap_servers) as log:
-        stage = Stage(console, settings, stack.endpoints, crew, log, tools, tokens, urls)
+async def _tell(stage: Stage, log: KafkaLog) -> None:
+    async with log:
         try:
             await tell(ALL, stage)
         finally:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 
 import click
-import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from rillfold.cli.terminal.answers import as_json, say_json
 from rillfold.embedded.checks import Finding, examine
 from rillfold.settings import from_env
 
@@ -16,12 +16,12 @@ MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "problem": "[red]probl
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@as_json("Print one JSON object.")
 def doctor(as_json: bool) -> None:
     """Examine this machine; exit 1 on a problem."""
     findings = list(examine(from_env()))
     if as_json:
-        click.echo(msgspec.json.encode({"findings": findings}).decode())
+        say_json({"findings": findings})
     else:
         _show(findings)
     if any(finding.state == "problem" for finding in findings):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import click
-import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from rillfold.http.keys import ApiKeys, Listed, id_of
+from rillfold.cli.terminal.answers import as_json, moment, say_json
+from rillfold.http.keys import ApiKeys, id_of
 from rillfold.settings import from_env
 from schemas.codec.primitives import sane_company
 from schemas.errors import Poison
@@ -26,25 +24,25 @@ def _keys() -> ApiKeys:
 
 @key.command("list")
 @click.option("--company", help="Only this company's.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON list.")
+@as_json("One JSON list.")
 def list_(company: str | None, as_json: bool) -> None:
     """Whose keys there are, and since when. Never the keys: they are shown once, when they are made."""
     found = _keys().list(company)
     if as_json:
-        click.echo(msgspec.json.encode(found).decode())
+        say_json(found)
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("id", "company", "made"):
         table.add_column(heading, no_wrap=True)
     for each in found:
-        table.add_row(each.id, each.company or "(admin)", _made(each))
+        table.add_row(each.id, each.company or "(admin)", "" if each.made_at is None else moment(each.made_at))
     Console(highlight=False).print(table)
 
 
 @key.command()
 @click.argument("company", required=False)
 @click.option("--admin", is_flag=True, help="A key for all companies, and for making and revoking keys.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@as_json("One JSON object.")
 def new(company: str | None, admin: bool, as_json: bool) -> None:
     """One more key for COMPANY."""
     if admin == (company is not None):
@@ -56,7 +54,7 @@ def new(company: str | None, admin: bool, as_json: bool) -> None:
 
 @key.command()
 @click.argument("key_id", metavar="ID")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@as_json("One JSON object.")
 def rotate(key_id: str, as_json: bool) -> None:
     """A new key in place of the one with this ID, which is refused from now on."""
     _tell(_keys().rotate(id_of(key_id)), as_json)
@@ -73,10 +71,7 @@ def revoke(key_id: str) -> None:
 
 
 def _tell(made: str, as_json: bool) -> None:
-    click.echo(msgspec.json.encode({"id": id_of(made), "api_key": made}).decode() if as_json else made)
-
-
-def _made(listed: Listed) -> str:
-    if listed.made_at is None:
-        return ""
-    return datetime.fromtimestamp(listed.made_at // 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    if as_json:
+        say_json({"id": id_of(made), "api_key": made})
+    else:
+        click.echo(made)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -12,11 +10,12 @@ from prometheus_client import CollectorRegistry
 
 from gpu_workers.serve.port import AdapterKey, AdapterSpec, InferenceEngine
 from rillfold import wiring
-from rillfold.http.operator import operator_of, token_file
+from rillfold.http.operator import token_file
 from rillfold.settings import Settings, from_env
 from rillfold.v1.door import EngineMetrics
-from rillfold.workers.beside import Door, until_it_stops, world
-from rillfold.workers.listener import Answers, listening
+from rillfold.workers.beside import Door, until_it_stops
+from rillfold.workers.run import world
+from rillfold.workers.watched import listened
 from schemas.errors import Stop
 
 
@@ -41,19 +40,10 @@ async def _run(settings: Settings, specs: list[AdapterSpec]) -> None:
     async with wiring.engine(settings) as engine:
         for spec in specs:
             await engine.load(spec)
-        with _figures(engine, settings) as figures:
-            await Door(engine, settings).beside(_open(settings, engine, figures))
-
-
-@contextmanager
-def _figures(engine: InferenceEngine, settings: Settings) -> Iterator[str]:
-    """The listener that every worker has."""
-    registry = CollectorRegistry()
-    registry.register(EngineMetrics(engine))
-    answers = Answers(lambda: None if engine.alive() else "the engine has ended", registry, operator_of(settings))
-    told = settings.data_dir / "run" / "serve.json"
-    with listening(answers, settings.worker_host, settings.worker_port, told) as url:
-        yield url
+        registry = CollectorRegistry()
+        registry.register(EngineMetrics(engine))
+        with listened(settings, "serve", lambda: None if engine.alive() else "the engine has ended", registry) as url:
+            await Door(engine, settings).beside(_open(settings, engine, url))
 
 
 async def _open(settings: Settings, engine: InferenceEngine, figures: str) -> None:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import time
 from contextlib import suppress
 from pathlib import Path
 
 import click
-import msgspec
 from rich.console import Console
 
+from rillfold.cli.terminal.answers import as_json, say_json
 from rillfold.cli.terminal.bars import download_bars
 from rillfold.embedded import ports, state
 from rillfold.embedded.errors import StackError
-from rillfold.embedded.stack import Ports, Stack, serving
-from rillfold.settings import Settings, from_env
+from rillfold.embedded.stack import Stack, serving
+from rillfold.event_log import in_log
+from rillfold.processes import doors
+from rillfold.settings import from_env
 from rillfold.workers.crew import Crew, at_work
 from streams.log.kafka import admin
-from streams.log.kafka.log import KafkaLog
 
 LOOK = 0.5  # seconds between two looks at the servers
 
@@ -27,7 +27,7 @@ LOOK = 0.5  # seconds between two looks at the servers
 @click.command()
 @click.option("--workers", is_flag=True, help="Create the topics, and start all workers and the API as well.")
 @click.option("--no-postgres", is_flag=True, help="Kafka alone.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object when ready.")
+@as_json("Print one JSON object when ready.")
 def up(workers: bool, no_postgres: bool, as_json: bool) -> None:
     """Start Kafka and Postgres here and keep them until Ctrl-C."""
     settings, begun = from_env(), time.monotonic()
@@ -36,30 +36,28 @@ def up(workers: bool, no_postgres: bool, as_json: bool) -> None:
             f"RILLFOLD_PROVIDER={settings.provider}: that stack is not ours to start. Unset it, or start it there."
         )
     if workers:
-        ports.must_be_free(settings.api_port, "RILLFOLD_API_PORT", settings.api_host)
-        ports.must_be_free(settings.serve_port, "RILLFOLD_SERVE_PORT", settings.serve_host)
-    wanted = Ports(settings.kafka_port, settings.postgres_port)
+        for name, host, port in doors(settings):
+            ports.must_be_free(port, f"RILLFOLD_{name.upper()}_PORT", host)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     # A stop that was asked for is no failure, at whatever moment it comes.
     with (
         suppress(KeyboardInterrupt),
         download_bars() as progress,
-        serving(settings.data_dir, wanted, settings, not no_postgres, progress) as stack,
+        serving(settings.data_dir, settings, not no_postgres, progress) as stack,
         at_work(settings.data_dir) as crew,
     ):
         state.as_named(settings, stack.endpoints)
         _tell(stack, settings.data_dir.resolve(), time.monotonic() - begun, as_json)
         if workers:
-            asyncio.run(_create_topics(settings, stack))
+            in_log(admin.create)
             crew.start(each=lambda name: click.echo(f"  {name} is ready", err=as_json))
         _watch(stack, crew)
 
 
 def _tell(stack: Stack, folder: Path, seconds: float, as_json: bool) -> None:
     if as_json:
-        told = {"endpoints": stack.endpoints, "data_dir": str(folder), "ready_seconds": round(seconds, 2)}
-        click.echo(msgspec.json.encode(told).decode())
+        say_json({"endpoints": stack.endpoints, "data_dir": str(folder), "ready_seconds": round(seconds, 2)})
         return
     console = Console(highlight=False)
     console.print(f"[green]Ready[/] in {seconds:.1f} s, data in {folder}")
@@ -67,11 +65,6 @@ def _tell(stack: Stack, folder: Path, seconds: float, as_json: bool) -> None:
     if stack.endpoints.postgres_dsn:
         console.print(f"  Postgres  {stack.endpoints.postgres_dsn}")
     console.print("Ctrl-C stops it; the data stays.")
-
-
-async def _create_topics(settings: Settings, stack: Stack) -> None:
-    async with KafkaLog(stack.endpoints.bootstrap_servers) as log:
-        await admin.create(log, settings.topic_names())
 
 
 def _watch(stack: Stack, crew: Crew) -> None:

@@ -5,16 +5,11 @@ from __future__ import annotations
 import click
 
 from rillfold.cli import LazyGroup, Verb
+from rillfold.processes import WORKERS
 
-WORKERS: dict[str, Verb] = {
-    "fold": Verb("rillfold.workers.fold:fold", "Fold the event log into projections."),
-    "sink": Verb("rillfold.workers.sink:sink", "Keep Postgres up to date with the projections."),
-    "bridge": Verb("rillfold.workers.bridge:bridge", "Call the companies' tools."),
-    "serve": Verb("rillfold.workers.serve:serve", "Answer inference requests with base model and adapters."),
-    "train": Verb("rillfold.workers.train:train", "Train adapters as requests come in."),
-}
+VERBS = {name: Verb(f"rillfold.workers.{name}:{name}", each.line) for name, each in WORKERS.items()}
 
 
-@click.group(cls=LazyGroup, verbs=WORKERS)
+@click.group(cls=LazyGroup, verbs=VERBS)
 def worker() -> None:
     """Run one of the long-lived processes."""

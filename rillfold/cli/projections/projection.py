@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+import msgspec
 
+from projections.catalog import PROJECTIONS, chosen
+from projections.digest import digest as digest_of
+from projections.projection import Projection
+from rillfold.cli.terminal.answers import as_json, say_json
+from rillfold.cli.terminal.live import line
+from rillfold.event_log import in_log
 from schemas.errors import Stop
-
-if TYPE_CHECKING:
-    from projections.projection import Projection
-    from streams.log.port import EventLog
+from schemas.topics import TopicNames
+from streams.errors import UnknownTopic
+from streams.history.refold import held, refold
+from streams.log.port import EventLog
+from streams.state.changelog import topic_of
+from streams.state.refusal import Refusal
 
 
 class Differs(Stop):
@@ -26,27 +34,30 @@ def projection() -> None:
 
 
 @projection.command("list")
-@click.option("--json", "as_json", is_flag=True, help="One JSON list for machines.")
+@as_json("One JSON list for machines.")
 def list_(as_json: bool) -> None:
     """Each projection with its version and its sources."""
-    from projections.catalog import PROJECTIONS
-
-    _tell(
-        [
-            {"projection": each.name, "version": each.version, "topics": " ".join(each.topics)}
-            for each in PROJECTIONS.values()
-        ],
-        as_json,
-    )
+    every = PROJECTIONS.values()
+    _tell([{"projection": p.name, "version": p.version, "topics": " ".join(p.topics)} for p in every], as_json)
 
 
 @projection.command()
 @click.argument("names", nargs=-1)
 @click.option("--refold", is_flag=True, help="Fold the log again from offset 0, and compare.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON list for machines.")
+@as_json("One JSON list for machines.")
 def digest(names: Sequence[str], refold: bool, as_json: bool) -> None:
     """The digest of what the changelogs hold; with --refold also that of a fresh fold up to the same offsets."""
-    facts = asyncio.run(_digests(names, refold))
+    wanted = chosen(names)
+
+    async def digests(log: EventLog, names: TopicNames) -> list[dict[str, Any]]:
+        facts = []
+        with line("projections") as tell:
+            for done, each in enumerate(wanted):
+                tell(done, len(wanted))
+                facts.append(await _digest(log, names, each, refold))
+        return facts
+
+    facts = in_log(digests)
     _tell(facts, as_json)
     if differing := [each["projection"] for each in facts if refold and _differs(each)]:
         raise Differs(f"not the fold of the log: {', '.join(differing)}. Fold anew: see docs/guarantees.md.")
@@ -55,68 +66,30 @@ def digest(names: Sequence[str], refold: bool, as_json: bool) -> None:
 @projection.command()
 @click.argument("names", nargs=-1)
 @click.option("--company", help="Only this company's events.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON list for machines.")
+@as_json("One JSON list for machines.")
 def refused(names: Sequence[str], company: str | None, as_json: bool) -> None:
     """Events that a projection does not take, and why: read from the changelogs. A new version tries them again."""
-    _tell(asyncio.run(_refused(names, company)), as_json)
 
-
-async def _refused(names: Sequence[str], company: str | None) -> list[dict[str, Any]]:
-    import msgspec
-
-    from rillfold.event_log import event_log
-    from rillfold.settings import from_env
-    from streams.errors import UnknownTopic
-    from streams.history.refold import held
-    from streams.state.changelog import topic_of
-
-    settings, found = from_env(), []
-    async with event_log(settings) as log:
-        for each in _chosen(names):
+    async def read(log: EventLog, topics: TopicNames) -> list[dict[str, Any]]:
+        found: list[Refusal] = []
+        for each in chosen(names):
             try:
-                parts = await held(log, each, topic_of(each, settings.topic_prefix))
+                parts = await held(log, each, topic_of(each, topics.prefix))
             except UnknownTopic:
                 if names:
                     raise
                 continue  # nobody folds it here
             found += [one for part in parts.values() for one in part.refused if company in (None, one.company)]
-    return [msgspec.structs.asdict(one) for one in found]
+        return [msgspec.structs.asdict(one) for one in found]
+
+    _tell(in_log(read), as_json)
 
 
 def _differs(facts: dict[str, Any]) -> bool:
     return bool(facts["served"] != facts["refolded"] or facts["untaken"] or facts["unreadable"])
 
 
-def _chosen(names: Sequence[str]) -> list[Projection[Any]]:
-    from projections.catalog import PROJECTIONS
-
-    if unknown := sorted(set(names) - set(PROJECTIONS)):
-        raise Stop(f"No projection is called {', '.join(unknown)}. There are {', '.join(sorted(PROJECTIONS))}.")
-    return [each for name, each in PROJECTIONS.items() if not names or name in names]
-
-
-async def _digests(names: Sequence[str], again: bool) -> list[dict[str, Any]]:
-    from rillfold.cli.terminal.live import line
-    from rillfold.event_log import event_log
-    from rillfold.settings import from_env
-
-    chosen = _chosen(names)
-    facts = []
-    async with event_log(from_env()) as log:
-        with line("projections") as tell:
-            for done, each in enumerate(chosen):
-                tell(done, len(chosen))
-                facts.append(await _one(log, each, again))
-    return facts
-
-
-async def _one(log: EventLog, each: Projection[Any], again: bool) -> dict[str, Any]:
-    from projections.digest import digest
-    from rillfold.settings import from_env
-    from streams.history.refold import held, refold
-    from streams.state.changelog import topic_of
-
-    names = from_env().topic_names()
+async def _digest(log: EventLog, names: TopicNames, each: Projection[Any], again: bool) -> dict[str, Any]:
     kept = await held(log, each, topic_of(each, names.prefix))
     facts = {
         "projection": each.name,
@@ -125,7 +98,7 @@ async def _one(log: EventLog, each: Projection[Any], again: bool) -> dict[str, A
         "events": sum(sum(part.markers.values()) for part in kept.values()),
         "refused": sum(len(part.refused) for part in kept.values()),
         "unreadable": sum(len(part.unreadable) for part in kept.values()),
-        "served": digest({number: part.rows for number, part in kept.items()}),
+        "served": digest_of({number: part.rows for number, part in kept.items()}),
     }
     if not again:
         return facts
@@ -136,16 +109,14 @@ async def _one(log: EventLog, each: Projection[Any], again: bool) -> dict[str, A
     return {
         **facts,
         "untaken": sum(len(part.untaken) for part in fresh.values()),
-        "refolded": digest({number: part.rows for number, part in fresh.items()}),
+        "refolded": digest_of({number: part.rows for number, part in fresh.items()}),
         "seconds": round(time.monotonic() - began, 3),
     }
 
 
 def _tell(facts: Sequence[dict[str, Any]], as_json: bool) -> None:
     if as_json:
-        import msgspec
-
-        click.echo(msgspec.json.encode(facts).decode())
+        say_json(facts)
         return
     from rich.console import Console
     from rich.table import Table

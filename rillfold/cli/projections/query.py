@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import click
-import msgspec
 
 from projections.catalog import PROJECTIONS
+from rillfold.cli.terminal.answers import as_json, say_json
 from rillfold.settings import from_env
 
 
@@ -16,7 +16,7 @@ from rillfold.settings import from_env
 @click.argument("key", required=False)
 @click.option("--company", help="Only this company's rows.")
 @click.option("--limit", default=50, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Whole rows and their proof, as one JSON object.")
+@as_json("Whole rows and their proof, as one JSON object.")
 def query(name: str, key: str | None, company: str | None, limit: int, as_json: bool) -> None:
     """Show the rows of a projection, or one row by its KEY (company/...)."""
     from rich.console import Console
@@ -27,7 +27,7 @@ def query(name: str, key: str | None, company: str | None, limit: int, as_json: 
     rows, proof = asyncio.run(rows_of.read(from_env(), projection, key, company, limit))
     if as_json:
         found = [{"key": row.key, "at": "/".join(map(str, row.at)), "row": row.value} for row in rows]
-        click.echo(msgspec.json.encode({"rows": found, "proof": proof}).decode())
+        say_json({"rows": found, "proof": proof})
         return
     console = Console(highlight=False)
     console.print(rows_of.one(projection, rows[0]) if key else rows_of.many(projection, rows, console.width))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -11,12 +10,12 @@ from rich import box
 from rich.table import Table
 
 from projections.projection import Projection
+from rillfold.cli.terminal.answers import moment
 from rillfold.cli.terminal.plain import marked
-from rillfold.embedded.state import attach
-from rillfold.event_log import event_log
+from rillfold.event_log import event_log, read_model
 from rillfold.settings import Settings
 from schemas.errors import Poison
-from streams.read_model.reads import Reads, Row
+from streams.read_model.reads import Row
 
 CELL = 40
 # What rich puts around a cell.
@@ -32,8 +31,8 @@ class NoSuchRow(Poison):
 async def read(
     settings: Settings, projection: Projection[Any], key: str | None, company: str | None, limit: int
 ) -> tuple[list[Row], Proof]:
-    endpoints, names = attach(settings), settings.topic_names()
-    async with event_log(settings) as log, Reads(endpoints.postgres_dsn, settings.read_model()) as reads:
+    names = settings.topic_names()
+    async with event_log(settings) as log, read_model(settings) as reads:
         positions = await reads.positions(projection, company)
         ends = {topic: await log.ends(topic) for topic in map(names.wire, projection.topics)}
         proof = {"projection": projection.name, "version": projection.version} | _progress(positions, ends)
@@ -89,7 +88,7 @@ def one(projection: Projection[Any], row: Row) -> Table:
 
 def _text(name: str, value: object) -> str:
     if isinstance(value, int) and name.endswith("_at"):
-        return datetime.fromtimestamp(value // 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        return moment(value)
     return "" if value is None else value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 

@@ -6,7 +6,6 @@ import asyncio
 import json
 import sys
 import time
-from uuid import uuid4
 
 import msgspec
 
@@ -14,9 +13,9 @@ from rillfold.client import Client
 from rillfold.demo import data
 from rillfold.demo.data import ACME, COMPANIES, GLOBEX, Company
 from rillfold.demo.stage import NotAsTold, Stage
+from rillfold.event_log import first
 from rillfold.http.keys import ApiKeys
-from rillfold.wiring import now
-from rillfold.workers.crew import WORKERS
+from rillfold.processes import COMMANDS
 from schemas.company import ConversationIngested, Message, RecordIngested
 from streams.log.kafka.producer import Producer
 
@@ -35,7 +34,7 @@ producer.flush()
 
 async def tell(stage: Stage) -> None:
     await stage.rillfold("topics", "create")
-    stage.crew.begin(tuple(WORKERS))
+    stage.crew.begin(tuple(COMMANDS))
     stage.crew.until_ready(("fold", "sink", "bridge", "api"), each=lambda name: stage.say(f"{name} is ready"))
     stage.api = Client(stage.urls["api"], ApiKeys.of(stage.data_dir).admin_key_file.read_text())
     for company in COMPANIES:
@@ -74,22 +73,11 @@ async def _by_command(stage: Stage, company: Company) -> None:
 
 async def _by_python(stage: Stage, company: Company) -> None:
     events = [
-        ConversationIngested(
-            id=(event := str(uuid4())),
-            company=company.id,
-            time=now(),
-            correlation=event,
-            agent="default",
-            messages=turns,
-        )
-        for turns in conversations(company)
+        ConversationIngested(**first(company.id), agent="default", messages=turns) for turns in conversations(company)
     ]
     records = [
         RecordIngested(
-            id=(event := str(uuid4())),
-            company=company.id,
-            time=now(),
-            correlation=event,
+            **first(company.id),
             entity=f"order-{number % 500}",
             kind="order",
             data=json.dumps({"number": number, "cents": number * 37 % 90_000}),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from uuid import uuid4
 
 from openai import AsyncOpenAI
 
@@ -13,7 +12,7 @@ from rillfold.demo import data
 from rillfold.demo.data import ACME, COMPANIES, GLOBEX
 from rillfold.demo.stage import NotAsTold, Stage
 from rillfold.demo.story import live
-from rillfold.wiring import now
+from rillfold.event_log import first
 from schemas.codec.codec import decode
 from schemas.company import Message
 from schemas.envelope import Event, Origin
@@ -70,12 +69,9 @@ async def _answers(stage: Stage, questions: Sequence[InferenceRequested]) -> lis
 
 
 def _question(adapter: str | None, text: str) -> InferenceRequested:
-    event = str(uuid4())
     company = adapter.partition("/")[0] if adapter else ACME.id
     turn = Message(role="user", content=text)
-    return InferenceRequested(
-        id=event, company=company, time=now(), correlation=event, adapter=adapter, messages=(turn,), max_tokens=48
-    )
+    return InferenceRequested(**first(company), adapter=adapter, messages=(turn,), max_tokens=48)
 
 
 async def _results(stage: Stage, starts: Mapping[int, int]) -> list[InferenceCompleted | InferenceFailed]:
