@@ -29,7 +29,7 @@ from rillfold.http.operator import operator_of
 from rillfold.settings import Settings
 from schemas.topics import TopicNames
 from streams.bridge.lookups import Lookups
-from streams.bridge.secrets import FileSecrets, SecretStore
+from streams.bridge.secrets import FileSecrets
 from streams.bridge.tool_bridge import ToolBridge
 from streams.bridge.tools import Tools
 from streams.errors import ToolsBehind
@@ -58,7 +58,7 @@ class Services:
     log: EventLog
     producer: Producer
     tools: Tools
-    secrets: SecretStore
+    secrets: FileSecrets
     keys: ApiKeys
     reads: Reads
     models: httpx.AsyncClient | None
@@ -76,7 +76,7 @@ class Services:
         return {"id": event, "company": company, "time": now(), "correlation": event}
 
 
-def secret_store(settings: Settings) -> SecretStore:
+def secret_store(settings: Settings) -> FileSecrets:
     return FileSecrets(settings.data_dir / "secrets")
 
 

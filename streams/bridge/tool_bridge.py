@@ -25,7 +25,7 @@ from schemas.words import shortened
 from streams.bridge.answered import Answered
 from streams.bridge.endpoint import Reply
 from streams.bridge.open_calls import OpenCalls, Work, cancelled
-from streams.bridge.secrets import SecretStore
+from streams.bridge.secrets import FileSecrets
 from streams.bridge.tool_caller import PATIENCE_SECONDS, Caller
 from streams.bridge.tools import Tools
 from streams.errors import Fenced
@@ -52,7 +52,7 @@ class ToolBridge:
         self,
         log: EventLog,
         names: TopicNames,
-        secrets: SecretStore,
+        secrets: FileSecrets,
         clock: Callable[[], int],
         *,
         private: bool = False,

@@ -22,7 +22,7 @@ from streams.bridge import endpoint
 from streams.bridge.credentials import authorization, without
 from streams.bridge.endpoint import Reply
 from streams.bridge.lookups import Lookups
-from streams.bridge.secrets import SecretStore, SecretStr
+from streams.bridge.secrets import FileSecrets, SecretStr
 from streams.errors import NameUnanswered
 from streams.fairness.turns import Turns
 
@@ -52,7 +52,7 @@ class Caller:
 
     def __init__(
         self,
-        secrets: SecretStore,
+        secrets: FileSecrets,
         registered: Registered,
         *,
         private: bool,

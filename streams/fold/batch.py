@@ -8,7 +8,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import msgspec
 
 from projections.projection import Projection
-from schemas.codec.codec import decode_batch
+from schemas.codec.codec import Incoming, decode_batch
 from schemas.codec.primitives import MAX_TIME
 from schemas.envelope import Event, Origin
 from schemas.rejected import Rejected
@@ -17,19 +17,11 @@ from streams.state.refusal import SURELY_SHORT, Untaken, blamed_on_events, check
 State = TypeVar("State", bound=msgspec.Struct)
 
 
-class SourceRecord(Protocol):
+class SourceRecord(Incoming, Protocol):
     """What a fold needs of a record. The records of every client have it."""
 
     @property
-    def offset(self) -> int: ...
-    @property
-    def timestamp(self) -> int: ...
-    @property
     def key(self) -> bytes | None: ...
-    @property
-    def value(self) -> bytes | None: ...
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes]]: ...
 
 
 class Batch(NamedTuple):

@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ from streams.owner.fence import FencedChangelogs
 from streams.owner.garbage import keep_garbage_rare
 from streams.owner.glance import Glance
 from streams.owner.keeper import ShardKeeper
-from streams.owner.refill import refilling
+from streams.owner.refill import refill
 from streams.state.changelog import topic_of
 from streams.state.recent import RecentStores
 from streams.state.store import RocksStores
@@ -125,8 +126,8 @@ def create_app(worker: Worker, event_log: EventLog, projections: Sequence[Projec
     app.glance = Glance(app, folding, tally)
     app.transport = BatchTransport(app.conf.broker_consumer, app)
     stores = RecentStores(RocksStores(worker.data_dir / "tables"), RECENT_BYTES)
-    refill = refilling(bootstrap_servers=worker.bootstrap_servers)
-    app.keeper = ShardKeeper(folding, fence, stores, event_log, worker.app_id, refill)
+    refilled = partial(refill, bootstrap_servers=worker.bootstrap_servers)
+    app.keeper = ShardKeeper(folding, fence, stores, event_log, worker.app_id, refilled)
     for projection in projections:
         add_table(app, folding.changelog(projection))
     _agent(app, folding)

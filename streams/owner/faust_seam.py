@@ -8,9 +8,9 @@ What is relied on, by upstream name, stands in `RELIES_ON`; a test holds each ag
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, cast
 
 import faust
 from aiokafka.errors import IllegalStateError
@@ -25,6 +25,7 @@ from faust.types.tuples import ConsumerMessage
 from streams.fold.batch import Batch
 from streams.health.watch import Phase
 from streams.log.kafka.fetched import by_batches
+from streams.owner.keeper import ShardKeeper
 
 FAUST_VERSION = "0.15.3"
 WAIT_MS = 100
@@ -69,56 +70,10 @@ RELIES_ON: Mapping[str, Sequence[str]] = {
 }
 
 
-class Keeper(Protocol):
-    """Who keeps the rows. Topics are wire names; offsets are the changelog's."""
-
-    async def assigned(self, changelogs: Iterable[TP]) -> None:
-        """These partitions, and no others, are ours from now on."""
-        ...
-
-    async def claim(self, changelogs: Iterable[TP]) -> None:
-        """Shut out earlier owners. What they managed to write is in the changelog before this returns."""
-        ...
-
-    def persisted(self, changelog: TP) -> int | None: ...
-
-    def restore(self, changelog: TP, records: Iterable[tuple[bytes, bytes | None]], position: int) -> None: ...
-
-    async def refill(self, changelogs: Iterable[TP]) -> bool:
-        """Read them up to our claims. False when it was left off, because another recovery begins."""
-        ...
-
-    def forget(self, changelog: TP) -> None:
-        """What is kept locally does not belong to this changelog."""
-        ...
-
-    async def restored(self, changelogs: Iterable[TP]) -> None: ...
-
-    async def begins(self, sources: Collection[TP]) -> Mapping[TP, int]:
-        """Where sources are to be read from. Those that nobody here needs are left out."""
-        ...
-
-    def folded(self, source: TP) -> int | None:
-        """Everything below is in all rows that it belongs to, and what follows from it is sent; None if unknown."""
-        ...
-
-    def ready(self) -> None:
-        """All is restored, and the sources flow."""
-        ...
-
-    async def stop(self) -> None:
-        """The streams have ended and their last commit is done."""
-        ...
-
-    def failed(self, error: BaseException) -> None:
-        """Faust would log this and go on; we do not."""
-        ...
-
-
 class RowApp(faust.App):
     """A Faust app that asks `keeper` about its tables."""
 
-    keeper: Keeper
+    keeper: ShardKeeper
 
     def phase(self) -> Phase:
         """May be asked from another thread."""
@@ -131,8 +86,8 @@ class RowApp(faust.App):
         await self.keeper.stop()
 
 
-def _keeper(app: Any) -> Keeper:
-    keeper: Keeper = app.keeper
+def _keeper(app: Any) -> ShardKeeper:
+    keeper: ShardKeeper = app.keeper
     return keeper
 
 

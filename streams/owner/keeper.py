@@ -14,18 +14,17 @@ from faust.types import TP
 from projections.projection import Projection
 from streams.fold.folding import Folding
 from streams.fold.shard import Shard
+from streams.health.watchman import EX_SOFTWARE
 from streams.log.port import EventLog, TopicPartition
 from streams.owner.fence import FencedChangelogs
 from streams.owner.refill import Refill
 from streams.state.store import Stores
 
 log = logging.getLogger(__name__)
-EX_SOFTWARE = 70
-"""The exit code for a supervisor: start me again."""
 
 
 class ShardKeeper:
-    """Answers Faust's questions about tables. See `streams.owner.faust_seam.Keeper`."""
+    """Answers Faust's questions about tables. Topics are wire names; offsets are the changelog's."""
 
     def __init__(
         self,
@@ -45,6 +44,7 @@ class ShardKeeper:
         self._projections = {folding.changelog(projection): projection for projection in folding.projections}
 
     async def assigned(self, changelogs: Iterable[TP]) -> None:
+        """These partitions, and no others, are ours from now on."""
         await self._leave_off()
         ours = {(tp.topic, tp.partition) for tp in changelogs}
         held = {(shard.changelog, shard.partition) for shard in self._folding.shards()}
@@ -56,6 +56,7 @@ class ShardKeeper:
             self._open(topic, partition)
 
     async def claim(self, changelogs: Iterable[TP]) -> None:
+        """Shut out earlier owners. What they managed to write is in the changelog before this returns."""
         await self._leave_off()
         topics: dict[int, list[str]] = defaultdict(list)
         for tp in changelogs:
@@ -92,6 +93,7 @@ class ShardKeeper:
         return True
 
     def forget(self, changelog: TP) -> None:
+        """What is kept locally does not belong to this changelog."""
         log.warning("%s/%s ends before our copy of it: copy discarded, rows are folded again", *changelog)
         self._folding.close(changelog.topic, changelog.partition)
         self._stores.discard(changelog.topic, changelog.partition)
@@ -113,18 +115,24 @@ class ShardKeeper:
             self._catching_up.discard(catching_up)
 
     async def begins(self, sources: Collection[TP]) -> Mapping[TP, int]:
-        """Asked of the log by a client that does not fetch: behind a fetch the answer would wait for new records."""
+        """Where sources are to be read from. Those that nobody here needs are left out.
+
+        Asked of the log by a client that does not fetch: behind a fetch the answer would wait for new records.
+        """
         firsts = {topic: await self._event_log.starts(topic) for topic in {source.topic for source in sources}}
         begins = {tp: self._folding.begin(tp.topic, tp.partition, firsts[tp.topic][tp.partition]) for tp in sources}
         return {tp: begin for tp, begin in begins.items() if begin is not None}
 
     def folded(self, source: TP) -> int | None:
+        """Everything below is in all rows that it belongs to, and what follows from it is sent; None if unknown."""
         return self._folding.folded(source.topic, source.partition)
 
     def ready(self) -> None:
+        """All is restored, and the sources flow."""
         os.write(1, b"ready\n")
 
     async def stop(self) -> None:
+        """The streams have ended and their last commit is done."""
         await self._fence.stop()
         for shard in list(self._folding.shards()):
             self._folding.close(shard.changelog, shard.partition)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -58,7 +57,3 @@ def _take(shard: Shard[Any], records: Sequence[Any]) -> int:
     last: int = records[-1].offset
     shard.restore(((record.key or b"", record.value) for record in records), last)
     return last
-
-
-def refilling(**options: Any) -> Refill:
-    return partial(refill, **options)
