@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Self, TypeVar
 
@@ -122,8 +122,7 @@ class KafkaLog:
     async def read(
         self, topic: str, partition: int, start: int, stop: int | None = None
     ) -> AsyncIterator[Sequence[Record]]:
-        first = (await self.starts(topic))[partition]
-        end = (await self.ends(topic))[partition]
+        first, end = (await self.starts(topic))[partition], (await self.ends(topic))[partition]
         last = end if stop is None else stop
         if start < first or last > end:
             raise MissingOffsets(topic, partition, start, stop, first, end)
@@ -144,16 +143,10 @@ class KafkaLog:
                     yield batch
 
     async def starts(self, topic: str) -> Mapping[int, int]:
-        partitions = await self._partitions(topic)
-        query = await self._client(AIOKafkaConsumer, **_READER)
-        with self._named_errors():
-            return {tp.partition: offset for tp, offset in (await query.beginning_offsets(partitions)).items()}
+        return await self._bounds(topic, AIOKafkaConsumer.beginning_offsets)
 
     async def ends(self, topic: str) -> Mapping[int, int]:
-        partitions = await self._partitions(topic)
-        query = await self._client(AIOKafkaConsumer, **_READER)
-        with self._named_errors():
-            return {tp.partition: offset for tp, offset in (await query.end_offsets(partitions)).items()}
+        return await self._bounds(topic, AIOKafkaConsumer.end_offsets)
 
     async def offsets_at(self, topic: str, timestamp: int) -> Mapping[int, int]:
         ends = await self.ends(topic)
@@ -186,6 +179,12 @@ class KafkaLog:
         async with self._opened(AIOKafkaConsumer(**{**_READER, **fetch, **self._options})) as reader:
             by_batches(reader)
             yield reader
+
+    async def _bounds(self, topic: str, ask: Callable[..., Awaitable[Mapping[Any, int]]]) -> Mapping[int, int]:
+        partitions = await self._partitions(topic)
+        query = await self._client(AIOKafkaConsumer, **_READER)
+        with self._named_errors():
+            return {tp.partition: offset for tp, offset in (await ask(query, partitions)).items()}
 
     async def _partitions(self, topic: str) -> list[TopicPartition]:
         return [TopicPartition(topic, partition) for partition in range((await self._spec(topic)).partitions)]
