@@ -1,4 +1,4 @@
-"""The single truth about topics: name, key, partitions, retention, compaction, and which events live there."""
+"""The single truth about topics: name, key, partitions, retention, and which events live there."""
 
 from __future__ import annotations
 
@@ -45,7 +45,6 @@ class Topic:
     partitions: int = 4
     retention_ms: int = -1
     """-1: for ever. What is replayed must not expire."""
-    compacted: bool = False
     max_bytes: int | None = None
     """The largest record batch. None: the broker's own limit."""
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from schemas.errors import Poison, Retry, Stop
 
+RETRY_SECONDS = 1.0
+"""So long after a `Retry` the same is tried again."""
+
 
 class MissingOffsets(Stop):
     """Records that were asked for are not in the log."""

@@ -124,7 +124,7 @@ def _folded(projection: Projection[State], groups: Mapping[str, Group], known: M
                 outputs += _reactions(projection, state, record, event)
         if last is not None:
             rows[key] = (state, last.offset)
-    return Folded(rows, [event for _, _, event in sorted(outputs, key=_place)])
+    return Folded(rows, [event for _, _, event in sorted(outputs, key=lambda output: output[:2])])
 
 
 def _by_key(projection: Projection[Any], events: Sequence[Found]) -> dict[str, Group]:
@@ -157,7 +157,3 @@ def _reactions(
     if strangers := [event for event in followed if event.company != cause.company]:
         raise Untaken("bad_output", f"{strangers[0].type} of company {strangers[0].company} follows from {cause.type}")
     return [(record.offset, n, event) for n, event in enumerate(followed)]
-
-
-def _place(output: tuple[int, int, Event]) -> tuple[int, int]:
-    return output[:2]

@@ -18,7 +18,7 @@ from streams.fold.commit import Ports, advance
 from streams.fold.dead_letter import publish_letters
 from streams.fold.owed import Owed, refused_before
 from streams.fold.shard import Shard
-from streams.log.port import EventLog, Record, one_by_one
+from streams.log.port import EventLog, Record, records_in
 
 # Records that are held at once of all sources together, and folded in one go where they come from one source.
 STRETCH = 2_000
@@ -38,7 +38,7 @@ async def catch_up(
     again = any(starts[topic] < min(committed.get(topic, 0), ends[topic]) for topic in sources)
     owed = await _owed(shard, starts, event_log, names) if again else Owed(shard.projection, (), ())
     old_ground = Ports(owed.publishing(ports.publish, names), *ports[1:])
-    readers = [one_by_one(event_log, topic, shard.partition, starts[topic], ends[topic]) for topic in sources]
+    readers = [records_in(event_log, topic, shard.partition, starts[topic], ends[topic]) for topic in sources]
     stretch: list[Record] = []
     with shard.folding_as(owed.watched()):
         async for record in _in_order(readers):

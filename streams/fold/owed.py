@@ -11,7 +11,7 @@ from schemas.envelope import Event
 from schemas.topics import TopicNames
 from streams.fold.commit import Publish
 from streams.log.outgoing import to_outgoing
-from streams.log.port import EventLog, one_by_one
+from streams.log.port import EventLog, records_in
 from streams.state.changelog import refusal_of, topic_of
 from streams.state.refusal import Refusal
 
@@ -69,7 +69,7 @@ async def refused_before(
     for changelog in standing:
         starts, ends = await event_log.starts(changelog), await event_log.ends(changelog)
         start, end = starts.get(partition, 0), ends.get(partition, 0)
-        async for record in one_by_one(event_log, changelog, partition, start, end):
+        async for record in records_in(event_log, changelog, partition, start, end):
             key, value = record.key or b"", record.value
             if value is not None and (refusal := refusal_of(key, value)) is not None:
                 found[changelog, key] = refusal

@@ -31,7 +31,7 @@ def whole(shard: Shard[Any], decoded: Decoded, events: Sequence[Found], next_: i
     folded = fold(shard.projection, events, shard.load)
     rows = shard.encode(folded, decoded.topic)
     rows.append(marker_record(Marker(decoded.topic, decoded.partition, next_)))
-    if (size := size_of(rows)) > BATCH_BYTES:
+    if (size := bytes_of(rows)) > BATCH_BYTES:
         raise RowsTooLarge(size, BATCH_BYTES)
     return Piece(rows, folded.outputs, next_)
 
@@ -51,10 +51,11 @@ class Draft:
         self._states: dict[str, Any] = {}
         self._rows: dict[bytes, bytes] = {}
         self._refused: list[Refusal] = []
-        self._outputs: list[Event] = []
+        self.outputs: list[Event] = []
+        """What follows from the events that were taken."""
         self.outcomes: list[Refusal | None] = []
         """In order: each refusal, and None for each event that was taken into a row."""
-        self._size = size_of([self._marker(decoded.next)])
+        self._size = bytes_of([self._marker(decoded.next)])
 
     def copy(self) -> Draft:
         """As it stands, with nothing that is yet to be sent."""
@@ -67,14 +68,10 @@ class Draft:
         """How many of them had room. What follows from those of `unsendable`, by offset, cannot be sent."""
         for n, found in enumerate(events):
             one = self._one(found, unsendable.get(found[0].offset))
-            if not self._has_room(one):
+            if self._size + self._growth(_rows(one)) > BATCH_BYTES:
                 return n
             self._add(one)
         return len(events)
-
-    def outputs(self) -> Sequence[Event]:
-        """What follows from the events that were taken."""
-        return self._outputs
 
     def _one(self, found: Found, unsendable: Poison | None) -> Taken | Refusal:
         try:
@@ -87,16 +84,13 @@ class Draft:
         """Raises `Untaken`, also where the event's rows fit no record batch at all."""
         folded = fold(self._shard.projection, [found], self._load)
         rows = self._shard.encode(folded, self._decoded.topic)
-        if (size := size_of([*rows, self._marker(self._decoded.next)])) > BATCH_BYTES:
+        if (size := bytes_of([*rows, self._marker(self._decoded.next)])) > BATCH_BYTES:
             raise RowsTooLarge(size, BATCH_BYTES)
         return Taken(folded, rows)
 
     def _refusal(self, found: Found, why: Poison) -> Refusal:
         decoded, (record, event) = self._decoded, found
         return refusal(self._shard.projection, decoded.topic, decoded.partition, record.offset, event, why)
-
-    def _has_room(self, for_: Taken | Refusal) -> bool:
-        return self._size + self._growth(_rows(for_)) <= BATCH_BYTES
 
     def _add(self, one: Taken | Refusal) -> None:
         rows = _rows(one)
@@ -107,7 +101,7 @@ class Draft:
             self.outcomes.append(one)
         else:
             self._states.update((key, state) for key, (state, _) in one.folded.rows.items())
-            self._outputs += one.folded.outputs
+            self.outputs += one.folded.outputs
             if one.rows:
                 self.outcomes.append(None)
 
@@ -121,7 +115,7 @@ class Draft:
         return {**self._shard.load([key for key in keys if key not in drafted]), **drafted}
 
     def _growth(self, rows: Rows) -> int:
-        return size_of(rows) - size_of((key, self._rows[key]) for key, _ in rows if key in self._rows)
+        return bytes_of(rows) - bytes_of((key, self._rows[key]) for key, _ in rows if key in self._rows)
 
     def _marker(self, next_: int) -> tuple[bytes, bytes]:
         return marker_record(Marker(self._decoded.topic, self._decoded.partition, next_))
@@ -131,5 +125,5 @@ def _rows(one: Taken | Refusal) -> Rows:
     return [refusal_record(one)] if isinstance(one, Refusal) else one.rows
 
 
-def size_of(rows: Iterable[tuple[bytes, bytes]]) -> int:
+def bytes_of(rows: Iterable[tuple[bytes, bytes]]) -> int:
     return sum(len(key) + len(value) + RECORD_OVERHEAD for key, value in rows)

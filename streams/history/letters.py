@@ -8,7 +8,7 @@ from schemas.codec.codec import decode
 from schemas.rejected import RecordRejected
 from schemas.topics import BY_NAME, TopicNames
 from streams.fold.dead_letter import CUT
-from streams.log.port import EventLog, Outgoing, Position, one_by_one
+from streams.log.port import EventLog, Outgoing, Position, records_in
 
 TOPIC = "dead-letter"
 REDRIVEN = "rillfold-redriven"
@@ -21,7 +21,7 @@ async def letters(log: EventLog, names: TopicNames, wanted: Wanted) -> AsyncIter
     seen: set[tuple[str, str, Position]] = set()
     wire = names.wire(TOPIC)
     for partition, start in (await log.starts(wire)).items():
-        async for record in one_by_one(log, wire, partition, start):
+        async for record in records_in(log, wire, partition, start):
             letter = decode(record.value, record.origin, record.timestamp, record.headers)
             if not isinstance(letter, RecordRejected) or not wanted(letter):
                 continue
@@ -71,6 +71,6 @@ async def _redriven(log: EventLog, topic: str, some: Iterable[RecordRejected]) -
     for letter in some:
         after[letter.partition] = min(letter.offset, after.get(letter.partition, letter.offset))
     for partition, first in after.items():
-        async for record in one_by_one(log, topic, partition, max(first, starts[partition])):
+        async for record in records_in(log, topic, partition, max(first, starts[partition])):
             done.update((value or b"").decode("utf-8", "replace") for key, value in record.headers if key == REDRIVEN)
     return done

@@ -11,7 +11,7 @@ import msgspec
 from projections.projection import Projection
 from schemas.topics import TopicNames
 from streams.fold.batch import Batch, Found, decode_from, fold
-from streams.log.port import EventLog, one_by_one
+from streams.log.port import EventLog, records_in
 from streams.state.changelog import RESERVED, RowCodec, marker_of, refusal_of, spelled
 from streams.state.refusal import Refusal, Untaken, refusal
 
@@ -67,11 +67,11 @@ async def refold(
     try:
         rows = fold(projection, [found for _, found in ordered], lambda _: {}).rows
     except Untaken:
-        return _one_by_one(projection, partition, ordered)
+        return _refolded_singly(projection, partition, ordered)
     return Fresh({key: state for key, (state, _) in rows.items()}, ())
 
 
-def _one_by_one(projection: Projection[Any], partition: int, events: Sequence[Sourced]) -> Fresh:
+def _refolded_singly(projection: Projection[Any], partition: int, events: Sequence[Sourced]) -> Fresh:
     rows: dict[str, Any] = {}
     untaken: list[Refusal] = []
     for topic, found in events:
@@ -98,7 +98,7 @@ def _read(codec: RowCodec[Any], newest: Mapping[bytes, bytes]) -> tuple[dict[str
 
 async def _newest(event_log: EventLog, topic: str, partition: int) -> dict[bytes, bytes]:
     newest: dict[bytes, bytes] = {}
-    async for record in one_by_one(event_log, topic, partition, (await event_log.starts(topic))[partition]):
+    async for record in records_in(event_log, topic, partition, (await event_log.starts(topic))[partition]):
         key = record.key or b""
         if record.value is None:
             newest.pop(key, None)

@@ -151,7 +151,7 @@ class EventLog(Protocol):
     def subscribe(self, group: str, topics: Sequence[str]) -> AbstractAsyncContextManager[Subscription]: ...
 
 
-async def one_by_one(
+async def records_in(
     log: EventLog, topic: str, partition: int, start: int, stop: int | None = None
 ) -> AsyncIterator[Record]:
     """What `read` gives, record by record; nothing where `stop` is not above `start`."""

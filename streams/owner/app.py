@@ -18,7 +18,7 @@ from projections.projection import Projection
 from schemas.envelope import Event
 from schemas.errors import Retry
 from schemas.topics import TopicNames
-from streams.errors import Misconfigured
+from streams.errors import RETRY_SECONDS, Misconfigured
 from streams.fold.commit import Ports
 from streams.fold.failpoint import FailPoint
 from streams.fold.folding import Folding
@@ -38,14 +38,13 @@ from streams.state.recent import RecentStores
 from streams.state.store import RocksStores
 
 log = logging.getLogger(__name__)
-FETCH_BYTES = 4 << 20
+FOLD_FETCH_BYTES = 4 << 20
 # A compressed fetch can hold many more than that: this bounds a batch in memory, and what a crash does again.
 BATCH_RECORDS = 8_000
 RECENT_BYTES = 64 << 20
 """Rows that a worker keeps in memory, all its projections together."""
 TURN_SECONDS = 0.001
 """So long an answer to a query waits for the interpreter while the fold has it. Python's own is five times that."""
-RETRY_SECONDS = 1.0
 COMPACTED = {
     "cleanup.policy": "compact",
     "min.cleanable.dirty.ratio": "0.5",
@@ -175,7 +174,7 @@ def _settings(worker: Worker) -> dict[str, Any]:
         "key_serializer": "raw",
         "value_serializer": "raw",
         "consumer_auto_offset_reset": "earliest",
-        "consumer_max_fetch_size": FETCH_BYTES,
+        "consumer_max_fetch_size": FOLD_FETCH_BYTES,
         "broker_max_poll_records": BATCH_RECORDS,
         # Batches, not records: a rebalance waits until those in hand are folded.
         "stream_buffer_maxsize": 8,

@@ -24,7 +24,8 @@ from streams.owner.fence import FencedChangelogs
 from streams.owner.keeper import ShardKeeper
 from streams.owner.refill import refill
 from streams.state.changelog import RowCodec, topic_of
-from streams.state.store import MemoryStore, MemoryStores, RocksStore
+from streams.state.store import MemoryStore, RocksStore
+from tests.support.stores import MemoryStores
 
 from .test_claimed_anew import Gate, Unfenced
 

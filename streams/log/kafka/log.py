@@ -24,8 +24,8 @@ from streams.log.port import Learn, Outgoing, Position, Record, TopicSpec, limit
 # A read without an end in sight waits this long for the next fetch before it looks at its position again: the tail
 # may hold nothing but transaction markers, which move the position and deliver nothing.
 READ_WAIT_MS = 100
-FETCH_BYTES = 8 << 20
-BATCH_BYTES = 512 << 10
+READ_BYTES = 8 << 20
+PRODUCED_BATCH_BYTES = 512 << 10
 
 _UNREACHABLE = (kafka.KafkaConnectionError, kafka.NoBrokersAvailable, kafka.NodeNotReadyError, kafka.KafkaTimeoutError)
 Client = TypeVar("Client", AIOKafkaConsumer, AIOKafkaProducer, AIOKafkaAdminClient)
@@ -175,7 +175,7 @@ class KafkaLog:
     @asynccontextmanager
     async def _reader(self, records: int) -> AsyncIterator[AIOKafkaConsumer]:
         """For a short range small fetches: what is fetched beyond it is thrown away."""
-        fetch = {"max_partition_fetch_bytes": min(FETCH_BYTES, (64 + records) << 10)}
+        fetch = {"max_partition_fetch_bytes": min(READ_BYTES, (64 + records) << 10)}
         async with self._opened(AIOKafkaConsumer(**{**_READER, **fetch, **self._options})) as reader:
             by_batches(reader)
             yield reader
@@ -247,13 +247,13 @@ _READER: dict[str, Any] = {
     # Never jump over what retention took: say it.
     "auto_offset_reset": "none",
     "isolation_level": "read_committed",
-    "max_partition_fetch_bytes": FETCH_BYTES,
-    "fetch_max_bytes": 4 * FETCH_BYTES,
+    "max_partition_fetch_bytes": READ_BYTES,
+    "fetch_max_bytes": 4 * READ_BYTES,
 }
 _PRODUCER: dict[str, Any] = {
     "enable_idempotence": True,
     "acks": "all",
-    "max_batch_size": BATCH_BYTES,
+    "max_batch_size": PRODUCED_BATCH_BYTES,
     # The topic's own limit is checked before: this one only has to be above it.
     "max_request_size": 100 << 20,
     "request_timeout_ms": 30_000,
