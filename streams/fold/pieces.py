@@ -37,9 +37,9 @@ def whole(shard: Shard[Any], decoded: Decoded, events: Sequence[Found], next_: i
 
 
 class Taken(NamedTuple):
-    """What one event did, and its rows as they are written."""
+    """What one event did, or why it is refused, and the rows that say so as they are written."""
 
-    folded: Folded[Any]
+    what: Folded[Any] | Refusal
     rows: Rows
 
 
@@ -68,17 +68,24 @@ class Draft:
         """How many of them had room. What follows from those of `unsendable`, by offset, cannot be sent."""
         for n, found in enumerate(events):
             one = self._one(found, unsendable.get(found[0].offset))
-            if self._size + self._growth(_rows(one)) > BATCH_BYTES:
+            growth = self._growth(one.rows)
+            if self._size + growth > BATCH_BYTES:
                 return n
+            self._size += growth
             self._add(one)
         return len(events)
 
-    def _one(self, found: Found, unsendable: Poison | None) -> Taken | Refusal:
+    def _one(self, found: Found, unsendable: Poison | None) -> Taken:
         try:
             taken = self._fold(found)
+            if unsendable is None:
+                return taken
+            why = unsendable
         except Poison as error:
-            return self._refusal(found, error)
-        return taken if unsendable is None else self._refusal(found, unsendable)
+            why = error
+        decoded, (record, event) = self._decoded, found
+        refused = refusal(self._shard.projection, decoded.topic, decoded.partition, record.offset, event, why)
+        return Taken(refused, [refusal_record(refused)])
 
     def _fold(self, found: Found) -> Taken:
         """Raises `Untaken`, also where the event's rows fit no record batch at all."""
@@ -88,20 +95,14 @@ class Draft:
             raise RowsTooLarge(size, BATCH_BYTES)
         return Taken(folded, rows)
 
-    def _refusal(self, found: Found, why: Poison) -> Refusal:
-        decoded, (record, event) = self._decoded, found
-        return refusal(self._shard.projection, decoded.topic, decoded.partition, record.offset, event, why)
-
-    def _add(self, one: Taken | Refusal) -> None:
-        rows = _rows(one)
-        self._size += self._growth(rows)
-        self._rows.update(rows)
-        if isinstance(one, Refusal):
-            self._refused.append(one)
-            self.outcomes.append(one)
+    def _add(self, one: Taken) -> None:
+        self._rows.update(one.rows)
+        if isinstance(one.what, Refusal):
+            self._refused.append(one.what)
+            self.outcomes.append(one.what)
         else:
-            self._states.update((key, state) for key, (state, _) in one.folded.rows.items())
-            self.outputs += one.folded.outputs
+            self._states.update((key, state) for key, (state, _) in one.what.rows.items())
+            self.outputs += one.what.outputs
             if one.rows:
                 self.outcomes.append(None)
 
@@ -119,10 +120,6 @@ class Draft:
 
     def _marker(self, next_: int) -> tuple[bytes, bytes]:
         return marker_record(Marker(self._decoded.topic, self._decoded.partition, next_))
-
-
-def _rows(one: Taken | Refusal) -> Rows:
-    return [refusal_record(one)] if isinstance(one, Refusal) else one.rows
 
 
 def bytes_of(rows: Iterable[tuple[bytes, bytes]]) -> int:
