@@ -11,7 +11,7 @@ from uuid import UUID
 import avro.io
 import avro.schema
 import msgspec
-from fastavro import parse_schema, schemaless_reader, schemaless_writer
+from fastavro import schemaless_reader, schemaless_writer
 
 from bench.harness import Figures, Ratio, compare
 from schemas.codec.catalog import catalog
@@ -75,8 +75,7 @@ def rate(count: int, work: Callable[[], None]) -> Figures:
 def main() -> None:
     stream = events(EVENTS)
     values = [encode(event) for event in stream]
-    parsed = {cls: parse_schema(entry.source) for cls, entry in catalog().by_class.items()}
-    schemas = [parsed[type(event)] for event in stream]
+    schemas = [catalog().by_class[type(event)].schema for event in stream]
     apache = {id(s): avro.io.DatumReader(avro.schema.parse(json.dumps(s))) for s in schemas}
     records = [Record("company-data", 0, n, 0, None, value) for n, value in enumerate(values)]
     origin = Origin("company-data", 0, 0)

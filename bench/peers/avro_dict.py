@@ -6,7 +6,7 @@ from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
-from fastavro import parse_schema, schemaless_reader
+from fastavro import schemaless_reader
 
 from schemas.codec.catalog import catalog
 
@@ -14,7 +14,7 @@ HEADER = 10
 
 
 def decoder() -> Callable[[bytes], dict[str, Any]]:
-    schemas = {b"\xc3\x01" + mark: parse_schema(entry.source) for mark, entry in catalog().by_fingerprint.items()}
+    schemas = {b"\xc3\x01" + mark: entry.schema for mark, entry in catalog().by_fingerprint.items()}
 
     def decode(value: bytes) -> dict[str, Any]:
         return schemaless_reader(BytesIO(value[HEADER:]), schemas[value[:HEADER]], None)  # type: ignore[return-value]

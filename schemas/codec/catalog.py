@@ -9,6 +9,7 @@ from importlib.resources import files
 from typing import Any, cast, get_args, get_type_hints
 
 import msgspec
+from fastavro import parse_schema
 
 from schemas.codec.plan import Plan, plan_of
 from schemas.codec.reader import Reader, reader
@@ -46,6 +47,11 @@ class Entry:
     @cached_property
     def source(self) -> Schema:
         return cast(Schema, msgspec.json.decode((files("schemas") / "avro" / f"{self.kind}.avsc").read_bytes()))
+
+    @cached_property
+    def schema(self) -> Schema:
+        """As fastavro keeps it."""
+        return cast(Schema, parse_schema(self.source))
 
     @cached_property
     def plan(self) -> Plan:
