@@ -39,6 +39,6 @@ lock: $(READY) ## Choose newer versions within the bounds of pyproject.toml, and
 		--generate-hashes --no-header --no-emit-index-url --quiet -o requirements.lock
 	@$(BIN)/python -m rillfold.embedded.relock
 
-$(READY): requirements.lock pyproject.toml setup/uv.txt setup/environment.sh setup/native.py schemas/codec/native.c
+$(READY): requirements.lock pyproject.toml setup/uv.txt setup/environment.sh setup/native.py schemas/codec/native.c schemas/codec/values.h
 	@sh setup/environment.sh
 	@touch $@

@@ -23,7 +23,7 @@ from bench.harness import Figures, Ratio, compare
 from rillfold.embedded.stack import running
 from schemas.topics import BY_NAME, TopicNames
 from streams.log.kafka.admin import wanted
-from streams.log.kafka.log import BATCH_BYTES, KafkaLog
+from streams.log.kafka.log import PRODUCED_BATCH_BYTES, KafkaLog
 from streams.log.kafka.producer import Producer
 from streams.log.outgoing import event_of, to_outgoing
 from streams.log.port import Outgoing
@@ -80,7 +80,7 @@ async def aiokafka(servers: str, ready: Ready) -> float:
 
 async def aiokafka_large(servers: str, ready: Ready) -> float:
     """With our batch size instead of its default of 16 KiB, and a pause in which batches can fill."""
-    producer = AIOKafkaProducer(bootstrap_servers=servers, max_batch_size=BATCH_BYTES, linger_ms=5, **PEER)
+    producer = AIOKafkaProducer(bootstrap_servers=servers, max_batch_size=PRODUCED_BATCH_BYTES, linger_ms=5, **PEER)
     return await one_by_one(producer, ready)
 
 

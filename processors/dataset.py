@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -11,6 +10,7 @@ import msgspec
 from schemas.company import AgentOutputIngested, ConversationIngested, Message, may_speak
 from schemas.envelope import Event, Origin
 from schemas.training import OffsetRange
+from schemas.words import shallow
 
 RULE = "answers"
 """Every assistant turn of a conversation, and every agent output that succeeded."""
@@ -20,7 +20,6 @@ HELD_OUT_PERCENT = 20
 
 TURNS = 1_000
 """Messages before an answer, at most. Its row repeats them all: without an end, one record would be gigabytes."""
-NESTED = 64
 
 
 class Example(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,22 +92,9 @@ def teaches(example: Example) -> bool:
 def _is_object(text: str) -> bool:
     """JSON that every reader of it takes: what is at the edge of one's patience is beyond another's."""
     try:
-        return isinstance(msgspec.json.decode(text), dict) and _depth(text) <= NESTED
+        return isinstance(msgspec.json.decode(text), dict) and shallow(text)
     except (msgspec.DecodeError, RecursionError):
         return False
-
-
-def _depth(text: str) -> int:
-    if text.count("[") + text.count("{") <= NESTED:
-        return 1
-    deepest = depth = 0
-    for bracket in _BRACKETS.findall(text):
-        depth += (bracket in "[{") - (bracket in "]}")  # a text between quotes is in neither
-        deepest = max(deepest, depth)
-    return deepest
-
-
-_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 
 
 def row(example: Example) -> bytes:

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from processors.errors import UnusableSchema
-from processors.parameters import DEPTH, Json, checkable, deeper, first_mistake
+from processors.parameters import DEPTH, Json, deeper, first_mistake
 from processors.parameters import canonical as canonical
+from processors.parameters import check_parameters as check_parameters
 from schemas.company import ToolRegistered, ToolUse
 from schemas.words import NAME, fits
 
@@ -69,11 +70,6 @@ def parameters_of(tool: ToolRegistered) -> Json:
         return msgspec.json.decode(tool.parameters or "{}", type=Json)
     except (ValueError, RecursionError) as error:
         raise UnusableSchema(f"the parameters of {tool.name} are not a JSON object: {error}") from error
-
-
-def check_parameters(parameters: Json) -> None:
-    """Raises `UnusableSchema` where a tool's parameters could never be checked safely."""
-    checkable(parameters)
 
 
 def check(call: ToolUse, allowed: Mapping[str, Offer]) -> Allowed | Denied:

@@ -40,8 +40,8 @@ def canonical(value: object) -> str:
     return msgspec.json.encode(value, order="deterministic").decode()
 
 
-def checkable(parameters: Json) -> None:
-    """Raises `UnusableSchema` where parameters could never be checked safely."""
+def check_parameters(parameters: Json) -> None:
+    """Raises `UnusableSchema` where a tool's parameters could never be checked safely."""
     try:
         if parameters.get("type", "object") != "object":
             raise UnusableSchema(

@@ -140,22 +140,18 @@ def _fail(state: Job, now: int, reason: str, detail: str) -> tuple[Event, ...]:
 
 
 def _stepped(state: Job, now: int, kind: str, detail: str) -> JobStepped:
-    cause = last_input(state)
-    return JobStepped(
-        **_envelope(state, derived_id(cause, "step"), now), job=state.job, step=state.step, kind=kind, detail=detail
-    )
+    envelope = {**_effect(state, now), "id": derived_id(last_input(state), "step")}
+    return JobStepped(**envelope, job=state.job, step=state.step, kind=kind, detail=detail)
 
 
 def _effect(state: Job, now: int) -> dict[str, Any]:
-    return _envelope(state, effect_id(str(last_input(state))), now)
-
-
-def _envelope(state: Job, id_: str, now: int) -> dict[str, Any]:
+    """The envelope of whatever follows from the last input."""
+    cause = last_input(state)
     return {
-        "id": id_,
+        "id": effect_id(str(cause)),
         "company": state.company,
         "time": now,
-        "causation": last_input(state),
+        "causation": cause,
         "correlation": state.correlation,
     }
 

@@ -7,28 +7,23 @@ from math import isfinite
 from processors.admit import Refusal, adapter_name
 from processors.dataset import Manifest
 from processors.train_settings import TrainSettings
+from schemas import training
 from schemas.adapters import AdapterReady, Evaluation
 from schemas.envelope import caused_by
-from schemas.training import (
-    TrainingAccepted,
-    TrainingCompleted,
-    TrainingFailed,
-    TrainingProgressed,
-    TrainingRefused,
-    TrainingRequested,
-)
 from schemas.words import shortened
 
 DETAIL = 2_000
 
 
-def refused(request: TrainingRequested, why: Refusal, now: int) -> TrainingRefused:
+def refused(request: training.TrainingRequested, why: Refusal, now: int) -> training.TrainingRefused:
     fields = caused_by(request, "refused", now)
-    return TrainingRefused(**fields, run=request.id, reason=why.reason, detail=shortened(why.detail, DETAIL))
+    return training.TrainingRefused(**fields, run=request.id, reason=why.reason, detail=shortened(why.detail, DETAIL))
 
 
-def accepted(request: TrainingRequested, manifest: Manifest, worker: str, now: int) -> TrainingAccepted:
-    return TrainingAccepted(
+def accepted(
+    request: training.TrainingRequested, manifest: Manifest, worker: str, now: int
+) -> training.TrainingAccepted:
+    return training.TrainingAccepted(
         **caused_by(request, "accepted", now),
         run=request.id,
         worker=worker,
@@ -39,15 +34,15 @@ def accepted(request: TrainingRequested, manifest: Manifest, worker: str, now: i
 
 
 def progressed(
-    request: TrainingRequested, phase: str, step: int, steps: int, loss: float | None, now: int
-) -> TrainingProgressed:
+    request: training.TrainingRequested, phase: str, step: int, steps: int, loss: float | None, now: int
+) -> training.TrainingProgressed:
     fields = caused_by(request, f"{phase}/{step}", now)
     finite = loss if loss is not None and isfinite(loss) else None  # a run that diverges still reports its steps
-    return TrainingProgressed(**fields, run=request.id, phase=phase, step=step, steps=steps, loss=finite)
+    return training.TrainingProgressed(**fields, run=request.id, phase=phase, step=step, steps=steps, loss=finite)
 
 
 def ready(
-    request: TrainingRequested,
+    request: training.TrainingRequested,
     settings: TrainSettings,
     manifest: Manifest,
     *,
@@ -80,12 +75,12 @@ def ready(
     )
 
 
-def completed(request: TrainingRequested, sha256: str, began: int, now: int) -> TrainingCompleted:
+def completed(request: training.TrainingRequested, sha256: str, began: int, now: int) -> training.TrainingCompleted:
     fields = caused_by(request, "completed", now)
     name, seconds = adapter_name(request), max(0, now - began) / 1e6
-    return TrainingCompleted(**fields, run=request.id, adapter=name, sha256=sha256, seconds=seconds)
+    return training.TrainingCompleted(**fields, run=request.id, adapter=name, sha256=sha256, seconds=seconds)
 
 
-def failed(request: TrainingRequested, reason: str, detail: str, now: int) -> TrainingFailed:
+def failed(request: training.TrainingRequested, reason: str, detail: str, now: int) -> training.TrainingFailed:
     fields = caused_by(request, "failed", now)
-    return TrainingFailed(**fields, run=request.id, reason=reason, detail=shortened(detail, DETAIL))
+    return training.TrainingFailed(**fields, run=request.id, reason=reason, detail=shortened(detail, DETAIL))

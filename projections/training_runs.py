@@ -5,16 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from projections.projection import Projection
+from schemas import training
 from schemas.envelope import Event
-from schemas.training import (
-    OffsetRange,
-    TrainingAccepted,
-    TrainingCompleted,
-    TrainingFailed,
-    TrainingProgressed,
-    TrainingRefused,
-    TrainingRequested,
-)
 
 ENDED = frozenset({"refused", "completed", "failed"})
 
@@ -31,7 +23,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     method: str = ""
     settings: str = "{}"
     worker: str = ""
-    ranges: tuple[OffsetRange, ...] = ()
+    ranges: tuple[training.OffsetRange, ...] = ()
     manifest: str = ""
     examples: int = 0
     phase: str = ""
@@ -48,7 +40,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def key(event: Event) -> str | None:
-    if isinstance(event, TrainingRequested):
+    if isinstance(event, training.TrainingRequested):
         return f"{event.company}/{event.id}"
     run = getattr(event, "run", None)
     return f"{event.company}/{run}" if run else None
@@ -63,23 +55,23 @@ def fold(state: Run, event: Event) -> Run:
     if state.status in ENDED:
         return state
     match event:
-        case TrainingRequested() if state.status == "unknown":
+        case training.TrainingRequested() if state.status == "unknown":
             return _requested(state, event)
-        case TrainingAccepted():
+        case training.TrainingAccepted():
             return _accepted(state, event)
-        case TrainingProgressed():
+        case training.TrainingProgressed():
             return _progressed(state, event)
-        case TrainingRefused():
+        case training.TrainingRefused():
             return _ended(state, event, status="refused", reason=event.reason, detail=event.detail)
-        case TrainingFailed():
+        case training.TrainingFailed():
             return _ended(state, event, status="failed", reason=event.reason, detail=event.detail)
-        case TrainingCompleted():
+        case training.TrainingCompleted():
             outcome = {"adapter": event.adapter, "sha256": event.sha256, "seconds": event.seconds}
             return _ended(state, event, status="completed", **outcome)
     return state
 
 
-def _requested(state: Run, event: TrainingRequested) -> Run:
+def _requested(state: Run, event: training.TrainingRequested) -> Run:
     return msgspec.structs.replace(
         state,
         status="requested",
@@ -93,7 +85,7 @@ def _requested(state: Run, event: TrainingRequested) -> Run:
     )
 
 
-def _accepted(state: Run, event: TrainingAccepted) -> Run:
+def _accepted(state: Run, event: training.TrainingAccepted) -> Run:
     """A second claim after a crash has the same ranges, and takes the run over."""
     if (state.status, state.worker) == ("accepted", event.worker):
         return state
@@ -108,7 +100,7 @@ def _accepted(state: Run, event: TrainingAccepted) -> Run:
     )
 
 
-def _progressed(state: Run, event: TrainingProgressed) -> Run:
+def _progressed(state: Run, event: training.TrainingProgressed) -> Run:
     if (state.phase, state.step) == (event.phase, event.step):
         return state
     return msgspec.structs.replace(

@@ -18,7 +18,7 @@ from rillfold.http.operator import operator_of
 from rillfold.settings import Settings
 from schemas.topics import TopicNames
 from streams.bridge.lookups import Lookups
-from streams.bridge.secrets import FileSecrets, SecretStore
+from streams.bridge.secrets import FileSecrets
 from streams.bridge.tools import Tools
 from streams.errors import ToolsBehind
 from streams.log.kafka.producer import Producer
@@ -41,7 +41,7 @@ class Services:
     log: EventLog
     producer: Producer
     tools: Tools
-    secrets: SecretStore
+    secrets: FileSecrets
     keys: ApiKeys
     reads: Reads
     models: httpx.AsyncClient | None
@@ -54,7 +54,7 @@ class Services:
         return self.settings.topic_names()
 
 
-def secret_store(settings: Settings) -> SecretStore:
+def secret_store(settings: Settings) -> FileSecrets:
     return FileSecrets(settings.data_dir / "secrets")
 
 

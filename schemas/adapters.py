@@ -21,7 +21,6 @@ class AdapterReady(Event, frozen=True, kw_only=True):
     """An adapter may be served from now on."""
 
     type: str = "adapter.ready"
-    version: int = 1
     adapter: Adapter
     """Name within the company: company/role."""
     adapter_version: int
@@ -47,7 +46,6 @@ class AdapterRequested(Event, frozen=True, kw_only=True):
     """Somebody asks where an adapter is."""
 
     type: str = "adapter.requested"
-    version: int = 1
     adapter: Adapter
     adapter_version: int | None = None
     requester: Text = ""
@@ -57,7 +55,6 @@ class RolloutDecided(Event, frozen=True, kw_only=True):
     """Which share of an adapter's requests a version answers from now on; another version answers the rest."""
 
     type: str = "rollout.decided"
-    version: int = 1
     adapter: Adapter
     """company/role"""
     adapter_version: int

@@ -48,7 +48,6 @@ class CompanyRegistered(Event, frozen=True, kw_only=True):
     """A company joined."""
 
     type: str = "company.registered"
-    version: int = 1
     name: Text
     """As people write it; no key."""
 
@@ -57,7 +56,6 @@ class TextIngested(Event, frozen=True, kw_only=True):
     """A piece of plain text."""
 
     type: str = "text.ingested"
-    version: int = 1
     entity: Note | None = None
     text: Document
     source: Note | None = None
@@ -67,7 +65,6 @@ class RecordIngested(Event, frozen=True, kw_only=True):
     """A structured record, as canonical JSON text."""
 
     type: str = "record.ingested"
-    version: int = 1
     entity: Note | None = None
     kind: Note
     data: Json
@@ -77,7 +74,6 @@ class DocumentIngested(Event, frozen=True, kw_only=True):
     """A reference to a document that lies elsewhere."""
 
     type: str = "document.ingested"
-    version: int = 1
     entity: Note | None = None
     uri: Address
     media_type: Note
@@ -89,7 +85,6 @@ class ConversationIngested(Event, frozen=True, kw_only=True):
     """A finished conversation of an agent."""
 
     type: str = "conversation.ingested"
-    version: int = 1
     entity: Note | None = None
     agent: Note
     messages: tuple[Message, ...]
@@ -114,7 +109,6 @@ class ToolRegistered(Event, frozen=True, kw_only=True):
     """A company offers a tool. Registering a name again replaces it."""
 
     type: str = "tool.registered"
-    version: int = 1
     name: Name
     description: Text
     parameters: Json
@@ -128,6 +122,5 @@ class ToolRevoked(Event, frozen=True, kw_only=True):
     """A company withdrew a tool."""
 
     type: str = "tool.revoked"
-    version: int = 1
     name: Name
     reason: Text = ""

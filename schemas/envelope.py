@@ -18,7 +18,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     id: Id
     type: str
-    version: int
+    version: int = 1
+    """The first, unless a class says which one."""
     company: Company
     time: int
     """Microseconds since the Unix epoch, as the producer saw it. Order is by offset, never by time."""

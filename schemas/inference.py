@@ -11,7 +11,6 @@ class InferenceRequested(Event, frozen=True, kw_only=True):
     """A question for the base model or one adapter. The request is named by this event's id."""
 
     type: str = "inference.requested"
-    version: int = 1
     job: Id | None = None
     adapter: Adapter | None = None
     """None: the base model."""
@@ -28,7 +27,6 @@ class InferenceCompleted(Event, frozen=True, kw_only=True):
     """The answer."""
 
     type: str = "inference.completed"
-    version: int = 1
     request: Id
     job: Id | None = None
     text: Document
@@ -45,7 +43,6 @@ class InferenceFailed(Event, frozen=True, kw_only=True):
     """No answer, and why. Never silently the base model's."""
 
     type: str = "inference.failed"
-    version: int = 1
     request: Id
     job: Id | None = None
     reason: Label

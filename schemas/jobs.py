@@ -27,7 +27,6 @@ class JobStepped(Event, frozen=True, kw_only=True):
     """The job went one step on."""
 
     type: str = "job.stepped"
-    version: int = 1
     job: Id
     step: int
     kind: Label
@@ -39,7 +38,6 @@ class JobCompleted(Event, frozen=True, kw_only=True):
     """The job ended well."""
 
     type: str = "job.completed"
-    version: int = 1
     job: Id
     answer: Document
     steps: int
@@ -49,7 +47,6 @@ class JobFailed(Event, frozen=True, kw_only=True):
     """The job ended badly."""
 
     type: str = "job.failed"
-    version: int = 1
     job: Id
     reason: Label
     detail: Text = ""

@@ -10,7 +10,6 @@ class MemoryNoted(Event, frozen=True, kw_only=True):
     """Something to remember. The same name again replaces it."""
 
     type: str = "memory.noted"
-    version: int = 1
     memory: Label
     """Its name within the company."""
     kind: Label = "fact"
@@ -24,6 +23,5 @@ class MemoryForgotten(Event, frozen=True, kw_only=True):
     """No longer to be used. What was noted stays in the log."""
 
     type: str = "memory.forgotten"
-    version: int = 1
     memory: Label
     reason: Text = ""

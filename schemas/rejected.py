@@ -76,7 +76,6 @@ class RecordRejected(Event, frozen=True, kw_only=True):
     """A record went to the dead-letter topic."""
 
     type: str = "record.rejected"
-    version: int = 1
     topic: Document
     partition: int
     offset: int

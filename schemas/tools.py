@@ -10,7 +10,6 @@ class ToolCallProposed(Event, frozen=True, kw_only=True):
     """A call that passed the gate. Its id is the idempotency key of the HTTP request."""
 
     type: str = "tool_call.proposed"
-    version: int = 1
     call: Id
     job: Id
     tool: Name
@@ -21,7 +20,6 @@ class ToolReturned(Event, frozen=True, kw_only=True):
     """What the tool answered."""
 
     type: str = "tool.returned"
-    version: int = 1
     call: Id
     job: Id
     tool: Name

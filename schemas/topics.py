@@ -1,4 +1,4 @@
-"""The single truth about topics: name, key, partitions, retention, compaction, and which events live there."""
+"""The single truth about topics: name, key, partitions, retention, and which events live there."""
 
 from __future__ import annotations
 
@@ -7,32 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from schemas.adapters import AdapterReady, AdapterRequested, RolloutDecided
-from schemas.company import (
-    AgentOutputIngested,
-    CompanyRegistered,
-    ConversationIngested,
-    DocumentIngested,
-    RecordIngested,
-    TextIngested,
-    ToolRegistered,
-    ToolRevoked,
-)
+from schemas import adapters, company, inference, jobs, memory, rejected, tools, training
 from schemas.envelope import Event
 from schemas.errors import Stop
-from schemas.inference import InferenceCompleted, InferenceFailed, InferenceRequested
-from schemas.jobs import JobCompleted, JobFailed, JobRequested, JobStepped
-from schemas.memory import MemoryForgotten, MemoryNoted
-from schemas.rejected import RecordRejected
-from schemas.tools import ToolCallProposed, ToolReturned
-from schemas.training import (
-    TrainingAccepted,
-    TrainingCompleted,
-    TrainingFailed,
-    TrainingProgressed,
-    TrainingRefused,
-    TrainingRequested,
-)
 
 KeyRule = Callable[[Event], str]
 
@@ -56,7 +33,7 @@ def by_job(event: Event) -> str:
 
 def by_source(event: Event) -> str:
     """Rejected records keep the order of the partition that they came from."""
-    assert isinstance(event, RecordRejected)
+    assert isinstance(event, rejected.RecordRejected)
     return f"{event.topic}/{event.partition}"
 
 
@@ -68,7 +45,6 @@ class Topic:
     partitions: int = 4
     retention_ms: int = -1
     """-1: for ever. What is replayed must not expire."""
-    compacted: bool = False
     max_bytes: int | None = None
     """The largest record batch. None: the broker's own limit."""
 
@@ -77,40 +53,40 @@ TOPICS: tuple[Topic, ...] = (
     Topic(
         "company-data",
         (
-            CompanyRegistered,
-            TextIngested,
-            RecordIngested,
-            DocumentIngested,
-            ConversationIngested,
-            AgentOutputIngested,
-            ToolRegistered,
-            ToolRevoked,
-            MemoryNoted,
-            MemoryForgotten,
+            company.CompanyRegistered,
+            company.TextIngested,
+            company.RecordIngested,
+            company.DocumentIngested,
+            company.ConversationIngested,
+            company.AgentOutputIngested,
+            company.ToolRegistered,
+            company.ToolRevoked,
+            memory.MemoryNoted,
+            memory.MemoryForgotten,
         ),
         key=by_entity,
     ),
     Topic(
         "training-request",
         (
-            TrainingRequested,
-            TrainingAccepted,
-            TrainingRefused,
-            TrainingProgressed,
-            TrainingCompleted,
-            TrainingFailed,
+            training.TrainingRequested,
+            training.TrainingAccepted,
+            training.TrainingRefused,
+            training.TrainingProgressed,
+            training.TrainingCompleted,
+            training.TrainingFailed,
         ),
         key=by_company,
     ),
-    Topic("adapter-ready", (AdapterReady, RolloutDecided), key=by_company),
-    Topic("adapter-request", (AdapterRequested,), key=by_company),
-    Topic("automation-job", (JobRequested, JobStepped, JobCompleted, JobFailed), key=by_job),
-    Topic("inference-request", (InferenceRequested,), key=by_job),
-    Topic("inference-result", (InferenceCompleted, InferenceFailed), key=by_job),
-    Topic("tool-call", (ToolCallProposed,), key=by_job),
-    Topic("tool-result", (ToolReturned,), key=by_job),
+    Topic("adapter-ready", (adapters.AdapterReady, adapters.RolloutDecided), key=by_company),
+    Topic("adapter-request", (adapters.AdapterRequested,), key=by_company),
+    Topic("automation-job", (jobs.JobRequested, jobs.JobStepped, jobs.JobCompleted, jobs.JobFailed), key=by_job),
+    Topic("inference-request", (inference.InferenceRequested,), key=by_job),
+    Topic("inference-result", (inference.InferenceCompleted, inference.InferenceFailed), key=by_job),
+    Topic("tool-call", (tools.ToolCallProposed,), key=by_job),
+    Topic("tool-result", (tools.ToolReturned,), key=by_job),
     # Room for what no other topic had room for: the refused value, and what is said about it.
-    Topic("dead-letter", (RecordRejected,), key=by_source, max_bytes=16 << 20),
+    Topic("dead-letter", (rejected.RecordRejected,), key=by_source, max_bytes=16 << 20),
 )
 
 BY_NAME: Mapping[str, Topic] = {topic.name: topic for topic in TOPICS}

@@ -21,7 +21,6 @@ class TrainingRequested(Event, frozen=True, kw_only=True):
     """Somebody wants an adapter. The run is named by this event's id."""
 
     type: str = "training.requested"
-    version: int = 1
     role: Name = "default"
     base_model: Label
     method: Label = "lora"
@@ -35,7 +34,6 @@ class TrainingAccepted(Event, frozen=True, kw_only=True):
     """A worker claimed the run."""
 
     type: str = "training.accepted"
-    version: int = 1
     run: Id
     worker: Label
     ranges: tuple[OffsetRange, ...]
@@ -48,7 +46,6 @@ class TrainingRefused(Event, frozen=True, kw_only=True):
     """The run cannot be done, and why."""
 
     type: str = "training.refused"
-    version: int = 1
     run: Id
     reason: Label
     detail: Text = ""
@@ -58,7 +55,6 @@ class TrainingProgressed(Event, frozen=True, kw_only=True):
     """A live line."""
 
     type: str = "training.progressed"
-    version: int = 1
     run: Id
     phase: Label
     step: int
@@ -70,7 +66,6 @@ class TrainingCompleted(Event, frozen=True, kw_only=True):
     """The run ended well."""
 
     type: str = "training.completed"
-    version: int = 1
     run: Id
     adapter: Adapter
     sha256: Label
@@ -81,7 +76,6 @@ class TrainingFailed(Event, frozen=True, kw_only=True):
     """The run ended badly."""
 
     type: str = "training.failed"
-    version: int = 1
     run: Id
     reason: Label
     detail: Text = ""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from schemas.errors import Poison, Retry, Stop
 
+RETRY_SECONDS = 1.0
+"""So long after a `Retry` the same is tried again."""
+
 
 class MissingOffsets(Stop):
     """Records that were asked for are not in the log."""
@@ -14,14 +17,7 @@ class MissingOffsets(Stop):
             f"{topic}/{partition} holds offsets [{first}, {end}), not all of {wanted}. Raise the topic's retention "
             f"(`rillfold topics check`), restore the records from a backup, or ask for a range that is there."
         )
-        self.topic, self.partition, self.start, self.stop, self.first, self.end = (
-            topic,
-            partition,
-            start,
-            stop,
-            first,
-            end,
-        )
+        self.first, self.end = first, end
 
 
 class TooMuchData(Stop):
@@ -42,7 +38,6 @@ class Fenced(Retry):
             f"Group {group} no longer gives us {partitions}: nothing was committed. Whoever owns the partition now "
             f"gets the records again; poll goes on."
         )
-        self.group, self.partitions = group, partitions
 
 
 class UnknownTopic(Stop):
@@ -50,7 +45,6 @@ class UnknownTopic(Stop):
 
     def __init__(self, topic: str, where: str) -> None:
         super().__init__(f"Topic {topic} does not exist on {where}. Make it with `rillfold topics create`.")
-        self.topic = topic
 
 
 class TooLarge(Poison):
@@ -61,7 +55,6 @@ class TooLarge(Poison):
             f"A record of {size} bytes for {topic} is above the limit of {limit}. Store the content elsewhere and "
             f"send a document.ingested event that points to it."
         )
-        self.topic, self.size, self.limit = topic, size, limit
 
 
 class Unreachable(Retry):
@@ -82,7 +75,6 @@ class AppendFailed(Retry):
             f"Records for {topic} were not acknowledged ({detail}); some may stand in the log. "
             f"Append them again: their ids tell repeats apart."
         )
-        self.topic = topic
 
 
 class SecretRefused(Poison):
@@ -100,7 +92,6 @@ class EndpointRefused(Poison):
 
     def __init__(self, url: str, detail: str) -> None:
         super().__init__(f"{url} is refused: {detail}.")
-        self.detail = detail
 
 
 class TooManyTools(Poison):

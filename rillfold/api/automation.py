@@ -28,7 +28,7 @@ from schemas.training import TrainingRequested
 from streams.bridge.credentials import check_header
 from streams.bridge.endpoint import origin_of, registrable
 from streams.bridge.secrets import SecretStr as Sealed
-from streams.bridge.tools import size_of
+from streams.bridge.tools import offer_size
 from streams.log.port import Position
 
 router = APIRouter(prefix="/company-automation", tags=["company automation"], route_class=StrictRoute)
@@ -151,7 +151,8 @@ async def register_tools(given: RegisterTools, asker: Asker, serving: Serving) -
             check_header(tool.auth.header)
     await serving.tools.catch_up_within(TOOLS_SECONDS)
     serving.tools.check_room(
-        company, {t.name: size_of(t.name, t.description, gate.canonical(t.parameters), t.endpoint) for t in given.tools}
+        company,
+        {t.name: offer_size(t.name, t.description, gate.canonical(t.parameters), t.endpoint) for t in given.tools},
     )
     private, find = serving.settings.allow_private_tools, partial(serving.lookups.find, company)
     await asyncio.gather(*(registrable(url, private, find) for url in {tool.endpoint for tool in given.tools}))

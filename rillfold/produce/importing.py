@@ -14,7 +14,8 @@ from typing import Any, BinaryIO, Self
 
 import msgspec
 
-from rillfold.produce.rows import MAX_ROW_BYTES, CsvFields, Fields, Ids, Row, Rows, csv_cells, json_fields
+from rillfold.produce.rows import MAX_ROW_BYTES, CsvFields, Fields, Ids, Row, Rows, csv_cells
+from schemas.codec.json_form import json_fields
 from schemas.errors import Poison, RillfoldError
 from schemas.rejected import Unusable
 from schemas.topics import Topic, TopicNames

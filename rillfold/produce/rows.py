@@ -97,20 +97,6 @@ class Ids:
         return derived_id(f"{company}/{self._before.hexdigest()}", "row")
 
 
-def json_fields(text: bytes) -> dict[str, Any]:
-    try:
-        fields = msgspec.json.decode(text.removeprefix(BOM))
-    except UnicodeDecodeError as error:
-        raise Unusable("bad_utf8", str(error)) from error
-    except RecursionError as error:
-        raise Unusable("too_deep", "the JSON is nested too deeply") from error
-    except ValueError as error:
-        raise Unusable("invalid_json", str(error)) from error
-    if not isinstance(fields, dict):
-        raise Unusable("invalid_json", "not a JSON object")
-    return fields
-
-
 class CsvFields:
     """Cells under the names of a header row. Empty cells are absent; numbers, booleans and JSON are read as such."""
 

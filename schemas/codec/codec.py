@@ -99,7 +99,7 @@ def _decode(value: bytes | None, origin: Origin, timestamp_ms: int, headers: Hea
         raise Unusable(value.reason, value.detail)
     if not value:
         raise Unusable("empty", "the record has no value")
-    if len(value) > MAX_BYTES and value[:10] != _head(RecordRejected):
+    if len(value) > MAX_BYTES and value[:10] != SINGLE_OBJECT + catalog().by_class[RecordRejected].fingerprint:
         raise Unusable("too_large", f"{len(value)} bytes are more than {MAX_BYTES}")
     if read := readers().get(value[:10]):
         return _whole(read, value, 10)
@@ -131,10 +131,6 @@ def _registered(value: bytes, ids: SchemaIds | None) -> Entry:
     if number is None or number not in ids:
         raise Unusable("unknown_schema", f"schema id {number} names no event known here")
     return ids[number]
-
-
-def _head(cls: type[Event]) -> bytes:
-    return SINGLE_OBJECT + catalog().by_class[cls].fingerprint
 
 
 def _says_json(headers: Headers) -> bool:

@@ -15,7 +15,7 @@ from schemas.rejected import Unusable
 
 def event_of_json(value: bytes, origin: Origin, timestamp_ms: int) -> Event:
     """Where absent: `id` by the origin, `time` by the record."""
-    return event_of_fields(_object(value), lambda: derived_id(origin), timestamp_ms * 1000)
+    return event_of_fields(json_fields(value), lambda: derived_id(origin), timestamp_ms * 1000)
 
 
 def event_of_fields(given: Mapping[str, Any], id_: Callable[[], str], time: int) -> Event:
@@ -56,9 +56,9 @@ def _lifted(kind: Kind, given: dict[str, Any], newest: int) -> dict[str, Any]:
         raise Unusable("wrong_type", f"{kind} cannot be lifted: {error!r}") from error
 
 
-def _object(value: bytes) -> dict[str, Any]:
+def json_fields(text: bytes) -> dict[str, Any]:
     try:
-        given = msgspec.json.decode(value.removeprefix(b"\xef\xbb\xbf"))
+        given = msgspec.json.decode(text.removeprefix(b"\xef\xbb\xbf"))
     except UnicodeDecodeError as error:
         raise Unusable("bad_utf8", str(error)) from error
     except RecursionError as error:

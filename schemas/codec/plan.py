@@ -22,9 +22,7 @@ Plan = tuple[Any, ...]
 ("record", class or None for a dict, names, plans): a name for each plan that has a value
 """
 
-PLAIN: Mapping[str, Plan] = {
-    **{"long": ("long",), "bytes": ("bytes",), "double": ("double",), "boolean": ("boolean",)},
-}
+PLAIN: Mapping[str, Plan] = {single: (single,) for single in ("long", "bytes", "double", "boolean")}
 
 
 def word_plan(word: Word, field: str) -> Plan:

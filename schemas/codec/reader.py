@@ -76,13 +76,16 @@ SINGLE = {
     "double": "X = double(b, p)[0]\nif X - X != 0:\n    checked_number(X)\np += 8",
     "boolean": "X = b[p] == 1\nif b[p] > 1:\n    neither(p)\np += 1",
 }
-# What the quick look does not see to fit, X_word judges.
-WORDS = {
-    "printable": """
+BRIEF = """
     if n := SHORT[b[p]]:
         X = b[p + 1 : (p := p + n)].decode()
     else:
         X, p = text(b, p)
+"""
+# What the quick look does not see to fit, X_word judges.
+WORDS = {
+    "printable": BRIEF
+    + """
     if not (LEAST <= len(X) <= MOST and X.isprintable()):
         X_word(b, p, X)
     """,
@@ -91,13 +94,7 @@ WORDS = {
     X_word(b, p, X)
     """,
     "text": SINGLE["document"].rstrip() + "\n        X_word(b, p, X)",
-    "json": """
-    if n := SHORT[b[p]]:
-        X = b[p + 1 : (p := p + n)].decode()
-    else:
-        X, p = text(b, p)
-        X_word(b, p, X)
-    """,
+    "json": BRIEF + "        X_word(b, p, X)",
 }
 USED = ("block", "checked_number", "company", "ends_at", "kind", "long", "neither", "raw", "text", "time")
 

@@ -78,7 +78,7 @@ def not_utf8(event: Event, error: UnicodeEncodeError) -> None:
     raise Unusable("bad_utf8", f"{event.type}: {error}") from error
 
 
-def bounded(word: Word, field: str, value: bytes) -> bytes:
+def checked_size(word: Word, field: str, value: bytes) -> bytes:
     """The size of a text or of JSON that is longer than a few bytes, if it may be."""
     if len(value) > word.most or (word is JSON and value.count(b"[") + value.count(b"{") > DEEPEST):
         checked_word(word, field, value.decode())
@@ -177,7 +177,7 @@ def _word(source: str, target: str, at: Place) -> Parts:
             at.names[check] = partial(checked_word, at.word, at.field)
             lines.insert(0, f"{check}({source})")
         case "text" | "json":
-            at.names[sized] = partial(bounded, at.word, at.field)
+            at.names[sized] = partial(checked_size, at.word, at.field)
             size = _sized(target, f"{sized}({target})", SHALLOW if at.word is JSON else "")
     return Parts(lines, [size, target])
 

@@ -172,14 +172,19 @@ async def _reply(response: httpx.Response) -> Reply:
         body += part
         if len(body) > REPLY_BYTES:
             return _too_large(status)
-    text = body.decode("utf-8", "replace")
     # What is no UTF-8 grows when it is replaced.
-    if len(text) * 3 > REPLY_BYTES and len(text.encode()) > REPLY_BYTES:
-        return _too_large(status)
+    text = body.decode("utf-8", "replace")
     if response.is_success:
-        return Reply(True, status, text, "")
-    return Reply(False, status, text, f"status_{status}", again=status >= 500 or status in AGAIN)
+        return within(Reply(True, status, text, ""))
+    return within(Reply(False, status, text, f"status_{status}", again=status >= 500 or status in AGAIN))
 
 
-def _too_large(status: int) -> Reply:
+def within(reply: Reply) -> Reply:
+    """The reply, unless its body is more than is taken."""
+    if len(reply.body) * 3 > REPLY_BYTES and len(reply.body.encode()) > REPLY_BYTES:
+        return _too_large(reply.status)
+    return reply
+
+
+def _too_large(status: int | None) -> Reply:
     return Reply(False, status, "", f"reply_too_large: more than {REPLY_BYTES} bytes")

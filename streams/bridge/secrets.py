@@ -7,7 +7,7 @@ import re
 import secrets as randomness
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -15,7 +15,6 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from streams.errors import SecretRefused
 
-KEY_BYTES = 32
 NONCE_BYTES = 12
 VERSION = 1
 REFERENCE = re.compile(r"sec_[0-9a-f]{32}")
@@ -41,16 +40,6 @@ class SecretStr:
         raise TypeError("A SecretStr is not pickled or copied: pass its reference instead.")
 
 
-class SecretStore(Protocol):
-    def put(self, company: str, origin: str, value: SecretStr) -> str:
-        """Keeps the value; returns the reference that events may carry."""
-        ...
-
-    def get(self, company: str, origin: str, ref: str) -> SecretStr:
-        """Raises `SecretRefused` unless this company stored it for this origin."""
-        ...
-
-
 class _Sealed(msgspec.Struct):
     version: int
     nonce: bytes
@@ -64,6 +53,7 @@ class FileSecrets:
         self._folder = folder
 
     def put(self, company: str, origin: str, value: SecretStr) -> str:
+        """Keeps the value; returns the reference that events may carry."""
         ref = f"sec_{randomness.token_hex(16)}"
         nonce = randomness.token_bytes(NONCE_BYTES)
         ciphertext = AESGCM(self._key()).encrypt(nonce, value.reveal().encode(), _bound_to(company, origin, ref))
@@ -71,6 +61,7 @@ class FileSecrets:
         return ref
 
     def get(self, company: str, origin: str, ref: str) -> SecretStr:
+        """Raises `SecretRefused` unless this company stored it for this origin."""
         if not REFERENCE.fullmatch(ref):
             raise SecretRefused(company, ref, "it is not a reference of this store")
         try:
@@ -90,14 +81,13 @@ class FileSecrets:
     def _key(self) -> bytes:
         path = self._folder / "key"
         try:
-            key = path.read_bytes()
+            return path.read_bytes()
         except FileNotFoundError:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             # Where two processes begin at once, the first one's key stands.
             with suppress(FileExistsError):
-                _write_once(path, AESGCM.generate_key(KEY_BYTES * 8))
-            key = path.read_bytes()
-        return key
+                _write_once(path, AESGCM.generate_key(bit_length=256))
+            return path.read_bytes()
 
 
 def _bound_to(company: str, origin: str, ref: str) -> bytes:

@@ -25,10 +25,11 @@ from schemas.words import shortened
 from streams.bridge.answered import Answered
 from streams.bridge.endpoint import Reply
 from streams.bridge.open_calls import OpenCalls, Work, cancelled
-from streams.bridge.secrets import SecretStore
+from streams.bridge.secrets import FileSecrets
 from streams.bridge.tool_caller import PATIENCE_SECONDS, Caller
 from streams.bridge.tools import Tools
 from streams.errors import Fenced
+from streams.fairness.slices import unheard
 from streams.fold.batch import Refused
 from streams.fold.dead_letter import dead_letter
 from streams.health.standing import Standing
@@ -52,7 +53,7 @@ class ToolBridge:
         self,
         log: EventLog,
         names: TopicNames,
-        secrets: SecretStore,
+        secrets: FileSecrets,
         clock: Callable[[], int],
         *,
         private: bool = False,
@@ -73,7 +74,7 @@ class ToolBridge:
         self.calls = 0
         """Answered so far."""
 
-    async def run(self, stop: asyncio.Event, joined: Callable[[], None] = lambda: None) -> None:
+    async def run(self, stop: asyncio.Event, joined: Callable[[], None] = unheard) -> None:
         """`joined` is called once, when the group's first answer is there."""
         with self.standing.restoring():
             await self._tools.catch_up()
@@ -82,7 +83,7 @@ class ToolBridge:
             await self.serve(subscription, stop, joined)
 
     async def serve(
-        self, subscription: Subscription, stop: asyncio.Event, joined: Callable[[], None] = lambda: None
+        self, subscription: Subscription, stop: asyncio.Event, joined: Callable[[], None] = unheard
     ) -> None:
         """Until it is told to stop. The caller is open for as long."""
         polling: Polling | None = None
@@ -95,14 +96,14 @@ class ToolBridge:
                 if await self._step(subscription, polling):
                     polling = None
                     joined()
-                    joined = _nothing
+                    joined = unheard
             await self._finish(subscription)
         finally:
             await self._open.keep_only(())
             await cancelled([stopping, *([polling] if polling else [])])
 
     def _polling(self, subscription: Subscription) -> Polling:
-        polling = asyncio.create_task(_poll(subscription))
+        polling = asyncio.create_task(subscription.poll(TURN_SECONDS, BATCH))
         polling.add_done_callback(lambda _: self._open.woken.set())
         return polling
 
@@ -213,11 +214,3 @@ class ToolBridge:
 
     def counts(self) -> Counts:
         return {"tool_calls": ("Calls of tools that were answered.", self.calls)}
-
-
-async def _poll(subscription: Subscription) -> Batch:
-    return await subscription.poll(TURN_SECONDS, BATCH)
-
-
-def _nothing() -> None:
-    """After the first time."""

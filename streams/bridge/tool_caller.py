@@ -22,7 +22,7 @@ from streams.bridge import endpoint
 from streams.bridge.credentials import authorization, without
 from streams.bridge.endpoint import Reply
 from streams.bridge.lookups import Lookups
-from streams.bridge.secrets import SecretStore, SecretStr
+from streams.bridge.secrets import FileSecrets, SecretStr
 from streams.errors import NameUnanswered
 from streams.fairness.turns import Turns
 
@@ -52,7 +52,7 @@ class Caller:
 
     def __init__(
         self,
-        secrets: SecretStore,
+        secrets: FileSecrets,
         registered: Registered,
         *,
         private: bool,
@@ -131,7 +131,8 @@ class Caller:
                 return Reply(False, None, "", f"unreachable: {error}", again=True)
             request = endpoint.request_of(tool.method, pinned, prepared.arguments, prepared.headers)
             reply = await endpoint.exchange(self._http, request)
-        return _bounded(reply._replace(body=without(prepared.secret, reply.body)))
+        # What stands in for a credential may be longer than it.
+        return endpoint.within(reply._replace(body=without(prepared.secret, reply.body)))
 
     async def _prepare(self, call: ToolCallProposed) -> Prepared | Reply:
         tool = self._registered(call.company, call.tool)
@@ -140,19 +141,15 @@ class Caller:
         if isinstance(verdict, Denied):
             return Reply(False, None, "", f"denied: {verdict.reason}: {verdict.detail}")
         assert tool is not None
-        origin = endpoint.origin_of(tool.endpoint)
-        secret = self._secret(call.company, origin, tool)
+        secret = None
+        if tool.auth.kind != "none" and tool.auth.secret_ref is not None:
+            secret = self._secrets.get(call.company, endpoint.origin_of(tool.endpoint), tool.auth.secret_ref)
         headers = {
             "Idempotency-Key": key_of(call.company, call.call),
             "User-Agent": "rillfold",
             **authorization(tool.auth, secret),
         }
         return Prepared(tool, secret, headers, msgspec.json.decode(verdict.arguments))
-
-    def _secret(self, company: str, origin: str, tool: ToolRegistered) -> SecretStr | None:
-        if tool.auth.kind == "none" or tool.auth.secret_ref is None:
-            return None
-        return self._secrets.get(company, origin, tool.auth.secret_ref)
 
 
 def key_of(company: str, call: str) -> str:
@@ -166,10 +163,3 @@ def _judged(call: ToolCallProposed, tool: ToolRegistered | None) -> gate.Allowed
     except Poison as error:
         return Denied(reason="unusable_schema", detail=str(error))
     return gate.check(ToolUse(name=call.tool, arguments=call.arguments), offers)
-
-
-def _bounded(reply: Reply) -> Reply:
-    """What stands in for a credential may be longer than it."""
-    if len(reply.body) * 3 > endpoint.REPLY_BYTES and len(reply.body.encode()) > endpoint.REPLY_BYTES:
-        return Reply(False, reply.status, "", f"reply_too_large: more than {endpoint.REPLY_BYTES} bytes")
-    return reply

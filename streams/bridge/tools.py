@@ -102,10 +102,10 @@ class Tools:
                 self._drop(gone.company, gone.name)
 
 
-def size_of(name: str, description: str, parameters: str, endpoint: str) -> int:
+def offer_size(name: str, description: str, parameters: str, endpoint: str) -> int:
     """About what a tool takes in a snapshot."""
     return len(f"{name}{description}{parameters}{endpoint}".encode()) + BESIDES
 
 
 def _size(tool: ToolRegistered) -> int:
-    return size_of(tool.name, tool.description, tool.parameters, tool.endpoint)
+    return offer_size(tool.name, tool.description, tool.parameters, tool.endpoint)

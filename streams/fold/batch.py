@@ -8,7 +8,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import msgspec
 
 from projections.projection import Projection
-from schemas.codec.codec import decode_batch
+from schemas.codec.codec import Incoming, decode_batch
 from schemas.codec.primitives import MAX_TIME
 from schemas.envelope import Event, Origin
 from schemas.rejected import Rejected
@@ -17,19 +17,11 @@ from streams.state.refusal import SURELY_SHORT, Untaken, blamed_on_events, check
 State = TypeVar("State", bound=msgspec.Struct)
 
 
-class SourceRecord(Protocol):
+class SourceRecord(Incoming, Protocol):
     """What a fold needs of a record. The records of every client have it."""
 
     @property
-    def offset(self) -> int: ...
-    @property
-    def timestamp(self) -> int: ...
-    @property
     def key(self) -> bytes | None: ...
-    @property
-    def value(self) -> bytes | None: ...
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes]]: ...
 
 
 class Batch(NamedTuple):
@@ -132,7 +124,7 @@ def _folded(projection: Projection[State], groups: Mapping[str, Group], known: M
                 outputs += _reactions(projection, state, record, event)
         if last is not None:
             rows[key] = (state, last.offset)
-    return Folded(rows, [event for _, _, event in sorted(outputs, key=_place)])
+    return Folded(rows, [event for _, _, event in sorted(outputs, key=lambda output: output[:2])])
 
 
 def _by_key(projection: Projection[Any], events: Sequence[Found]) -> dict[str, Group]:
@@ -165,7 +157,3 @@ def _reactions(
     if strangers := [event for event in followed if event.company != cause.company]:
         raise Untaken("bad_output", f"{strangers[0].type} of company {strangers[0].company} follows from {cause.type}")
     return [(record.offset, n, event) for n, event in enumerate(followed)]
-
-
-def _place(output: tuple[int, int, Event]) -> tuple[int, int]:
-    return output[:2]

@@ -18,7 +18,7 @@ from streams.fold.commit import Ports, advance
 from streams.fold.dead_letter import publish_letters
 from streams.fold.owed import Owed, refused_before
 from streams.fold.shard import Shard
-from streams.log.port import EventLog, Record
+from streams.log.port import EventLog, Record, records_in
 
 # Records that are held at once of all sources together, and folded in one go where they come from one source.
 STRETCH = 2_000
@@ -38,7 +38,7 @@ async def catch_up(
     again = any(starts[topic] < min(committed.get(topic, 0), ends[topic]) for topic in sources)
     owed = await _owed(shard, starts, event_log, names) if again else Owed(shard.projection, (), ())
     old_ground = Ports(owed.publishing(ports.publish, names), *ports[1:])
-    readers = [_records(event_log, topic, shard.partition, starts[topic], ends[topic]) for topic in sources]
+    readers = [records_in(event_log, topic, shard.partition, starts[topic], ends[topic]) for topic in sources]
     stretch: list[Record] = []
     with shard.folding_as(owed.watched()):
         async for record in _in_order(readers):
@@ -61,13 +61,6 @@ async def _owed(shard: Shard[Any], starts: Mapping[str, int], event_log: EventLo
 
 async def _begin(shard: Shard[Any], topic: str, event_log: EventLog) -> int:
     return shard.begin(topic, (await event_log.starts(topic))[shard.partition])
-
-
-async def _records(log: EventLog, topic: str, partition: int, start: int, end: int) -> AsyncIterator[Record]:
-    if start < end:
-        async for records in log.read(topic, partition, start, end):
-            for record in records:
-                yield record
 
 
 async def _in_order(readers: Sequence[AsyncIterator[Record]]) -> AsyncIterator[Record]:

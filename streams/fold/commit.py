@@ -10,7 +10,7 @@ from schemas.envelope import Event
 from schemas.errors import Poison
 from streams.fold.batch import Decoded, Found
 from streams.fold.failpoint import FailPoint
-from streams.fold.pieces import BATCH_BYTES, Draft, Piece, size_of, whole
+from streams.fold.pieces import BATCH_BYTES, Draft, Piece, bytes_of, whole
 from streams.fold.shard import Shard
 from streams.log.port import Learn, nothing_to_learn
 from streams.state.changelog import Rows
@@ -98,7 +98,7 @@ async def _taken(shard: Shard[Any], decoded: Decoded, events: Sequence[Found], n
         await commit(shard, piece, decoded.topic, ports)
         if len(piece.rows) > 1:
             shard.circuit.taken()
-        if size_of(piece.rows) < BATCH_BYTES // 3:
+        if bytes_of(piece.rows) < BATCH_BYTES // 3:
             shard.fitting = max(shard.fitting, 2 * size)
         return True
     except RowsTooLarge:
@@ -127,8 +127,8 @@ async def _one_by_one(shard: Shard[Any], decoded: Decoded, events: Sequence[Foun
             draft = Draft(shard, decoded)
             continue
         try:
-            if outputs := trial.outputs():
-                await ports.publish(outputs)
+            if trial.outputs:
+                await ports.publish(trial.outputs)
         except Poison as error:
             if taken == 1:
                 unsendable[first] = error

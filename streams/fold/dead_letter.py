@@ -21,7 +21,7 @@ somebody has made the dead-letter topic smaller than ours, fewer fit."""
 CUT = "rillfold-cut"
 """A header of a letter that does not hold all of its record, with how many bytes it had. The record itself stands where
 it was refused."""
-DETAIL_CHARS = 2_000
+LETTER_DETAIL_CHARS = 2_000
 
 
 async def publish_letters(refused: Sequence[Refused], publish: Callable[[Sequence[Event]], Awaitable[None]]) -> None:
@@ -64,7 +64,7 @@ def dead_letter(refused: Refused, limit: int = LIMITS[0]) -> RecordRejected:
         value=value,
         headers=tuple(Header(key=name, value=text) for name, text in headers),
         reason=reason,
-        detail=bounded(detail, DETAIL_CHARS),
+        detail=bounded(detail, LETTER_DETAIL_CHARS),
     )
 
 

@@ -11,7 +11,7 @@ from schemas.envelope import Event
 from schemas.topics import TopicNames
 from streams.fold.commit import Publish
 from streams.log.outgoing import to_outgoing
-from streams.log.port import EventLog
+from streams.log.port import EventLog, records_in
 from streams.state.changelog import refusal_of, topic_of
 from streams.state.refusal import Refusal
 
@@ -68,11 +68,9 @@ async def refused_before(
     found: dict[tuple[str, bytes], Refusal] = {}
     for changelog in standing:
         starts, ends = await event_log.starts(changelog), await event_log.ends(changelog)
-        if starts.get(partition, 0) >= ends.get(partition, 0):
-            continue
-        async for records in event_log.read(changelog, partition, starts[partition], ends[partition]):
-            for record in records:
-                key, value = record.key or b"", record.value
-                if value is not None and (refusal := refusal_of(key, value)) is not None:
-                    found[changelog, key] = refusal
+        start, end = starts.get(partition, 0), ends.get(partition, 0)
+        async for record in records_in(event_log, changelog, partition, start, end):
+            key, value = record.key or b"", record.value
+            if value is not None and (refusal := refusal_of(key, value)) is not None:
+                found[changelog, key] = refusal
     return list(found.values())

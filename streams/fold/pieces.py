@@ -31,15 +31,15 @@ def whole(shard: Shard[Any], decoded: Decoded, events: Sequence[Found], next_: i
     folded = fold(shard.projection, events, shard.load)
     rows = shard.encode(folded, decoded.topic)
     rows.append(marker_record(Marker(decoded.topic, decoded.partition, next_)))
-    if (size := size_of(rows)) > BATCH_BYTES:
+    if (size := bytes_of(rows)) > BATCH_BYTES:
         raise RowsTooLarge(size, BATCH_BYTES)
     return Piece(rows, folded.outputs, next_)
 
 
 class Taken(NamedTuple):
-    """What one event did, and its rows as they are written."""
+    """What one event did, or why it is refused, and the rows that say so as they are written."""
 
-    folded: Folded[Any]
+    what: Folded[Any] | Refusal
     rows: Rows
 
 
@@ -51,10 +51,11 @@ class Draft:
         self._states: dict[str, Any] = {}
         self._rows: dict[bytes, bytes] = {}
         self._refused: list[Refusal] = []
-        self._outputs: list[Event] = []
+        self.outputs: list[Event] = []
+        """What follows from the events that were taken."""
         self.outcomes: list[Refusal | None] = []
         """In order: each refusal, and None for each event that was taken into a row."""
-        self._size = size_of([self._marker(decoded.next)])
+        self._size = bytes_of([self._marker(decoded.next)])
 
     def copy(self) -> Draft:
         """As it stands, with nothing that is yet to be sent."""
@@ -67,47 +68,41 @@ class Draft:
         """How many of them had room. What follows from those of `unsendable`, by offset, cannot be sent."""
         for n, found in enumerate(events):
             one = self._one(found, unsendable.get(found[0].offset))
-            if not self._has_room(one):
+            growth = self._growth(one.rows)
+            if self._size + growth > BATCH_BYTES:
                 return n
+            self._size += growth
             self._add(one)
         return len(events)
 
-    def outputs(self) -> Sequence[Event]:
-        """What follows from the events that were taken."""
-        return self._outputs
-
-    def _one(self, found: Found, unsendable: Poison | None) -> Taken | Refusal:
+    def _one(self, found: Found, unsendable: Poison | None) -> Taken:
         try:
             taken = self._fold(found)
+            if unsendable is None:
+                return taken
+            why = unsendable
         except Poison as error:
-            return self._refusal(found, error)
-        return taken if unsendable is None else self._refusal(found, unsendable)
+            why = error
+        decoded, (record, event) = self._decoded, found
+        refused = refusal(self._shard.projection, decoded.topic, decoded.partition, record.offset, event, why)
+        return Taken(refused, [refusal_record(refused)])
 
     def _fold(self, found: Found) -> Taken:
         """Raises `Untaken`, also where the event's rows fit no record batch at all."""
         folded = fold(self._shard.projection, [found], self._load)
         rows = self._shard.encode(folded, self._decoded.topic)
-        if (size := size_of([*rows, self._marker(self._decoded.next)])) > BATCH_BYTES:
+        if (size := bytes_of([*rows, self._marker(self._decoded.next)])) > BATCH_BYTES:
             raise RowsTooLarge(size, BATCH_BYTES)
         return Taken(folded, rows)
 
-    def _refusal(self, found: Found, why: Poison) -> Refusal:
-        decoded, (record, event) = self._decoded, found
-        return refusal(self._shard.projection, decoded.topic, decoded.partition, record.offset, event, why)
-
-    def _has_room(self, for_: Taken | Refusal) -> bool:
-        return self._size + self._growth(_rows(for_)) <= BATCH_BYTES
-
-    def _add(self, one: Taken | Refusal) -> None:
-        rows = _rows(one)
-        self._size += self._growth(rows)
-        self._rows.update(rows)
-        if isinstance(one, Refusal):
-            self._refused.append(one)
-            self.outcomes.append(one)
+    def _add(self, one: Taken) -> None:
+        self._rows.update(one.rows)
+        if isinstance(one.what, Refusal):
+            self._refused.append(one.what)
+            self.outcomes.append(one.what)
         else:
-            self._states.update((key, state) for key, (state, _) in one.folded.rows.items())
-            self._outputs += one.folded.outputs
+            self._states.update((key, state) for key, (state, _) in one.what.rows.items())
+            self.outputs += one.what.outputs
             if one.rows:
                 self.outcomes.append(None)
 
@@ -121,15 +116,11 @@ class Draft:
         return {**self._shard.load([key for key in keys if key not in drafted]), **drafted}
 
     def _growth(self, rows: Rows) -> int:
-        return size_of(rows) - size_of((key, self._rows[key]) for key, _ in rows if key in self._rows)
+        return bytes_of(rows) - bytes_of((key, self._rows[key]) for key, _ in rows if key in self._rows)
 
     def _marker(self, next_: int) -> tuple[bytes, bytes]:
         return marker_record(Marker(self._decoded.topic, self._decoded.partition, next_))
 
 
-def _rows(one: Taken | Refusal) -> Rows:
-    return [refusal_record(one)] if isinstance(one, Refusal) else one.rows
-
-
-def size_of(rows: Iterable[tuple[bytes, bytes]]) -> int:
+def bytes_of(rows: Iterable[tuple[bytes, bytes]]) -> int:
     return sum(len(key) + len(value) + RECORD_OVERHEAD for key, value in rows)

@@ -12,21 +12,8 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any
 
 from streams.errors import MissingOffsets
-from streams.health.watch import (
-    Bounds,
-    Healthy,
-    Sight,
-    Stalled,
-    State,
-    Verdict,
-    answered,
-    begun,
-    seen,
-    suspects,
-    unanswered,
-    verdict,
-    void,
-)
+from streams.health import watch
+from streams.health.watch import Bounds, Healthy, Sight, Stalled, State, Verdict
 from streams.log.port import EventLog, TopicPartition
 
 log = logging.getLogger(__name__)
@@ -56,22 +43,22 @@ class Watchman:
         end: Callable[[int], Any] = end_process,
     ) -> None:
         self._look, self._bounds, self._clock, self._end = look, bounds, clock, end
-        self.state: State = begun(clock())
-        self.verdict: Verdict = verdict(self.state, bounds, clock())
+        self.state: State = watch.begun(clock())
+        self.verdict: Verdict = watch.verdict(self.state, bounds, clock())
         self.stalls = 0
 
     def now(self) -> float:
         return self._clock()
 
     async def step(self, event_log: EventLog) -> None:
-        self.state = seen(self.state, self._look(), self._clock())
+        self.state = watch.seen(self.state, self._look(), self._clock())
         await self._ask(event_log)
         self.judge()
 
     def judge(self) -> None:
         """A stall is said once, when it begins; its end once; and then the process goes, if it has not ended."""
         before, now = self.verdict, self._clock()
-        self.verdict = found = verdict(self.state, self._bounds, now)
+        self.verdict = found = watch.verdict(self.state, self._bounds, now)
         if isinstance(found, Stalled):
             if not isinstance(before, Stalled):
                 self.stalls += 1
@@ -88,14 +75,14 @@ class Watchman:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 ends = await _ends(event_log, self.state)
-                self.state = answered(self.state, ends, self._clock())
-                for tp in suspects(self.state, self._bounds, self._clock()):
+                self.state = watch.answered(self.state, ends, self._clock())
+                for tp in watch.suspects(self.state, self._bounds, self._clock()):
                     place = self.state.places[tp]
                     if not await _has_records(event_log, tp, max(place.position, place.void), place.end):
-                        self.state = void(self.state, tp, place.end)
+                        self.state = watch.void(self.state, tp, place.end)
         except Exception as error:
             # Whatever it is, it is the watched log that does not answer; time decides whether that matters.
-            self.state = unanswered(self.state, f"{type(error).__name__} {error}".strip())
+            self.state = watch.unanswered(self.state, f"{type(error).__name__} {error}".strip())
 
     @contextmanager
     def on_duty(self, open_log: OpenLog) -> Iterator[None]:

@@ -8,7 +8,7 @@ from schemas.codec.codec import decode
 from schemas.rejected import RecordRejected
 from schemas.topics import BY_NAME, TopicNames
 from streams.fold.dead_letter import CUT
-from streams.log.port import EventLog, Outgoing, Position
+from streams.log.port import EventLog, Outgoing, Position, records_in
 
 TOPIC = "dead-letter"
 REDRIVEN = "rillfold-redriven"
@@ -21,16 +21,15 @@ async def letters(log: EventLog, names: TopicNames, wanted: Wanted) -> AsyncIter
     seen: set[tuple[str, str, Position]] = set()
     wire = names.wire(TOPIC)
     for partition, start in (await log.starts(wire)).items():
-        async for records in log.read(wire, partition, start):
-            for record in records:
-                letter = decode(record.value, record.origin, record.timestamp, record.headers)
-                if not isinstance(letter, RecordRejected) or not wanted(letter):
-                    continue
-                # By the id alone, a letter that somebody else wrote would hide this one.
-                this = letter.company, letter.id, Position(letter.topic, letter.partition, letter.offset)
-                if this not in seen:
-                    seen.add(this)
-                    yield Position(wire, partition, record.offset), letter
+        async for record in records_in(log, wire, partition, start):
+            letter = decode(record.value, record.origin, record.timestamp, record.headers)
+            if not isinstance(letter, RecordRejected) or not wanted(letter):
+                continue
+            # By the id alone, a letter that somebody else wrote would hide this one.
+            this = letter.company, letter.id, Position(letter.topic, letter.partition, letter.offset)
+            if this not in seen:
+                seen.add(this)
+                yield Position(wire, partition, record.offset), letter
 
 
 async def redrive(log: EventLog, names: TopicNames, chosen: Iterable[RecordRejected]) -> int:
@@ -72,9 +71,6 @@ async def _redriven(log: EventLog, topic: str, some: Iterable[RecordRejected]) -
     for letter in some:
         after[letter.partition] = min(letter.offset, after.get(letter.partition, letter.offset))
     for partition, first in after.items():
-        async for records in log.read(topic, partition, max(first, starts[partition])):
-            for record in records:
-                done.update(
-                    (value or b"").decode("utf-8", "replace") for key, value in record.headers if key == REDRIVEN
-                )
+        async for record in records_in(log, topic, partition, max(first, starts[partition])):
+            done.update((value or b"").decode("utf-8", "replace") for key, value in record.headers if key == REDRIVEN)
     return done

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from heapq import merge
 from typing import Any, NamedTuple, TypeVar
 
@@ -11,7 +11,7 @@ import msgspec
 from projections.projection import Projection
 from schemas.topics import TopicNames
 from streams.fold.batch import Batch, Found, decode_from, fold
-from streams.log.port import EventLog
+from streams.log.port import EventLog, records_in
 from streams.state.changelog import RESERVED, RowCodec, marker_of, refusal_of, spelled
 from streams.state.refusal import Refusal, Untaken, refusal
 
@@ -63,15 +63,15 @@ async def refold(
     refused = {(each.topic, each.offset) for each in part.refused}
     stretches = [Batch(topic, partition, 0, part.markers.get(topic, 0), ()) for topic in sources]
     events = [await _events(event_log, names, stretch, refused) for stretch in stretches]
-    ordered = list(merge(*events, key=_time)) if len(events) > 1 else events[0]
+    ordered = list(merge(*events, key=lambda sourced: sourced[1][0].timestamp)) if len(events) > 1 else events[0]
     try:
-        rows = fold(projection, [found for _, found in ordered], _nothing_known).rows
+        rows = fold(projection, [found for _, found in ordered], lambda _: {}).rows
     except Untaken:
-        return _one_by_one(projection, partition, ordered)
+        return _refolded_singly(projection, partition, ordered)
     return Fresh({key: state for key, (state, _) in rows.items()}, ())
 
 
-def _one_by_one(projection: Projection[Any], partition: int, events: Sequence[Sourced]) -> Fresh:
+def _refolded_singly(projection: Projection[Any], partition: int, events: Sequence[Sourced]) -> Fresh:
     rows: dict[str, Any] = {}
     untaken: list[Refusal] = []
     for topic, found in events:
@@ -98,13 +98,12 @@ def _read(codec: RowCodec[Any], newest: Mapping[bytes, bytes]) -> tuple[dict[str
 
 async def _newest(event_log: EventLog, topic: str, partition: int) -> dict[bytes, bytes]:
     newest: dict[bytes, bytes] = {}
-    async for records in _from_start(event_log, topic, partition, None):
-        for record in records:
-            key = record.key or b""
-            if record.value is None:
-                newest.pop(key, None)
-            else:
-                newest[key] = record.value
+    async for record in records_in(event_log, topic, partition, (await event_log.starts(topic))[partition]):
+        key = record.key or b""
+        if record.value is None:
+            newest.pop(key, None)
+        else:
+            newest[key] = record.value
     return newest
 
 
@@ -113,23 +112,8 @@ async def _events(
 ) -> list[Sourced]:
     topic, here = stretch.topic, names.events_on(stretch.topic)
     events: list[Sourced] = []
-    async for records in _from_start(event_log, topic, stretch.partition, stretch.next):
+    start = (await event_log.starts(topic))[stretch.partition]
+    async for records in event_log.read(topic, stretch.partition, start, stretch.next):
         found = decode_from(stretch._replace(records=records), 0, here).events
         events += [(topic, each) for each in found if (topic, each[0].offset) not in refused]
     return events
-
-
-async def _from_start(
-    event_log: EventLog, topic: str, partition: int, stop: int | None
-) -> AsyncIterator[Sequence[Any]]:
-    start = (await event_log.starts(topic))[partition]
-    async for records in event_log.read(topic, partition, start, stop):
-        yield records
-
-
-def _time(sourced: Sourced) -> int:
-    return sourced[1][0].timestamp
-
-
-def _nothing_known(_: Sequence[str]) -> Mapping[str, Any]:
-    return {}

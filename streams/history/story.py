@@ -10,7 +10,7 @@ from schemas.envelope import Event, Origin
 from schemas.errors import Poison
 from schemas.rejected import Rejected
 from schemas.topics import TOPICS, TopicNames
-from streams.log.port import EventLog, Record
+from streams.log.port import EventLog, Record, records_in
 
 # Where a story begins that somebody asks for by a job, a run or an event.
 FIRST_LOOK = ("automation-job", "training-request")
@@ -79,8 +79,5 @@ async def _since(log: EventLog, topics: Iterable[str], since: int) -> AsyncItera
     for topic in topics:
         ends = await log.ends(topic)
         for partition, start in (await log.offsets_at(topic, since)).items():
-            if start >= ends[partition]:
-                continue
-            async for batch in log.read(topic, partition, start, ends[partition]):
-                for record in batch:
-                    yield record
+            async for record in records_in(log, topic, partition, start, ends[partition]):
+                yield record

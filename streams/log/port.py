@@ -149,3 +149,13 @@ class EventLog(Protocol):
         ...
 
     def subscribe(self, group: str, topics: Sequence[str]) -> AbstractAsyncContextManager[Subscription]: ...
+
+
+async def records_in(
+    log: EventLog, topic: str, partition: int, start: int, stop: int | None = None
+) -> AsyncIterator[Record]:
+    """What `read` gives, record by record; nothing where `stop` is not above `start`."""
+    if stop is None or start < stop:
+        async for batch in log.read(topic, partition, start, stop):
+            for record in batch:
+                yield record

@@ -28,7 +28,20 @@ class Tail:
     async def catch_up(self, starts: Mapping[int, int] | None = None) -> None:
         """Partitions not followed so far begin at `starts`; None: every partition, from its first record."""
         async with self._reading:
-            await self._catch_up(starts)
+            first = await self._log.starts(self._topic) if starts is None and not self.positions else starts or {}
+            for partition, start in first.items():
+                self.positions.setdefault(partition, start)
+            ends, slices = await self._log.ends(self._topic), Slices(self._beat)
+            for partition, position in list(self.positions.items()):
+                if position >= ends[partition]:
+                    continue
+                async for batch in self._log.read(self._topic, partition, position, ends[partition]):
+                    for record in batch:
+                        self._take(record)
+                        self.positions[partition] = record.offset + 1
+                        if slices.over():
+                            await slices.give_up()
+                self.positions[partition] = ends[partition]
 
     def known(self, partition: int, offset: int) -> bool:
         """Whoever wrote a record need not read it. False: others stand before it, and are read with it."""
@@ -36,19 +49,3 @@ class Tail:
             return False
         self.positions[partition] = offset + 1
         return True
-
-    async def _catch_up(self, starts: Mapping[int, int] | None) -> None:
-        first = await self._log.starts(self._topic) if starts is None and not self.positions else starts or {}
-        for partition, start in first.items():
-            self.positions.setdefault(partition, start)
-        ends, slices = await self._log.ends(self._topic), Slices(self._beat)
-        for partition, position in list(self.positions.items()):
-            if position >= ends[partition]:
-                continue
-            async for batch in self._log.read(self._topic, partition, position, ends[partition]):
-                for record in batch:
-                    self._take(record)
-                    self.positions[partition] = record.offset + 1
-                    if slices.over():
-                        await slices.give_up()
-            self.positions[partition] = ends[partition]

@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from projections.projection import Projection
 from schemas.envelope import Event
 from schemas.errors import Retry
 from schemas.topics import TopicNames
-from streams.errors import Misconfigured
+from streams.errors import RETRY_SECONDS, Misconfigured
 from streams.fold.commit import Ports
 from streams.fold.failpoint import FailPoint
 from streams.fold.folding import Folding
@@ -31,20 +32,19 @@ from streams.owner.fence import FencedChangelogs
 from streams.owner.garbage import keep_garbage_rare
 from streams.owner.glance import Glance
 from streams.owner.keeper import ShardKeeper
-from streams.owner.refill import refilling
+from streams.owner.refill import refill
 from streams.state.changelog import topic_of
 from streams.state.recent import RecentStores
 from streams.state.store import RocksStores
 
 log = logging.getLogger(__name__)
-FETCH_BYTES = 4 << 20
+FOLD_FETCH_BYTES = 4 << 20
 # A compressed fetch can hold many more than that: this bounds a batch in memory, and what a crash does again.
 BATCH_RECORDS = 8_000
 RECENT_BYTES = 64 << 20
 """Rows that a worker keeps in memory, all its projections together."""
 TURN_SECONDS = 0.001
 """So long an answer to a query waits for the interpreter while the fold has it. Python's own is five times that."""
-RETRY_SECONDS = 1.0
 COMPACTED = {
     "cleanup.policy": "compact",
     "min.cleanable.dirty.ratio": "0.5",
@@ -125,8 +125,8 @@ def create_app(worker: Worker, event_log: EventLog, projections: Sequence[Projec
     app.glance = Glance(app, folding, tally)
     app.transport = BatchTransport(app.conf.broker_consumer, app)
     stores = RecentStores(RocksStores(worker.data_dir / "tables"), RECENT_BYTES)
-    refill = refilling(bootstrap_servers=worker.bootstrap_servers)
-    app.keeper = ShardKeeper(folding, fence, stores, event_log, worker.app_id, refill)
+    refilled = partial(refill, bootstrap_servers=worker.bootstrap_servers)
+    app.keeper = ShardKeeper(folding, fence, stores, event_log, worker.app_id, refilled)
     for projection in projections:
         add_table(app, folding.changelog(projection))
     _agent(app, folding)
@@ -174,7 +174,7 @@ def _settings(worker: Worker) -> dict[str, Any]:
         "key_serializer": "raw",
         "value_serializer": "raw",
         "consumer_auto_offset_reset": "earliest",
-        "consumer_max_fetch_size": FETCH_BYTES,
+        "consumer_max_fetch_size": FOLD_FETCH_BYTES,
         "broker_max_poll_records": BATCH_RECORDS,
         # Batches, not records: a rebalance waits until those in hand are folded.
         "stream_buffer_maxsize": 8,

@@ -2,15 +2,15 @@
 
 Faust hands an agent one message per record. Here the "message" is everything one fetch returned for one partition; its
 offset is that of the last record. Acks, commits, rebalances, recovery and standby then work per batch, untouched.
-What is relied on, by upstream name, stands in `RELIES_ON`; a test holds each against the installed version.
+What is relied on, by upstream name, stands in `tests/support/relied_on.py`: each is held against the installed version.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, cast
 
 import faust
 from aiokafka.errors import IllegalStateError
@@ -25,100 +25,15 @@ from faust.types.tuples import ConsumerMessage
 from streams.fold.batch import Batch
 from streams.health.watch import Phase
 from streams.log.kafka.fetched import by_batches
+from streams.owner.keeper import ShardKeeper
 
-FAUST_VERSION = "0.15.3"
-WAIT_MS = 100
-# upstream function -> what of its text must still be there
-RELIES_ON: Mapping[str, Sequence[str]] = {
-    "faust.transport.consumer:Consumer.getmany": ("self._wait_next_records(timeout)", "await self.perform_seek()"),
-    "faust.transport.consumer:Consumer._wait_next_records": (
-        "await self.wait(self.can_resume_flow)",
-        "active_partitions = self._get_active_partitions()",
-        "await self.sleep(1)",
-    ),
-    "faust.transport.consumer:Consumer.resume_partitions": ("self._get_active_partitions().update(tps)",),
-    "faust.transport.consumer:Consumer.perform_seek": ("await self.seek_to_committed()",),
-    "faust.transport.consumer:Consumer._drain_messages": ("await self._add_gap(", "self.suspend_flow.wait()"),
-    "faust.transport.consumer:Consumer._commit_tps": ("self._filter_committable_offsets(tps)",),
-    "faust.transport.consumer:Consumer._filter_committable_offsets": ("self._new_offset(tp)",),
-    "faust.transport.consumer:Consumer.ack": ("acked_for_tp.append(offset)", "acked_index.add(offset)"),
-    "faust.transport.drivers.aiokafka:Consumer._new_consumer_thread": ("AIOKafkaConsumerThread(self",),
-    "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._fetch_records": (
-        "return await fetcher.fetched_records(",
-    ),
-    "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._seek_wait": ("consumer.seek(tp, offset)",),
-    "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._create_worker_consumer": (
-        "isolation_level=isolation_level",
-    ),
-    "faust.tables.recovery:Recovery._restart_recovery": (
-        "self._build_highwaters)(\n                        consumer, assigned_active_tps",
-        "if self.tp_to_table[tp].recovery_buffer_size == 1",
-    ),
-    "faust.tables.recovery:Recovery._wait": ("raise RebalanceAgain()",),
-    "faust.tables.recovery:Recovery.need_recovery": ("self.active_remaining().values()",),
-    "faust.tables.recovery:Recovery._slurp_changelogs": ("table.apply_changelog_batch(buf)", "offsets[tp] = offset"),
-    "faust.tables.recovery:Recovery.on_recovery_completed": ("table.on_recovery_completed(", "consumer.perform_seek()"),
-    "faust.tables.manager:TableManager.recovery": ("self._recovery = Recovery(",),
-    "faust.tables.manager:TableManager.on_actives_ready": ("self.actives_ready = True",),
-    "faust.tables.manager:TableManager.on_rebalance_start": ("self.actives_ready = False",),
-    "faust.tables.recovery:Recovery._set_recovery_started": ("self.app.in_recovery = True",),
-    "faust.tables.manager:TableManager.on_rebalance": ("table.on_rebalance)(",),
-    "faust.tables.base:Collection.on_start": ("self.add_runtime_dependency(self.data)",),
-    "aiokafka.producer.sender:InitPIDHandler.handle_response": ("set_pid_and_epoch(",),
-    "aiokafka.producer.sender:SendProduceReqHandler.handle_response": ("exc = ProducerFenced()",),
-}
-
-
-class Keeper(Protocol):
-    """Who keeps the rows. Topics are wire names; offsets are the changelog's."""
-
-    async def assigned(self, changelogs: Iterable[TP]) -> None:
-        """These partitions, and no others, are ours from now on."""
-        ...
-
-    async def claim(self, changelogs: Iterable[TP]) -> None:
-        """Shut out earlier owners. What they managed to write is in the changelog before this returns."""
-        ...
-
-    def persisted(self, changelog: TP) -> int | None: ...
-
-    def restore(self, changelog: TP, records: Iterable[tuple[bytes, bytes | None]], position: int) -> None: ...
-
-    async def refill(self, changelogs: Iterable[TP]) -> bool:
-        """Read them up to our claims. False when it was left off, because another recovery begins."""
-        ...
-
-    def forget(self, changelog: TP) -> None:
-        """What is kept locally does not belong to this changelog."""
-        ...
-
-    async def restored(self, changelogs: Iterable[TP]) -> None: ...
-
-    async def begins(self, sources: Collection[TP]) -> Mapping[TP, int]:
-        """Where sources are to be read from. Those that nobody here needs are left out."""
-        ...
-
-    def folded(self, source: TP) -> int | None:
-        """Everything below is in all rows that it belongs to, and what follows from it is sent; None if unknown."""
-        ...
-
-    def ready(self) -> None:
-        """All is restored, and the sources flow."""
-        ...
-
-    async def stop(self) -> None:
-        """The streams have ended and their last commit is done."""
-        ...
-
-    def failed(self, error: BaseException) -> None:
-        """Faust would log this and go on; we do not."""
-        ...
+FETCH_WAIT_MS = 100
 
 
 class RowApp(faust.App):
     """A Faust app that asks `keeper` about its tables."""
 
-    keeper: Keeper
+    keeper: ShardKeeper
 
     def phase(self) -> Phase:
         """May be asked from another thread."""
@@ -131,8 +46,8 @@ class RowApp(faust.App):
         await self.keeper.stop()
 
 
-def _keeper(app: Any) -> Keeper:
-    keeper: Keeper = app.keeper
+def _keeper(app: Any) -> ShardKeeper:
+    keeper: ShardKeeper = app.keeper
     return keeper
 
 
@@ -156,7 +71,7 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         # Faust ties this to its own transactions; a source's producers may have theirs.
         consumer._isolation_level = "read_committed"
         # One request at a time: partitions with nothing new would hold up the others for so long.
-        consumer._fetch_max_wait_ms = WAIT_MS
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MS
         return consumer
 
     async def _seek_wait(self, consumer: Any, partitions: Mapping[TP, int]) -> None:

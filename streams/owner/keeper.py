@@ -11,21 +11,19 @@ from typing import Any
 
 from faust.types import TP
 
-from projections.projection import Projection
 from streams.fold.folding import Folding
 from streams.fold.shard import Shard
+from streams.health.watchman import EX_SOFTWARE
 from streams.log.port import EventLog, TopicPartition
 from streams.owner.fence import FencedChangelogs
 from streams.owner.refill import Refill
 from streams.state.store import Stores
 
 log = logging.getLogger(__name__)
-EX_SOFTWARE = 70
-"""The exit code for a supervisor: start me again."""
 
 
 class ShardKeeper:
-    """Answers Faust's questions about tables. See `streams.owner.faust_seam.Keeper`."""
+    """Answers Faust's questions about tables. Topics are wire names; offsets are the changelog's."""
 
     def __init__(
         self,
@@ -45,22 +43,24 @@ class ShardKeeper:
         self._projections = {folding.changelog(projection): projection for projection in folding.projections}
 
     async def assigned(self, changelogs: Iterable[TP]) -> None:
+        """These partitions, and no others, are ours from now on."""
         await self._leave_off()
-        ours = {(tp.topic, tp.partition) for tp in changelogs}
-        held = {(shard.changelog, shard.partition) for shard in self._folding.shards()}
-        for topic, partition in held - ours:
-            self._folding.close(topic, partition)
-            self._claims.pop((topic, partition), None)
+        ours: set[TopicPartition] = set(changelogs)
+        held: set[TopicPartition] = {(shard.changelog, shard.partition) for shard in self._folding.shards()}
+        for gone in held - ours:
+            self._folding.close(*gone)
+            self._claims.pop(gone, None)
         await self._fence.release(sorted({p for _, p in held} - {p for _, p in ours}))
-        for topic, partition in ours - held:
-            self._open(topic, partition)
+        for new in ours - held:
+            self._open(*new)
 
     async def claim(self, changelogs: Iterable[TP]) -> None:
+        """Shut out earlier owners. What they managed to write is in the changelog before this returns."""
         await self._leave_off()
         topics: dict[int, list[str]] = defaultdict(list)
         for tp in changelogs:
-            self._folding.claim(tp.topic, tp.partition)
-            self._claims.pop((tp.topic, tp.partition), None)
+            self._folding.claim(*tp)
+            self._claims.pop(tp, None)
             topics[tp.partition].append(tp.topic)
         self._claims |= await self._fence.claim(topics)
 
@@ -69,16 +69,14 @@ class ShardKeeper:
 
     def restore(self, changelog: TP, records: Iterable[tuple[bytes, bytes | None]], position: int) -> None:
         """What an earlier recovery has read and not yet handed on may be another's by now, or be known."""
-        shard = self._folding.shard(changelog.topic, changelog.partition)
+        shard = self._folding.shard(*changelog)
         if shard is None or position <= (known if (known := shard.store.position()) is not None else -1):
             return
         shard.restore(records, position)
 
     async def refill(self, changelogs: Iterable[TP]) -> bool:
         """Up to our own claims. False when it was left off: another recovery begins."""
-        claims = {
-            self._shard(changelog): self._claims[changelog.topic, changelog.partition] for changelog in changelogs
-        }
+        claims = {self._shard(changelog): self._claims[changelog] for changelog in changelogs}
         reading = asyncio.ensure_future(self._refill(claims))
         self._catching_up.add(reading)
         try:
@@ -92,10 +90,11 @@ class ShardKeeper:
         return True
 
     def forget(self, changelog: TP) -> None:
+        """What is kept locally does not belong to this changelog."""
         log.warning("%s/%s ends before our copy of it: copy discarded, rows are folded again", *changelog)
-        self._folding.close(changelog.topic, changelog.partition)
-        self._stores.discard(changelog.topic, changelog.partition)
-        self._open(changelog.topic, changelog.partition)
+        self._folding.close(*changelog)
+        self._stores.discard(*changelog)
+        self._open(*changelog)
 
     async def restored(self, changelogs: Iterable[TP]) -> None:
         """What was read of the changelogs reaches our claims: nothing of an earlier owner's is missing.
@@ -113,18 +112,24 @@ class ShardKeeper:
             self._catching_up.discard(catching_up)
 
     async def begins(self, sources: Collection[TP]) -> Mapping[TP, int]:
-        """Asked of the log by a client that does not fetch: behind a fetch the answer would wait for new records."""
+        """Where sources are to be read from. Those that nobody here needs are left out.
+
+        Asked of the log by a client that does not fetch: behind a fetch the answer would wait for new records.
+        """
         firsts = {topic: await self._event_log.starts(topic) for topic in {source.topic for source in sources}}
-        begins = {tp: self._folding.begin(tp.topic, tp.partition, firsts[tp.topic][tp.partition]) for tp in sources}
+        begins = {tp: self._folding.begin(*tp, firsts[tp.topic][tp.partition]) for tp in sources}
         return {tp: begin for tp, begin in begins.items() if begin is not None}
 
     def folded(self, source: TP) -> int | None:
-        return self._folding.folded(source.topic, source.partition)
+        """Everything below is in all rows that it belongs to, and what follows from it is sent; None if unknown."""
+        return self._folding.folded(*source)
 
     def ready(self) -> None:
+        """All is restored, and the sources flow."""
         os.write(1, b"ready\n")
 
     async def stop(self) -> None:
+        """The streams have ended and their last commit is done."""
         await self._fence.stop()
         for shard in list(self._folding.shards()):
             self._folding.close(shard.changelog, shard.partition)
@@ -136,8 +141,8 @@ class ShardKeeper:
         os._exit(EX_SOFTWARE)
 
     def _reaches_its_claim(self, changelog: TP) -> bool:
-        claim = self._claims.get((changelog.topic, changelog.partition))
-        shard = self._folding.shard(changelog.topic, changelog.partition)
+        claim = self._claims.get(changelog)
+        shard = self._folding.shard(*changelog)
         position = None if shard is None else shard.store.position()
         return claim is not None and position is not None and position >= claim
 
@@ -147,11 +152,10 @@ class ShardKeeper:
             catching_up.cancel()
         await asyncio.gather(*self._catching_up, return_exceptions=True)
 
-    def _open(self, changelog: str, partition: int) -> Shard[Any]:
-        projection: Projection[Any] = self._projections[changelog]
-        return self._folding.open(projection, partition, self._stores.open(changelog, partition))
+    def _open(self, changelog: str, partition: int) -> None:
+        self._folding.open(self._projections[changelog], partition, self._stores.open(changelog, partition))
 
     def _shard(self, changelog: TP) -> Shard[Any]:
-        shard = self._folding.shard(changelog.topic, changelog.partition)
+        shard = self._folding.shard(*changelog)
         assert shard is not None, f"{changelog} is not assigned to this worker"
         return shard

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -13,8 +12,8 @@ from streams.fold.shard import Shard
 from streams.log.kafka.client import close_client, start_client
 from streams.log.kafka.fetched import by_batches
 
-FETCH_BYTES = 1 << 20
-WAIT_MS = 1000
+REFILL_FETCH_BYTES = 1 << 20
+REFILL_WAIT_MS = 1000
 Refill = Callable[[Mapping["Shard[Any]", int]], Awaitable[None]]
 """Brings each shard's store to an offset of its changelog that is known to be there."""
 
@@ -25,7 +24,7 @@ async def refill(shards: Mapping[Shard[Any], int], **options: Any) -> None:
     if not behind:
         return
     consumer = AIOKafkaConsumer(
-        enable_auto_commit=False, auto_offset_reset="earliest", max_partition_fetch_bytes=FETCH_BYTES, **options
+        enable_auto_commit=False, auto_offset_reset="earliest", max_partition_fetch_bytes=REFILL_FETCH_BYTES, **options
     )
     await start_client(consumer)
     # Leaving waits for the threads: nobody closes a store that is just being finished.
@@ -34,7 +33,7 @@ async def refill(shards: Mapping[Shard[Any], int], **options: Any) -> None:
             _begin(consumer, behind)
             finished = []
             while behind:
-                for tp, records in (await consumer.getmany(*behind, timeout_ms=WAIT_MS)).items():
+                for tp, records in (await consumer.getmany(*behind, timeout_ms=REFILL_WAIT_MS)).items():
                     shard = behind[tp]
                     if _take(shard, records) >= shards[shard]:
                         del behind[tp]
@@ -58,7 +57,3 @@ def _take(shard: Shard[Any], records: Sequence[Any]) -> int:
     last: int = records[-1].offset
     shard.restore(((record.key or b"", record.value) for record in records), last)
     return last
-
-
-def refilling(**options: Any) -> Refill:
-    return partial(refill, **options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, LiteralString, NamedTuple
 
 import msgspec
 import psycopg
@@ -61,6 +61,10 @@ class One(NamedTuple):
     partition: int
     row: Change
 
+    @property
+    def place(self) -> tuple[str, int, int]:
+        return self.projection.name, self.projection.version, self.partition
+
 
 class Aside(NamedTuple):
     """A row that stays outside, and why."""
@@ -76,6 +80,10 @@ Put = Callable[[Sequence[One]], Awaitable[None]]
 
 def of(changes: Sequence[Changes]) -> Iterator[One]:
     return (One(change.projection, change.partition, row) for change in changes for row in change.rows)
+
+
+def on_table(statement: LiteralString, projection: Projection[Any]) -> sql.Composed:
+    return sql.SQL(statement).format(table=sql.Identifier(table_of(projection)))
 
 
 async def sift(cursor: AsyncCursor[Any], ones: Sequence[One], put: Put) -> list[Aside]:
@@ -114,12 +122,11 @@ async def _halved(cursor: AsyncCursor[Any], ones: Sequence[One], put: Put, refus
 
 async def _prove(cursor: AsyncCursor[Any], projection: Projection[Any], put: Put) -> None:
     """Else a fault of the table would empty it row by row, and each row would be blamed for it."""
-    table = sql.Identifier(table_of(projection))
     # Held until the transaction ends: nobody alters the table between this proof and what is set aside by it.
-    await cursor.execute(sql.SQL("LOCK TABLE {table} IN ROW EXCLUSIVE MODE").format(table=table))
+    await cursor.execute(on_table("LOCK TABLE {table} IN ROW EXCLUSIVE MODE", projection))
     try:
         async with cursor.connection.transaction(force_rollback=True):
-            await cursor.execute(sql.SQL(_ANEW).format(table=table))
+            await cursor.execute(on_table(_ANEW, projection))
             for offset in (0, LARGEST):
                 await put([canary(projection, offset)])
     except psycopg.Error as error:
@@ -143,9 +150,8 @@ def _said(error: psycopg.Error) -> str:
 
 async def keep(cursor: AsyncCursor[Any], projection: Projection[Any], aside: Sequence[Aside]) -> None:
     """All of one projection, in one statement."""
-    columns = [list(column) for column in zip(*map(_told, aside), strict=True)]
-    keep = sql.SQL(_KEEP).format(table=sql.Identifier(table_of(projection)))
-    await cursor.execute(keep, (*columns, projection.name, projection.version))
+    columns = [list(column) for column in zip(*map(_row_kept, aside), strict=True)]
+    await cursor.execute(on_table(_KEEP, projection), (*columns, projection.name, projection.version))
     for (_, partition, row), state, reason in aside:
         log.warning(
             "Postgres does not hold a row of %s v%d, partition %d (changelog offset %d, key %r): %s. It is set aside, "
@@ -155,22 +161,22 @@ async def keep(cursor: AsyncCursor[Any], projection: Projection[Any], aside: Seq
         )
 
 
-def _told(aside: Aside) -> tuple[int, str, str, str, str, int, int, str, str]:
+def _row_kept(aside: Aside) -> tuple[int, str, str, str, str, int, int, str, str]:
     (_, partition, row), state, reason = aside
     whole = shown(row.text)
     size = len(row.value.row) if row.value is not None else 0
     key, company = whole[:SHOWN], whole.partition("/")[0][:SHOWN]
-    return partition, digest(row.key), whole, key, company, size, row.offset, state, shown(reason)
+    return partition, key_digest(row.key), whole, key, company, size, row.offset, state, shown(reason)
 
 
 async def take_back(cursor: AsyncCursor[Any], ones: Sequence[One]) -> None:
     """These rows fit by now, or are gone."""
     by_place: dict[tuple[str, int, int], list[str]] = {}
-    for projection, partition, row in ones:
-        by_place.setdefault((projection.name, projection.version, partition), []).append(digest(row.key))
+    for one in ones:
+        by_place.setdefault(one.place, []).append(key_digest(one.row.key))
     for place, digests in by_place.items():
         await cursor.execute(_TAKE_BACK, (*place, digests))
 
 
-def digest(key: bytes) -> str:
+def key_digest(key: bytes) -> str:
     return hashlib.sha256(key).hexdigest()

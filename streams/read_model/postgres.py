@@ -14,9 +14,9 @@ from psycopg import AsyncConnection, AsyncCursor, sql
 
 from projections.projection import Projection
 from streams.errors import Fenced
-from streams.read_model.aside import Aside, One, keep, of, sift, take_back
+from streams.read_model.aside import Aside, One, keep, of, on_table, sift, take_back
 from streams.read_model.database import named, shown
-from streams.read_model.schema import statements, table_of
+from streams.read_model.schema import statements
 from streams.read_model.sink import Changes
 from streams.state.refusal import Refusal, bounded
 
@@ -92,8 +92,7 @@ class PostgresSink:
     async def empty(self, projection: Projection[Any], changelog: str, partition: int) -> None:
         async with self._transaction() as cursor:
             await self._advance(cursor, Changes(projection, changelog, partition, 0, (), ()))
-            table = sql.Identifier(table_of(projection))
-            await cursor.execute(sql.SQL("DELETE FROM {table} WHERE partition = %s").format(table=table), (partition,))
+            await cursor.execute(on_table("DELETE FROM {table} WHERE partition = %s", projection), (partition,))
             for beside in map(sql.Identifier, ("positions", "refused", "set_aside")):
                 delete = sql.SQL("DELETE FROM {beside} WHERE projection = %s AND version = %s AND partition = %s")
                 place = (projection.name, projection.version, partition)
@@ -122,19 +121,18 @@ class PostgresSink:
             for some in _parts(ones):
                 await copy.write(b"".join(map(_line, some)))
         for projection in {one.projection.name: one.projection for one in ones}.values():
-            await self._upsert(cursor, projection)
+            await cursor.execute(on_table(_UPSERT, projection), (projection.name,))
 
     async def _keep_aside(self, cursor: AsyncCursor[Any], ones: Sequence[One], aside: Sequence[Aside]) -> None:
         outside = {id(each.one) for each in aside}
-        back = [one for one in ones if id(one) not in outside and _place(one) in self._with_aside]
+        back = [one for one in ones if id(one) not in outside and one.place in self._with_aside]
         if back:
             await take_back(cursor, back)
         by_projection: dict[str, list[Aside]] = {}
         for each in aside:
             by_projection.setdefault(each.one.projection.name, []).append(each)
         for all_ in by_projection.values():
-            for some in _parts(all_):
-                self.beats += 1
+            for some in self._beating(all_):
                 await keep(cursor, all_[0].one.projection, some)
         if back or aside:
             await self._look_aside(cursor)
@@ -144,9 +142,8 @@ class PostgresSink:
         self._with_aside = {(projection, version, partition) async for projection, version, partition in cursor}
 
     async def _refuse(self, cursor: AsyncCursor[Any], change: Changes) -> None:
-        for some in _parts(change.refused):
-            self.beats += 1
-            await cursor.execute(_REFUSED, [list(column) for column in zip(*map(_told, some), strict=True)])
+        for some in self._beating(change.refused):
+            await cursor.execute(_REFUSED, [list(column) for column in zip(*map(_row_refused, some), strict=True)])
 
     async def _advance(self, cursor: AsyncCursor[Any], change: Changes) -> None:
         changelog = change.changelog
@@ -158,20 +155,20 @@ class PostgresSink:
         if cursor.rowcount != 1:
             raise Fenced("of sinks", f"{changelog}/{change.partition}")
         where = change.projection.name, change.projection.version
-        for some in _parts(change.markers):
-            self.beats += 1
+        for some in self._beating(change.markers):
             await cursor.executemany(_POSITION, [(*where, each.topic, each.partition, each.next) for each in some])
-
-    async def _upsert(self, cursor: AsyncCursor[Any], projection: Projection[Any]) -> None:
-        table = sql.Identifier(table_of(projection))
-        await cursor.execute(sql.SQL(_UPSERT).format(table=table), (projection.name,))
 
     async def _remove(self, cursor: AsyncCursor[Any], change: Changes) -> None:
         gone = [shown(row.text) for row in change.rows if row.value is None and not row.unreadable]
         if gone:
-            table = sql.Identifier(table_of(change.projection))
-            delete = sql.SQL("DELETE FROM {table} WHERE key = ANY(%s) AND partition = %s").format(table=table)
+            delete = on_table("DELETE FROM {table} WHERE key = ANY(%s) AND partition = %s", change.projection)
             await cursor.execute(delete, (gone, change.partition))
+
+    def _beating(self, them: Sequence[Item]) -> Iterator[Sequence[Item]]:
+        """Part by part, each a sign that the write gets on."""
+        for some in _parts(them):
+            self.beats += 1
+            yield some
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncCursor[Any]]:
@@ -198,15 +195,11 @@ class PostgresSink:
         self._connection = None
 
 
-def _place(one: One) -> tuple[str, int, int]:
-    return one.projection.name, one.projection.version, one.partition
-
-
 def _parts(them: Sequence[Item]) -> Iterator[Sequence[Item]]:
     return (them[first : first + LINES] for first in range(0, len(them), LINES))
 
 
-def _told(refused: Refusal) -> tuple[str, int, str, int, int, str, str, str, str]:
+def _row_refused(refused: Refusal) -> tuple[str, int, str, int, int, str, str, str, str]:
     where = shown(refused.projection), refused.version, shown(refused.topic), refused.partition, refused.offset
     company, event = shown(bounded(refused.company)), shown(bounded(refused.event))
     return *where, company, event, shown(refused.reason), shown(refused.detail)

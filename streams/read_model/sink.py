@@ -11,7 +11,7 @@ import msgspec
 
 from projections.projection import Projection
 from schemas.errors import Retry
-from streams.errors import Fenced
+from streams.errors import RETRY_SECONDS, Fenced
 from streams.health.watch import Counts, Sight
 from streams.log.port import EventLog, Record, Subscription, TopicPartition
 from streams.state.changelog import RESERVED, Marker, marker_of, refusal_of, spelled, topic_of
@@ -24,7 +24,6 @@ POLL_RECORDS = 20_000
 # row once, up to so many rows (for memory) and records (for time).
 BEHIND, MORE_SECONDS = 5_000, 0.05
 ROWS_AT_ONCE, RECORDS_AT_ONCE = 100_000, 500_000
-RETRY_SECONDS = 1.0
 
 
 class RawRow(msgspec.Struct, frozen=True):

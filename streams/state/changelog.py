@@ -42,26 +42,17 @@ class Marker(msgspec.Struct, frozen=True):
     next: int
 
 
-class Claim(msgspec.Struct, frozen=True):
-    """The first thing an owner writes. Whatever an earlier owner sends afterwards is refused by the broker."""
-
-    owner: str
-
-
 def topic_of(projection: Projection[Any], prefix: str = "") -> str:
     return f"{prefix}rillfold-{projection.name}-v{projection.version}-changelog"
 
 
 def marker_record(marker: Marker) -> tuple[bytes, bytes]:
-    return marker_key(marker.topic, marker.partition), msgspec.json.encode(marker)
-
-
-def marker_key(topic: str, partition: int) -> bytes:
-    return MARKERS + f"{topic}/{partition}".encode()
+    return MARKERS + f"{marker.topic}/{marker.partition}".encode(), msgspec.json.encode(marker)
 
 
 def claim_record(owner: str) -> tuple[bytes, bytes]:
-    return CLAIM, msgspec.json.encode(Claim(owner))
+    """The first thing an owner writes. Whatever an earlier owner sends afterwards is refused by the broker."""
+    return CLAIM, msgspec.json.encode({"owner": owner})
 
 
 def marker_of(key: bytes, value: bytes) -> Marker | None:

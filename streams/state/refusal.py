@@ -25,7 +25,7 @@ KEY_BYTES = 1_000
 """What an index entry holds in every database that we know, with room."""
 SURELY_SHORT = KEY_BYTES // 4
 """A text of so many characters is never longer than KEY_BYTES in UTF-8."""
-DETAIL_CHARS = 300
+SAID_CHARS = 300
 ROOM_BYTES = 64 << 20
 
 
@@ -102,7 +102,7 @@ def blamed_on_events(reason: str = "raised") -> Iterator[None]:
 def check_key(key: str, company: str) -> None:
     """Nothing of a company becomes another's row, or a record that is ours."""
     if key != company and not key.startswith(f"{company}/"):
-        raise Untaken("bad_key", f"{key[:DETAIL_CHARS]!r} does not begin with the company {company}")
+        raise Untaken("bad_key", f"{key[:SAID_CHARS]!r} does not begin with the company {company}")
     if len(key) > SURELY_SHORT and (size := len(key.encode())) > KEY_BYTES:
         raise Untaken("bad_key", f"{size} bytes, above the limit of {KEY_BYTES}")
 
@@ -115,7 +115,7 @@ def said(error: BaseException) -> str:
         return type(error).__name__
 
 
-def bounded(text: str, limit: int = DETAIL_CHARS) -> str:
+def bounded(text: str, limit: int = SAID_CHARS) -> str:
     """Short, and always UTF-8."""
     return text[:limit].encode("utf-8", "backslashreplace").decode()
 

@@ -181,14 +181,6 @@ class Stores(Protocol):
         ...
 
 
-class MemoryStores:
-    def open(self, changelog: str, partition: int) -> Store:
-        return MemoryStore()
-
-    def discard(self, changelog: str, partition: int) -> None:
-        return None
-
-
 class RocksStores:
     """One directory a worker. RocksDB's own lock refuses a second process."""
 

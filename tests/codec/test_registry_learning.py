@@ -24,7 +24,7 @@ EVENT = JobCompleted(id="1", company="acme", time=1, correlation="1", job="j", a
 
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalRegistry]:
-    monkeypatch.setattr("streams.log.kafka.registry.ASK_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr("streams.log.kafka.registry.RETRY_SECONDS", 0.05)
     with local_registry() as server:
         yield server
     catalog().by_id.clear()

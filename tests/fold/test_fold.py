@@ -75,7 +75,7 @@ class World:
         await self.acknowledged.wait()
         self.done.append(("appended", len(rows)))
         self.batches.append(rows)
-        assert pieces.size_of(rows) <= pieces.BATCH_BYTES
+        assert pieces.bytes_of(rows) <= pieces.BATCH_BYTES
         return sum(len(batch) for batch in self.batches) - 1
 
     def rows(self) -> dict[str, Texts]:

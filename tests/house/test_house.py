@@ -32,6 +32,12 @@ def test_a_file_can_be_read_in_one_sitting(path: Path) -> None:
         assert function.returns is not None, f"{function.name} does not say what it returns"
 
 
+def test_c_can_be_read_in_one_sitting_too() -> None:
+    written = [path for room in ROOMS for path in (ROOT / room).rglob("*.[ch]")]
+    assert written
+    assert not {path.name: n for path in written if (n := len(path.read_text().splitlines())) > 400}
+
+
 def test_most_files_and_functions_are_small() -> None:
     files = sorted(len(path.read_text().splitlines()) for path in SOURCES)
     lengths = sorted((f.end_lineno or 0) - f.lineno + 1 for path in SOURCES for f in functions(path))

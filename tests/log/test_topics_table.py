@@ -32,7 +32,7 @@ def test_the_page_says_what_the_table_says() -> None:
         assert KEYS[key] is topic.key, name
         assert int(partitions) == topic.partitions, name
         assert (retention == "for ever") == (topic.retention_ms == -1), name
-        assert cleanup == ("compact" if topic.compacted else "delete"), name
+        assert cleanup == "delete", name
         assert events.replace("`", "").split() == [kind_of(event).type for event in topic.events], name
         assert why, name
 

@@ -28,7 +28,8 @@ from streams.log.outgoing import to_outgoing
 from streams.log.port import Record, TopicSpec
 from streams.owner.keeper import ShardKeeper
 from streams.state.changelog import Marker, Rows, claim_record, marker_record, topic_of
-from streams.state.store import MemoryStore, MemoryStores
+from streams.state.store import MemoryStore
+from tests.support.stores import MemoryStores
 
 NAMES = TopicNames()
 CHANGELOG = topic_of(COMPANIES)

@@ -17,17 +17,17 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.services import ServiceTask
 
-from streams.log.kafka.fetched import RELIES_ON as FETCHED_RELIES_ON
-from streams.owner.faust_seam import FAUST_VERSION, RELIES_ON, BatchConsumer, BatchThread
+from streams.owner.faust_seam import BatchConsumer, BatchThread
+from tests.support.relied_on import BY_FETCHED, BY_THE_SEAM, FAUST_VERSION
 
 
 def test_the_installed_faust_is_the_one_that_was_read():
     assert faust.__version__ == FAUST_VERSION, (
-        "read streams/owner/faust_seam.py against the new version, then raise it there"
+        "read streams/owner/faust_seam.py against the new version, then raise it in tests/support/relied_on.py"
     )
 
 
-@pytest.mark.parametrize("name", ALL := {**RELIES_ON, **FETCHED_RELIES_ON})
+@pytest.mark.parametrize("name", ALL := {**BY_THE_SEAM, **BY_FETCHED})
 def test_the_upstream_lines_that_the_seam_relies_on_are_there(name: str):
     module, _, path = name.partition(":")
     found = reduce(getattr, path.split("."), import_module(module))

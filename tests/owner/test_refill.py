@@ -24,8 +24,9 @@ from streams.owner.fence import FencedChangelogs
 from streams.owner.keeper import ShardKeeper
 from streams.owner.refill import refill
 from streams.state.changelog import RowCodec, topic_of
-from streams.state.store import MemoryStore, MemoryStores, RocksStore
+from streams.state.store import MemoryStore, RocksStore
 from tests.owner.test_claimed_anew import Gate, Unfenced
+from tests.support.stores import MemoryStores
 
 CODEC = RowCodec(Company)
 

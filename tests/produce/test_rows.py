@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rillfold.produce.rows import MAX_ROW_BYTES, CsvFields, Ids, Row, Rows, csv_cells, json_fields
+from rillfold.produce.rows import MAX_ROW_BYTES, CsvFields, Ids, Row, Rows, csv_cells
+from schemas.codec.json_form import json_fields
 from schemas.rejected import Unusable
 
 

@@ -21,8 +21,9 @@ def project(tmp_path: Path) -> Path:
     for name in ("Makefile", "pyproject.toml", "requirements.lock"):
         shutil.copy(ROOT / name, tmp_path / name)
     shutil.copytree(ROOT / "setup", tmp_path / "setup")
-    (tmp_path / "schemas").mkdir()
-    shutil.copy(ROOT / "schemas" / "native.c", tmp_path / "schemas" / "native.c")
+    (tmp_path / "schemas" / "codec").mkdir(parents=True)
+    for name in ("native.c", "values.h"):
+        shutil.copy(ROOT / "schemas" / "codec" / name, tmp_path / "schemas" / "codec" / name)
     (tmp_path / "fakes").mkdir()
     return tmp_path
 

@@ -25,7 +25,7 @@ def wanted(names: TopicNames, topics: Sequence[Topic] = TOPICS) -> list[TopicSpe
 
 def _config(topic: Topic) -> dict[str, str]:
     return {
-        "cleanup.policy": "compact" if topic.compacted else "delete",
+        "cleanup.policy": "delete",
         "retention.ms": str(topic.retention_ms),
         # Size must not end what time keeps for ever.
         "retention.bytes": "-1",

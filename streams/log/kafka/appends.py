@@ -39,58 +39,40 @@ async def append_in_batches(
     producer: AIOKafkaProducer, records: Sequence[Outgoing], placed: Placed
 ) -> Sequence[Position]:
     positions: list[Position | None] = [None] * len(records)
-    parts = [
-        (_send_few if _sendable(records, indexes) else _send_batches)(producer, tp, records, indexes, positions)
-        for tp, indexes in placed.items()
-    ]
-    await _all(parts)
+    parts = [(tp, [records[index] for index in indexes]) for tp, indexes in placed.items()]
+    sent = [(_send_few if _sendable(some) else _send_batches)(producer, tp, some) for tp, some in parts]
+    for ((topic, partition), indexes), offsets in zip(placed.items(), await _all(sent), strict=True):
+        for index, offset in zip(indexes, offsets, strict=True):
+            positions[index] = Position(topic, partition, offset)
     return [position for position in positions if position is not None]
 
 
-def _sendable(records: Sequence[Outgoing], indexes: Sequence[int]) -> bool:
+def _sendable(records: Sequence[Outgoing]) -> bool:
     """aiokafka's `send` takes no record with neither key nor value; its batches do."""
-    return len(indexes) < FEW and all(
-        records[index].key is not None or records[index].value is not None for index in indexes
-    )
+    return len(records) < FEW and all(record.key is not None or record.value is not None for record in records)
 
 
-async def _send_few(
-    producer: AIOKafkaProducer,
-    tp: TopicPartition,
-    records: Sequence[Outgoing],
-    indexes: Sequence[int],
-    positions: list[Position | None],
-) -> None:
-    topic, partition = tp
+async def _send_few(producer: AIOKafkaProducer, tp: TopicPartition, records: Sequence[Outgoing]) -> Sequence[int]:
+    """Where each stands."""
     sent = []
-    for index in indexes:
-        _, key, value, headers, _, timestamp = records[index]
-        sent.append(await producer.send(topic, value, key, partition, timestamp, list(headers)))
-    for index, metadata in zip(indexes, await _all(sent), strict=True):
-        positions[index] = Position(topic, partition, metadata.offset)
+    for _, key, value, headers, _, timestamp in records:
+        sent.append(await producer.send(tp[0], value, key, tp[1], timestamp, list(headers)))
+    return [metadata.offset for metadata in await _all(sent)]
 
 
-async def _send_batches(
-    producer: AIOKafkaProducer,
-    tp: TopicPartition,
-    records: Sequence[Outgoing],
-    indexes: Sequence[int],
-    positions: list[Position | None],
-) -> None:
-    topic, partition = tp
+async def _send_batches(producer: AIOKafkaProducer, tp: TopicPartition, records: Sequence[Outgoing]) -> Sequence[int]:
+    """Where each stands."""
     starts, sent = [0], []
     batch = producer.create_batch()
-    for n, index in enumerate(indexes):
-        _, key, value, headers, _, timestamp = records[index]
+    for n, (_, key, value, headers, _, timestamp) in enumerate(records):
         if batch.append(timestamp=timestamp, key=key, value=value, headers=list(headers)) is None:
             sent.append(await _submit(producer, batch, tp))
             starts.append(n)
             batch = producer.create_batch()
             batch.append(timestamp=timestamp, key=key, value=value, headers=list(headers))
     sent.append(await _submit(producer, batch, tp))
-    for start, stop, metadata in zip(starts, [*starts[1:], len(indexes)], await _all(sent), strict=True):
-        for n in range(start, stop):
-            positions[indexes[n]] = Position(topic, partition, metadata.offset + n - start)
+    stretches = zip(starts, [*starts[1:], len(records)], await _all(sent), strict=True)
+    return [metadata.offset + n for start, stop, metadata in stretches for n in range(stop - start)]
 
 
 async def _submit(producer: AIOKafkaProducer, batch: BatchBuilder, tp: TopicPartition) -> Awaitable[RecordMetadata]:

@@ -1,9 +1,12 @@
-"""What aiokafka has fetched, handed on by whole record batches: wrapping record by record costs more than parsing."""
+"""What aiokafka has fetched, handed on by whole record batches: wrapping record by record costs more than parsing.
+
+What of aiokafka's insides is relied on stands in `tests/support/relied_on.py`.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult
@@ -13,41 +16,6 @@ from streams.log.kafka.opened import keep_bytes, records_of
 
 AT_ONCE = 32 << 20
 """Bytes in memory, about, after which no more batches are opened for one call: packed they may be small."""
-
-# upstream function -> what of its text must still be there
-RELIES_ON: Mapping[str, Sequence[str]] = {
-    "aiokafka.consumer.fetcher:Fetcher._proc_fetch_request": (
-        "records = MemoryRecords(part_data[-1])",
-        "self._records[tp] = FetchResult(",
-    ),
-    "aiokafka.record.default_records:_DefaultRecordBatchPy._read_msg": (
-        "buffer = self._buffer",
-        'h_key = buffer[pos : pos + h_key_len].decode("utf-8")',
-    ),
-    "aiokafka.record.default_records:_DefaultRecordBatchPy.__iter__": ("self._maybe_uncompress()",),
-    "aiokafka.consumer.fetcher:Fetcher.fetched_records": (
-        "records = res_or_error.getall(max_records)",
-        "drained[tp] = records",
-        "assert max_records >= 0",
-        "for tp in list(self._records.keys()):",
-        "if not records:\n                        continue",
-    ),
-    "aiokafka.consumer.fetcher:FetchResult.getall": (
-        "if not self.check_assignment(tp) or not self.has_more():",
-        "self._update_position()\n            self._partition_records = None",
-    ),
-    "aiokafka.consumer.fetcher:FetchResult.check_assignment": (
-        "position != self._partition_records.next_fetch_offset",
-    ),
-    "aiokafka.consumer.fetcher:PartitionRecords.__init__": ("self._records_iterator = self._unpack_records()",),
-    "aiokafka.consumer.fetcher:PartitionRecords._unpack_records": (
-        "self._consume_aborted_up_to(next_batch.base_offset)",
-        "self._contains_abort_marker(next_batch)",
-        "self._aborted_producers.discard(next_batch.producer_id)",
-        "and next_batch.producer_id in self._aborted_producers",
-        "if record.offset < self.next_fetch_offset:",
-    ),
-}
 
 
 def by_batches(consumer: Any, limit: int | None = None) -> None:

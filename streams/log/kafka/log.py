@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Self, TypeVar
 
@@ -24,8 +24,8 @@ from streams.log.port import Learn, Outgoing, Position, Record, TopicSpec, limit
 # A read without an end in sight waits this long for the next fetch before it looks at its position again: the tail
 # may hold nothing but transaction markers, which move the position and deliver nothing.
 READ_WAIT_MS = 100
-FETCH_BYTES = 8 << 20
-BATCH_BYTES = 512 << 10
+READ_BYTES = 8 << 20
+PRODUCED_BATCH_BYTES = 512 << 10
 
 _UNREACHABLE = (kafka.KafkaConnectionError, kafka.NoBrokersAvailable, kafka.NodeNotReadyError, kafka.KafkaTimeoutError)
 Client = TypeVar("Client", AIOKafkaConsumer, AIOKafkaProducer, AIOKafkaAdminClient)
@@ -122,8 +122,7 @@ class KafkaLog:
     async def read(
         self, topic: str, partition: int, start: int, stop: int | None = None
     ) -> AsyncIterator[Sequence[Record]]:
-        first = (await self.starts(topic))[partition]
-        end = (await self.ends(topic))[partition]
+        first, end = (await self.starts(topic))[partition], (await self.ends(topic))[partition]
         last = end if stop is None else stop
         if start < first or last > end:
             raise MissingOffsets(topic, partition, start, stop, first, end)
@@ -144,16 +143,10 @@ class KafkaLog:
                     yield batch
 
     async def starts(self, topic: str) -> Mapping[int, int]:
-        partitions = await self._partitions(topic)
-        query = await self._client(AIOKafkaConsumer, **_READER)
-        with self._named_errors():
-            return {tp.partition: offset for tp, offset in (await query.beginning_offsets(partitions)).items()}
+        return await self._bounds(topic, AIOKafkaConsumer.beginning_offsets)
 
     async def ends(self, topic: str) -> Mapping[int, int]:
-        partitions = await self._partitions(topic)
-        query = await self._client(AIOKafkaConsumer, **_READER)
-        with self._named_errors():
-            return {tp.partition: offset for tp, offset in (await query.end_offsets(partitions)).items()}
+        return await self._bounds(topic, AIOKafkaConsumer.end_offsets)
 
     async def offsets_at(self, topic: str, timestamp: int) -> Mapping[int, int]:
         ends = await self.ends(topic)
@@ -182,10 +175,16 @@ class KafkaLog:
     @asynccontextmanager
     async def _reader(self, records: int) -> AsyncIterator[AIOKafkaConsumer]:
         """For a short range small fetches: what is fetched beyond it is thrown away."""
-        fetch = {"max_partition_fetch_bytes": min(FETCH_BYTES, (64 + records) << 10)}
+        fetch = {"max_partition_fetch_bytes": min(READ_BYTES, (64 + records) << 10)}
         async with self._opened(AIOKafkaConsumer(**{**_READER, **fetch, **self._options})) as reader:
             by_batches(reader)
             yield reader
+
+    async def _bounds(self, topic: str, ask: Callable[..., Awaitable[Mapping[Any, int]]]) -> Mapping[int, int]:
+        partitions = await self._partitions(topic)
+        query = await self._client(AIOKafkaConsumer, **_READER)
+        with self._named_errors():
+            return {tp.partition: offset for tp, offset in (await ask(query, partitions)).items()}
 
     async def _partitions(self, topic: str) -> list[TopicPartition]:
         return [TopicPartition(topic, partition) for partition in range((await self._spec(topic)).partitions)]
@@ -248,13 +247,13 @@ _READER: dict[str, Any] = {
     # Never jump over what retention took: say it.
     "auto_offset_reset": "none",
     "isolation_level": "read_committed",
-    "max_partition_fetch_bytes": FETCH_BYTES,
-    "fetch_max_bytes": 4 * FETCH_BYTES,
+    "max_partition_fetch_bytes": READ_BYTES,
+    "fetch_max_bytes": 4 * READ_BYTES,
 }
 _PRODUCER: dict[str, Any] = {
     "enable_idempotence": True,
     "acks": "all",
-    "max_batch_size": BATCH_BYTES,
+    "max_batch_size": PRODUCED_BATCH_BYTES,
     # The topic's own limit is checked before: this one only has to be above it.
     "max_request_size": 100 << 20,
     "request_timeout_ms": 30_000,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from aiokafka.codec import lz4_decode, snappy_decode
 from aiokafka.record.util import decode_varint_py
@@ -30,6 +31,8 @@ LARGE = 4 << 20
 XERIAL = b"\x82SNAPPY\x00\x00\x00\x00\x01\x00\x00\x00\x01"
 LZ4_FRAME, ZSTD_FRAME, SKIPPED_FRAME = 0x184D2204, 0xFD2FB528, 0x184D2A50
 ZSTD_BLOCK = 128 << 10
+Measure = Callable[[memoryview, int], tuple[int, int]]
+"""(bytes, behind the frame's first four) to the end of the frame, and what it holds at most."""
 
 _uint32 = struct.Struct("<I").unpack_from
 _int32 = struct.Struct(">i").unpack_from
@@ -116,48 +119,46 @@ def within(size: int) -> int:
     return size
 
 
-def _lz4(packed: memoryview) -> int:
+def _frames(packed: memoryview, begins: int, name: str, measure: Measure) -> int:
+    """All of them together. What begins as a frame that lz4 and zstd pass over holds nothing."""
     at = size = 0
     while at < len(packed):
-        if skipped := _skipped(packed, at):
-            at += skipped
-            continue
-        (frame,), flags = _uint32(packed, at), packed[at + 4]
-        if frame != LZ4_FRAME:
-            raise _malformed(f"{frame:08x} begins no lz4 frame")
-        most = 1 << 8 + 2 * (packed[at + 5] >> 4 & 7)
-        # Before the blocks may stand the size of the content and a dictionary's id, behind each its checksum.
-        at += 7 + (flags & 8) + 4 * (flags & 1)
-        while length := _uint32(packed, at)[0]:
-            kept = length & 0x7FFFFFFF
-            # No byte of a block stands for more than 255.
-            size += kept if kept != length else min(most, 255 * (kept + 1))
-            at += 4 + kept + (flags >> 2 & 4)
-        at += 4 + (flags & 4)
+        (frame,) = _uint32(packed, at)
+        if frame & 0xFFFFFFF0 == SKIPPED_FRAME:
+            at += 8 + _uint32(packed, at + 4)[0]
+        elif frame == begins:
+            at, holds = measure(packed, at + 4)
+            size += holds
+        else:
+            raise _malformed(f"{frame:08x} begins no {name} frame")
     return size
 
 
-def _zstd(packed: memoryview) -> int:
-    at = size = 0
-    while at < len(packed):
-        if skipped := _skipped(packed, at):
-            at += skipped
-            continue
-        (frame,), flags = _uint32(packed, at), packed[at + 4]
-        if frame != ZSTD_FRAME:
-            raise _malformed(f"{frame:08x} begins no zstd frame")
-        single = flags >> 5 & 1
-        # What the frame says of its own size is found wrong only when it is unpacked.
-        at += 5 + (1 - single) + (0, 1, 2, 4)[flags & 3] + (single, 2, 4, 8)[flags >> 6]
-        last = 0
-        while not last:
-            block = packed[at] | packed[at + 1] << 8 | packed[at + 2] << 16
-            last, kind, length = block & 1, block >> 1 & 3, block >> 3
-            # As it is, one byte repeated, or compressed.
-            size += length if kind < 2 else ZSTD_BLOCK
-            at += 3 + (1 if kind == 1 else length)
-        at += flags & 4
-    return size
+def _lz4_frame(packed: memoryview, at: int) -> tuple[int, int]:
+    flags, size = packed[at], 0
+    most = 1 << 8 + 2 * (packed[at + 1] >> 4 & 7)
+    # Before the blocks may stand the size of the content and a dictionary's id, behind each its checksum.
+    at += 3 + (flags & 8) + 4 * (flags & 1)
+    while length := _uint32(packed, at)[0]:
+        kept = length & 0x7FFFFFFF
+        # No byte of a block stands for more than 255.
+        size += kept if kept != length else min(most, 255 * (kept + 1))
+        at += 4 + kept + (flags >> 2 & 4)
+    return at + 4 + (flags & 4), size
+
+
+def _zstd_frame(packed: memoryview, at: int) -> tuple[int, int]:
+    flags, size, last = packed[at], 0, 0
+    single = flags >> 5 & 1
+    # What the frame says of its own size is found wrong only when it is unpacked.
+    at += 1 + (1 - single) + (0, 1, 2, 4)[flags & 3] + (single, 2, 4, 8)[flags >> 6]
+    while not last:
+        block = packed[at] | packed[at + 1] << 8 | packed[at + 2] << 16
+        last, kind, length = block & 1, block >> 1 & 3, block >> 3
+        # As it is, one byte repeated, or compressed.
+        size += length if kind < 2 else ZSTD_BLOCK
+        at += 3 + (1 if kind == 1 else length)
+    return at + (flags & 4), size
 
 
 def _snappy(packed: memoryview) -> int:
@@ -183,13 +184,12 @@ def _snappy_block(packed: memoryview, at: int) -> int:
     raise _malformed("a snappy block without a size")
 
 
-def _skipped(packed: memoryview, at: int) -> int:
-    """Bytes of a frame that lz4 and zstd pass over; 0 where none begins."""
-    return 8 + _uint32(packed, at + 4)[0] if _uint32(packed, at)[0] & 0xFFFFFFF0 == SKIPPED_FRAME else 0
-
-
 def _malformed(what: str) -> Unusable:
     return Unusable("malformed", f"a record batch that cannot be unpacked: {what}")
 
 
-SIZES: Mapping[int, Callable[[memoryview], int]] = {SNAPPY: _snappy, LZ4: _lz4, ZSTD: _zstd}
+SIZES: Mapping[int, Callable[[memoryview], int]] = {
+    SNAPPY: _snappy,
+    LZ4: partial(_frames, begins=LZ4_FRAME, name="lz4", measure=_lz4_frame),
+    ZSTD: partial(_frames, begins=ZSTD_FRAME, name="zstd", measure=_zstd_frame),
+}

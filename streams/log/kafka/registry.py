@@ -19,12 +19,11 @@ from schemas.codec.catalog import Entry, catalog
 from schemas.codec.codec import schema_id
 from schemas.codec.compat import record_of
 from schemas.topics import TOPIC_OF, TopicNames
-from streams.errors import RegistryDown, RegistryRefused
+from streams.errors import RETRY_SECONDS, RegistryDown, RegistryRefused
 from streams.log.port import Learn
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-ASK_AGAIN_SECONDS = 1.0
 
 UNKNOWN_ID = 40403
 MAX_ID = (1 << 31) - 1
@@ -133,7 +132,7 @@ def learner(url: str) -> Learn:
                 return
             except RegistryDown as error:
                 log.warning("%s", error)
-                await asyncio.sleep(ASK_AGAIN_SECONDS)
+                await asyncio.sleep(RETRY_SECONDS)
 
     return learn
 
