@@ -55,6 +55,7 @@ async def stored(servers: str) -> list[Event]:
     return found
 
 
+@pytest.mark.needs("kcat")
 async def test_every_block_of_the_page_runs_and_what_it_sends_arrives(stack, environ, tmp_path: Path) -> None:
     before = len(await stored(stack.bootstrap_servers))
     for language, code in BLOCKS:
