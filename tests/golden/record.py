@@ -2,8 +2,9 @@
 
 python tests/golden/record.py
 
-Golden bytes of new events and versions (write.py) go into a history of their own. A history is never written again: it stands for logs that are out there. A digest neither: when a fold gives other
-answers, its projection needs a new version, and that one gets a digest of its own.
+Golden bytes of new events and versions (write.py) go into a history of their own. A history is never written again: it
+stands for logs that are out there. A digest neither: when a fold gives other answers, its projection needs a new
+version, and that one gets a digest of its own.
 """
 
 from __future__ import annotations

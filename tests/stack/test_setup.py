@@ -121,6 +121,8 @@ def another_uv(folder: Path, version: str) -> Path:
     with zipfile.ZipFile(folder / f"uv-{version}-py3-none-any.whl", "w") as wheel:
         wheel.writestr("uv.py", "raise SystemExit('not the uv that was locked')\n")
         wheel.writestr(f"{facts}/METADATA", f"Metadata-Version: 2.1\nName: uv\nVersion: {version}\n")
-        wheel.writestr(f"{facts}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(
+            f"{facts}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         wheel.writestr(f"{facts}/RECORD", "")
     return folder

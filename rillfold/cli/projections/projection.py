@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +14,9 @@ from schemas.errors import Stop
 if TYPE_CHECKING:
     from projections.projection import Projection
     from streams.log.port import EventLog
+
+NAMED = 20
+"""Rows that differ; of more it is said how many."""
 
 
 class Differs(Stop):
@@ -133,12 +136,29 @@ async def _one(log: EventLog, each: Projection[Any], again: bool) -> dict[str, A
     fresh = {number: await refold(log, each, names, number, part) for number, part in kept.items()}
     for one in (one for part in fresh.values() for one in part.untaken):
         click.echo(f"Not taken by a fresh fold, and in the rows: {one}", err=True)
+    _name_rows(each.name, {n: (part.rows, fresh[n].rows) for n, part in kept.items()})
     return {
         **facts,
         "untaken": sum(len(part.untaken) for part in fresh.values()),
         "refolded": digest({number: part.rows for number, part in fresh.items()}),
         "seconds": round(time.monotonic() - began, 3),
     }
+
+
+def _name_rows(projection: str, parts: Mapping[int, tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:
+    """Which rows are not what a fresh fold gives."""
+    from rillfold.cli.terminal.plain import plain
+
+    differing = [
+        f"{projection}/{number} {key}"
+        for number, (rows, fresh) in parts.items()
+        for key in sorted(rows.keys() | fresh.keys())
+        if rows.get(key) != fresh.get(key)
+    ]
+    for row in differing[:NAMED]:
+        click.echo(plain(f"Not the fold of the log: row {row}"), err=True)
+    if len(differing) > NAMED:
+        click.echo(f"And {len(differing) - NAMED} rows of {projection} more.", err=True)
 
 
 def _tell(facts: Sequence[dict[str, Any]], as_json: bool) -> None:
