@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -176,7 +177,7 @@ def test_automation_and_queries(home: Home) -> None:
     ((_, known),) = blocks("queries.md", "sh")[2:]
     answer = json.loads(home.run("sh", f"KEY={key}\n{known}"))
     assert "rows" in answer or answer["error"]["code"] == "behind"
-    statements = [code for _, code in blocks("queries.md", "sql")]
+    statements = [re.sub(r"--.*", "", code) for _, code in blocks("queries.md", "sql")]
     with psycopg.connect(home.postgres()) as connection:
         found = [connection.execute(each).fetchall() for text in statements for each in text.split(";") if each.strip()]
     assert [len(rows) for rows in found] == [1, 0, 0]
