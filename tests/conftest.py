@@ -16,6 +16,7 @@ from schemas.topics import TopicNames
 from streams.log.kafka.log import KafkaLog
 from streams.log.memory import MemoryLog
 from streams.log.port import EventLog
+from tests.support import programs
 from tests.support.servers import at_hand, chosen
 
 
@@ -26,6 +27,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="also one short seed of the kill loop (`make kill`: ten long ones), and the demo broken off in every part",
     )
+    parser.addoption(programs.OPTION, action="store_true", help="fail what would be skipped for want of a program")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    programs.look(item)
 
 
 def pytest_configure() -> None:

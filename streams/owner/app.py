@@ -8,6 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -115,7 +116,7 @@ class FoldApp(RowApp):
 def create_app(worker: Worker, event_log: EventLog, projections: Sequence[Projection[Any]]) -> FoldApp:
     """Topics must stand: see `prepare`."""
     keep_bytes()
-    app = FoldApp(worker.app_id, **_settings(worker))
+    app = FoldApp(worker.app_id, **_settings(worker, projections))
     if app.in_transaction:
         raise Misconfigured("Faust's exactly_once loses and doubles after a crash. Unset PROCESSING_GUARANTEE.")
     fence = FencedChangelogs(worker.app_id, worker.name, bootstrap_servers=worker.bootstrap_servers)
@@ -164,7 +165,17 @@ async def _patiently(action: Callable[[], Awaitable[object]]) -> None:
             await asyncio.sleep(RETRY_SECONDS)
 
 
-def _settings(worker: Worker) -> dict[str, Any]:
+def _member(worker: Worker, projections: Sequence[Projection[Any]]) -> str:
+    """By this the group knows a worker again, and hands it what it had without asking what it reads now.
+
+    So one that reads other topics, as after an upgrade that brings a projection's next version, is another member.
+    """
+    topics = {worker.names.wire(topic) for each in projections for topic in each.topics}
+    topics |= {topic_of(each, worker.names.prefix) for each in projections}
+    return f"{worker.name}-{sha256(' '.join(sorted(topics)).encode()).hexdigest()[:8]}"
+
+
+def _settings(worker: Worker, projections: Sequence[Projection[Any]]) -> dict[str, Any]:
     return {
         "broker": [URL(f"aiokafka://{server.strip()}") for server in worker.bootstrap_servers.split(",")],
         "datadir": str(worker.data_dir / "faust"),
@@ -183,7 +194,7 @@ def _settings(worker: Worker) -> dict[str, Any]:
         "recovery_consistency_check": False,
         "broker_commit_interval": 1.0,
         # A worker that comes back under its name gets its partitions back at once, with no rebalance.
-        "consumer_group_instance_id": worker.name,
+        "consumer_group_instance_id": _member(worker, projections),
         "broker_session_timeout": worker.session_timeout,
         "broker_heartbeat_interval": worker.session_timeout / 5,
         "broker_request_timeout": 20.0,

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
@@ -119,17 +120,27 @@ async def test_a_changelog_that_is_gone_is_folded_again_from_the_events(
 async def test_a_worker_that_was_asleep_cannot_write_over_its_successor(
     workers: Any, some_events: Any, produce: Any, agree: Any
 ):
-    await produce(some_events(2000, 7))
+    """It falls asleep in the middle of a batch: folded, not yet in the changelog. It wakes up and sends it."""
     sleeper, successor = workers("a"), workers("b")
-    sleeper.start(*ONLY)
-    await agree()
-    sleeper.send(signal.SIGSTOP)
+    sleeper.start(*ONLY, failpoint="published:4:SIGSTOP")
+    await produce(some_events(2000, 7))
+    await asleep(sleeper)
     await produce(some_events(2000, 8))
     successor.start(*ONLY)
     await agree()
     sleeper.send(signal.SIGCONT)
+    assert await asyncio.to_thread(sleeper.ended) == 70
+    assert "Another worker has claimed" in sleeper.log()
     await produce(some_events(2000, 9))
     await agree()
+
+
+async def asleep(worker: Any) -> None:
+    """Stopped by its own failpoint."""
+    process = psutil.Process(worker.child.pid)
+    async with asyncio.timeout(60):
+        while process.status() != psutil.STATUS_STOPPED:  # noqa: ASYNC110 - a signal tells its receiver alone
+            await asyncio.sleep(0.05)
 
 
 async def test_what_is_no_event_is_kept_byte_for_byte(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from random import Random
+from weakref import ref
 
 import pytest
 
@@ -76,10 +78,16 @@ def test_all_stores_share_the_room_and_the_oldest_rows_go_first():
 
 
 def test_a_closed_store_leaves_the_room():
+    """What it remembered is not kept in memory by those that live on."""
     (first, second), _ = opened(4 * ROW_OVERHEAD, count=2)
+    first.write([(b"a", b"1")], 1)
     first.close()
+    closed = ref(first)
+    del first
+    gc.collect()
     for n in range(9):
         second.write([(b"%d" % n, b"")], n)
+    assert closed() is None
 
 
 @pytest.mark.parametrize("limit", [0, 3 * ROW_OVERHEAD, 40 * ROW_OVERHEAD])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from typing import Any
 
@@ -25,17 +24,10 @@ JSON = '{"type":"text.ingested","company":"acme","entity":"cust-1","text":"from 
 KEY = "acme/cust-1"
 
 
-def kcat() -> str:
-    found = shutil.which("kcat") or shutil.which("kafkacat")
-    if found is None:
-        pytest.fail("kcat is not installed: `apt-get install kcat`, or `brew install kcat`.")
-    return found
-
-
 def kcat_into(place: Any) -> list[str]:
     """Key, tab, value on each line. librdkafka's own default would hash keys in another way."""
     how = ("-K", "\t", "-X", "topic.partitioner=murmur2_random")
-    return [kcat(), "-P", "-b", place.servers, "-t", place.topic, *how]
+    return ["kcat", "-P", "-b", place.servers, "-t", place.topic, *how]
 
 
 def ran(command: list[str], rows: str) -> subprocess.CompletedProcess[bytes]:
@@ -53,6 +45,7 @@ def meant(arrived: list[tuple[Any, Any]], client: str) -> None:
     assert event.id == event.correlation
 
 
+@pytest.mark.needs("kcat")
 async def test_kcat(place, arrived) -> None:
     done = ran(kcat_into(place), f"{KEY}\t{JSON % 'kcat'}\n")
     assert (done.returncode, done.stderr) == (0, b"")
@@ -107,6 +100,7 @@ async def test_plain_aiokafka(place, arrived) -> None:
     meant(await arrived(1), "aiokafka")
 
 
+@pytest.mark.needs("kcat")
 async def test_many_rows_by_kcat_keep_the_order_of_each_key(place, arrived) -> None:
     row = 'acme/e{0}\t{{"type":"text.ingested","company":"acme","entity":"e{0}","text":"{1}"}}'
     lines = [row.format(n % 5, n) for n in range(500)]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -100,11 +102,28 @@ def test_no_network_is_one_line(project: Path) -> None:
 
 
 def test_a_package_that_is_not_the_locked_one_is_refused(project: Path) -> None:
+    """An index that offers another file under the name and version that are locked."""
     fake(project, "df", "echo header; echo /dev/disk 100 100 104857600 1% /")
-    locked = project / "setup" / "uv.txt"
-    locked.write_text(locked.read_text().splitlines()[0] + f"\n    --hash=sha256:{'0' * 64}\n")
-    status, said = make(project, "up")
+    (version,) = re.findall(r"^uv==([0-9.]+)", (project / "setup" / "uv.txt").read_text())
+    offered = another_uv(project / "offered", version)
+    said_by_pip = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(offered), "PIP_CONFIG_FILE": os.devnull}
+    status, said = make(project, "up", **said_by_pip)
     assert status != 0
-    assert len(said) == 1
-    assert said[0].startswith("rillfold: the installation of uv failed") or "cannot be reached" in said[0]
-    assert not (project / ".venv" / "setup" / "bin" / "uv").exists()
+    (line,) = said
+    assert line.startswith("rillfold: the installation of uv failed (details: .venv/setup.log): ERROR:")
+    assert "DO NOT MATCH THE HASHES" in (project / ".venv" / "setup.log").read_text()
+    assert not (project / ".venv" / "setup").exists()
+
+
+def another_uv(folder: Path, version: str) -> Path:
+    """A wheel that pip would install, were it not for the hash."""
+    folder.mkdir()
+    facts = f"uv-{version}.dist-info"
+    with zipfile.ZipFile(folder / f"uv-{version}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("uv.py", "raise SystemExit('not the uv that was locked')\n")
+        wheel.writestr(f"{facts}/METADATA", f"Metadata-Version: 2.1\nName: uv\nVersion: {version}\n")
+        wheel.writestr(
+            f"{facts}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr(f"{facts}/RECORD", "")
+    return folder

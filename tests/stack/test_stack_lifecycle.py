@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import msgspec
@@ -29,6 +31,23 @@ def test_kill_minus_9_of_up_leaves_nothing_and_the_next_start_has_the_data(tmp_p
         assert state.read(tmp_path) is None
     with running(tmp_path) as endpoints:
         assert kept(endpoints) == (["written before the kill"], ["written before the kill"])
+
+
+def test_an_owner_that_is_dead_and_not_yet_waited_for_owns_nothing(tmp_path: Path) -> None:
+    """Its keepers hold the lock while they stop their servers. Whoever started it may wait for it late, or never."""
+    owner = subprocess.Popen([sys.executable, "-c", ""])
+    until(lambda: gone(owner.pid))
+    lock = os.open(tmp_path / "stack.lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    os.write(lock, str(owner.pid).encode())
+    state.write(tmp_path, state.Running(Endpoints("127.0.0.1:1"), owner.pid, {}))
+    assert state.read(tmp_path) is None
+    letting_go = threading.Timer(0.5, os.close, [lock])
+    letting_go.start()
+    with state.held(tmp_path):
+        assert int((tmp_path / "stack.lock").read_text()) == os.getpid()
+    letting_go.join()
+    owner.wait()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

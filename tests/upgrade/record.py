@@ -2,8 +2,9 @@
 
 python tests/upgrade/record.py
 
-A history is never written again: it stands for logs that are out there. A digest neither: when a fold gives other
-answers, its projection needs a new version, and that one gets a digest of its own.
+Golden bytes of new events and versions (write.py) go into a history of their own. A history is never written again: it
+stands for logs that are out there. A digest neither: when a fold gives other answers, its projection needs a new
+version, and that one gets a digest of its own.
 """
 
 from __future__ import annotations
@@ -61,29 +62,37 @@ def lines(path: Path) -> list[Line]:
     return [msgspec.json.decode(line, type=Line) for line in path.read_bytes().splitlines()]
 
 
-async def digests(history: Iterable[Line]) -> dict[str, str]:
-    """`name v1` -> the digest of the rows that the engine folds from it, in memory."""
+Rows = dict[str, dict[int, dict[str, Any]]]
+"""`name v1` -> partition -> key -> row, of every projection that has rows at all."""
+
+
+async def folded(history: Iterable[Line]) -> Rows:
+    """What the engine folds from it, in memory."""
     log = MemoryLog()
     await admin.create(log, NAMES)
     await log.append([Outgoing(r.topic, r.key, r.value, r.headers, r.partition, r.timestamp) for r in history])
-    found = {}
+    found: Rows = {}
     for projection in PROJECTIONS.values():
         ends = {topic: await log.ends(topic) for topic in projection.topics}
         rows = {}
         for partition in range(4):
             stops = {topic: ends[topic][partition] for topic in ends}
-            rows[partition] = (await refold(log, projection, NAMES, partition, Held({}, stops))).rows
-        found[label(projection)] = digest(rows)
-    return found
+            rows[partition] = dict((await refold(log, projection, NAMES, partition, Held({}, stops))).rows)
+        found[label(projection)] = rows
+    return _without_none(found)
 
 
 def label(projection: Projection[Any]) -> str:
     return f"{projection.name} v{projection.version}"
 
 
-async def one_by_one(history: Iterable[Line]) -> dict[str, str]:
+def digests(rows: Rows) -> dict[str, str]:
+    return {name: digest(parts) for name, parts in rows.items()}
+
+
+def one_by_one(history: Iterable[Line]) -> Rows:
     """The same without an engine: each event by itself, in the order of the history."""
-    rows: dict[str, dict[int, dict[str, Any]]] = {label(p): {n: {} for n in range(4)} for p in PROJECTIONS.values()}
+    rows: Rows = {label(p): {n: {} for n in range(4)} for p in PROJECTIONS.values()}
     for offset, record in enumerate(history):
         event = decode(record.value, Origin(record.topic, record.partition, offset), record.timestamp, record.headers)
         for projection in PROJECTIONS.values():
@@ -92,7 +101,26 @@ async def one_by_one(history: Iterable[Line]) -> dict[str, str]:
                 if key is not None:
                     part = rows[label(projection)][record.partition]
                     part[key] = projection.fold(part.get(key) or projection.initial(key), event)
-    return {name: digest(parts) for name, parts in rows.items()}
+    return _without_none(rows)
+
+
+def _without_none(rows: Rows) -> Rows:
+    return {name: parts for name, parts in rows.items() if any(parts.values())}
+
+
+def absent() -> list[Outgoing]:
+    """The golden bytes of every schema that ever was and is folded, less those that stand in a history."""
+    there = {line.value for path in HISTORIES.glob("*.jsonl") for line in lines(path)}
+    records = []
+    for path in sorted(WIRE.glob("*.json")):
+        for golden in json.loads(path.read_text()):
+            value = bytes.fromhex(golden["value"])
+            event = decode(value, Origin("golden", 0, 0), 0)
+            assert isinstance(event, Event), path
+            topic = TOPIC_OF[type(event)]
+            if topic.name in FOLDED and value not in there:
+                records.append(Outgoing(topic.name, topic.key(event).encode(), value))
+    return records
 
 
 # What the histories are made from, each once.
@@ -104,20 +132,6 @@ def _placed(records: Iterable[Outgoing], start: int = 1_700_000_000_000) -> list
     records = list(records)
     partitions = {n: tp[1] for tp, indexes in place(records, dict.fromkeys(FOLDED, 4)).items() for n in indexes}
     return [Line(r.topic, partitions[n], start + n, r.key, r.value, r.headers) for n, r in enumerate(records)]
-
-
-async def every_event_and_version() -> list[Line]:
-    """The golden bytes of every schema that ever was, each twice."""
-    records = []
-    for path in sorted(WIRE.glob("*.json")):
-        for golden in json.loads(path.read_text()):
-            value = bytes.fromhex(golden["value"])
-            event = decode(value, Origin("golden", 0, 0), 0)
-            assert isinstance(event, Event), path
-            topic = TOPIC_OF[type(event)]
-            if topic.name in FOLDED:
-                records += [Outgoing(topic.name, topic.key(event).encode(), value)] * 2
-    return _placed(records)
 
 
 async def kill_traffic() -> list[Line]:
@@ -171,7 +185,6 @@ async def sessions_memories_rollouts() -> list[Line]:
 
 
 MAKERS: Mapping[str, Callable[[], Any]] = {
-    "every_event_and_version": every_event_and_version,
     "kill_traffic": kill_traffic,
     "jobs": jobs,
     "sessions_memories_rollouts": sessions_memories_rollouts,
@@ -179,18 +192,26 @@ MAKERS: Mapping[str, Callable[[], Any]] = {
 
 
 async def main() -> None:
-    known = json.loads(DIGESTS.read_text()) if DIGESTS.exists() else {}
     for name, make in MAKERS.items():
-        path = HISTORIES / f"{name}.jsonl"
-        if not path.exists():
-            path.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in await make()))
-            print(f"wrote {path.relative_to(ROOT)}")  # noqa: T201
-        mine = known.setdefault(name, {})
-        for projection, value in (await digests(lines(path))).items():
+        if not (HISTORIES / f"{name}.jsonl").exists():
+            _write(name, await make())
+    if newer := absent():
+        count = len([*HISTORIES.glob("every_event_and_version*.jsonl")])
+        _write(f"every_event_and_version_{count + 1}", _placed(record for record in newer for _ in range(2)))
+    known = json.loads(DIGESTS.read_text())
+    for path in sorted(HISTORIES.glob("*.jsonl")):
+        mine = known.setdefault(path.stem, {})
+        for projection, value in digests(await folded(lines(path))).items():
             if projection not in mine:
                 mine[projection] = value
-                print(f"recorded {projection} of {name}")  # noqa: T201
+                print(f"recorded {projection} of {path.stem}")  # noqa: T201
     DIGESTS.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
+
+
+def _write(name: str, history: Iterable[Line]) -> None:
+    path = HISTORIES / f"{name}.jsonl"
+    path.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in history))
+    print(f"wrote {path.relative_to(ROOT)}")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -14,6 +14,7 @@ from projections.digest import digest as digest_of
 from projections.projection import Projection
 from rillfold.cli.terminal.answers import as_json, say_json
 from rillfold.cli.terminal.live import line
+from rillfold.cli.terminal.plain import plain
 from rillfold.event_log import in_log
 from schemas.errors import Stop
 from schemas.topics import TopicNames
@@ -22,6 +23,9 @@ from streams.history.refold import held, refold
 from streams.log.port import EventLog
 from streams.state.changelog import topic_of
 from streams.state.refusal import Refusal
+
+NAMED = 20
+"""Rows that differ; of more it is said how many."""
 
 
 class Differs(Stop):
@@ -106,12 +110,27 @@ async def _digest(log: EventLog, names: TopicNames, each: Projection[Any], again
     fresh = {number: await refold(log, each, names, number, part) for number, part in kept.items()}
     for one in (one for part in fresh.values() for one in part.untaken):
         click.echo(f"Not taken by a fresh fold, and in the rows: {one}", err=True)
+    _name_rows(each.name, {n: (part.rows, fresh[n].rows) for n, part in kept.items()})
     return {
         **facts,
         "untaken": sum(len(part.untaken) for part in fresh.values()),
         "refolded": digest_of({number: part.rows for number, part in fresh.items()}),
         "seconds": round(time.monotonic() - began, 3),
     }
+
+
+def _name_rows(projection: str, parts: Mapping[int, tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:
+    """Which rows are not what a fresh fold gives."""
+    differing = [
+        f"{projection}/{number} {key}"
+        for number, (rows, fresh) in parts.items()
+        for key in sorted(rows.keys() | fresh.keys())
+        if rows.get(key) != fresh.get(key)
+    ]
+    for row in differing[:NAMED]:
+        click.echo(plain(f"Not the fold of the log: row {row}"), err=True)
+    if len(differing) > NAMED:
+        click.echo(f"And {len(differing) - NAMED} rows of {projection} more.", err=True)
 
 
 def _tell(facts: Sequence[dict[str, Any]], as_json: bool) -> None:
