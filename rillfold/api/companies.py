@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from itertools import takewhile
 from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Path
@@ -58,7 +59,9 @@ async def join(given: NewCompany, asker: Admin, serving: Serving) -> Joined:
     event = CompanyRegistered(**first(company), name=given.name or company)
     (registered,) = await publish(serving, [event])
     key = await asyncio.to_thread(serving.keys.make, company)
-    return Joined(company_id=company, api_key=key, keys=len(serving.keys.list(company)), registered=registered)
+    # Counted up to this one: somebody may join the same company at once, or revoke this key already.
+    before = takewhile(lambda each: each.id != id_of(key), serving.keys.list(company))
+    return Joined(company_id=company, api_key=key, keys=len([*before]) + 1, registered=registered)
 
 
 @router.get("/companies/{company_id}/keys")
