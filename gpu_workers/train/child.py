@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -32,7 +31,9 @@ def main() -> None:
     voice = Voice(os.fdopen(os.dup(1), "wb", buffering=0))
     os.dup2(2, 1)  # whatever a library prints goes to the log, not between our lines
     specs: SimpleQueue[bytes] = SimpleQueue()
-    threading.Thread(target=_hear, args=(sys.stdin.buffer, specs), daemon=True).start()
+    # A file of its own: the interpreter cannot close one at its end while a thread reads it, and aborts instead.
+    given = os.fdopen(os.dup(0), "rb")
+    threading.Thread(target=_hear, args=(given, specs), daemon=True).start()
     _train_all(specs, voice)
 
 
