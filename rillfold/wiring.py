@@ -14,10 +14,10 @@ from uuid import uuid4
 import httpx
 
 from gpu_workers.adapters.store import FolderStore
+from gpu_workers.bases.before_torch import settle
 from gpu_workers.bases.files import Progress, silent
 from gpu_workers.serve.port import InferenceEngine
 from gpu_workers.serve.worker import AHEAD, InferenceWorker
-from gpu_workers.train.before_torch import settle
 from gpu_workers.train.parent import KeptChild
 from gpu_workers.train.place import Place
 from gpu_workers.train.worker import Trainer
