@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ NAME = re.compile(
     r"base_model\.model\.(?P<module>model\.layers\.\d{1,4}\.(?:self_attn|mlp)\."
     rf"(?:{'|'.join(MODULES)}))\.(?P<side>lora_[AB])\.weight"
 )
+RANK_IN = {"lora_A": 0, "lora_B": 1}
+"""Which side of the shape is the rank."""
 Header = Mapping[str, Mapping[str, Any]]
 
 
@@ -29,7 +31,7 @@ def check_adapter(folder: Path) -> AdapterConfig:
     path = folder / TENSORS
     for name, entry in check_tensors(path).items():
         module, side = place_of(name)
-        rank = _rank(side, entry["shape"])
+        rank = entry["shape"][RANK_IN[side]]
         if not config.names(module):
             raise ArtifactRefused(f"{path}: {name} is not named by the configuration's target_modules and layers.")
         if rank != config.rank_of(module):
@@ -78,10 +80,6 @@ def _described(path: Path) -> tuple[Header, int]:
     return header, data_at
 
 
-def _rank(side: str, shape: Sequence[int]) -> int:
-    return shape[0 if side == "lora_A" else 1]
-
-
 def _header(path: Path) -> tuple[Header, int]:
     with path.open("rb") as handle:
         length = int.from_bytes(handle.read(8), "little")
@@ -115,7 +113,7 @@ def _check_one(path: Path, name: str, entry: Mapping[str, Any]) -> None:
         raise ArtifactRefused(
             f"{path}: {name:.200} of type {dtype:.20} and shape {shape!s:.80} has no place in an adapter."
         )
-    rank = _rank(match["side"], shape)
+    rank = shape[RANK_IN[match["side"]]]
     if not 0 < rank <= MAX_RANK or min(shape) < 1:
         raise ArtifactRefused(f"{path}: {name} has rank {rank}; allowed are 1 to {MAX_RANK}.")
     start, stop = entry["data_offsets"]

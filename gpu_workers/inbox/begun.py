@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from gpu_workers.inbox.inbox import Inbox, Item, Polled
@@ -90,14 +90,14 @@ class Begun(Generic[Result]):
         self._standing.reached(fresh)
         return fresh
 
-    async def end(self) -> None:
-        await ended(work.task for work in self.work)
+    async def end(self, *beside: asyncio.Task[Any]) -> None:
+        await ended([*(work.task for work in self.work), *beside])
 
     async def _let_go(self) -> None:
         """What belongs to another worker by now is that worker's to do."""
         gone = [work for work in self.work if not self._inbox.holds(work.item)]
         self.work = [work for work in self.work if self._inbox.holds(work.item)]
-        await ended(work.task for work in gone)
+        await ended([work.task for work in gone])
 
 
 def request_in(record: Record | None, kind: type[Request]) -> Request | None:
@@ -106,9 +106,8 @@ def request_in(record: Record | None, kind: type[Request]) -> Request | None:
     return event if isinstance(event, kind) else None
 
 
-async def ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
+async def ended(tasks: Sequence[asyncio.Task[Any]]) -> None:
     """Cancelled, and waited for."""
-    tasks = list(tasks)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

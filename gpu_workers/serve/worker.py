@@ -98,11 +98,7 @@ class InferenceWorker:
                 while True:
                     polling = await self._step(group, polling)
             finally:
-                await self._begun.end()
-                await ended([polling] if polling else [])
-
-    async def _poll(self, group: Subscription) -> Polled:
-        return await self._inbox.poll(group, POLL_SECONDS)
+                await self._begun.end(*([polling] if polling else []))
 
     async def _step(self, group: Subscription, polling: Polling | None) -> Polling | None:
         """One turn. The order of a commit is written here and nowhere else.
@@ -111,7 +107,7 @@ class InferenceWorker:
         is goes into the engine   5. offsets below the first open request. A crash between 3 and 5 delivers again what
         has a result: it is known.
         """
-        polling = polling or asyncio.create_task(self._poll(group))
+        polling = polling or asyncio.create_task(self._inbox.poll(group, POLL_SECONDS))
         open_tasks: list[asyncio.Task[Any]] = [*(work.task for work in self._begun.work), polling]
         await asyncio.wait(open_tasks, timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         self._beat()
@@ -182,6 +178,8 @@ class InferenceWorker:
     async def _outcome(self, request: InferenceRequested) -> Outcome:
         """Tries again what may go better later; waits, without end, for an engine that has no room."""
         question, attempt, pause = _question(request), 0, PAUSE_SECONDS
+        if not question.may_ask():
+            return _not_yours(request)
         while True:
             outcome = await self._engine.answer(question)
             if not isinstance(outcome, Failure):
@@ -242,6 +240,11 @@ def _question(request: InferenceRequested) -> Question:
         temperature=request.temperature,
         seed=request.seed,
     )
+
+
+def _not_yours(request: InferenceRequested) -> Failure:
+    """The same words as for an adapter that does not exist: nobody learns what others have."""
+    return Failure(id=request.id, reason=UnknownAdapter.reason, detail=f"adapter {request.adapter} is not known here.")
 
 
 def _result(request: InferenceRequested, outcome: Outcome, now: int) -> Event:
