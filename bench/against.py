@@ -16,14 +16,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 
 from bench.events import Workload, fill
 from bench.fold import EVENTS, KEYS
 from bench.harness import Figures, machine
+from bench.log import log
 from bench.peers import child
 from bench.produce import create
-from rillfold.embedded.stack import running
 from schemas.codec.codec import encode
 
 SEED = 20_261_126
@@ -65,8 +64,8 @@ def main() -> None:
     given = arguments()
     dice = random.Random(SEED)
     print(f"On {machine()}")
-    with TemporaryDirectory(prefix="bench-against-") as folder, running(Path(folder), postgres=False) as endpoints:
-        for name, measure in measures(endpoints.bootstrap_servers, given.benches).items():
+    with log("against") as bootstrap:
+        for name, measure in measures(bootstrap, given.benches).items():
             pairs = [pair(measure, given.old.resolve(), dice) for _ in range(given.pairs)]
             tell(name, pairs)
 

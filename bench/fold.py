@@ -6,20 +6,18 @@ Stock Faust is slow, so it gets the first 40,000 of the same events.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench.events import Truth, Workload, fill
-from bench.harness import Contestant, Figures, Ratio, report, take_turns
+from bench.harness import Contestant, Figures, Ratio, options, report, take_turns
+from bench.log import log
 from bench.peers import child
 from bench.peers.kafka_streams import build as kafka_streams
-from rillfold.embedded.stack import running
-from rillfold.settings import Settings, from_env
+from rillfold.settings import from_env
 from schemas.codec.codec import encode
 
 EVENTS, KEYS = 1_000_000, 1_000
@@ -60,10 +58,11 @@ class Arena:
 
 
 def main() -> None:
-    given = arguments()
-    settings = from_env()
-    with TemporaryDirectory(prefix="bench-fold-") as folder, log(settings, Path(folder)) as bootstrap:
-        class_path = kafka_streams.build(settings, Path(folder) / "classes")
+    parser = options(__doc__, events=EVENTS)
+    parser.add_argument("--more-keys", type=int, nargs="*", default=MORE_KEYS)
+    given = parser.parse_args()
+    with TemporaryDirectory(prefix="bench-fold-") as folder, log("fold") as bootstrap:
+        class_path = kafka_streams.build(from_env(), Path(folder) / "classes")
         contestants = all_contestants(Arena(bootstrap), Workload(given.events, KEYS), class_path)
         results, ratios = take_turns("fold", contestants, RATIOS, given.runs)
         costs: dict[str, float] = {}
@@ -90,25 +89,6 @@ def growth(few: Mapping[str, Figures], more: Mapping[str, Figures], keys: int) -
         f"cpu_multiple_to_{keys}_keys, {US}": ours_more / ours,
         f"cpu_multiple_to_{keys}_keys, {QUIX}": quix_more / quix,
     }
-
-
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--events", type=int, default=EVENTS)
-    parser.add_argument("--more-keys", type=int, nargs="*", default=MORE_KEYS)
-    parser.add_argument("--json", action="store_true")
-    return parser.parse_args()
-
-
-@contextmanager
-def log(settings: Settings, folder: Path) -> Iterator[str]:
-    """The one that the settings name, or an embedded one for this run."""
-    if settings.bootstrap_servers is not None:
-        yield settings.bootstrap_servers
-        return
-    with running(folder / "stack", postgres=False, settings=settings) as endpoints:
-        yield endpoints.bootstrap_servers
 
 
 def all_contestants(arena: Arena, load: Workload, class_path: str) -> Mapping[str, Contestant]:

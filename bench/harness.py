@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import sys
@@ -36,6 +37,15 @@ class Quotient(NamedTuple):
     figure: str
     ours: str
     peer: str
+
+
+def options(about: str | None, runs: int = 5, **counts: int) -> argparse.ArgumentParser:
+    """What every benchmark may be told; `report` looks for --json itself."""
+    parser = argparse.ArgumentParser(description=about)
+    for name, count in {"runs": runs, **counts}.items():
+        parser.add_argument(f"--{name}", type=int, default=count)
+    parser.add_argument("--json", action="store_true")
+    return parser
 
 
 def compare(bench: str, contestants: Mapping[str, Contestant], ratios: Mapping[str, Ratio], runs: int = 5) -> None:

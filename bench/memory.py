@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-from tempfile import TemporaryDirectory
-
 from bench.events import Workload
-from bench.fold import Arena, log
-from bench.harness import report, take_turns
+from bench.fold import Arena
+from bench.harness import options, report, take_turns
+from bench.log import log
 from bench.peers import child
-from rillfold.settings import from_env
 
 LONG, WIDE = "5,000,000 events of 1,000 keys", "1,000,000 events of as many keys"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
-    with TemporaryDirectory(prefix="bench-memory-") as folder, log(from_env(), Path(folder)) as bootstrap:
+    given = options(__doc__, runs=3).parse_args()
+    with log("memory") as bootstrap:
         arena, fold = Arena(bootstrap), child.python("rillfold_fold")
         contestants = {
             LONG: arena.contestant("rillfold", fold, Workload(5_000_000, 1_000)),

@@ -6,13 +6,9 @@ Every contestant sends the same events into the same topic and has every one ack
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -20,7 +16,7 @@ from aiokafka import AIOKafkaProducer
 
 from bench.events import Workload, event, key_numbers
 from bench.harness import Figures, Ratio, compare
-from rillfold.embedded.stack import running
+from bench.log import log as broker
 from schemas.topics import BY_NAME, TopicNames
 from streams.log.kafka.admin import wanted
 from streams.log.kafka.log import PRODUCED_BATCH_BYTES, KafkaLog
@@ -40,7 +36,7 @@ PEER = {"acks": "all", "enable_idempotence": True}
 def main() -> None:
     rows = [msgspec.to_builtins(event(LOAD, n, key)) for n, key in enumerate(key_numbers(LOAD))]
     ready = [to_outgoing(event_of(row, str, 0), NAMES) for row in rows]
-    with broker() as servers:
+    with broker("produce") as servers:
         asyncio.run(create(servers))
         compare(
             "produce",
@@ -106,16 +102,6 @@ def measured(contestant: Callable[[str, Any], Awaitable[float]], servers: str, r
 async def create(servers: str) -> None:
     async with KafkaLog(servers) as log:
         await log.create(wanted(NAMES, [BY_NAME["company-data"]]))
-
-
-@contextmanager
-def broker() -> Iterator[str]:
-    given = os.environ.get("RILLFOLD_BOOTSTRAP_SERVERS")
-    if given:
-        yield given
-        return
-    with TemporaryDirectory(prefix="rillfold-bench-") as folder, running(Path(folder), postgres=False) as endpoints:
-        yield endpoints.bootstrap_servers
 
 
 if __name__ == "__main__":

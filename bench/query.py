@@ -6,7 +6,6 @@ that folds. The client shares the two cores with worker and broker.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import random
@@ -20,13 +19,12 @@ from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
 from bench.events import Truth, Workload, event, fill
-from bench.fold import log
-from bench.harness import Figures, Ratio, report, take_turns
+from bench.harness import Figures, Ratio, options, report, take_turns
+from bench.log import log
 from bench.peers import child
 from bench.peers.meter import Job
 from bench.peers.rillfold_fold import COUNTER
 from bench.peers.rillfold_query import TOKEN
-from rillfold.settings import from_env
 from schemas.codec.codec import encode
 
 EVENTS, REST_EVENTS, KEYS = 1_000_000, 100_000, 1_000
@@ -53,9 +51,7 @@ class Worker:
             start = line.find(b'{"events"')
             if start >= 0:
                 found = json.loads(line[start:])
-                counted = Truth(found["counted"], found["keys"], found["digest"])
-                if counted != self._truth:
-                    raise SystemExit(f"The fold is wrong, so its speed means nothing: {counted}, not {self._truth}")
+                child.hold("The fold", found, self._truth)
                 return {
                     "events_per_s": found["events"] / found["seconds"],
                     "busy": found["cpu_seconds"] / found["seconds"],
@@ -157,12 +153,8 @@ def waits(took: list[float]) -> Figures:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--events", type=int, default=EVENTS)
-    parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
-    with TemporaryDirectory(prefix="bench-query-") as folder, log(from_env(), Path(folder)) as bootstrap:
+    given = options(__doc__, events=EVENTS).parse_args()
+    with log("query") as bootstrap:
         whole, part = Workload(given.events, KEYS), Workload(min(given.events, REST_EVENTS), KEYS)
         truth, rest = (asyncio.run(fill(bootstrap, load, encode)) for load in (whole, part))
         contestants = {

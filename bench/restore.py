@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,12 +9,11 @@ from uuid import uuid4
 
 from aiokafka import AIOKafkaProducer
 
-from bench.fold import log
-from bench.harness import Figures, Ratio, report, take_turns
+from bench.harness import Figures, Ratio, options, report, take_turns
+from bench.log import log
 from bench.peers import child
 from bench.peers.meter import Job
 from bench.peers.rillfold_fold import COUNTER, Count
-from rillfold.settings import from_env
 from schemas.topics import TopicNames
 from streams.log.kafka.log import KafkaLog
 from streams.log.port import TopicSpec
@@ -79,12 +77,8 @@ class Ground:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--rows", type=int, default=ROWS)
-    parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
-    with TemporaryDirectory(prefix="bench-restore-") as folder, log(from_env(), Path(folder)) as bootstrap:
+    given = options(__doc__, rows=ROWS).parse_args()
+    with log("restore") as bootstrap:
         prefix = f"bench-restore-{uuid4().hex[:6]}-"
         changelog = asyncio.run(fill(bootstrap, prefix, given.rows))
         ground = Ground(bootstrap, prefix, changelog, given.rows)

@@ -5,7 +5,6 @@ The events lie in an open transaction until all workers hold their partitions: i
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import subprocess
@@ -19,12 +18,11 @@ from uuid import uuid4
 from zlib import crc32
 
 from bench.events import Truth, Workload, pour, producer, recreate
-from bench.fold import log
-from bench.harness import Figures, Ratio, compare
+from bench.harness import Figures, Ratio, compare, options
+from bench.log import log
 from bench.peers import child
 from bench.peers.meter import Job
 from bench.peers.rillfold_fold import COUNTER, Count
-from rillfold.settings import from_env
 from schemas.codec.codec import encode
 from streams.log.kafka.log import KafkaLog
 from streams.state.changelog import RESERVED, RowCodec, topic_of
@@ -101,13 +99,9 @@ async def changelog_says(bootstrap: str, prefix: str) -> Truth:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--events", type=int, default=EVENTS)
-    parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
+    given = options(__doc__, events=EVENTS).parse_args()
     load = Workload(given.events, KEYS)
-    with TemporaryDirectory(prefix="bench-scale-") as folder, log(from_env(), Path(folder)) as bootstrap:
+    with log("scale") as bootstrap:
         contestants = {
             ONE: lambda: asyncio.run(race(bootstrap, load, ["one"])),
             TWO: lambda: asyncio.run(race(bootstrap, load, ["one", "two"])),

@@ -22,11 +22,11 @@ from gpu_workers.bases.device import Device
 from gpu_workers.serve.engine.decoder import Decoder
 from gpu_workers.serve.engine.engine import Engine, LoraRow
 from gpu_workers.serve.engine.schedule import Limits
+from processors.train_settings import MODULES
 from rillfold.settings import from_env
 
 ROWS, PROMPT, NEW = 32, 18, 16
 DISTINCT = (1, 4, 16, 32)
-MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 class Contest:
@@ -71,7 +71,7 @@ class Contest:
 
 def _with_adapters(model: Any) -> Any:
     """Both matrices random: an adapter that changes what is said."""
-    config = peft.LoraConfig(task_type="CAUSAL_LM", r=16, lora_alpha=32, target_modules=MODULES)
+    config = peft.LoraConfig(task_type="CAUSAL_LM", r=16, lora_alpha=32, target_modules=list(MODULES))
     wrapped: Any = peft.get_peft_model(model, config, adapter_name="a0")
     for i in range(1, ROWS):
         wrapped.add_adapter(f"a{i}", config)

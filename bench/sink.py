@@ -5,14 +5,13 @@ Each alone, on the same events: a follower that lags writes only the newest valu
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 from bench.events import Truth, Workload, fill
-from bench.harness import Contestant, Figures, Ratio, compare
+from bench.harness import Contestant, Figures, Ratio, compare, options
 from bench.peers import child
 from bench.peers.meter import Job
 from bench.peers.rillfold_fold import COUNTER
@@ -62,11 +61,7 @@ async def records(bootstrap: str, prefix: str) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--events", type=int, default=EVENTS)
-    parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
+    given = options(__doc__, events=EVENTS).parse_args()
     with (
         TemporaryDirectory(prefix="bench-sink-") as folder,
         running(Path(folder) / "stack", settings=from_env()) as stack,

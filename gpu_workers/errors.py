@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+
 from schemas.errors import Poison, Retry, Stop
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+"""The disk is full, or what this user may have of it."""
 
 
 class BaseModelMissing(Stop):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Mapping
 
 import msgspec
@@ -10,10 +9,9 @@ import msgspec
 from processors.dataset import Manifest
 from processors.train_settings import TrainSettings
 from projections.lora_adapters import Adapter
+from schemas.adapters import ROLE
 from schemas.training import OffsetRange, TrainingRequested
 
-# A role names rows and adapters: nothing that could be taken for a part of another's name.
-_ROLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 DATA_TOPICS = ("company-data",)
 # Of a word that somebody else wrote, so much is repeated to him.
 _SHOWN = 100
@@ -41,7 +39,7 @@ def admit(
     request: TrainingRequested, methods: Collection[str], base_missing: Callable[[str], str | None], bounds: Bounds
 ) -> TrainSettings | Refusal:
     """Total: any request ends as settings or a refusal. `base_missing` tells why a base cannot be had here, or None."""
-    if not _ROLE.fullmatch(request.role):
+    if not ROLE.fullmatch(request.role):
         return Refusal("bad_role", f"role {shown(request.role)}: 1 to 64 letters, digits, '.', '_', '-', no '.' first.")
     if request.method not in methods:
         return Refusal("unknown_method", f"method {shown(request.method)}; this worker trains {', '.join(methods)}.")

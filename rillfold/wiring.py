@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import httpx
 
 from gpu_workers.adapters.store import FolderStore
+from gpu_workers.bases.before_torch import settle
 from gpu_workers.bases.files import Progress, silent
-from gpu_workers.train.before_torch import settle
 from rillfold.event_log import event_log, read_model
 from rillfold.http.keys import ApiKeys
 from rillfold.http.operator import operator_of

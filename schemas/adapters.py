@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from schemas.envelope import Event
 from schemas.training import OffsetRange
 from schemas.words import Adapter, Address, Id, Json, Label, Text
+
+ROLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+"""An adapter is called company/role. A role names rows, too: nothing that could be taken for another's name."""
+
+
+def company_of(adapter: str) -> str:
+    return adapter.partition("/")[0]
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):

@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -38,6 +38,13 @@ def report(name: str, line: Sequence[str], first: str, checkout: Path = CHECKOUT
     return json.loads(reports[-1])
 
 
+def hold(name: str, found: Mapping[str, Any], truth: Truth) -> None:
+    """Ends the bench where a peer counted wrong."""
+    counted = Truth(found["counted"], found["keys"], found["digest"])
+    if counted != truth or found["events"] != truth.events:
+        raise SystemExit(f"{name} is wrong, so its speed means nothing: {counted} after {found['events']}, not {truth}")
+
+
 def run(
     name: str,
     command: Command,
@@ -51,9 +58,7 @@ def run(
     with TemporaryDirectory(prefix=f"bench-{name}-") as scratch:
         job = Job(bootstrap, topic, truth.events, scratch, id_ or f"bench-{name}-{uuid4().hex[:8]}")
         found = report(name, command(job), "events", checkout)
-    counted = Truth(found["counted"], found["keys"], found["digest"])
-    if counted != truth or found["events"] != truth.events:
-        raise SystemExit(f"{name} is wrong, so its speed means nothing: {counted} after {found['events']}, not {truth}")
+    hold(name, found, truth)
     return {
         "events_per_s": found["events"] / found["seconds"],
         "warm_events_per_s": found["warm_events"] / found["seconds_warm"],

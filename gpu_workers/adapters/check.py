@@ -20,6 +20,8 @@ NAME = re.compile(
     r"base_model\.model\.(?P<module>model\.layers\.\d{1,4}\.(?:self_attn|mlp)\."
     rf"(?:{'|'.join(MODULES)}))\.(?P<side>lora_[AB])\.weight"
 )
+RANK_IN = {"lora_A": 0, "lora_B": 1}
+"""Which side of the shape is the rank."""
 Header = Mapping[str, Mapping[str, Any]]
 
 
@@ -28,8 +30,8 @@ def check_adapter(folder: Path) -> AdapterConfig:
     config = read_config(folder / CONFIG)
     path = folder / TENSORS
     for name, entry in check_tensors(path).items():
-        module, side = NAME.fullmatch(name).group("module", "side")  # type: ignore[union-attr]
-        rank = entry["shape"][0 if side == "lora_A" else 1]
+        module, side = place_of(name)
+        rank = entry["shape"][RANK_IN[side]]
         if not config.names(module):
             raise ArtifactRefused(f"{path}: {name} is not named by the configuration's target_modules and layers.")
         if rank != config.rank_of(module):
@@ -39,33 +41,43 @@ def check_adapter(folder: Path) -> AdapterConfig:
 
 def check_tensors(path: Path) -> Header:
     """Names, types, shapes, places and values of every tensor."""
-    header, data_at = _header(path)
+    header, data_at = _described(path)
     size = path.stat().st_size - data_at
     expected = 0
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         start, stop = entry["data_offsets"]
         if start != expected:
             raise ArtifactRefused(f"{path}: {name} begins at {start}, the one before it ends at {expected}.")
-        _check_one(path, name, entry)
         _check_finite(path, name, entry["dtype"], data_at + start, stop - start)
         expected = stop
     if expected != size:
         raise ArtifactRefused(f"{path}: {size - expected} bytes belong to no tensor.")
-    _check_pairs(path, set(header))
     return header
 
 
 def shapes_of(path: Path) -> Mapping[str, tuple[int, int]]:
     """(out, in) of each module that it changes, from the header alone: no tensor is read."""
-    header, _ = _header(path)
+    header, _ = _described(path)
+    shapes = {place_of(name): entry["shape"] for name, entry in header.items()}
+    return {module: (shapes[module, "lora_B"][0], shapes[module, "lora_A"][1]) for module, _ in shapes}
+
+
+def place_of(name: str) -> tuple[str, str]:
+    """Module and side, lora_A or lora_B, of a tensor whose name was checked."""
+    match = NAME.fullmatch(name)
+    assert match is not None
+    return match["module"], match["side"]
+
+
+def _described(path: Path) -> tuple[Header, int]:
+    """The header, all of whose tensors have a place in an adapter, and where the data begins."""
+    header, data_at = _header(path)
     for name, entry in header.items():
         _check_one(path, name, entry)
-    _check_pairs(path, set(header))
-    found: dict[str, list[int]] = {}
-    for name, entry in sorted(header.items(), reverse=True):  # lora_B before lora_A
-        module, side = NAME.fullmatch(name).group("module", "side")  # type: ignore[union-attr]
-        found.setdefault(module, []).append(entry["shape"][0 if side == "lora_B" else 1])
-    return {module: (out, in_) for module, (out, in_) in found.items()}
+        other = name.replace("lora_A", "lora_B") if "lora_A" in name else name.replace("lora_B", "lora_A")
+        if other not in header:
+            raise ArtifactRefused(f"{path}: {name} has no {other}.")
+    return header, data_at
 
 
 def _header(path: Path) -> tuple[Header, int]:
@@ -101,7 +113,7 @@ def _check_one(path: Path, name: str, entry: Mapping[str, Any]) -> None:
         raise ArtifactRefused(
             f"{path}: {name:.200} of type {dtype:.20} and shape {shape!s:.80} has no place in an adapter."
         )
-    rank = shape[0] if match["side"] == "lora_A" else shape[1]
+    rank = shape[RANK_IN[match["side"]]]
     if not 0 < rank <= MAX_RANK or min(shape) < 1:
         raise ArtifactRefused(f"{path}: {name} has rank {rank}; allowed are 1 to {MAX_RANK}.")
     start, stop = entry["data_offsets"]
@@ -116,10 +128,3 @@ def _check_finite(path: Path, name: str, dtype: str, start: int, length: int) ->
     bits = np.fromfile(path, dtype=f"<u{width}", count=length // width, offset=start)
     if len(bits) != length // width or bool(np.any((bits & exponent) == exponent)):
         raise ArtifactRefused(f"{path}: {name} holds numbers that are not finite, or too few of them.")
-
-
-def _check_pairs(path: Path, names: set[str]) -> None:
-    for name in names:
-        other = name.replace("lora_A", "lora_B") if "lora_A" in name else name.replace("lora_B", "lora_A")
-        if other not in names:
-            raise ArtifactRefused(f"{path}: {name} has no {other}.")

@@ -86,7 +86,9 @@ def read_config(path: Path) -> AdapterConfig:
     """Raises ArtifactRefused, with the setting that cannot be served."""
     config = _object(path)
     if config.get("peft_type") != "LORA":
-        raise ArtifactRefused(f"{path}: peft_type {config.get('peft_type')!r:.80} cannot be served, only LORA.")
+        raise ArtifactRefused(
+            f"{path}: peft_type {config.get('peft_type')!r:.80} cannot be served, only LORA. Train it as that."
+        )
     used = [name for name, value in config.items() if name not in KNOWN and value and value != "none"]
     if config.get("init_lora_weights", True) not in PLAIN_STARTS:
         used.append("init_lora_weights")
@@ -95,7 +97,9 @@ def read_config(path: Path) -> AdapterConfig:
     if not _names_transformers(config.get("auto_mapping")):
         used.append("auto_mapping")
     if used:
-        raise ArtifactRefused(f"{path}: the adapter uses {', '.join(used)!s:.200}, which is not computed here.")
+        raise ArtifactRefused(
+            f"{path}: the adapter uses {', '.join(used)!s:.200}, which is not computed here. Train it without."
+        )
     try:
         return _checked(config)
     except ValueError as error:

@@ -7,7 +7,6 @@ import os
 import shutil
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Protocol
 
 import msgspec
 
@@ -46,39 +45,17 @@ class ArtifactManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     files: dict[str, File]
 
 
-class Artifact(msgspec.Struct, frozen=True, kw_only=True):
-    """A verified adapter on the local disk."""
-
-    sha256: str
-    folder: Path
-    facts: Facts
-
-
-class ArtifactStore(Protocol):
-    """Content-addressed: putting the same adapter twice is putting it once."""
-
-    def put(self, folder: Path, facts: Facts) -> str:
-        """Takes the two files of an adapter; returns the hash under which they can be had once it returns."""
-        ...
-
-    def get(self, sha256: str) -> Artifact:
-        """Verified on each read. `ArtifactMissing` or `ArtifactRefused` otherwise."""
-        ...
-
-    def place(self, sha256: str) -> Path:
-        """Where its files lie, unread and not verified. `ArtifactMissing` where there are none."""
-        ...
-
-    def uri(self, sha256: str) -> str: ...
-
-
 class FolderStore:
-    """`<root>/sha256/<hex>/` with the adapter's two files and its manifest."""
+    """`<root>/sha256/<hex>/` with the adapter's two files and its manifest.
+
+    Content-addressed: putting the same adapter twice is putting it once.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute() / "sha256"
 
     def put(self, folder: Path, facts: Facts) -> str:
+        """Takes the two files of an adapter; returns the hash under which they can be had once it returns."""
         if absent := [name for name in FILES if not (folder / name).is_file()]:
             raise ArtifactRefused(f"adapter {folder}: has no {' and no '.join(absent)}.")
         check_adapter(folder)
@@ -96,11 +73,8 @@ class FolderStore:
             shutil.rmtree(draft, ignore_errors=True)
         return sha256
 
-    def get(self, sha256: str) -> Artifact:
-        folder = self.place(sha256)
-        return Artifact(sha256=sha256, folder=folder, facts=verify(folder, sha256))
-
     def place(self, sha256: str) -> Path:
+        """Where its files lie, unread: `verify` them. `ArtifactMissing` where there are none."""
         folder = self._root / _hex(sha256)
         if not folder.is_dir():
             raise ArtifactMissing(f"adapter {sha256}: not in {self._root}. Is this the store it was published to?")
@@ -127,7 +101,7 @@ class FolderStore:
 
 
 def verify(folder: Path, sha256: str) -> Facts:
-    """Exact names, sizes and hashes first; only then are headers and numbers looked at."""
+    """Exact names, sizes and hashes: what was put, and so was checked. Whoever reads the tensors checks them again."""
     names = {entry.name: entry for entry in folder.iterdir()}
     if set(names) != {*FILES, MANIFEST} or any(entry.is_symlink() or not entry.is_file() for entry in names.values()):
         raise ArtifactRefused(f"adapter {folder}: holds {sorted(names)}, not exactly {sorted((*FILES, MANIFEST))}.")
@@ -141,7 +115,6 @@ def verify(folder: Path, sha256: str) -> Facts:
     for name in FILES:
         if _file(folder / name) != manifest.files.get(name):
             raise ArtifactRefused(f"adapter {folder}: {name} was altered: size or hash differ from {MANIFEST}.")
-    check_adapter(folder)
     return manifest.facts
 
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from gpu_workers.adapters.check import NAME, TENSORS, check_adapter
+from gpu_workers.adapters.check import TENSORS, check_adapter, place_of
 from gpu_workers.errors import ArtifactRefused
 from gpu_workers.refused import UnusableAdapter
 
@@ -38,7 +38,7 @@ def read_adapter(folder: Path, dtype: torch.dtype = torch.float32, device: str =
         raise UnusableAdapter(f"{error} Publish it again.") from error
     sides: dict[str, dict[str, Tensor]] = {}
     for name, tensor in load_file(folder / TENSORS).items():
-        module, side = NAME.fullmatch(name).group("module", "side")  # type: ignore[union-attr]
+        module, side = place_of(name)
         sides.setdefault(module, {})[side] = tensor
     pairs = {module: _pair(side, config.scale_of(module), dtype, device) for module, side in sorted(sides.items())}
     for module, pair in pairs.items():

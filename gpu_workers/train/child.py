@@ -5,7 +5,6 @@ Standard input stays open as long as the worker lives: when it ends, so does the
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import threading
@@ -15,14 +14,14 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import BinaryIO
 
-from gpu_workers.train.before_torch import settle
+from gpu_workers.bases.before_torch import settle
+from gpu_workers.errors import NO_ROOM
 from gpu_workers.train.lines import Line, ProofSpec, Refused, Report, Taken, spec_of, to_bytes
 from schemas.errors import RillfoldError
 
 BEAT_SECONDS = 5.0
 # Of the CPU, in one beat: a process that waits for ever uses none.
 BUSY_SECONDS = 0.05
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def main() -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import errno
 import logging
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import cast
 
-from gpu_workers.adapters.store import ArtifactStore, Facts
-from gpu_workers.errors import ArtifactRefused, ChildDied, Unhealthy
+from gpu_workers.adapters.store import Facts, FolderStore
+from gpu_workers.errors import NO_ROOM, ArtifactRefused, ChildDied, Unhealthy
 from gpu_workers.train.blame import OF_THE_BASE, Blame
 from gpu_workers.train.lines import Outcome, Refused, Report, RunSpec
 from gpu_workers.train.parent import Train
@@ -38,7 +37,6 @@ log = logging.getLogger(__name__)
 
 # So many live lines of a phase go into the log, however many steps it has.
 LINES = 50
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def _remembered(state: Run, event: Event) -> Run:
@@ -59,7 +57,7 @@ class Handling:
         self,
         event_log: EventLog,
         names: TopicNames,
-        store: ArtifactStore,
+        store: FolderStore,
         place: Place,
         train: Train,
         beat: Callable[[], None],

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from transformers import PreTrainedModel
 
 from processors.train_settings import TrainSettings
-
-
-@dataclass(frozen=True)
-class Method:
-    """What differs between the ways to train an adapter."""
-
-    adapt: Callable[[PreTrainedModel, TrainSettings], PeftModel]
 
 
 def _lora(model: PreTrainedModel, settings: TrainSettings) -> PeftModel:
@@ -34,4 +26,4 @@ def _lora(model: PreTrainedModel, settings: TrainSettings) -> PeftModel:
     return adapted
 
 
-METHODS: Mapping[str, Method] = {"lora": Method(adapt=_lora)}
+METHODS: Mapping[str, Callable[[PreTrainedModel, TrainSettings], PeftModel]] = {"lora": _lora}

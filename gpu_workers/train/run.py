@@ -46,7 +46,7 @@ def run(spec: RunSpec, report: Callable[[Report], None]) -> Outcome:
     held_out = _to_measure(rows, chat, spec.settings)
 
     before = accuracy(evaluate(model, chat, held_out, on_done=partial(told, "evaluate before")))
-    adapted = METHODS[spec.method].adapt(model, spec.settings)
+    adapted = METHODS[spec.method](model, spec.settings)
     losses: list[float] = []
     for loss in train(adapted, batches(learned, spec.settings, chat.end), spec.settings):
         losses.append(_finite(loss, len(losses) + 1))

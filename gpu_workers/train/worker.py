@@ -5,34 +5,27 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
-from gpu_workers.adapters.store import ArtifactStore
+from gpu_workers.adapters.store import FolderStore
+from gpu_workers.inbox.begun import Begun, request_in
 from gpu_workers.inbox.inbox import TOO_MANY, Inbox, Item, Polled
 from gpu_workers.inbox.reread import Reread
 from gpu_workers.train.handling import Handling
 from gpu_workers.train.parent import Train, train_in_child
 from gpu_workers.train.place import Place
 from projections.training_runs import ENDED
-from schemas.codec.codec import decode
 from schemas.envelope import Event
 from schemas.topics import TopicNames
 from schemas.training import TrainingRefused, TrainingRequested
-from streams.errors import Fenced
 from streams.health.standing import Standing
 from streams.health.watch import Counts
-from streams.log.port import EventLog, Record, Subscription
+from streams.log.port import EventLog, Subscription
 
 GROUP = "rillfold-train"
 TOPIC = "training-request"
 POLL_SECONDS = 0.5
 # A run that ends so soon makes room for the next before the next poll, as long as the polls allow.
 SOON_SECONDS = 0.1
-
-
-class Work(NamedTuple):
-    item: Item
-    task: asyncio.Task[None]
 
 
 class Trainer:
@@ -42,7 +35,7 @@ class Trainer:
         self,
         event_log: EventLog,
         names: TopicNames,
-        store: ArtifactStore,
+        store: FolderStore,
         place: Place,
         train: Train = train_in_child,
         inbox: Inbox | None = None,
@@ -51,6 +44,7 @@ class Trainer:
         self._inbox = Inbox() if inbox is None else inbox  # an empty one is false
         self._words = Reread(event_log, self._inbox, ahead=1)
         self.standing = Standing()
+        self._begun = Begun(self._inbox, self.standing, self._handle, 1, [self._words.clear])
         self._handling = Handling(event_log, names, store, place, train, self.standing.beat)
         self._runs_ended = 0
         self._waits: float = POLL_SECONDS
@@ -60,59 +54,37 @@ class Trainer:
         return {"training_runs": ("Runs that came to an end.", self._runs_ended)}
 
     async def run(self, ready: Callable[[], None]) -> None:
-        work = None
         async with self._log.subscribe(self._names.wire(GROUP), [self._names.wire(TOPIC)]) as group:
             ready()
             try:
                 while True:
-                    work = await self._step(group, work)
+                    await self._step(group)
             finally:
-                await _stop(work)
+                await self._begun.end()
 
-    async def _step(self, group: Subscription, work: Work | None) -> Work | None:
+    async def _step(self, group: Subscription) -> None:
         """Poll; drop what is no longer ours; refuse at once what can be; finish runs and begin the next; commit."""
-        inbox = self._inbox
-        polled = await inbox.ours(group, await inbox.poll(group, self._waits))
-        await self._take(polled)
-        await self.standing.found(group)
-        inbox.keep_only(group.assignment())
-        if work and not inbox.holds(work.item):
-            await _stop(work)
-            work = None
-        return await self._work_on(group, work)
+        await self._take(await self._begun.ours(group, await self._inbox.poll(group, self._waits)))
+        await self._begun.keep_only_ours(group)
+        await self._work_on(group)
 
-    async def _work_on(self, group: Subscription, work: Work | None) -> Work | None:
+    async def _work_on(self, group: Subscription) -> None:
         """One run, whose end the next poll hears of. A full inbox hears nothing: there one run goes after the other,
         until one takes its time or the next poll is due."""
         until, self._waits = time.monotonic() + POLL_SECONDS, POLL_SECONDS
         while True:
-            if work and work.task.done():
-                await work.task
-                self._ended(work)
-                work = None
-            if work is None and (item := self._inbox.first()):
-                self._inbox.begun(item)
-                work = Work(item, asyncio.create_task(self._handle(item)))
-            await self._commit(group)
-            if work is None or not self._inbox.full() or time.monotonic() >= until:
-                return work
-            await asyncio.wait({work.task}, timeout=SOON_SECONDS)
-            if not work.task.done():
-                return work
-
-    async def _commit(self, group: Subscription) -> None:
-        try:
-            if self._inbox.current(group):
-                await group.commit(done := self._inbox.committable())
-                self.standing.reached(done)
-        except Fenced:
-            self._inbox.forget()
-
-    def _ended(self, work: Work) -> None:
-        self._inbox.finished(work.item)
-        self._runs_ended += 1
-        self._waits = 0  # there is room: what stands in the log is asked for at once
-        self.standing.beat()
+            for ended in (done := self._begun.done()):
+                ended.task.result()  # what only the world can be the cause of is raised here
+                self._runs_ended += 1
+                self._waits = 0  # there is room: what stands in the log is asked for at once
+            self._begun.finished(done)
+            self._begun.begin()
+            await self._begun.commit(group)
+            if not self._begun.work or not self._inbox.full() or time.monotonic() >= until:
+                return
+            await asyncio.wait([work.task for work in self._begun.work], timeout=SOON_SECONDS)
+            if not self._begun.done():
+                return
 
     async def _take(self, polled: Polled) -> None:
         """A request waits only for what it alone needs: one that cannot be done is refused while others train."""
@@ -146,21 +118,9 @@ class Trainer:
     def _requests(self, polled: Polled) -> Iterator[tuple[Item, TrainingRequested]]:
         for place, records in polled.items():
             for record in records:
-                if request := request_in(record):
+                if request := request_in(record, TrainingRequested):
                     yield Item.of(request, place, record.offset), request
 
     async def _handle(self, item: Item) -> None:
-        record = await self._words.of(item)
-        if record and (request := request_in(record)):
+        if request := request_in(await self._words.of(item), TrainingRequested):
             await self._handling.handle(request, item.place[1])
-
-
-def request_in(record: Record) -> TrainingRequested | None:
-    event = decode(record.value, record.origin, record.timestamp, record.headers)
-    return event if isinstance(event, TrainingRequested) else None
-
-
-async def _stop(work: Work | None) -> None:
-    if work is not None:
-        work.task.cancel()
-        await asyncio.gather(work.task, return_exceptions=True)

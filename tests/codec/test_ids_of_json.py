@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gpu_workers.train.worker import request_in
+from gpu_workers.inbox.begun import request_in
 from projections.training_runs import TRAINING_RUNS
 from schemas.codec.codec import decode
 from schemas.topics import BY_NAME, TopicNames
@@ -59,7 +59,7 @@ async def test_fold_view_and_trainer_name_a_run_alike(log: EventLog, wished, pre
     names = wished(prefix)
     records = await read(log, names.wire("training-request"))
     should = keys_by_fold(records)
-    taken = [request for record in records if (request := request_in(record)) is not None]
+    taken = [request for record in records if (request := request_in(record, TrainingRequested)) is not None]
     assert len(should) == 4
     assert {f"{request.company}/{request.id}" for request in taken} == should
     assert set(await View(log, names, TRAINING_RUNS).catch_up()) == should

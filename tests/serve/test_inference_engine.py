@@ -44,6 +44,10 @@ def reason(outcome: Outcome) -> str:
     return outcome.reason
 
 
+async def answers(engine: InferenceEngine, questions: Sequence[Question]) -> list[Outcome]:
+    return list(await asyncio.gather(*(engine.answer(question) for question in questions)))
+
+
 async def test_each_row_of_a_batch_is_answered_by_its_own_adapter(bench: Workbench, engine: InferenceEngine) -> None:
     specs = [bench.adapter(f"acme/role{i}", seed=i, r=4 * (i + 1)) for i in range(3)]
     for spec in specs:
@@ -51,7 +55,7 @@ async def test_each_row_of_a_batch_is_answered_by_its_own_adapter(bench: Workben
     rows = [None, *specs, *specs, None]
     names = [spec.key.name if spec else None for spec in rows]
     questions = [ask(f"Number {i}?", name, tools=TOOLS) for i, name in enumerate(names)]
-    outcomes = await engine.generate(questions)
+    outcomes = await answers(engine, questions)
     expected = [bench.peft(spec, question) for spec, question in zip(rows, questions, strict=True)]
     assert [said(outcome) for outcome in outcomes] == expected
     assert len(set(expected)) > 4, "the adapters must differ for this to mean anything"
@@ -59,8 +63,8 @@ async def test_each_row_of_a_batch_is_answered_by_its_own_adapter(bench: Workben
 
 async def test_what_is_not_there_is_refused_and_never_the_base(bench: Workbench, engine: InferenceEngine) -> None:
     await engine.load(bench.adapter("acme/sales", seed=1))
-    outcomes = await engine.generate(
-        [ask("Hi", "acme/nobody"), ask("Hi", "acme/sales", 7), ask("Hi", ""), ask("Hi", "acme/sales")]
+    outcomes = await answers(
+        engine, [ask("Hi", "acme/nobody"), ask("Hi", "acme/sales", 7), ask("Hi", ""), ask("Hi", "acme/sales")]
     )
     assert [reason(each) for each in outcomes[:3]] == ["unknown_adapter", "unknown_adapter_version", "unknown_adapter"]
     assert said(outcomes[3])
@@ -72,7 +76,7 @@ async def test_another_companys_adapter_is_unknown_and_the_operator_asks_any(
     spec = bench.adapter("acme/own", seed=1)
     await engine.load(spec)
     asked = [ask("Hi", "acme/own", company=company) for company in ("globex", "acme", None, "acme/own", "")]
-    outcomes = await engine.generate(asked)
+    outcomes = await answers(engine, asked)
     absent = await engine.answer(ask("Hi", "acme/none", company="acme"))
     assert [reason(each) for each in (outcomes[0], *outcomes[3:], absent)] == ["unknown_adapter"] * 4
     assert {said(each) for each in outcomes[1:3]} == {bench.peft(spec, asked[0])}
@@ -157,7 +161,7 @@ async def test_more_adapters_than_memory_come_and_go_and_stay_right(bench: Workb
         await engine.load(spec)
     for _ in range(2):
         questions = [ask("Who?", spec.key.name) for spec in specs]
-        outcomes = await engine.generate(questions)
+        outcomes = await answers(engine, questions)
         assert [said(each) for each in outcomes] == [bench.peft(*pair) for pair in zip(specs, questions, strict=True)]
     assert len(engine.resident()) <= 3
     assert engine.stats().evictions > 3 and all(each.in_use == 0 for each in engine.resident())
@@ -190,7 +194,7 @@ async def test_pieces_add_up_to_the_text(bench: Workbench, engine: InferenceEngi
 async def test_the_same_seed_draws_the_same_answer_whoever_else_is_in_the_batch(engine: InferenceEngine) -> None:
     drawn = ask("Tell me.", temperature=1.0, seed=7, max_tokens=16)
     alone = said(await engine.answer(drawn))
-    crowd = await engine.generate([ask(f"Noise {i}", temperature=1.0, seed=i) for i in range(5)] + [drawn])
+    crowd = await answers(engine, [ask(f"Noise {i}", temperature=1.0, seed=i) for i in range(5)] + [drawn])
     assert said(crowd[-1]) == alone
     other = said(await engine.answer(ask("Tell me.", temperature=1.0, seed=8, max_tokens=16)))
     assert other != alone
@@ -208,7 +212,7 @@ async def test_a_cancelled_question_leaves_the_batch(engine: InferenceEngine) ->
 
 
 async def test_what_cannot_be_read_or_rendered_is_refused(engine: InferenceEngine) -> None:
-    outcomes = await engine.generate([ask("word " * 3000), ask("Hi", tools="no json"), ask("Hi")])
+    outcomes = await answers(engine, [ask("word " * 3000), ask("Hi", tools="no json"), ask("Hi")])
     assert [reason(each) for each in outcomes[:2]] == ["prompt_too_long", "bad_question"]
     assert said(outcomes[2]) is not None
 
@@ -240,7 +244,7 @@ async def test_what_cannot_fit_is_neither_rendered_nor_cut_into_tokens(
 
 
 async def test_a_full_engine_says_so(engine: InferenceEngine) -> None:
-    outcomes = await engine.generate([ask(f"{i}") for i in range(70)])
+    outcomes = await answers(engine, [ask(f"{i}") for i in range(70)])
     reasons = [each.reason for each in outcomes if isinstance(each, Failure)]
     assert reasons == ["queue_full"] * 6
 
@@ -248,7 +252,7 @@ async def test_a_full_engine_says_so(engine: InferenceEngine) -> None:
 async def test_hostile_questions_fail_alone_and_by_name(bench: Workbench, engine: InferenceEngine) -> None:
     questions = [ask(name, **changes) for name, changes in HOSTILE.items()]
     good = [ask(f"Good {i}?") for i in range(3)]
-    outcomes = await engine.generate([good[0], *questions, *good[1:]])
+    outcomes = await answers(engine, [good[0], *questions, *good[1:]])
     reasons = {
         name: outcome.reason if isinstance(outcome, Failure) else "answered"
         for name, outcome in zip(HOSTILE, outcomes[1:-2], strict=True)
@@ -271,7 +275,7 @@ async def test_an_adapter_that_is_finite_only_in_its_numbers_is_refused(
     with pytest.raises(UnusableAdapter, match="not finite"):
         await engine.load(unhashed)
     engine.announce(unhashed)
-    assert [reason(each) for each in await engine.generate([ask("Hi", "acme/huge")] * 3)] == ["unusable_adapter"] * 3
+    assert [reason(each) for each in await answers(engine, [ask("Hi", "acme/huge")] * 3)] == ["unusable_adapter"] * 3
     assert said(await engine.answer(ask("Hi"))) == bench.peft(None, ask("Hi"))
 
 
@@ -314,7 +318,7 @@ async def test_one_company_cannot_fill_the_engine(bench: Workbench) -> None:
     serving = Serving(device=CPU, limits=Limits(rows=8, waiting=64), capacity=3, company_waiting=5)
     async with embedded(str(bench.base), bench.root / "cache", serving) as engine:
         questions = [ask(f"{i}", company="acme") for i in range(20)] + [ask("x", company="globex")] * 2 + [ask("y")]
-        outcomes = await engine.generate(questions)
+        outcomes = await answers(engine, questions)
         full = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
         assert [(each.reason, each.again) for each in full] == [("queue_full", True)] * 15
         assert all(isinstance(each, Answer) for each in outcomes[-3:])
@@ -363,7 +367,7 @@ async def test_an_engine_at_fault_answers_nobody_and_says_so(bench: Workbench) -
     running = embedded(str(bench.base), bench.root / "cache", Serving(device=CPU))
     running._make_engine = BrokenEngine  # type: ignore[assignment]
     async with running as engine:
-        outcomes = await engine.generate([ask("Hi"), ask("You")])
+        outcomes = await answers(engine, [ask("Hi"), ask("You")])
         assert [reason(each) for each in outcomes] == ["engine_stopped"] * 2
         assert all(each.again for each in outcomes if isinstance(each, Failure))
         assert not engine.alive()

@@ -69,11 +69,11 @@ class Workbench:
         save_adapter(self.model, folder, seed, **({"r": 8, "lora_alpha": 16, "target_modules": ALL} | changes))
         (folder / "README.md").unlink()
         facts = Facts(company=company, base_model="tiny", base_sha256=self.base_sha256, tools_in_prompt=seed % 2 == 1)
-        artifact = self.store.get(self.store.put(folder, facts))
+        sha256 = self.store.put(folder, facts)
         return AdapterSpec(
             key=AdapterKey(name, version),
-            folder=artifact.folder,
-            sha256=artifact.sha256,
+            folder=self.store.place(sha256),
+            sha256=sha256,
             base_sha256=facts.base_sha256,
             tools_in_prompt=facts.tools_in_prompt,
         )

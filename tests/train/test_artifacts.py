@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from gpu_workers.adapters.check import CONFIG, TENSORS, check_adapter, check_tensors
-from gpu_workers.adapters.store import MANIFEST, Facts, FolderStore
+from gpu_workers.adapters.store import MANIFEST, Facts, FolderStore, verify
 from gpu_workers.adapters.weights import read_adapter
 from gpu_workers.errors import ArtifactMissing, ArtifactRefused
 from gpu_workers.refused import UnusableAdapter
@@ -42,13 +42,16 @@ def store(tmp_path) -> FolderStore:
     return FolderStore(tmp_path / "store")
 
 
+def facts_of(store: FolderStore, sha256: str) -> Facts:
+    return verify(store.place(sha256), sha256)
+
+
 def test_what_was_put_comes_back(store, tmp_path):
     source = lay(tmp_path / "made")
     sha256 = store.put(source, FACTS)
-    found = store.get(sha256)
-    assert found.facts == FACTS
+    assert facts_of(store, sha256) == FACTS
     for name in (TENSORS, CONFIG):
-        assert (found.folder / name).read_bytes() == (source / name).read_bytes()
+        assert (store.place(sha256) / name).read_bytes() == (source / name).read_bytes()
     assert store.uri(sha256).endswith(sha256)
 
 
@@ -66,9 +69,9 @@ def test_the_company_is_part_of_the_name(store, tmp_path):
 
 def test_what_is_not_there_is_named(store):
     with pytest.raises(ArtifactMissing, match="f" * 64):
-        store.get("f" * 64)
+        store.place("f" * 64)
     with pytest.raises(ArtifactRefused, match="not a sha256"):
-        store.get("../../etc/passwd")
+        store.place("../../etc/passwd")
 
 
 FORGED = (
@@ -92,7 +95,7 @@ FORGED = (
 @pytest.mark.parametrize("word", FORGED)
 def test_no_word_of_the_log_is_a_path(store, word):
     """The hash of an adapter.ready comes from the log, where anybody may have written it."""
-    for asked in (store.get, store.uri):
+    for asked in (store.place, store.uri):
         with pytest.raises(ArtifactRefused, match="not a sha256"):
             asked(word)
 
@@ -107,42 +110,42 @@ def test_what_lacks_a_file_is_refused_before_anything_is_read(store, tmp_path, n
 @pytest.mark.parametrize("name", [TENSORS, CONFIG, MANIFEST])
 def test_one_flipped_byte_anywhere_is_caught_and_named(store, tmp_path, name):
     sha256 = store.put(lay(tmp_path / "made"), FACTS)
-    path = store.get(sha256).folder / name
+    path = store.place(sha256) / name
     whole = path.read_bytes()
     for place in {0, len(whole) // 2, len(whole) - 1}:
         altered = bytearray(whole)
         altered[place] ^= 1
         path.write_bytes(altered)
         with pytest.raises(ArtifactRefused, match=f"{name} was altered"):
-            store.get(sha256)
+            facts_of(store, sha256)
     path.write_bytes(whole)
-    assert store.get(sha256).facts == FACTS
+    assert facts_of(store, sha256) == FACTS
 
 
 def test_a_file_more_or_less_is_refused(store, tmp_path):
-    folder = store.get(sha256 := store.put(lay(tmp_path / "made"), FACTS)).folder
+    folder = store.place(sha256 := store.put(lay(tmp_path / "made"), FACTS))
     (folder / "evil.py").write_text("boo")
     with pytest.raises(ArtifactRefused, match=r"evil\.py"):
-        store.get(sha256)
+        facts_of(store, sha256)
     (folder / "evil.py").unlink()
     (folder / CONFIG).unlink()
     with pytest.raises(ArtifactRefused, match="not exactly"):
-        store.get(sha256)
+        facts_of(store, sha256)
 
 
 def test_a_link_is_not_a_file(store, tmp_path):
-    folder = store.get(sha256 := store.put(lay(tmp_path / "made"), FACTS)).folder
+    folder = store.place(sha256 := store.put(lay(tmp_path / "made"), FACTS))
     (folder / TENSORS).rename(tmp_path / "elsewhere")
     (folder / TENSORS).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ArtifactRefused, match="not exactly"):
-        store.get(sha256)
+        facts_of(store, sha256)
 
 
 def test_putting_again_repairs_a_damaged_one(store, tmp_path):
-    folder = store.get(sha256 := store.put(lay(tmp_path / "made"), FACTS)).folder
+    folder = store.place(sha256 := store.put(lay(tmp_path / "made"), FACTS))
     (folder / TENSORS).write_bytes(b"rubbish")
     assert store.put(lay(tmp_path / "made"), FACTS) == sha256
-    assert store.get(sha256).facts == FACTS
+    assert facts_of(store, sha256) == FACTS
 
 
 WRITER = """
@@ -165,7 +168,7 @@ def test_many_writers_of_one_adapter_leave_one_whole_adapter(store, tmp_path):
     said = {line for writer in writers for line in writer.communicate()[0].split()}
     assert [writer.returncode for writer in writers] == [0, 0, 0]
     (sha256,) = said
-    assert store.get(sha256).facts == FACTS
+    assert facts_of(store, sha256) == FACTS
     assert [entry.name for entry in (root / "sha256").iterdir()] == [sha256]
 
 
@@ -265,6 +268,12 @@ def test_configurations_that_no_adapter_can_be_served_with_are_refused_by_store_
         store.put(folder, FACTS)
     with pytest.raises(UnusableAdapter):
         read_adapter(folder)
+
+
+def test_dora_is_refused_with_the_remedy_when_it_is_put(store, tmp_path):
+    with pytest.raises(ArtifactRefused, match=r"use_dora, which is not computed here\. Train it"):
+        store.put(lay(tmp_path / "made", config={"use_dora": True}), FACTS)
+    assert not (tmp_path / "store").exists()
 
 
 def test_patterns_and_layers_that_are_plain_names_are_taken(tmp_path):

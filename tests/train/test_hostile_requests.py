@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from gpu_workers.adapters.store import verify
 from gpu_workers.errors import ChildDied, Diverged, Unhealthy
 from gpu_workers.inbox.inbox import Inbox, Item
 from gpu_workers.train import parent
@@ -321,7 +322,7 @@ async def test_the_same_id_of_two_companies_is_two_runs_with_two_adapters(office
         "globex": "globex/default",
     }
     assert ready["acme"].sha256 != ready["globex"].sha256
-    assert office.store.get(ready["globex"].sha256).facts.company == "globex"
+    assert verify(office.store.place(ready["globex"].sha256), ready["globex"].sha256).company == "globex"
 
 
 async def test_a_bad_line_with_a_running_runs_id_ends_nothing_of_it(office):

@@ -77,13 +77,13 @@ def test_the_result_is_an_adapter_for_peft_and_for_the_store(tmp_path, tiny_base
     outcome = run(spec, silent)
     facts = Facts(company="acme", base_model=outcome.base.name, base_sha256=outcome.base.sha256, tools_in_prompt=False)
     store = FolderStore(tmp_path / "store")
-    found = store.get(store.put(spec.out, facts))
+    folder = store.place(store.put(spec.out, facts))
     model, tokenizer, _ = base_model.load(str(tiny_base), tmp_path)
     chat = Chat.of(tokenizer)
     rows = [parse_row(line) for line in spec.rows.read_bytes().splitlines()]
     prompt = torch.tensor([chat.prompt(rows[0].prompt)])
     bare = model(prompt).logits
-    adapted = peft.PeftModel.from_pretrained(model, found.folder)
+    adapted = peft.PeftModel.from_pretrained(model, folder)
     assert not torch.equal(adapted(prompt).logits, bare)
     assert adapted.peft_config["default"].r == quick.rank
 
@@ -219,7 +219,7 @@ def children_of(pid: int) -> list[int]:
 
 def test_only_answer_tokens_carry_loss(tiny_loaded, tiny_chat, quick):
     """The loss of our short-cut equals that of the whole model with every other label masked."""
-    model = METHODS["lora"].adapt(copy.deepcopy(tiny_loaded[0]), msgspec.structs.replace(quick, dropout=0.0))
+    model = METHODS["lora"](copy.deepcopy(tiny_loaded[0]), msgspec.structs.replace(quick, dropout=0.0))
     talk = data.training(data.ACME, 1, finished=1.0)[0]
     read = texts(tiny_chat, rows_of([talk, talk[:2]]), 1024)
     assert [len(text.answers) for text in read] == [2, 1]
@@ -235,7 +235,7 @@ def test_only_answer_tokens_carry_loss(tiny_loaded, tiny_chat, quick):
 def test_a_conversation_is_read_once_and_each_of_its_answers_learned_as_if_it_stood_alone(
     tiny_loaded, tiny_chat, quick
 ):
-    model = METHODS["lora"].adapt(copy.deepcopy(tiny_loaded[0]), msgspec.structs.replace(quick, dropout=0.0))
+    model = METHODS["lora"](copy.deepcopy(tiny_loaded[0]), msgspec.structs.replace(quick, dropout=0.0))
     rows = rows_of([data.training(data.ACME, 1, finished=1.0)[0]])
     (text,) = texts(tiny_chat, rows, 1024)
     alone = [to_sample(tiny_chat, row, 1024) for row in rows]

@@ -14,7 +14,7 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from gpu_workers.adapters.store import FolderStore
+from gpu_workers.adapters.store import FolderStore, verify
 from gpu_workers.errors import ChildDied
 from gpu_workers.inbox.inbox import Inbox
 from gpu_workers.train.lines import Outcome, ProofSpec, Report, Spec
@@ -175,7 +175,7 @@ async def test_a_request_becomes_an_adapter_with_its_whole_story(office):
     assert ready.manifest == accepted.manifest
     assert completed.sha256 == ready.sha256
     assert ready.evaluation.examples == 2
-    assert office.store.get(ready.sha256).facts.base_sha256 == ready.base_sha256
+    assert verify(office.store.place(ready.sha256), ready.sha256).base_sha256 == ready.base_sha256
     assert {event.correlation for event in (*said, ready)} == {"r1"}
     assert {event.causation for event in (*said, ready)} == {None, "r1"}
     assert {event.phase for event in of(said, TrainingProgressed)} >= {"evaluate before", "train", "evaluate after"}

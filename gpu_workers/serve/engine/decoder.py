@@ -14,11 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gpu_workers.bases.files import FAMILIES
 from gpu_workers.refused import UnsupportedModel
 from gpu_workers.serve.engine.kv import KVCache
 from gpu_workers.serve.engine.lanes import Plan, Site
-
-FAMILIES = ("llama", "qwen3")
 
 
 @dataclass(frozen=True)

@@ -108,10 +108,6 @@ class Schedule(Generic[Adapter]):
             return Batch(True, list(enumerate(fresh, first)), moves)
         return Batch(False, list(enumerate(self.running)), moves) if self.running else None
 
-    def reach(self) -> int:
-        """Positions that the KV cache may have to hold before every running row has ended."""
-        return max((row.final_length for row in self.running), default=0)
-
     def leave(self, rows: Iterable[Row[Adapter]]) -> list[Move]:
         """Rows leave wherever they are. The last slots fill the holes: slots stay dense."""
         gone = set(rows)

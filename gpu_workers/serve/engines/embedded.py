@@ -8,7 +8,7 @@ import itertools
 import logging
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -28,6 +28,7 @@ from gpu_workers.serve.admission import Bounds, Questions, Seats
 from gpu_workers.serve.catalogue import Catalogue, Residency
 from gpu_workers.serve.engine.engine import Engine, Fell, LoraRow, Said, Step
 from gpu_workers.serve.port import (
+    DETAIL,
     AdapterKey,
     AdapterSpec,
     Answer,
@@ -40,7 +41,9 @@ from gpu_workers.serve.port import (
 )
 from gpu_workers.serve.text import TextStream
 from processors.answers import ToolCalls, parse
+from schemas.adapters import company_of
 from schemas.errors import Retry, RillfoldError
+from schemas.words import shortened
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +56,6 @@ TOKENS_A_PART = 3
 LONG_LETTERS = 16_000
 LONG_PARTS = 64
 """A prompt above one of these is rendered and cut into tokens beside the event loop, which has others to serve."""
-DETAIL = 1_000
 
 
 @dataclass
@@ -197,9 +199,6 @@ class EmbeddedEngine:
         except Exception as error:
             return _failure(question, RowFailed.reason, f"{type(error).__name__}: {error}", again=False)
 
-    async def generate(self, questions: Sequence[Question]) -> list[Outcome]:
-        return list(await asyncio.gather(*(self.answer(question) for question in questions)))
-
     async def _answer(self, question: Question, on_text: OnText | None) -> Answer:
         if (why := question.unfit()) is not None:
             raise BadQuestion(f"{why}.")
@@ -278,7 +277,7 @@ class EmbeddedEngine:
         return self._said(question, spec.key if spec else None, pending, finish)
 
     def _row(self, question: Question, weights: LoraWeights | None, prompt: list[int]) -> LoraRow:
-        owner = question.company or (question.adapter or "").partition("/")[0]
+        owner = question.company or company_of(question.adapter or "")
         limit = min(question.max_tokens, self._base.context - len(prompt))
         ticket = next(self._tickets)  # two questions may bear one id
         return LoraRow(
@@ -366,8 +365,7 @@ class EmbeddedEngine:
 
 def _failure(question: Question, reason: str, detail: str, again: bool) -> Failure:
     """Its words may repeat what was asked: any length, and letters that no record holds."""
-    told = detail[:DETAIL].encode("utf-8", "replace").decode()
-    return Failure(id=question.id, reason=reason, detail=told, again=again)
+    return Failure(id=question.id, reason=reason, detail=shortened(detail, DETAIL), again=again)
 
 
 def _letters(question: Question) -> int:

@@ -10,7 +10,7 @@ import torch
 
 from gpu_workers.adapters.check import DTYPES, MAX_HEADER, TENSORS, shapes_of
 from gpu_workers.adapters.config import MAX_RANK
-from gpu_workers.adapters.store import ArtifactStore, verify
+from gpu_workers.adapters.store import FolderStore, verify
 from gpu_workers.adapters.weights import LoraWeights, read_adapter
 from gpu_workers.bases import load as base_model
 from gpu_workers.bases.chat import Chat
@@ -49,14 +49,20 @@ class Serving:
         return cls(device, Limits(rows=rows), **bounds)
 
     def bounds(self) -> Bounds:
-        return Bounds.of(self.capacity, self.limits.waiting, self.company_adapters, self.company_waiting)
+        """Where the operator says nothing, one company has half of the adapters and a quarter of the questions."""
+        return Bounds(
+            self.capacity,
+            self.company_adapters or max(1, self.capacity // 2),
+            self.limits.waiting,
+            self.company_waiting or max(1, self.limits.waiting // 4),
+        )
 
 
 def embedded(
     name_or_path: str,
     cache: Path,
     serving: Serving,
-    store: ArtifactStore | None = None,
+    store: FolderStore | None = None,
     progress: Progress = silent,
     name: str | None = None,
 ) -> EmbeddedEngine:
@@ -75,7 +81,7 @@ def embedded(
     return EmbeddedEngine(make_engine, base, chat, read, serving.bounds())
 
 
-def _reader(decoder: Decoder, prove: Proof, base: Base, store: ArtifactStore | None) -> Read:
+def _reader(decoder: Decoder, prove: Proof, base: Base, store: FolderStore | None) -> Read:
     def read(spec: AdapterSpec) -> LoraWeights:
         if spec.base_sha256 not in (None, base.sha256):
             raise BaseMismatch(
@@ -104,7 +110,7 @@ def _reader(decoder: Decoder, prove: Proof, base: Base, store: ArtifactStore | N
     return named
 
 
-def _folder(spec: AdapterSpec, store: ArtifactStore | None) -> Path:
+def _folder(spec: AdapterSpec, store: FolderStore | None) -> Path:
     if spec.folder is not None:
         return spec.folder
     if store is None or spec.sha256 is None:
