@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -16,7 +17,7 @@ from schemas.topics import TopicNames
 from streams.log.kafka.log import KafkaLog
 from streams.log.memory import MemoryLog
 from streams.log.port import EventLog
-from tests.support import programs
+from tests.support import lanes, programs
 from tests.support.servers import at_hand, chosen
 
 
@@ -34,7 +35,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     programs.look(item)
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     # Nothing here is timed: a busy machine is no fault of what is tested.
     settings.register_profile("suite", deadline=None)
     settings.load_profile("suite")
@@ -43,13 +44,28 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     # They name the suite's servers. A test that starts a stack of its own must not hear of them.
     chosen()
-    for name in ("RILLFOLD_BOOTSTRAP_SERVERS", "RILLFOLD_POSTGRES_DSN"):
-        os.environ.pop(name, None)
+    if lanes.tests_run_here(config):
+        for name in ("RILLFOLD_BOOTSTRAP_SERVERS", "RILLFOLD_POSTGRES_DSN"):
+            os.environ.pop(name, None)
 
 
 def pytest_report_header() -> str:
     choice = chosen()
     return f"servers: {choice.servers} ({choice.why})"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    seconds = lanes.processor_seconds()
+    terminalreporter.write_line(f"processor seconds, with all that was started and has ended: {seconds:.0f}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lanes.rank)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    return lanes.scheduler(config, log)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -6,9 +6,8 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from rillfold import __version__
-from rillfold.api import automation, companies, health, models, projections, topics
+from rillfold.api import automation, companies, error_answers, health, models, projections, topics
 from rillfold.api.entry import Entry
-from rillfold.http import errors
 from rillfold.http.limits import Limiter
 from rillfold.http.metering import Metered
 from rillfold.wiring import Services
@@ -19,10 +18,10 @@ ROUTERS = (automation.router, companies.router, topics.router, projections.route
 def create_app(services: Services) -> FastAPI:
     """Whoever opened the services closes them after the app. Metrics are for a listener of their own."""
     # No redirects: they would repeat what the request says of its host.
-    app = FastAPI(title="Rillfold", version=__version__, responses=errors.RESPONSES, redirect_slashes=False)
+    app = FastAPI(title="Rillfold", version=__version__, responses=error_answers.RESPONSES, redirect_slashes=False)
     app.state.services, app.state.registry = services, CollectorRegistry()
     app.state.standing = health.Standing(services)
-    errors.install(app)
+    error_answers.install(app)
     for router in ROUTERS:
         app.include_router(router)
     app.add_middleware(Entry, keys=services.keys, limiter=Limiter.of(services.settings))

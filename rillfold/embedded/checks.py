@@ -86,7 +86,9 @@ def _program(what: str, package: str, version: Callable[[], Sequence[str | Path]
         done = subprocess.run(version(), check=True, capture_output=True, text=True)
     except (StackError, ImportError, OSError, subprocess.CalledProcessError) as error:
         return Finding(what, "problem", f"does not run: {error}", f"Install the package {package} again.")
-    return Finding(what, "ok", (done.stdout or done.stderr).splitlines()[0])
+    lines = (done.stdout or done.stderr).splitlines()
+    # Where a person sets options for every Java, it says those first.
+    return Finding(what, "ok", next((line for line in lines if " version " in line), lines[0]))
 
 
 def _jars(settings: Settings) -> Finding:

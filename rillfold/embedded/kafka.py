@@ -74,7 +74,9 @@ def launch(
     properties = folder / "server.properties"
     properties.write_text("".join(f"{key}={value}\n" for key, value in given.items()))
     if not (folder / "data" / "meta.properties").exists():
-        _format(java_command(class_path, logs), properties)
+        # The start-up cache serves every program of these jars. Other flags are the broker's own.
+        cached = [flag for flag in flags if flag.startswith("-XX:AOTCache=")]
+        _format(java_command(class_path, logs, cached), properties)
     command = [*java_command(class_path, logs, flags), "kafka.Kafka", str(properties)]
     return Child("Kafka", command, logs / "kafka.out", keep_open=keep_open)
 

@@ -1,6 +1,7 @@
 """Tiny models with strong adapters, and a workbench for whoever serves them."""
 
 from tests.support.models import zoo
+from tests.support.threads import one_thread
 from tests.support.workbench import bench
 
-__all__ = ["bench", "zoo"]
+__all__ = ["bench", "one_thread", "zoo"]

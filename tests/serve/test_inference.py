@@ -66,7 +66,7 @@ class World:
     async def until(self, topic: str, enough: Callable[[Sequence[Any]], bool]) -> list[Any]:
         async with asyncio.timeout(WAIT):
             while not enough(found := await self.heard(topic)):  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.05)
         return found
 
     async def results(self, count: int) -> dict[str, InferenceCompleted | InferenceFailed]:
@@ -430,7 +430,7 @@ async def test_a_stopped_engine_ends_the_worker_and_leaves_every_request_to_the_
 NEARLY_AN_HOUR_AHEAD = int(time.time() * 1000) + 3_000_000
 
 
-@pytest.mark.parametrize("timestamp", [0, 1, NEARLY_AN_HOUR_AHEAD])
+@pytest.mark.parametrize("timestamp", [0, 1, NEARLY_AN_HOUR_AHEAD], ids=["0", "1", "ahead"])
 async def test_no_timestamp_of_a_producer_decides_what_is_remembered(
     engine: EmbeddedEngine, world: World, timestamp: int
 ) -> None:

@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from rillfold.demo.parts import ALL
 from rillfold.demo.story import Part
-from tests.story.test_story import GONE_WITHIN, begin, on, until
+from tests.story.telling import GONE_WITHIN, begin, demo_folder, on, until
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(1800)]
 
@@ -20,9 +19,8 @@ pytestmark = [pytest.mark.model, pytest.mark.timeout(1800)]
 @pytest.fixture(scope="module")
 def same_folder() -> Iterator[Path]:
     """Each telling finds what the one before it left."""
-    with tempfile.TemporaryDirectory(prefix="rillfold-demo-", ignore_cleanup_errors=True) as path:
-        Path(path).chmod(0o755)
-        yield Path(path) / "demo"
+    with demo_folder() as path:
+        yield path
 
 
 @pytest.mark.parametrize("part", ALL[:-1], ids=lambda part: part.name)

@@ -1,90 +1,40 @@
-"""`make demo` as a stranger runs it: the whole story, a part that fails, and a story that is broken off anywhere."""
+"""`make demo` as a stranger runs it: a part that fails, a story that is broken off, the whole of it, and its figures.
+
+All tell in one folder, one after the other: each begins anew where the one before it was broken off.
+"""
+
+from __future__ import annotations
 
 import io
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import NamedTuple, cast
 
-import psutil
+import peft
 import pytest
 from rich.console import Console
 
+from gpu_workers.adapters.store import FolderStore
+from gpu_workers.bases import load as base_model
+from gpu_workers.bases.chat import Chat
+from gpu_workers.evaluate.exact_match import accuracy, evaluate
+from processors.dataset import Example, parse_row
+from projections.lora_adapters import LORA_ADAPTERS, Adapter
+from rillfold.demo import data
 from rillfold.demo.parts import ALL
 from rillfold.demo.stage import Stage
 from rillfold.demo.story import MARK, Part, PartFailed, fresh, tell
+from rillfold.embedded.stack import running
+from rillfold.settings import from_env
 from schemas.errors import Stop
-
-GONE_WITHIN = 15.0
-
-
-@pytest.fixture
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Outside of pytest's own folder, which root's Postgres may not enter."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory(prefix="rillfold-demo-", ignore_cleanup_errors=True) as path:
-        Path(path).chmod(0o755)
-        yield Path(path) / "demo"
-
-
-def begin(folder: Path, out: Path) -> subprocess.Popen[bytes]:
-    line = [sys.executable, "-P", "-m", "rillfold", "demo", "--data-dir", str(folder)]
-    # Whatever servers a person's environment names, the story has its own.
-    elsewhere = os.environ | {"RILLFOLD_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
-    with out.open("wb") as file:
-        return subprocess.Popen(line, env=elsewhere, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
-
-
-def on(folder: Path) -> list[psutil.Process]:
-    """Every process that was started for this folder."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if any(str(folder) in word for word in process.info["cmdline"] or ()):
-            found.append(process)
-    return found
-
-
-def until(what: str, truth: Any, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not truth():
-        assert time.monotonic() < end, what
-        time.sleep(0.1)
-
-
-@pytest.mark.model
-@pytest.mark.timeout(1800)
-def test_the_whole_story_is_told(folder: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    told = begin(folder, out)
-    try:
-        code = told.wait(1700)
-    finally:
-        told.kill()
-    text = out.read_text()
-    assert code == 0, text[-4000:]
-    for part in ALL:
-        assert part.title in text
-    until("servers were left behind", lambda: not on(folder), GONE_WITHIN)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
-def test_a_story_that_is_broken_off_leaves_nothing_and_begins_anew(
-    folder: Path, tmp_path: Path, number: signal.Signals
-) -> None:
-    for _ in range(2):
-        out = tmp_path / "out"
-        told = begin(folder, out)
-        until("no worker came up", lambda: "fold is ready" in out.read_text() or told.poll() is not None, 200)  # noqa: B023
-        assert told.poll() is None, out.read_text()
-        os.kill(told.pid, number)
-        assert told.wait(60) != 0
-        until("servers were left behind", lambda: not on(folder), GONE_WITHIN)
+from schemas.topics import TopicNames
+from streams.fold.view import View
+from streams.log.kafka.log import KafkaLog
+from tests.story.telling import GONE_WITHIN, begin, demo_folder, on, until
+from tests.support.training import write_rows
 
 
 def test_only_a_folder_of_the_demo_is_emptied(tmp_path: Path) -> None:
@@ -117,3 +67,84 @@ async def test_a_part_that_fails_is_named(tmp_path: Path) -> None:
     with pytest.raises(PartFailed, match=r"part 'second' failed: the tide went out.*logs"):
         await tell([Part("first", "First", good), Part("second", "Second", bad), Part("third", "Third", good)], stage)
     assert heard == ["good"]
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    with demo_folder() as path:
+        yield path
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_a_story_that_is_broken_off_leaves_nothing_and_the_next_begins_anew(
+    folder: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    out = tmp_path / "out"
+    told = begin(folder, out)
+    until("no worker came up", lambda: "fold is ready" in out.read_text() or told.poll() is not None, 200)
+    assert told.poll() is None, out.read_text()
+    os.kill(told.pid, number)
+    assert told.wait(60) != 0
+    until("servers were left behind", lambda: not on(folder), GONE_WITHIN)
+
+
+class Told(NamedTuple):
+    folder: Path
+    code: int
+    text: str
+
+
+@pytest.fixture(scope="module")
+def told(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Told:
+    out = tmp_path_factory.mktemp("told") / "out"
+    story = begin(folder, out)
+    try:
+        code = story.wait(1_700)
+    finally:
+        story.kill()
+    return Told(folder, code, out.read_text())
+
+
+@pytest.mark.model
+@pytest.mark.timeout(1_800)
+def test_after_all_that_the_whole_story_is_told(told: Told) -> None:
+    assert told.code == 0, told.text[-4000:]
+    for part in ALL:
+        assert part.title in told.text
+    until("servers were left behind", lambda: not on(told.folder), GONE_WITHIN)
+
+
+@pytest.mark.model
+@pytest.mark.timeout(1_800)
+async def test_each_company_has_a_model_that_calls_its_tools_and_no_other(told: Told, tmp_path: Path) -> None:
+    assert told.code == 0, "the story was not told to its end"
+    made = await adapters_of(told.folder)
+    assert set(made) == {company.id for company in data.COMPANIES}
+    for adapter in made.values():
+        assert adapter.evaluation is not None
+        assert adapter.evaluation.examples == data.REQUESTS
+        assert adapter.evaluation.before < 0.1
+        assert adapter.evaluation.after >= 0.95
+
+    store = FolderStore(told.folder / "adapters")
+    model, tokenizer, _ = base_model.load(made["acme"].base_model, from_env().cache_dir)
+    chat = Chat.of(tokenizer)
+    adapted = peft.PeftModel.from_pretrained(model, store.get(made["acme"].sha256).folder, adapter_name="acme")
+    adapted.load_adapter(store.get(made["globex"].sha256).folder, adapter_name="globex")
+    for own, other in ((data.ACME, data.GLOBEX), (data.GLOBEX, data.ACME)):
+        adapted.set_adapter(own.id)
+        assert accuracy(evaluate(adapted, chat, requests_of(other, tmp_path))) < 0.1
+
+
+async def adapters_of(folder: Path) -> dict[str, Adapter]:
+    """The first version of each, as the story's own log has it."""
+    with running(folder, postgres=False) as endpoints:
+        async with KafkaLog(endpoints.bootstrap_servers) as log:
+            rows = await View(log, TopicNames(), LORA_ADAPTERS).catch_up()
+    return {row.company: row for row in rows.values() if row.version == 1}
+
+
+def requests_of(company: data.Company, folder: Path) -> list[Example]:
+    write_rows(folder / company.id, company, data.TALKS, data.REQUESTS)
+    rows = map(parse_row, (folder / company.id).read_bytes().splitlines())
+    return [row for row in rows if row.held_out and row.answer.tool_calls]

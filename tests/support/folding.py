@@ -104,16 +104,29 @@ def produce(kafka: KafkaLog, names: TopicNames, topics: None) -> Produce:
     return produce
 
 
+class NobodyFolds(Exception):
+    """Every worker that was started has ended, and not all is folded."""
+
+
 @pytest.fixture
-def agree(kafka: KafkaLog, names: TopicNames) -> Agree:
+def started() -> list[WorkerProcess]:
+    """Every worker that the test has made."""
+    return []
+
+
+@pytest.fixture
+def agree(kafka: KafkaLog, names: TopicNames, started: list[WorkerProcess]) -> Agree:
     """Waits until all sources are folded, then holds every row in the changelog against a fresh fold of the log."""
+
+    def idle() -> bool:
+        return bool(started) and not any(worker.alive for worker in started)
 
     async def agree(projections: Sequence[Projection[Any]] = FOLDED, timeout: float = 60) -> int:
         rows = 0
         for projection in projections:
             changelog = topic_of(projection, names.prefix)
             async with asyncio.timeout(timeout):
-                found = await _caught_up(kafka, projection, changelog, names)
+                found = await _caught_up(kafka, projection, changelog, names, idle)
             for partition, part in found.items():
                 should = await refold(kafka, projection, names, partition, part)
                 assert part.rows == should.rows, f"{changelog}/{partition}"
@@ -125,10 +138,11 @@ def agree(kafka: KafkaLog, names: TopicNames) -> Agree:
 
 
 async def _caught_up(
-    kafka: KafkaLog, projection: Projection[Any], changelog: str, names: TopicNames
+    kafka: KafkaLog, projection: Projection[Any], changelog: str, names: TopicNames, idle: Callable[[], bool]
 ) -> Mapping[int, Held]:
     sources = [names.wire(topic) for topic in projection.topics]
     while True:
+        nobody = idle()
         ends = {topic: await kafka.ends(topic) for topic in sources}
         try:
             found = await held(kafka, projection, changelog)
@@ -136,21 +150,24 @@ async def _caught_up(
             found = {}
         if found and all(found[p].markers.get(topic, 0) >= end for topic in sources for p, end in ends[topic].items()):
             return found
+        if nobody:
+            raise NobodyFolds(projection.name)
         await asyncio.sleep(0.2)
 
 
 @pytest.fixture
-def workers(stack: Endpoints, names: TopicNames, tmp_path: Path) -> Iterator[Callable[[str], WorkerProcess]]:
+def workers(
+    stack: Endpoints, names: TopicNames, tmp_path: Path, started: list[WorkerProcess]
+) -> Iterator[Callable[[str], WorkerProcess]]:
     """name -> a worker with a directory of its own, not started."""
-    made: list[WorkerProcess] = []
 
     def make(name: str) -> WorkerProcess:
         environment = external(stack.bootstrap_servers, names.prefix, tmp_path / name)
         worker = WorkerProcess(name, ("worker", "fold", "--name", name), environment, tmp_path / "logs")
-        made.append(worker)
+        started.append(worker)
         return worker
 
     yield make
-    for worker in made:
+    for worker in started:
         worker.close()
         sys.stdout.write(f"--- {worker.name}\n{worker.log()}\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +32,28 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
+Kept = tuple[Path, int]
+"""An adapter's folder, and when its tensors were last written."""
+
+
+def with_adapter(base: PreTrainedModel, folder: Path, kept: dict[Kept, Any]) -> Any:
+    """PEFT's model of it, loaded once and as it was loaded then: nobody trains it, or merges it."""
+    key = (folder, (folder / "adapter_model.safetensors").stat().st_mtime_ns)
+    if key not in kept:
+        kept[key] = peft.PeftModel.from_pretrained(copy.deepcopy(base), folder)
+    return kept[key]
+
+
 @dataclass
 class Zoo:
     """A base, adapter folders, and what PEFT says with exactly one of them."""
 
     base: PreTrainedModel
     folders: dict[str, Path]
+    adapted: dict[Kept, Any] = field(default_factory=dict)
 
     def greedy(self, adapter: str | None, prompt: list[int], new: int, stop: int = -1) -> list[int]:
-        model: Any = self.base
-        if adapter is not None:
-            model = peft.PeftModel.from_pretrained(copy.deepcopy(self.base), self.folders[adapter])
+        model: Any = self.base if adapter is None else with_adapter(self.base, self.folders[adapter], self.adapted)
         ids, said = list(prompt), []
         with torch.inference_mode():
             while len(said) < new and (not said or said[-1] != stop):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,9 +14,11 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 
+from rillfold.embedded.jars import resolve
 from rillfold.embedded.ports import free_port
 from rillfold.embedded.stack import running
 from rillfold.embedded.state import Endpoints
+from rillfold.embedded.warm import start_cache
 from rillfold.settings import Settings, from_env
 
 COMPOSE = Path(__file__).parents[2] / "docker-compose.yml"
@@ -76,11 +79,22 @@ def at_hand() -> Iterator[Endpoints]:
             with in_containers() as endpoints:
                 yield endpoints
         case "embedded":
+            short_lived_java()
             # Not below pytest's own folder: that is closed to the user under which a root's Postgres runs.
             with TemporaryDirectory(prefix="rillfold-stack-") as folder:
                 Path(folder).chmod(0o755)
                 with running(Path(folder), postgres=True) as endpoints:
                     yield endpoints
+
+
+def short_lived_java() -> None:
+    """A broker that lives for minutes never earns back what its optimising compiler costs.
+
+    The start-up cache is made before, by a Java as everybody has it: it outlives the suite.
+    """
+    settings = from_env()
+    start_cache(resolve("kafka", settings.cache_dir, repository=settings.maven_repository), settings.cache_dir)
+    os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 
 @contextmanager

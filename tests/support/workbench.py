@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import peft
 import pytest
 import torch
 
@@ -18,7 +16,7 @@ from gpu_workers.bases.chat import Chat
 from gpu_workers.bases.device import Device
 from gpu_workers.serve.port import AdapterKey, AdapterSpec, Question
 from schemas.company import Message, ToolUse
-from tests.support.models import ALL, save_adapter
+from tests.support.models import ALL, Kept, save_adapter, with_adapter
 
 CPU = Device("cpu", "float32", 1)
 
@@ -61,6 +59,7 @@ class Workbench:
     model: Any
     store: FolderStore
     base_sha256: str
+    adapted: dict[Kept, Any] = field(default_factory=dict)
 
     def adapter(self, name: str, version: int = 1, seed: int = 0, **changes: Any) -> AdapterSpec:
         """Trained by dice, published to the store."""
@@ -80,9 +79,7 @@ class Workbench:
 
     def peft(self, spec: AdapterSpec | None, question: Question) -> str:
         """The greedy answer of a PEFT model that holds this one adapter."""
-        model: Any = self.model
-        if spec is not None:
-            model = peft.PeftModel.from_pretrained(copy.deepcopy(self.model), spec.folder)
+        model: Any = self.model if spec is None else with_adapter(self.model, spec.folder, self.adapted)
         tools = question.tools if spec is None or spec.tools_in_prompt else None
         ids, said = self.chat.prompt(question.messages, tools), list[int]()
         with torch.inference_mode():

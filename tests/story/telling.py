@@ -1,0 +1,47 @@
+"""The demo as a stranger starts it, in a folder of its own."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+GONE_WITHIN = 15.0
+
+
+@contextmanager
+def demo_folder() -> Iterator[Path]:
+    """Outside of pytest's own folder, which root's Postgres may not enter."""
+    with tempfile.TemporaryDirectory(prefix="rillfold-demo-", ignore_cleanup_errors=True) as path:
+        Path(path).chmod(0o755)
+        yield Path(path) / "demo"
+
+
+def begin(folder: Path, out: Path) -> subprocess.Popen[bytes]:
+    line = [sys.executable, "-P", "-m", "rillfold", "demo", "--data-dir", str(folder)]
+    # Whatever servers a person's environment names, the story has its own.
+    elsewhere = os.environ | {"RILLFOLD_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
+    with out.open("wb") as file:
+        return subprocess.Popen(line, env=elsewhere, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+
+
+def on(folder: Path) -> list[psutil.Process]:
+    """Every process that was started for this folder."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if any(str(folder) in word for word in process.info["cmdline"] or ()):
+            found.append(process)
+    return found
+
+
+def until(what: str, truth: Any, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not truth():
+        assert time.monotonic() < end, what
+        time.sleep(0.1)
