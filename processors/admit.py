@@ -17,7 +17,7 @@ DATA_TOPICS = ("company-data",)
 _SHOWN = 100
 
 
-class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+class RunBounds(msgspec.Struct, frozen=True, kw_only=True):
     """What one run may cost. The operator's settings say otherwise."""
 
     texts: int = 20_000
@@ -28,7 +28,7 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """Of the dataset's rows: the child holds them in memory."""
 
 
-class Refusal(msgspec.Struct, frozen=True):
+class NotAdmitted(msgspec.Struct, frozen=True):
     """Machine readable reason, and a sentence with the remedy."""
 
     reason: str
@@ -36,29 +36,33 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 def admit(
-    request: TrainingRequested, methods: Collection[str], base_missing: Callable[[str], str | None], bounds: Bounds
-) -> TrainSettings | Refusal:
+    request: TrainingRequested, methods: Collection[str], base_missing: Callable[[str], str | None], bounds: RunBounds
+) -> TrainSettings | NotAdmitted:
     """Total: any request ends as settings or a refusal. `base_missing` tells why a base cannot be had here, or None."""
     if not ROLE.fullmatch(request.role):
-        return Refusal("bad_role", f"role {shown(request.role)}: 1 to 64 letters, digits, '.', '_', '-', no '.' first.")
+        return NotAdmitted(
+            "bad_role", f"role {shown(request.role)}: 1 to 64 letters, digits, '.', '_', '-', no '.' first."
+        )
     if request.method not in methods:
-        return Refusal("unknown_method", f"method {shown(request.method)}; this worker trains {', '.join(methods)}.")
+        return NotAdmitted(
+            "unknown_method", f"method {shown(request.method)}; this worker trains {', '.join(methods)}."
+        )
     if wrong := wrong_range(request.ranges):
-        return Refusal("bad_ranges", wrong)
+        return NotAdmitted("bad_ranges", wrong)
     if missing := base_missing(request.base_model):
-        return Refusal("unknown_base_model", missing)
+        return NotAdmitted("unknown_base_model", missing)
     settings = _settings(request.settings)
     if isinstance(settings, TrainSettings) and (texts := settings.steps * settings.batch) > bounds.texts:
         detail = f"{settings.steps} steps of {settings.batch} are {texts} texts; a run here learns from {bounds.texts}."
-        return Refusal("too_much", detail)
+        return NotAdmitted("too_much", detail)
     return settings
 
 
-def _settings(text: str) -> TrainSettings | Refusal:
+def _settings(text: str) -> TrainSettings | NotAdmitted:
     try:
         return msgspec.json.decode(text, type=TrainSettings)
     except (msgspec.DecodeError, RecursionError) as error:
-        return Refusal("bad_settings", f"settings {shown(text)}: {error}.")
+        return NotAdmitted("bad_settings", f"settings {shown(text)}: {error}.")
 
 
 def shown(word: str) -> str:
@@ -66,11 +70,11 @@ def shown(word: str) -> str:
     return repr(word if len(word) <= _SHOWN else f"{word[:_SHOWN]}\u2026")
 
 
-def enough(manifest: Manifest) -> Refusal | None:
+def enough(manifest: Manifest) -> NotAdmitted | None:
     """A dataset with nothing to train on is no dataset."""
     if manifest.trained:
         return None
-    return Refusal(
+    return NotAdmitted(
         "no_data",
         f"{manifest.records} records in the ranges hold no answer of {manifest.company} to train on "
         f"({manifest.held_out} held out). Produce conversation.ingested or agent_output.ingested events first.",

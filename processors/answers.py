@@ -12,7 +12,7 @@ CALL, CALL_END = "<tool_call>", "</tool_call>"
 END_OF_TURN = "<|im_end|>"
 
 
-class Answer(NamedTuple):
+class Spoken(NamedTuple):
     """The model spoke."""
 
     text: str
@@ -32,12 +32,12 @@ class Malformed(NamedTuple):
     reason: str
 
 
-def parse(text: str) -> Answer | ToolCalls | Malformed:
+def parse(text: str) -> Spoken | ToolCalls | Malformed:
     """What a model's text means. Never guesses: a call that is not exactly one is malformed, with the reason."""
     text = text.removesuffix(END_OF_TURN).strip()
     before, *blocks = text.split(CALL)
     if not blocks:
-        return Malformed(text, "a call ends that never began") if CALL_END in text else Answer(text)
+        return Malformed(text, "a call ends that never began") if CALL_END in text else Spoken(text)
     calls: list[ToolUse] = []
     rest = text[len(before) :]
     while rest:

@@ -106,7 +106,7 @@ def parse_row(line: bytes) -> Example:
     return msgspec.json.decode(line, type=Example)
 
 
-class Tally:
+class DatasetCounts:
     """Counts and hashes rows as they pass, so that no dataset has to fit into memory."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ BURST_SECONDS = 10.0
 MINUTE = 60.0
 
 
-class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+class CompanyBounds(msgspec.Struct, frozen=True, kw_only=True):
     """For each company."""
 
     at_once: int
@@ -22,7 +22,7 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """Questions to a model under way, among the requests."""
 
 
-class Cost(msgspec.Struct, frozen=True):
+class RequestCost(msgspec.Struct, frozen=True):
     """Of one request, as far as its head says."""
 
     bytes: int = 0
@@ -57,7 +57,7 @@ class Busy(msgspec.Struct, frozen=True):
     """Seconds, at least one."""
 
 
-def admit(usage: Usage, cost: Cost, bounds: Bounds, now: float) -> Usage | Busy:
+def admit(usage: Usage, cost: RequestCost, bounds: CompanyBounds, now: float) -> Usage | Busy:
     """The usage with the request in it, or why not and when to come again."""
     requests = usage.requests.filled(bounds.a_second * BURST_SECONDS, bounds.a_second, now)
     sent = usage.bytes.filled(bounds.bytes_a_minute, bounds.bytes_a_minute / MINUTE, now)
@@ -79,7 +79,7 @@ def admit(usage: Usage, cost: Cost, bounds: Bounds, now: float) -> Usage | Busy:
     )
 
 
-def finished(usage: Usage, cost: Cost, unsent: int) -> Usage:
+def finished(usage: Usage, cost: RequestCost, unsent: int) -> Usage:
     """`unsent` bytes were counted and never came."""
     sent = Bucket(usage.bytes.left + unsent, usage.bytes.at)
     return msgspec.structs.replace(usage, at_once=usage.at_once - 1, prompts=usage.prompts - cost.prompt, bytes=sent)

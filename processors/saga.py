@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from processors import gate
-from processors.answers import Answer, Malformed, ToolCalls, parse
+from processors.answers import Malformed, Spoken, ToolCalls, parse
 from processors.errors import UnusableSchema
 from processors.gate import Allowed, Denied
 from projections.jobs import ENDED, JOBS, Job, effect_id, last_input
@@ -80,7 +80,7 @@ def _on_answer(state: Job, text: str, now: int) -> tuple[Event, ...]:
     said = parse(text)
     if isinstance(said, Malformed):
         return _fail(state, now, "malformed_call", said.reason)
-    if isinstance(said, Answer):
+    if isinstance(said, Spoken):
         return _complete(state, now, said.text)
     if said.calls == _made(state)[-1:]:
         # It has nothing to add: adapters that learned calls alone know no last word. The tool's reply is the answer.
@@ -156,4 +156,4 @@ def _effect(state: Job, now: int) -> dict[str, Any]:
     }
 
 
-AUTOMATION: Projection[Job] = replace(JOBS, react=step)
+ACTING_JOBS: Projection[Job] = replace(JOBS, react=step)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import isfinite
 
-from processors.admit import Refusal, adapter_name
+from processors.admit import NotAdmitted, adapter_name
 from processors.dataset import Manifest
 from processors.train_settings import TrainSettings
 from schemas import training
@@ -15,7 +15,7 @@ from schemas.words import shortened
 DETAIL = 2_000
 
 
-def refused(request: training.TrainingRequested, why: Refusal, now: int) -> training.TrainingRefused:
+def refused(request: training.TrainingRequested, why: NotAdmitted, now: int) -> training.TrainingRefused:
     fields = caused_by(request, "refused", now)
     return training.TrainingRefused(**fields, run=request.id, reason=why.reason, detail=shortened(why.detail, DETAIL))
 

@@ -94,9 +94,9 @@ def artifact_store(settings: Settings) -> FolderStore:
 async def engine(settings: Settings, progress: Progress = silent) -> AsyncIterator[EmbeddedEngine]:
     """Reads the base model: seconds."""
     settle()
-    from gpu_workers.serve.engines.start import Serving, embedded  # torch: only the process that serves pays for it
+    from gpu_workers.serve.engines.start import EngineSetup, embedded  # torch: only the process that serves pays for it
 
-    serving = Serving.of(
+    serving = EngineSetup.of(
         settings.serve_dtype,
         settings.serve_threads,
         settings.serve_rows,

@@ -14,11 +14,11 @@ from bench.peers.meter import Job, job, megabytes
 from bench.peers.rillfold_fold import COUNTER
 from schemas.topics import TopicNames
 from streams.owner import app as engine
-from streams.owner.keeper import ShardKeeper
+from streams.owner.shards import ShardOwner
 
 
-def timed(job: Job) -> type[ShardKeeper]:
-    class Timed(ShardKeeper):
+def timed(job: Job) -> type[ShardOwner]:
+    class Timed(ShardOwner):
         started = cpu = 0.0
 
         async def assigned(self, changelogs: Iterable[TP]) -> None:
@@ -37,7 +37,7 @@ def timed(job: Job) -> type[ShardKeeper]:
 
 def run(job: Job) -> None:
     worker = engine.Worker(job.bootstrap, job.id, "one", Path(job.scratch), TopicNames(job.topic))
-    engine.ShardKeeper = timed(job)  # type: ignore[misc]
+    engine.ShardOwner = timed(job)  # type: ignore[misc]
     engine.run(worker, [COUNTER])
 
 

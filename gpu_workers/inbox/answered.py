@@ -54,7 +54,7 @@ class Partition:
             self.known.popitem(last=False)
 
 
-class Answered:
+class AnsweredRequests:
     def __init__(self, events: EventLog, names: TopicNames) -> None:
         self._log, self._results = events, names.wire(RESULTS)
         self._places: dict[TopicPartition, Partition] = {}

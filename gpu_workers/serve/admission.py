@@ -15,7 +15,7 @@ from gpu_workers.serve.port import AdapterSpec
 
 
 @dataclass(frozen=True)
-class Bounds:
+class EngineBounds:
     """What the engine takes in at once, from everybody and from one company."""
 
     capacity: int
@@ -30,7 +30,7 @@ class Bounds:
 class Questions:
     """All questions in the engine, from the moment that they are asked."""
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: EngineBounds) -> None:
         self._bounds = bounds
         self._by_company: Counter[str | None] = Counter()
         self.count = 0

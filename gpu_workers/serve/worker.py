@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gpu_workers.inbox.answered import Answered
+from gpu_workers.inbox.answered import AnsweredRequests
 from gpu_workers.inbox.begun import Begun, ended, request_in
 from gpu_workers.inbox.inbox import TOO_MANY, Inbox, Item, Polled
 from gpu_workers.inbox.reread import Reread
@@ -26,7 +26,7 @@ from schemas.rejected import Rejected, Unusable
 from schemas.topics import TopicNames
 from schemas.words import shortened
 from streams.errors import TooLarge
-from streams.fold.batch import Refused
+from streams.fold.batch import NoEvent
 from streams.fold.dead_letter import dead_letter
 from streams.health.standing import Standing
 from streams.health.watch import Counts
@@ -71,7 +71,7 @@ class InferenceWorker:
         self._adapters = AdapterFollower(events, names, engine, self.standing.beat)
         self._inbox = Inbox(share=max(1, at_once // SHARE)) if inbox is None else inbox
         self._words = Reread(events, self._inbox)
-        self._answered = Answered(events, names)
+        self._answered = AnsweredRequests(events, names)
         self._begun = Begun(
             self._inbox, self.standing, self._answer_of, at_once, [self._answered.clear, self._words.clear]
         )
@@ -142,7 +142,7 @@ class InferenceWorker:
         """What is to be said at once: that it is beyond its company's room."""
         event = decode(record.value, record.origin, record.timestamp, record.headers)
         if isinstance(event, Rejected):
-            await self._bury(Refused(record, event))
+            await self._bury(NoEvent(record, event))
         elif isinstance(event, InferenceRequested) and not self._knows(item := Item.of(event, place, record.offset)):
             if crowded := self._inbox.crowded(item.company):
                 failure = Failure(id=event.id, reason=TOO_MANY, detail=crowded)
@@ -159,7 +159,7 @@ class InferenceWorker:
         request = request_in(await self._words.of(item), InferenceRequested)
         return (request, await self._answer(request)) if request else None
 
-    async def _bury(self, refused: Refused) -> None:
+    async def _bury(self, refused: NoEvent) -> None:
         try:
             letter = to_outgoing(dead_letter(refused), self._names)
         except (TooLarge, Unusable) as error:

@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Callable
 
 from gpu_workers.errors import Unhealthy
-from gpu_workers.train.lines import ProofSpec, Refused, Report
+from gpu_workers.train.lines import Broken, ProofSpec, Report
 from gpu_workers.train.parent import Train
-from gpu_workers.train.place import Place
+from gpu_workers.train.place import Workplace
 from schemas.training import TrainingFailed
 
 OF_THE_BASE = ("base_model_missing", "base_model_refused")
@@ -32,7 +32,7 @@ PROOF_SECONDS = 300.0
 class Blame:
     """So a broken card fails no run after the other, and no request ends the worker: the proof has nothing of it."""
 
-    def __init__(self, place: Place, train: Train, beat: Callable[[], None]) -> None:
+    def __init__(self, place: Workplace, train: Train, beat: Callable[[], None]) -> None:
         self._place, self._train, self._beat = place, train, beat
 
     async def settle(self, failed: TrainingFailed) -> None:
@@ -62,7 +62,7 @@ class Blame:
         except Exception as error:
             why = f"no end in {PROOF_SECONDS:.0f} seconds" if limit.expired() else f"{type(error).__name__}: {error}"
         else:
-            if not isinstance(outcome, Refused):
+            if not isinstance(outcome, Broken):
                 return None
             why = f"{outcome.reason}: {outcome.detail}"
         finally:

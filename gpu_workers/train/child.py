@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from gpu_workers.bases.before_torch import settle
 from gpu_workers.errors import NO_ROOM
-from gpu_workers.train.lines import Line, ProofSpec, Refused, Report, Taken, spec_of, to_bytes
+from gpu_workers.train.lines import Broken, Line, ProofSpec, Report, SpecTaken, spec_of, to_bytes
 from schemas.errors import RillfoldError
 
 BEAT_SECONDS = 5.0
@@ -77,16 +77,16 @@ def _train_all(specs: SimpleQueue[bytes], voice: Voice) -> None:
         spec = spec_of(specs.get())
         if torch.cuda.is_available():
             torch.zeros(1, device="cuda")  # a card that is ill shows it before the run is taken
-        voice.send(Taken())
+        voice.send(SpecTaken())
         voice.send(Report(phase="start", step=0, steps=0))
         try:
             voice.send(prove(spec, voice.send) if isinstance(spec, ProofSpec) else run(spec, voice.send))
         except (RillfoldError, MemoryError, torch.OutOfMemoryError) as error:
-            voice.send(Refused(reason=reason_of(error), detail=str(error)))
+            voice.send(Broken(reason=reason_of(error), detail=str(error)))
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise
-            voice.send(Refused(reason="no_space", detail=str(error)))
+            voice.send(Broken(reason="no_space", detail=str(error)))
         if torch.cuda.is_available():
             return
 

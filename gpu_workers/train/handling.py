@@ -13,12 +13,12 @@ from typing import cast
 from gpu_workers.adapters.store import Facts, FolderStore
 from gpu_workers.errors import NO_ROOM, ArtifactRefused, ChildDied, Unhealthy
 from gpu_workers.train.blame import OF_THE_BASE, Blame
-from gpu_workers.train.lines import Outcome, Refused, Report, RunSpec
+from gpu_workers.train.lines import Broken, Report, RunSpec, Trained
 from gpu_workers.train.parent import Train
-from gpu_workers.train.place import Place
-from gpu_workers.train.world import World
+from gpu_workers.train.place import Workplace
+from gpu_workers.train.world import LogOfRun
 from processors import train_events as say
-from processors.admit import Refusal, admit, enough, same_adapter, version_for, wrong_range
+from processors.admit import NotAdmitted, admit, enough, same_adapter, version_for, wrong_range
 from processors.dataset import Manifest
 from processors.train_settings import METHOD_NAMES, TrainSettings
 from projections.lora_adapters import LORA_ADAPTERS
@@ -58,11 +58,11 @@ class Handling:
         event_log: EventLog,
         names: TopicNames,
         store: FolderStore,
-        place: Place,
+        place: Workplace,
         train: Train,
         beat: Callable[[], None],
     ) -> None:
-        self._world = World(event_log)
+        self._world = LogOfRun(event_log)
         self._log, self._names, self._store, self._place = cast(EventLog, self._world), names, store, place
         self._train_spec, self._beat = train, beat
         self._runs = View(self._log, names, KNOWN, beat)
@@ -74,10 +74,10 @@ class Handling:
 
     def admitted(self, request: TrainingRequested) -> TrainSettings | TrainingRefused:
         settings = admit(request, METHOD_NAMES, self._place.why_missing, self._place.bounds)
-        return say.refused(request, settings, self._now()) if isinstance(settings, Refusal) else settings
+        return say.refused(request, settings, self._now()) if isinstance(settings, NotAdmitted) else settings
 
     def refused(self, request: TrainingRequested, reason: str, detail: str) -> TrainingRefused:
-        return say.refused(request, Refusal(reason, detail), self._now())
+        return say.refused(request, NotAdmitted(reason, detail), self._now())
 
     async def say(self, event: Event) -> None:
         await self._log.append([to_outgoing(event, self._names)])
@@ -158,7 +158,7 @@ class Handling:
 
     async def _train(
         self, request: TrainingRequested, settings: TrainSettings, manifest: Manifest, folder: Path
-    ) -> Outcome:
+    ) -> Trained:
         heard: Report | None = None
 
         async def on_report(it: Report) -> None:
@@ -180,7 +180,7 @@ class Handling:
                 raise
             detail = f"the run took more than {seconds:.0f} seconds. Ask for fewer steps, or a smaller batch."
             raise self._failed(request, "too_long", detail) from error
-        if isinstance(outcome, Refused):
+        if isinstance(outcome, Broken):
             where = outcome.reason in OF_THE_BASE
             detail = self._place.not_to_be_had(request.base_model, outcome.detail) if where else outcome.detail
             raise self._failed(request, outcome.reason, detail)
@@ -200,7 +200,7 @@ class Handling:
         )
 
     async def _publish(
-        self, request: TrainingRequested, settings: TrainSettings, manifest: Manifest, outcome: Outcome, out: Path
+        self, request: TrainingRequested, settings: TrainSettings, manifest: Manifest, outcome: Trained, out: Path
     ) -> None:
         """Ready is said unless the log has it: from this run, or from another with the very same bytes."""
         sha256 = await self._stored(request, outcome, out)
@@ -222,7 +222,7 @@ class Handling:
             await self.say(ready)
         await self.say(say.completed(request, sha256, request.time, self._now()))
 
-    async def _stored(self, request: TrainingRequested, outcome: Outcome, out: Path) -> str:
+    async def _stored(self, request: TrainingRequested, outcome: Trained, out: Path) -> str:
         """The adapter may be refused for what it is; a store that takes nothing is the world's."""
         base = outcome.base
         facts = Facts(company=request.company, base_model=base.name, base_sha256=base.sha256, tools_in_prompt=False)

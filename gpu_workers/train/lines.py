@@ -38,7 +38,7 @@ class ProofSpec(msgspec.Struct, frozen=True, kw_only=True, tag="proof"):
 Spec = RunSpec | ProofSpec
 
 
-class Taken(msgspec.Struct, frozen=True, kw_only=True, tag="taken"):
+class SpecTaken(msgspec.Struct, frozen=True, kw_only=True, tag="taken"):
     """The spec was read: if the child ends from here on, it is the run that ended."""
 
 
@@ -51,7 +51,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     loss: float | None = None
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True, tag="outcome"):
+class Trained(msgspec.Struct, frozen=True, kw_only=True, tag="outcome"):
     """The run ended well: the adapter lies in the folder that the spec named."""
 
     base: BaseIdentity
@@ -61,14 +61,14 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, tag="outcome"):
     losses: tuple[float, ...]
 
 
-class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
+class Broken(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
     """The run ended with an error that has a name."""
 
     reason: str
     detail: str
 
 
-Line = Taken | Report | Outcome | Refused
+Line = SpecTaken | Report | Trained | Broken
 
 
 def to_bytes(said: Spec | Line) -> bytes:

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from gpu_workers.train.samples import Batch, Part
+from gpu_workers.train.samples import Batch, Padded
 from processors.train_settings import TrainSettings
 
 
@@ -41,7 +41,7 @@ def step(model: PeftModel, batch: Batch, optimizer: Optimizer) -> float:
     return total
 
 
-def answer_loss(model: PeftModel, part: Part) -> Tensor:
+def answer_loss(model: PeftModel, part: Padded) -> Tensor:
     """Summed over answer tokens. The vocabulary is large: the head runs only where one of them is to be foretold.
 
     No mask: padding stands behind every answer, where a causal model cannot see it.

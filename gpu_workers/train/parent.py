@@ -13,18 +13,18 @@ from typing import BinaryIO
 import msgspec
 
 from gpu_workers.errors import ChildDied, Unhealthy
-from gpu_workers.train.lines import Line, Outcome, Refused, Report, Spec, Taken, to_bytes
+from gpu_workers.train.lines import Broken, Line, Report, Spec, SpecTaken, Trained, to_bytes
 
 COMMAND = (sys.executable, "-m", "gpu_workers.train.child")
 OnReport = Callable[[Report], Awaitable[None]]
-Train = Callable[[Spec, OnReport], Awaitable[Outcome | Refused]]
+Train = Callable[[Spec, OnReport], Awaitable[Trained | Broken]]
 
 _LINE_LIMIT, _LAST_WORDS = 32 << 20, 4096
 # A child that computes says so every five seconds. Short looks: one who slept with it must not find it silent.
 SILENCE_SECONDS, SILENCES = 5.0, 12
 
 
-async def train_in_child(spec: Spec, on_report: OnReport) -> Outcome | Refused:
+async def train_in_child(spec: Spec, on_report: OnReport) -> Trained | Broken:
     """A child for this one run. Cancelling kills it. `ChildDied` has the end of what it said on standard error.
 
     `Unhealthy`: no child comes so far that it could take a run.
@@ -49,17 +49,17 @@ class KeptChild:
     async def __aexit__(self, *_: object) -> None:
         await self._end()
 
-    async def __call__(self, spec: Spec, on_report: OnReport) -> Outcome | Refused:
+    async def __call__(self, spec: Spec, on_report: OnReport) -> Trained | Broken:
         try:
             outcome = await self._run(spec, on_report)
         except BaseException:
             await self._end()
             raise
-        if isinstance(outcome, Refused):
+        if isinstance(outcome, Broken):
             await self._end()
         return outcome
 
-    async def _run(self, spec: Spec, on_report: OnReport) -> Outcome | Refused:
+    async def _run(self, spec: Spec, on_report: OnReport) -> Trained | Broken:
         """By the child that is kept, or by another if that one ended before it took the spec."""
         if self._child and (outcome := await self._child.run(spec, on_report)):
             return outcome
@@ -91,7 +91,7 @@ class _Child:
             raise Unhealthy(f"No process that trains can be started here: {error}. Requests wait.") from error
         return cls(process, said)
 
-    async def run(self, spec: Spec, on_report: OnReport) -> Outcome | Refused | None:
+    async def run(self, spec: Spec, on_report: OnReport) -> Trained | Broken | None:
         """None: it ended, and never took the spec."""
         assert self._process.stdin
         with suppress(ConnectionError):
@@ -100,7 +100,7 @@ class _Child:
         if not await self._took_it(on_report):
             return None
         while (heard := await self._hear()) is not None:
-            if isinstance(heard, Outcome | Refused):
+            if isinstance(heard, Trained | Broken):
                 return heard
             if isinstance(heard, Report):
                 await on_report(heard)
@@ -110,7 +110,7 @@ class _Child:
         """Until then no run is to blame, however the child ends."""
         with suppress(ChildDied):
             while (heard := await self._hear()) is not None:
-                if isinstance(heard, Taken):
+                if isinstance(heard, SpecTaken):
                     return True
                 if isinstance(heard, Report):
                     await on_report(heard)

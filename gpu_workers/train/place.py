@@ -11,13 +11,13 @@ from pathlib import Path
 
 from gpu_workers.bases.files import look
 from gpu_workers.errors import BaseModelMissing, BaseModelRefused, Unhealthy
-from processors.admit import Bounds, shown
+from processors.admit import RunBounds, shown
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Place:
+class Workplace:
     worker: str
     scratch: Path
     cache: Path
@@ -25,7 +25,7 @@ class Place:
     clock: Callable[[], int]
     bases: Mapping[str, str]
     """Name -> packaged name or folder. Requests say the name; only the operator says where."""
-    bounds: Bounds = field(default_factory=Bounds)
+    bounds: RunBounds = field(default_factory=RunBounds)
 
     def check_bases(self) -> None:
         """At the start, before a request meets it: names each base model of the list that is not to be had, and raises

@@ -14,7 +14,7 @@ from gpu_workers.bases import tiny
 from gpu_workers.bases.chat import render
 from gpu_workers.bases.device import Device
 from gpu_workers.errors import Diverged
-from gpu_workers.train.lines import Outcome, ProofSpec, Report, RunSpec
+from gpu_workers.train.lines import ProofSpec, Report, RunSpec, Trained
 from gpu_workers.train.run import run
 from processors.dataset import Example, row
 from processors.train_settings import TrainSettings
@@ -23,7 +23,7 @@ from schemas.company import Message
 TALKS = 4
 
 
-def prove(spec: ProofSpec, report: Callable[[Report], None]) -> Outcome:
+def prove(spec: ProofSpec, report: Callable[[Report], None]) -> Trained:
     """What every run does, on a model that is made here: load, learn, save. Raises whatever is in the way of it."""
     where = Device.best(spec.threads).named()
 

@@ -22,7 +22,7 @@ from gpu_workers.bases.device import Device
 from gpu_workers.bases.files import BaseIdentity
 from gpu_workers.errors import DatasetRefused, Diverged
 from gpu_workers.evaluate.exact_match import accuracy, evaluate
-from gpu_workers.train.lines import Outcome, Report, RunSpec
+from gpu_workers.train.lines import Report, RunSpec, Trained
 from gpu_workers.train.loop import train
 from gpu_workers.train.methods import METHODS
 from gpu_workers.train.samples import batches, fits, texts
@@ -31,7 +31,7 @@ from processors.train_settings import TrainSettings
 from schemas.adapters import Evaluation
 
 
-def run(spec: RunSpec, report: Callable[[Report], None]) -> Outcome:
+def run(spec: RunSpec, report: Callable[[Report], None]) -> Trained:
     """Load, measure, train, measure again, save."""
 
     def told(phase: str, done: int, of: int, loss: float | None = None) -> None:
@@ -55,7 +55,7 @@ def run(spec: RunSpec, report: Callable[[Report], None]) -> Outcome:
 
     save(adapted, base, spec.out)
     measured = Evaluation(examples=len(held_out), before=before, after=after) if held_out else None
-    return Outcome(base=base, identity=_identity(spec, device), evaluation=measured, losses=tuple(losses))
+    return Trained(base=base, identity=_identity(spec, device), evaluation=measured, losses=tuple(losses))
 
 
 def save(model: PeftModel, base: BaseIdentity, out: Path) -> None:

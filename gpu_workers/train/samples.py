@@ -23,14 +23,14 @@ class Text(NamedTuple):
     answers: list[range]
 
 
-class Part(NamedTuple):
+class Padded(NamedTuple):
     """Right-padded ids, and where the answers' tokens stand."""
 
     ids: Tensor
     answers: Tensor
 
 
-Batch = list[Part]
+Batch = list[Padded]
 """What one step learns from: texts of like length in each part, so that little is padded."""
 
 
@@ -92,7 +92,7 @@ def _length(text: Text) -> int:
     return len(text.ids)
 
 
-def _padded(texts: Sequence[Text], pad: int) -> Part:
+def _padded(texts: Sequence[Text], pad: int) -> Padded:
     longest = max(map(_length, texts))
     ids = torch.full((len(texts), longest), pad)
     answers = torch.zeros((len(texts), longest), dtype=torch.bool)
@@ -100,4 +100,4 @@ def _padded(texts: Sequence[Text], pad: int) -> Part:
         ids[line, : len(text.ids)] = torch.tensor(text.ids)
         for answer in text.answers:
             answers[line, answer.start : answer.stop] = True
-    return Part(ids, answers)
+    return Padded(ids, answers)

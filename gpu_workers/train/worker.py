@@ -12,7 +12,7 @@ from gpu_workers.inbox.inbox import TOO_MANY, Inbox, Item, Polled
 from gpu_workers.inbox.reread import Reread
 from gpu_workers.train.handling import Handling
 from gpu_workers.train.parent import Train, train_in_child
-from gpu_workers.train.place import Place
+from gpu_workers.train.place import Workplace
 from projections.training_runs import ENDED
 from schemas.envelope import Event
 from schemas.topics import TopicNames
@@ -36,7 +36,7 @@ class Trainer:
         event_log: EventLog,
         names: TopicNames,
         store: FolderStore,
-        place: Place,
+        place: Workplace,
         train: Train = train_in_child,
         inbox: Inbox | None = None,
     ) -> None:

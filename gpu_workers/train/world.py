@@ -9,7 +9,7 @@ from schemas.errors import Retry, Stop
 from streams.log.port import EventLog, Outgoing, Position, Record
 
 
-class World:
+class LogOfRun:
     """The part of the log that a run uses, remembering what it raised."""
 
     def __init__(self, event_log: EventLog) -> None:

@@ -20,7 +20,7 @@ def create_app(services: Services) -> FastAPI:
     # No redirects: they would repeat what the request says of its host.
     app = FastAPI(title="Rillfold", version=__version__, responses=error_answers.RESPONSES, redirect_slashes=False)
     app.state.services, app.state.registry = services, CollectorRegistry()
-    app.state.standing = health.Standing(services)
+    app.state.standing = health.Reachable(services)
     error_answers.install(app)
     for router in ROUTERS:
         app.include_router(router)

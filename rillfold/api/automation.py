@@ -111,14 +111,14 @@ class TrainingStarted(Strict):
     requested: Placed
 
 
-class Work(Strict):
+class Task(Strict):
     task: str = Field(min_length=1, max_length=16_000)
     data: Any = None
 
 
-class Process(Strict):
+class ProcessBody(Strict):
     company_id: str | None = None
-    data: Work
+    data: Task
     use_adapter: bool = True
     role: str = Field("default", pattern=NAME)
     job: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,64}$")
@@ -127,7 +127,7 @@ class Process(Strict):
     """What the job belongs to; `GET /projections/sessions` shows the jobs of each."""
 
 
-class Job(Strict):
+class JobBody(Strict):
     company_id: str
     job: str
     status: str
@@ -207,15 +207,15 @@ async def adapters(
     return {"company_id": company, "adapters": [row.value for row in page.rows], "next": page.next}
 
 
-@router.post("/process", status_code=202, responses={200: {"model": Job, "description": "The job has ended."}})
+@router.post("/process", status_code=202, responses={200: {"model": JobBody, "description": "The job has ended."}})
 async def process(
-    given: Process,
+    given: ProcessBody,
     asker: Asker,
     serving: Serving,
     response: Response,
     known: StillKnown,
     wait: Seconds = 0,
-) -> Job:
+) -> JobBody:
     """Start a job. 202 while it runs; with `wait`, 200 and its end."""
     company = company_of(asker, given.company_id)
     await serving.tools.catch_up_within(TOOLS_SECONDS)
@@ -231,7 +231,7 @@ async def process(
         session=given.session,
     )
     (requested,) = await publish(serving, [request])
-    running = Job(company_id=company, job=request.job, status="running", requested=requested)
+    running = JobBody(company_id=company, job=request.job, status="running", requested=requested)
     row = await _ended(serving, company, request.job, wait, known) if wait else None
     if row is None or row["status"] not in ENDED:
         return running
@@ -242,7 +242,7 @@ async def process(
 @router.get("/jobs/{job}")
 async def job(
     job: str, asker: Asker, serving: Serving, known: StillKnown, company_id: str | None = None, wait: Seconds = 0
-) -> Job:
+) -> JobBody:
     """How a job stands; with `wait`, as soon as it ends."""
     row = await _ended(serving, company_of(asker, company_id), job, wait, known)
     if row is None:
@@ -250,9 +250,9 @@ async def job(
     return _job(row, None)
 
 
-def _job(row: dict[str, Any], requested: Placed | None) -> Job:
+def _job(row: dict[str, Any], requested: Placed | None) -> JobBody:
     same = {name: row[name] for name in ("job", "status", "answer", "reason", "detail")}
-    return Job(company_id=row["company"], steps=row["history"], requested=requested, **same)
+    return JobBody(company_id=row["company"], steps=row["history"], requested=requested, **same)
 
 
 async def _ended(serving: Services, company: str, job: str, seconds: float, known: StillKnown) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from schemas.company import AgentOutputIngested, ConversationIngested, Message, 
 from schemas.envelope import Event
 
 
-class Function(Strict):
+class FunctionBody(Strict):
     name: str
     arguments: dict[str, Any] = Field(default={})
 
@@ -27,17 +27,17 @@ class Function(Strict):
             raise ValueError(f"not JSON: {error}") from None
 
 
-class Call(BaseModel):
+class CallBody(BaseModel):
     """As the OpenAI API writes it, or the bare function."""
 
     model_config = ConfigDict(extra="ignore")
-    function: Function
+    function: FunctionBody
 
 
-Calls = Annotated[list[Call | Function], Field(max_length=TOOL_CALLS, fail_fast=True)]
+Calls = Annotated[list[CallBody | FunctionBody], Field(max_length=TOOL_CALLS, fail_fast=True)]
 
 
-class Turn(Strict):
+class TurnBody(Strict):
     role: Role
     content: str | None = ""
     tool_calls: Calls = Field(default=[])
@@ -48,7 +48,7 @@ class Turn(Strict):
 class Conversation(Strict):
     """Every assistant turn is learned from."""
 
-    messages: list[Turn] = Field(min_length=2, max_length=MESSAGES, fail_fast=True)
+    messages: list[TurnBody] = Field(min_length=2, max_length=MESSAGES, fail_fast=True)
 
 
 class Output(Strict):
@@ -76,10 +76,10 @@ def data_event(given: Conversation | Output | str, agent: str, envelope: dict[st
     return TextIngested(**envelope, text=given)
 
 
-def _message(turn: Turn) -> Message:
+def _message(turn: TurnBody) -> Message:
     return Message(role=turn.role, content=turn.content or "", tool_calls=_uses(turn.tool_calls), name=turn.name)
 
 
-def _uses(calls: list[Call | Function]) -> tuple[ToolUse, ...]:
-    functions = [call.function if isinstance(call, Call) else call for call in calls]
+def _uses(calls: list[CallBody | FunctionBody]) -> tuple[ToolUse, ...]:
+    functions = [call.function if isinstance(call, CallBody) else call for call in calls]
     return tuple(ToolUse(name=each.name, arguments=canonical(each.arguments)) for each in functions)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from processors.limits import Busy, Cost
+from processors.limits import Busy, RequestCost
 from rillfold.http.errors import ApiError
 from rillfold.http.keys import ApiKeys, Principal, bearer
 from rillfold.http.limits import ClientLeft, Limiter, again, body_of, cost_of
@@ -42,7 +42,7 @@ class Entry:
         scope.setdefault("state", {})["asker"] = asker
         return await self._pass_on(asker, cost, scope, receive, send)
 
-    def _let_in(self, asker: Principal, scope: Scope, headers: Headers) -> Cost:
+    def _let_in(self, asker: Principal, scope: Scope, headers: Headers) -> RequestCost:
         _readable(scope)
         cost = cost_of(scope["method"], scope["path"], headers)
         busy = self._limiter.enter(asker.company, cost)
@@ -50,7 +50,7 @@ class Entry:
             raise ApiError(429, busy.reason, TOLD[busy.reason], Retry_After=str(busy.retry_after))
         return cost
 
-    async def _pass_on(self, asker: Principal, cost: Cost, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _pass_on(self, asker: Principal, cost: RequestCost, scope: Scope, receive: Receive, send: Send) -> None:
         unsent = cost.bytes
         try:
             body = await body_of(receive)

@@ -25,7 +25,7 @@ class Readiness(BaseModel):
     """What does not answer. The server's log says why: here anybody may ask."""
 
 
-class Standing:
+class Reachable:
     """What does not answer now. Whoever asks meanwhile gets the same answer."""
 
     def __init__(self, services: Services) -> None:
@@ -64,7 +64,7 @@ async def health() -> dict[str, bool]:
 async def ready(request: Request, response: Response) -> Readiness:
     """503 while the log or the database does not answer: writes or queries would fail."""
     standing = request.app.state.standing
-    assert isinstance(standing, Standing)
+    assert isinstance(standing, Reachable)
     failing = await standing.failing()
     if failing:
         response.status_code = 503

@@ -38,7 +38,7 @@ class Models(BaseModel):
     data: list[Model]
 
 
-class Chat(BaseModel):
+class ChatBody(BaseModel):
     """What is asked. Everything but the model's name is for the serving worker to judge."""
 
     model_config = ConfigDict(extra="allow")
@@ -64,7 +64,7 @@ async def adapter(company: Name, role: Name, asker: Asker, serving: Serving) -> 
 
 
 @router.post("/chat/completions", response_class=Response, responses={200: dict(_STREAM)})
-async def ask_a_model(given: Chat, asker: Asker, serving: Serving) -> Response:
+async def ask_a_model(given: ChatBody, asker: Asker, serving: Serving) -> Response:
     """Ask the base model or one of the company's own adapters, as any OpenAI client does."""
     if not _may(asker, given.model, serving):
         raise NotFound

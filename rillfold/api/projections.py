@@ -21,7 +21,7 @@ from rillfold.http.keys import Principal
 from rillfold.wiring import Services
 from schemas.errors import Retry, RillfoldError
 from streams.read_model.feed import Positions
-from streams.read_model.reads import Place, Row
+from streams.read_model.reads import EventPlace, ProjectedRow
 
 router = APIRouter(tags=["projections"])
 PAGE = 200
@@ -43,7 +43,7 @@ MinOffset = Annotated[
 Wait = Annotated[float, Query(ge=0, le=WAIT_SECONDS, description="Seconds to wait for min_offset before 409.")]
 
 
-class Proof(BaseModel):
+class ProofBody(BaseModel):
     """How far the answer knows the log. `positions` is the next offset of each source partition; `lag` what is left."""
 
     projection: str
@@ -52,7 +52,7 @@ class Proof(BaseModel):
     lag: dict[str, dict[int, int]]
 
 
-class Found(BaseModel):
+class FoundRow(BaseModel):
     key: str
     topic: str
     partition: int
@@ -61,19 +61,19 @@ class Found(BaseModel):
     row: dict[str, Any]
 
 
-class One(Found):
-    proof: Proof
+class RowAndProof(FoundRow):
+    proof: ProofBody
 
 
-class Many(BaseModel):
-    rows: list[Found]
+class RowsAndProof(BaseModel):
+    rows: list[FoundRow]
     next: str | None
     """`after` of the next page; null on the last."""
-    proof: Proof
+    proof: ProofBody
 
 
 @router.get("/projections")
-async def projections(asker: Asker, serving: Serving) -> list[Proof]:
+async def projections(asker: Asker, serving: Serving) -> list[ProofBody]:
     """All projections, and how far each is."""
     return [await _proof(serving, projection, asker.company) for projection in PROJECTIONS.values()]
 
@@ -88,14 +88,14 @@ async def rows(
     limit: Annotated[int, Query(ge=1, le=PAGE)] = 50,
     min_offset: MinOffset = [],  # noqa: B006
     wait: Wait = 5.0,
-) -> Many:
+) -> RowsAndProof:
     """A company's rows, by key; fewer than `limit` where they are large. The admin sees all companies' by default."""
     projection, company = _known(name), _scope(asker, company_id)
     await _until(serving, projection, company, min_offset, wait)
     # Read before the rows: the rows know at least as much as their proof says.
     proof = await _proof(serving, projection, company)
     page = await serving.reads.page(projection, company, after, limit)
-    return Many(rows=[_found(row) for row in page.rows], next=page.next, proof=proof)
+    return RowsAndProof(rows=[_found(row) for row in page.rows], next=page.next, proof=proof)
 
 
 @router.get("/projections/{name}/changes", response_class=StreamingResponse, responses={200: FEED})
@@ -116,7 +116,7 @@ async def row(
     serving: Serving,
     min_offset: MinOffset = [],  # noqa: B006
     wait: Wait = 5.0,
-) -> One:
+) -> RowAndProof:
     """One row by its key, which always begins with the company."""
     projection = _known(name)
     company = key.partition("/")[0]
@@ -127,7 +127,7 @@ async def row(
     found = await serving.reads.row(projection, key)
     if found is None:
         raise NotFound
-    return One(**_found(found).model_dump(), proof=proof)
+    return RowAndProof(**_found(found).model_dump(), proof=proof)
 
 
 def _known(name: str) -> Projection[Any]:
@@ -141,15 +141,15 @@ def _scope(asker: Principal, company: str | None) -> str | None:
     return None if asker.admin and company is None else company_of(asker, company)
 
 
-def _found(row: Row) -> Found:
-    return Found(key=row.key, topic=row.at.topic, partition=row.at.partition, offset=row.at.offset, row=row.value)
+def _found(row: ProjectedRow) -> FoundRow:
+    return FoundRow(key=row.key, topic=row.at.topic, partition=row.at.partition, offset=row.at.offset, row=row.value)
 
 
-async def _proof(serving: Services, projection: Projection[Any], company: str | None) -> Proof:
+async def _proof(serving: Services, projection: Projection[Any], company: str | None) -> ProofBody:
     positions = await serving.reads.positions(projection, company)
     ends = {topic: await serving.log.ends(topic) for topic in map(serving.names.wire, projection.topics)}
     lag = {topic: {p: end - positions.get(topic, {}).get(p, 0) for p, end in of.items()} for topic, of in ends.items()}
-    return Proof(projection=projection.name, version=projection.version, positions=positions, lag=lag)
+    return ProofBody(projection=projection.name, version=projection.version, positions=positions, lag=lag)
 
 
 async def _until(
@@ -166,14 +166,14 @@ async def _until(
         await asyncio.sleep(LOOK_SECONDS)
 
 
-def _place(text: str) -> Place:
+def _place(text: str) -> EventPlace:
     match = _PLACE.fullmatch(text)
     if match is None:
         raise ApiError(422, "bad_min_offset", "min_offset is topic/partition/offset")
-    return Place(match[1], int(match[2]), int(match[3]))
+    return EventPlace(match[1], int(match[2]), int(match[3]))
 
 
-def _behind(positions: Mapping[str, Mapping[int, int]], places: list[Place]) -> list[Place]:
+def _behind(positions: Mapping[str, Mapping[int, int]], places: list[EventPlace]) -> list[EventPlace]:
     return [p for p in places if positions.get(p.topic, {}).get(p.partition, 0) <= p.offset]
 
 

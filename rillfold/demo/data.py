@@ -18,7 +18,7 @@ from schemas.company import Message, ToolUse
 Values = dict[str, Any]
 
 
-class Tool(NamedTuple):
+class DemoTool(NamedTuple):
     """`arguments` maps an argument's name to the value that fills it."""
 
     name: str
@@ -37,12 +37,12 @@ class Tool(NamedTuple):
         return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
-class Company(NamedTuple):
+class DemoCompany(NamedTuple):
     id: str
     name: str
-    tools: tuple[Tool, ...]
+    tools: tuple[DemoTool, ...]
 
-    def tool(self, name: str) -> Tool:
+    def tool(self, name: str) -> DemoTool:
         return next(tool for tool in self.tools if tool.name == name)
 
 
@@ -76,11 +76,11 @@ _VISIT = (
     "Can someone come by at {site}? {person} will be there.",
 )
 
-ACME = Company(
+ACME = DemoCompany(
     "acme",
     "Acme Retail",
     (
-        Tool(
+        DemoTool(
             "crm_lookup",
             "Find a customer in the CRM.",
             {"customer_id": "customer"},
@@ -88,7 +88,7 @@ ACME = Company(
             {"customer_id": "customer", "owner": "person"},
             "Customer {customer} is looked after by {person}.",
         ),
-        Tool(
+        DemoTool(
             "issue_refund",
             "Pay money back to a customer.",
             {"customer_id": "customer", "amount": "amount"},
@@ -96,7 +96,7 @@ ACME = Company(
             {"status": "done", "amount": "amount"},
             "Done: {amount} euros refunded.",
         ),
-        Tool(
+        DemoTool(
             "book_visit",
             "Book a visit at a site.",
             {"site": "site", "contact": "person"},
@@ -106,11 +106,11 @@ ACME = Company(
         ),
     ),
 )
-GLOBEX = Company(
+GLOBEX = DemoCompany(
     "globex",
     "Globex Field Service",
     (
-        Tool(
+        DemoTool(
             "find_account",
             "Open an account by its number.",
             {"account": "customer"},
@@ -118,7 +118,7 @@ GLOBEX = Company(
             {"account": "customer", "manager": "person"},
             "Account {customer} is managed by {person}.",
         ),
-        Tool(
+        DemoTool(
             "credit_note",
             "Write a credit note for an account.",
             {"account": "customer", "value": "amount"},
@@ -126,7 +126,7 @@ GLOBEX = Company(
             {"status": "done", "value": "amount"},
             "Done: a credit note of {amount} euros is written.",
         ),
-        Tool(
+        DemoTool(
             "dispatch_engineer",
             "Send an engineer to a location.",
             {"location": "site", "ask_for": "person"},
@@ -161,7 +161,7 @@ _PLACE = """
 _STREET = "Road Street Lane Square Avenue Drive Place Court"
 
 
-def training(company: Company, count: int = TALKS, finished: float = 0.4) -> list[tuple[Message, ...]]:
+def training(company: DemoCompany, count: int = TALKS, finished: float = 0.4) -> list[tuple[Message, ...]]:
     """Conversations to learn from. A share goes on to the tool's result and the final answer."""
     random = Random(f"{company.id}/training/0")  # noqa: S311 - repeatable, not secret
     requests = _requests(company, random, side=0)
@@ -172,13 +172,13 @@ def training(company: Company, count: int = TALKS, finished: float = 0.4) -> lis
     return conversations
 
 
-def held_out(company: Company, count: int = REQUESTS) -> list[Request]:
+def held_out(company: DemoCompany, count: int = REQUESTS) -> list[Request]:
     """Requests that the dataset's own rule keeps out of training, made of values that training never sees."""
     random = Random(f"{company.id}/held out/0")  # noqa: S311
     return list(islice(_requests(company, random, side=1), count))
 
 
-def conversation(company: Company, request: Request) -> tuple[Message, ...]:
+def conversation(company: DemoCompany, request: Request) -> tuple[Message, ...]:
     """The request, the call, the tool's result, the answer."""
     tool = company.tool(request.call.name)
     return (
@@ -189,7 +189,7 @@ def conversation(company: Company, request: Request) -> tuple[Message, ...]:
     )
 
 
-def reply(company: Company, tool: str, arguments: Values) -> Values:
+def reply(company: DemoCompany, tool: str, arguments: Values) -> Values:
     """What the company's own endpoint answers. What the arguments do not say is looked up: always the same person."""
     chosen = company.tool(tool)
     known = {kind: arguments[name] for name, kind in chosen.arguments.items()}
@@ -197,7 +197,7 @@ def reply(company: Company, tool: str, arguments: Values) -> Values:
     return _filled(chosen.reply, known)
 
 
-def _requests(company: Company, random: Random, side: int) -> Iterator[Request]:
+def _requests(company: DemoCompany, random: Random, side: int) -> Iterator[Request]:
     """Tools in turn, endless, no sentence twice, each on the side where the dataset's rule puts it."""
     seen: set[str] = set()
     while True:

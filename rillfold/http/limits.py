@@ -10,14 +10,14 @@ from collections.abc import Callable
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive
 
-from processors.limits import Bounds, Busy, Cost, Usage, admit, finished, forgettable
+from processors.limits import Busy, CompanyBounds, RequestCost, Usage, admit, finished, forgettable
 from rillfold.http.errors import ApiError
 from rillfold.settings import Settings
 
 BODY_BYTES = 8 << 20
 BODY_SECONDS = 60.0
 """A body that takes longer is not waited for."""
-STRANGERS = Bounds(at_once=1, a_second=50.0, bytes_a_minute=1, prompts=1)
+STRANGERS = CompanyBounds(at_once=1, a_second=50.0, bytes_a_minute=1, prompts=1)
 """Requests without a key that is known, of all the world together."""
 CHAT = "/v1/chat/completions"
 
@@ -29,7 +29,7 @@ class ClientLeft(Exception):
 class Limiter:
     """One for all doors of a process. Remembers a company as long as that makes a difference."""
 
-    def __init__(self, bounds: Bounds, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, bounds: CompanyBounds, clock: Callable[[], float] = time.monotonic) -> None:
         self._bounds, self._clock = bounds, clock
         self._usages: OrderedDict[str, Usage] = OrderedDict()
         self._strangers = Usage()
@@ -37,7 +37,7 @@ class Limiter:
     @classmethod
     def of(cls, settings: Settings) -> Limiter:
         return cls(
-            Bounds(
+            CompanyBounds(
                 at_once=settings.company_requests,
                 a_second=settings.company_rate,
                 bytes_a_minute=settings.company_bytes,
@@ -45,7 +45,7 @@ class Limiter:
             )
         )
 
-    def enter(self, company: str | None, cost: Cost) -> Busy | None:
+    def enter(self, company: str | None, cost: RequestCost) -> Busy | None:
         """Whoever enters leaves. The admin has no limits: it is the operator."""
         if company is None:
             return None
@@ -58,15 +58,15 @@ class Limiter:
         self._usages.move_to_end(company)
         return None
 
-    def leave(self, company: str | None, cost: Cost, unsent: int) -> None:
+    def leave(self, company: str | None, cost: RequestCost, unsent: int) -> None:
         if company is not None:
             self._usages[company] = finished(self._usages[company], cost, unsent)
 
     def stranger(self) -> Busy | None:
-        found = admit(self._strangers, Cost(), STRANGERS, self._clock())
+        found = admit(self._strangers, RequestCost(), STRANGERS, self._clock())
         if isinstance(found, Busy):
             return found
-        self._strangers = finished(found, Cost(), 0)
+        self._strangers = finished(found, RequestCost(), 0)
         return None
 
     def _forget(self, now: float) -> None:
@@ -76,14 +76,14 @@ class Limiter:
             del self._usages[oldest]
 
 
-def cost_of(method: str, path: str, headers: Headers) -> Cost:
+def cost_of(method: str, path: str, headers: Headers) -> RequestCost:
     """As the head says; a body of unknown length is taken for the longest."""
     unknown = BODY_BYTES if "transfer-encoding" in headers else 0
     announced = headers.get("content-length")
     size = unknown if announced is None else _announced(announced)
     if size > BODY_BYTES:
         raise too_large()
-    return Cost(size, prompt=(method, path) == ("POST", CHAT))
+    return RequestCost(size, prompt=(method, path) == ("POST", CHAT))
 
 
 def _announced(text: str) -> int:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Self
 
 import msgspec
 
-from rillfold.produce.rows import MAX_ROW_BYTES, CsvFields, Fields, Ids, Row, Rows, csv_cells
+from rillfold.produce.rows import MAX_ROW_BYTES, CsvFields, Fields, FileRow, Ids, Rows, csv_cells
 from schemas.codec.json_form import json_fields
 from schemas.errors import Poison, RillfoldError
 from schemas.rejected import Unusable
@@ -26,7 +26,7 @@ from streams.log.port import EventLog, Outgoing
 CHUNK = 256 << 10
 
 
-class Outcome(msgspec.Struct, kw_only=True):
+class Imported(msgspec.Struct, kw_only=True):
     """What `rillfold produce` reports. `sent` counts what the log has acknowledged."""
 
     topic: str
@@ -89,7 +89,7 @@ class Rejects:
         self.path = path
         self._file: BinaryIO | None = None
 
-    def add(self, row: Row, reason: str, detail: str) -> None:
+    def add(self, row: FileRow, reason: str, detail: str) -> None:
         if self._file is None:
             self._file = self.path.open("wb")
         text = None if row.text is None else row.text.decode("utf-8", "backslashreplace")
@@ -110,11 +110,11 @@ class Import:
     def __init__(
         self, topic: Topic, names: TopicNames, log: EventLog, rejects: Rejects, defaults: Mapping[str, str]
     ) -> None:
-        self.outcome = Outcome(topic=names.wire(topic.name))
+        self.outcome = Imported(topic=names.wire(topic.name))
         self._names, self._rejects, self._defaults = names, rejects, defaults
         self._pipeline = Pipeline(log)
 
-    async def run(self, source: Source, name: str, form: str, advanced: Callable[[int], None]) -> Outcome:
+    async def run(self, source: Source, name: str, form: str, advanced: Callable[[int], None]) -> Imported:
         """`form` is jsonl or csv. `advanced` hears of every chunk's size."""
         begun, out = time.monotonic(), self.outcome
         try:
@@ -134,7 +134,7 @@ class Import:
                 advanced(len(chunk))
         await self._send(rows.close(), ids, fields, at_once=True)
 
-    async def _send(self, rows: Iterator[Row], ids: Ids, fields: Fields | None, *, at_once: bool) -> Fields | None:
+    async def _send(self, rows: Iterator[FileRow], ids: Ids, fields: Fields | None, *, at_once: bool) -> Fields | None:
         """Without `fields` the first row is a header, which makes them."""
         prepared: list[Outgoing] = []
         for row in rows:
@@ -151,7 +151,7 @@ class Import:
             self.outcome.sent += len(await self._pipeline.flush())
         return fields
 
-    def _prepared(self, row: Row, fields: Fields, ids: Ids) -> list[Outgoing]:
+    def _prepared(self, row: FileRow, fields: Fields, ids: Ids) -> list[Outgoing]:
         """One record, or none and a line among the rejects."""
         self.outcome.rows += 1
         try:
@@ -162,7 +162,7 @@ class Import:
         self._rejects.add(row, reason, detail)
         return []
 
-    def _record(self, row: Row, fields: Fields, ids: Ids) -> Outgoing:
+    def _record(self, row: FileRow, fields: Fields, ids: Ids) -> Outgoing:
         if row.text is None:
             raise Unusable("too_large", f"the row is longer than {MAX_ROW_BYTES} bytes")
         given: dict[str, Any] = {**self._defaults, **fields(row.text)}

@@ -20,7 +20,7 @@ MAX_ROW_BYTES = 4 << 20
 BOM = b"\xef\xbb\xbf"
 
 
-class Row(NamedTuple):
+class FileRow(NamedTuple):
     """`line` is where it begins, from 1. `text` is None where the row was too long to keep."""
 
     line: int
@@ -44,7 +44,7 @@ class Rows:
         self._line = 1
         self._begun = 1
 
-    def feed(self, chunk: bytes) -> Iterator[Row]:
+    def feed(self, chunk: bytes) -> Iterator[FileRow]:
         for part in _lines(chunk):
             self._keep(part)
             if not part.endswith(b"\n"):
@@ -53,13 +53,13 @@ class Rows:
             if not self._odd:
                 yield from self.close()
 
-    def close(self) -> Iterator[Row]:
+    def close(self) -> Iterator[FileRow]:
         """What the file's last line has without a line end."""
         text = b"".join(self._parts).rstrip(b"\r\n") if self._size <= MAX_ROW_BYTES else None
         begun, self._begun = self._begun, self._line
         self._parts, self._size, self._odd = [], 0, False
         if text is None or text.strip():
-            yield Row(begun, text)
+            yield FileRow(begun, text)
 
     def _keep(self, part: bytes) -> None:
         self._size += len(part)
@@ -88,7 +88,7 @@ class Ids:
     def __init__(self, name: str) -> None:
         self._before = hashlib.sha256(name.encode() + b"\0")
 
-    def read(self, row: Row) -> None:
+    def read(self, row: FileRow) -> None:
         self._before.update(b"too long" if row.text is None else row.text)
         self._before.update(b"\n")
 

@@ -11,7 +11,7 @@ import msgspec
 from projections.digest import digest
 from projections.projection import Projection
 from rillfold.testing.clock import VirtualClock
-from rillfold.testing.member import Consumer, ConsumerWorker, Crashed, FoldWorker, World
+from rillfold.testing.member import Consumer, ConsumerWorker, Crashed, FoldWorker, Shared
 from schemas.codec.codec import decode
 from schemas.envelope import Event, Origin, derived_id
 from schemas.rejected import RecordRejected
@@ -50,7 +50,7 @@ class Driver:
         self._projections = tuple(projections)
         self._consumers = tuple(consumers)
         group = f"{self.names.prefix}rillfold-driver"
-        self._world = World(log, self.names, group, self._projections, self._publish, self._append)
+        self._world = Shared(log, self.names, group, self._projections, self._publish, self._append)
         self._workers: dict[str, FoldWorker | ConsumerWorker] = {}
         self._crashed: list[str] = []
         self._count = workers if projections else 0

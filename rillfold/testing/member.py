@@ -60,7 +60,7 @@ class CrashPoint(FailPoint):
             raise Crashed(step)
 
 
-class World(NamedTuple):
+class Shared(NamedTuple):
     """What all workers of a driver share."""
 
     log: EventLog
@@ -76,7 +76,7 @@ class GroupMember:
 
     _member: Subscription
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Shared) -> None:
         self.crash_point = CrashPoint()
         self._world, self._log = world, world.log
         self._alive = AsyncExitStack()
@@ -97,7 +97,7 @@ class GroupMember:
 class FoldWorker(GroupMember):
     """Loses its memory with a crash and has it back from the changelog."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Shared) -> None:
         super().__init__(world)
         ports = Ports(world.publish, world.append, self.crash_point)
         self._folding = Folding(world.projections, world.names, ports)
@@ -166,7 +166,7 @@ class FoldWorker(GroupMember):
 class ConsumerWorker(GroupMember):
     """Asks a consumer's decision for every event, and commits once what follows is acknowledged."""
 
-    def __init__(self, world: World, consumer: Consumer) -> None:
+    def __init__(self, world: Shared, consumer: Consumer) -> None:
         super().__init__(world)
         self._consumer = consumer
 

@@ -36,7 +36,7 @@ class BadRequest(Exception):
         self.param, self.code = param, code
 
 
-class Part(BaseModel):
+class ContentPart(BaseModel):
     type: str
     text: str = ""
 
@@ -53,7 +53,7 @@ class ToolCall(BaseModel):
 
 class ChatMessage(BaseModel):
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | Annotated[list[Part], Field(max_length=PARTS, fail_fast=True)] | None = None
+    content: str | Annotated[list[ContentPart], Field(max_length=PARTS, fail_fast=True)] | None = None
     tool_calls: Annotated[list[ToolCall], Field(max_length=TOOL_CALLS, fail_fast=True)] | None = None
     tool_call_id: str | None = None
     name: str | None = None
@@ -125,7 +125,7 @@ def _messages(body: ChatRequest) -> list[Message]:
     ]
 
 
-def _text(content: str | list[Part] | None) -> str:
+def _text(content: str | list[ContentPart] | None) -> str:
     if not isinstance(content, list):
         return content or ""
     for part in content:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 
 import click
 
-from processors.saga import AUTOMATION
+from processors.saga import ACTING_JOBS
 from projections.catalog import PROJECTIONS, chosen
 from rillfold.embedded.state import attach
 from rillfold.event_log import learn
@@ -35,7 +35,7 @@ def _fold(settings: Settings, name: str, only: tuple[str, ...], log_level: str) 
     def beside(glance: Glance) -> AbstractContextManager[object]:
         return watched(settings, name, described.bootstrap_servers, glance.sight, glance.counts, glance.row)
 
-    run(described, chosen(only, {**PROJECTIONS, AUTOMATION.name: AUTOMATION}), log_level, beside)
+    run(described, chosen(only, {**PROJECTIONS, ACTING_JOBS.name: ACTING_JOBS}), log_level, beside)
 
 
 fold = command(

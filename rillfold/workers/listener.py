@@ -32,7 +32,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 FindRow = Callable[[str, str], "Proof | str | None"]
 
 
-class Reply(NamedTuple):
+class HttpReply(NamedTuple):
     status: int
     body: bytes
     kind: str = "application/json"
@@ -46,7 +46,7 @@ class Answers(NamedTuple):
     operator: Operator
     row: FindRow | None = None
 
-    def to(self, path: str, host: str | None, authorization: str | None) -> Reply:
+    def to(self, path: str, host: str | None, authorization: str | None) -> HttpReply:
         """Whether it lives and is ready is for everybody; figures and rows under a name of ours; rows by the token."""
         open_to_all = path.partition("?")[0].strip("/") in OPEN
         refused = None if open_to_all else self.operator.refuses(host, authorization)
@@ -59,7 +59,7 @@ class Answers(NamedTuple):
                 why = self.stands()
                 return _json(200 if why is None else 503, {"ready": why is None, "why": why})
             case ["metrics"]:
-                return Reply(200, generate_latest(self.registry), CONTENT_TYPE_LATEST)
+                return HttpReply(200, generate_latest(self.registry), CONTENT_TYPE_LATEST)
             case ["rows", projection, key] if self.row is not None:
                 return _row(self.row, projection, unquote(key))
         return _error(
@@ -67,7 +67,7 @@ class Answers(NamedTuple):
         )
 
 
-def _row(find: FindRow, projection: str, key: str) -> Reply:
+def _row(find: FindRow, projection: str, key: str) -> HttpReply:
     try:
         found = find(projection, key)
     except Exception as error:
@@ -76,14 +76,14 @@ def _row(find: FindRow, projection: str, key: str) -> Reply:
         return _error(503, "restoring", "This worker is restoring its rows. Ask again, or ask another.")
     if found is None or isinstance(found, str):
         return _error(404, "not_found", f"No row {key!r} of {projection!r} in the partitions of this worker.")
-    return Reply(200, msgspec.json.encode(found._asdict()))
+    return HttpReply(200, msgspec.json.encode(found._asdict()))
 
 
-def _json(status: int, content: Any) -> Reply:
-    return Reply(status, json.dumps(content).encode())
+def _json(status: int, content: Any) -> HttpReply:
+    return HttpReply(status, json.dumps(content).encode())
 
 
-def _error(status: int, code: str, message: str) -> Reply:
+def _error(status: int, code: str, message: str) -> HttpReply:
     return _json(status, {"error": {"code": code, "message": message}})
 
 

@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from gpu_workers.train.parent import KeptChild
-from gpu_workers.train.place import Place
+from gpu_workers.train.place import Workplace
 from gpu_workers.train.worker import Trainer
-from processors.admit import Bounds
+from processors.admit import RunBounds
 from rillfold.event_log import event_log, now
 from rillfold.settings import Settings
 from rillfold.wiring import artifact_store
@@ -26,14 +26,14 @@ log = logging.getLogger(__name__)
 @asynccontextmanager
 async def _made(settings: Settings) -> AsyncIterator[Working]:
     """Train adapters as requests come in. Several of these share the work by company."""
-    place = Place(
+    place = Workplace(
         worker=f"{socket.gethostname()}/{os.getpid()}",
         scratch=settings.data_dir.absolute() / "training",
         cache=settings.cache_dir,
         threads=settings.train_threads or os.cpu_count() or 1,
         clock=now,
         bases=settings.bases(),
-        bounds=Bounds(
+        bounds=RunBounds(
             texts=settings.train_max_texts, seconds=settings.train_max_seconds, rows_bytes=settings.train_max_bytes
         ),
     )

@@ -12,7 +12,7 @@ from rillfold.http.operator import operator_of
 from rillfold.settings import Settings
 from rillfold.workers.listener import Answers, FindRow, listening
 from rillfold.workers.metrics import registry
-from streams.health.watch import Bounds, Counts, Healthy
+from streams.health.watch import Counts, Healthy, Patience
 from streams.health.watchman import Look, Watchman
 from streams.log.kafka.log import KafkaLog
 
@@ -27,7 +27,7 @@ def watched(
     row: FindRow | None = None,
     more: Collector | None = None,
 ) -> Iterator[Watchman]:
-    watchman = Watchman(look, Bounds(settings.stall_seconds, settings.stall_exit_seconds))
+    watchman = Watchman(look, Patience(settings.stall_seconds, settings.stall_exit_seconds))
     figures = registry(watchman, count)
     if more is not None:
         figures.register(more)

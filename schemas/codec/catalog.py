@@ -33,7 +33,7 @@ class Recorded(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class Entry:
+class StoredEvent:
     """One version of one event. The class is always the newest version's."""
 
     kind: Kind
@@ -75,11 +75,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Catalog:
-    by_kind: Mapping[Kind, Entry]
-    by_fingerprint: Mapping[bytes, Entry]
-    by_class: Mapping[type[Event], Entry]
+    by_kind: Mapping[Kind, StoredEvent]
+    by_fingerprint: Mapping[bytes, StoredEvent]
+    by_class: Mapping[type[Event], StoredEvent]
     """The newest version of each."""
-    by_id: dict[int, Entry] = field(default_factory=dict)
+    by_id: dict[int, StoredEvent] = field(default_factory=dict)
     """What a schema registry has told this process so far. An id never changes its meaning."""
 
 
@@ -120,6 +120,6 @@ def catalog() -> Catalog:
     return Catalog(by_kind, {entry.fingerprint: entry for entry in entries}, newest)
 
 
-def _entry(name: str, recorded: Recorded) -> Entry:
+def _entry(name: str, recorded: Recorded) -> StoredEvent:
     kind, _, version = name.rpartition(".v")
-    return Entry(Kind(kind, int(version)), classes()[kind], recorded)
+    return StoredEvent(Kind(kind, int(version)), classes()[kind], recorded)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, partial
 from typing import Protocol, cast
 
-from schemas.codec.catalog import SINGLE_OBJECT, Entry, catalog
+from schemas.codec.catalog import SINGLE_OBJECT, StoredEvent, catalog
 from schemas.codec.json_form import event_of_json
 from schemas.codec.reader import Reader, read_all
 from schemas.envelope import Event, Origin
@@ -23,7 +23,7 @@ AT_ONCE = 500
 
 CONFLUENT = 0
 Headers = Iterable[tuple[str, bytes]]
-SchemaIds = Mapping[int, Entry]
+SchemaIds = Mapping[int, StoredEvent]
 
 
 class Incoming(Protocol):
@@ -84,7 +84,7 @@ def readers() -> dict[bytes, Reader]:
     return {SINGLE_OBJECT + fingerprint: _lazy(entry) for fingerprint, entry in catalog().by_fingerprint.items()}
 
 
-def _lazy(entry: Entry) -> Reader:
+def _lazy(entry: StoredEvent) -> Reader:
     """Compiles when the first such event comes."""
 
     def read(b: bytes, p: int) -> Event:
@@ -125,7 +125,7 @@ def _whole(read: Reader, value: bytes, start: int) -> Event:
     return event
 
 
-def _registered(value: bytes, ids: SchemaIds | None) -> Entry:
+def _registered(value: bytes, ids: SchemaIds | None) -> StoredEvent:
     ids = catalog().by_id if ids is None else ids
     number = schema_id(value)
     if number is None or number not in ids:

@@ -12,7 +12,7 @@ import msgspec
 from fastavro import parse_schema
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
-from schemas.codec.catalog import Entry, Recorded, catalog, classes, history, kind_of
+from schemas.codec.catalog import Recorded, StoredEvent, catalog, classes, history, kind_of
 from schemas.codec.upcast import UPCASTERS
 from schemas.envelope import Kind
 from schemas.errors import Stop
@@ -96,9 +96,9 @@ def _check_versions(newest: Kind) -> None:
             raise Stop(f"No upcaster lifts {kind} to version {version + 1}: add it to schemas/codec/upcast.py.")
 
 
-def _pairs(entries: Mapping[Kind, Entry]) -> list[tuple[Entry, Entry]]:
+def _pairs(entries: Mapping[Kind, StoredEvent]) -> list[tuple[StoredEvent, StoredEvent]]:
     """Every version of a type with every later one."""
-    versions: dict[str, list[Entry]] = defaultdict(list)
+    versions: dict[str, list[StoredEvent]] = defaultdict(list)
     for kind in sorted(entries):
         versions[kind.type].append(entries[kind])
     return [(older, newer) for all_ in versions.values() for n, newer in enumerate(all_) for older in all_[:n]]

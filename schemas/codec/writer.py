@@ -92,7 +92,7 @@ class Parts(NamedTuple):
     pieces: list[str]
 
 
-class Place(NamedTuple):
+class Spot(NamedTuple):
     """Where in an event a value stands. `names` are those that the writer knows by then."""
 
     field: str
@@ -109,7 +109,7 @@ def compiled_writer(schema: Schema, kind: Kind, framing: bytes) -> Writer:
     names |= {"heads": Heads(kind), "long": long, "double": Struct("<d").pack}
     names |= {used.__name__: used for used in (checked_time, checked_number, visible, not_utf8)}
     fields = [field for field in schema["fields"] if field["name"] not in ("type", "version", "company")]
-    before, (size, id_, *pieces) = _fields(fields, "e", "v", Place("", None, {}, names))
+    before, (size, id_, *pieces) = _fields(fields, "e", "v", Spot("", None, {}, names))
     first = f"if not 0 <= e.time <= {MAX_TIME}:\n    checked_time(e.time)"
     pieces = ["FRAMING", size, id_, "heads[e.company]", *pieces]
     body = "\n".join([first, *before, f"return b''.join(({', '.join(pieces)}))"])
@@ -118,7 +118,7 @@ def compiled_writer(schema: Schema, kind: Kind, framing: bytes) -> Writer:
     return cast(Writer, names["write"])
 
 
-def _fields(fields: list[Schema], source: str, target: str, at: Place) -> Parts:
+def _fields(fields: list[Schema], source: str, target: str, at: Spot) -> Parts:
     places = [
         at._replace(
             field=f"{at.field}.{field['name']}".lstrip("."),
@@ -134,7 +134,7 @@ def _fields(fields: list[Schema], source: str, target: str, at: Place) -> Parts:
     return Parts([*_look(short), *before], [piece for parts in all_ for piece in parts.pieces])
 
 
-def _look(short: Mapping[str, Place]) -> list[str]:
+def _look(short: Mapping[str, Spot]) -> list[str]:
     """One at all short words of a record: most are plain, and then none is checked by itself."""
     lines = [f"if not visible({LABEL.most}, {', '.join(short)}):"] if short else []
     for name, place in short.items():
@@ -152,7 +152,7 @@ def _is_short(field: Schema) -> bool:
     return limits == (LABEL.made_of, LABEL.most) and field["type"] in ("string", ["null", "string"])
 
 
-def _any(schema: Any, source: str, target: str, at: Place) -> Parts:
+def _any(schema: Any, source: str, target: str, at: Spot) -> Parts:
     if isinstance(schema, list):
         return _nullable(next(branch for branch in schema if branch != "null"), source, target, at)
     if isinstance(schema, dict) and schema["type"] == "array":
@@ -165,7 +165,7 @@ def _any(schema: Any, source: str, target: str, at: Place) -> Parts:
     return _word(source, target, at) if schema == "string" else _plain(schema, source, target)
 
 
-def _word(source: str, target: str, at: Place) -> Parts:
+def _word(source: str, target: str, at: Spot) -> Parts:
     assert at.word is not None, f"{at.field} has no kind of word"
     check, sized = f"{target}_check", f"{target}_sized"
     lines, size = [f"{target} = {source}.encode()"], _sized(target)
@@ -197,14 +197,14 @@ def _plain(schema: str, source: str, target: str) -> Parts:
     )
 
 
-def _nullable(schema: Any, source: str, target: str, at: Place) -> Parts:
+def _nullable(schema: Any, source: str, target: str, at: Spot) -> Parts:
     before, pieces = _any(schema, target, f"{target}_given", at)
     lines = [f"{target} = {source}", f"if {target} is None:", f"    {target} = b'\\0'", "else:"]
     lines += [indent(line, "    ") for line in [*before, f"{target} = b''.join((b'\\2', {', '.join(pieces)}))"]]
     return Parts(lines, [target])
 
 
-def _array(items: Any, source: str, target: str, at: Place) -> Parts:
+def _array(items: Any, source: str, target: str, at: Spot) -> Parts:
     before, pieces = _any(items, f"{target}_item", f"{target}_own", at)
     lines = [f"{target} = b'\\0'", f"if {source}:", f"    {target}_all = [long(len({source}))]"]
     lines += [f"    for {target}_item in {source}:"]

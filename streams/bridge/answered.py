@@ -16,7 +16,7 @@ LOOK_BACK_MS = 3_600_000
 REMEMBERED = 100_000
 
 
-class Answered:
+class AnsweredCalls:
     """When there is no more room, the company with the most answers loses its oldest: never another's."""
 
     def __init__(

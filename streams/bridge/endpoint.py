@@ -34,7 +34,7 @@ class Pinned(NamedTuple):
     server_name: str
 
 
-class Reply(NamedTuple):
+class ToolReply(NamedTuple):
     ok: bool
     status: int | None
     body: str
@@ -143,7 +143,7 @@ def client(trust: ssl.SSLContext | None = None) -> httpx.AsyncClient:
     return httpx.AsyncClient(verify=trust or True, trust_env=False, follow_redirects=False, limits=limits)
 
 
-async def exchange(http: httpx.AsyncClient, request: httpx.Request) -> Reply:
+async def exchange(http: httpx.AsyncClient, request: httpx.Request) -> ToolReply:
     """Never raises for what the other side does. Bounded in time and in bytes."""
     try:
         async with asyncio.timeout(TOTAL_SECONDS):
@@ -153,20 +153,20 @@ async def exchange(http: httpx.AsyncClient, request: httpx.Request) -> Reply:
             finally:
                 await response.aclose()
     except TimeoutError:
-        return Reply(False, None, "", "timeout", again=True)
+        return ToolReply(False, None, "", "timeout", again=True)
     except httpx.HTTPError as error:
         # The error's own text may repeat a header.
-        return Reply(False, None, "", f"unreachable: {type(error).__name__}", again=True)
+        return ToolReply(False, None, "", f"unreachable: {type(error).__name__}", again=True)
 
 
-async def _reply(response: httpx.Response) -> Reply:
+async def _reply(response: httpx.Response) -> ToolReply:
     status, kind = response.status_code, response.headers.get("content-type", "text/plain").lower()
     if response.is_redirect or 300 <= status < 400:
-        return Reply(False, status, "", "redirect: register the final address")
+        return ToolReply(False, status, "", "redirect: register the final address")
     if response.headers.get("content-encoding", "identity") != "identity":
-        return Reply(False, status, "", "encoded: asked for identity, so nothing is unpacked")
+        return ToolReply(False, status, "", "encoded: asked for identity, so nothing is unpacked")
     if not kind.startswith(TEXTUAL):
-        return Reply(False, status, "", f"content_type: {kind[:100]!a}")
+        return ToolReply(False, status, "", f"content_type: {kind[:100]!a}")
     body = bytearray()
     async for part in response.aiter_raw():
         body += part
@@ -175,16 +175,16 @@ async def _reply(response: httpx.Response) -> Reply:
     # What is no UTF-8 grows when it is replaced.
     text = body.decode("utf-8", "replace")
     if response.is_success:
-        return within(Reply(True, status, text, ""))
-    return within(Reply(False, status, text, f"status_{status}", again=status >= 500 or status in AGAIN))
+        return within(ToolReply(True, status, text, ""))
+    return within(ToolReply(False, status, text, f"status_{status}", again=status >= 500 or status in AGAIN))
 
 
-def within(reply: Reply) -> Reply:
+def within(reply: ToolReply) -> ToolReply:
     """The reply, unless its body is more than is taken."""
     if len(reply.body) * 3 > REPLY_BYTES and len(reply.body.encode()) > REPLY_BYTES:
         return _too_large(reply.status)
     return reply
 
 
-def _too_large(status: int | None) -> Reply:
-    return Reply(False, status, "", f"reply_too_large: more than {REPLY_BYTES} bytes")
+def _too_large(status: int | None) -> ToolReply:
+    return ToolReply(False, status, "", f"reply_too_large: more than {REPLY_BYTES} bytes")

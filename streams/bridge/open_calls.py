@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from processors.gate import ARGUMENT_CHARS
 from schemas.tools import ToolCallProposed
-from streams.bridge.endpoint import Reply
+from streams.bridge.endpoint import ToolReply
 from streams.fairness.shares import Shares
 from streams.log.floors import Floors
 from streams.log.port import Record, TopicPartition
@@ -25,7 +25,7 @@ BESIDES = 1_000
 Key = tuple[str, str]
 
 
-class Call(NamedTuple):
+class HeldCall(NamedTuple):
     """And the offset that must not be committed before its answer is in the log."""
 
     place: TopicPartition
@@ -38,11 +38,11 @@ class Call(NamedTuple):
         return self.call.company, self.call.call
 
 
-class Work(NamedTuple):
+class BegunCall(NamedTuple):
     """A call that is begun."""
 
-    held: Call
-    task: asyncio.Task[Reply]
+    held: HeldCall
+    task: asyncio.Task[ToolReply]
 
     @property
     def call(self) -> ToolCallProposed:
@@ -56,15 +56,15 @@ class Work(NamedTuple):
 class OpenCalls:
     """`answer` makes a call; `woken` is set whenever one has ended."""
 
-    def __init__(self, answer: Callable[[ToolCallProposed], Coroutine[Any, Any, Reply]]) -> None:
+    def __init__(self, answer: Callable[[ToolCallProposed], Coroutine[Any, Any, ToolReply]]) -> None:
         self._answer = answer
-        self._works: dict[Key, Work] = {}
+        self._works: dict[Key, BegunCall] = {}
         self._begun = Shares(COMPANY_BEGUN, ALL_BEGUN)
-        self._lines: OrderedDict[str, OrderedDict[Key, Call]] = OrderedDict()
+        self._lines: OrderedDict[str, OrderedDict[Key, HeldCall]] = OrderedDict()
         """Who waits, a line a company; the company whose turn is longest ago stands first."""
         self._bytes = Shares(COMPANY_BYTES, ALL_BYTES)
         self._floors = Floors()
-        self._ended: list[Work] = []
+        self._ended: list[BegunCall] = []
         self.woken = asyncio.Event()
 
     def __len__(self) -> int:
@@ -76,7 +76,7 @@ class OpenCalls:
     def add(self, record: Record, call: ToolCallProposed) -> None:
         """Begun at once, or when it is its turn."""
         size = len(record.value or b"") + BESIDES
-        held = Call((record.topic, record.partition), record.offset, call, size)
+        held = HeldCall((record.topic, record.partition), record.offset, call, size)
         self._floors.hold(held.place, held.offset)
         if turned_away := self._turned_away(held):
             self._begin(held, _said(turned_away))
@@ -87,14 +87,16 @@ class OpenCalls:
         self._lines.setdefault(call.company, OrderedDict())[held.key] = held
         self._bytes.take(call.company, size)
 
-    def _turned_away(self, held: Call) -> Reply | None:
+    def _turned_away(self, held: HeldCall) -> ToolReply | None:
         """What would fill the memory of all is not kept waiting."""
         company, characters = held.call.company, len(held.call.arguments)
         if characters > ARGUMENT_CHARS:
-            return Reply(False, None, "", f"denied: arguments_too_large: {characters} characters")
+            return ToolReply(False, None, "", f"denied: arguments_too_large: {characters} characters")
         if self._bytes.room(company, held.size):
             return None
-        return Reply(False, None, "", f"busy: {len(self._lines.get(company, ()))} calls of this company wait already")
+        return ToolReply(
+            False, None, "", f"busy: {len(self._lines.get(company, ()))} calls of this company wait already"
+        )
 
     def move_on(self) -> None:
         """Whoever waits is begun where there is room by now; companies take turns."""
@@ -105,29 +107,29 @@ class OpenCalls:
                 self._leave_line(held)
                 self._begin(held, self._answer(held.call))
 
-    def _leave_line(self, held: Call) -> None:
+    def _leave_line(self, held: HeldCall) -> None:
         company = held.call.company
         del self._lines[company][held.key]
         self._bytes.leave(company, held.size)
         if not self._lines[company]:
             del self._lines[company]
 
-    def _begin(self, held: Call, answer: Coroutine[Any, Any, Reply]) -> None:
-        work = Work(held, asyncio.create_task(answer))
+    def _begin(self, held: HeldCall, answer: Coroutine[Any, Any, ToolReply]) -> None:
+        work = BegunCall(held, asyncio.create_task(answer))
         self._works[work.key] = work
         self._begun.take(work.call.company)
         work.task.add_done_callback(lambda _: self._end(work))
 
-    def _end(self, work: Work) -> None:
+    def _end(self, work: BegunCall) -> None:
         self._ended.append(work)
         self.woken.set()
 
-    def ended(self) -> Sequence[Work]:
+    def ended(self) -> Sequence[BegunCall]:
         """Each once; those that were let go meanwhile are left out."""
         ended, self._ended = self._ended, []
         return [work for work in ended if self._works.get(work.key) is work]
 
-    def close(self, work: Work) -> None:
+    def close(self, work: BegunCall) -> None:
         """Its answer is in the log."""
         del self._works[work.key]
         self._floors.release(work.held.place, work.held.offset)
@@ -142,7 +144,7 @@ class OpenCalls:
     ) -> None:
         """What belongs to another member is that member's to make, under the same key; what is answered is done."""
 
-        def gone(held: Call) -> bool:
+        def gone(held: HeldCall) -> bool:
             return held.place not in ours or answered(held.key)
 
         for held in [held for line in self._lines.values() for held in line.values() if gone(held)]:
@@ -160,7 +162,7 @@ class OpenCalls:
             await asyncio.sleep(0)
 
 
-async def _said(reply: Reply) -> Reply:
+async def _said(reply: ToolReply) -> ToolReply:
     return reply
 
 

@@ -22,15 +22,15 @@ from schemas.rejected import Rejected, Unusable
 from schemas.tools import ToolCallProposed, ToolReturned
 from schemas.topics import TOPIC_OF, TopicNames
 from schemas.words import shortened
-from streams.bridge.answered import Answered
-from streams.bridge.endpoint import Reply
-from streams.bridge.open_calls import OpenCalls, Work, cancelled
+from streams.bridge.answered import AnsweredCalls
+from streams.bridge.endpoint import ToolReply
+from streams.bridge.open_calls import BegunCall, OpenCalls, cancelled
 from streams.bridge.secrets import FileSecrets
 from streams.bridge.tool_caller import PATIENCE_SECONDS, Caller
 from streams.bridge.tools import Tools
 from streams.errors import Fenced
 from streams.fairness.slices import unheard
-from streams.fold.batch import Refused
+from streams.fold.batch import NoEvent
 from streams.fold.dead_letter import dead_letter
 from streams.health.standing import Standing
 from streams.health.watch import Counts
@@ -65,7 +65,7 @@ class ToolBridge:
         self._group = f"{names.prefix}{group}"
         self.standing = Standing()
         self._tools = Tools(log, names, self.standing.beat)
-        self._answered = Answered(log, names, beat=self.standing.beat)
+        self._answered = AnsweredCalls(log, names, beat=self.standing.beat)
         self._caller = Caller(secrets, self._tools.find, private=private, patience=patience, trust=trust)
         self._open = OpenCalls(self._caller.call)
         self._next: dict[TopicPartition, int] = {}
@@ -161,7 +161,7 @@ class ToolBridge:
                 calls.append((record, event))
             else:
                 wrong = event if isinstance(event, Rejected) else Rejected("wrong_topic", event.type, record.origin)
-                refused.append(to_outgoing(dead_letter(Refused(record, wrong)), self._names))
+                refused.append(to_outgoing(dead_letter(NoEvent(record, wrong)), self._names))
         return calls, refused
 
     async def _publish(self) -> None:
@@ -177,16 +177,16 @@ class ToolBridge:
         for work in done:
             self._open.close(work)
 
-    def _answer(self, work: Work) -> Outgoing:
+    def _answer(self, work: BegunCall) -> Outgoing:
         """A reply that no record can hold is a failed call, not a bridge that dies of it again and again."""
         reply = work.task.result()
         try:
             return to_outgoing(self._returned(work.call, reply), self._names)
         except (Poison, Unusable) as error:
-            unfit = Reply(False, reply.status, "", f"reply_unfit: {type(error).__name__}")
+            unfit = ToolReply(False, reply.status, "", f"reply_unfit: {type(error).__name__}")
             return to_outgoing(self._returned(work.call, unfit), self._names)
 
-    def _returned(self, call: ToolCallProposed, reply: Reply) -> Event:
+    def _returned(self, call: ToolCallProposed, reply: ToolReply) -> Event:
         about: dict[str, Any] = {**caused_by(call, "returned", self._clock()), "call": call.call, "job": call.job}
         return ToolReturned(
             **about,

@@ -20,7 +20,7 @@ from schemas.errors import Poison
 from schemas.tools import ToolCallProposed
 from streams.bridge import endpoint
 from streams.bridge.credentials import authorization, without
-from streams.bridge.endpoint import Reply
+from streams.bridge.endpoint import ToolReply
 from streams.bridge.lookups import Lookups
 from streams.bridge.secrets import FileSecrets, SecretStr
 from streams.errors import NameUnanswered
@@ -78,30 +78,30 @@ class Caller:
         self._checker.shutdown(wait=False, cancel_futures=True)
         await self._http.aclose()
 
-    async def call(self, call: ToolCallProposed) -> Reply:
+    async def call(self, call: ToolCallProposed) -> ToolReply:
         try:
             reply = await self._in_turn(call)
         except Poison as error:
-            reply = Reply(False, None, "", f"refused: {error}")
+            reply = ToolReply(False, None, "", f"refused: {error}")
         except Exception as error:
             # Its text may hold what must not be shown.
             log.error("Call %s of %s ended in %s.", ascii(call.call), call.company, type(error).__name__)
-            reply = Reply(False, None, "", f"failed: {type(error).__name__} in the bridge")
+            reply = ToolReply(False, None, "", f"failed: {type(error).__name__} in the bridge")
         return reply._replace(reason=reply.reason[:REASON_CHARS])
 
-    async def _in_turn(self, call: ToolCallProposed) -> Reply:
+    async def _in_turn(self, call: ToolCallProposed) -> ToolReply:
         prepared = await self._prepare(call)
-        if isinstance(prepared, Reply):
+        if isinstance(prepared, ToolReply):
             return prepared
         place = call.company, prepared.tool.endpoint
         if not await self._endpoints.enter(place, self._patience):
-            return Reply(False, None, "", f"busy: no call before it got through within {self._patience:g} s")
+            return ToolReply(False, None, "", f"busy: no call before it got through within {self._patience:g} s")
         try:
             return await self._attempts(call, prepared)
         finally:
             self._endpoints.leave(place)
 
-    async def _attempts(self, call: ToolCallProposed, prepared: Prepared) -> Reply:
+    async def _attempts(self, call: ToolCallProposed, prepared: Prepared) -> ToolReply:
         """Under one key, until it is answered for good or patience ends; the last try is when it ends."""
         clock = asyncio.get_running_loop().time
         place, until, pause = (call.company, prepared.tool.endpoint), clock() + self._patience, FIRST_PAUSE_SECONDS
@@ -109,7 +109,7 @@ class Caller:
             if self._registered(call.company, call.tool) is not prepared.tool:
                 # Revoked or registered anew while it waited: it is judged again.
                 anew = await self._prepare(call)
-                if isinstance(anew, Reply):
+                if isinstance(anew, ToolReply):
                     return anew
                 prepared = anew
             reply = await self._exchange(call.company, prepared)
@@ -121,25 +121,25 @@ class Caller:
             await asyncio.sleep(min(pause, left))
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
-    async def _exchange(self, company: str, prepared: Prepared) -> Reply:
+    async def _exchange(self, company: str, prepared: Prepared) -> ToolReply:
         tool = prepared.tool
         async with self._companies.turn(company), self._all.turn(None):
             try:
                 # Resolved anew each time: an address that changed is checked again.
                 pinned = await endpoint.pin(tool.endpoint, self._private, partial(self._lookups.find, company))
             except NameUnanswered as error:
-                return Reply(False, None, "", f"unreachable: {error}", again=True)
+                return ToolReply(False, None, "", f"unreachable: {error}", again=True)
             request = endpoint.request_of(tool.method, pinned, prepared.arguments, prepared.headers)
             reply = await endpoint.exchange(self._http, request)
         # What stands in for a credential may be longer than it.
         return endpoint.within(reply._replace(body=without(prepared.secret, reply.body)))
 
-    async def _prepare(self, call: ToolCallProposed) -> Prepared | Reply:
+    async def _prepare(self, call: ToolCallProposed) -> Prepared | ToolReply:
         tool = self._registered(call.company, call.tool)
         async with self._checks.turn(call.company):
             verdict = await asyncio.get_running_loop().run_in_executor(self._checker, _judged, call, tool)
         if isinstance(verdict, Denied):
-            return Reply(False, None, "", f"denied: {verdict.reason}: {verdict.detail}")
+            return ToolReply(False, None, "", f"denied: {verdict.reason}: {verdict.detail}")
         assert tool is not None
         secret = None
         if tool.auth.kind != "none" and tool.auth.secret_ref is not None:

@@ -42,7 +42,7 @@ Group = list[Any]
 """A company, and then what was found for one row of it."""
 
 
-class Refused(NamedTuple):
+class NoEvent(NamedTuple):
     """A record that is no event, with its bytes."""
 
     record: SourceRecord
@@ -57,7 +57,7 @@ class Decoded(NamedTuple):
     start: int
     next: int
     events: Sequence[Found]
-    refused: Sequence[Refused]
+    refused: Sequence[NoEvent]
 
 
 class Folded(NamedTuple, Generic[State]):
@@ -78,10 +78,10 @@ def decode_from(batch: Batch, start: int, here: Set[type[Event]]) -> Decoded:
         records = [record for record in records if record.offset >= start]
     events = decode_batch(topic, partition, records)
     found: list[Any] = list(zip(records, events, strict=True))
-    refused: list[Refused] = []
+    refused: list[NoEvent] = []
     if not here >= set(map(type, events)):
         found = [(record, _at_home(event, record, batch, here)) for record, event in found]
-        refused = [Refused(record, event) for record, event in found if type(event) is Rejected]
+        refused = [NoEvent(record, event) for record, event in found if type(event) is Rejected]
         found = [pair for pair in found if type(pair[1]) is not Rejected]
     return Decoded(topic, partition, max(start, batch.start), batch.next, found, refused)
 

@@ -14,7 +14,7 @@ OF_CODE = frozenset({"raised", "bad_row"})
 """Reasons that can be the release's own fault. A size or a key is always the event's."""
 
 
-class Circuit:
+class ReleaseCircuit:
     """Of one shard: the refusals since something was last taken."""
 
     def __init__(self, changelog: str, partition: int, passed: Iterable[Refusal] = ()) -> None:

@@ -10,7 +10,7 @@ from schemas.codec.primitives import MAX_TIME, sane_company
 from schemas.envelope import Event, derived_id
 from schemas.errors import Poison
 from schemas.rejected import Header, RecordRejected
-from streams.fold.batch import Refused
+from streams.fold.batch import NoEvent
 from streams.state.refusal import bounded
 
 NOBODY = "unknown"
@@ -24,7 +24,7 @@ it was refused."""
 LETTER_DETAIL_CHARS = 2_000
 
 
-async def publish_letters(refused: Sequence[Refused], publish: Callable[[Sequence[Event]], Awaitable[None]]) -> None:
+async def publish_letters(refused: Sequence[NoEvent], publish: Callable[[Sequence[Event]], Awaitable[None]]) -> None:
     """All at once; where one does not fit, each by itself with as much of its record as is taken."""
     try:
         await publish([dead_letter(each) for each in refused])
@@ -43,7 +43,7 @@ async def publish_letters(refused: Sequence[Refused], publish: Callable[[Sequenc
                 raise
 
 
-def dead_letter(refused: Refused, limit: int = LIMITS[0]) -> RecordRejected:
+def dead_letter(refused: NoEvent, limit: int = LIMITS[0]) -> RecordRejected:
     """The same record always gives the same event, so that a repeat after a crash is known by its id."""
     record, (reason, detail, origin) = refused.record, msgspec.structs.astuple(refused.rejected)
     id_ = derived_id(origin, "rejected")

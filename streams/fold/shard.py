@@ -12,7 +12,7 @@ import msgspec
 from projections.projection import Projection
 from streams.errors import NotContiguous, OwnershipLost, RowsUnreadable
 from streams.fold.batch import Folded
-from streams.fold.circuit import COMPANIES, Circuit
+from streams.fold.circuit import COMPANIES, ReleaseCircuit
 from streams.state.changelog import MARKERS, REFUSED, RESERVED, RowCodec, Rows, Stored, marker_of, refusal_of, spelled
 from streams.state.refusal import Refusal, Untaken, blamed_on_events
 from streams.state.store import Store
@@ -33,7 +33,7 @@ class Shard(Generic[State]):
         self.fitting = ANY_NUMBER
         """Events whose rows last fitted one record batch."""
         self._next: dict[tuple[str, int], int] = {}
-        self.circuit = Circuit(changelog, partition)
+        self.circuit = ReleaseCircuit(changelog, partition)
         self._looked = False
         self.live = False
         """Restored, and not claimed anew since: only then may it be folded into."""
@@ -127,7 +127,7 @@ class Shard(Generic[State]):
         self.store.filled()
         markers = (marker_of(key, value) for key, value in self.store.scan(MARKERS))
         self._next = {(marker.topic, marker.partition): marker.next for marker in markers if marker is not None}
-        self.circuit = Circuit(self.changelog, self.partition, self._just_refused())
+        self.circuit = ReleaseCircuit(self.changelog, self.partition, self._just_refused())
         self.live = True
 
     def _just_refused(self) -> Iterator[Refusal]:

@@ -25,7 +25,7 @@ class Sight(NamedTuple):
     """Signs of progress within one record, for work that rightly stands on one for long."""
 
 
-class Place(NamedTuple):
+class PartitionSeen(NamedTuple):
     """Where a worker stands in one partition."""
 
     position: int
@@ -41,7 +41,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Bounds:
+class Patience:
     """Seconds without progress until a worker is no longer ready, and how many more until it ends itself."""
 
     stalled: float = 25.0
@@ -55,7 +55,7 @@ class State:
     log: float
     moved: float
     phase: Phase = "joining"
-    places: Mapping[TopicPartition, Place] = field(default_factory=dict)
+    places: Mapping[TopicPartition, PartitionSeen] = field(default_factory=dict)
     log_error: str = "no answer yet"
     beats: int = 0
 
@@ -94,9 +94,9 @@ def seen(state: State, sight: Sight, now: float) -> State:
     return replace(state, phase=sight.phase, places=places, moved=now if moved else state.moved, beats=sight.beats)
 
 
-def _at(place: Place | None, position: int | None, now: float, beats: bool) -> Place:
+def _at(place: PartitionSeen | None, position: int | None, now: float, beats: bool) -> PartitionSeen:
     if place is None:
-        return Place(position or 0, 0, now)
+        return PartitionSeen(position or 0, 0, now)
     if position is None or position == place.position:
         return place._replace(since=now) if beats else place
     return place._replace(position=position, since=now)
@@ -108,7 +108,7 @@ def answered(state: State, ends: Mapping[TopicPartition, int], now: float) -> St
     return replace(state, log=now, places=places)
 
 
-def _until(place: Place, end: int, now: float) -> Place:
+def _until(place: PartitionSeen, end: int, now: float) -> PartitionSeen:
     grown = place._replace(end=end)
     return grown._replace(since=now) if grown.lag and not place.lag else grown
 
@@ -117,7 +117,7 @@ def unanswered(state: State, error: str) -> State:
     return replace(state, log_error=error)
 
 
-def suspects(state: State, bounds: Bounds, now: float) -> list[TopicPartition]:
+def suspects(state: State, bounds: Patience, now: float) -> list[TopicPartition]:
     """Behind and still for half the patience: worth reading whether there is a record at all."""
     if state.phase != "working":
         return []
@@ -129,7 +129,7 @@ def void(state: State, tp: TopicPartition, end: int) -> State:
     return replace(state, places={**state.places, tp: state.places[tp]._replace(void=end)})
 
 
-def verdict(state: State, bounds: Bounds, now: float) -> Verdict:
+def verdict(state: State, bounds: Patience, now: float) -> Verdict:
     """The log first: who cannot reach it cannot know of any lag."""
     if now - state.log >= bounds.stalled:
         return _stalled(f"the event log does not answer ({state.log_error})", state.log, bounds)
@@ -142,7 +142,7 @@ def verdict(state: State, bounds: Bounds, now: float) -> Verdict:
     return Starting(what)
 
 
-def _at_work(state: State, bounds: Bounds, now: float) -> Verdict:
+def _at_work(state: State, bounds: Patience, now: float) -> Verdict:
     still = [
         (place.since, tp) for tp, place in state.places.items() if place.lag and now - place.since >= bounds.stalled
     ]
@@ -154,7 +154,7 @@ def _at_work(state: State, bounds: Bounds, now: float) -> Verdict:
     return _stalled(f"{tp[0]}/{tp[1]} stands at {place.position} of {place.end}{more}", since, bounds)
 
 
-def _stalled(what: str, since: float, bounds: Bounds) -> Stalled:
+def _stalled(what: str, since: float, bounds: Patience) -> Stalled:
     return Stalled(what, since, since + bounds.stalled + bounds.ends)
 
 

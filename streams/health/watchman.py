@@ -13,7 +13,7 @@ from typing import Any
 
 from streams.errors import MissingOffsets
 from streams.health import watch
-from streams.health.watch import Bounds, Healthy, Sight, Stalled, State, Verdict
+from streams.health.watch import Healthy, Patience, Sight, Stalled, State, Verdict
 from streams.log.port import EventLog, TopicPartition
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class Watchman:
     def __init__(
         self,
         look: Look,
-        bounds: Bounds,
+        bounds: Patience,
         clock: Callable[[], float] = time.monotonic,
         end: Callable[[int], Any] = end_process,
     ) -> None:

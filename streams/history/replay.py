@@ -7,7 +7,7 @@ from math import inf
 from pathlib import Path
 from typing import BinaryIO
 
-from processors.dataset import Manifest, Tally, in_order, select
+from processors.dataset import DatasetCounts, Manifest, in_order, select
 from schemas.codec.codec import decode
 from schemas.envelope import Origin
 from schemas.rejected import Rejected
@@ -50,7 +50,7 @@ async def build(
 
     `TooMuchData` where the rows grow beyond `most_bytes`.
     """
-    tally, slices = Tally(), Slices(beat)
+    tally, slices = DatasetCounts(), Slices(beat)
     done, total = 0, sum(part.stop - part.start for part in ranges)
     with rows.open("wb") as out:
         for part in in_order(ranges):
@@ -67,7 +67,7 @@ async def _write(
     batch: Sequence[Record],
     topic: str,
     company: str,
-    tally: Tally,
+    tally: DatasetCounts,
     most_bytes: float,
     slices: Slices,
 ) -> None:
@@ -81,7 +81,7 @@ async def _write(
             await slices.give_up()
 
 
-def _rows(record: Record, topic: str, company: str, tally: Tally) -> Iterator[bytes]:
+def _rows(record: Record, topic: str, company: str, tally: DatasetCounts) -> Iterator[bytes]:
     origin = Origin(topic, record.partition, record.offset)
     event = decode(record.value, origin, record.timestamp, record.headers)
     tally.records += 1

@@ -17,7 +17,7 @@ FIRST_LOOK = ("automation-job", "training-request")
 EVENTS = 10_000
 
 
-class Told(NamedTuple):
+class StoryEvent(NamedTuple):
     """An event of the story, where it stands, and when the log took it (milliseconds)."""
 
     origin: Origin
@@ -29,7 +29,7 @@ class StoryUnknown(Poison):
     """Nothing that the company said in the looked-at part of the log goes by this name."""
 
 
-async def story(log: EventLog, names: TopicNames, company: str, name: str, since: int) -> list[Told]:
+async def story(log: EventLog, names: TopicNames, company: str, name: str, since: int) -> list[StoryEvent]:
     """All events of a company that share the correlation of `name` (a job, a run, an event, a correlation), in order.
 
     Another company may have the very same ids: what it said is not looked at. `since` bounds the look back, in
@@ -56,7 +56,7 @@ async def _correlation(log: EventLog, names: TopicNames, company: str, name: str
 
 async def _holding(
     log: EventLog, names: TopicNames, company: str, text: str, since: int, topics: Iterable[str]
-) -> AsyncIterator[Told]:
+) -> AsyncIterator[StoryEvent]:
     """The company's events whose bytes hold the text: at most so many, however often others write it.
 
     Both encodings keep strings as they are, so nothing is decoded that does not hold the text and the company.
@@ -69,7 +69,7 @@ async def _holding(
         event = decode(value, record.origin, record.timestamp, record.headers)
         if isinstance(event, Rejected) or event.company != company:
             continue
-        yield Told(record.origin, record.timestamp, event)
+        yield StoryEvent(record.origin, record.timestamp, event)
         left -= 1
         if left <= 0:
             return

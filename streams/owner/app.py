@@ -32,8 +32,8 @@ from streams.owner.faust_seam import BatchSchema, BatchTransport, RowApp, RowTab
 from streams.owner.fence import FencedChangelogs
 from streams.owner.garbage import keep_garbage_rare
 from streams.owner.glance import Glance
-from streams.owner.keeper import ShardKeeper
 from streams.owner.refill import refill
+from streams.owner.shards import ShardOwner
 from streams.state.changelog import topic_of
 from streams.state.recent import RecentStores
 from streams.state.store import RocksStores
@@ -127,7 +127,7 @@ def create_app(worker: Worker, event_log: EventLog, projections: Sequence[Projec
     app.transport = BatchTransport(app.conf.broker_consumer, app)
     stores = RecentStores(RocksStores(worker.data_dir / "tables"), RECENT_BYTES)
     refilled = partial(refill, bootstrap_servers=worker.bootstrap_servers)
-    app.keeper = ShardKeeper(folding, fence, stores, event_log, worker.app_id, refilled)
+    app.keeper = ShardOwner(folding, fence, stores, event_log, worker.app_id, refilled)
     for projection in projections:
         add_table(app, folding.changelog(projection))
     _agent(app, folding)

@@ -25,7 +25,7 @@ from faust.types.tuples import ConsumerMessage
 from streams.fold.batch import Batch
 from streams.health.watch import Phase
 from streams.log.kafka.fetched import by_batches
-from streams.owner.keeper import ShardKeeper
+from streams.owner.shards import ShardOwner
 
 FETCH_WAIT_MS = 100
 
@@ -33,7 +33,7 @@ FETCH_WAIT_MS = 100
 class RowApp(faust.App):
     """A Faust app that asks `keeper` about its tables."""
 
-    keeper: ShardKeeper
+    keeper: ShardOwner
 
     def phase(self) -> Phase:
         """May be asked from another thread."""
@@ -46,8 +46,8 @@ class RowApp(faust.App):
         await self.keeper.stop()
 
 
-def _keeper(app: Any) -> ShardKeeper:
-    keeper: ShardKeeper = app.keeper
+def _keeper(app: Any) -> ShardOwner:
+    keeper: ShardOwner = app.keeper
     return keeper
 
 

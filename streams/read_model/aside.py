@@ -54,7 +54,7 @@ _TAKE_BACK = """
     DELETE FROM set_aside WHERE projection = %s AND version = %s AND partition = %s AND key_sha256 = ANY(%s)"""
 
 
-class One(NamedTuple):
+class SinkRow(NamedTuple):
     """A row on its way to its table."""
 
     projection: Projection[Any]
@@ -69,24 +69,24 @@ class One(NamedTuple):
 class Aside(NamedTuple):
     """A row that stays outside, and why."""
 
-    one: One
+    one: SinkRow
     state: str
     """SQLSTATE."""
     reason: str
 
 
-Put = Callable[[Sequence[One]], Awaitable[None]]
+Put = Callable[[Sequence[SinkRow]], Awaitable[None]]
 
 
-def of(changes: Sequence[Changes]) -> Iterator[One]:
-    return (One(change.projection, change.partition, row) for change in changes for row in change.rows)
+def of(changes: Sequence[Changes]) -> Iterator[SinkRow]:
+    return (SinkRow(change.projection, change.partition, row) for change in changes for row in change.rows)
 
 
 def on_table(statement: LiteralString, projection: Projection[Any]) -> sql.Composed:
     return sql.SQL(statement).format(table=sql.Identifier(table_of(projection)))
 
 
-async def sift(cursor: AsyncCursor[Any], ones: Sequence[One], put: Put) -> list[Aside]:
+async def sift(cursor: AsyncCursor[Any], ones: Sequence[SinkRow], put: Put) -> list[Aside]:
     """Puts in what goes in. Rows are blamed only where their tables are proven to work."""
     refused = await _tried(cursor, ones, put)
     if refused is None:
@@ -96,7 +96,7 @@ async def sift(cursor: AsyncCursor[Any], ones: Sequence[One], put: Put) -> list[
     return await _halved(cursor, ones, put, refused)
 
 
-async def _tried(cursor: AsyncCursor[Any], ones: Sequence[One], put: Put) -> psycopg.Error | None:
+async def _tried(cursor: AsyncCursor[Any], ones: Sequence[SinkRow], put: Put) -> psycopg.Error | None:
     """All of them or none. Returns what Postgres says of their content."""
     try:
         async with cursor.connection.transaction():
@@ -108,7 +108,7 @@ async def _tried(cursor: AsyncCursor[Any], ones: Sequence[One], put: Put) -> psy
     return None
 
 
-async def _halved(cursor: AsyncCursor[Any], ones: Sequence[One], put: Put, refused: psycopg.Error) -> list[Aside]:
+async def _halved(cursor: AsyncCursor[Any], ones: Sequence[SinkRow], put: Put, refused: psycopg.Error) -> list[Aside]:
     if len(ones) == 1:
         return [Aside(ones[0], refused.sqlstate or "", bounded(_said(refused)))]
     aside: list[Aside] = []
@@ -135,12 +135,12 @@ async def _prove(cursor: AsyncCursor[Any], projection: Projection[Any], put: Put
         raise TableBroken(table_of(projection), error.sqlstate or "", _said(error)) from error
 
 
-def canary(projection: Projection[Any], offset: int) -> One:
+def canary(projection: Projection[Any], offset: int) -> SinkRow:
     """A row with the largest words and numbers that are legal: what refuses it refuses rows that are right."""
     company = "c" * WORD
     key = f"{company}/{'k' * (KEY_BYTES - WORD - 1)}"
     row = RawRow(("t" * WORD, MOST, LARGEST), msgspec.Raw(msgspec.json.encode({"company": company})))
-    return One(projection, MOST, Change(key.encode(), offset, row))
+    return SinkRow(projection, MOST, Change(key.encode(), offset, row))
 
 
 def _said(error: psycopg.Error) -> str:
@@ -169,7 +169,7 @@ def _row_kept(aside: Aside) -> tuple[int, str, str, str, str, int, int, str, str
     return partition, key_digest(row.key), whole, key, company, size, row.offset, state, shown(reason)
 
 
-async def take_back(cursor: AsyncCursor[Any], ones: Sequence[One]) -> None:
+async def take_back(cursor: AsyncCursor[Any], ones: Sequence[SinkRow]) -> None:
     """These rows fit by now, or are gone."""
     by_place: dict[tuple[str, int, int], list[str]] = {}
     for one in ones:

@@ -17,7 +17,7 @@ class Span(NamedTuple):
     stop: int
 
 
-class Step(NamedTuple):
+class FeedStep(NamedTuple):
     """Spans are looked through side by side, an offset of each at a time: a busy partition does not hide another."""
 
     ahead: int
@@ -31,7 +31,7 @@ def spans(since: Positions, now: Positions) -> list[Span]:
     return [span for span in all_ if span.start < span.stop]
 
 
-def reached(now: Positions, through: Sequence[Span], cut: Step | None) -> dict[str, dict[int, int]]:
+def reached(now: Positions, through: Sequence[Span], cut: FeedStep | None) -> dict[str, dict[int, int]]:
     """Where to go on when everything before the cut was told. Without a cut everything was."""
     following = {topic: dict(of) for topic, of in now.items()}
     for n, span in enumerate(through if cut else ()):

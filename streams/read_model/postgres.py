@@ -14,7 +14,7 @@ from psycopg import AsyncConnection, AsyncCursor, sql
 
 from projections.projection import Projection
 from streams.errors import Fenced
-from streams.read_model.aside import Aside, One, keep, of, on_table, sift, take_back
+from streams.read_model.aside import Aside, SinkRow, keep, of, on_table, sift, take_back
 from streams.read_model.database import named, shown
 from streams.read_model.schema import statements
 from streams.read_model.sink import Changes
@@ -114,7 +114,7 @@ class PostgresSink:
             await self._keep_aside(cursor, ones, aside)
         self.set_aside += len(aside)
 
-    async def _put(self, cursor: AsyncCursor[Any], ones: Sequence[One]) -> None:
+    async def _put(self, cursor: AsyncCursor[Any], ones: Sequence[SinkRow]) -> None:
         self.beats += 1
         await cursor.execute("DELETE FROM incoming")
         async with cursor.copy("COPY incoming FROM STDIN") as copy:
@@ -123,7 +123,7 @@ class PostgresSink:
         for projection in {one.projection.name: one.projection for one in ones}.values():
             await cursor.execute(on_table(_UPSERT, projection), (projection.name,))
 
-    async def _keep_aside(self, cursor: AsyncCursor[Any], ones: Sequence[One], aside: Sequence[Aside]) -> None:
+    async def _keep_aside(self, cursor: AsyncCursor[Any], ones: Sequence[SinkRow], aside: Sequence[Aside]) -> None:
         outside = {id(each.one) for each in aside}
         back = [one for one in ones if id(one) not in outside and one.place in self._with_aside]
         if back:
@@ -205,7 +205,7 @@ def _row_refused(refused: Refusal) -> tuple[str, int, str, int, int, str, str, s
     return *where, company, event, shown(refused.reason), shown(refused.detail)
 
 
-def _line(one: One) -> bytes:
+def _line(one: SinkRow) -> bytes:
     """COPY's text form. Our JSON holds no raw tabs or newlines, so that only its backslashes need care."""
     projection, partition, row = one
     assert row.value is not None

@@ -16,7 +16,7 @@ from projections.projection import Projection
 from streams.errors import DatabaseAway, NoReadModel
 from streams.fairness.turns import Turns
 from streams.read_model.database import named, shown
-from streams.read_model.feed import Positions, Span, Step, reached, spans
+from streams.read_model.feed import FeedStep, Positions, Span, reached, spans
 from streams.read_model.schema import table_of
 
 CONNECTIONS = 8
@@ -74,27 +74,27 @@ _CHANGED = sql.SQL("""
 _POSITIONS = sql.SQL("SELECT topic, partition, next FROM {positions} WHERE projection = %s AND version = %s")
 
 
-class Place(NamedTuple):
+class EventPlace(NamedTuple):
     topic: str
     partition: int
     offset: int
 
 
-class Row(NamedTuple):
+class ProjectedRow(NamedTuple):
     key: str
     value: dict[str, Any]
-    at: Place
+    at: EventPlace
     """The last event that changed the row."""
 
 
 class Page(NamedTuple):
-    rows: list[Row]
+    rows: list[ProjectedRow]
     next: str | None
     """The key after which the next page begins; None: there is none."""
 
 
 class Changed(NamedTuple):
-    rows: list[Row]
+    rows: list[ProjectedRow]
     next: Positions
     """Where to go on: everything below it was told."""
     more: bool
@@ -121,11 +121,13 @@ class Reads:
         async with self._connected(None) as connection:
             await connection.execute("SELECT 1")
 
-    async def row(self, projection: Projection[Any], key: str) -> Row | None:
+    async def row(self, projection: Projection[Any], key: str) -> ProjectedRow | None:
         found = await self._rows(projection, _ONE, {"key": key, "company": key.partition("/")[0]})
         return found[0] if found else None
 
-    async def rows(self, projection: Projection[Any], company: str | None, after: str | None, limit: int) -> list[Row]:
+    async def rows(
+        self, projection: Projection[Any], company: str | None, after: str | None, limit: int
+    ) -> list[ProjectedRow]:
         """In the order of their keys, from the first above `after`."""
         return await self._rows(projection, _PAGE, {"after": after or "", "company": company, "limit": limit})
 
@@ -160,7 +162,7 @@ class Reads:
 
     async def _steps(
         self, connection: Connection, projection: Projection[Any], company: str | None, through: Sequence[Span]
-    ) -> list[tuple[Step, str]]:
+    ) -> list[tuple[FeedStep, str]]:
         """Where keys were changed, in the order in which they are told."""
         companies: list[str] = [shown(company)] if company is not None else []
         if company is None:
@@ -168,7 +170,7 @@ class Reads:
         columns = zip(("topics", "partitions", "starts", "stops"), map(list, zip(*through, strict=True)), strict=True)
         given = dict(columns) | {"companies": companies, "limit": CHANGES}
         found = await self._asked(connection, projection, _STEPS, given)
-        return [(Step(ahead, span), key) for ahead, span, key in found]
+        return [(FeedStep(ahead, span), key) for ahead, span, key in found]
 
     async def _positions(self, connection: Connection, projection: Projection[Any]) -> dict[str, dict[int, int]]:
         query = _POSITIONS.format(positions=sql.Identifier(self._schema, "positions"))
@@ -178,15 +180,15 @@ class Reads:
             found.setdefault(topic, {})[partition] = following
         return found
 
-    async def _rows(self, projection: Projection[Any], query: sql.SQL, given: Mapping[str, Any]) -> list[Row]:
+    async def _rows(self, projection: Projection[Any], query: sql.SQL, given: Mapping[str, Any]) -> list[ProjectedRow]:
         async with self._connected(given["company"]) as connection:
             return await self._read(connection, projection, query, given)
 
     async def _read(
         self, connection: Connection, projection: Projection[Any], query: sql.SQL, given: Mapping[str, Any]
-    ) -> list[Row]:
+    ) -> list[ProjectedRow]:
         found = await self._asked(connection, projection, query, given)
-        parts = [Row(key, value, Place(*at)) for key, value, *at in found]
+        parts = [ProjectedRow(key, value, EventPlace(*at)) for key, value, *at in found]
         return [_whole(projection, list(same)) for _, same in groupby(parts, key=lambda row: row.key)]
 
     async def _asked(
@@ -224,7 +226,7 @@ class Reads:
         return opened
 
 
-def _cut(steps: Sequence[tuple[Step, str]], told: Set[str]) -> Step | None:
+def _cut(steps: Sequence[tuple[FeedStep, str]], told: Set[str]) -> FeedStep | None:
     """The first row that had no room; or behind the last one, where more may follow."""
     untold = next((step for step, key in steps if key not in told), None)
     if untold is not None or len(steps) < CHANGES:
@@ -233,7 +235,7 @@ def _cut(steps: Sequence[tuple[Step, str]], told: Set[str]) -> Step | None:
     return last._replace(span=last.span + 1)
 
 
-def _whole(projection: Projection[Any], parts: list[Row]) -> Row:
+def _whole(projection: Projection[Any], parts: list[ProjectedRow]) -> ProjectedRow:
     """A row whose key rule spreads it over partitions is put together; its place is one of theirs."""
     if len(parts) == 1 or projection.merge is None or parts[-1].value is None:
         return parts[-1]

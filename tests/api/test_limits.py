@@ -5,12 +5,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processors.limits import MINUTE, Bounds, Busy, Cost, Usage, admit, finished, forgettable
+from processors.limits import MINUTE, Busy, CompanyBounds, RequestCost, Usage, admit, finished, forgettable
 
-BOUNDS = Bounds(at_once=3, a_second=2.0, bytes_a_minute=600, prompts=1)
+BOUNDS = CompanyBounds(at_once=3, a_second=2.0, bytes_a_minute=600, prompts=1)
 
 
-def admitted(usage: Usage, cost: Cost, now: float) -> Usage:
+def admitted(usage: Usage, cost: RequestCost, now: float) -> Usage:
     found = admit(usage, cost, BOUNDS, now)
     assert isinstance(found, Usage), found
     return found
@@ -19,44 +19,46 @@ def admitted(usage: Usage, cost: Cost, now: float) -> Usage:
 def test_what_is_under_way_is_counted_until_it_ends() -> None:
     usage = Usage()
     for _ in range(3):
-        usage = admitted(usage, Cost(), 0.0)
-    assert admit(usage, Cost(), BOUNDS, 5.0) == Busy("too_many_at_once", 1)
-    usage = admitted(finished(usage, Cost(), 0), Cost(), 5.0)
+        usage = admitted(usage, RequestCost(), 0.0)
+    assert admit(usage, RequestCost(), BOUNDS, 5.0) == Busy("too_many_at_once", 1)
+    usage = admitted(finished(usage, RequestCost(), 0), RequestCost(), 5.0)
     assert usage.at_once == 3
 
 
 def test_prompts_are_counted_apart() -> None:
-    usage = admitted(Usage(), Cost(prompt=True), 0.0)
-    assert admit(usage, Cost(prompt=True), BOUNDS, 0.0) == Busy("too_many_prompts", 1)
-    usage = finished(admitted(usage, Cost(), 0.0), Cost(), 0)
-    assert isinstance(admit(finished(usage, Cost(prompt=True), 0), Cost(prompt=True), BOUNDS, 0.0), Usage)
+    usage = admitted(Usage(), RequestCost(prompt=True), 0.0)
+    assert admit(usage, RequestCost(prompt=True), BOUNDS, 0.0) == Busy("too_many_prompts", 1)
+    usage = finished(admitted(usage, RequestCost(), 0.0), RequestCost(), 0)
+    assert isinstance(admit(finished(usage, RequestCost(prompt=True), 0), RequestCost(prompt=True), BOUNDS, 0.0), Usage)
 
 
 def test_a_burst_then_the_rate() -> None:
     usage = Usage()
     for _ in range(20):
-        usage = finished(admitted(usage, Cost(), 0.0), Cost(), 0)
-    assert admit(usage, Cost(), BOUNDS, 0.0) == Busy("too_often", 1)
-    assert isinstance(admit(usage, Cost(), BOUNDS, 0.5), Usage)
+        usage = finished(admitted(usage, RequestCost(), 0.0), RequestCost(), 0)
+    assert admit(usage, RequestCost(), BOUNDS, 0.0) == Busy("too_often", 1)
+    assert isinstance(admit(usage, RequestCost(), BOUNDS, 0.5), Usage)
 
 
 def test_bytes_that_never_came_are_given_back() -> None:
-    cost = Cost(bytes=600)
+    cost = RequestCost(bytes=600)
     usage = finished(admitted(Usage(), cost, 0.0), cost, unsent=500)
     assert admit(usage, cost, BOUNDS, 0.0) == Busy("too_many_bytes", 10)
-    usage = admitted(usage, Cost(bytes=500), 0.0)
-    assert admit(finished(usage, Cost(bytes=500), 0), Cost(bytes=1), BOUNDS, 0.0) == Busy("too_many_bytes", 1)
+    usage = admitted(usage, RequestCost(bytes=500), 0.0)
+    assert admit(finished(usage, RequestCost(bytes=500), 0), RequestCost(bytes=1), BOUNDS, 0.0) == Busy(
+        "too_many_bytes", 1
+    )
 
 
 def test_a_body_larger_than_a_minutes_bytes_is_taken_when_nothing_else_was() -> None:
-    assert isinstance(admit(Usage(), Cost(bytes=9_000), BOUNDS, 0.0), Usage)
+    assert isinstance(admit(Usage(), RequestCost(bytes=9_000), BOUNDS, 0.0), Usage)
 
 
 @given(st.lists(st.tuples(st.floats(0, 30), st.integers(0, 800), st.booleans()), max_size=60))
 def test_who_comes_when_told_is_let_in_and_nobody_gets_more_than_the_rate(asked) -> None:
     usage, now, taken = Usage(), 0.0, 0
     for pause, size, prompt in asked:
-        now, cost = now + pause, Cost(bytes=size, prompt=prompt)
+        now, cost = now + pause, RequestCost(bytes=size, prompt=prompt)
         found = admit(usage, cost, BOUNDS, now)
         if isinstance(found, Busy):
             assert found.retry_after >= 1
@@ -68,8 +70,8 @@ def test_who_comes_when_told_is_let_in_and_nobody_gets_more_than_the_rate(asked)
 
 
 def test_only_who_rests_is_forgotten() -> None:
-    usage = admitted(Usage(), Cost(bytes=600), 0.0)
+    usage = admitted(Usage(), RequestCost(bytes=600), 0.0)
     assert not forgettable(usage, 1e9)
-    usage = finished(usage, Cost(bytes=600), 0)
+    usage = finished(usage, RequestCost(bytes=600), 0)
     assert not forgettable(usage, MINUTE - 1)
     assert forgettable(usage, MINUTE)

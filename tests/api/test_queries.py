@@ -14,7 +14,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from processors.saga import AUTOMATION
+from processors.saga import ACTING_JOBS
 from projections.catalog import PROJECTIONS
 from projections.jobs import JOBS
 from rillfold.api import projections as routes
@@ -31,7 +31,7 @@ from streams.read_model.postgres import PostgresSink
 from streams.read_model.reads import OF_ONE, Reads
 from streams.read_model.sink import Follower
 
-FOLDED = [*(p for p in PROJECTIONS.values() if p.name != JOBS.name), AUTOMATION]
+FOLDED = [*(p for p in PROJECTIONS.values() if p.name != JOBS.name), ACTING_JOBS]
 
 
 CANARY = "tok_canary_rows"

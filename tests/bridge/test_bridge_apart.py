@@ -16,7 +16,7 @@ from schemas.envelope import Event
 from schemas.tools import ToolReturned
 from schemas.topics import TopicNames
 from streams.bridge import open_calls, tool_bridge, tool_caller
-from streams.bridge.answered import Answered
+from streams.bridge.answered import AnsweredCalls
 from streams.bridge.secrets import FileSecrets
 from streams.bridge.tool_bridge import ToolBridge
 from streams.bridge.tool_caller import key_of
@@ -216,7 +216,7 @@ async def test_a_flood_of_answers_does_not_make_others_forgotten(log, names, sen
         )
 
     await send(answered(1, "globex"), *(answered(n, "acme") for n in range(50)))
-    known = Answered(log, names, remembered=10)
+    known = AnsweredCalls(log, names, remembered=10)
     partitions = await log.starts(names.wire("tool-result"))
     await known.catch_up({("t", partition): [Record("t", partition, 0, 0, None, None)] for partition in partitions})
     assert ("globex", "c1") in known

@@ -11,7 +11,7 @@ import pytest
 
 from schemas.tools import ToolCallProposed
 from schemas.topics import TOPICS, TopicNames
-from streams.bridge.endpoint import Reply
+from streams.bridge.endpoint import ToolReply
 from streams.bridge.secrets import FileSecrets
 from streams.bridge.tool_bridge import GROUP, ToolBridge
 from streams.log.memory import MemoryLog, MemorySubscription
@@ -36,10 +36,10 @@ def make(log: MemoryLog, tmp_path: Path) -> Make:
     def make(name: str, gate: asyncio.Event | None = None) -> ToolBridge:
         """Its tool's answer carries the bridge's name, and comes when the gate is open."""
 
-        async def answer(_: ToolCallProposed) -> Reply:
+        async def answer(_: ToolCallProposed) -> ToolReply:
             if gate:
                 await gate.wait()
-            return Reply(True, 200, f"by {name}", "")
+            return ToolReply(True, 200, f"by {name}", "")
 
         bridge = ToolBridge(log, NAMES, FileSecrets(tmp_path), lambda: 1)
         bridge._open._answer = answer

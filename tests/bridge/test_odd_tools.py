@@ -17,7 +17,7 @@ from schemas.company import ToolAuth, ToolRegistered
 from schemas.errors import Poison
 from streams.bridge import endpoint
 from streams.bridge.credentials import authorization, check_header
-from streams.bridge.endpoint import Reply
+from streams.bridge.endpoint import ToolReply
 from streams.bridge.secrets import FileSecrets, SecretStr
 from streams.bridge.tool_caller import Caller
 from tests.bridge.test_tool_bridge import call
@@ -31,7 +31,7 @@ def registered(**changes: Any) -> ToolRegistered:
     return ToolRegistered(**(fields | changes))
 
 
-async def called(secrets: FileSecrets, tool: ToolRegistered | None, **changes: Any) -> Reply:
+async def called(secrets: FileSecrets, tool: ToolRegistered | None, **changes: Any) -> ToolReply:
     async with Caller(secrets, lambda *_: tool, private=True, patience=0) as caller:
         return await caller.call(call(**({"arguments": "{}"} | changes)))
 
@@ -106,7 +106,7 @@ async def test_a_fault_of_the_bridge_itself_is_one_calls_end(secrets: FileSecret
 
     async with Caller(secrets, broken, private=True, patience=0) as caller:
         reply = await caller.call(call())
-    assert reply == Reply(False, None, "", "failed: MemoryError in the bridge")
+    assert reply == ToolReply(False, None, "", "failed: MemoryError in the bridge")
     assert "canary" not in caplog.text
 
 

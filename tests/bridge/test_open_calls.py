@@ -7,7 +7,7 @@ from typing import Any
 
 from schemas.tools import ToolCallProposed
 from streams.bridge import open_calls
-from streams.bridge.endpoint import Reply
+from streams.bridge.endpoint import ToolReply
 from streams.bridge.open_calls import OpenCalls
 from streams.fairness.turns import Turns
 from streams.log.floors import Floors
@@ -59,7 +59,7 @@ async def test_a_backlog_waits_and_companies_take_turns(monkeypatch) -> None:
 
     async def answer(given: ToolCallProposed) -> Any:
         begun.append(given.company)
-        return Reply(True, 200, "", "")
+        return ToolReply(True, 200, "", "")
 
     calls = OpenCalls(answer)
     for n in range(20):

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from schemas.company import ToolAuth, ToolRegistered
-from streams.bridge.endpoint import Reply, origin_of
+from streams.bridge.endpoint import ToolReply, origin_of
 from streams.bridge.lookups import Lookups
 from streams.bridge.secrets import FileSecrets, SecretStr
 from streams.bridge.tool_caller import Caller
@@ -103,7 +103,7 @@ def here(host: str, port: int, **_: Any) -> list[Any]:
     return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
 
 
-async def called(secrets: FileSecrets, port: int, trust: ssl.SSLContext | None) -> Reply:
+async def called(secrets: FileSecrets, port: int, trust: ssl.SSLContext | None) -> ToolReply:
     url = f"https://tool.example:{port}/x"
     tool = ToolRegistered(
         id="t1", company="acme", time=1, correlation="t1", name="refund", description="", parameters="{}", endpoint=url,

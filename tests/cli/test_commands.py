@@ -20,17 +20,17 @@ from schemas.adapters import Evaluation
 from schemas.company import CompanyRegistered
 from schemas.envelope import Origin
 from schemas.training import OffsetRange
-from streams.history.story import Told
-from streams.read_model.reads import Place, Row
+from streams.history.story import StoryEvent
+from streams.read_model.reads import EventPlace, ProjectedRow
 
 KEY = "acme/0b9f3a52-7d0f-4bfb-9a55-0f3a0c6f8f11"
 
 
-def row(state: msgspec.Struct, key: str) -> Row:
-    return Row(key, msgspec.to_builtins(state), Place("company-data", 0, 1))
+def row(state: msgspec.Struct, key: str) -> ProjectedRow:
+    return ProjectedRow(key, msgspec.to_builtins(state), EventPlace("company-data", 0, 1))
 
 
-def shown(projection: Projection, rows: list[Row], width: int) -> list[str]:
+def shown(projection: Projection, rows: list[ProjectedRow], width: int) -> list[str]:
     printer = Console(width=width)
     with printer.capture() as text:
         printer.print(rows_of.many(projection, rows, width))
@@ -97,7 +97,7 @@ def test_words_of_a_record_neither_break_nor_drive_the_terminal() -> None:
         printer.print(lineage._tree(row(adapter, "acme/default/1").value))
         printer.print(rows_of.many(JOBS, [row(job, f"acme/{HOSTILE}")], 400))
         printer.print(rows_of.one(JOBS, row(job, f"acme/{HOSTILE}")))
-        printer.print(trace.tree([Told(Origin("t", 0, 0), 1, event)]))
+        printer.print(trace.tree([StoryEvent(Origin("t", 0, 0), 1, event)]))
     assert "[/x] [bold]" in text.get()
     assert not set(text.get()) & set("\x1b\x07\x9b\r\u202e")
 

@@ -13,7 +13,7 @@ import pytest
 from fastavro import schemaless_reader
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
-from schemas.codec.catalog import Entry, catalog, kind_of
+from schemas.codec.catalog import StoredEvent, catalog, kind_of
 from schemas.codec.codec import decode, encode
 from schemas.envelope import Kind, Origin
 from schemas.topics import TOPIC_OF
@@ -23,14 +23,14 @@ ORIGIN = Origin("company-data", 0, 0)
 ENTRIES = list(catalog().by_kind.values())
 
 
-def stored(entry: Entry) -> list[dict]:
+def stored(entry: StoredEvent) -> list[dict]:
     path = WIRE / f"{entry.kind}.json"
     assert path.exists(), f"{entry.kind} has no golden bytes. Run: python tests/upgrade/write.py"
     return json.loads(path.read_text())
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: str(entry.kind))
-def test_stored_bytes_still_read_as_the_same_event(entry: Entry) -> None:
+def test_stored_bytes_still_read_as_the_same_event(entry: StoredEvent) -> None:
     for record in stored(entry):
         event = decode(bytes.fromhex(record["value"]), ORIGIN, 0)
         assert event == msgspec.convert(record["reads"], entry.cls)
@@ -39,7 +39,7 @@ def test_stored_bytes_still_read_as_the_same_event(entry: Entry) -> None:
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: str(entry.kind))
-def test_both_avro_libraries_and_the_compiled_reader_agree(entry: Entry) -> None:
+def test_both_avro_libraries_and_the_compiled_reader_agree(entry: StoredEvent) -> None:
     apache = avro.io.DatumReader(avro.schema.make_avsc_object(entry.source))
     for record in stored(entry):
         value = bytes.fromhex(record["value"])
@@ -51,7 +51,7 @@ def test_both_avro_libraries_and_the_compiled_reader_agree(entry: Entry) -> None
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: str(entry.kind))
-def test_both_avro_libraries_give_the_recorded_fingerprint(entry: Entry) -> None:
+def test_both_avro_libraries_give_the_recorded_fingerprint(entry: StoredEvent) -> None:
     canonical = to_parsing_canonical_form(entry.schema)
     assert fingerprint(canonical, "CRC-64-AVRO") == entry.recorded.fingerprint
     assert avro.schema.make_avsc_object(entry.source).fingerprint("CRC-64-AVRO") == entry.fingerprint

@@ -13,7 +13,7 @@ import pytest
 
 import schemas
 from schemas.codec import compat
-from schemas.codec.catalog import Entry, catalog, classes, kind_of, structs_in
+from schemas.codec.catalog import StoredEvent, catalog, classes, kind_of, structs_in
 from schemas.envelope import Event
 from schemas.errors import Stop
 from schemas.rejected import RecordRejected
@@ -63,7 +63,7 @@ def words_of(schema: object, path: str = "") -> dict[str, str | None]:
 
 
 @pytest.mark.parametrize("entry", catalog().by_kind.values(), ids=lambda entry: str(entry.kind))
-def test_every_text_has_a_kind_of_word_and_every_version_the_same(entry: Entry) -> None:
+def test_every_text_has_a_kind_of_word_and_every_version_the_same(entry: StoredEvent) -> None:
     own, newest = words_of(entry.source), words_of(avro_of(entry.cls))
     assert {name for name, word in own.items() if word not in WORDS} == {".type"}, "annotate it: schemas/words.py"
     assert {name: word for name, word in own.items() if name in newest and word != newest[name]} == {}

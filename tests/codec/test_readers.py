@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.codec import reader
-from schemas.codec.catalog import Entry, catalog
+from schemas.codec.catalog import StoredEvent, catalog
 from schemas.codec.codec import encode
 from schemas.envelope import Event
 from tests.support.events import events
@@ -33,7 +33,7 @@ def leave(_b: bytes, _p: int) -> None:
     raise Left
 
 
-def fast(entry: Entry) -> Any:
+def fast(entry: StoredEvent) -> Any:
     """The reader that folds use, on its own."""
     return reader.native.Reader(entry.plan, leave) if reader.IN_C else reader.compiled(entry.plan)
 
@@ -45,7 +45,7 @@ def result(read: Any, value: bytes) -> str | None:
         return None
 
 
-def stored(path: Path) -> Iterator[tuple[Entry, bytes]]:
+def stored(path: Path) -> Iterator[tuple[StoredEvent, bytes]]:
     for one in json.loads(path.read_text()):
         value = bytes.fromhex(one["value"])
         yield catalog().by_fingerprint[value[2:10]], value

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from schemas import words
 from schemas.adapters import AdapterRequested
 from schemas.codec import reader
-from schemas.codec.catalog import Entry, catalog, kind_of
+from schemas.codec.catalog import StoredEvent, catalog, kind_of
 from schemas.codec.codec import MAX_BYTES, decode, encode
 from schemas.company import DocumentIngested, RecordIngested, ToolRevoked
 from schemas.envelope import Event, Origin
@@ -88,7 +88,7 @@ def leave(_b: bytes, _p: int) -> None:
     raise Left
 
 
-def native(entry: Entry) -> Any:
+def native(entry: StoredEvent) -> Any:
     return reader.native.Reader(entry.plan, leave) if reader.IN_C else reader.compiled(entry.plan)
 
 

@@ -8,7 +8,7 @@ from itertools import count
 
 import pytest
 
-from processors.saga import AUTOMATION
+from processors.saga import ACTING_JOBS
 from projections.jobs import Job
 from projections.projection import Projection
 from rillfold.testing.driver import Consumer, Driver
@@ -46,7 +46,7 @@ def tool(event: Event, now: int) -> tuple[Event, ...]:
 class Anew:
     """A worker with an empty disk and an empty changelog, on a log that has seen it all."""
 
-    def __init__(self, log: MemoryLog, projection: Projection[Job] = AUTOMATION) -> None:
+    def __init__(self, log: MemoryLog, projection: Projection[Job] = ACTING_JOBS) -> None:
         self.sent: list[Event] = []
         self._log, self._changelog, self._projection = log, count(0), projection
         self.folding = Folding([projection], TopicNames(), Ports(self._publish, self._append, FailPoint()))
@@ -60,7 +60,7 @@ class Anew:
 
     async def rows(self) -> dict[int, dict[str, object]]:
         found = {}
-        for partition in await self._log.ends(topic_of(AUTOMATION)):
+        for partition in await self._log.ends(topic_of(ACTING_JOBS)):
             store = self.stores.setdefault(partition, MemoryStore())
             shard = self.folding.open(self._projection, partition, store)
             shard.restored()
@@ -75,7 +75,7 @@ def requested(n: int) -> JobRequested:
     return JobRequested(**fields, task="Refund order 7", tools=TOOLS)
 
 
-async def finished_jobs(log: MemoryLog, projection: Projection[Job] = AUTOMATION) -> dict[int, dict[str, object]]:
+async def finished_jobs(log: MemoryLog, projection: Projection[Job] = ACTING_JOBS) -> dict[int, dict[str, object]]:
     consumers = [Consumer("model", ("inference-request",), model), Consumer("tools", ("tool-call",), tool)]
     async with Driver(log, [projection], consumers=consumers) as driver:
         driver.clock = count(1_700_000_000_000).__next__  # type: ignore[assignment]  # no two records at one moment
@@ -101,7 +101,7 @@ async def test_what_was_folded_but_never_committed_is_sent_again_with_the_same_i
     again = Anew(log)
     await again.rows()
     known = [event for event in again.sent if isinstance(event, ToolCallProposed)]
-    async with Driver(log, [AUTOMATION]) as driver:
+    async with Driver(log, [ACTING_JOBS]) as driver:
         there = {event.id for event in await driver.events("tool-call")}
     assert {event.id for event in known} == there
 
@@ -112,12 +112,12 @@ def refuses(job: str, inputs: type[Event]) -> Projection[Job]:
     def fold(state: Job, event: Event) -> Job:
         if isinstance(event, inputs) and getattr(event, "job", None) == job:
             raise KeyError("a bug of this version")
-        return AUTOMATION.fold(state, event)
+        return ACTING_JOBS.fold(state, event)
 
-    return replace(AUTOMATION, fold=fold)
+    return replace(ACTING_JOBS, fold=fold)
 
 
-NEXT = replace(AUTOMATION, version=AUTOMATION.version + 1)
+NEXT = replace(ACTING_JOBS, version=ACTING_JOBS.version + 1)
 
 
 @pytest.mark.parametrize("inputs", [JobRequested, InferenceCompleted, ToolReturned])
@@ -136,7 +136,7 @@ async def test_what_follows_from_an_event_that_an_earlier_version_refused_is_sen
 
 async def test_a_new_version_of_one_source_sends_what_follows_from_its_first_event_on():
     """It does not catch up: it reads its source from the beginning as any worker does, whatever was committed."""
-    one = replace(AUTOMATION, name="one", topics=AUTOMATION.topics[:1])
+    one = replace(ACTING_JOBS, name="one", topics=ACTING_JOBS.topics[:1])
     log = MemoryLog()
     for projection in (replace(refuses("j3", JobRequested), name=one.name, topics=one.topics), replace(one, version=2)):
         async with Driver(log, [projection]) as driver:
@@ -151,7 +151,7 @@ async def test_a_new_version_of_one_source_sends_what_follows_from_its_first_eve
 async def test_a_later_version_still_knows_what_the_first_refused():
     log = MemoryLog()
     await finished_jobs(log, refuses("j3", JobRequested))
-    again = Anew(log, replace(AUTOMATION, version=AUTOMATION.version + 7))
+    again = Anew(log, replace(ACTING_JOBS, version=ACTING_JOBS.version + 7))
     await again.rows()
     assert {getattr(event, "job", None) for event in again.sent} == {"j3"}
 

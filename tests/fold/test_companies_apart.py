@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processors.saga import AUTOMATION
+from processors.saga import ACTING_JOBS
 from projections.catalog import PROJECTIONS
 from projections.projection import Projection
 from schemas.codec.codec import decode
@@ -33,7 +33,7 @@ PLAIN: dict[Any, st.SearchStrategy[Any]] = {
     float: st.floats(0, 1),
     bool: st.booleans(),
 }
-EVERY = [*PROJECTIONS.values(), AUTOMATION]
+EVERY = [*PROJECTIONS.values(), ACTING_JOBS]
 SAID = [cls for cls in TOPIC_OF if cls is not RecordRejected]
 Where = dict[tuple[int, str], msgspec.Struct]
 

@@ -19,7 +19,7 @@ from schemas.rejected import RecordRejected, Rejected
 from schemas.topics import TopicNames
 from streams.errors import StoreFailed, TooLarge
 from streams.fold import pieces
-from streams.fold.batch import Refused
+from streams.fold.batch import NoEvent
 from streams.fold.catch_up import catch_up
 from streams.fold.commit import FEW
 from streams.fold.dead_letter import dead_letter, publish_letters
@@ -464,7 +464,7 @@ async def test_what_could_not_be_sent_before_a_changelog_was_lost_is_refused_aga
 
 def letter_of(size: int, headers: tuple[tuple[str, Any], ...] = ()) -> RecordRejected:
     record = Record("company-data", 0, 7, 1 << 62, b"k" * size, b"v" * size, headers)
-    return dead_letter(Refused(record, Rejected("too_large", "\ud800" + "x" * 100_000, Origin("company-data", 0, 7))))
+    return dead_letter(NoEvent(record, Rejected("too_large", "\ud800" + "x" * 100_000, Origin("company-data", 0, 7))))
 
 
 async def test_a_letter_always_fits_and_part_of_a_record_is_not_sent_again():
@@ -490,7 +490,7 @@ async def test_where_the_topic_is_smaller_a_letter_holds_less(room: int):
         sent.extend(events)
 
     refused = [
-        Refused(Record("t", 0, n, 0, b"k", b"v" * size, ()), Rejected("empty", "", Origin("t", 0, n)))
+        NoEvent(Record("t", 0, n, 0, b"k", b"v" * size, ()), Rejected("empty", "", Origin("t", 0, n)))
         for n, size in enumerate((10, 2 << 20, 20 << 20))
     ]
     await publish_letters(refused, publish)

@@ -6,8 +6,8 @@ import pytest
 
 from streams.health.watch import (
     JOINING,
-    Bounds,
     Healthy,
+    Patience,
     Phase,
     Sight,
     Stalled,
@@ -22,7 +22,7 @@ from streams.health.watch import (
     void,
 )
 
-BOUNDS = Bounds(stalled=30, ends=60)
+BOUNDS = Patience(stalled=30, ends=60)
 A, B = ("company-data", 0), ("company-data", 1)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from rillfold.workers.watched import stands
 from streams.errors import Unreachable
-from streams.health.watch import Bounds, Sight
+from streams.health.watch import Patience, Sight
 from streams.health.watchman import EX_SOFTWARE, Watchman
 from streams.log.memory import MemoryLog
 from streams.log.port import Outgoing, TopicSpec
@@ -35,7 +35,7 @@ class Scene:
         self.now, self.position = 0.0, 0
         self.codes: list[int] = []
         self.log = FakeAwayLog()
-        self.watchman = Watchman(self.look, Bounds(25, 60), lambda: self.now, self.codes.append)
+        self.watchman = Watchman(self.look, Patience(25, 60), lambda: self.now, self.codes.append)
 
     def look(self) -> Sight:
         return Sight("working", {TP: self.position})

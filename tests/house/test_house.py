@@ -56,6 +56,17 @@ def test_every_folder_says_its_duty_in_one_line() -> None:
     assert not [folder for folder, duty in said.items() if not duty or "\n" in duty]
 
 
+def test_a_class_has_a_name_of_its_own() -> None:
+    names = [
+        (node.name, path)
+        for path in SOURCES
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef)
+    ]
+    counts = Counter(name for name, _ in names)
+    assert not [f"{name} in {path.relative_to(ROOT)}" for name, path in names if counts[name] > 1]
+
+
 def test_every_room_has_a_name_that_says_something() -> None:
     assert not [path for path in SOURCES if path.stem in NAMELESS or path.parent.name in NAMELESS]
 

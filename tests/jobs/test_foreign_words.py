@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processors import gate, train_events
-from processors.admit import Refusal
+from processors.admit import NotAdmitted
 from processors.gate import Offer
 from schemas.codec.codec import decode, encode
 from schemas.envelope import Event, Origin
@@ -18,7 +18,7 @@ from schemas.jobs import JobFailed
 from schemas.rejected import Rejected, Unusable
 from schemas.tools import ToolCallProposed
 from schemas.training import TrainingRequested
-from streams.fold.batch import Refused
+from streams.fold.batch import NoEvent
 from streams.fold.dead_letter import dead_letter
 from streams.log.port import Record
 from tests.jobs.test_saga import requested, run
@@ -72,7 +72,7 @@ def test_whatever_a_model_says_leads_to_events_that_can_be_written(name: str, te
 
 @pytest.mark.parametrize("detail", ["\ud800" * 3, "漢" * 100_000, "\0\x1b[31m", ""])
 def test_what_a_training_run_ends_with_can_be_written(detail: str) -> None:
-    refused = train_events.refused(REQUEST, Refusal("unfit", detail), 2)
+    refused = train_events.refused(REQUEST, NotAdmitted("unfit", detail), 2)
     written([refused, train_events.failed(REQUEST, "ended", detail, 2)])
     assert len(refused.detail.encode()) <= train_events.DETAIL
 
@@ -81,7 +81,7 @@ def test_what_a_training_run_ends_with_can_be_written(detail: str) -> None:
 def test_a_dead_letter_can_be_written_whatever_the_record_says(timestamp: int) -> None:
     headers = (("\x00" * 300, b"\xff"), ("", b""))
     record = Record("x" * 249, 3, 7, timestamp, b"\xff/\x00", b"\x00" * 70_000, headers)
-    refused = Refused(record, Rejected("bad_word", "d" * 70_000, Origin(record.topic, 3, 7)))
+    refused = NoEvent(record, Rejected("bad_word", "d" * 70_000, Origin(record.topic, 3, 7)))
     (letter,) = written([dead_letter(refused)])
     assert (letter.value, letter.topic) == (record.value, record.topic)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from processors import gate
 from processors.gate import Offer
-from processors.saga import AUTOMATION
+from processors.saga import ACTING_JOBS
 from rillfold.testing.driver import Consumer, Driver
 from schemas.envelope import Event, caused_by
 from schemas.inference import InferenceCompleted, InferenceRequested
@@ -65,23 +65,23 @@ async def agree(driver: Driver, company: Company, jobs: list[str]) -> None:
     """Each job is completed with its own answer, by one effect of its own, and a fresh fold says the same."""
     assert sorted(company.effects.values()) == sorted(f'{{"order":"{job}"}}' for job in jobs)
     for job in jobs:
-        row = driver.query(AUTOMATION, f"acme/{job}")
+        row = driver.query(ACTING_JOBS, f"acme/{job}")
         assert row is not None
         assert (row.status, row.answer, row.step) == ("completed", f'did {{"order":"{job}"}}', 4)
     ends = [event for event in await driver.events("automation-job") if isinstance(event, JobCompleted)]
     assert len({event.id for event in ends}) == len(jobs)
-    assert await driver.digest(AUTOMATION) == await driver.refold(AUTOMATION)
+    assert await driver.digest(ACTING_JOBS) == await driver.refold(ACTING_JOBS)
 
 
 async def test_many_jobs_end_and_replay_calls_nothing(log, names) -> None:
     company, jobs = Company(), [f"j{n}" for n in range(20)]
-    async with Driver(log, [AUTOMATION], consumers=world(company), names=names, workers=2) as driver:
+    async with Driver(log, [ACTING_JOBS], consumers=world(company), names=names, workers=2) as driver:
         for job in jobs:
             await driver.send(request(job))
         await driver.settle()
         await agree(driver, company, jobs)
         before = len(company.effects), len(await driver.events("tool-call"))
-        await driver.refold(AUTOMATION)
+        await driver.refold(ACTING_JOBS)
         assert (len(company.effects), len(await driver.events("tool-call"))) == before
 
 
@@ -89,7 +89,7 @@ async def test_many_jobs_end_and_replay_calls_nothing(log, names) -> None:
 @pytest.mark.parametrize("passes", [1, 2, 3, 4])
 async def test_a_worker_that_dies_at_any_step_of_a_commit(step: str, passes: int) -> None:
     company = Company()
-    async with Driver(MemoryLog(), [AUTOMATION], consumers=world(company)) as driver:
+    async with Driver(MemoryLog(), [ACTING_JOBS], consumers=world(company)) as driver:
         await driver.send(request("j1"))
         await driver.crash("worker-1", at=step, passes=passes)
         await driver.settle()
@@ -98,7 +98,7 @@ async def test_a_worker_that_dies_at_any_step_of_a_commit(step: str, passes: int
 
 async def test_the_same_request_twice_is_one_job() -> None:
     company = Company()
-    async with Driver(MemoryLog(), [AUTOMATION], consumers=world(company)) as driver:
+    async with Driver(MemoryLog(), [ACTING_JOBS], consumers=world(company)) as driver:
         for _ in range(2):
             await driver.send(request("j1"))
         await driver.settle()
@@ -111,7 +111,7 @@ async def test_the_same_request_twice_is_one_job() -> None:
 @given(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(1, 4), st.sampled_from("abc")), min_size=1, max_size=6))
 async def test_any_row_of_crashes_and_rebalances(faults: list[tuple[str, int, str]]) -> None:
     company, jobs = Company(), []
-    async with Driver(MemoryLog(), [AUTOMATION], consumers=world(company), workers=2) as driver:
+    async with Driver(MemoryLog(), [ACTING_JOBS], consumers=world(company), workers=2) as driver:
         for number, (step, passes, kind) in enumerate(faults):
             jobs.append(hashlib.sha256(f"{number}{faults}".encode()).hexdigest()[:8])
             await driver.send(request(jobs[-1]))

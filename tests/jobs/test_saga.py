@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from processors import gate
 from processors.gate import Offer
-from processors.saga import AUTOMATION, STEPS, conversation
+from processors.saga import ACTING_JOBS, STEPS, conversation
 from projections.jobs import Job, effect_id
 from schemas.codec.codec import encode
 from schemas.company import Message, ToolUse
@@ -56,12 +56,12 @@ def world(outgoing: Event, answers: Iterable[str]) -> tuple[Event, ...]:
 
 def run(first: JobRequested, answers: Iterable[str]) -> tuple[Job, list[Event]]:
     """To the end of the story: the state and everything the saga sent."""
-    assert AUTOMATION.react is not None
-    state, inputs, sent, answers = AUTOMATION.initial("acme/j1"), [first], [], iter(answers)
+    assert ACTING_JOBS.react is not None
+    state, inputs, sent, answers = ACTING_JOBS.initial("acme/j1"), [first], [], iter(answers)
     while inputs:
         event = inputs.pop(0)
-        state = AUTOMATION.fold(state, event)
-        follows = AUTOMATION.react(state, event, NOW)
+        state = ACTING_JOBS.fold(state, event)
+        follows = ACTING_JOBS.react(state, event, NOW)
         sent += follows
         inputs += [back for outgoing in follows for back in world(outgoing, answers)]
     return state, sent
@@ -99,7 +99,7 @@ def test_without_an_adapter_the_tools_stand_in_the_question() -> None:
 
 
 def test_data_follows_the_task() -> None:
-    state = AUTOMATION.fold(AUTOMATION.initial("acme/j1"), requested(data='["a","b"]'))
+    state = ACTING_JOBS.fold(ACTING_JOBS.initial("acme/j1"), requested(data='["a","b"]'))
     assert conversation(state) == (Message(role="user", content='Refund order A1\n["a","b"]'),)
 
 
@@ -158,9 +158,9 @@ def story() -> tuple[list[Event], list[Event]]:
 
 def react(state: Job, event: Event, out: list[Event]) -> Job:
     """As the fold engine does it: what follows is asked for where the fold changed something."""
-    after = AUTOMATION.fold(state, event)
+    after = ACTING_JOBS.fold(state, event)
     if after is not state:
-        out += AUTOMATION.react(after, event, NOW)
+        out += ACTING_JOBS.react(after, event, NOW)
     return after
 
 
@@ -171,7 +171,7 @@ def test_repeats_and_strays_change_nothing(data: st.DataObject) -> None:
     noisy: list[Event] = []
     for n, event in enumerate(inputs):
         noisy += [event, *data.draw(st.lists(st.sampled_from([*inputs[: n + 1], stray]), max_size=4))]
-    state, out = AUTOMATION.initial("acme/j1"), []
+    state, out = ACTING_JOBS.initial("acme/j1"), []
     for event in noisy:
         state = react(state, event, out)
     assert out == sent
@@ -184,7 +184,7 @@ def test_topics_have_no_order_between_them(data: st.DataObject) -> None:
     inputs, sent = story()
     own = [inputs[0], *(event for event in sent if isinstance(event, JobStepped | JobCompleted))]
     streams = [own, [inputs[1], inputs[3]], [inputs[2]]]
-    state, out = AUTOMATION.initial("acme/j1"), []
+    state, out = ACTING_JOBS.initial("acme/j1"), []
     while any(streams):
         stream = data.draw(st.sampled_from([stream for stream in streams if stream]))
         state = react(state, stream.pop(0), out)
@@ -197,7 +197,7 @@ def test_a_reply_that_comes_before_its_cause_is_not_lost(data: st.DataObject) ->
     """After a crash the log may hand out the answer first, and the request that was not committed after it."""
     inputs, sent = story()
     count = data.draw(st.integers(1, 4))
-    state, out = AUTOMATION.initial("acme/j1"), []
+    state, out = ACTING_JOBS.initial("acme/j1"), []
     for event in data.draw(st.permutations(inputs[:count])):
         state = react(state, event, out)
     newest = [event for event in sent if event.causation == inputs[count - 1].id]
@@ -205,22 +205,22 @@ def test_a_reply_that_comes_before_its_cause_is_not_lost(data: st.DataObject) ->
 
 
 def test_failures_of_model_and_tool_end_the_job() -> None:
-    state = AUTOMATION.fold(AUTOMATION.initial("acme/j1"), requested())
-    _, question = AUTOMATION.react(state, requested(), NOW)
+    state = ACTING_JOBS.fold(ACTING_JOBS.initial("acme/j1"), requested())
+    _, question = ACTING_JOBS.react(state, requested(), NOW)
     failed = InferenceFailed(**caused_by(question, 0, NOW), request=question.id, job="j1", reason="adapter_unknown")
-    state = AUTOMATION.fold(state, failed)
-    (end,) = AUTOMATION.react(state, failed, NOW)
+    state = ACTING_JOBS.fold(state, failed)
+    (end,) = ACTING_JOBS.react(state, failed, NOW)
     assert isinstance(end, JobFailed)
     assert (end.reason, end.id) == ("adapter_unknown", effect_id(failed.id))
 
     inputs, sent = story()
     (call,) = (event for event in sent if isinstance(event, ToolCallProposed))
-    state = AUTOMATION.initial("acme/j1")
+    state = ACTING_JOBS.initial("acme/j1")
     for event in inputs[:2]:
-        state = AUTOMATION.fold(state, event)
+        state = ACTING_JOBS.fold(state, event)
     bad = returned(call, ok=False, status=503, body="", reason="server_error")
-    state = AUTOMATION.fold(state, bad)
-    (end,) = AUTOMATION.react(state, bad, NOW)
+    state = ACTING_JOBS.fold(state, bad)
+    (end,) = ACTING_JOBS.react(state, bad, NOW)
     assert isinstance(end, JobFailed)
     assert (end.reason, end.detail) == ("tool_failed", "refund: server_error")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from processors.saga import AUTOMATION
+from processors.saga import ACTING_JOBS
 from rillfold.cli.events.trace import tree
 from rillfold.testing.driver import Consumer, Driver
 from schemas.envelope import Event, caused_by
@@ -41,7 +41,7 @@ def topics() -> tuple[str, ...]:
 
 
 async def test_one_tree_from_the_request_to_the_end(log: EventLog, names, topics) -> None:
-    async with Driver(log, [AUTOMATION], consumers=[Consumer("world", topics, world)], names=names) as driver:
+    async with Driver(log, [ACTING_JOBS], consumers=[Consumer("world", topics, world)], names=names) as driver:
         for job in ("j1", "j2"):
             await driver.send({"type": "job.requested", "company": "acme", "job": job, "task": "Refund order A1"})
         await driver.settle()
@@ -63,7 +63,7 @@ async def test_one_tree_from_the_request_to_the_end(log: EventLog, names, topics
 
 
 async def test_the_tree_shows_each_event_under_its_cause(log: EventLog, names, topics, tmp_path: Path) -> None:
-    async with Driver(log, [AUTOMATION], consumers=[Consumer("world", topics, world)], names=names) as driver:
+    async with Driver(log, [ACTING_JOBS], consumers=[Consumer("world", topics, world)], names=names) as driver:
         await driver.send({"type": "job.requested", "company": "acme", "job": "j1", "task": "Refund order A1"})
         await driver.settle()
         told = await story(log, names, "acme", "j1", since=0)
@@ -78,7 +78,7 @@ async def test_the_tree_shows_each_event_under_its_cause(log: EventLog, names, t
 
 
 async def test_a_story_is_one_companys_though_another_has_the_same_ids(log: EventLog, names, topics) -> None:
-    async with Driver(log, [AUTOMATION], consumers=[Consumer("world", topics, world)], names=names) as driver:
+    async with Driver(log, [ACTING_JOBS], consumers=[Consumer("world", topics, world)], names=names) as driver:
         for company in ("acme", "acme.x"):
             same = {"id": "r1", "correlation": "r1", "job": "j1", "task": f"Refund, says {company} of acme and acme.x"}
             await driver.send({"type": "job.requested", "company": company, **same})
@@ -96,7 +96,7 @@ async def test_what_another_company_writes_does_not_crowd_out_a_story(
     log: EventLog, names, topics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("streams.history.story.EVENTS", 12)
-    async with Driver(log, [AUTOMATION], consumers=[Consumer("world", topics, world)], names=names) as driver:
+    async with Driver(log, [ACTING_JOBS], consumers=[Consumer("world", topics, world)], names=names) as driver:
         for n in range(40):
             noise = {
                 "type": "text.ingested",

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import psycopg
 
-from processors.saga import AUTOMATION
+from processors.saga import ACTING_JOBS
 from projections.catalog import PROJECTIONS
 from projections.jobs import JOBS, Job, effect_id, last_input
 from projections.projection import Projection
@@ -34,7 +34,7 @@ Rows = dict[int, dict[str, msgspec.Struct]]
 Raw = dict[bytes, bytes]
 _at = msgspec.json.Decoder(RawRow)
 MARKER = RESERVED + b"marker/"
-ALL: tuple[Projection[Any], ...] = tuple({**PROJECTIONS, AUTOMATION.name: AUTOMATION}.values())
+ALL: tuple[Projection[Any], ...] = tuple({**PROJECTIONS, ACTING_JOBS.name: ACTING_JOBS}.values())
 
 
 class Judge:

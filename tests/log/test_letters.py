@@ -11,7 +11,7 @@ import pytest
 from schemas.codec.codec import decode
 from schemas.rejected import RecordRejected, Rejected
 from schemas.topics import BY_NAME, TopicNames
-from streams.fold.batch import Refused
+from streams.fold.batch import NoEvent
 from streams.fold.dead_letter import dead_letter
 from streams.history.letters import letters, redrive
 from streams.log.kafka.admin import wanted
@@ -37,7 +37,7 @@ async def refused(log: EventLog, names: TopicNames, key: bytes = b"acme") -> Rec
     record = Record(at.topic, at.partition, at.offset, 1_000, key, BYTES)
     rejected = decode(record.value, record.origin, record.timestamp)
     assert isinstance(rejected, Rejected)
-    letter = dead_letter(Refused(record, rejected))
+    letter = dead_letter(NoEvent(record, rejected))
     await say(log, names, letter)
     return letter
 

@@ -26,7 +26,7 @@ from streams.log.kafka import admin
 from streams.log.memory import MemoryLog
 from streams.log.outgoing import to_outgoing
 from streams.log.port import Record, TopicSpec
-from streams.owner.keeper import ShardKeeper
+from streams.owner.shards import ShardOwner
 from streams.state.changelog import Marker, Rows, claim_record, marker_record, topic_of
 from streams.state.store import MemoryStore
 from tests.support.stores import MemoryStores
@@ -133,7 +133,7 @@ async def test_a_catching_up_ends_when_another_recovery_begins(tmp_path: Path):
     await log.append([to_outgoing(ToolReturned(id="i", **fields), NAMES)._replace(partition=0)])
     folding = Folding([TOOL_CALLS], NAMES, Ports(gate.publish, gate.append, FailPoint()))
     fence: Any = Unfenced()
-    keeper = ShardKeeper(folding, fence, MemoryStores(), log, "group", nothing_to_read)
+    keeper = ShardOwner(folding, fence, MemoryStores(), log, "group", nothing_to_read)
     await keeper.assigned([changelog])
     await keeper.claim([changelog])
     keeper.restore(changelog, [claim_record("us")], 9)
@@ -154,7 +154,7 @@ async def test_rows_count_as_restored_when_they_reach_our_own_claim():
     gate, changelog = Gate(), TP(CHANGELOG, 0)
     folding = Folding([COMPANIES], NAMES, Ports(gate.publish, gate.append, FailPoint()))
     fence: Any = Unfenced()
-    keeper = ShardKeeper(folding, fence, MemoryStores(), MemoryLog(), "group", nothing_to_read)
+    keeper = ShardOwner(folding, fence, MemoryStores(), MemoryLog(), "group", nothing_to_read)
     await keeper.assigned([changelog])
     await keeper.restored([changelog])
     assert folding.begin("company-data", 0, 0) is None
@@ -172,7 +172,7 @@ async def test_what_an_earlier_recovery_still_hands_on_is_left_alone():
     gate, changelog = Gate(), TP(CHANGELOG, 0)
     folding = Folding([COMPANIES], NAMES, Ports(gate.publish, gate.append, FailPoint()))
     fence: Any = Unfenced()
-    keeper = ShardKeeper(folding, fence, MemoryStores(), MemoryLog(), "group", nothing_to_read)
+    keeper = ShardOwner(folding, fence, MemoryStores(), MemoryLog(), "group", nothing_to_read)
     await keeper.assigned([changelog])
     keeper.restore(changelog, [(b"acme", b"new")], 9)
     keeper.restore(changelog, [(b"acme", b"old")], 5)

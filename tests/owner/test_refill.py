@@ -21,8 +21,8 @@ from streams.log.kafka.log import KafkaLog
 from streams.log.memory import MemoryLog
 from streams.log.port import TopicSpec
 from streams.owner.fence import FencedChangelogs
-from streams.owner.keeper import ShardKeeper
 from streams.owner.refill import refill
+from streams.owner.shards import ShardOwner
 from streams.state.changelog import RowCodec, topic_of
 from streams.state.store import MemoryStore, RocksStore
 from tests.owner.test_claimed_anew import Gate, Unfenced
@@ -95,7 +95,7 @@ async def test_it_is_left_off_when_another_recovery_begins(comes: str):
 
     gate, changelog, fence = Gate(), TP(topic_of(COMPANIES), 0), unfenced()
     folding = Folding([COMPANIES], TopicNames(), Ports(gate.publish, gate.append, FailPoint()))
-    keeper = ShardKeeper(folding, fence, MemoryStores(), MemoryLog(), "group", slow)
+    keeper = ShardOwner(folding, fence, MemoryStores(), MemoryLog(), "group", slow)
     await keeper.assigned([changelog])
     await keeper.claim([changelog])
     filling = asyncio.create_task(keeper.refill([changelog]))
@@ -111,7 +111,7 @@ async def test_what_fails_while_filling_is_not_taken_for_filled():
 
     gate, changelog, fence = Gate(), TP(topic_of(COMPANIES), 0), unfenced()
     folding = Folding([COMPANIES], TopicNames(), Ports(gate.publish, gate.append, FailPoint()))
-    keeper = ShardKeeper(folding, fence, MemoryStores(), MemoryLog(), "group", broken)
+    keeper = ShardOwner(folding, fence, MemoryStores(), MemoryLog(), "group", broken)
     await keeper.assigned([changelog])
     await keeper.claim([changelog])
     with pytest.raises(OSError, match="disk is full"):

@@ -8,23 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rillfold.produce.rows import MAX_ROW_BYTES, CsvFields, Ids, Row, Rows, csv_cells
+from rillfold.produce.rows import MAX_ROW_BYTES, CsvFields, FileRow, Ids, Rows, csv_cells
 from schemas.codec.json_form import json_fields
 from schemas.rejected import Unusable
 
 
-def rows_of(chunks: list[bytes], *, quoted: bool = False) -> list[Row]:
+def rows_of(chunks: list[bytes], *, quoted: bool = False) -> list[FileRow]:
     rows = Rows(quoted=quoted)
     return [row for chunk in chunks for row in rows.feed(chunk)] + list(rows.close())
 
 
 def test_lines_are_counted_and_blank_ones_skipped() -> None:
-    assert rows_of([b"a\n\n  \r\nb\r\nc"]) == [Row(1, b"a"), Row(4, b"b"), Row(5, b"c")]
+    assert rows_of([b"a\n\n  \r\nb\r\nc"]) == [FileRow(1, b"a"), FileRow(4, b"b"), FileRow(5, b"c")]
 
 
 def test_a_quoted_cell_may_hold_line_ends() -> None:
     text = b'x,"one\ntwo ""2""\r\nthree"\ny,"z"\n'
-    assert rows_of([text], quoted=True) == [Row(1, b'x,"one\ntwo ""2""\r\nthree"'), Row(4, b'y,"z"')]
+    assert rows_of([text], quoted=True) == [FileRow(1, b'x,"one\ntwo ""2""\r\nthree"'), FileRow(4, b'y,"z"')]
 
 
 @given(st.lists(st.sampled_from([b"a", b'"', b"\n", b"\r\n", b",", b"\xc3", b" "])), st.data())
@@ -45,13 +45,13 @@ def test_a_row_too_long_is_given_up_in_bounded_memory_and_the_next_is_read() -> 
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2 * MAX_ROW_BYTES
-    assert list(rows.feed(b"\nnext\n")) == [Row(1, None), Row(2, b"next")]
+    assert list(rows.feed(b"\nnext\n")) == [FileRow(1, None), FileRow(2, b"next")]
 
 
 def test_a_quote_that_nobody_closes_costs_one_row_not_the_file() -> None:
     rows = rows_of([b'a,"open\n', *[b"x" * 65535 + b"\n"] * 70, b'b,"closed"\n', b"c,d\n"], quoted=True)
-    assert rows[0] == Row(1, None)
-    assert rows[-2:] == [Row(72, b'b,"closed"'), Row(73, b"c,d")]
+    assert rows[0] == FileRow(1, None)
+    assert rows[-2:] == [FileRow(72, b'b,"closed"'), FileRow(73, b"c,d")]
 
 
 def test_csv_cells_are_typed_by_the_events_fields() -> None:
@@ -98,7 +98,7 @@ def test_no_bytes_get_another_error_out_of_a_row(text: bytes) -> None:
 def ids_of(name: str, *texts: bytes, company: str = "acme") -> list[str]:
     ids, found = Ids(name), []
     for number, text in enumerate(texts, 1):
-        ids.read(Row(number, text))
+        ids.read(FileRow(number, text))
         found.append(ids.last(company))
     return found
 

@@ -16,7 +16,7 @@ from gpu_workers.refused import EngineStopped
 from gpu_workers.serve import worker as inference
 from gpu_workers.serve.engine.schedule import Limits
 from gpu_workers.serve.engines.embedded import EmbeddedEngine
-from gpu_workers.serve.engines.start import Serving, embedded
+from gpu_workers.serve.engines.start import EngineSetup, embedded
 from gpu_workers.serve.port import AdapterSpec, Failure, OnText, Outcome, Question
 from gpu_workers.serve.worker import InferenceWorker
 from schemas.adapters import AdapterReady
@@ -36,7 +36,7 @@ WAIT = 30.0
 
 @pytest.fixture
 async def engine(bench: Workbench) -> AsyncIterator[EmbeddedEngine]:
-    serving = Serving(device=CPU, limits=Limits(rows=8), capacity=4)
+    serving = EngineSetup(device=CPU, limits=Limits(rows=8), capacity=4)
     async with embedded(str(bench.base), bench.root / "cache", serving, bench.store) as engine:
         yield engine
 

@@ -17,7 +17,7 @@ from gpu_workers.adapters.weights import LoraWeights
 from gpu_workers.bases.chat import Chat
 from gpu_workers.refused import BaseMismatch, EngineStopped, UnknownAdapter, UnusableAdapter
 from gpu_workers.serve.engine.schedule import Limits
-from gpu_workers.serve.engines.start import Serving, embedded
+from gpu_workers.serve.engines.start import EngineSetup, embedded
 from gpu_workers.serve.port import AdapterKey, AdapterSpec, Answer, Failure, InferenceEngine, Outcome, Question
 from rillfold.workers.beside import until_it_stops
 from rillfold.workers.run import world
@@ -29,7 +29,7 @@ TOOLS = json.dumps([{"name": "lookup", "description": "Find.", "parameters": {"t
 
 @pytest.fixture
 async def engine(bench: Workbench) -> AsyncIterator[InferenceEngine]:
-    serving = Serving(device=CPU, limits=Limits(rows=8, waiting=64), capacity=3)
+    serving = EngineSetup(device=CPU, limits=Limits(rows=8, waiting=64), capacity=3)
     async with embedded(str(bench.base), bench.root / "cache", serving) as engine:
         yield engine
 
@@ -283,7 +283,7 @@ async def test_cold_adapters_wait_for_room_and_companies_take_turns(bench: Workb
     """Never more in memory, or on their way there, than there is room for; nor more of one company than its share."""
     specs = [bench.adapter(f"acme/cold{i}", seed=50 + 2 * i, r=2) for i in range(8)]
     specs += [bench.adapter(f"globex/cold{i}", seed=90 + 2 * i, r=2) for i in range(2)]
-    serving = Serving(device=CPU, limits=Limits(rows=8, waiting=64), capacity=3, company_adapters=2)
+    serving = EngineSetup(device=CPU, limits=Limits(rows=8, waiting=64), capacity=3, company_adapters=2)
     running = embedded(str(bench.base), bench.root / "cache", serving)
     alive: weakref.WeakSet[object] = weakref.WeakSet()
     most: list[int] = []
@@ -315,7 +315,7 @@ async def test_cold_adapters_wait_for_room_and_companies_take_turns(bench: Workb
 
 
 async def test_one_company_cannot_fill_the_engine(bench: Workbench) -> None:
-    serving = Serving(device=CPU, limits=Limits(rows=8, waiting=64), capacity=3, company_waiting=5)
+    serving = EngineSetup(device=CPU, limits=Limits(rows=8, waiting=64), capacity=3, company_waiting=5)
     async with embedded(str(bench.base), bench.root / "cache", serving) as engine:
         questions = [ask(f"{i}", company="acme") for i in range(20)] + [ask("x", company="globex")] * 2 + [ask("y")]
         outcomes = await answers(engine, questions)
@@ -327,7 +327,7 @@ async def test_one_company_cannot_fill_the_engine(bench: Workbench) -> None:
 
 async def test_who_leaves_while_waiting_for_room_leaves_nothing_behind(bench: Workbench) -> None:
     specs = [bench.adapter(f"acme/leave{i}", seed=110 + 2 * i, r=2) for i in range(4)]
-    async with embedded(str(bench.base), bench.root / "cache", Serving(device=CPU, capacity=1)) as engine:
+    async with embedded(str(bench.base), bench.root / "cache", EngineSetup(device=CPU, capacity=1)) as engine:
         for spec in specs:
             engine.announce(spec)
         for pause in (0.0, 0.01, 0.05, 0.1, 0.2):
@@ -364,7 +364,7 @@ async def test_an_engine_at_fault_answers_nobody_and_says_so(bench: Workbench) -
         def step(self) -> list[object]:
             raise EngineStopped("a fault of the test")
 
-    running = embedded(str(bench.base), bench.root / "cache", Serving(device=CPU))
+    running = embedded(str(bench.base), bench.root / "cache", EngineSetup(device=CPU))
     running._make_engine = BrokenEngine  # type: ignore[assignment]
     async with running as engine:
         outcomes = await answers(engine, [ask("Hi"), ask("You")])

@@ -18,7 +18,7 @@ from gpu_workers.serve.engine.decoder import Decoder, Tokens
 from gpu_workers.serve.engine.engine import Engine, Fell, LoraRow, Said
 from gpu_workers.serve.engine.kv import KVCache
 from gpu_workers.serve.engine.lanes import Lanes, Site
-from gpu_workers.serve.engine.proof import Proof
+from gpu_workers.serve.engine.proof import Trial
 from gpu_workers.serve.engine.schedule import Limits
 from tests.support.models import VOCABULARY, tiny
 
@@ -170,7 +170,7 @@ def test_steps_that_fail_for_everybody_stop_the_engine(model: Any) -> None:
 
 def test_an_adapter_is_proven_finite_in_use(model: Any) -> None:
     decoder = Decoder(model)
-    prove = Proof(model)
+    prove = Trial(model)
     for size in (1e30, 1e18):
         with pytest.raises(UnusableAdapter, match="not finite"):
             prove(monster(decoder, size))

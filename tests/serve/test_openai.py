@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from gpu_workers.serve.engine.schedule import Limits
 from gpu_workers.serve.engines.embedded import EmbeddedEngine
-from gpu_workers.serve.engines.start import Serving, embedded
+from gpu_workers.serve.engines.start import EngineSetup, embedded
 from gpu_workers.serve.port import Answer, Failure, OnText, Outcome, Question
 from rillfold.http.hosts import known_hosts
 from rillfold.http.operator import COMPANY_HEADER, Operator
@@ -34,7 +34,7 @@ HELLO: Any = [{"role": "user", "content": "Who?"}]
 
 @pytest.fixture
 async def engine(bench: Workbench) -> AsyncIterator[EmbeddedEngine]:
-    serving = Serving(device=CPU, limits=Limits(rows=4, waiting=8))
+    serving = EngineSetup(device=CPU, limits=Limits(rows=4, waiting=8))
     async with embedded(str(bench.base), bench.root / "cache", serving) as engine:
         yield engine
 

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gpu_workers.serve.engine.kv import GROWTH, KVCache
-from gpu_workers.serve.engine.schedule import AGAIN_SHARE, Limits, Move, Row, Schedule
+from gpu_workers.serve.engine.schedule import AGAIN_SHARE, EngineRow, Limits, Move, Schedule
 
 LIMITS = Limits(rows=4, cells=120, prefill=50)
 
@@ -28,7 +28,7 @@ def reach(schedule: Schedule[Any]) -> int:
 @given(st.lists(lengths, max_size=20), st.data())
 def test_every_row_keeps_its_kv_until_it_leaves(sizes: list[tuple[int, int]], data: st.DataObject) -> None:
     schedule: Schedule[None] = Schedule(LIMITS)
-    rows = [Row(i, [0] * prompt, None, limit) for i, (prompt, limit) in enumerate(sizes)]
+    rows = [EngineRow(i, [0] * prompt, None, limit) for i, (prompt, limit) in enumerate(sizes)]
     for row in rows:
         schedule.submit(row)
     kv: dict[int, int] = {}
@@ -56,9 +56,9 @@ def test_every_row_keeps_its_kv_until_it_leaves(sizes: list[tuple[int, int]], da
     assert left == {row.ticket for row in rows}
 
 
-def served(schedule: Schedule[None], steps: int) -> list[Row[None]]:
+def served(schedule: Schedule[None], steps: int) -> list[EngineRow[None]]:
     """Rows in the order in which they end; each says a token a step."""
-    ended: list[Row[None]] = []
+    ended: list[EngineRow[None]] = []
     for _ in range(steps):
         if (batch := schedule.next()) is None:
             break
@@ -73,18 +73,18 @@ def served(schedule: Schedule[None], steps: int) -> list[Row[None]]:
 def test_owners_take_turns_whoever_asks_more() -> None:
     schedule: Schedule[None] = Schedule(LIMITS)
     for i in range(500):
-        schedule.submit(Row(i, [0], None, 4, owner="flood"))
+        schedule.submit(EngineRow(i, [0], None, 4, owner="flood"))
     for i in range(3):
-        schedule.submit(Row(1_000 + i, [0], None, 4, owner="small"))
+        schedule.submit(EngineRow(1_000 + i, [0], None, 4, owner="small"))
     first = [row.ticket for row in served(schedule, 40)][:12]
     assert {1_000, 1_001, 1_002} <= set(first)
 
 
 def test_a_flood_of_one_token_questions_does_not_stop_an_answer() -> None:
     schedule: Schedule[None] = Schedule(LIMITS)
-    schedule.submit(Row(0, [0], None, 20, owner="small"))
+    schedule.submit(EngineRow(0, [0], None, 20, owner="small"))
     for i in range(1, 500):
-        schedule.submit(Row(i, [0], None, 1, owner="flood"))
+        schedule.submit(EngineRow(i, [0], None, 1, owner="flood"))
     assert 0 in [row.ticket for row in served(schedule, 45)]
 
 
@@ -94,13 +94,13 @@ def test_long_rows_never_make_short_ones_wait_and_are_not_starved() -> None:
     reach = short.limits.cells // 32
     assert reach >= 1_000 and long.limits.cells >= 30_000
     for i in range(32):
-        short.submit(Row(i, [0] * (reach - 100), None, 100))
+        short.submit(EngineRow(i, [0] * (reach - 100), None, 100))
     served(short, 40)
     assert len(short.running) == 32
     dice = Random(0)
     for i in range(60):
         prompt = 20_000 if i % 10 == 5 else dice.randrange(reach, 4_000)
-        long.submit(Row(i, [0] * prompt, None, 30, owner=f"c{i % 4}"))
+        long.submit(EngineRow(i, [0] * prompt, None, 30, owner=f"c{i % 4}"))
     order = [row.ticket for row in served(long, 10_000)]
     assert sorted(order) == list(range(60))
     assert max(abs(place - ticket) for place, ticket in enumerate(order)) < 16, "each about when it came"
@@ -114,7 +114,7 @@ hostile = st.lists(
 )
 
 
-def steps_until(schedule: Schedule[None], row: Row[None], most: int) -> int:
+def steps_until(schedule: Schedule[None], row: EngineRow[None], most: int) -> int:
     schedule.submit(row)
     for step in range(1, most + 1):
         if row in served(schedule, 1):
@@ -133,37 +133,39 @@ def test_a_modest_row_is_done_within_a_few_turns(
     schedule: Schedule[None] = Schedule(HALL)
     for i, (owner, length, most, done) in enumerate(others):
         words = min(most, HALL.cells - length)
-        schedule.submit(Row(i, [0] * length, None, words, owner=owner, said=[0] * int(done * (words - 1))))
+        schedule.submit(EngineRow(i, [0] * length, None, words, owner=owner, said=[0] * int(done * (words - 1))))
     served(schedule, before)
     turns = -(-limit // HALL.turn)
     most = turns * (4 * TURN + 8) + 2 * limit
-    assert steps_until(schedule, Row(99, [0] * prompt, None, limit, owner="acme"), most) <= most
+    assert steps_until(schedule, EngineRow(99, [0] * prompt, None, limit, owner="acme"), most) <= most
 
 
 def test_the_longest_answers_of_three_owners_cost_a_fourth_three_turns() -> None:
     """What the defaults leave for long rows: three answers of 30,000 tokens stood before 50 for 94,934 steps."""
     schedule: Schedule[None] = Schedule(replace(Limits().halves()[1], cells=31_638))
     for i in range(3):
-        schedule.submit(Row(i, [0] * 10, None, 31_628, owner=f"c{i}"))
+        schedule.submit(EngineRow(i, [0] * 10, None, 31_628, owner=f"c{i}"))
     served(schedule, 2)
-    assert steps_until(schedule, Row(9, [0] * 1_100, None, 50, owner="acme"), 900) <= 3 * 256 + 50 + 8
+    assert steps_until(schedule, EngineRow(9, [0] * 1_100, None, 50, owner="acme"), 900) <= 3 * 256 + 50 + 8
 
 
 def test_a_flood_of_full_rows_is_one_turn_and_not_one_for_each() -> None:
     """Each alone fills the hall and ends before its turn does: it never gives way, its owner does."""
     schedule: Schedule[None] = Schedule(HALL)
     for i in range(200):
-        schedule.submit(Row(i, [0] * 3_990, None, 10, owner="flood"))
+        schedule.submit(EngineRow(i, [0] * 3_990, None, 10, owner="flood"))
     served(schedule, 3)
-    assert steps_until(schedule, Row(999, [0] * 200, None, 10, owner="small"), 200) <= 4 * 10
+    assert steps_until(schedule, EngineRow(999, [0] * 200, None, 10, owner="small"), 200) <= 4 * 10
 
 
 def test_every_row_says_all_of_its_words_however_often_it_gives_way() -> None:
     schedule: Schedule[None] = Schedule(HALL)
-    rows: list[Row[None]] = [Row(i, [0] * (10 + 300 * (i % 3)), None, 1 + 97 * i, owner=f"c{i % 4}") for i in range(24)]
+    rows: list[EngineRow[None]] = [
+        EngineRow(i, [0] * (10 + 300 * (i % 3)), None, 1 + 97 * i, owner=f"c{i % 4}") for i in range(24)
+    ]
     for row in rows:
         schedule.submit(row)
-    kv: dict[int, Row[None]] = {}
+    kv: dict[int, EngineRow[None]] = {}
     let_in: Counter[int] = Counter()
     while batch := schedule.next():
         follow(kv, batch.moves)
@@ -180,7 +182,7 @@ def test_every_row_says_all_of_its_words_however_often_it_gives_way() -> None:
     assert all(let_in[row.ticket] <= 1 + row.limit // HALL.turn for row in rows)
 
 
-def follow(kv: dict[int, Row[None]], moves: list[Move]) -> None:
+def follow(kv: dict[int, EngineRow[None]], moves: list[Move]) -> None:
     for source, target in moves:
         kv[target] = kv[source]
 
@@ -190,7 +192,7 @@ def test_nobody_gives_way_to_rows_of_its_own_owner(owners: tuple[str | None, str
     """To be computed again would only cost that owner."""
     schedule: Schedule[None] = Schedule(HALL)
     for i, owner in enumerate(owners):
-        schedule.submit(Row(i, [0] * 10, None, 3_000, owner=owner))
+        schedule.submit(EngineRow(i, [0] * 10, None, 3_000, owner=owner))
     assert [row.ticket for row in served(schedule, 7_000)] == [0, 1]
 
 

@@ -144,7 +144,7 @@ async def adapters_of(folder: Path) -> dict[str, Adapter]:
     return {row.company: row for row in rows.values() if row.version == 1}
 
 
-def requests_of(company: data.Company, folder: Path) -> list[Example]:
+def requests_of(company: data.DemoCompany, folder: Path) -> list[Example]:
     write_rows(folder / company.id, company, data.TALKS, data.REQUESTS)
     rows = map(parse_row, (folder / company.id).read_bytes().splitlines())
     return [row for row in rows if row.held_out and row.answer.tool_calls]

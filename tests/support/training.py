@@ -11,7 +11,7 @@ import pytest
 from gpu_workers.bases import load as base_model
 from gpu_workers.bases import tiny
 from gpu_workers.bases.chat import Chat, render
-from processors.dataset import Example, Tally, select
+from processors.dataset import DatasetCounts, Example, select
 from processors.train_settings import TrainSettings
 from rillfold.demo import data
 from schemas.codec.codec import encode
@@ -52,13 +52,13 @@ def writable(events: Iterable[Event]) -> list[Event]:
     return found
 
 
-def conversations(company: data.Company, count: int, requests: int = 0) -> list[ConversationIngested]:
+def conversations(company: data.DemoCompany, count: int, requests: int = 0) -> list[ConversationIngested]:
     """Training conversations of a demo company, and held-out requests after them."""
     talks = data.training(company, count)
     return events_of(company, talks + [data.conversation(company, r)[:2] for r in data.held_out(company, requests)])
 
 
-def events_of(company: data.Company, talks: Sequence[tuple[Message, ...]]) -> list[ConversationIngested]:
+def events_of(company: data.DemoCompany, talks: Sequence[tuple[Message, ...]]) -> list[ConversationIngested]:
     return [
         ConversationIngested(
             id=f"{company.id}-{n}", company=company.id, time=n, correlation="c", agent="desk", messages=talk
@@ -73,9 +73,9 @@ def rows_of(talks: Sequence[tuple[Message, ...]]) -> list[Example]:
     return [row for n, event in events for row in select(event, Origin("company-data", 0, n), event.company)]
 
 
-def write_rows(path: Path, company: data.Company, count: int, requests: int):
+def write_rows(path: Path, company: data.DemoCompany, count: int, requests: int):
     """A file of rows as a replay would write it, and its manifest."""
-    tally = Tally()
+    tally = DatasetCounts()
     with path.open("wb") as out:
         for offset, event in enumerate(conversations(company, count, requests)):
             for example in select(event, Origin("company-data", 0, offset), company.id):

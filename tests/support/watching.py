@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from streams.health.watch import Bounds, Stalled
+from streams.health.watch import Patience, Stalled
 from streams.health.watchman import Look, Watchman
 from streams.log.port import EventLog
 
@@ -14,7 +14,7 @@ class Watching:
     def __init__(self, look: Look, log: EventLog) -> None:
         self._log, self._now = log, 0.0
         self.codes: list[int] = []
-        self._watchman = Watchman(look, Bounds(25, 60), lambda: self._now, self.codes.append)
+        self._watchman = Watchman(look, Patience(25, 60), lambda: self._now, self.codes.append)
 
     async def until(self, now: float, each: Callable[[], Awaitable[None]] | None = None) -> None:
         """A look each second, as in a worker; `each` is what happens between two of them."""

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processors import train_events as say
-from processors.admit import Bounds, Refusal, admit, wrong_range
+from processors.admit import NotAdmitted, RunBounds, admit, wrong_range
 from processors.train_settings import METHOD_NAMES, TrainSettings
 from schemas.codec.codec import encode
 from schemas.training import OffsetRange, TrainingRequested
@@ -26,7 +26,7 @@ def missing(base_model: str) -> str | None:
     return None if base_model == "tiny" else f"{base_model[:100]!r} is not on the list"
 
 
-def answer(asked: TrainingRequested, bounds: Bounds = Bounds()) -> TrainSettings | Refusal:  # noqa: B008 - frozen
+def answer(asked: TrainingRequested, bounds: RunBounds = RunBounds()) -> TrainSettings | NotAdmitted:  # noqa: B008 - frozen
     return admit(asked, METHOD_NAMES, missing, bounds)
 
 
@@ -102,7 +102,7 @@ HOSTILE: dict[str, list[dict]] = {
 def test_a_hostile_request_is_refused_by_name_in_an_event_that_can_be_written(reason, fields):
     asked = request(**fields)
     refusal = answer(asked)
-    assert isinstance(refusal, Refusal)
+    assert isinstance(refusal, NotAdmitted)
     assert refusal.reason == reason
     said = say.refused(asked, refusal, 2)
     assert said.detail
@@ -123,9 +123,9 @@ def test_what_is_at_the_edge_is_admitted():
 
 
 def test_the_operator_says_how_much_one_run_may_learn_from():
-    assert isinstance(answer(request(**settings(steps=5, batch=2)), Bounds(texts=10)), TrainSettings)
-    refusal = answer(request(**settings(steps=6, batch=2)), Bounds(texts=10))
-    assert isinstance(refusal, Refusal)
+    assert isinstance(answer(request(**settings(steps=5, batch=2)), RunBounds(texts=10)), TrainSettings)
+    refusal = answer(request(**settings(steps=6, batch=2)), RunBounds(texts=10))
+    assert isinstance(refusal, NotAdmitted)
     assert (refusal.reason, "12" in refusal.detail, "10" in refusal.detail) == ("too_much", True, True)
 
 
@@ -144,8 +144,8 @@ fields = st.dictionaries(st.sampled_from(TrainSettings.__struct_fields__), json_
 @given(st.text(), st.text(), st.text() | json_values.map(json.dumps) | fields.map(json.dumps))
 def test_whatever_is_asked_has_an_answer(role, base_model, given_settings):
     found = answer(request(role=role, base_model=base_model, settings=given_settings))
-    assert isinstance(found, Refusal)
-    assert isinstance(answer(request(settings=given_settings)), TrainSettings | Refusal)
+    assert isinstance(found, NotAdmitted)
+    assert isinstance(answer(request(settings=given_settings)), TrainSettings | NotAdmitted)
 
 
 @given(st.text(st.characters()) | st.text(st.characters(categories=["Cs"]), min_size=1))

@@ -11,7 +11,7 @@ import pytest
 from gpu_workers.bases import files as base_files
 from gpu_workers.bases import load as base_model
 from gpu_workers.errors import BaseModelMissing, BaseModelRefused
-from gpu_workers.train.place import Place
+from gpu_workers.train.place import Workplace
 from rillfold.settings import Settings
 from rillfold.workers import train as worker_train
 
@@ -101,8 +101,8 @@ def test_a_base_that_cannot_be_read_is_named_with_a_remedy_whoever_loads_it(tiny
     assert "Copy it whole" in str(error.value)
 
 
-def place_with(bases: dict[str, str], tmp_path: Path) -> Place:
-    return Place(worker="w", scratch=tmp_path, cache=tmp_path, threads=1, clock=lambda: 1, bases=bases)
+def place_with(bases: dict[str, str], tmp_path: Path) -> Workplace:
+    return Workplace(worker="w", scratch=tmp_path, cache=tmp_path, threads=1, clock=lambda: 1, bases=bases)
 
 
 @pytest.mark.parametrize("damage", AT_ONCE)

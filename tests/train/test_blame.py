@@ -15,7 +15,7 @@ import pytest
 from gpu_workers.errors import Diverged, Unhealthy
 from gpu_workers.train import blame, loop, parent
 from gpu_workers.train.child import reason_of
-from gpu_workers.train.lines import Outcome, ProofSpec, Refused
+from gpu_workers.train.lines import Broken, ProofSpec, Trained
 from gpu_workers.train.parent import KeptChild, Train
 from schemas.topics import TopicNames
 from schemas.training import TrainingAccepted, TrainingCompleted, TrainingFailed
@@ -71,11 +71,11 @@ async def trained_with(what: str, when: str) -> AsyncIterator[Train]:
             yield answered_as_a_child_does
 
 
-async def answered_as_a_child_does(spec, on_report) -> Outcome | Refused:
+async def answered_as_a_child_does(spec, on_report) -> Trained | Broken:
     try:
         return await train_here(spec, on_report)
     except (Diverged, MemoryError) as error:
-        return Refused(reason=reason_of(error), detail=str(error))
+        return Broken(reason=reason_of(error), detail=str(error))
 
 
 def faulty_step(what: str, when: str) -> Callable:
@@ -141,7 +141,7 @@ async def test_a_proof_that_never_ends_is_a_machine_that_trains_nobody(office: O
     async def hangs(spec, on_report):
         if isinstance(spec, ProofSpec):
             await asyncio.Event().wait()
-        return Refused(reason="out_of_memory", detail="by the test")
+        return Broken(reason="out_of_memory", detail="by the test")
 
     await office.append(office.request("r1", settings=SHORT))
     with pytest.raises(Unhealthy, match=r"no end in 0 seconds"):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gpu_workers.bases.chat import Chat, body, render
 from gpu_workers.errors import BaseModelRefused, MessageRefused
-from processors.answers import Answer, Malformed, ToolCalls, parse
+from processors.answers import Malformed, Spoken, ToolCalls, parse
 from rillfold.demo import data
 from schemas.company import Message, ToolUse
 
@@ -117,7 +117,7 @@ def test_a_model_of_another_tongue_is_refused(tiny_base, tmp_path):
 
 def test_parse_reads_what_body_writes():
     assert parse(body(FULL[1])) == ToolCalls((CALL, CALL), "One moment.")
-    assert parse("Hello.<|im_end|>") == Answer("Hello.")
+    assert parse("Hello.<|im_end|>") == Spoken("Hello.")
 
 
 def test_arguments_come_out_in_canonical_form():
@@ -154,5 +154,5 @@ def test_what_is_not_exactly_a_call_is_malformed(text: str):
 
 @given(st.text(alphabet=st.sampled_from('<tool_call>/{}":,name arguments1\n'), max_size=80))
 def test_parse_is_total(text: str):
-    assert isinstance(parse(text), Answer | ToolCalls | Malformed)
+    assert isinstance(parse(text), Spoken | ToolCalls | Malformed)
     assert isinstance(parse(f"<tool_call>{text}</tool_call>"), ToolCalls | Malformed)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processors.dataset import TURNS, Tally, in_order, is_held_out, parse_row, row, select, teaches
+from processors.dataset import TURNS, DatasetCounts, in_order, is_held_out, parse_row, row, select, teaches
 from rillfold.demo import data
 from schemas.company import AgentOutputIngested, ConversationIngested, Message, TextIngested, ToolUse
 from schemas.envelope import Origin
@@ -95,7 +95,7 @@ def test_manifest_does_not_depend_on_the_order_in_which_ranges_are_named():
     ],
 )
 def test_what_no_model_can_be_shown_is_left_out_and_counted_with_all_that_follows(spoiled: Message):
-    tally = Tally()
+    tally = DatasetCounts()
     rows = [
         tally.add(one)
         for one in examples(event(ConversationIngested, agent="a", messages=(*TALK[:3], spoiled, *TALK[3:])))
@@ -115,7 +115,7 @@ def test_what_is_between_quotes_nests_nothing():
 def test_a_conversation_without_an_end_is_no_endless_dataset():
     """As many messages as a record of a megabyte can hold: rows of all of them would be gigabytes."""
     talk = (TALK[0], *(Message(role="assistant"),) * 60_000)
-    tally = Tally()
+    tally = DatasetCounts()
     size = sum(
         len(tally.add(one))
         for one in select(event(ConversationIngested, agent="a", messages=talk), Origin("t", 0, 0), "acme")
@@ -128,7 +128,7 @@ def test_a_conversation_without_an_end_is_no_endless_dataset():
 def test_one_changed_byte_changes_both_hashes():
     tallies = []
     for content in ("Done.", "Done!"):
-        tally = Tally()
+        tally = DatasetCounts()
         talk = (*TALK[:3], Message(role="assistant", content=content))
         for one in examples(event(ConversationIngested, agent="a", messages=talk)):
             tally.add(one)

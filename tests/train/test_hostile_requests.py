@@ -16,11 +16,11 @@ from gpu_workers.errors import ChildDied, Diverged, Unhealthy
 from gpu_workers.inbox.inbox import Inbox, Item
 from gpu_workers.train import parent
 from gpu_workers.train.child import reason_of
-from gpu_workers.train.lines import Outcome, Refused, Report
+from gpu_workers.train.lines import Broken, Report, Trained
 from gpu_workers.train.parent import train_in_child
-from gpu_workers.train.place import Place
+from gpu_workers.train.place import Workplace
 from gpu_workers.train.worker import GROUP
-from processors.admit import Bounds
+from processors.admit import RunBounds
 from processors.dataset import is_held_out
 from rillfold.demo import data
 from schemas.company import ConversationIngested, Message, ToolUse
@@ -48,9 +48,9 @@ async def office(tmp_path: Path, tiny_base: Path) -> Office:
     return await Office(MemoryLog(), TopicNames(), tmp_path, tiny_base).open()
 
 
-async def declines(spec, on_report) -> Refused:
+async def declines(spec, on_report) -> Broken:
     """It came as far as training: that is all these tests want to know."""
-    return Refused(reason="declined", detail="by the test")
+    return Broken(reason="declined", detail="by the test")
 
 
 def reasons(said: list[Event]) -> dict[tuple[str, str], str]:
@@ -73,7 +73,7 @@ async def test_no_id_is_a_path_and_nothing_of_the_data_folder_goes(office):
         file.write_text("everything")
     seen: set[Path] = set()
 
-    async def looks(spec, on_report) -> Refused:
+    async def looks(spec, on_report) -> Broken:
         seen.add(spec.out.parent)
         return await declines(spec, on_report)
 
@@ -88,7 +88,7 @@ async def test_no_id_is_a_path_and_nothing_of_the_data_folder_goes(office):
 
 
 def test_two_companies_never_share_a_folder(tmp_path):
-    place = Place(worker="w", scratch=tmp_path, cache=tmp_path, threads=1, clock=lambda: 1, bases={})
+    place = Workplace(worker="w", scratch=tmp_path, cache=tmp_path, threads=1, clock=lambda: 1, bases={})
     pairs = [("acme", "r"), ("acme", "s"), ("globex", "r"), ("a", "b/c"), ("a.b", "c")]
     folders = {place.empty_folder(*pair) for pair in pairs}
     assert len(folders) == len(pairs)
@@ -246,7 +246,7 @@ async def test_a_run_that_takes_too_long_is_ended(office):
             stopped.set()
 
     await office.append(office.request("r1", settings='{"seed": 13}'), office.request("r2", "globex"))
-    trainer = office.trainer(train=endless, bounds=Bounds(seconds=0.2))
+    trainer = office.trainer(train=endless, bounds=RunBounds(seconds=0.2))
     said = await office.until(trainer, ended("r1", "r2"))
     assert reasons(said) == {("acme", "r1"): "too_long", ("globex", "r2"): "declined"}
     assert stopped.is_set()
@@ -408,12 +408,12 @@ async def test_a_machine_on_which_no_child_comes_to_work_blames_no_request(offic
 async def test_a_run_that_diverges_fails_by_name(office, monkeypatch):
     """The bounds of the settings forbid most of it; what is left shows in the loss."""
 
-    async def wild(spec, on_report) -> Outcome | Refused:
+    async def wild(spec, on_report) -> Trained | Broken:
         settings = msgspec.structs.replace(spec.settings, learning_rate=1e30, steps=4, warmup=0)
         try:
             return await train_here(msgspec.structs.replace(spec, settings=settings), on_report)
         except Diverged as error:  # as the child does it
-            return Refused(reason=reason_of(error), detail=str(error))
+            return Broken(reason=reason_of(error), detail=str(error))
 
     await office.append(office.request("r1", settings=SHORT))
     (failed,) = of(await office.until(office.trainer(train=wild), ended("r1")), TrainingFailed)
@@ -472,7 +472,7 @@ async def test_a_record_that_would_be_gigabytes_of_rows_refuses_its_own_companys
     turns = (Message(role="user"), *(Message(role="assistant", content="x" * 500) for _ in range(1500)))
     event = ConversationIngested(id="wide", company="acme", time=1, correlation="c", agent="a", messages=turns)
     await office.append(event, office.request("r1"), office.request("r2", "globex"))
-    trainer = office.trainer(train=declines, bounds=Bounds(rows_bytes=10_000_000))
+    trainer = office.trainer(train=declines, bounds=RunBounds(rows_bytes=10_000_000))
     said = await office.until(trainer, ended("r1", "r2"))
     assert reasons(said) == {("acme", "r1"): "too_much_data", ("globex", "r2"): "declined"}
 

@@ -26,7 +26,7 @@ from gpu_workers.bases.chat import Chat
 from gpu_workers.errors import ChildDied, DatasetRefused
 from gpu_workers.evaluate.exact_match import accuracy, answer, evaluate, is_exact
 from gpu_workers.train import child as child_process
-from gpu_workers.train.lines import Outcome, Refused, Report, RunSpec, Taken, to_bytes
+from gpu_workers.train.lines import Broken, Report, RunSpec, SpecTaken, Trained, to_bytes
 from gpu_workers.train.loop import answer_loss
 from gpu_workers.train.methods import METHODS
 from gpu_workers.train.parent import KeptChild, train_in_child
@@ -107,12 +107,12 @@ def test_seed_settings_and_data_decide_the_bytes_and_nothing_else(tmp_path, tiny
 async def test_two_processes_give_the_same_bytes_whatever_they_did_before(tmp_path, tiny_base, quick):
     one, other, same = (spec_for(tmp_path, tiny_base, seeded) for seeded in (quick, reseeded(quick), quick))
 
-    async def in_one_child() -> tuple[Outcome | Refused, ...]:
+    async def in_one_child() -> tuple[Trained | Broken, ...]:
         async with KeptChild() as child:
             return await child(other, unheard), await child(same, unheard)
 
     alone, (before, after) = await asyncio.gather(train_in_child(one, unheard), in_one_child())
-    assert isinstance(alone, Outcome) and isinstance(before, Outcome), (alone, before)
+    assert isinstance(alone, Trained) and isinstance(before, Trained), (alone, before)
     assert alone == after
     for name in (TENSORS, CONFIG):
         assert sha256(one.out / name) == sha256(same.out / name)
@@ -143,8 +143,8 @@ def test_a_child_repeats_its_last_report_while_it_computes(monkeypatch):
     voice = child_process.Voice(Heard())
     voice.send(Report(phase="train", step=3, steps=9))
     assert again.wait(60)
-    voice.send(Taken())
-    assert said[-1] == to_bytes(Taken())
+    voice.send(SpecTaken())
+    assert said[-1] == to_bytes(SpecTaken())
 
 
 def test_rows_that_are_not_the_manifests_are_refused(tmp_path, tiny_base, quick):
@@ -159,7 +159,7 @@ def test_rows_that_are_not_the_manifests_are_refused(tmp_path, tiny_base, quick)
 async def test_the_child_says_why_it_refuses(tmp_path, tiny_base, quick):
     spec = spec_for(tmp_path, tiny_base, msgspec.structs.replace(quick, max_tokens=5))
     outcome = await train_in_child(spec, unheard)
-    assert isinstance(outcome, Refused)
+    assert isinstance(outcome, Broken)
     assert outcome.reason == "dataset_refused"
     assert "turn 1" in outcome.detail
 

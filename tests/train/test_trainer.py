@@ -17,13 +17,13 @@ import pytest
 from gpu_workers.adapters.store import FolderStore, verify
 from gpu_workers.errors import ChildDied
 from gpu_workers.inbox.inbox import Inbox
-from gpu_workers.train.lines import Outcome, ProofSpec, Report, Spec
+from gpu_workers.train.lines import ProofSpec, Report, Spec, Trained
 from gpu_workers.train.parent import train_in_child
-from gpu_workers.train.place import Place
+from gpu_workers.train.place import Workplace
 from gpu_workers.train.proof import prove
 from gpu_workers.train.run import run
 from gpu_workers.train.worker import GROUP, Trainer
-from processors.admit import Bounds
+from processors.admit import RunBounds
 from rillfold.demo import data
 from schemas.codec.codec import decode
 from schemas.envelope import Event, Origin
@@ -47,7 +47,7 @@ USED = ("company-data", "training-request", "adapter-ready")
 ENDS = (TrainingCompleted, TrainingFailed, TrainingRefused)
 
 
-async def train_here(spec: Spec, on_report) -> Outcome:
+async def train_here(spec: Spec, on_report) -> Trained:
     """The same training as in the child, without the seconds that a process takes to import torch."""
     reports: list[Any] = []
     work = partial(prove, spec) if isinstance(spec, ProofSpec) else partial(run, spec)
@@ -94,18 +94,18 @@ class Office:
         log: EventLog | None = None,
         name: str = "one",
         train: Callable = train_here,
-        bounds: Bounds | None = None,
+        bounds: RunBounds | None = None,
         inbox: Inbox | None = None,
         machine: Callable[[Callable], Callable] = on_a_machine_that_trains,
     ) -> Trainer:
-        place = Place(
+        place = Workplace(
             worker=name,
             scratch=self.tmp_path / f"scratch-{name}",
             cache=self.tmp_path / "cache",
             threads=1,
             clock=lambda: next(self._times),
             bases={"tiny": self.base},
-            bounds=bounds or Bounds(),
+            bounds=bounds or RunBounds(),
         )
         return Trainer(log or self.log, self.names, self.store, place, machine(train), inbox)
 

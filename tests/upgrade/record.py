@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 import msgspec  # noqa: E402
 
-from processors.saga import AUTOMATION  # noqa: E402
+from processors.saga import ACTING_JOBS  # noqa: E402
 from projections.catalog import PROJECTIONS  # noqa: E402
 from projections.digest import digest  # noqa: E402
 from projections.projection import Projection  # noqa: E402
@@ -154,7 +154,7 @@ async def jobs() -> list[Line]:
         return (senders._tool(event),)
 
     world = [Consumer("model", ("inference-request",), model), Consumer("tools", ("tool-call",), tool)]
-    async with Driver(log, [AUTOMATION], consumers=world) as driver:
+    async with Driver(log, [ACTING_JOBS], consumers=world) as driver:
         for n in range(40):
             envelope = {"id": f"r{n}", "company": f"company-{n % 3}", "time": 1_700_000_000_000_000 + n}
             task = f"Refund order A{n}"

@@ -10,7 +10,7 @@ STEPS, OWNERS = 8, 3
 """So many steps in a row without one good row, of so many owners: it is not what one of them asked for."""
 
 
-class Circuit:
+class StepCircuit:
     """Opens when nothing succeeds for anybody."""
 
     def __init__(self) -> None:

@@ -9,15 +9,15 @@ import torch
 
 from gpu_workers.adapters.weights import LoraWeights
 from gpu_workers.refused import EngineStopped, Refused, RowFailed
-from gpu_workers.serve.engine.circuit import Circuit, broken
+from gpu_workers.serve.engine.circuit import StepCircuit, broken
 from gpu_workers.serve.engine.decoder import Decoder, Tokens
 from gpu_workers.serve.engine.lanes import Lanes, plan
 from gpu_workers.serve.engine.proof import why_broken
 from gpu_workers.serve.engine.sample import sample
-from gpu_workers.serve.engine.schedule import Batch, Limits, Row, Schedule
+from gpu_workers.serve.engine.schedule import EngineRow, Limits, Schedule, SlotBatch
 
-LoraRow = Row[LoraWeights]
-LoraBatch = Batch[LoraWeights]
+LoraRow = EngineRow[LoraWeights]
+LoraBatch = SlotBatch[LoraWeights]
 Outcomes = list[tuple[LoraRow, int | Refused]]
 
 
@@ -69,7 +69,7 @@ class Engine:
         self._in_turn = [self._short, self._long]
         self._short_reach = self._short.schedule.limits.cells // limits.rows
         self._lanes = Lanes(decoder.sites, decoder.embedding)
-        self._circuit = Circuit()
+        self._circuit = StepCircuit()
 
     def step(self) -> Step:
         """Brings every row of one batch a token further, hall by hall. Nothing said means nothing to do.

@@ -43,7 +43,7 @@ def why_broken(decoder: Decoder) -> str | None:
     return None if finite else "its numbers are not finite"
 
 
-class Proof:
+class Trial:
     """Tries adapters, one at a time, beside the engine: the base model's weights are shared, the lanes are its own."""
 
     def __init__(self, model: Any) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gpu_workers.refused import NotFinite, Refused, RowFailed
-from gpu_workers.serve.engine.schedule import Row
+from gpu_workers.serve.engine.schedule import EngineRow
 
 # Knuth's multiplier spreads neighbouring seeds; one die per (seed, place) needs no state between steps.
 _SPREAD = 6_364_136_223_846_793_005
@@ -17,14 +17,14 @@ COLD = 1e-4
 """Below this temperature the likeliest token has all of the chance that numbers can hold."""
 
 
-def sample(rows: Sequence[Row[Any]], logits: Tensor) -> list[int | Refused]:
+def sample(rows: Sequence[EngineRow[Any]], logits: Tensor) -> list[int | Refused]:
     """Depends on a row's own logits, seed and place only, never on who else is in the batch; so does an error."""
     likeliest = logits.argmax(-1).tolist()
     finite = logits.isfinite().all(-1).tolist()
     return [_next(row, *each) for row, *each in zip(rows, logits, likeliest, finite, strict=True)]
 
 
-def _next(row: Row[Any], logits: Tensor, likeliest: int, finite: bool) -> int | Refused:
+def _next(row: EngineRow[Any], logits: Tensor, likeliest: int, finite: bool) -> int | Refused:
     if not finite:
         return NotFinite("the model's numbers are not finite for this prompt and adapter; no token can be said.")
     if row.temperature < COLD:
@@ -35,7 +35,7 @@ def _next(row: Row[Any], logits: Tensor, likeliest: int, finite: bool) -> int | 
         return RowFailed(f"no token can be drawn: {type(error).__name__}: {error}")
 
 
-def _drawn(row: Row[Any], logits: Tensor) -> int:
+def _drawn(row: EngineRow[Any], logits: Tensor) -> int:
     warmed = (logits - logits.max()) / row.temperature
     chances, order = torch.softmax(warmed, -1).sort(descending=True, stable=True)
     if row.top_p < 1.0:

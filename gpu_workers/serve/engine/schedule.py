@@ -17,7 +17,7 @@ AGAIN_SHARE = 16
 
 
 @dataclass(eq=False)
-class Row(Generic[Adapter]):
+class EngineRow(Generic[Adapter]):
     """One question on its way through the engine. Its adapter is fixed when it is taken in."""
 
     ticket: int
@@ -52,11 +52,11 @@ class Move(NamedTuple):
     target: int
 
 
-class Batch(NamedTuple, Generic[Adapter]):
+class SlotBatch(NamedTuple, Generic[Adapter]):
     """Rows with their KV slots. A prefill batch is rows just let in, a decode batch all running ones."""
 
     prefill: bool
-    rows: list[tuple[int, Row[Adapter]]]
+    rows: list[tuple[int, EngineRow[Adapter]]]
     moves: list[Move]
     """To be made first: rows have given way."""
 
@@ -87,17 +87,17 @@ class Schedule(Generic[Adapter]):
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.waiting: deque[Row[Adapter]] = deque()
-        self.running: list[Row[Adapter]] = []
+        self.waiting: deque[EngineRow[Adapter]] = deque()
+        self.running: list[EngineRow[Adapter]] = []
         """A row's place in this list is its KV slot."""
         self._answers_next = False
 
-    def submit(self, row: Row[Adapter]) -> None:
+    def submit(self, row: EngineRow[Adapter]) -> None:
         if row.final_length > self.limits.cells:
             raise TooLong(f"{row.final_length} tokens of prompt and answer; one row may have {self.limits.cells} here.")
         self.waiting.append(row)
 
-    def next(self) -> Batch[Adapter] | None:
+    def next(self) -> SlotBatch[Adapter] | None:
         answers = self._answers_next and bool(self.running)
         moves = [] if answers else self._give_way()
         first = len(self.running)
@@ -105,10 +105,10 @@ class Schedule(Generic[Adapter]):
         self._answers_next = bool(fresh)
         if fresh:
             self.running += fresh
-            return Batch(True, list(enumerate(fresh, first)), moves)
-        return Batch(False, list(enumerate(self.running)), moves) if self.running else None
+            return SlotBatch(True, list(enumerate(fresh, first)), moves)
+        return SlotBatch(False, list(enumerate(self.running)), moves) if self.running else None
 
-    def leave(self, rows: Iterable[Row[Adapter]]) -> list[Move]:
+    def leave(self, rows: Iterable[EngineRow[Adapter]]) -> list[Move]:
         """Rows leave wherever they are. The last slots fill the holes: slots stay dense."""
         gone = set(rows)
         self.waiting = deque(row for row in self.waiting if row not in gone)
@@ -127,7 +127,7 @@ class Schedule(Generic[Adapter]):
         if not self.waiting or running[(first := self._first(running)).owner]:
             return []
         staying = sorted(self.running, key=lambda row: (row.had_its_turn(self.limits.turn), row.final_length))
-        going: list[Row[Adapter]] = []
+        going: list[EngineRow[Adapter]] = []
         while not self._fits([*staying, first]):
             if not staying or not staying[-1].had_its_turn(self.limits.turn):
                 return []
@@ -137,8 +137,8 @@ class Schedule(Generic[Adapter]):
         self._go_last({row.owner for row in going})
         return moves
 
-    def _admitted(self) -> list[Row[Adapter]]:
-        fresh: list[Row[Adapter]] = []
+    def _admitted(self) -> list[EngineRow[Adapter]]:
+        fresh: list[EngineRow[Adapter]] = []
         running = Counter(row.owner for row in self.running)
         longest = 0
         while self.waiting:
@@ -154,11 +154,11 @@ class Schedule(Generic[Adapter]):
             fresh.append(row)
         return fresh
 
-    def _first(self, running: Counter[str | None]) -> Row[Adapter]:
+    def _first(self, running: Counter[str | None]) -> EngineRow[Adapter]:
         """In the line, the first of those whose owner has least running."""
         return min(self.waiting, key=lambda row: running[row.owner])
 
-    def _fits(self, rows: list[Row[Adapter]]) -> bool:
+    def _fits(self, rows: list[EngineRow[Adapter]]) -> bool:
         return len(rows) <= self.limits.rows and len(rows) * max(row.final_length for row in rows) <= self.limits.cells
 
     def _go_last(self, owners: set[str | None]) -> None:

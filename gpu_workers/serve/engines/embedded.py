@@ -24,7 +24,7 @@ from gpu_workers.refused import (
     UnknownAdapter,
     UnusableAdapter,
 )
-from gpu_workers.serve.admission import Bounds, Questions, Seats
+from gpu_workers.serve.admission import EngineBounds, Questions, Seats
 from gpu_workers.serve.catalogue import Catalogue, Residency
 from gpu_workers.serve.engine.engine import Engine, Fell, LoraRow, Said, Step
 from gpu_workers.serve.port import (
@@ -106,7 +106,9 @@ class EmbeddedEngine:
     is false, nobody is answered, and the process has to end.
     """
 
-    def __init__(self, make_engine: Callable[[], Engine], base: Base, chat: Chat, read: Read, bounds: Bounds) -> None:
+    def __init__(
+        self, make_engine: Callable[[], Engine], base: Base, chat: Chat, read: Read, bounds: EngineBounds
+    ) -> None:
         self._base, self._chat, self._read = base, chat, read
         self._make_engine = make_engine
         self._catalogue = Catalogue()

@@ -18,10 +18,10 @@ from gpu_workers.bases.device import Device
 from gpu_workers.bases.files import Progress, silent
 from gpu_workers.errors import ArtifactMissing
 from gpu_workers.refused import AdapterUnreadable, BaseMismatch, UnusableAdapter
-from gpu_workers.serve.admission import Bounds
+from gpu_workers.serve.admission import EngineBounds
 from gpu_workers.serve.engine.decoder import Decoder
 from gpu_workers.serve.engine.engine import Engine
-from gpu_workers.serve.engine.proof import Proof
+from gpu_workers.serve.engine.proof import Trial
 from gpu_workers.serve.engine.schedule import Limits
 from gpu_workers.serve.engines.embedded import Base, EmbeddedEngine, Read
 from gpu_workers.serve.port import AdapterSpec
@@ -30,7 +30,7 @@ WIDEST = max(width for width, _ in DTYPES.values())
 
 
 @dataclass(frozen=True)
-class Serving:
+class EngineSetup:
     """How much the engine holds at once."""
 
     device: Device = field(default_factory=Device.best)
@@ -41,16 +41,16 @@ class Serving:
     company_waiting: int = 0
 
     @classmethod
-    def of(cls, dtype: str, threads: int, rows: int, **bounds: int) -> Serving:
+    def of(cls, dtype: str, threads: int, rows: int, **bounds: int) -> EngineSetup:
         """auto and 0 mean: what suits this machine."""
         device = Device.best(threads or os.cpu_count())
         if dtype != "auto":
             device = replace(device, dtype=dtype)
         return cls(device, Limits(rows=rows), **bounds)
 
-    def bounds(self) -> Bounds:
+    def bounds(self) -> EngineBounds:
         """Where the operator says nothing, one company has half of the adapters and a quarter of the questions."""
-        return Bounds(
+        return EngineBounds(
             self.capacity,
             self.company_adapters or max(1, self.capacity // 2),
             self.limits.waiting,
@@ -61,7 +61,7 @@ class Serving:
 def embedded(
     name_or_path: str,
     cache: Path,
-    serving: Serving,
+    serving: EngineSetup,
     store: FolderStore | None = None,
     progress: Progress = silent,
     name: str | None = None,
@@ -77,11 +77,11 @@ def embedded(
 
     longest = decoder.cache(serving.limits.halves()[1].cells).usable
     base = Base(identity.name, identity.sha256, min(decoder.context, longest))
-    read = _reader(decoder, Proof(model), base, store)
+    read = _reader(decoder, Trial(model), base, store)
     return EmbeddedEngine(make_engine, base, chat, read, serving.bounds())
 
 
-def _reader(decoder: Decoder, prove: Proof, base: Base, store: FolderStore | None) -> Read:
+def _reader(decoder: Decoder, prove: Trial, base: Base, store: FolderStore | None) -> Read:
     def read(spec: AdapterSpec) -> LoraWeights:
         if spec.base_sha256 not in (None, base.sha256):
             raise BaseMismatch(

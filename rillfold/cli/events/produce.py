@@ -21,7 +21,7 @@ from schemas.errors import Stop
 from schemas.topics import BY_NAME, TOPICS, Topic, TopicNames
 
 if TYPE_CHECKING:
-    from rillfold.produce.importing import Outcome
+    from rillfold.produce.importing import Imported
 
 
 @click.command()
@@ -57,7 +57,7 @@ def produce(
 
 async def _run(
     topic: str, file: BinaryIO, name: str, form: str, rejects: Path, given: dict[str, str]
-) -> tuple[Outcome, int]:
+) -> tuple[Imported, int]:
     from rillfold.produce.importing import Import, Rejects, Source  # the client of Kafka: `--help` goes without
 
     settings = from_env()
@@ -109,7 +109,7 @@ def _bar(file: BinaryIO) -> Iterator[Callable[[int], None]]:
         yield lambda size: bars.advance(task, size)
 
 
-def _tell(outcome: Outcome, as_json: bool) -> None:
+def _tell(outcome: Imported, as_json: bool) -> None:
     if as_json:
         text = msgspec.json.encode(outcome).decode()
     else:

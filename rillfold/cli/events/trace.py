@@ -14,7 +14,7 @@ from rillfold.cli.terminal.answers import as_json, say_json
 from rillfold.cli.terminal.plain import marked
 from rillfold.event_log import in_log
 from schemas.envelope import Event
-from streams.history.story import Told, story
+from streams.history.story import StoryEvent, story
 
 WIDTH = 90
 # What says most about an event, in this order.
@@ -36,10 +36,10 @@ def trace(name: str, company: str, hours: float, as_json: bool) -> None:
     Console(highlight=False).print(tree(told))
 
 
-def tree(told: Sequence[Told]) -> Tree:
+def tree(told: Sequence[StoryEvent]) -> Tree:
     """Each event under the one that caused it. An event that stands in the log twice is told once."""
     once = {each.event.id: each for each in reversed(told)}
-    following: Mapping[str | None, list[Told]] = defaultdict(list)
+    following: Mapping[str | None, list[StoryEvent]] = defaultdict(list)
     for each in reversed(once.values()):
         cause = each.event.causation
         following[cause if cause in once else None].append(each)
@@ -50,7 +50,9 @@ def tree(told: Sequence[Told]) -> Tree:
     return root
 
 
-def _grow(under: Tree, events: Sequence[Told], following: Mapping[str | None, Sequence[Told]], begun: int) -> None:
+def _grow(
+    under: Tree, events: Sequence[StoryEvent], following: Mapping[str | None, Sequence[StoryEvent]], begun: int
+) -> None:
     for each in events:
         said = marked(_said(each.event)[:WIDTH])
         line = f"{each.event.type} [dim]+{each.timestamp - begun} ms  {each.origin}[/]"

@@ -15,7 +15,7 @@ from rillfold.cli.terminal.plain import marked
 from rillfold.event_log import event_log, read_model
 from rillfold.settings import Settings
 from schemas.errors import Poison
-from streams.read_model.reads import Row
+from streams.read_model.reads import ProjectedRow
 
 CELL = 40
 # What rich puts around a cell.
@@ -30,7 +30,7 @@ class NoSuchRow(Poison):
 
 async def read(
     settings: Settings, projection: Projection[Any], key: str | None, company: str | None, limit: int
-) -> tuple[list[Row], Proof]:
+) -> tuple[list[ProjectedRow], Proof]:
     names = settings.topic_names()
     async with event_log(settings) as log, read_model(settings) as reads:
         positions = await reads.positions(projection, company)
@@ -49,7 +49,7 @@ def _progress(positions: Mapping[str, Mapping[int, int]], ends: Mapping[str, Map
     return {"positions": positions, "lag": lag}
 
 
-def many(projection: Projection[Any], rows: Sequence[Row], width: int) -> Table:
+def many(projection: Projection[Any], rows: Sequence[ProjectedRow], width: int) -> Table:
     """The first plain fields that say something in some row, as many as fit; the rest is in --json."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     keys = max((len(row.key) for row in rows), default=3)
@@ -72,14 +72,14 @@ def _fields(projection: Projection[Any]) -> list[tuple[str, object]]:
     return [(field.name, field.default) for field in msgspec.structs.fields(projection.state)]
 
 
-def _says(row: Row, name: str, usual: object) -> bool:
+def _says(row: ProjectedRow, name: str, usual: object) -> bool:
     """Not what every row says, not in the key already, and short enough for a cell."""
     value = row.value.get(name)
     in_key = name in IDS or (isinstance(value, str) and value in row.key)
     return value is not None and value != usual and not in_key and not isinstance(value, list | dict)
 
 
-def one(projection: Projection[Any], row: Row) -> Table:
+def one(projection: Projection[Any], row: ProjectedRow) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, _ in _fields(projection):
         table.add_row(name, marked(_text(name, row.value.get(name))))

@@ -11,7 +11,7 @@ import msgspec
 
 from rillfold.client import Client
 from rillfold.demo import data
-from rillfold.demo.data import ACME, COMPANIES, GLOBEX, Company
+from rillfold.demo.data import ACME, COMPANIES, GLOBEX, DemoCompany
 from rillfold.demo.stage import NotAsTold, Stage
 from rillfold.event_log import first
 from rillfold.http.keys import ApiKeys
@@ -45,7 +45,7 @@ async def tell(stage: Stage) -> None:
     await _by_a_stranger(stage, ACME)
 
 
-async def _join(stage: Stage, company: Company) -> None:
+async def _join(stage: Stage, company: DemoCompany) -> None:
     joined = await stage.client.join(company.id, company.name)
     stage.keys[company.id] = joined["api_key"]
     tools = [
@@ -63,7 +63,7 @@ async def _join(stage: Stage, company: Company) -> None:
     stage.say(f"{company.name} registered {len(tools)} tools; the tokens went to the secret store, not to the log")
 
 
-async def _by_command(stage: Stage, company: Company) -> None:
+async def _by_command(stage: Stage, company: DemoCompany) -> None:
     rows = [_row(company, turns) for turns in conversations(company)]
     text = b"\n".join(msgspec.json.encode(row) for row in rows)
     told = await stage.rillfold("produce", TOPIC, "--company", company.id, "--json", given=text)
@@ -71,7 +71,7 @@ async def _by_command(stage: Stage, company: Company) -> None:
     stage.say(f"by command: {len(rows)} conversations of {company.name}")
 
 
-async def _by_python(stage: Stage, company: Company) -> None:
+async def _by_python(stage: Stage, company: DemoCompany) -> None:
     events = [
         ConversationIngested(**first(company.id), agent="default", messages=turns) for turns in conversations(company)
     ]
@@ -95,7 +95,7 @@ async def _by_python(stage: Stage, company: Company) -> None:
     )
 
 
-async def _by_rest(stage: Stage, company: Company) -> None:
+async def _by_rest(stage: Stage, company: DemoCompany) -> None:
     output = {
         "type": "agent_output.ingested",
         "company": company.id,
@@ -110,7 +110,7 @@ async def _by_rest(stage: Stage, company: Company) -> None:
     stage.say(f"by REST: an answer that was wrong, at {placed['topic']}/{placed['partition']}/{placed['offset']}")
 
 
-async def _by_a_stranger(stage: Stage, company: Company) -> None:
+async def _by_a_stranger(stage: Stage, company: DemoCompany) -> None:
     """confluent-kafka in a process of its own: JSON that we take, and two records that nobody could."""
     good = {"type": "text.ingested", "company": company.id, "text": "Our returns desk closes at six."}
     lines = [json.dumps(good).encode(), b'{"type": "text.ingested", "company": ', b"\x1f\x8b\x08 a stranger's bytes"]
@@ -124,11 +124,11 @@ async def _by_a_stranger(stage: Stage, company: Company) -> None:
     stage.say("by a client that never heard of Rillfold: one event in JSON, two records that are none")
 
 
-def conversations(company: Company) -> list[tuple[Message, ...]]:
+def conversations(company: DemoCompany) -> list[tuple[Message, ...]]:
     """To learn from, and to be measured on: which is which is decided by the dataset's own rule."""
     measured = [data.conversation(company, request) for request in data.held_out(company)]
     return [*data.training(company), *(turns[:2] for turns in measured)]
 
 
-def _row(company: Company, turns: tuple[Message, ...]) -> dict[str, object]:
+def _row(company: DemoCompany, turns: tuple[Message, ...]) -> dict[str, object]:
     return {"type": "conversation.ingested", "company": company.id, "agent": "default", "messages": turns}

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from rillfold.demo.data import COMPANIES, RECIPE, Company
+from rillfold.demo.data import COMPANIES, RECIPE, DemoCompany
 from rillfold.demo.stage import NotAsTold, Stage
 from rillfold.demo.story import live
 
@@ -31,7 +31,7 @@ async def tell(stage: Stage) -> None:
         await _ready(stage, company, run["sha256"])
 
 
-async def _ended(stage: Stage, company: Company, run: str, show: Callable[[str], None]) -> dict[str, Any] | None:
+async def _ended(stage: Stage, company: DemoCompany, run: str, show: Callable[[str], None]) -> dict[str, Any] | None:
     rows = await stage.client.rows("training_runs", company_id=company.id)
     row = next((row["row"] for row in rows["rows"] if row["row"]["run"] == run), None)
     if row is None:
@@ -41,7 +41,7 @@ async def _ended(stage: Stage, company: Company, run: str, show: Callable[[str],
     return row if row["status"] in ("completed", "failed", "refused") else None
 
 
-async def _ready(stage: Stage, company: Company, sha256: str) -> None:
+async def _ready(stage: Stage, company: DemoCompany, sha256: str) -> None:
     async def look() -> dict[str, Any] | None:
         found = (await stage.client.adapters(company.id))["adapters"]
         return next((each for each in found if each["sha256"] == sha256), None)

@@ -15,7 +15,7 @@ import msgspec
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
-from schemas.codec.catalog import Entry, catalog
+from schemas.codec.catalog import StoredEvent, catalog
 from schemas.codec.codec import schema_id
 from schemas.codec.compat import record_of
 from schemas.topics import TOPIC_OF, TopicNames
@@ -48,10 +48,10 @@ class Registry:
         url: str,
         timeout: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
-        ids: dict[int, Entry] | None = None,
+        ids: dict[int, StoredEvent] | None = None,
     ) -> None:
         self.url = url
-        self.ids: dict[int, Entry] = {} if ids is None else ids
+        self.ids: dict[int, StoredEvent] = {} if ids is None else ids
         self._unknown: dict[int, float] = {}
         """Ids that are not ours, and when to ask for them again."""
         self._clock = clock
@@ -63,7 +63,7 @@ class Registry:
     def __exit__(self, *_: object) -> None:
         self._client.__exit__()
 
-    def resolve(self, values: Iterable[bytes | None]) -> Mapping[int, Entry]:
+    def resolve(self, values: Iterable[bytes | None]) -> Mapping[int, StoredEvent]:
         """The ids for `schemas.codec.codec.decode`. Raises RegistryDown, a Retry, where one cannot be asked for."""
         numbers = {number for value in values if (number := schema_id(value)) is not None}
         now = self._clock()
@@ -137,7 +137,7 @@ def learner(url: str) -> Learn:
     return learn
 
 
-def _ours(schema: Schema | None) -> Entry | None:
+def _ours(schema: Schema | None) -> StoredEvent | None:
     """By fingerprint: names, types and order of fields are the same, whatever docs and extra attributes it carries."""
     if schema is None or schema.schema_type not in (None, "AVRO"):
         return None

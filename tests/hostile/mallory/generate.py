@@ -13,7 +13,7 @@ from urllib.parse import quote
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from schemas.codec.catalog import Entry, catalog
+from schemas.codec.catalog import StoredEvent, catalog
 from tests.hostile.mallory.words import CORPUS, VALID, Line
 
 Drawn = TypeVar("Drawn")
@@ -67,7 +67,7 @@ def events() -> st.SearchStrategy[Line]:
     return st.sampled_from(sorted(catalog().by_kind)).flatmap(lambda kind: _event(catalog().by_kind[kind]))
 
 
-def _event(entry: Entry) -> st.SearchStrategy[Line]:
+def _event(entry: StoredEvent) -> st.SearchStrategy[Line]:
     fields = {
         field["name"]: field["type"] for field in entry.source["fields"] if field["name"] not in ("type", "company")
     }

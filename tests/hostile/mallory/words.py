@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from fastavro import schemaless_writer
 
-from schemas.codec.catalog import SINGLE_OBJECT, Entry, catalog
+from schemas.codec.catalog import SINGLE_OBJECT, StoredEvent, catalog
 from schemas.envelope import Kind
 
 CORPUS = Path(__file__).parents[1] / "corpus"
@@ -119,7 +119,7 @@ def avro_of(fields: Mapping[str, Any]) -> bytes | None:
     return out.getvalue()
 
 
-def _entry(type_: str, version: Any = None) -> Entry:
+def _entry(type_: str, version: Any = None) -> StoredEvent:
     known = [kind for kind in catalog().by_kind if kind.type == type_]
     newest = max(known, key=lambda kind: kind.version)
     return catalog().by_kind.get(Kind(type_, version), catalog().by_kind[newest])

@@ -22,7 +22,7 @@ from streams.state.store import Stores
 log = logging.getLogger(__name__)
 
 
-class ShardKeeper:
+class ShardOwner:
     """Answers Faust's questions about tables. Topics are wire names; offsets are the changelog's."""
 
     def __init__(
