@@ -4,8 +4,6 @@ git worktree add ../old COMMIT && (cd ../old && python setup/native.py)
 python -m bench.against ../old --pairs 9
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import json

@@ -1,7 +1,5 @@
 """Decoding an envelope and its event against both Avro libraries, which read the same bytes into plain dicts."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from io import BytesIO

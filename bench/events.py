@@ -1,7 +1,5 @@
 """Fills a topic with company data, the same bytes for a seed, and says what a right count of them finds."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple

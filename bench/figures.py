@@ -4,8 +4,6 @@ rillfold bench fold --json | python -m bench.figures keep    puts a run into ben
 python -m bench.figures                                      writes the table
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterable, Iterator

@@ -4,8 +4,6 @@ Every contestant runs alone, in a process of its own, and must arrive at the tru
 Stock Faust is slow, so it gets the first 40,000 of the same events.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Mapping
 from functools import partial

@@ -1,7 +1,5 @@
 """The log that a benchmark runs on."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

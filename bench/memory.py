@@ -1,7 +1,5 @@
 """What the fold holds in memory: over five million events of few keys, and with a million keys."""
 
-from __future__ import annotations
-
 from bench.events import Workload
 from bench.fold import Arena
 from bench.harness import options, report, take_turns

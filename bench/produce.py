@@ -3,8 +3,6 @@
 Every contestant sends the same events into the same topic and has every one acknowledged by an idempotent producer.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence

@@ -4,8 +4,6 @@
 that folds. The client shares the two cores with worker and broker.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import random

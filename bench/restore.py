@@ -1,7 +1,5 @@
 """A million rows from the changelog on an empty disk, and a restart on a full one, against a bare read of the topic."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 from tempfile import TemporaryDirectory

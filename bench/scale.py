@@ -3,8 +3,6 @@
 The events lie in an open transaction until all workers hold their partitions: its commit starts the clock.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import subprocess

@@ -5,8 +5,6 @@ costs it nothing here. One thread and its processor time, so that a busy machine
 first: a fast wrong answer is no figure.
 """
 
-from __future__ import annotations
-
 import time
 from functools import partial
 from random import Random

@@ -3,8 +3,6 @@
 Each alone, on the same events: a follower that lags writes only the newest value of each row.
 """
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 from tempfile import TemporaryDirectory

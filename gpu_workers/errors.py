@@ -1,7 +1,5 @@
 """What goes wrong around models and adapters."""
 
-from __future__ import annotations
-
 import errno
 
 from schemas.errors import Poison, Retry, Stop

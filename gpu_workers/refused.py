@@ -1,7 +1,5 @@
 """Why a question got no answer. `reason` is machine readable and ends in inference.failed and in HTTP errors."""
 
-from __future__ import annotations
-
 from schemas.errors import Poison, Retry
 
 

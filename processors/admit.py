@@ -1,7 +1,5 @@
 """May this training run begin? Pure: what the world looks like comes in as arguments."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Mapping
 
 import msgspec

@@ -1,7 +1,5 @@
 """What a model's text means: an answer, calls of tools, or a failed call. Serving, evaluation and jobs agree on it."""
 
-from __future__ import annotations
-
 import json
 from typing import Any, NamedTuple
 

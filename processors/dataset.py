@@ -1,7 +1,5 @@
 """From events to a dataset: which turns are learned from, in which bytes, under which hash. Its manifest is it."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Sequence
 

@@ -1,7 +1,5 @@
 """What a decision may refuse outright."""
 
-from __future__ import annotations
-
 from schemas.errors import Poison
 
 

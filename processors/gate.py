@@ -1,7 +1,5 @@
 """The model proposes, the gate disposes: only a schema-valid call of a tool that the company offers goes out."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 import msgspec

@@ -1,7 +1,5 @@
 """A tool's parameters: a company's own JSON schema, checked in bounded work, and never fetched from anywhere."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from functools import lru_cache

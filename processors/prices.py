@@ -1,7 +1,5 @@
 """What tokens cost. Prices are arguments: tokens are reckoned again with another table, and nothing is folded anew."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 

@@ -5,8 +5,6 @@ input's id alone (`projections.jobs.effect_id`). What it is, the state alone dec
 and a repeat changes nothing.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

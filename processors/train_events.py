@@ -1,7 +1,5 @@
 """What a training worker says about a run: with the same ids, however often the run is tried."""
 
-from __future__ import annotations
-
 from math import isfinite
 
 from processors.admit import NotAdmitted, adapter_name

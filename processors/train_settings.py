@@ -1,7 +1,5 @@
 """How an adapter is trained. Part of its identity: the same settings on the same data give the same bytes."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal, get_args
 
 import msgspec

@@ -1,7 +1,5 @@
 """All projections, by name."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Companies: one row each."""
 
-from __future__ import annotations
-
 import msgspec
 
 from projections.projection import Projection

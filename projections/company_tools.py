@@ -1,7 +1,5 @@
 """The tools that a company offers: one row a tool, kept after it is withdrawn."""
 
-from __future__ import annotations
-
 import msgspec
 
 from projections.projection import Projection

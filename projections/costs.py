@@ -1,7 +1,5 @@
 """Tokens by company, adapter and model. What they cost is a price table's matter, applied when it is asked."""
 
-from __future__ import annotations
-
 import msgspec
 
 from projections.projection import Projection

@@ -1,7 +1,5 @@
 """How much a company has given to learn from: one row for each kind of event."""
 
-from __future__ import annotations
-
 import msgspec
 
 from projections.projection import Projection

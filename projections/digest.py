@@ -1,7 +1,5 @@
 """One hash for all rows of a projection: equal digests are equal rows, whoever folded them."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 

@@ -3,8 +3,6 @@
 Three topics feed a row, and nothing orders one against another: the row is the same in whatever order they are folded.
 """
 
-from __future__ import annotations
-
 import msgspec
 
 from projections.projection import Projection

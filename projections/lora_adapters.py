@@ -1,7 +1,5 @@
 """Adapters that can be served: one row a version, with all that it came from."""
 
-from __future__ import annotations
-
 import msgspec
 
 from projections.projection import Projection

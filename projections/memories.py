@@ -1,7 +1,5 @@
 """What a company's agents remember: one row a memory, kept after it is forgotten."""
 
-from __future__ import annotations
-
 import msgspec
 
 from projections.projection import Projection

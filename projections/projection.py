@@ -1,7 +1,5 @@
 """What a projection is made of. `reduce(fold, events, initial(key))` is literally its state."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar

@@ -1,7 +1,5 @@
 """Rollouts: which version answers for an adapter, which share another one tries, and how it came to that."""
 
-from __future__ import annotations
-
 import msgspec
 
 from projections.projection import Projection

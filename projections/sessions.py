@@ -1,7 +1,5 @@
 """Sessions: what belongs together for whoever asked. One row a session, with the jobs that it led to."""
 
-from __future__ import annotations
-
 import msgspec
 
 from projections.projection import Projection

@@ -1,7 +1,5 @@
 """Calls of companies' tools: one row each, from the proposal to the reply."""
 
-from __future__ import annotations
-
 import msgspec
 
 from projections.projection import Projection

@@ -1,7 +1,5 @@
 """Training runs: one row each, from the wish to its one outcome."""
 
-from __future__ import annotations
-
 import msgspec
 
 from projections.projection import Projection

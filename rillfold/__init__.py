@@ -1,7 +1,5 @@
 """Rillfold: from a company's events to adapters, and back."""
 
-from __future__ import annotations
-
 from importlib.util import find_spec
 from pathlib import Path
 

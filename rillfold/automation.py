@@ -6,8 +6,6 @@ await automation.train_company_adapter(company_id="acme_corp", training_data=[..
 result = await automation.process_company_data(company_id="acme_corp", data={"task": "..."}, use_adapter=True)
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """A thin client of the HTTP API."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Self

@@ -1,7 +1,5 @@
 """The long-lived processes, in one table: what `rillfold worker`, `up`, `doctor` and the demo know of each."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 

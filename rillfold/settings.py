@@ -1,7 +1,5 @@
 """The one frozen Settings, and the only place that reads the environment."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Small files that several processes read and write: whole or not at all, on the disk, and only for their owner."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import secrets

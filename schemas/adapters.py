@@ -1,7 +1,5 @@
 """Adapters that can be served, each with the full identity of the run that made it."""
 
-from __future__ import annotations
-
 import re
 
 import msgspec

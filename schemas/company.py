@@ -1,7 +1,5 @@
 """Company data: who the company is, what it knows, which tools it owns."""
 
-from __future__ import annotations
-
 from typing import Literal, get_args
 
 import msgspec

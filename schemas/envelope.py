@@ -1,7 +1,5 @@
 """The envelope every event carries, and the one base class of all events."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 from uuid import UUID, uuid5
 

@@ -1,7 +1,5 @@
 """The ladder's root. A caller asks one thing of an error: retry, dead-letter, or stop?"""
 
-from __future__ import annotations
-
 
 class RillfoldError(Exception):
     """The message names the thing, the place and the remedy."""

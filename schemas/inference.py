@@ -1,7 +1,5 @@
 """Questions to a model and its answers."""
 
-from __future__ import annotations
-
 from schemas.company import Message
 from schemas.envelope import Event
 from schemas.words import Adapter, Address, Document, Id, Json, Label, Text

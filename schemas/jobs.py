@@ -1,7 +1,5 @@
 """The life of one automation job."""
 
-from __future__ import annotations
-
 from schemas.envelope import Event
 from schemas.words import Document, Id, Json, Label, Name, Text
 

@@ -1,7 +1,5 @@
 """What a company's agents are to remember."""
 
-from __future__ import annotations
-
 from schemas.envelope import Event
 from schemas.words import Label, Text
 

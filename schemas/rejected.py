@@ -1,7 +1,5 @@
 """Records that could not be understood, kept byte for byte."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Self
 

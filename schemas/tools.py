@@ -1,7 +1,5 @@
 """Tool calls that a model proposed, and what came back."""
 
-from __future__ import annotations
-
 from schemas.envelope import Event
 from schemas.words import Document, Id, Json, Name, Text
 

@@ -1,7 +1,5 @@
 """The single truth about topics: name, key, partitions, retention, and which events live there."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

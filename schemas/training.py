@@ -1,7 +1,5 @@
 """The life of one training run, from the wish to its one outcome."""
 
-from __future__ import annotations
-
 import msgspec
 
 from schemas.envelope import Event

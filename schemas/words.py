@@ -3,8 +3,6 @@
 A field's annotation names its kind (`role: Name`), and so does the stored schema, as the attribute `word`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Annotated, NamedTuple

@@ -1,7 +1,5 @@
 """What can go wrong between us and the log."""
 
-from __future__ import annotations
-
 from schemas.errors import Poison, Retry, Stop
 
 RETRY_SECONDS = 1.0

@@ -1,7 +1,5 @@
 """How the Python peers decode: fastavro, single-object encoding, whole events, into plain dicts."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any

@@ -1,7 +1,5 @@
 """The least that Python can do with a changelog: aiokafka reads it from end to end and keeps nothing."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from time import perf_counter, process_time

@@ -1,7 +1,5 @@
 """Runs a peer in a process of its own and holds what it counted against the truth."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

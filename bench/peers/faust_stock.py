@@ -1,7 +1,5 @@
 """A table agent as Faust's own documentation writes it: RocksDB, changelog, default settings."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

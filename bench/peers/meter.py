@@ -1,7 +1,5 @@
 """What every Python peer shares: its job as JSON on the command line, and one JSON line of figures at the end."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Mapping

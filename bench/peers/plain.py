@@ -1,7 +1,5 @@
 """The least that Python can do with these bytes: aiokafka's getmany, decode, count in a dict, keep nothing."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 

@@ -1,7 +1,5 @@
 """Quix Streams: a stateful count in RocksDB with its changelog topic."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

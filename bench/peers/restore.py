@@ -1,7 +1,5 @@
 """Rillfold's worker on a folder that is empty, or was left by a run before: from its assignment until it is ready."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """Rillfold's own worker, as it runs in production: RocksDB, fenced changelog, exact effect. Only a meter is added."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Rillfold's fold as in production: watched, answering for its rows. Goes on after the last event, until killed."""
 
-from __future__ import annotations
-
 import os
 import sys
 from contextlib import AbstractContextManager

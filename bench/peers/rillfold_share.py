@@ -1,7 +1,5 @@
 """One of several workers of a group. Writes down, again and again, what it holds and how much it has folded."""
 
-from __future__ import annotations
-
 import json
 import sys
 import threading

@@ -1,7 +1,5 @@
 """Follows a changelog into Postgres as `rillfold worker sink` does, from its first record to its last."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import sys

@@ -1,7 +1,5 @@
 """Is this file an adapter, and nothing but an adapter? Headers are parsed here, before any library sees the file."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

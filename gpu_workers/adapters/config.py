@@ -3,8 +3,6 @@
 An adapter may come from anywhere. Its patterns are names, never regular expressions; its numbers are numbers.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

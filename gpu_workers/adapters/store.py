@@ -1,7 +1,5 @@
 """Adapters by content hash. What is read is what was written, or an error that says which part is not."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

@@ -1,7 +1,5 @@
 """A PEFT adapter folder as plain pairs of matrices, with the scale folded into B."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What torch and its companions read when they are first imported: afterwards it is too late."""
 
-from __future__ import annotations
-
 import os
 
 

@@ -1,7 +1,5 @@
 """Which files a base model is made of, and the hash that names it. No torch here: admitting a run must be cheap."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Mapping

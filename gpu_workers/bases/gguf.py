@@ -1,7 +1,5 @@
 """A GGUF file becomes a safetensors folder, once for each content hash, whoever asks first."""
 
-from __future__ import annotations
-
 import fcntl
 import shutil
 from collections.abc import Iterator

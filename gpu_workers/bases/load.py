@@ -1,7 +1,5 @@
 """Base models: from a folder or a packaged name to a model, its tokenizer and what it is."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

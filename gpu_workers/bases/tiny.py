@@ -4,8 +4,6 @@ It knows nothing: a training worker makes one to see whether its machine still t
 can learn a company's tools use the packaged one.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Exact match on held-out requests: the right tool with exactly the right arguments, nothing less."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 

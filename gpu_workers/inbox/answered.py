@@ -1,7 +1,5 @@
 """Which requests have their result in the log. A result has its request's key: it lies in the same partition number."""
 
-from __future__ import annotations
-
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 

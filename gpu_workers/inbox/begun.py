@@ -1,7 +1,5 @@
 """What is begun of an inbox, until it has ended or is another worker's: both workers go on, let go and commit so."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar

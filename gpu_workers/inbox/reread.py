@@ -1,7 +1,5 @@
 """The records of what waits in an inbox: those that came lately from memory, all others from the log again."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections import Counter, defaultdict

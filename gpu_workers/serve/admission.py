@@ -1,7 +1,5 @@
 """Who comes in, before anything is done for it: so many questions, so many adapters, and companies take turns."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Which adapters are known, and which of them are in memory. Plain data and plain rules."""
 
-from __future__ import annotations
-
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar

@@ -1,7 +1,5 @@
 """Every adapter.ready in the log, told to the engine. No group: each serving worker wants all of them."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

@@ -1,7 +1,5 @@
 """The port to an inference engine. Nothing here knows torch: HTTP and the consumer see only this."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol

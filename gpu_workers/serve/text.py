@@ -1,7 +1,5 @@
 """Tokens to text as they come: a piece is let out once no later token can change it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 Decode = Callable[[Sequence[int]], str]

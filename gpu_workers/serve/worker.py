@@ -4,8 +4,6 @@ What a request says or causes is that request's own failure. The process ends on
 work; then what is open stays unanswered in the log, for the next worker.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Callable, Sequence

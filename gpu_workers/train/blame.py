@@ -1,7 +1,5 @@
 """Whose fault is a run that broke? The worker trains a tiny model of its own: where that breaks too, the machine's."""
 
-from __future__ import annotations
-
 import asyncio
 import shutil
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 Standard input stays open as long as the worker lives: when it ends, so does the child.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import threading

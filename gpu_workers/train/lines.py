@@ -1,7 +1,5 @@
 """What the worker and the child that trains say to each other. No torch: the worker itself never loads a model."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import msgspec

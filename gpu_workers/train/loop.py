@@ -1,7 +1,5 @@
 """The training loop. What a step does is written once, here."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """How an adapter is put on a base model, by name."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 import torch

@@ -1,7 +1,5 @@
 """Where a training worker runs: its folders, and the base models of its operator."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import shutil

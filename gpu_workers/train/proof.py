@@ -1,7 +1,5 @@
 """Does this machine still train? A tiny run of the worker's own, in the child: it has nothing of any request in it."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable
 from pathlib import Path

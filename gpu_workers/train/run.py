@@ -1,7 +1,5 @@
 """One training run, from a file of rows to a folder with an adapter. All that decides its bytes is in the spec."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Rows become texts, texts become batches, in an order that the seed decides."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from random import Random

@@ -1,7 +1,5 @@
 """The training worker: a plain consumer group. It polls on while a child trains, and says each thing once."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable, Iterator

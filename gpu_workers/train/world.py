@@ -1,7 +1,5 @@
 """The log as a training run sees it: what goes wrong there is the world's, whatever it is called."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """Who asks, and for which company. The credential decides, never the request."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """The API put together."""
 
-from __future__ import annotations
-
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 

@@ -1,7 +1,5 @@
 """Companies and their keys."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from itertools import takewhile

@@ -1,7 +1,5 @@
 """Training data as people send it, and the company-data events that it becomes."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 import msgspec

@@ -1,7 +1,5 @@
 """The entry of the API: whose key, is there room for it, the body. In this order, and nothing else is done before."""
 
-from __future__ import annotations
-
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 

@@ -1,7 +1,5 @@
 """Every error of the API in its one shape, as an answer and in the documentation."""
 
-from __future__ import annotations
-
 from http import HTTPStatus
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Is it alive, and may it be sent traffic?"""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time

@@ -1,7 +1,5 @@
 """/v1: three routes of the serving worker, behind the same keys as everything else. No name becomes a path."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any
 

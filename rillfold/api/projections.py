@@ -1,7 +1,5 @@
 """Queries with their proof, and what changes while one looks."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 import time

@@ -1,7 +1,5 @@
 """Produce by REST: one event or many, JSON or Avro, checked before anything is published."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from json import JSONDecodeError

@@ -1,7 +1,5 @@
 """The verbs. Each lives in a module of its own and is imported only when it is called."""
 
-from __future__ import annotations
-
 import logging
 import sys
 from collections.abc import Mapping

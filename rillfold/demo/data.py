@@ -3,8 +3,6 @@
 Both companies hear partly the same sentences; each wants its own tool called.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from itertools import islice

@@ -1,7 +1,5 @@
 """What the parts of the story share: the running stack, the crew, the companies' tool server, and the figures."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import time

@@ -1,7 +1,5 @@
 """The whole story on one machine: the parts in order, each told, timed and named when it fails."""
 
-from __future__ import annotations
-
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence

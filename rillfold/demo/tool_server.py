@@ -1,7 +1,5 @@
 """The companies' own API, as the demo plays it: strict about tokens, one effect per idempotency key."""
 
-from __future__ import annotations
-
 import json
 import threading
 from collections.abc import Iterator, Mapping

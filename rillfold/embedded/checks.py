@@ -1,7 +1,5 @@
 """What the stack needs from the machine, looked at one by one. Nothing here starts, fetches or changes anything."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """What can go wrong with the embedded stack. Each message ends with what to do."""
 
-from __future__ import annotations
-
 from schemas.errors import Stop
 
 

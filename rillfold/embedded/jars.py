@@ -1,7 +1,5 @@
 """Java libraries, exactly those that `jars.lock` names, fetched once into the user's cache and checked at each use."""
 
-from __future__ import annotations
-
 import hashlib
 import tempfile
 import tomllib

@@ -1,7 +1,5 @@
 """One Kafka node, broker and controller in one process (KRaft), on the JRE that comes as a Python package."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import uuid

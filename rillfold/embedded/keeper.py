@@ -7,8 +7,6 @@ forks).
     python -I -S keeper.py PARENT STOP_SIGNAL PATIENCE ORPHAN_PATIENCE USER COMMAND...
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import pwd

@@ -1,7 +1,5 @@
 """Local ports for the servers."""
 
-from __future__ import annotations
-
 import random
 import socket
 

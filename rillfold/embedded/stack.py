@@ -1,7 +1,5 @@
 """The embedded stack as a whole: start it, watch it, stop it, or find the one that runs."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """What a data folder knows of the stack that runs on it: a lock that dies with its holders, and where to connect."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import signal

@@ -3,8 +3,6 @@
 Without it all works, only slower. It is rebuilt when Java or a jar is another.
 """
 
-from __future__ import annotations
-
 import hashlib
 import tempfile
 from collections.abc import Sequence

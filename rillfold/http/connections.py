@@ -1,7 +1,5 @@
 """Who stays where there are more connections than places: requests under way, and of those that wait the newest."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import OrderedDict

@@ -3,8 +3,6 @@
 So every list of a body says how long it may be, and ends at its first wrong item (`fail_fast`).
 """
 
-from __future__ import annotations
-
 from pydantic import BaseModel, ConfigDict, model_validator
 
 NAMES = 128

@@ -1,7 +1,5 @@
 """For whom a request says it came. A page in a browser reaches loopback under its own name: that is no name here."""
 
-from __future__ import annotations
-
 import ipaddress
 import socket
 from urllib.parse import urlsplit

@@ -1,7 +1,5 @@
 """What is counted about requests. Every label is of a closed set: nobody outside can make a new series."""
 
-from __future__ import annotations
-
 import time
 
 from prometheus_client import CollectorRegistry, Counter, Histogram

@@ -1,7 +1,5 @@
 """The operator's token: what the workers' own ports take. The API has it; companies never do."""
 
-from __future__ import annotations
-
 import hmac
 import secrets
 from pathlib import Path

@@ -1,7 +1,5 @@
 """JSON as the standard has it: UTF-8, finite numbers, whole characters. What is read here can be written again."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Coroutine
 from json import JSONDecodeError
 from typing import Any

@@ -1,7 +1,5 @@
 """An answer before the body is read. Who is cut off while it sends never reads it, so what comes may run out."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Sends a file of rows to a topic: read, validate, send, count. Rejected rows are kept beside the file."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import stat

@@ -1,7 +1,5 @@
 """Files of rows, as JSON lines or CSV, to what a producer takes. Bounded memory whatever the size of the file."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence

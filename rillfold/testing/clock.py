@@ -1,7 +1,5 @@
 """Time as an input."""
 
-from __future__ import annotations
-
 EPOCH_MS = 1_767_225_600_000
 """2026-01-01, so that a failing test prints the same times everywhere."""
 

@@ -1,7 +1,5 @@
 """Runs projections and consumers over a log, one step at a time, on a clock that the test moves."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import reduce
 from typing import Any, Self, TypeVar

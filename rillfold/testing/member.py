@@ -1,7 +1,5 @@
 """One worker of a driver: a member of the group, its shards, and the step that folds what it is given."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Any, NamedTuple, TypeVar

@@ -1,7 +1,5 @@
 """The serving worker's own app: /v1 for whoever has the operator's token, which the API before it has; and /health."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from fastapi import FastAPI, Request

@@ -1,7 +1,5 @@
 """The part of OpenAI's chat request that is honoured. What would change the answer and is not honoured is refused."""
 
-from __future__ import annotations
-
 import json
 from typing import Annotated, Any, Literal
 

@@ -1,7 +1,5 @@
 """/v1 of the serving worker: what any OpenAI client speaks. `model` is the base's name or `company/role[@version]`."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import secrets

@@ -1,7 +1,5 @@
 """The HTTP door of a serving process, beside whatever else the process does."""
 
-from __future__ import annotations
-
 import asyncio
 import signal
 import socket

@@ -1,7 +1,5 @@
 """`rillfold worker bridge`: calls of tools, out to the companies' APIs and back."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,7 +1,5 @@
 """The workers of one data folder as child processes: started in order, watched, restarted, and never left behind."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """`rillfold worker fold`: the event log into projections. Faust has the loop and the signals here."""
 
-from __future__ import annotations
-
 import logging
 from contextlib import AbstractContextManager
 

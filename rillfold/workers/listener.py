@@ -1,7 +1,5 @@
 """A worker's HTTP listener: alive, ready, figures, its own rows. In threads, so that it answers when work stands."""
 
-from __future__ import annotations
-
 import json
 import threading
 from collections.abc import Callable, Iterator

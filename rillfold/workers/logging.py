@@ -1,7 +1,5 @@
 """Logs that stay readable in an outage: a message is said once in a while, with the number of times it was not said."""
 
-from __future__ import annotations
-
 import logging
 import re
 import time

@@ -1,7 +1,5 @@
 """What a worker counts, for Prometheus. Read when it is asked for; one series a partition, none a key or a company."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, ProcessCollector

@@ -1,7 +1,5 @@
 """The shell of every worker: its command, its log, its signals, who watches it, `ready`, and its exit code."""
 
-from __future__ import annotations
-
 import asyncio
 import signal
 import sys

@@ -1,7 +1,5 @@
 """`rillfold worker serve`: one process, one batch, two doors: the inference-request topic and /v1 over HTTP."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 

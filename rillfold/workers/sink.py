@@ -1,7 +1,5 @@
 """`rillfold worker sink`: the changelogs into Postgres."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 

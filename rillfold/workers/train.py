@@ -1,7 +1,5 @@
 """`rillfold worker train`: takes training requests from the log, one at a time."""
 
-from __future__ import annotations
-
 import logging
 import os
 import socket

@@ -1,7 +1,5 @@
 """Puts a worker under watch: the watchman, its listener, its figures."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 

@@ -1,7 +1,5 @@
 """Every stored schema by (type, version) and by fingerprint. A schema is read and compiled when it is first used."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property

@@ -1,7 +1,5 @@
 """Bytes to events and back. `decode` is total: whatever the bytes, it returns an Event or a Rejected."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, partial
 from typing import Protocol, cast

@@ -1,7 +1,5 @@
 """What a process checks before its first record: stored schemas are as they were, and what they wrote is readable."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping
 from hashlib import sha256

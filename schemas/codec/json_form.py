@@ -1,7 +1,5 @@
 """Events as any JSON client writes them: strict about content, lenient about what the log already knows."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What stands in an event's Avro bytes, in their order. The readers in Python and in C are made from it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from sys import intern
 from typing import Any

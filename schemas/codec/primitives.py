@@ -3,8 +3,6 @@
 None believes a length: what is kept is never more than the bytes that are there.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from math import isfinite
 

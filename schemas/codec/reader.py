@@ -3,8 +3,6 @@
 Where `native` was built, they see only what that does not read, and the suite holds both to the same answers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from struct import Struct

@@ -1,7 +1,5 @@
 """Old versions lifted one step at a time. Each step is pure: all fields of its version in, those of the next out."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Writers compiled from the stored schemas, as `reader` compiles readers: what they write, those accept."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import partial
 from struct import Struct

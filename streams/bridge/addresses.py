@@ -1,7 +1,5 @@
 """Which addresses a tool may live at. Every form in which one address stands for another is read, or refused."""
 
-from __future__ import annotations
-
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
 Address = IPv4Address | IPv6Address

@@ -1,7 +1,5 @@
 """Which calls have their answer in the log. tool-call and tool-result share key rule and partition numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 
 from schemas.codec.codec import decode

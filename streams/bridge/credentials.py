@@ -1,7 +1,5 @@
 """How a tool's credential travels: in which header, and never back into the log."""
 
-from __future__ import annotations
-
 import base64
 import re
 

@@ -1,7 +1,5 @@
 """One bounded HTTP exchange with a tool, over the address that was checked."""
 
-from __future__ import annotations
-
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Names of hosts to addresses, in bounded time, whatever the resolver does: nobody waits for another's names."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import threading

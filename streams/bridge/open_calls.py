@@ -1,7 +1,5 @@
 """Calls between their record and their answer: which offsets they hold, and how many a company may have."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence

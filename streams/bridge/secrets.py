@@ -1,7 +1,5 @@
 """Where tool credentials lie. Events carry a reference; the bridge alone opens it, for the origin it was given for."""
 
-from __future__ import annotations
-
 import os
 import re
 import secrets as randomness

@@ -7,8 +7,6 @@ crash before 4 calls again under the same idempotency key; a crash before 5 find
 call.
 """
 
-from __future__ import annotations
-
 import asyncio
 import ssl
 from collections.abc import Callable, Mapping, Sequence

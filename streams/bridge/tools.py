@@ -1,7 +1,5 @@
 """Every company's tools as the log says now: what a job is offered, and what the bridge may call."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping

@@ -1,7 +1,5 @@
 """How much of something bounded each company has: so much at most, and when all is taken no more than an even share."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 

@@ -1,7 +1,5 @@
 """The loop is everybody's: whoever goes through many records gives it up every few milliseconds."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The fold of one record batch into one projection: pure, so that a driver, a replay and a worker share it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 

@@ -5,8 +5,6 @@ restart, and above all when a changelog is gone and all is folded anew, a reply 
 So a worker that takes such a partition over first reads all of its sources together, up to their ends of that moment.
 """
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Mapping, Sequence
 from heapq import heapify, heappop, heapreplace
 from itertools import groupby

@@ -1,7 +1,5 @@
 """When it is not the event: a release that refuses everybody's, one after another, ends before it passes them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from streams.errors import EverythingRefused

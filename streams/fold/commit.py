@@ -1,7 +1,5 @@
 """What makes a fold exact: the order in which its parts become durable."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple

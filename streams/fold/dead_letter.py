@@ -1,7 +1,5 @@
 """A refused record on its way to the dead-letter topic, with all its bytes, or as many as the topic holds."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec

@@ -1,7 +1,5 @@
 """Dying on purpose between two steps of a commit, so that tests can show that nothing is lost there."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

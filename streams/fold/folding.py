@@ -1,7 +1,5 @@
 """A worker's fold: the shards that it holds, and the step that takes a fetched batch into all of them."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Sequence

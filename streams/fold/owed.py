@@ -1,7 +1,5 @@
 """What a fold that goes over old ground has still to send: what follows from events that were refused before."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any

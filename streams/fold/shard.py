@@ -1,7 +1,5 @@
 """One partition of one projection in the hands of a worker: its rows, and how far each source has been folded."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count, islice, takewhile

@@ -1,7 +1,5 @@
 """What a fold has done since it began, for whoever measures it."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """A projection folded in memory up to the log's end: for a worker that must know what was said before it speaks."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Collection, Mapping
 from typing import Generic

@@ -1,7 +1,5 @@
 """Where a plain member of a group stands. Its loop writes this down; the watchman reads it from another thread."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 

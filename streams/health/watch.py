@@ -1,7 +1,5 @@
 """Does a worker get on? What it was seen to do, as a value, and the verdict on it. The clock is an argument."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple

@@ -1,7 +1,5 @@
 """Watches a worker from a thread of its own, with a client of its own: neither stands still when the worker does."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os

@@ -1,7 +1,5 @@
 """What lies on the dead-letter topic: found, and sent once more to where it came from."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Callable, Iterable
 
 from schemas.codec.codec import decode

@@ -1,7 +1,5 @@
 """The rows as they should be, folded from the log with nothing but memory, and the rows as a changelog holds them."""
 
-from __future__ import annotations
-
 from collections.abc import Container, Mapping, Sequence
 from heapq import merge
 from typing import Any, NamedTuple, TypeVar

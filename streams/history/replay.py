@@ -1,7 +1,5 @@
 """Replay for training: exact offset ranges in, dataset rows and their manifest out; a missing offset is named."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from math import inf
 from pathlib import Path

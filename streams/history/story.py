@@ -1,7 +1,5 @@
 """One story out of the log: every event with its correlation, wherever it stands."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Iterable
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """The first open offset of each partition, whatever the order in which they open and close."""
 
-from __future__ import annotations
-
 from heapq import heappop, heappush
 
 from streams.log.port import TopicPartition

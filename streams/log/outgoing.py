@@ -1,7 +1,5 @@
 """From an event, typed or as a plain dict, to its record."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Which partition a key belongs to: murmur2, as Kafka's Java client and aiokafka do it."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 from struct import unpack_from
 

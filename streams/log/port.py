@@ -1,7 +1,5 @@
 """The port to the event log. Two backends keep its contract: `streams.log.memory` and `streams.log.kafka.log`."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol

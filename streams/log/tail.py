@@ -1,7 +1,5 @@
 """Follows topics from the log itself, without a group: catches up on request, and holds what it folded in memory."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Mapping
 

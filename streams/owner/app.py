@@ -1,7 +1,5 @@
 """The Faust worker that folds: how it is put together, and what must stand before it starts."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import sys

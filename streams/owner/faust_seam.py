@@ -5,8 +5,6 @@ offset is that of the last record. Acks, commits, rebalances, recovery and stand
 What is relied on, by upstream name, stands in `tests/support/relied_on.py`: each is held against the installed version.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import suppress

@@ -5,8 +5,6 @@ under the same producer id; the batches themselves are plain idempotent ones, wi
 claim record makes the partition's leader see the new epoch, and from then on it refuses batches of an older one.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any

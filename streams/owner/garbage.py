@@ -1,7 +1,5 @@
 """How often Python looks for cycles."""
 
-from __future__ import annotations
-
 import gc
 
 YOUNG_OBJECTS = 200_000

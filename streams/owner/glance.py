@@ -1,7 +1,5 @@
 """What another thread may see of a fold at work: where it stands, and single rows. Reads only, waits for nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 

@@ -1,7 +1,5 @@
 """Changelog partitions read into their stores in one straight loop, outside of Faust: a third of the time."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any

@@ -1,7 +1,5 @@
 """What a Faust worker holds, partition by partition: opens, claims, restores and hands back the shards of its fold."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os

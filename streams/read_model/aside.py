@@ -1,7 +1,5 @@
 """Rows that Postgres refuses for what they hold: found in halves, kept by name, so that the others get in."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """What an error of Postgres is about: what a row holds, a server that is away, or one that answers and cannot."""
 
-from __future__ import annotations
-
 import psycopg
 
 from schemas.errors import RillfoldError

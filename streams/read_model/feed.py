@@ -1,7 +1,5 @@
 """How far a feed of changed rows has come: what it looks through next, and where it goes on after a cut."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """The Postgres read model. Rows, positions and epoch move in one transaction, so that each is as true as the others."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence

@@ -1,7 +1,5 @@
 """The read side of the Postgres sink: rows, and how far they know the log. Topics are named as on the wire."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from functools import reduce

@@ -1,7 +1,5 @@
 """The Postgres schema of the read model: a table for each projection, and a view with named columns for people."""
 
-from __future__ import annotations
-
 import types
 from collections.abc import Iterator, Mapping
 from typing import Any, Union, get_args, get_origin, get_type_hints

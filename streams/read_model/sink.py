@@ -1,7 +1,5 @@
 """The port of a read model, and the loop that keeps one up to date."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """What a changelog holds: rows with where they were folded from, and markers that say how far a source was folded."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Set
 from math import isfinite
 from typing import Any, Generic, TypeVar

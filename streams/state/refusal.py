@@ -1,7 +1,5 @@
 """An event that a projection cannot take: named, kept beside the rows, and skipped, for this projection alone."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """Where a worker keeps its copy of one changelog partition: RocksDB, or memory. Both keep the same contract."""
 
-from __future__ import annotations
-
 import logging
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -15,10 +15,10 @@ import msgspec
 import pytest
 
 from gpu_workers.adapters.store import FolderStore, verify
-from gpu_workers.errors import ChildDied
+from gpu_workers.errors import ChildDied, DatasetRefused
 from gpu_workers.inbox.inbox import Inbox
-from gpu_workers.train.lines import ProofSpec, Report, Spec, Trained
-from gpu_workers.train.parent import train_in_child
+from gpu_workers.train.child import reason_of
+from gpu_workers.train.lines import Broken, ProofSpec, Report, Spec, Trained
 from gpu_workers.train.place import Workplace
 from gpu_workers.train.proof import prove
 from gpu_workers.train.run import run
@@ -269,7 +269,13 @@ async def test_a_sample_that_is_too_long_fails_the_run_by_name(quiet_office, tmp
     short = msgspec.json.encode({"max_tokens": 5, "steps": 1}).decode()
     await quiet_office.append(quiet_office.request("r1", settings=short))
 
-    said = await quiet_office.until(quiet_office.trainer(train=train_in_child), ended("r1"))
+    async def refusing(spec, on_report) -> Trained | Broken:
+        try:
+            return await train_here(spec, on_report)
+        except DatasetRefused as error:  # as the child does it
+            return Broken(reason=reason_of(error), detail=str(error))
+
+    said = await quiet_office.until(quiet_office.trainer(train=refusing), ended("r1"))
     (failed,) = of(said, TrainingFailed)
     assert failed.reason == "dataset_refused"
     assert "max_tokens" in failed.detail

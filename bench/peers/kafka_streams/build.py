@@ -1,7 +1,5 @@
 """Compiles the Java peer with Eclipse's compiler on the packaged JRE, and says how to run it."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Writes this folder's `jars.lock` anew: `python -m bench.peers.kafka_streams.relock`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from rillfold.embedded.relock import KAFKA, write

@@ -1,7 +1,5 @@
 """Whose fault is a step that failed: a row's, or the engine's? Plain rules."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from gpu_workers.refused import EngineStopped

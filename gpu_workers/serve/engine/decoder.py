@@ -4,8 +4,6 @@ It shares the weights of the transformers model that it is made from and answers
 no padding passes through a linear module, in a prompt or in an answer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The engine's heart: schedule, run, sample, publish. One thread owns it; questions and answers are token ids here."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Keys and values of the running rows. Row slots stay dense: 0 .. running-1, so a decode step reads one plain slice."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 GROWTH = 128

@@ -4,8 +4,6 @@ Rows come sorted: the base's first, then lane by lane. Then the rows of a lane a
 over [lanes, rows a lane, width] reads each adapter's weights once. No loop over adapters, no copy of weights per token.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import accumulate

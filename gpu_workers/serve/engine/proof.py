@@ -1,7 +1,5 @@
 """Finite in its numbers is not finite in use: a short prompt through the model shows what an adapter does to it."""
 
-from __future__ import annotations
-
 import threading
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The next token of each row: the likeliest, or drawn from the row's own dice."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

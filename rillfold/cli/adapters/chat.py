@@ -1,7 +1,5 @@
 """`rillfold chat`: a conversation with a company's adapter, or with the base model, in the terminal."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """`rillfold dataset`: what a training run would learn from, as files, with the proof that they are the log's."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`rillfold lineage`: what an adapter is made of, down to the offsets."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`rillfold train` and `rillfold retrain`: ask for an adapter, and watch it come."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Sequence
 

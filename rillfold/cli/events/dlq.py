@@ -1,7 +1,5 @@
 """`rillfold dlq`: what was refused and why, its bytes, and the way back."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`rillfold topics`: create, check and list the topics of this installation."""
 
-from __future__ import annotations
-
 import sys
 
 import click

@@ -1,7 +1,5 @@
 """`rillfold trace`: what led to what, from the first event to the last."""
 
-from __future__ import annotations
-
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

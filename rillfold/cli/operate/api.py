@@ -1,7 +1,5 @@
 """`rillfold api`: the HTTP API."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 from contextlib import AbstractContextManager

@@ -1,7 +1,5 @@
 """`rillfold bench`: runs one of the checkout's benchmarks as a child process."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

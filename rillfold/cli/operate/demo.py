@@ -1,7 +1,5 @@
 """`rillfold demo`: the whole story on this machine, from events to adapters and back."""
 
-from __future__ import annotations
-
 import asyncio
 import secrets
 import signal

@@ -1,7 +1,5 @@
 """`rillfold doctor`: what this machine has, what is missing, and what to do about it."""
 
-from __future__ import annotations
-
 import sys
 
 import click

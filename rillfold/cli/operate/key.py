@@ -1,7 +1,5 @@
 """`rillfold key`: the API's keys, as they lie in the data folder."""
 
-from __future__ import annotations
-
 import click
 from rich.console import Console
 from rich.table import Table

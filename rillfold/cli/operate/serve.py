@@ -1,7 +1,5 @@
 """`rillfold serve`: adapters from folders over HTTP, without a log."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 

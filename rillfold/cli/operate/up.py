@@ -1,7 +1,5 @@
 """`rillfold up` and `rillfold down`."""
 
-from __future__ import annotations
-
 import signal
 import time
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """`rillfold worker`: processes that do one thing until they are stopped, and say `ready` when they work."""
 
-from __future__ import annotations
-
 import click
 
 from rillfold.cli import LazyGroup, Verb

@@ -1,7 +1,5 @@
 """`rillfold projection`: what there is, how far it is, and the proof that it is the fold of the log."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any

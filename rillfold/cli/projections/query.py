@@ -1,7 +1,5 @@
 """`rillfold query`: projections as tables, with the proof of how far they know the log."""
 
-from __future__ import annotations
-
 import asyncio
 
 import click

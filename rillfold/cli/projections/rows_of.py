@@ -1,7 +1,5 @@
 """What `rillfold query` asks for and shows. On its own, since it takes longer to import than a command line to read."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

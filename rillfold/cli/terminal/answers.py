@@ -1,7 +1,5 @@
 """What a command answers: JSON for machines, or lines for people."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar

@@ -1,7 +1,5 @@
 """Progress bars, on standard error so that standard output stays for results."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """A live line on standard error for work that takes longer than a second; silent where nobody watches."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Words from outside, as a terminal may have them."""
 
-from __future__ import annotations
-
 
 def plain(text: str) -> str:
     """What is no character to be read could move the cursor, or type for whoever reads: it shows as �."""

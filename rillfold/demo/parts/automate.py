@@ -1,7 +1,5 @@
 """Part 5: a job as a saga. The bridge is killed while the company's API is answering, and one effect remains."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Part 2: projections grow while one looks; what was no event stands on the dead-letter topic, byte for byte."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from functools import partial

@@ -1,7 +1,5 @@
 """Part 1: topics, companies, tools with their secrets, and data from four kinds of clients, good and bad."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import sys

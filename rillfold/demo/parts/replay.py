@@ -1,7 +1,5 @@
 """Part 6: the dataset, an adapter and every projection once more from the log: equal. A flipped byte is caught."""
 
-from __future__ import annotations
-
 import time
 
 from rillfold.demo.data import ACME

@@ -1,7 +1,5 @@
 """Part 4: the same sentence to the base model and to both adapters, in one batch by topic, and by the OpenAI client."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Mapping, Sequence

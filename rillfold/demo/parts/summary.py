@@ -1,7 +1,5 @@
 """Part 7: the figures of this run, and where to look next."""
 
-from __future__ import annotations
-
 from rich.table import Table
 
 from processors.prices import EXTERNAL, LOCAL, Price, cost

@@ -1,7 +1,5 @@
 """Part 3: a training request per company, and one adapter each, with the offsets that made it."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable

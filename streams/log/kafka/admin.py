@@ -1,7 +1,5 @@
 """Our topics on a broker: made as `schemas.topics` says, and every difference named."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

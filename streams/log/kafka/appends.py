@@ -1,7 +1,5 @@
 """Appending whole record batches: one future a batch, not one a record, is what makes it fast."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 from collections import defaultdict

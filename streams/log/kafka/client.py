@@ -1,7 +1,5 @@
 """Begins and ends an aiokafka client, whatever becomes of its broker or of us."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from typing import Any

@@ -3,8 +3,6 @@
 What of aiokafka's insides is relied on stands in `tests/support/relied_on.py`.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """A member of a Kafka consumer group, as a `Subscription`."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """The event log on Kafka, by aiokafka: idempotent appends, bounded committed reads, consumer groups."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager

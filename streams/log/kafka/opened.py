@@ -5,8 +5,6 @@ spelled (`\\xff`), and the record goes on to whoever judges it. A batch that is 
 cannot be unpacked, is passed over whole: one record stands for it, with its packed bytes, and is refused by name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from operator import attrgetter, lt
 from typing import Any, NamedTuple

@@ -5,8 +5,6 @@ blocks say how large they can be. gzip says nothing that holds: it is unpacked h
 is large is unpacked here as well: zstd's blocks may hold less than they could, and small headers are large in memory.
 """
 
-from __future__ import annotations
-
 import struct
 import zlib
 from collections.abc import Callable, Mapping

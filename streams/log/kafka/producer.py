@@ -1,7 +1,5 @@
 """The Python client for whoever produces: typed events or plain dicts in, acknowledged positions out."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Iterable, Sequence

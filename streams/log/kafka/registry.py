@@ -1,7 +1,5 @@
 """Confluent's schema registry: ids in records to our stored schemas, and our schemas into the registry."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import math
