@@ -1,4 +1,4 @@
-"""This checkout against an older one: fold, codec and produce, in shuffled pairs, so that a slow minute hits both.
+"""This checkout against an older one, bench by bench, in shuffled pairs, so that a slow minute hits both.
 
 git worktree add ../old COMMIT && (cd ../old && python setup/native.py)
 python -m bench.against ../old --pairs 9
@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from bench.events import Workload, fill
+from bench.events import Truth, Workload, fill
 from bench.fold import EVENTS, KEYS
 from bench.harness import Figures, machine
 from bench.log import log
@@ -58,6 +58,13 @@ print(json.dumps(measured(rillfold, sys.argv[1], rows)))
 """
 
 
+# Of a whole bench in each checkout, on a stack of its own: whose figures, and how much it has to do.
+WHOLE = {
+    "restore": ("rillfold, empty disk", ("rows_per_s",), ("--rows", "300000")),
+    "query": ("fold and queries", ("events_per_s", "p99_ms"), ("--events", "500000")),
+}
+
+
 def main() -> None:
     given = arguments()
     dice = random.Random(SEED)
@@ -71,13 +78,14 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("old", type=Path, help="the older checkout, its C reader built")
-    parser.add_argument("benches", nargs="*", default=["codec", "produce", "fold"])
+    parser.add_argument("benches", nargs="*", default=["codec", "produce", "fold", "restore", "query"])
     parser.add_argument("--pairs", type=int, default=9)
     return parser.parse_args()
 
 
 def measures(bootstrap: str, wanted: Sequence[str]) -> Mapping[str, Measure]:
     known = {"codec": snippet_of(CODEC), "produce": snippet_of(PRODUCE, bootstrap), "fold": fold_of(bootstrap)}
+    known |= {name: partial(_whole, name, *of) for name, of in WHOLE.items()}
     if "produce" in wanted:
         asyncio.run(create(bootstrap))
     return {name: known[name] for name in wanted}
@@ -85,7 +93,7 @@ def measures(bootstrap: str, wanted: Sequence[str]) -> Mapping[str, Measure]:
 
 def fold_of(bootstrap: str) -> Measure:
     load = Workload(EVENTS, KEYS)
-    truths: list[child.Truth] = []
+    truths: list[Truth] = []
 
     def fold(checkout: Path) -> Figures:
         if not truths:
@@ -104,6 +112,13 @@ def _snippet(code: str, arguments: Sequence[str], checkout: Path) -> Figures:
     done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=checkout, check=True, capture_output=True)
     figures: Figures = json.loads(done.stdout.splitlines()[-1])
     return figures
+
+
+def _whole(name: str, whose: str, figures: Sequence[str], options: Sequence[str], checkout: Path) -> Figures:
+    """Waits as how many fit a second: the larger the better, as everywhere here."""
+    line = [sys.executable, "-m", f"bench.{name}", "--runs", "1", "--json", *options]
+    found = child.report(name, line, "bench", checkout)["results"][whose]
+    return {figure: 1_000 / found[figure] if figure.endswith("_ms") else found[figure] for figure in figures}
 
 
 def pair(measure: Measure, old: Path, dice: random.Random) -> tuple[Figures, Figures]:

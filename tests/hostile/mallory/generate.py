@@ -91,7 +91,7 @@ def _of_type(kind: Any) -> st.SearchStrategy[Any]:
     if isinstance(kind, dict):
         if kind["type"] == "array":
             few = st.lists(_of_type(kind["items"]), max_size=3)
-            return few | st.builds(lambda item: [item] * 3_000, _of_type(kind["items"]))
+            return few | _of_type(kind["items"]).map(repeated)
         return st.fixed_dictionaries({field["name"]: _of_type(field["type"]) for field in kind["fields"]})
     return {
         "string": texts,
@@ -101,6 +101,11 @@ def _of_type(kind: Any) -> st.SearchStrategy[Any]:
         "bytes": st.none(),
         "null": st.none(),
     }[kind]
+
+
+def repeated(item: Any) -> list[Any]:
+    """So often that it is too much, and no more than this process can hold."""
+    return [item] * min(3_000, 1 + (8 << 20) // len(repr(item)))
 
 
 def requests() -> st.SearchStrategy[Line]:
