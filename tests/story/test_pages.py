@@ -173,7 +173,7 @@ def test_automation_and_queries(home: Home) -> None:
     assert "acme_corp/crm_lookup" in one
     ((_, client),) = blocks("queries.md", "python")
     shown = {"    async for row": "    print(page['rows'][0]['key'], flush=True)\n        async for row"}
-    assert "acme_corp/crm_lookup" in home.python(f"key = '{key}'\n{client}", 5, **shown)
+    assert "acme_corp/crm_lookup" in home.python(f"key = '{key}'\n{client}", 20, **shown)
     ((_, known),) = blocks("queries.md", "sh")[2:]
     answer = json.loads(home.run("sh", f"KEY={key}\n{known}"))
     assert "rows" in answer or answer["error"]["code"] == "behind"
