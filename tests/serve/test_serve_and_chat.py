@@ -12,8 +12,7 @@ import pytest
 from gpu_workers.serve.port import AdapterSpec
 from rillfold.embedded.ports import free_port
 from tests.support.pages import surroundings
-
-from .making import Workbench, ask, make_workbench
+from tests.support.workbench import Workbench, ask, make_workbench
 
 TOKENS = 8
 
