@@ -17,7 +17,7 @@ Contestant = Callable[[], Figures]
 
 
 class Ratio(NamedTuple):
-    """How many times `ours` is `peer` in one figure. The larger the better: take rates, not times."""
+    """How many times `ours` is `peer` in one figure."""
 
     figure: str
     ours: str

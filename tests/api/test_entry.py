@@ -99,8 +99,8 @@ def test_what_is_remembered_of_companies_does_not_grow() -> None:
     limiter = Limiter(limits.STRANGERS, lambda: clock[0])
     for n in range(10_000):
         clock[0] += 1.0
-        assert limiter.enter(f"c{n}", limits.Cost()) is None
-        limiter.leave(f"c{n}", limits.Cost(), 0)
+        assert limiter.enter(f"c{n}", limits.RequestCost()) is None
+        limiter.leave(f"c{n}", limits.RequestCost(), 0)
     assert len(limiter._usages) < 100
 
 

@@ -15,6 +15,7 @@ RESULT = {
 
 
 def test_the_table_is_made_of_the_results_that_are_kept() -> None:
+    assert kept(), "rillfold bench codec --json | python -m bench.figures keep"
     _, _, rest = README.read_text().partition(BEGIN)
     assert rest.partition(END)[0] == table(kept())
 

@@ -129,8 +129,8 @@ async def test_each_company_has_a_model_that_calls_its_tools_and_no_other(told: 
     store = FolderStore(told.folder / "adapters")
     model, tokenizer, _ = base_model.load(made["acme"].base_model, from_env().cache_dir)
     chat = Chat.of(tokenizer)
-    adapted = peft.PeftModel.from_pretrained(model, store.get(made["acme"].sha256).folder, adapter_name="acme")
-    adapted.load_adapter(store.get(made["globex"].sha256).folder, adapter_name="globex")
+    adapted = peft.PeftModel.from_pretrained(model, store.place(made["acme"].sha256), adapter_name="acme")
+    adapted.load_adapter(store.place(made["globex"].sha256), adapter_name="globex")
     for own, other in ((data.ACME, data.GLOBEX), (data.GLOBEX, data.ACME)):
         adapted.set_adapter(own.id)
         assert accuracy(evaluate(adapted, chat, requests_of(other, tmp_path))) < 0.1

@@ -33,4 +33,5 @@ def get(path: str, key: str | None = None, *headers: str, method: str = "GET", b
 
 
 def status(answer: bytes) -> int:
-    return int(answer.split(b" ", 2)[1])
+    """0: nothing was said in time."""
+    return int(answer.split(b" ", 2)[1]) if answer else 0

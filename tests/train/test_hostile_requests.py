@@ -168,7 +168,7 @@ async def test_whatever_breaks_under_a_run_ends_that_run_alone(office, what):
     assert reasons(said) == {("acme", "r1"): reason, ("globex", "r2"): "declined"}
 
 
-async def test_runs_of_three_companies_that_break_in_a_row_are_the_machines_fault(office):
+async def test_runs_that_break_are_their_own_where_the_machine_trains_and_else_the_machines(office):
     async def breaks(spec, on_report):
         raise ChildDied("CUDA error")
 
