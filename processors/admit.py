@@ -39,7 +39,8 @@ def admit(
     """Total: any request ends as settings or a refusal. `base_missing` tells why a base cannot be had here, or None."""
     if not ROLE.fullmatch(request.role):
         return NotAdmitted(
-            "bad_role", f"role {shown(request.role)}: 1 to 64 letters, digits, '.', '_', '-', the first no '.' and no '-'."
+            "bad_role",
+            f"role {shown(request.role)}: 1 to 64 letters, digits, '.', '_', '-', the first no '.' and no '-'.",
         )
     if request.method not in methods:
         return NotAdmitted(

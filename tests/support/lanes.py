@@ -39,3 +39,12 @@ def processor_seconds() -> float:
     """Of this process and of every process below it that has ended."""
     used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def sayable(said: Any) -> Any:
+    """The same with half characters spelled out."""
+    if isinstance(said, str):
+        return said.encode("utf-8", "backslashreplace").decode()
+    if isinstance(said, dict):
+        return {sayable(key): sayable(value) for key, value in said.items()}
+    return type(said)(map(sayable, said)) if type(said) in (list, tuple) else said

@@ -138,11 +138,11 @@ def test_one_changed_byte_changes_both_hashes():
 
 
 PROGRAM = """
-from processors.dataset import Tally, select
+from processors.dataset import DatasetCounts, select
 from rillfold.demo import data
 from schemas.company import ConversationIngested
 from schemas.envelope import Origin
-tally = Tally()
+tally = DatasetCounts()
 for offset, messages in enumerate(data.training(data.ACME, 40)):
     event = ConversationIngested(id=str(offset), company="acme", time=1, correlation="x", agent="a", messages=messages)
     for example in select(event, Origin("company-data", 0, offset), "acme"):
