@@ -5,7 +5,7 @@ import os
 import stat
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -14,7 +14,7 @@ import msgspec
 
 from rillfold.produce.rows import MAX_ROW_BYTES, CsvFields, Fields, FileRow, Ids, Rows, csv_cells
 from schemas.codec.json_form import json_fields
-from schemas.errors import Poison, RillfoldError
+from schemas.errors import Poison, RillfoldError, Stop
 from schemas.rejected import Unusable
 from schemas.topics import Topic, TopicNames
 from streams.log.kafka.producer import SLICE, Pipeline
@@ -80,6 +80,10 @@ class Source:
             return None
 
 
+class RejectsUnkept(Stop):
+    """A rejected row is on no disk."""
+
+
 class Rejects:
     """One JSON line a rejected row: where it stood, why, and what it said. The file appears with the first."""
 
@@ -88,11 +92,32 @@ class Rejects:
         self._file: BinaryIO | None = None
 
     def add(self, row: FileRow, reason: str, detail: str) -> None:
-        if self._file is None:
-            self._file = self.path.open("wb")
         text = None if row.text is None else row.text.decode("utf-8", "backslashreplace")
         line = {"line": row.line, "reason": reason, "detail": detail, "row": text}
-        self._file.write(msgspec.json.encode(line) + b"\n")
+        with self._writing():
+            self._file = self._file or self.path.open("wb", buffering=0)
+            self._file.write(msgspec.json.encode(line) + b"\n")
+
+    def beside(self, source: BinaryIO) -> Self:
+        """Before the first row is sent: can they be kept, and elsewhere than in the rows themselves?"""
+        with self._writing():
+            there = self.path.exists()
+            with self.path.open("ab") as file:
+                same = os.path.sameopenfile(file.fileno(), source.fileno())
+            if not there:
+                self.path.unlink()
+        if same:
+            raise RejectsUnkept(f"{self.path} is the file of rows itself: name another one by --rejects.")
+        return self
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RejectsUnkept(
+                f"{self.path}: rejected rows cannot be kept there ({error.strerror}): name another file by --rejects."
+            ) from error
 
     def __enter__(self) -> Self:
         return self

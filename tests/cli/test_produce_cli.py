@@ -130,6 +130,18 @@ async def test_a_big_file_arrives_whole_and_in_order(kafka, names, environ, tmp_
         assert [int(e.text) for e in events if e.entity == f"e{entity}"] == list(range(entity, count, 7))
 
 
+@pytest.mark.parametrize("there", ["rows.jsonl", "link", "nowhere/rejects", "rows.jsonl/rejects", "."])
+async def test_rejects_that_cannot_be_kept_stop_it_before_a_row_is_sent(kafka, names, environ, tmp_path, there) -> None:
+    rows = b'{"company":"acme","type":"text.ingested","text":"one"}\nnot json\n'
+    (tmp_path / "rows.jsonl").write_bytes(rows)
+    (tmp_path / "link").symlink_to("rows.jsonl")
+    run = produce(environ, tmp_path, "company-data", "rows.jsonl", "--rejects", there)
+    assert run.returncode in (1, 2)
+    assert b"Traceback" not in run.stderr and (b"--rejects" in run.stderr)
+    assert (tmp_path / "rows.jsonl").read_bytes() == rows
+    assert not await stored(kafka, names.wire("company-data"))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_signal_keeps_what_was_read_and_says_how_much(kafka, names, environ, tmp_path: Path, number) -> None:
     with begun(environ, tmp_path, "company-data", "--json") as child:

@@ -73,7 +73,7 @@ async def _run(
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop, number)
     async with event_log(settings) as log:
-        with Rejects(rejects) as rejected, _bar(file) as advanced:
+        with Rejects(rejects).beside(file) as rejected, _bar(file) as advanced:
             outcome = await Import(ours, names, log, rejected, _defaults(ours, given)).run(source, name, form, advanced)
     if signalled and outcome.stopped is None:
         outcome.stopped = f"{signal.Signals(signalled).name} after {outcome.rows} rows"
