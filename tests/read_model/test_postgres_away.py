@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -142,7 +143,7 @@ async def test_a_database_that_dies_and_returns(api: httpx.AsyncClient, driver: 
 
 
 async def test_a_database_that_hangs_is_named_in_seconds(
-    api: httpx.AsyncClient, driver: Driver, database: Servers
+    api: httpx.AsyncClient, driver: Driver, database: Servers, tmp_path: Path
 ) -> None:
     """It refuses nothing. As many strangers as like may ask whether all stands: writes go on."""
     place = await registered(driver, "acme")
@@ -156,6 +157,9 @@ async def test_a_database_that_hangs_is_named_in_seconds(
         assert {answer.status_code for answer in answers} <= {200, 503}
         ready = await api.get("/ready")
         assert (ready.status_code, list(ready.json()["failing"])) == (503, ["database"])
+        figures = json.loads((tmp_path / "run" / "api.json").read_text())["url"]
+        ready = await api.get(f"{figures}/ready")
+        assert (ready.status_code, ready.json()["why"]) == (503, "the database does not answer")
         event = {"type": "company.registered", "company": "umbrella", "name": "Umbrella"}
         assert (await api.post("/topics/company-data", json=event)).status_code == 201
     async with asyncio.timeout(60):
@@ -170,7 +174,7 @@ async def test_a_question_to_a_database_that_hangs_is_given_up(database: Servers
         with pytest.raises(NoReadModel):
             await reads.positions(COMPANIES, "acme")
         with database.hanging_postgres():
-            asked = [reads.positions(COMPANIES, company) for company in ("acme", "globex") for _ in range(OF_ONE + 8)]
+            asked = [reads.changed(COMPANIES, company, {}) for company in ("acme", "globex") for _ in range(OF_ONE + 8)]
             async with asyncio.timeout(30):
                 found = await asyncio.gather(*asked, return_exceptions=True)
             assert {type(each) for each in found} == {DatabaseAway}
