@@ -19,6 +19,7 @@ from rillfold.api.company_data import Conversation, Output, data_event
 from rillfold.event_log import first
 from rillfold.http.errors import NotFound
 from rillfold.http.forms import Strict
+from rillfold.http.passed_on import passed_on
 from rillfold.http.strict_json import StrictRoute
 from rillfold.wiring import TOOLS_SECONDS, Services
 from schemas.company import ToolAuth, ToolRegistered
@@ -197,14 +198,12 @@ async def train_adapter(given: TrainAdapter, asker: Asker, serving: Serving) -> 
     )
 
 
-@router.get("/adapters")
-async def adapters(
-    asker: Asker, serving: Serving, company_id: str | None = None, after: str | None = None
-) -> dict[str, Any]:
+@router.get("/adapters", response_model=dict[str, Any])
+async def adapters(asker: Asker, serving: Serving, company_id: str | None = None, after: str | None = None) -> Response:
     """The company's adapters, newest version last. `next` is `after` of the next page; null on the last."""
     company = company_of(asker, company_id)
     page = await serving.reads.page(LORA_ADAPTERS, company, after, ADAPTERS)
-    return {"company_id": company, "adapters": [row.value for row in page.rows], "next": page.next}
+    return passed_on({"company_id": company, "adapters": [row.compact for row in page.rows], "next": page.next})
 
 
 @router.post("/process", status_code=202, responses={200: {"model": JobBody, "description": "The job has ended."}})

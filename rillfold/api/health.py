@@ -15,6 +15,10 @@ log = logging.getLogger(__name__)
 router = APIRouter(tags=["health"])
 SECONDS = 1.0
 """Everybody may ask: the log and the database are asked once in so long."""
+ANSWER_SECONDS = 2.0
+"""What takes longer does not answer."""
+KNOWN_SECONDS = 5.0
+"""So old may be what is told while they are being asked."""
 
 
 class Readiness(BaseModel):
@@ -24,30 +28,39 @@ class Readiness(BaseModel):
 
 
 class Reachable:
-    """What does not answer now. Whoever asks meanwhile gets the same answer."""
+    """What does not answer now. Nobody waits for an answer that another has asked for, where one is known."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._asking = asyncio.Lock()
+        self._asking: asyncio.Task[None] | None = None
         self._found, self._at = dict[str, str](), float("-inf")
 
     async def failing(self) -> dict[str, str]:
-        async with self._asking:
-            if time.monotonic() - self._at >= SECONDS:
-                self._found, self._at = await self._ask(), time.monotonic()
+        age = time.monotonic() - self._at
+        if age < SECONDS or (self._asking and age < KNOWN_SECONDS):
             return self._found
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask())
+        await asyncio.shield(self._asking)
+        return self._found
 
-    async def _ask(self) -> dict[str, str]:
+    async def _ask(self) -> None:
         given = self._services
         checks = {"log": given.log.ends(given.names.wire("company-data")), "database": given.reads.ping()}
-        return {name: "does not answer" for name, check in checks.items() if not await _answers(name, check)}
+        try:
+            answered = await asyncio.gather(*(_answers(name, check) for name, check in checks.items()))
+            self._found = {name: "does not answer" for name, does in zip(checks, answered, strict=True) if not does}
+            self._at = time.monotonic()
+        finally:
+            self._asking = None
 
 
 async def _answers(name: str, check: Awaitable[object]) -> bool:
     try:
-        await check
-    except RillfoldError as error:
-        log.warning("not ready: the %s does not answer: %s", name, error)
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await check
+    except (RillfoldError, TimeoutError) as error:
+        log.warning("not ready: the %s does not answer: %s", name, str(error) or f"nothing in {ANSWER_SECONDS:.0f} s")
         return False
     return True
 

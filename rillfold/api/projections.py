@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
@@ -16,6 +16,7 @@ from projections.projection import Projection
 from rillfold.api.access import Asker, Serving, StillKnown, company_of
 from rillfold.http.errors import ApiError, NotFound, answer_of
 from rillfold.http.keys import Principal
+from rillfold.http.passed_on import passed_on
 from rillfold.wiring import Services
 from schemas.errors import Retry, RillfoldError
 from streams.read_model.feed import Positions
@@ -76,7 +77,7 @@ async def projections(asker: Asker, serving: Serving) -> list[ProofBody]:
     return [await _proof(serving, projection, asker.company) for projection in PROJECTIONS.values()]
 
 
-@router.get("/projections/{name}")
+@router.get("/projections/{name}", response_model=RowsAndProof)
 async def rows(
     name: str,
     asker: Asker,
@@ -86,14 +87,14 @@ async def rows(
     limit: Annotated[int, Query(ge=1, le=PAGE)] = 50,
     min_offset: MinOffset = [],  # noqa: B006
     wait: Wait = 5.0,
-) -> RowsAndProof:
+) -> Response:
     """A company's rows, by key; fewer than `limit` where they are large. The admin sees all companies' by default."""
     projection, company = _known(name), _scope(asker, company_id)
     await _until(serving, projection, company, min_offset, wait)
     # Read before the rows: the rows know at least as much as their proof says.
     proof = await _proof(serving, projection, company)
     page = await serving.reads.page(projection, company, after, limit)
-    return RowsAndProof(rows=[_found(row) for row in page.rows], next=page.next, proof=proof)
+    return passed_on({"rows": [_found(row) for row in page.rows], "next": page.next, "proof": proof.model_dump()})
 
 
 @router.get("/projections/{name}/changes", response_class=StreamingResponse, responses={200: FEED})
@@ -106,7 +107,7 @@ async def changes(
     return StreamingResponse(_feed(serving, projection, company, start, known), media_type="text/event-stream")
 
 
-@router.get("/projections/{name}/{key:path}")
+@router.get("/projections/{name}/{key:path}", response_model=RowAndProof)
 async def row(
     name: str,
     key: str,
@@ -114,7 +115,7 @@ async def row(
     serving: Serving,
     min_offset: MinOffset = [],  # noqa: B006
     wait: Wait = 5.0,
-) -> RowAndProof:
+) -> Response:
     """One row by its key, which always begins with the company."""
     projection = _known(name)
     company = key.partition("/")[0]
@@ -125,7 +126,7 @@ async def row(
     found = await serving.reads.row(projection, key)
     if found is None:
         raise NotFound
-    return RowAndProof(**_found(found).model_dump(), proof=proof)
+    return passed_on(_found(found) | {"proof": proof.model_dump()})
 
 
 def _known(name: str) -> Projection[Any]:
@@ -139,8 +140,9 @@ def _scope(asker: Principal, company: str | None) -> str | None:
     return None if asker.admin and company is None else company_of(asker, company)
 
 
-def _found(row: ProjectedRow) -> FoundRow:
-    return FoundRow(key=row.key, topic=row.at.topic, partition=row.at.partition, offset=row.at.offset, row=row.value)
+def _found(row: ProjectedRow) -> dict[str, Any]:
+    """A `FoundRow`."""
+    return {"key": row.key, **row.at._asdict(), "row": row.compact}
 
 
 async def _proof(serving: Services, projection: Projection[Any], company: str | None) -> ProofBody:
@@ -193,7 +195,7 @@ async def _feed(
         except (RillfoldError, OSError):
             return  # nobody can be let in now: who follows is told when it comes again
         for row in rows:
-            yield f"event: row\ndata: {msgspec.json.encode(_found(row).model_dump()).decode()}\n\n"
+            yield f"event: row\ndata: {msgspec.json.encode(_found(row)).decode()}\n\n"
         if time.monotonic() - beat > FEED_BEAT_SECONDS:
             beat = time.monotonic()
             yield ": still here\n\n"

@@ -13,6 +13,7 @@ from psycopg import AsyncConnection, AsyncCursor, sql
 from projections.projection import Projection
 from streams.errors import Fenced
 from streams.read_model.aside import Aside, SinkRow, keep, of, on_table, sift, take_back
+from streams.read_model.connection import reached
 from streams.read_model.database import named, shown
 from streams.read_model.schema import statements
 from streams.read_model.sink import Changes
@@ -183,7 +184,7 @@ class PostgresSink:
     async def _connect(self) -> AsyncConnection[tuple[Any, ...]]:
         if self._connection is None or self._connection.closed:
             self._epochs.clear()
-            self._connection = await AsyncConnection.connect(self._dsn, autocommit=True, connect_timeout=5)
+            self._connection = await AsyncConnection.connect(**reached(self._dsn), autocommit=True)
             await self._connection.execute(sql.SQL("SET search_path TO {}").format(sql.Identifier(self._schema)))
         return self._connection
 

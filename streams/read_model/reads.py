@@ -1,31 +1,26 @@
 """The read side of the Postgres sink: rows, and how far they know the log. Topics are named as on the wire."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence, Set
-from contextlib import asynccontextmanager
-from functools import reduce
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
 from itertools import groupby
 from typing import Any, NamedTuple, Self
 
 import msgspec
-import psycopg
 from psycopg import sql
 
 from projections.projection import Projection
-from streams.errors import DatabaseAway, NoReadModel
-from streams.fairness.turns import Turns
-from streams.read_model.database import named, shown
+from streams.read_model.connection import Asking
+from streams.read_model.database import shown
 from streams.read_model.feed import FeedStep, Positions, Span, reached, spans
+from streams.read_model.questions import Questions
 from streams.read_model.schema import table_of
 
-CONNECTIONS = 8
-OF_ONE = max(1, CONNECTIONS // 2)
-"""Connections that work for one company at once; whoever asks about no company in particular counts as one."""
 ANSWER_SECONDS = 30.0
 """Within which a question of the API is answered, or given up."""
 PAGE_BYTES = 4 << 20
 CHANGES = 200
 """Rows that a feed is told of at once."""
-Connection = psycopg.AsyncConnection[Any]
 
 
 _ONE = sql.SQL("""
@@ -78,11 +73,23 @@ class EventPlace(NamedTuple):
     offset: int
 
 
-class ProjectedRow(NamedTuple):
+@dataclass(frozen=True)
+class ProjectedRow:
     key: str
-    value: dict[str, Any]
+    json: bytes
     at: EventPlace
     """The last event that changed the row."""
+
+    @cached_property
+    def value(self) -> dict[str, Any]:
+        """Read when it is asked for: a page of small values takes long, and everybody waits meanwhile."""
+        read: dict[str, Any] = msgspec.json.decode(self.json)
+        return read
+
+    @property
+    def compact(self) -> msgspec.Raw:
+        """For an answer that holds it as it is."""
+        return msgspec.Raw(msgspec.json.format(self.json, indent=-1))
 
 
 class Page(NamedTuple):
@@ -100,24 +107,20 @@ class Changed(NamedTuple):
 
 
 class Reads:
-    """Opens connections when they are first needed, and keeps some. Companies take turns at them."""
+    """Companies take turns at asking."""
 
     def __init__(self, dsn: str | None, schema: str, seconds: float = 0) -> None:
         """What takes Postgres longer is given up: others may wait for its turn. 0: nobody does."""
-        self._dsn, self._schema, self._seconds = dsn, schema, seconds
-        self._free: list[Connection] = []
-        self._companies, self._all = Turns(OF_ONE), Turns(CONNECTIONS)
+        self._schema, self._questions = schema, Questions(dsn, schema, seconds)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        while self._free:
-            await self._free.pop().close()
+        await self._questions.close()
 
     async def ping(self) -> None:
-        async with self._connected(None) as connection:
-            await connection.execute("SELECT 1")
+        await self._questions.ping()
 
     async def row(self, projection: Projection[Any], key: str) -> ProjectedRow | None:
         found = await self._rows(projection, _ONE, {"key": key, "company": key.partition("/")[0]})
@@ -133,33 +136,39 @@ class Reads:
         """As `rows`, but no more of them than a process can hold for many who ask."""
         given = {"after": after or "", "company": company, "limit": limit, "bytes": PAGE_BYTES}
         found = await self._rows(projection, _PAGE_OF_BYTES, given)
-        rows = [row for row in found if row.value is not None]
+        rows = [row for row in found if row.json is not None]
         more = len(rows) < len(found) or len(found) == limit
         return Page(rows, rows[-1].key if rows and more else None)
 
     async def positions(self, projection: Projection[Any], company: str | None) -> dict[str, dict[int, int]]:
         """The next offset of each source partition: everything below it is in the rows. The same for every company."""
-        async with self._connected(company) as connection:
-            return await self._positions(connection, projection)
+        return await self._questions.ask(company, lambda connection: self._positions(connection, projection))
 
     async def changed(self, projection: Projection[Any], company: str | None, since: Positions) -> Changed:
         """The rows that events from `since` on have changed, each once; no more of them than a page holds.
 
         One that is spread over partitions is whole, and may come once more when a page ends between two of its changes.
         """
-        async with self._connected(company) as connection, connection.transaction():
+        return await self._questions.ask(
+            company, lambda connection: self._changed(connection, projection, company, since)
+        )
+
+    async def _changed(
+        self, connection: Asking, projection: Projection[Any], company: str | None, since: Positions
+    ) -> Changed:
+        async with connection.transaction():
             await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             now = await self._positions(connection, projection)
             through = spans(since, now)
             steps = await self._steps(connection, projection, company, through) if through else []
             given = {"keys": list(dict.fromkeys(key for _, key in steps)), "bytes": PAGE_BYTES}
             found = await self._read(connection, projection, _CHANGED, given) if steps else []
-        rows = [row for row in found if row.value is not None]
+        rows = [row for row in found if row.json is not None]
         cut = _cut(steps, {row.key for row in rows})
         return Changed(rows, reached(now, through, cut), cut is not None)
 
     async def _steps(
-        self, connection: Connection, projection: Projection[Any], company: str | None, through: Sequence[Span]
+        self, connection: Asking, projection: Projection[Any], company: str | None, through: Sequence[Span]
     ) -> list[tuple[FeedStep, str]]:
         """Where keys were changed, in the order in which they are told."""
         companies: list[str] = [shown(company)] if company is not None else []
@@ -170,7 +179,7 @@ class Reads:
         found = await self._asked(connection, projection, _STEPS, given)
         return [(FeedStep(ahead, span), key) for ahead, span, key in found]
 
-    async def _positions(self, connection: Connection, projection: Projection[Any]) -> dict[str, dict[int, int]]:
+    async def _positions(self, connection: Asking, projection: Projection[Any]) -> dict[str, dict[int, int]]:
         query = _POSITIONS.format(positions=sql.Identifier(self._schema, "positions"))
         cursor = await connection.execute(query, (projection.name, projection.version))
         found: dict[str, dict[int, int]] = {}
@@ -179,49 +188,22 @@ class Reads:
         return found
 
     async def _rows(self, projection: Projection[Any], query: sql.SQL, given: Mapping[str, Any]) -> list[ProjectedRow]:
-        async with self._connected(given["company"]) as connection:
-            return await self._read(connection, projection, query, given)
+        company = given["company"]
+        return await self._questions.ask(company, lambda connection: self._read(connection, projection, query, given))
 
     async def _read(
-        self, connection: Connection, projection: Projection[Any], query: sql.SQL, given: Mapping[str, Any]
+        self, connection: Asking, projection: Projection[Any], query: sql.SQL, given: Mapping[str, Any]
     ) -> list[ProjectedRow]:
         found = await self._asked(connection, projection, query, given)
-        parts = [ProjectedRow(key, value, EventPlace(*at)) for key, value, *at in found]
+        parts = [ProjectedRow(key, json, EventPlace(*at)) for key, json, *at in found]
         return [_whole(projection, list(same)) for _, same in groupby(parts, key=lambda row: row.key)]
 
     async def _asked(
-        self, connection: Connection, projection: Projection[Any], query: sql.SQL, given: Mapping[str, Any]
+        self, connection: Asking, projection: Projection[Any], query: sql.SQL, given: Mapping[str, Any]
     ) -> list[tuple[Any, ...]]:
         table = sql.Identifier(self._schema, table_of(projection))
         asked = {name: shown(value) if isinstance(value, str) else value for name, value in given.items()}
         return await (await connection.execute(query.format(table=table), asked)).fetchall()
-
-    @asynccontextmanager
-    async def _connected(self, company: str | None) -> AsyncIterator[Connection]:
-        """Never for longer than one question. Of those who wait, the longest waiting goes first."""
-        async with self._companies.turn(company), self._all.turn(None):
-            connection = self._free.pop() if self._free else await self._open()
-            try:
-                yield connection
-            except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
-                raise NoReadModel(self._schema) from error
-            except psycopg.OperationalError as error:
-                raise named(error) from error
-            finally:
-                if connection.closed or connection.broken:
-                    await connection.close()
-                else:
-                    self._free.append(connection)
-
-    async def _open(self) -> Connection:
-        if self._dsn is None:
-            raise DatabaseAway("no DSN is set")
-        try:
-            opened = await psycopg.AsyncConnection.connect(self._dsn, autocommit=True, connect_timeout=5)
-            await opened.execute(sql.SQL("SET statement_timeout = {}").format(int(self._seconds * 1000)))
-        except psycopg.OperationalError as error:
-            raise DatabaseAway(error) from error
-        return opened
 
 
 def _cut(steps: Sequence[tuple[FeedStep, str]], told: Set[str]) -> FeedStep | None:
@@ -235,7 +217,7 @@ def _cut(steps: Sequence[tuple[FeedStep, str]], told: Set[str]) -> FeedStep | No
 
 def _whole(projection: Projection[Any], parts: list[ProjectedRow]) -> ProjectedRow:
     """A row whose key rule spreads it over partitions is put together; its place is one of theirs."""
-    if len(parts) == 1 or projection.merge is None or parts[-1].value is None:
+    if len(parts) == 1 or projection.merge is None or parts[-1].json is None:
         return parts[-1]
     states = (msgspec.convert(part.value, projection.state) for part in parts)
-    return parts[-1]._replace(value=msgspec.to_builtins(reduce(projection.merge, states)))
+    return replace(parts[-1], json=msgspec.json.encode(reduce(projection.merge, states)))

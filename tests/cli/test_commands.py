@@ -27,7 +27,7 @@ KEY = "acme/0b9f3a52-7d0f-4bfb-9a55-0f3a0c6f8f11"
 
 
 def row(state: msgspec.Struct, key: str) -> ProjectedRow:
-    return ProjectedRow(key, msgspec.to_builtins(state), EventPlace("company-data", 0, 1))
+    return ProjectedRow(key, msgspec.json.encode(state), EventPlace("company-data", 0, 1))
 
 
 def shown(projection: Projection, rows: list[ProjectedRow], width: int) -> list[str]:

@@ -84,6 +84,19 @@ class Servers:
     def kill_postgres(self) -> None:
         _kill(self._postgres)
 
+    @contextmanager
+    def hanging_postgres(self) -> Iterator[None]:
+        """It takes connections and questions, and answers none: as it looks where the network is cut."""
+        family = [psutil.Process(self._postgres.pid)]
+        family += family[0].children(recursive=True)
+        for process in family:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in family:
+                process.resume()
+
     def stop(self) -> None:
         for child in (getattr(self, "_postgres", None), getattr(self, "_kafka", None)):
             if child is not None:

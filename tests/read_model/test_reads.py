@@ -19,7 +19,8 @@ from rillfold.embedded.state import Endpoints
 from streams.errors import DatabaseCannot
 from streams.read_model import reads as module
 from streams.read_model.postgres import PostgresSink
-from streams.read_model.reads import CONNECTIONS, OF_ONE, Reads
+from streams.read_model.questions import CONNECTIONS, OF_ONE
+from streams.read_model.reads import Reads
 from streams.read_model.schema import changed_index, table_of
 
 TABLE = table_of(COMPANIES)
@@ -122,7 +123,8 @@ async def test_whoever_leaves_the_line_takes_no_turn_with_it(model: Model) -> No
     assert {type(each) for each in left} == {asyncio.CancelledError}
     found = await asyncio.gather(*(model.reads.row(COMPANIES, "acme") for _ in range(20)))
     assert found == [None] * 20
-    assert (model.reads._companies._doors, model.reads._all._doors) == ({}, {})
+    questions = model.reads._questions
+    assert (questions._companies._doors, questions._all._doors) == ({}, {})
 
 
 async def test_a_question_that_takes_too_long_is_given_up(stack: Endpoints, model: Model) -> None:

@@ -61,7 +61,11 @@ def _figures(app: FastAPI, settings: Settings) -> AbstractContextManager[str]:
 
     def stands() -> str | None:
         asked = asyncio.run_coroutine_threadsafe(app.state.standing.failing(), loop)
-        failing = asked.result(READY_SECONDS)
+        try:
+            failing = asked.result(READY_SECONDS)
+        except TimeoutError:
+            asked.cancel()
+            return f"the API has not got to it in {READY_SECONDS:.0f} s"
         return None if not failing else ", ".join(f"the {name} {why}" for name, why in failing.items())
 
     return listened(settings, "api", stands, app.state.registry)
