@@ -1,4 +1,4 @@
-"""Who stays where there are more connections than places: requests under way, and of those that wait the newest."""
+"""Who stays where there are more connections than places: requests under way, then who reads, then the newest."""
 
 import threading
 import time
@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from ipaddress import IPv6Address, ip_address
 from itertools import takewhile
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 C = TypeVar("C", bound=Hashable)
 
@@ -18,19 +18,34 @@ FULL = (
 """The answer to a connection for which no other gives way."""
 
 
+class _Turn(NamedTuple):
+    """The client's."""
+
+    since: float
+    """Its beginning, or when it was last seen to have read on."""
+    unread: int
+
+
 class Connections(Generic[C]):
     """Those of one listener. One waits while it is the client's turn: to ask, to send on, or to read.
 
     A newcomer always has a place unless every connection has a request under way: the peer with the most connections
-    that wait gives one up, the one that waits longest. So whoever opens many shuts the door for nobody.
+    that wait gives one up, the one that waits longest. So whoever opens many shuts the door for nobody. Who has
+    something to read gives way after those that have nothing, and who reads on does not wait.
     """
 
-    def __init__(self, places: int, end: Callable[[C], None], clock: Callable[[], float] = time.monotonic) -> None:
-        self._places, self._end, self._clock = places, end, clock
+    def __init__(
+        self,
+        places: int,
+        end: Callable[[C], None],
+        unread: Callable[[C], int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._places, self._end, self._unread, self._clock = places, end, unread, clock
         self._lock = threading.Lock()
         self._peers: dict[C, str] = {}
-        self._waiting: dict[str, OrderedDict[C, float]] = {}
-        """Of each peer, since when: the longest first."""
+        self._waiting: dict[str, OrderedDict[C, _Turn]] = {}
+        """Of each peer: who waits longest first."""
 
     def enter(self, connection: C, address: str) -> bool:
         """Whether there is a place. It waits from now on."""
@@ -57,6 +72,12 @@ class Connections(Generic[C]):
             if connection in self._peers:
                 self._wait(connection)
 
+    def waited(self, connection: C) -> float:
+        """How long it asks nothing and reads nothing; none if it has a request under way."""
+        with self._lock:
+            waits = connection in self._waiting.get(self._peers.get(connection, ""), ())
+            return self._clock() - self._look(connection).since if waits else 0.0
+
     def leave(self, connection: C) -> None:
         with self._lock:
             self._forget(connection)
@@ -65,8 +86,9 @@ class Connections(Generic[C]):
         """Those that waited for so long."""
         until = self._clock() - seconds
         with self._lock:
-            waiting = [takewhile(lambda each: each[1] <= until, of.items()) for of in self._waiting.values()]
-            overdue = [connection for of in waiting for connection, _ in of]
+            waiting = [takewhile(lambda each: each[1].since <= until, of.items()) for of in self._waiting.values()]
+            long = [connection for of in waiting for connection, _ in of]
+            overdue = [connection for connection in long if self._look(connection).since <= until]
             for connection in overdue:
                 self._forget(connection)
         for connection in overdue:
@@ -74,10 +96,29 @@ class Connections(Generic[C]):
 
     def _gives_way(self) -> C | None:
         most = max(self._waiting.values(), key=len, default=None)
-        return None if most is None else next(iter(most))
+        if most is None:
+            return None
+        for connection in most:
+            if not self._unread(connection):
+                return connection
+        for connection in list(most):
+            self._look(connection)
+        return next(iter(most))
 
     def _wait(self, connection: C) -> None:
-        self._waiting.setdefault(self._peers[connection], OrderedDict()).setdefault(connection, self._clock())
+        of = self._waiting.setdefault(self._peers[connection], OrderedDict())
+        of.setdefault(connection, _Turn(self._clock(), 0))
+        self._look(connection)
+
+    def _look(self, connection: C) -> _Turn:
+        """Has it read on since the last look? Then its turn begins anew."""
+        of, unread = self._waiting[self._peers[connection]], self._unread(connection)
+        if unread < of[connection].unread:
+            of[connection] = _Turn(self._clock(), unread)
+            of.move_to_end(connection)
+        else:
+            of[connection] = of[connection]._replace(unread=unread)
+        return of[connection]
 
     def _wait_no_more(self, connection: C) -> None:
         peer = self._peers.get(connection)

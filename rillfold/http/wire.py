@@ -15,7 +15,9 @@ HEAD_BYTES = 32 << 10
 HEAD_SECONDS = 15.0
 """From the opening of a connection, or from the end of an answer, to the end of the next head."""
 READ_SECONDS = 60.0
-"""A client that leaves an answer unread for so long is not waited for."""
+"""A client that reads nothing of an answer for so long is not waited for."""
+LOOK_SECONDS = 0.25
+"""So often is an answer looked at that lies here: is it read on?"""
 CONNECTIONS = 1_000
 SETTLE = "settle"
 """The name under which a request finds whom to tell that it is the client's turn now."""
@@ -62,14 +64,29 @@ class Wire(H11Protocol):
     def _settle(self) -> None:
         """Whose turn is it? Ours from the end of a head until the answer ends; not while it lies unread, nor while
         the rest of a body runs out that is answered already."""
-        asked = self.cycle is not None and not self.cycle.response_complete
-        if asked and not self.flow.write_paused and not (self.cycle.response_started and self.cycle.more_body):
+        running_out = self._asked() and self.cycle.response_started and self.cycle.more_body
+        if self._asked() and not self.flow.write_paused and not running_out:
             self._among.works(self)
             self._nothing_is_late()
             return
         self._among.waits(self)
         if self._late is None:
-            self._late = self.loop.call_later(READ_SECONDS if asked else HEAD_SECONDS, self.transport.abort)
+            self._watch()
+
+    def _watch(self) -> None:
+        """No event tells that a client reads on: that is looked for."""
+        left = (READ_SECONDS if self._asked() or self.unread() else HEAD_SECONDS) - self._among.waited(self)
+        if left > 0:
+            self._late = self.loop.call_later(min(left, LOOK_SECONDS) if self.unread() else left, self._watch)
+        else:
+            self.transport.abort()
+
+    def _asked(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def unread(self) -> int:
+        """What was answered and is still here."""
+        return self.transport.get_write_buffer_size()
 
     def _nothing_is_late(self) -> None:
         if self._late is not None:
@@ -79,7 +96,7 @@ class Wire(H11Protocol):
 
 def wire(connections: int | None = None) -> dict[str, Any]:
     """How every server of ours is configured; each has its own places."""
-    among = Connections[Wire](connections or _places(), lambda each: each.transport.abort())
+    among = Connections[Wire](connections or _places(), lambda each: each.transport.abort(), Wire.unread)
     return {
         "http": partial(Wire, among),
         "ws": "none",

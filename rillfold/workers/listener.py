@@ -5,9 +5,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler
+from io import BufferedIOBase
 from pathlib import Path
 from socket import SHUT_RDWR, socket
 from socketserver import TCPServer, ThreadingMixIn
+from time import monotonic
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -21,7 +23,9 @@ from schemas.errors import Stop
 from streams.owner.glance import Proof
 
 IDLE_SECONDS = 30.0
-"""A connection that asks nothing for so long is closed."""
+"""A connection that asks nothing, or reads nothing, for so long is closed."""
+ANSWER_SECONDS = 60.0
+"""No answer is longer on its way."""
 OPEN = ("health", "ready")
 CONNECTIONS = 100
 """Each has a thread."""
@@ -85,19 +89,61 @@ def _error(status: int, code: str, message: str) -> HttpReply:
     return _json(status, {"error": {"code": code, "message": message}})
 
 
-def _handler(answers: Answers, connections: Connections[socket]) -> type[BaseHTTPRequestHandler]:
+class Unread:
+    """What was answered on a connection and is still here."""
+
+    def __init__(self) -> None:
+        self._of: dict[socket, int] = {}
+
+    def on(self, connection: socket) -> int:
+        return self._of.get(connection, 0)
+
+    def is_now(self, connection: socket, unread: int) -> None:
+        self._of[connection] = unread
+        if not unread:
+            del self._of[connection]
+
+
+class _Out(BufferedIOBase):
+    """Gathers an answer and sends it as one. From then on it is the client's turn: it may leave it unread."""
+
+    def __init__(self, connection: socket, connections: Connections[socket], unread: Unread) -> None:
+        self._connection, self._connections, self._unread = connection, connections, unread
+        self._gathered = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._gathered += data
+        return len(data)
+
+    def flush(self) -> None:
+        rest, self._gathered = memoryview(self._gathered), bytearray()
+        until = monotonic() + ANSWER_SECONDS
+        try:
+            while rest and monotonic() < until:
+                self._unread.is_now(self._connection, len(rest))
+                self._connections.waits(self._connection)
+                rest = rest[self._connection.send(rest) :]
+        finally:
+            self._unread.is_now(self._connection, 0)
+        if rest:
+            raise TimeoutError
+
+
+def _handler(answers: Answers, connections: Connections[socket], unread: Unread) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         timeout = IDLE_SECONDS
         disable_nagle_algorithm = True
-        wbufsize = -1  # head and body in one packet
+
+        def setup(self) -> None:
+            super().setup()
+            self.wfile = _Out(self.connection, connections, unread)
 
         def do_GET(self) -> None:
             connections.works(self.connection)
-            self._answer()
-            connections.waits(self.connection)
-
-        def _answer(self) -> None:
             reply = answers.to(self.path, self.headers.get("Host"), self.headers.get("Authorization"))
             self.send_response(reply.status)
             self.send_header("Content-Type", reply.kind)
@@ -125,8 +171,9 @@ class _Server(ThreadingMixIn, TCPServer):
     request_queue_size = 128
 
     def __init__(self, address: tuple[str, int], answers: Answers) -> None:
-        self._connections = Connections[socket](CONNECTIONS, _end)
-        super().__init__(address, _handler(answers, self._connections))
+        unread = Unread()
+        self._connections = Connections[socket](CONNECTIONS, _end, unread.on)
+        super().__init__(address, _handler(answers, self._connections, unread))
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if self._connections.enter(request, client_address[0]):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from prometheus_client import CollectorRegistry
+import uvicorn
+from prometheus_client import CollectorRegistry, Gauge
 
 from rillfold.http import turn_away, wire
 from rillfold.http.connections import Connections, peer_of
@@ -156,8 +159,148 @@ async def test_who_is_turned_away_and_does_not_end_its_body_gives_way(
         assert status(await talk(api.url, get("/health"))) == 200
 
 
-def worker_answers(stands=lambda: None) -> Answers:
-    return Answers(stands, CollectorRegistry(), Operator("token", known_hosts()))
+@asynccontextmanager
+async def one_answer(length: int, connections: int = 10) -> AsyncIterator[str]:
+    """A server whose only answer is so long, sent at once, most of which stays with the server until it is read."""
+
+    async def app(_scope, _receive, send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % length)]})
+        await send({"type": "http.response.body", "body": b"x" * length})
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", **wire.wire(connections)))
+        serving = asyncio.create_task(server.serve([listener]))
+        while not server.started:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = server.force_exit = True
+            await serving
+
+
+@contextmanager
+def narrow(url: str, said: bytes, kept: int = 2048) -> Iterator[socket.socket]:
+    """A client for which the system keeps so little: what it leaves unread stays with the server."""
+    found = urlsplit(url)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, kept)
+        client.settimeout(10)
+        client.connect((found.hostname, found.port))
+        client.setblocking(False)
+        with suppress(BlockingIOError):
+            client.send(said)
+        yield client
+
+
+async def read_on(client: socket.socket, length: int, at_once: int, pause: float = 0.05) -> int:
+    """How much of so much it gets, at that pace."""
+    got, loop = 0, asyncio.get_running_loop()
+    with suppress(ConnectionError):
+        while got < length and (more := await loop.sock_recv(client, at_once)):
+            got += len(more)
+            await asyncio.sleep(pause)
+    return got
+
+
+@pytest.mark.parametrize("length", [40_000, 200_000], ids=["all of it in hand", "more than is kept"])
+async def test_who_reads_slowly_and_steadily_is_waited_for(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "HEAD_SECONDS", 1.0)
+    monkeypatch.setattr(wire, "READ_SECONDS", 1.0)
+    async with one_answer(length) as url:
+        with narrow(url, get("/")) as client:
+            begun = time.monotonic()
+            assert await read_on(client, length, at_once=length // 50) > length
+            assert time.monotonic() - begun > 2
+
+
+@pytest.mark.parametrize("length", [40_000, 400_000], ids=["all of it in hand", "more than is kept"])
+async def test_who_leaves_a_whole_answer_unread_is_not_waited_for(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "READ_SECONDS", 0.5)
+    async with one_answer(length) as url:
+        with narrow(url, get("/")) as client:
+            await asyncio.sleep(2)
+            assert await read_on(client, length, at_once=65536, pause=0) < length
+
+
+async def test_who_reads_an_answer_stays_where_silent_ones_of_its_address_come() -> None:
+    async with one_answer(2 << 20, connections=5) as url:
+        with narrow(url, get("/"), 32768) as client:
+            reading = asyncio.create_task(read_on(client, 2 << 20, at_once=40_000))
+            await asyncio.sleep(0.2)
+            async with opened(url, 30) as silent:
+                assert all([await ended(reader) for reader, _ in silent[:20]])
+                assert not reading.done()
+                assert await reading > 2 << 20
+
+
+async def test_of_those_with_an_answer_to_read_who_reads_nothing_gives_way() -> None:
+    async with one_answer(2 << 20, connections=3) as url, AsyncExitStack() as leaving:
+        client = leaving.enter_context(narrow(url, get("/"), 32768))
+        reading, came = asyncio.create_task(read_on(client, 2 << 20, at_once=40_000)), 0
+        while not reading.done():
+            leaving.enter_context(narrow(url, get("/")))
+            await asyncio.wait([reading], timeout=0.6)
+            came += 1
+        assert await reading > 2 << 20
+        assert came > 3
+
+
+def worker_answers(stands=lambda: None, registry: CollectorRegistry | None = None) -> Answers:
+    return Answers(stands, registry or CollectorRegistry(), Operator("token", known_hosts()))
+
+
+def many_figures() -> CollectorRegistry:
+    """More than the system keeps for a client."""
+    registry = CollectorRegistry()
+    Gauge("much", "x" * (8 << 20), registry=registry)
+    return registry
+
+
+async def test_who_reads_no_answer_of_a_worker_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "CONNECTIONS", 5)
+    answers = worker_answers(registry=many_figures())
+    with listening(answers, "127.0.0.1", 0, tmp_path / "told.json") as url, ExitStack() as leaving:
+        for _ in range(worker.CONNECTIONS):
+            leaving.enter_context(narrow(url, get("/metrics")))
+        await asyncio.sleep(1)
+        for source in ADDRESSES * 3:
+            assert status(await talk(url, get("/health"), source=source)) == 200
+            leaving.enter_context(narrow(url, get("/metrics")))
+            await asyncio.sleep(0.3)
+
+
+async def test_who_reads_an_answer_of_a_worker_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "CONNECTIONS", 5)
+    answers = worker_answers(registry=many_figures())
+    with (
+        listening(answers, "127.0.0.1", 0, tmp_path / "told.json") as url,
+        narrow(url, get("/metrics"), 65536) as client,
+    ):
+        reading = asyncio.create_task(read_on(client, 8 << 20, at_once=1 << 17))
+        await asyncio.sleep(0.5)
+        async with opened(url, 30) as silent:
+            assert all([await ended(reader) for reader, _ in silent[:20]])
+            assert not reading.done()
+            assert await reading > 8 << 20
+
+
+@pytest.mark.parametrize("at_once", [0, 2_000], ids=["unread", "read in drops"])
+async def test_an_answer_of_a_worker_ends(tmp_path: Path, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "IDLE_SECONDS" if not at_once else "ANSWER_SECONDS", 1.0)
+    answers = worker_answers(registry=many_figures())
+    with (
+        listening(answers, "127.0.0.1", 0, tmp_path / "told.json") as url,
+        narrow(url, get("/metrics"), 65536) as client,
+    ):
+        if at_once:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(3):
+                    await read_on(client, 8 << 20, at_once)
+        else:
+            await asyncio.sleep(3)
+        assert await read_on(client, 8 << 20, at_once=1 << 20, pause=0) < 8 << 20
 
 
 @pytest.mark.parametrize("said", [b"", b"GET /health HTTP/1.1\r\nX: "], ids=["silent", "half a head"])
@@ -204,7 +347,7 @@ async def test_a_workers_head_that_comes_byte_by_byte_ends(tmp_path: Path, monke
 
 def test_who_gives_way() -> None:
     gone, clock = list[str](), [0.0]
-    connections = Connections[str](4, gone.append, lambda: clock[0])
+    connections = Connections[str](4, gone.append, lambda _: 0, lambda: clock[0])
     for name, address in (("a1", "a"), ("a2", "a"), ("b1", "b"), ("a3", "a")):
         clock[0] += 1
         assert connections.enter(name, address)
@@ -221,6 +364,35 @@ def test_who_gives_way() -> None:
     connections.end_overdue(5)
     assert gone == ["a1", "b1", "c1"]
     assert connections.enter("d1", "d") and gone == ["a1", "b1", "c1"]
+
+
+def test_who_gives_way_of_those_with_an_answer_to_read() -> None:
+    gone, clock, unread = list[str](), [0.0], Counter[str]()
+    connections = Connections[str](4, gone.append, unread.__getitem__, lambda: clock[0])
+
+    def enter(name: str) -> list[str]:
+        clock[0] += 1
+        assert connections.enter(name, "a")
+        return gone
+
+    unread.update(a1=30, a2=20, a4=10)
+    for name in ("a1", "a2", "a3", "a4"):
+        enter(name)
+    assert enter("a5") == ["a3"]
+    unread.update(a5=10)
+    connections.waits("a5")  # an answer came: it is there to be read
+    unread["a1"], unread["a4"] = 29, 11  # more came, of which nothing was read
+    assert enter("a6") == ["a3", "a2"]
+    unread.update(a6=10)
+    connections.waits("a6")
+    assert enter("a7") == ["a3", "a2", "a4"]
+    assert connections.waited("a1") == 1 and connections.waited("a4") == 0
+    unread["a1"] = 28
+    assert connections.waited("a1") == 0
+    clock[0] += 5
+    unread["a1"] = 27
+    connections.end_overdue(5)
+    assert gone == ["a3", "a2", "a4", "a5", "a6", "a7"]
 
 
 def test_whose_share_it_is() -> None:
