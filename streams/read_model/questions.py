@@ -1,4 +1,4 @@
-"""Questions to Postgres: how many at once, each company in its turn, and none for ever."""
+"""DatabaseTurns to Postgres: how many at once, each company in its turn, and none for ever."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
@@ -27,7 +27,7 @@ Found = TypeVar("Found")
 Question = Callable[[Asking], Awaitable[Found]]
 
 
-class Questions:
+class DatabaseTurns:
     """Opens connections when they are first needed, and keeps some."""
 
     def __init__(self, dsn: str | None, schema: str, seconds: float) -> None:

@@ -13,7 +13,7 @@ from projections.projection import Projection
 from streams.read_model.connection import Asking
 from streams.read_model.database import shown
 from streams.read_model.feed import FeedStep, Positions, Span, reached, spans
-from streams.read_model.questions import Questions
+from streams.read_model.questions import DatabaseTurns
 from streams.read_model.schema import table_of
 
 ANSWER_SECONDS = 30.0
@@ -111,7 +111,7 @@ class Reads:
 
     def __init__(self, dsn: str | None, schema: str, seconds: float = 0) -> None:
         """What takes Postgres longer is given up: others may wait for its turn. 0: nobody does."""
-        self._schema, self._questions = schema, Questions(dsn, schema, seconds)
+        self._schema, self._questions = schema, DatabaseTurns(dsn, schema, seconds)
 
     async def __aenter__(self) -> Self:
         return self
