@@ -1,4 +1,4 @@
-"""DatabaseTurns to Postgres: how many at once, each company in its turn, and none for ever."""
+"""Questions to Postgres: how many at once, each company in its turn, and none for ever."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
