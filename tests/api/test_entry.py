@@ -46,7 +46,7 @@ async def test_requests_under_way_are_bounded_for_each_company(serve, empty_log,
 
     given = settings(tmp_path, company_requests=2)
     async with serve(tmp_path, empty_log, given, reads=Slow()) as api:
-        path = "/company-automation/jobs/j?wait=60"
+        path = "/company-automation/jobs/j?wait=10"
         waiting = [asyncio.create_task(api.ask("GET", path, api.acme, timeout=90)) for _ in range(2)]
         await entered.wait()
         await asyncio.sleep(0.2)
