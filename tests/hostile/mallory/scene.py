@@ -84,7 +84,9 @@ class Scene:
     async def _request(self, line: Line) -> list[str]:
         says = made(dict(line.says), self._world)
         body = says.get("body", b"")
-        body = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else json_of(body)
+        if isinstance(body, str):
+            body = body.encode("utf-8", "surrogatepass")
+        body = body if isinstance(body, bytes) else json_of(body)
         who = {"nobody": None}.get(says.get("as", "mallory"), says.get("as", "mallory"))
         wrong = []
         for url in self._doors(says.get("door", "api")):
