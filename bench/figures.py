@@ -28,8 +28,13 @@ def table(results: Iterable[dict[str, Any]]) -> str:
     return HEAD + "".join(row for each in results for row in rows(each)) + "".join(f"\nTaken {each}.\n" for each in on)
 
 
+def name_of(result: dict[str, Any]) -> str:
+    """A benchmark may say after its name what it ran on."""
+    return str(result["bench"].partition(" ")[0])
+
+
 def rows(result: dict[str, Any]) -> Iterator[str]:
-    command = f"`rillfold bench {result['bench'].partition(' ')[0]}`"
+    command = f"`rillfold bench {name_of(result)}`"
     for each in result["ratios"].values():
         spread = f"{each['ratio']:.2f} ({each['low']:.2f} to {each['high']:.2f})"
         yield f"| {each['ours']}, {each['figure']} | {each['peer']} | {spread} | {command} |\n"
@@ -39,7 +44,7 @@ def main() -> None:
     if sys.argv[1:] == ["keep"]:
         result = json.loads(sys.stdin.read())
         RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{result['bench'].partition(' ')[0]}.json").write_text(json.dumps(result, indent=1) + "\n")
+        (RESULTS / f"{name_of(result)}.json").write_text(json.dumps(result, indent=1) + "\n")
     before, _, rest = README.read_text().partition(BEGIN)
     README.write_text(before + BEGIN + table(kept()) + END + rest.partition(END)[2])
 

@@ -57,7 +57,7 @@ class Blame:
         try:
             async with limit:
                 outcome = await self._train(ProofSpec(folder=folder, threads=self._place.threads), heard)
-        except Exception as error:
+        except Exception as error:  # whatever it is: nothing of a request is in the proof, so it is the machine's
             why = f"no end in {PROOF_SECONDS:.0f} seconds" if limit.expired() else f"{type(error).__name__}: {error}"
         else:
             if not isinstance(outcome, Broken):

@@ -125,7 +125,7 @@ def create_app(worker: Worker, event_log: EventLog, projections: Sequence[Projec
     app.transport = BatchTransport(app.conf.broker_consumer, app)
     stores = RecentStores(RocksStores(worker.data_dir / "tables"), RECENT_BYTES)
     refilled = partial(refill, bootstrap_servers=worker.bootstrap_servers)
-    app.keeper = ShardOwner(folding, fence, stores, event_log, worker.app_id, refilled)
+    app.shard_owner = ShardOwner(folding, fence, stores, event_log, worker.app_id, refilled)
     for projection in projections:
         add_table(app, folding.changelog(projection))
     _agent(app, folding)
@@ -141,7 +141,7 @@ def _agent(app: RowApp, folding: Folding) -> None:
             try:
                 await folding.step(batch)
             except Exception as error:
-                app.keeper.failed(error)
+                app.shard_owner.failed(error)
 
 
 def _publisher(event_log: EventLog, names: TopicNames) -> Callable[[Sequence[Event]], Awaitable[None]]:

@@ -29,9 +29,9 @@ FETCH_WAIT_MS = 100
 
 
 class RowApp(faust.App):
-    """A Faust app that asks `keeper` about its tables."""
+    """A Faust app that asks `shard_owner` about its tables."""
 
-    keeper: ShardOwner
+    shard_owner: ShardOwner
 
     def phase(self) -> Phase:
         """May be asked from another thread."""
@@ -41,12 +41,12 @@ class RowApp(faust.App):
 
     async def on_shutdown(self) -> None:
         await super().on_shutdown()
-        await self.keeper.stop()
+        await self.shard_owner.stop()
 
 
-def _keeper(app: Any) -> ShardOwner:
-    keeper: ShardOwner = app.keeper
-    return keeper
+def _owner_of(app: Any) -> ShardOwner:
+    owner: ShardOwner = app.shard_owner
+    return owner
 
 
 class Fetched(NamedTuple):
@@ -183,7 +183,7 @@ class BatchConsumer(driver.Consumer):
         sources = [tp for tp in self.assignment() if not self._is_changelog_tp(tp)]
         if not sources:
             return {}
-        starts = await _keeper(self.app).begins(sources)
+        starts = await _owner_of(self.app).begins(sources)
         await self.seek_wait(starts)
         return starts
 
@@ -197,7 +197,7 @@ class BatchConsumer(driver.Consumer):
             return None
         acked.clear()
         self._acked_index[tp].clear()
-        return _keeper(self.app).folded(tp)
+        return _owner_of(self.app).folded(tp)
 
 
 class BatchTransport(driver.Transport):
@@ -227,10 +227,10 @@ class RowTable(Table):  # type: ignore[type-arg]
         """Topics are made before the worker starts; there is no store to start."""
 
     def persisted_offset(self, tp: TP) -> int | None:
-        return _keeper(self.app).persisted(tp)
+        return _owner_of(self.app).persisted(tp)
 
     async def need_active_standby_for(self, tp: TP) -> bool:
-        return _keeper(self.app).persisted(tp) is None
+        return _owner_of(self.app).persisted(tp) is None
 
     async def on_rebalance(self, *_: Any) -> None:
         """All tables at once: see RowTableManager."""
@@ -240,16 +240,16 @@ class RowTable(Table):  # type: ignore[type-arg]
             for event in batch:
                 records = cast(Batch, event.value).records
                 pairs = ((record.key or b"", record.value) for record in records)
-                _keeper(self.app).restore(event.message.tp, pairs, records[-1].offset)
+                _owner_of(self.app).restore(event.message.tp, pairs, records[-1].offset)
         except Exception as error:
-            _keeper(self.app).failed(error)
+            _owner_of(self.app).failed(error)
             raise
 
     async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
         try:
-            await _keeper(self.app).restored(active_tps)
+            await _owner_of(self.app).restored(active_tps)
         except Exception as error:
-            _keeper(self.app).failed(error)
+            _owner_of(self.app).failed(error)
 
 
 class BatchRecovery(Recovery):
@@ -260,12 +260,12 @@ class BatchRecovery(Recovery):
     async def _build_highwaters(self, consumer: Any, tps: set[TP], destination: Any, title: str) -> None:
         """Claims come before the ends are read: nothing can be appended behind an end by an earlier owner."""
         if title == "active":
-            await _keeper(self.app).claim(tps)
+            await _owner_of(self.app).claim(tps)
         await super()._build_highwaters(consumer, tps, destination, title)
         for tp in tps:
-            kept = _keeper(self.app).persisted(tp)
+            kept = _owner_of(self.app).persisted(tp)
             if kept is not None and kept > destination[tp]:
-                _keeper(self.app).forget(tp)
+                _owner_of(self.app).forget(tp)
                 offsets: Any = self.active_offsets if title == "active" else self.standby_offsets
                 offsets[tp] = None
         if title == "active":
@@ -279,14 +279,14 @@ class BatchRecovery(Recovery):
     async def _refill(self, tps: set[TP]) -> None:
         """Past Faust, which then finds nothing left to recover. It still reads what we only stand by for."""
         try:
-            complete = await _keeper(self.app).refill(tps)
+            complete = await _owner_of(self.app).refill(tps)
         except Exception as error:  # Faust would log it and go on without the rows
-            _keeper(self.app).failed(error)
+            _owner_of(self.app).failed(error)
             raise
         if not complete:
             raise RebalanceAgain
         for tp in tps:
-            self.active_offsets[tp] = cast(int, _keeper(self.app).persisted(tp))
+            self.active_offsets[tp] = cast(int, _owner_of(self.app).persisted(tp))
 
 
 class RowTableManager(TableManager):
@@ -298,12 +298,12 @@ class RowTableManager(TableManager):
 
     async def on_rebalance(self, assigned: set[TP], revoked: set[TP], newly: set[TP], generation_id: int = 0) -> None:
         ours = self.app.assignor.assigned_actives() | self.app.assignor.assigned_standbys()
-        await _keeper(self.app).assigned(tp for tp in ours if tp.topic in self.changelog_topics)
+        await _owner_of(self.app).assigned(tp for tp in ours if tp.topic in self.changelog_topics)
         await super().on_rebalance(assigned, revoked, newly, generation_id)
 
     def on_actives_ready(self) -> None:
         super().on_actives_ready()
-        _keeper(self.app).ready()
+        _owner_of(self.app).ready()
 
 
 def add_table(app: faust.App, changelog: str) -> None:

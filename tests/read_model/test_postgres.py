@@ -40,28 +40,10 @@ ROWS = RowCodec(Company)
 
 
 @pytest.fixture
-def schema() -> str:
-    return f"t{uuid4().hex[:12]}"
-
-
-@pytest.fixture
 async def sink(stack: Endpoints, schema: str) -> AsyncIterator[PostgresSink]:
     assert stack.postgres_dsn is not None
     async with PostgresSink(stack.postgres_dsn, FOLDED, schema) as sink:
         yield sink
-
-
-@pytest.fixture
-async def query(stack: Endpoints, schema: str, sink: PostgresSink) -> AsyncIterator[Any]:
-    assert stack.postgres_dsn is not None
-    async with await psycopg.AsyncConnection.connect(stack.postgres_dsn, autocommit=True) as connection:
-        await connection.execute(f'SET search_path TO "{schema}"')
-
-        async def query(sql: str) -> list[tuple[Any, ...]]:
-            return await (await connection.execute(sql)).fetchall()
-
-        yield query
-        await connection.execute(f'DROP SCHEMA "{schema}" CASCADE')
 
 
 async def test_two_deployments_share_a_database_and_mix_nothing(stack: Endpoints):

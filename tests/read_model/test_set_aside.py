@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from hashlib import sha256
 from typing import Any
-from uuid import uuid4
 
 import psycopg
 import pytest
@@ -26,25 +25,6 @@ from streams.state.refusal import Refusal
 PROJECTIONS = (COMPANIES, MEMORIES)
 CHANGELOG = topic_of(COMPANIES)
 ROWS = RowCodec(Company)
-
-
-@pytest.fixture
-def schema() -> str:
-    return f"t{uuid4().hex[:12]}"
-
-
-@pytest.fixture
-async def query(stack: Endpoints, schema: str) -> AsyncIterator[Any]:
-    assert stack.postgres_dsn is not None
-    async with await psycopg.AsyncConnection.connect(stack.postgres_dsn, autocommit=True) as connection:
-        await connection.execute(f'SET search_path TO "{schema}"')
-
-        async def query(sql: str) -> list[tuple[Any, ...]]:
-            cursor = await connection.execute(sql)
-            return await cursor.fetchall() if cursor.description else []
-
-        yield query
-        await connection.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
 
 
 class Written:

@@ -18,8 +18,8 @@ from gpu_workers.serve.engine.decoder import Decoder, Tokens
 from gpu_workers.serve.engine.engine import Engine, Fell, LoraRow, Said
 from gpu_workers.serve.engine.kv import KVCache
 from gpu_workers.serve.engine.lanes import Lanes, Site
-from gpu_workers.serve.engine.proof import Trial
 from gpu_workers.serve.engine.schedule import Limits
+from gpu_workers.serve.engine.trial import Trial
 from tests.support.models import VOCABULARY, tiny
 
 Told = dict[int, list[int | str]]

@@ -4,11 +4,9 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -38,10 +36,3 @@ def on(folder: Path) -> list[psutil.Process]:
         if any(str(folder) in word for word in process.info["cmdline"] or ()):
             found.append(process)
     return found
-
-
-def until(what: str, truth: Any, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not truth():
-        assert time.monotonic() < end, what
-        time.sleep(0.1)

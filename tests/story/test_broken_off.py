@@ -11,7 +11,8 @@ import pytest
 
 from rillfold.demo.parts import ALL
 from rillfold.demo.story import Part
-from tests.story.telling import GONE_WITHIN, begin, demo_folder, on, until
+from tests.story.telling import GONE_WITHIN, begin, demo_folder, on
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(1800)]
 

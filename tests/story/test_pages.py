@@ -6,11 +6,9 @@ import json
 import re
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -23,6 +21,8 @@ from rillfold.demo import data
 from rillfold.embedded.ports import free_port
 from tests.kill.world import scratch
 from tests.support.pages import ROOT, blocks, ran, surroundings
+from tests.support.tool import answering, at_work
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.needs("curl")]
 PATIENCE = 240.0
@@ -30,30 +30,12 @@ EXAMPLES = 40
 LINE = """{"messages": [{"role": "user", "content": "Look up %d."}, {"role": "assistant", "content": "C-%d."}]}"""
 
 
-class Tool(BaseHTTPRequestHandler):
-    """Whatever the pages offer as a tool: it says yes."""
-
-    def do_POST(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.end_headers()
-        self.wfile.write(b'{"status": "kept"}')
-
-    def log_message(self, *arguments: Any) -> None:
-        return None
-
-
 @contextmanager
 def tool() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Tool)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    """Whatever the pages offer as a tool: it says yes."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), answering(lambda _: b'{"status": "kept"}'))
+    with at_work(server):
         yield f"127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 class Home:
@@ -108,10 +90,8 @@ def home() -> Iterator[Home]:
         with log.open("wb") as out:
             up = subprocess.Popen(line, env=made.environment, cwd=folder, stdout=out, stderr=out)
         try:
-            stop = time.monotonic() + PATIENCE
-            while "api is ready" not in log.read_text():
-                assert up.poll() is None and time.monotonic() < stop, log.read_text()
-                time.sleep(0.1)
+            until("all to be ready", lambda: "api is ready" in log.read_text() or up.poll() is not None, PATIENCE)
+            assert up.poll() is None, log.read_text()
             yield made
         finally:
             up.terminate()
@@ -185,7 +165,5 @@ def test_automation_and_queries(home: Home) -> None:
 
 def until_trained(home: Home) -> None:
     """A run was asked for, and nobody waited for it."""
-    stop = time.monotonic() + PATIENCE
-    while "acme_corp/default" not in home.run("sh", "rillfold query lora_adapters --company acme_corp --json"):
-        assert time.monotonic() < stop
-        time.sleep(1)
+    ask = "rillfold query lora_adapters --company acme_corp --json"
+    until("an adapter", lambda: "acme_corp/default" in home.run("sh", ask), PATIENCE, pause=1)

@@ -33,8 +33,9 @@ from schemas.errors import Stop
 from schemas.topics import TopicNames
 from streams.fold.view import View
 from streams.log.kafka.log import KafkaLog
-from tests.story.telling import GONE_WITHIN, begin, demo_folder, on, until
+from tests.story.telling import GONE_WITHIN, begin, demo_folder, on
 from tests.support.training import write_rows
+from tests.support.waiting import until
 
 
 def test_only_a_folder_of_the_demo_is_emptied(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,13 @@ from typing import Any
 import httpx
 
 from rillfold.embedded import ports, state
+from tests.support import waiting
 
 PATIENCE = 240.0
 
 
 def until(what: str, look: Callable[[], Any]) -> Any:
-    end = time.monotonic() + PATIENCE
-    while not (found := look()):
-        assert time.monotonic() < end, f"waited in vain for {what}"
-        time.sleep(0.2)
-    return found
+    return waiting.until(what, look, PATIENCE, pause=0.2)
 
 
 class Release:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from tests.support.tool import answering, at_work
 from tests.upgrade.release import until
 
 # All of 127.0.0.0/8 is this machine; nobody else's server is there, and no free port is taken from this range.
@@ -33,27 +33,9 @@ def _bound(handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer | None:
 def tool_server() -> Iterator[Tool]:
     tool = Tool()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(min(int(self.headers.get("Content-Length") or 0), 1 << 16))
-            tool.calls.append((self.headers.get("Idempotency-Key", ""), self.headers.get("Authorization", "")))
-            body = b'{"status":"kept"}'
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(request: BaseHTTPRequestHandler) -> bytes:
+        tool.calls.append((request.headers.get("Idempotency-Key", ""), request.headers.get("Authorization", "")))
+        return b'{"status":"kept"}'
 
-        def log_message(self, *_said: object) -> None:
-            return None
-
-    server = until(f"{PLACE} to be free", lambda: _bound(Handler))
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True)
-    thread.start()
-    try:
+    with at_work(until(f"{PLACE} to be free", lambda: _bound(answering(answer)))):
         yield tool
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(timeout=5)

@@ -10,9 +10,9 @@ from gpu_workers.refused import EngineStopped, Refused, RowFailed
 from gpu_workers.serve.engine.circuit import StepCircuit, broken
 from gpu_workers.serve.engine.decoder import Decoder, Tokens
 from gpu_workers.serve.engine.lanes import Lanes, plan
-from gpu_workers.serve.engine.proof import why_broken
 from gpu_workers.serve.engine.sample import sample
 from gpu_workers.serve.engine.schedule import EngineRow, Limits, Schedule, SlotBatch
+from gpu_workers.serve.engine.trial import why_broken
 
 LoraRow = EngineRow[LoraWeights]
 LoraBatch = SlotBatch[LoraWeights]

@@ -21,8 +21,8 @@ from gpu_workers.refused import AdapterUnreadable, BaseMismatch, UnusableAdapter
 from gpu_workers.serve.admission import EngineBounds
 from gpu_workers.serve.engine.decoder import Decoder
 from gpu_workers.serve.engine.engine import Engine
-from gpu_workers.serve.engine.proof import Trial
 from gpu_workers.serve.engine.schedule import Limits
+from gpu_workers.serve.engine.trial import Trial
 from gpu_workers.serve.engines.embedded import Base, EmbeddedEngine, Read
 from gpu_workers.serve.port import AdapterSpec
 
