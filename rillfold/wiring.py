@@ -58,13 +58,20 @@ def secret_store(settings: Settings) -> FileSecrets:
     return FileSecrets(settings.data_dir / "secrets")
 
 
+def to_models(url: str, headers: dict[str, str] | None = None) -> httpx.AsyncClient:
+    """One connection a question: a kept one may end in the moment that the next goes out on it. How many at once: the
+    entry's limits say."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+    return httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, limits=limits)
+
+
 @asynccontextmanager
 async def services(settings: Settings) -> AsyncIterator[Services]:
     names, bearer = settings.topic_names(), {"Authorization": f"Bearer {operator_of(settings).token}"}
     async with (
         event_log(settings) as log,
         read_model(settings, ANSWER_SECONDS) as reads,
-        httpx.AsyncClient(base_url=settings.address("serve"), headers=bearer, trust_env=False) as models,
+        to_models(settings.address("serve"), bearer) as models,
     ):
         tools = Tools(log, names)
         # A longer log is read on while the API serves: what needs tools says so till then.

@@ -12,8 +12,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from rillfold.http.connections import FULL, Connections
 
 HEAD_BYTES = 32 << 10
-HEAD_SECONDS = 15.0
-"""From the opening of a connection, or from the end of an answer, to the end of the next head."""
+HEAD_SECONDS = 20.0
+"""From the opening of a connection, or from the end of an answer, to the end of the next head. Longer than clients keep
+a connection that they do not use (5 s, some 15), so that they let it go first, and not while they send on it."""
 READ_SECONDS = 60.0
 """A client that reads nothing of an answer for so long is not waited for."""
 LOOK_SECONDS = 0.25
@@ -104,6 +105,7 @@ def wire(connections: int | None = None) -> dict[str, Any]:
         "server_header": False,
         "proxy_headers": False,
         "access_log": False,
+        "timeout_keep_alive": HEAD_SECONDS,
     }
 
 

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from aiohttp import web
 
+from rillfold.wiring import to_models
 from tests.support.raw_http import get, status, talk
 
 JSON = "Content-Type: application/json"
@@ -83,7 +83,7 @@ async def worker() -> AsyncIterator[Worker]:
 @pytest.fixture
 async def api(worker: Worker, serve, empty_log, tmp_path: Path) -> AsyncIterator[Any]:
     async with (
-        httpx.AsyncClient(base_url=worker.url, trust_env=False) as models,
+        to_models(worker.url) as models,
         serve(tmp_path, empty_log, models=models) as running,
     ):
         yield running
@@ -128,11 +128,27 @@ async def test_a_stream_arrives_while_it_is_made(api, worker: Worker) -> None:
 
 async def test_a_worker_that_is_away_is_named(serve, empty_log, tmp_path: Path) -> None:
     async with (
-        httpx.AsyncClient(base_url="http://127.0.0.1:9", trust_env=False) as models,
+        to_models("http://127.0.0.1:9") as models,
         serve(tmp_path, empty_log, models=models) as api,
     ):
         answer = await api.ask("GET", "/v1/models", api.acme)
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_serving")
+
+
+async def test_no_question_goes_out_on_a_connection_that_the_worker_may_have_ended(serve, empty_log, tmp_path) -> None:
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """It keeps the connection, as it says, and ends it when a second question comes on it."""
+        await reader.readuntil(b"\r\n\r\n")
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n"
+        writer.write(head + b'{"data":[]}')
+        await reader.read(1)
+        writer.transport.abort()
+
+    server = await asyncio.start_server(once, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, to_models(url) as models, serve(tmp_path, empty_log, models=models) as api:
+        answers = [await api.ask("GET", "/v1/models", api.acme) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200]
 
 
 @pytest.mark.parametrize("dots", ["..", "%2e%2e", "%252e%252e", ".%2e", "..%2f.", "..;"])
