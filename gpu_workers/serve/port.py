@@ -10,6 +10,8 @@ from schemas.adapters import company_of
 from schemas.company import Message, ToolUse
 
 MAX_TEMPERATURE = 100.0
+MAX_LOGPROBS = 20
+MAX_STOPS, STOP_LETTERS = 16, 200
 VERSION_DIGITS = 18
 DETAIL = 1_000
 """Bytes of a failure's detail, which may repeat what was asked."""
@@ -45,6 +47,18 @@ class AdapterSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the adapter was trained with its tools rendered in the prompt: it is served as it was trained."""
 
 
+class MustCall(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer is one well-formed call of a tool of the question: of this one, where it is named."""
+
+    tool: str | None = None
+
+
+class MustFit(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer is JSON that fits a JSON Schema."""
+
+    schema: str
+
+
 class Question(msgspec.Struct, frozen=True, kw_only=True):
     """`adapter` None is the base model; `version` None is the newest."""
 
@@ -60,7 +74,16 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int = 128
     temperature: float = 0.0
     top_p: float = 1.0
+    top_k: int = 0
+    """0: any token."""
+    min_p: float = 0.0
     seed: int = 0
+    stop: tuple[str, ...] = ()
+    """The answer ends before the first of these texts."""
+    logprobs: int | None = None
+    """So many of the likeliest tokens are told beside each that was said; None: no chances at all."""
+    must: MustCall | MustFit | None = None
+    """What form the answer is held to while it is made; None: none."""
 
     def may_ask(self) -> bool:
         """An adapter is asked by its own company, and by the operator. To others it is as if it were not there."""
@@ -74,7 +97,37 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
             return f"temperature is {self.temperature}, and not from 0 to {MAX_TEMPERATURE:g}"
         if not 0 < self.top_p <= 1:
             return f"top_p is {self.top_p}, and not above 0 and up to 1"
+        if not 0 <= self.min_p <= 1:
+            return f"min_p is {self.min_p}, and not from 0 to 1"
+        if self.top_k < 0:
+            return f"top_k is {self.top_k}, and not 0 or more"
+        if self.logprobs is not None and not 0 <= self.logprobs <= MAX_LOGPROBS:
+            return f"logprobs is {self.logprobs}, and not from 0 to {MAX_LOGPROBS}"
+        if len(self.stop) > MAX_STOPS or not all(0 < len(text) <= STOP_LETTERS for text in self.stop):
+            return f"stop has over {MAX_STOPS} texts, or one without a letter or with over {STOP_LETTERS}"
         return None
+
+
+class Chance(msgspec.Struct, frozen=True, kw_only=True):
+    """A token and the logarithm of its chance, before temperature and whatever narrows the choice."""
+
+    token: bytes
+    logprob: float
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """What was said at one place of an answer, and the likeliest there."""
+
+    said: Chance
+    likeliest: tuple[Chance, ...] = ()
+
+
+class Piece(NamedTuple):
+    """Of an answer, as it is made."""
+
+    text: str
+    choices: tuple[Choice, ...] = ()
+    """Those of its tokens, where they were asked for."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +145,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    """Of the prompt: read by an earlier question already."""
+    choices: tuple[Choice, ...] = ()
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,8 +158,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Outcome = Answer | Failure
-OnText = Callable[[str], None]
-"""Called on the caller's event loop with each new piece of text."""
+OnPiece = Callable[[Piece], None]
+"""Called on the caller's event loop with each new piece of the answer."""
 
 
 class Resident(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,6 +179,14 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     loads: int
     hits: int
     evictions: int
+    pages: int = 0
+    """Of the cache of keys and values; its memory, taken once."""
+    pages_held: int = 0
+    """By rows that run; the others are free, or remember prompts."""
+    cached_tokens: int = 0
+    """Of prompts, so far: read once and used again."""
+    prompt_tokens: int = 0
+    """So far, the cached ones among them."""
     tokens: int
     """Said so far, to everybody: who waits for an answer sees by them that the engine works."""
 
@@ -164,7 +227,7 @@ class InferenceEngine(Protocol):
 
     def stats(self) -> EngineStats: ...
 
-    async def answer(self, question: Question, on_text: OnText | None = None) -> Outcome:
+    async def answer(self, question: Question, on_piece: OnPiece | None = None) -> Outcome:
         """Another company's adapter is unknown, whichever way the question came.
 
         Cancelling the call takes the row out of the batch.

@@ -65,7 +65,7 @@ class _Talk:
     def __init__(self, engine: InferenceEngine, question: Question, body: ChatRequest) -> None:
         self._question, self._body = question, body
         self._pieces: asyncio.Queue[str | None] = asyncio.Queue()
-        self._answer = asyncio.ensure_future(engine.answer(question, self._pieces.put_nowait))
+        self._answer = asyncio.ensure_future(engine.answer(question, lambda piece: self._pieces.put_nowait(piece.text)))
         self._answer.add_done_callback(lambda _: self._pieces.put_nowait(None))
         self._created = int(time.time())
 

@@ -186,7 +186,7 @@ async def test_an_unloaded_adapter_is_refused_and_its_running_answer_ends(
 async def test_pieces_add_up_to_the_text(bench: Workbench, engine: InferenceEngine) -> None:
     await engine.load(bench.adapter("acme/loud", seed=41))
     pieces: list[str] = []
-    outcome = await engine.answer(ask("Sing!", "acme/loud", max_tokens=60), pieces.append)
+    outcome = await engine.answer(ask("Sing!", "acme/loud", max_tokens=60), lambda piece: pieces.append(piece.text))
     assert "".join(pieces) == said(outcome)
     assert len(pieces) > 1
 

@@ -15,7 +15,7 @@ from gpu_workers.inbox import answered, reread
 from gpu_workers.inbox.inbox import Inbox, Item
 from gpu_workers.inbox.reread import Reread
 from gpu_workers.serve import worker as inference
-from gpu_workers.serve.port import OnText, Outcome, Question
+from gpu_workers.serve.port import OnPiece, Outcome, Question
 from gpu_workers.serve.worker import InferenceWorker
 from schemas.inference import InferenceRequested
 from schemas.topics import TopicNames
@@ -95,10 +95,10 @@ async def test_no_more_waits_in_memory_than_is_said_and_all_is_answered_once(wor
     inbox, engine, most = Inbox(most=40, share=SHARE), FakeEngine(), 0
 
     class Watched(FakeEngine):
-        async def answer(self, question: Question, on_text: OnText | None = None) -> Outcome:
+        async def answer(self, question: Question, on_piece: OnPiece | None = None) -> Outcome:
             nonlocal most
             most = max(most, len(inbox))
-            return await engine.answer(question, on_text)
+            return await engine.answer(question, on_piece)
 
     async with working(world, Watched(), inbox):
         results = await world.results(len(asked))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from gpu_workers.serve.port import Answer, InferenceEngine, OnText, Outcome, Question
+from gpu_workers.serve.port import Answer, InferenceEngine, OnPiece, Outcome, Piece, Question
 
 
 class FakeEngine:
@@ -27,16 +27,16 @@ class FakeEngine:
     def open(self) -> None:
         self._gate.set()
 
-    async def answer(self, question: Question, on_text: OnText | None = None) -> Outcome:
+    async def answer(self, question: Question, on_piece: OnPiece | None = None) -> Outcome:
         self.asked.append(question)
         await self._gate.wait()
         if self._never(question):
             await asyncio.Event().wait()
         self.tokens += 1
         said = self._says or yes(question)
-        if on_text:
+        if on_piece:
             for start in range(0, len(said.text), 3):
-                on_text(said.text[start : start + 3])
+                on_piece(Piece(said.text[start : start + 3]))
                 await asyncio.sleep(0)
         return said
 

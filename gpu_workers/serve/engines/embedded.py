@@ -34,8 +34,9 @@ from gpu_workers.serve.port import (
     Answer,
     EngineStats,
     Failure,
-    OnText,
+    OnPiece,
     Outcome,
+    Piece,
     Question,
     Resident,
 )
@@ -65,7 +66,7 @@ class _Pending:
     row: LoraRow
     done: asyncio.Future[str]
     stream: TextStream
-    on_text: OnText | None
+    on_piece: OnPiece | None
     tokens: list[int] = field(default_factory=list)
     shown: int = 0
 
@@ -74,9 +75,9 @@ class _Pending:
             self.fail(said.why)
             return
         self.tokens.append(said.token)
-        if self.on_text and not said.finish and (piece := self.stream.push(said.token)):
+        if self.on_piece and not said.finish and (piece := self.stream.push(said.token)):
             self.shown += len(piece)
-            self.on_text(piece)
+            self.on_piece(Piece(piece))
         if said.finish and not self.done.done():
             self.done.set_result(said.finish)
 
@@ -86,8 +87,8 @@ class _Pending:
 
     def flush(self, text: str) -> None:
         """What was held back: the end of the whole text."""
-        if self.on_text and text[self.shown :]:
-            self.on_text(text[self.shown :])
+        if self.on_piece and text[self.shown :]:
+            self.on_piece(Piece(text[self.shown :]))
 
 
 @dataclass(frozen=True)
@@ -192,27 +193,27 @@ class EmbeddedEngine:
             tokens=self._tokens,
         )
 
-    async def answer(self, question: Question, on_text: OnText | None = None) -> Outcome:
+    async def answer(self, question: Question, on_piece: OnPiece | None = None) -> Outcome:
         try:
             with self._questions.counted(question.company):
-                return await self._answer(question, on_text)
+                return await self._answer(question, on_piece)
         except RillfoldError as error:
             return _failure(question, getattr(error, "reason", "refused"), str(error), isinstance(error, Retry))
         except Exception as error:
             return _failure(question, RowFailed.reason, f"{type(error).__name__}: {error}", again=False)
 
-    async def _answer(self, question: Question, on_text: OnText | None) -> Answer:
+    async def _answer(self, question: Question, on_piece: OnPiece | None) -> Answer:
         if (why := question.unfit()) is not None:
             raise BadQuestion(f"{why}.")
         if question.adapter is None:
-            return await self._run(question, None, None, on_text)
+            return await self._run(question, None, None, on_piece)
         if not question.may_ask():
             raise UnknownAdapter(f"adapter {question.adapter} is not known here.")
         while True:
             spec = self._catalogue.find(question.adapter, question.version)
             await self._seats.take(spec)
             try:
-                return await self._run(question, spec, await self._weights(spec), on_text)
+                return await self._run(question, spec, await self._weights(spec), on_piece)
             except UnusableAdapter as error:
                 self._catalogue.refuse(spec.key, error)  # the newest that can be served answers, or the reason does
             finally:
@@ -260,12 +261,12 @@ class EmbeddedEngine:
             self._seats.give(spec)
 
     async def _run(
-        self, question: Question, spec: AdapterSpec | None, weights: LoraWeights | None, on_text: OnText | None
+        self, question: Question, spec: AdapterSpec | None, weights: LoraWeights | None, on_piece: OnPiece | None
     ) -> Answer:
         long = len(question.messages) > LONG_PARTS or _letters(question) > LONG_LETTERS
         prompt = await asyncio.to_thread(self._prompt, question, spec) if long else self._prompt(question, spec)
         row = self._row(question, weights, prompt)
-        pending = _Pending(row, asyncio.get_running_loop().create_future(), TextStream(self._chat.decode), on_text)
+        pending = _Pending(row, asyncio.get_running_loop().create_future(), TextStream(self._chat.decode), on_piece)
         if not self.alive():
             raise EngineStopped(f"{self._stopped}; restart the worker.")
         self._pending[row.ticket] = pending
