@@ -176,7 +176,12 @@ def _checked_adalora(config: Mapping[str, Any]) -> AdapterConfig:
     """As PEFT computes it: neither r, alpha_pattern nor use_rslora says anything there."""
     if config.get("alora_invocation_tokens") is not None:
         raise ValueError("alora_invocation_tokens go with peft_type LORA alone")
-    unused = {"rank_pattern": None, "alpha_pattern": None, "use_rslora": False, "r": _rank("init_r", config.get("init_r"))}
+    unused = {
+        "rank_pattern": None,
+        "alpha_pattern": None,
+        "use_rslora": False,
+        "r": _rank("init_r", config.get("init_r")),
+    }
     plain, kept = _checked({**config, **unused}), _patterns("rank_pattern", config)
     if strays := [name for name in kept if not plain.names(name.removesuffix(LORA_E)) or not name.endswith(LORA_E)]:
         raise ValueError(f"rank_pattern holds {strays[0]!r:.80}, which is no {LORA_E} of a module that is named")
