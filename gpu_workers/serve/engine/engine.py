@@ -9,7 +9,7 @@ from gpu_workers.adapters.weights import LoraWeights
 from gpu_workers.refused import EngineStopped, Refused, RowFailed
 from gpu_workers.serve.engine.circuit import StepCircuit, broken
 from gpu_workers.serve.engine.decoder import Decoder, Tokens
-from gpu_workers.serve.engine.lanes import Lanes, plan
+from gpu_workers.serve.engine.lanes import BASE, Lanes, plan
 from gpu_workers.serve.engine.sample import sample
 from gpu_workers.serve.engine.schedule import EngineRow, Limits, Schedule, SlotBatch
 from gpu_workers.serve.engine.trial import why_broken
@@ -123,7 +123,7 @@ class Engine:
         """Seats the adapters of all running rows, so that none is moved for a newcomer; lays the batch out by lanes."""
         running = [row for each in self._in_turn for row in each.schedule.running]
         lanes = self._lanes.seat({row.adapter for row in running if row.adapter is not None})
-        ordered = sorted(batch.rows, key=lambda place: -1 if place[1].adapter is None else lanes[place[1].adapter])
+        ordered = sorted(batch.rows, key=lambda place: lanes[place[1].adapter] if place[1].adapter else BASE)
         self._make_room(hall, batch)
         new = [row.prompt + row.said if batch.prefill else row.said[-1:] for _, row in ordered]
         counts = [len(ids) for ids in new]
