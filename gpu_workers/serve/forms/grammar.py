@@ -1,0 +1,78 @@
+"""The grammar of an answer, as text: one call of a tool as the chat template writes it, or JSON of a schema."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from gpu_workers.refused import BadQuestion
+from gpu_workers.serve.forms.settled import Schema, read, settled
+from gpu_workers.serve.port import MustCall, MustFit
+from processors.answers import CALL, CALL_END
+from schemas.words import LABEL, fits
+
+GRAMMAR_LETTERS = 400_000
+# As the chat template writes JSON: blanks after separators and nowhere else, and no escapes that it would not write.
+_WRITTEN = {
+    "whitespace_flexible": False,
+    "item_separator": ", ",
+    "key_separator": ": ",
+    "json_allowed_escapes": '"\\nrtbf',
+}
+
+
+def grammar(must: MustCall | MustFit, tools: str | None) -> str:
+    """Raises BadQuestion where nothing could ever be held to it."""
+    text = _fitting(must.schema) if isinstance(must, MustFit) else _calling(_offered(must, tools))
+    if len(text) > GRAMMAR_LETTERS:
+        raise BadQuestion(
+            f"the grammar of the answer takes {len(text)} letters, and at most {GRAMMAR_LETTERS} are read."
+        )
+    return text
+
+
+def _fitting(schema: str) -> str:
+    return f"%llguidance {{}}\nstart: %json {_schema(settled(read(schema, 'the schema'), 'the schema'))}\n"
+
+
+def _calling(tools: list[tuple[str, Schema]]) -> str:
+    lines = ["%llguidance {}", "start: " + " | ".join(f"call{index}" for index in range(len(tools)))]
+    after = json.dumps("}\n" + CALL_END)
+    for index, (name, parameters) in enumerate(tools):
+        before = f'{CALL}\n{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": '
+        lines.append(f"call{index}: {json.dumps(before, ensure_ascii=False)} arguments{index} {after}")
+        lines.append(f"arguments{index}: %json {_schema(parameters)}")
+    return "\n".join(lines) + "\n"
+
+
+def _schema(schema: Schema) -> str:
+    return json.dumps({"x-guidance": _WRITTEN} | schema, ensure_ascii=True)
+
+
+def _offered(must: MustCall, tools: str | None) -> list[tuple[str, Schema]]:
+    """The tools that may be called, with their arguments' schemas."""
+    given = read(tools or "[]", "the tools")
+    if not isinstance(given, list) or not given:
+        raise BadQuestion("a tool must be called, and the question has no tools.")
+    functions = [_function(tool) for tool in given]
+    wanted = [each for each in functions if must.tool in (None, each["name"])]
+    if not wanted:
+        raise BadQuestion(f"the tool {must.tool!r:.200} must be called, and is not among the tools of the question.")
+    return [(each["name"], _parameters(each)) for each in wanted]
+
+
+def _function(tool: Any) -> dict[str, Any]:
+    function = tool.get("function", tool) if isinstance(tool, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise BadQuestion(f"{tool!r:.200} is no tool: it has no name.")
+    if not fits(LABEL, function["name"]):
+        raise BadQuestion(f"{function['name']!r:.200} cannot be called: the name of a tool is {LABEL.says}.")
+    return function
+
+
+def _parameters(function: dict[str, Any]) -> Schema:
+    what = f"the parameters of {function['name']!r:.200}"
+    given = function.get("parameters") or {}
+    if not isinstance(given, dict) or given.get("type", "object") != "object":
+        raise BadQuestion(f"{what} describe no object, and a call's arguments are one.")
+    return settled({"type": "object", "properties": {}} | given, what, in_order=True)
