@@ -21,7 +21,7 @@ class Span(NamedTuple):
     """Of its new tokens, among the step's."""
     start: int
     """Where that one stands in the row."""
-    count: int
+    length: int
     pages: Sequence[int]
     """That hold its places up to the last new one."""
 
@@ -48,7 +48,7 @@ def alike(spans: Sequence[Span], pages: int) -> Iterable[list[Span]]:
     parts: dict[tuple[int, int], list[Span]] = {}
     for span in spans:
         reach = max(FEW_PAGES, len(span.pages))
-        parts.setdefault(((span.count - 1).bit_length(), (reach - 1).bit_length()), []).append(span)
+        parts.setdefault(((span.length - 1).bit_length(), (reach - 1).bit_length()), []).append(span)
     for part in parts.values():
         at_once = max(1, pages // max(len(span.pages) for span in part))
         yield from (part[i : i + at_once] for i in range(0, len(part), at_once))
@@ -59,16 +59,16 @@ class _Group:
 
     def __init__(self, spans: Sequence[Span], cache: KVCache, heads: int, kv_heads: int) -> None:
         device, dtype = cache.store[0].device, cache.store[0].dtype
-        self._rows, self._count = len(spans), max(span.count for span in spans)
+        self._rows, self._count = len(spans), max(span.length for span in spans)
         self._kv, self._shared = kv_heads, heads // kv_heads
         pages = max(len(span.pages) for span in spans)
         self._reach = pages * cache.size
-        grid = [[min(i, span.count - 1) for i in range(self._count)] for span in spans]
+        grid = [[min(i, span.length - 1) for i in range(self._count)] for span in spans]
         tokens = [span.first + i for span, row in zip(spans, grid, strict=True) for i in row]
         self.whole = tokens == list(range(len(tokens)))
         """Its tokens are the step's first ones, none twice."""
         table = [page for span in spans for page in (*span.pages, *[0] * (pages - len(span.pages)))]
-        real = [row * self._count + i for row, span in enumerate(spans) for i in range(span.count)]
+        real = [row * self._count + i for row, span in enumerate(spans) for i in range(span.length)]
         stands = [span.start + i for span, row in zip(spans, grid, strict=True) for i in row]
         self._tokens, self._table, self._real, places = (
             torch.tensor(each, device=device) for each in (tokens, table, real, stands)
@@ -76,7 +76,9 @@ class _Group:
         hidden = torch.arange(self._reach, device=device) > places.view(self._rows, self._count, 1)
         mask = torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, float("-inf"))
         self._mask = (mask if self._count == 1 else mask.repeat_interleave(self._shared, 1)).unsqueeze(1)
-        self._near = [torch.empty(kv_heads, len(table), cache.store[0].shape[3], dtype=dtype, device=device) for _ in "kv"]
+        self._near = [
+            torch.empty(kv_heads, len(table), cache.store[0].shape[3], dtype=dtype, device=device) for _ in "kv"
+        ]
 
     def take(self, q: Tensor) -> Tensor:
         return q[self._tokens]
@@ -94,5 +96,6 @@ class _Group:
             for side, near in zip(store, self._near, strict=True)
         )
         q = q.view(self._rows, self._count, self._kv, self._shared, width).transpose(1, 2)
-        seen = F.scaled_dot_product_attention(q.flatten(2, 3), keys, values, attn_mask=self._mask)
-        return seen.unflatten(2, (self._count, self._shared)).transpose(1, 2).reshape(-1, self._kv * self._shared, width)
+        seen: Tensor = F.scaled_dot_product_attention(q.flatten(2, 3), keys, values, attn_mask=self._mask)
+        by_token = seen.view(self._rows, self._kv, self._count, self._shared, width).transpose(1, 2)
+        return by_token.reshape(-1, self._kv * self._shared, width)

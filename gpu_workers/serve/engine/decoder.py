@@ -150,7 +150,7 @@ def _turns(rotary: Any, like: Tensor, reach: int) -> Tensor:
 def _finite(x: Tensor, spans: Sequence[Span]) -> Tensor:
     """A key or value that is no number makes its own token's stream none: what leaves the last layer tells."""
     broken = (~x.isfinite().all(-1)).cumsum(0)
-    last = torch.tensor([span.first + span.count - 1 for span in spans], device=x.device)
+    last = torch.tensor([span.first + span.length - 1 for span in spans], device=x.device)
     return broken[last].diff(prepend=broken.new_zeros(1)) == 0
 
 

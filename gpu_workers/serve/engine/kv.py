@@ -7,8 +7,8 @@ from torch import Tensor
 
 
 class KVCache:
-    """One tensor a layer: [2, kv heads, pages, page x head width]. A page is so many places of one row, or of rows whose
-    prompts begin alike.
+    """One tensor a layer: [2, kv heads, pages, page x head width]. A page is so many places of one row, or of several
+    whose prompts begin alike.
 
     Page 0 is nobody's and always zero: what is shorter than its neighbours is filled up with it.
     """
@@ -31,7 +31,7 @@ class KVCache:
                 layer.index_fill_(2, index, 0.0)
 
     def write(self, layer: int, cells: Tensor, keys: Tensor, values: Tensor) -> None:
-        """`cells[i]` is token i's place: page x size + place in the page; keys and values are [tokens, kv heads, width]."""
+        """`cells[i]` is token i's place: page x size + place in the page. Keys, values: [tokens, kv heads, width]."""
         store = self.store[layer]
         for side, new in zip(store.view(2, store.shape[1], -1, self._width), (keys, values), strict=True):
             side.index_copy_(1, cells, new.transpose(0, 1))

@@ -5,11 +5,21 @@ from __future__ import annotations
 from array import array
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from gpu_workers.serve.engine.pages import PUBLIC, Label
 
 Adapter = TypeVar("Adapter")
+
+
+class Held(Protocol):
+    """What holds an answer to its form, token by token."""
+
+    begins: tuple[int, ...]
+
+    def allowed(self) -> Any: ...
+    def take(self, token: int) -> None: ...
+    def forced(self) -> list[int]: ...
 
 
 @dataclass(eq=False)
@@ -34,7 +44,11 @@ class EngineRow(Generic[Adapter]):
     """The base model alone reads the tokens before this one."""
     public: int = 0
     """So many tokens of the prompt's beginning are no secret: their KV is shared by all owners."""
+    form: Held | None = None
+    """What the answer is held to while it is made."""
     said: list[int] = field(default_factory=list)
+    told: int = 0
+    """So many of these tokens were told already."""
     fed: int = 0
     """Tokens of prompt and answer whose KV is there."""
     pages: list[int] = field(default_factory=list)

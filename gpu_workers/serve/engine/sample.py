@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gpu_workers.serve.engine.schedule import EngineRow
+from gpu_workers.serve.engine.rows import EngineRow
 
 # One die for each (seed, place, token): nothing is kept between steps, and no row or order of chances moves another's.
 _SPREAD, _PLACE = 6_364_136_223_846_793_005, 1_442_695_040_888_963_407
@@ -25,20 +25,21 @@ class Drawn(NamedTuple):
     likeliest: tuple[tuple[int, float], ...] = ()
 
 
-def sample(rows: Sequence[EngineRow[Any]], logits: Tensor, allowed: Tensor | None = None) -> list[Drawn]:
-    """Depends on a row's own logits, seed and place only. `allowed` has the logits of what a row's form lets through.
-
-    One transfer at the end; one more where chances are wanted.
-    """
+def sample(
+    rows: Sequence[EngineRow[Any]], logits: Tensor, allowed: Tensor, well: Tensor
+) -> tuple[list[Drawn], list[bool]]:
+    """Depends on a row's own logits, seed and place only. `allowed` has the logits of what a row's form lets through;
+    `well` comes back as it is, with what is not finite here: in the one transfer of a step, but for chances."""
     finite = logits.isfinite().all(-1)
     logits = logits.float()
-    shaped = logits if allowed is None else allowed.float()
-    tokens = shaped.argmax(-1)
+    tokens = allowed.argmax(-1)
     if warm := [i for i, row in enumerate(rows) if row.temperature >= COLD]:
-        tokens[warm] = _drawn([rows[i] for i in warm], shaped[warm])
-    told, sound = torch.stack([tokens, finite.long()]).tolist()
+        tokens[warm] = _drawn([rows[i] for i in warm], allowed[warm].float())
+    told = torch.cat([tokens, finite.long(), well.long()]).tolist()
     chances = _chances(rows, logits, tokens)
-    return [Drawn(token, bool(well), *chances.get(i, ())) for i, (token, well) in enumerate(zip(told, sound, strict=True))]
+    count = len(rows)
+    drawn = [Drawn(told[i], bool(told[count + i]), *chances.get(i, ())) for i in range(count)]
+    return drawn, [bool(each) for each in told[2 * count :]]
 
 
 def _drawn(rows: Sequence[EngineRow[Any]], logits: Tensor) -> Tensor:
@@ -92,5 +93,7 @@ def _chances(rows: Sequence[EngineRow[Any]], logits: Tensor, tokens: Tensor) -> 
     said = logs.gather(-1, tokens[wanted][:, None])[:, 0].tolist()
     best = logs.topk(max(rows[i].logprobs or 0 for i in wanted), -1)
     pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    tops = [tuple(zip(ids, values, strict=True))[: rows[i].logprobs] for i, (ids, values) in zip(wanted, pairs, strict=True)]
+    tops = [
+        tuple(zip(ids, values, strict=True))[: rows[i].logprobs] for i, (ids, values) in zip(wanted, pairs, strict=True)
+    ]
     return {i: (chance, top) for i, chance, top in zip(wanted, said, tops, strict=True)}
