@@ -1,6 +1,9 @@
 """The port to an inference engine. Nothing here knows torch: HTTP and the consumer see only this."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -13,6 +16,7 @@ MAX_TEMPERATURE = 100.0
 MAX_LOGPROBS = 20
 MAX_STOPS, STOP_LETTERS = 16, 200
 VERSION_DIGITS = 18
+_readings = itertools.count(1)
 DETAIL = 1_000
 """Bytes of a failure's detail, which may repeat what was asked."""
 
@@ -45,6 +49,19 @@ class AdapterSpec(msgspec.Struct, frozen=True, kw_only=True):
     base_sha256: str | None = None
     tools_in_prompt: bool = True
     """Whether the adapter was trained with its tools rendered in the prompt: it is served as it was trained."""
+    reading: int = 0
+    """Of a folder without a hash: which reading of it is meant, for its files may have changed since the last."""
+
+    @property
+    def content(self) -> Hashable:
+        """What is in memory under it. Names and versions of one hash share it; another base never does."""
+        if self.sha256 is not None:
+            return self.sha256, self.base_sha256
+        return self.key, self.folder, self.base_sha256, self.reading
+
+    def anew(self) -> AdapterSpec:
+        """To be read again, where no hash says that what was read is what it still is."""
+        return self if self.sha256 is not None else msgspec.structs.replace(self, reading=next(_readings))
 
 
 class MustCall(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ import itertools
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -116,7 +116,7 @@ class EmbeddedEngine:
         self._questions = Questions(bounds)
         self._residency: Residency[LoraWeights] = Residency(bounds.capacity, bounds.company_adapters)
         self._seats = Seats(self._residency)
-        self._reading: dict[AdapterSpec, asyncio.Task[LoraWeights]] = {}
+        self._reading: dict[Hashable, asyncio.Task[LoraWeights]] = {}
         self._pending: dict[int, _Pending] = {}
         self._tickets = itertools.count()
         self._tokens = 0
@@ -146,9 +146,12 @@ class EmbeddedEngine:
         self._fail(self._stopped or "the engine was stopped")
 
     def announce(self, spec: AdapterSpec) -> None:
-        self._catalogue.add(spec)
+        before = self._catalogue.add(spec)
+        if before is not None and before.content != spec.content:
+            self._residency.drop(before)
 
     async def load(self, spec: AdapterSpec) -> None:
+        spec = spec.anew()
         self._residency.drop(spec)
         if not self._residency.pin(spec):
             self.announce(spec)  # it is read, and judged, when somebody asks for it
@@ -160,7 +163,7 @@ class EmbeddedEngine:
             raise
         finally:
             self._seats.give(spec)
-        self._catalogue.add(spec)
+        self.announce(spec)
 
     async def unload(self, name: str, version: int | None = None) -> None:
         for spec in self._catalogue.remove(name, version):
@@ -186,7 +189,7 @@ class EmbeddedEngine:
             waiting=self._questions.count - running,
             running=running,
             known=len(self._catalogue.keys()),
-            resident=len(self.resident()),
+            resident=len(held),
             loads=held.loads,
             hits=held.hits,
             evictions=held.evictions,
@@ -244,11 +247,11 @@ class EmbeddedEngine:
         if held is not None:
             self._residency.hits += 1
             return held
-        if spec not in self._reading:
+        if spec.content not in self._reading:
             self._residency.pin(spec)  # the reading's own pin: who asked may go away meanwhile
-            self._reading[spec] = asyncio.create_task(self._brought_in(spec))
-            self._reading[spec].add_done_callback(lambda task: task.cancelled() or task.exception())
-        return await asyncio.shield(self._reading[spec])
+            self._reading[spec.content] = reading = asyncio.create_task(self._brought_in(spec))
+            reading.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return await asyncio.shield(self._reading[spec.content])
 
     async def _brought_in(self, spec: AdapterSpec) -> LoraWeights:
         try:
@@ -257,7 +260,7 @@ class EmbeddedEngine:
             self._residency.put(spec, weights)
             return weights
         finally:
-            del self._reading[spec]
+            del self._reading[spec.content]
             self._seats.give(spec)
 
     async def _run(

@@ -92,7 +92,8 @@ def _reader(decoder: Decoder, prove: Trial, base: Base, store: FolderStore | Non
             _check_fit(spec, tensors, decoder)
         if spec.sha256 is not None:
             verify(folder, spec.sha256)
-        weights = read_adapter(folder, decoder.embedding.dtype, str(decoder.embedding.device))
+        weights = read_adapter(folder, decoder.embedding.dtype, str(decoder.embedding.device), spec.sha256)
+        _check_trigger(spec, weights, decoder.embedding.shape[0])
         prove(weights)
         return weights
 
@@ -131,6 +132,14 @@ def _check_fit(spec: AdapterSpec, tensors: Path, decoder: Decoder) -> None:
                 f"adapter {spec.key}: {module} of {out} x {in_} has no place in this base model, "
                 f"which has {shapes.get(module, 'no such module')} there."
             )
+
+
+def _check_trigger(spec: AdapterSpec, weights: LoraWeights, vocabulary: int) -> None:
+    if strays := [token for token in weights.activation or () if token >= vocabulary]:
+        raise UnusableAdapter(
+            f"adapter {spec.key}: is switched on by token {strays[0]}, and this base has {vocabulary} of them. "
+            "Train it on this base, or serve it with its own."
+        )
 
 
 def _end_tokens(eos: int | list[int] | None) -> list[int]:
