@@ -155,6 +155,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
     again: bool = False
     """The same question may be answered later."""
+    wait: float = 0.0
+    """Seconds until then, where they are known."""
 
 
 Outcome = Answer | Failure

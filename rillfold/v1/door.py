@@ -12,7 +12,8 @@ from gpu_workers.serve.port import InferenceEngine
 from rillfold import __version__
 from rillfold.http.operator import Operator, OperatorOnly
 from rillfold.http.strict_json import TooManyValues
-from rillfold.v1.routes import openai_error, openai_routes
+from rillfold.v1.errors import openai_error
+from rillfold.v1.routes import openai_routes
 
 
 def serving_app(engine: InferenceEngine, operator: Operator) -> FastAPI:

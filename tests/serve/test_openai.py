@@ -11,24 +11,21 @@ from typing import Any
 import httpx
 import openai
 import pytest
-import uvicorn
 from prometheus_client import CollectorRegistry, generate_latest
 
 from gpu_workers.serve.engine.schedule import Limits
 from gpu_workers.serve.engines.embedded import EmbeddedEngine
 from gpu_workers.serve.engines.start import EngineSetup, embedded
 from gpu_workers.serve.port import Answer, Failure, OnPiece, Outcome, Question
-from rillfold.http.hosts import known_hosts
-from rillfold.http.operator import COMPANY_HEADER, Operator
+from rillfold.http.operator import COMPANY_HEADER
 from rillfold.http.strict_json import VALUES
-from rillfold.http.wire import wire
-from rillfold.v1.door import EngineMetrics, serving_app
+from rillfold.v1.door import EngineMetrics
 from schemas.company import ToolUse
 from tests.support.engine import FakeEngine
+from tests.support.listening import OPERATOR, Listening
 from tests.support.raw_http import get, status, talk
 from tests.support.workbench import CPU, Workbench, ask
 
-OPERATOR = Operator("the-token", known_hosts())
 HELLO: Any = [{"role": "user", "content": "Who?"}]
 
 
@@ -37,25 +34,6 @@ async def engine(bench: Workbench) -> AsyncIterator[EmbeddedEngine]:
     serving = EngineSetup(device=CPU, limits=Limits(rows=4, waiting=8))
     async with embedded(str(bench.base), bench.root / "cache", serving) as engine:
         yield engine
-
-
-class Listening:
-    """The app behind a real socket."""
-
-    def __init__(self, engine: Any) -> None:
-        config = uvicorn.Config(serving_app(engine, OPERATOR), "127.0.0.1", 0, log_level="warning", **wire())
-        self._server = uvicorn.Server(config)
-
-    async def __aenter__(self) -> str:
-        self._serving = asyncio.create_task(self._server.serve())
-        while not self._server.started:
-            assert not self._serving.done()
-            await asyncio.sleep(0.01)
-        return f"http://127.0.0.1:{self._server.servers[0].sockets[0].getsockname()[1]}"
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.should_exit = True
-        await self._serving
 
 
 @pytest.fixture
@@ -119,8 +97,9 @@ async def test_an_unknown_model_is_a_404_and_never_the_base(
     ("wrong", "param"),
     [
         ({"n": 2}, "n"),
-        ({"stop": ["x"]}, "stop"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"presence_penalty": 0.5}, "presence_penalty"),
+        ({"frequency_penalty": -1}, "frequency_penalty"),
+        ({"logit_bias": {"7": 100}}, "logit_bias"),
         ({"temperature": 9}, "temperature"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "messages"),
