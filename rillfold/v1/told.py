@@ -32,7 +32,7 @@ class Untold:
 
 
 class UntoldChoices:
-    """Each token's chances once: with the text, or, where its text is held back or told otherwise, with what comes next."""
+    """Each token's chances once: with its text, or with what comes next where the text is held back."""
 
     def __init__(self) -> None:
         self._waiting: list[Choice] = []

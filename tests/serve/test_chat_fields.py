@@ -126,8 +126,8 @@ async def test_a_tool_choice_decides_whether_and_what_is_called(
 
 async def test_one_call_where_several_are_not_wanted() -> None:
     calls = tuple(ToolUse(name=name, arguments="{}") for name in ("lookup", "refund"))
-    answer = Answer(id="a", text="<tool_call>…", content="", calls=calls, finish_reason="stop", model="base", adapter=None,
-                    prompt_tokens=1, completion_tokens=1)  # fmt: skip
+    answer = Answer(id="a", text="<tool_call>…", content="", calls=calls, finish_reason="stop", model="base",
+                    adapter=None, prompt_tokens=1, completion_tokens=1)  # fmt: skip
     async with (
         Listening(FakeEngine(answer)) as url,
         openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=OPERATOR.token) as client,

@@ -115,9 +115,7 @@ def _fake_fit(schema: dict[str, Any]) -> Any:
 def _fake_choice(token: bytes, likeliest: int) -> Choice:
     """The first is the one that was said; the least likely have a chance of nothing."""
     said = Chance(token=token, logprob=-0.25)
-    others = [
-        Chance(token=b"\xff%d" % n, logprob=-inf if n == likeliest - 1 else -float(n)) for n in range(1, likeliest)
-    ]
+    others = [Chance(token=b"\xff%d" % n, logprob=-inf if n > 3 else -float(n)) for n in range(1, likeliest)]
     return Choice(said=said, likeliest=tuple([said, *others][:likeliest]))
 
 
