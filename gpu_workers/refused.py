@@ -63,6 +63,16 @@ class QueueFull(Retry):
     reason = "queue_full"
 
 
+class TooFast(Retry):
+    """The company has used its tokens of this minute up."""
+
+    reason = "too_fast"
+
+    def __init__(self, message: str, wait: float) -> None:
+        super().__init__(message)
+        self.wait = wait
+
+
 class AdapterUnreadable(Retry):
     """Its files are not there, or the disk does not give them."""
 

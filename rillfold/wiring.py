@@ -110,6 +110,7 @@ async def engine(settings: Settings, progress: Progress = silent) -> AsyncIterat
         capacity=settings.serve_adapters,
         company_adapters=settings.serve_company_adapters,
         company_waiting=settings.serve_company_waiting,
+        company_tokens=settings.serve_company_tokens,
     )
     name = settings.base_name()
     async with embedded(

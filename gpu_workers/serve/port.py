@@ -1,11 +1,12 @@
 """The port to an inference engine. Nothing here knows torch: HTTP and the consumer see only this."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import msgspec
 
+from gpu_workers.serve.seen import Seen
 from schemas.adapters import company_of
 from schemas.company import Message, ToolUse
 
@@ -191,6 +192,10 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     """So far, the cached ones among them."""
     tokens: int
     """Said so far, to everybody: who waits for an answer sees by them that the engine works."""
+    capacity: int = 0
+    """Adapters that have room in memory at once."""
+    tiers: Mapping[str, int] = {}
+    """How many adapter versions lie where, each where it is nearest to use."""
 
 
 class InferenceEngine(Protocol):
@@ -228,6 +233,11 @@ class InferenceEngine(Protocol):
     def resident(self) -> tuple[Resident, ...]: ...
 
     def stats(self) -> EngineStats: ...
+
+    @property
+    def seen(self) -> Seen:
+        """How long questions waited, and for what."""
+        ...
 
     async def answer(self, question: Question, on_piece: OnPiece | None = None) -> Outcome:
         """Another company's adapter is unknown, whichever way the question came.

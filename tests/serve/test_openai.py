@@ -19,7 +19,7 @@ from gpu_workers.serve.engines.start import EngineSetup, embedded
 from gpu_workers.serve.port import Answer, Failure, OnPiece, Outcome, Question
 from rillfold.http.operator import COMPANY_HEADER
 from rillfold.http.strict_json import VALUES
-from rillfold.v1.door import EngineMetrics
+from rillfold.v1.figures import EngineMetrics
 from schemas.company import ToolUse
 from tests.support.engine import FakeEngine
 from tests.support.listening import OPERATOR, Listening

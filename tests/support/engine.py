@@ -23,6 +23,7 @@ from gpu_workers.serve.port import (
     Piece,
     Question,
 )
+from gpu_workers.serve.seen import Seen
 from schemas.company import ToolUse
 
 LETTERS = 3
@@ -39,6 +40,7 @@ class FakeEngine:
         self._says, self._never, self._gate = says, never, asyncio.Event()
         self.asked: list[Question] = []
         self.tokens = 0
+        self.seen = Seen()
         if not shut:
             self.open()
 

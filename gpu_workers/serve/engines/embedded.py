@@ -40,6 +40,7 @@ from gpu_workers.serve.port import (
     Question,
     Resident,
 )
+from gpu_workers.serve.seen import Seen, Visit
 from gpu_workers.serve.text import TextStream
 from processors.answers import ToolCalls, parse
 from schemas.adapters import company_of
@@ -67,6 +68,7 @@ class _Pending:
     done: asyncio.Future[str]
     stream: TextStream
     on_piece: OnPiece | None
+    visit: Visit
     tokens: list[int] = field(default_factory=list)
     shown: int = 0
 
@@ -75,6 +77,7 @@ class _Pending:
             self.fail(said.why)
             return
         self.tokens.append(said.token)
+        self.visit.said()
         if self.on_piece and not said.finish and (piece := self.stream.push(said.token)):
             self.shown += len(piece)
             self.on_piece(Piece(piece))
@@ -113,7 +116,8 @@ class EmbeddedEngine:
         self._base, self._chat, self._read = base, chat, read
         self._make_engine = make_engine
         self._catalogue = Catalogue()
-        self._questions = Questions(bounds)
+        self._bounds, self._seen = bounds, Seen()
+        self._questions = Questions(bounds, self._seen)
         self._residency: Residency[LoraWeights] = Residency(bounds.capacity, bounds.company_adapters)
         self._seats = Seats(self._residency)
         self._reading: dict[AdapterSpec, asyncio.Task[LoraWeights]] = {}
@@ -132,6 +136,10 @@ class EmbeddedEngine:
     @property
     def base_sha256(self) -> str:
         return self._base.sha256
+
+    @property
+    def seen(self) -> Seen:
+        return self._seen
 
     async def __aenter__(self) -> EmbeddedEngine:
         self._loop = asyncio.get_running_loop()
@@ -180,40 +188,43 @@ class EmbeddedEngine:
         )
 
     def stats(self) -> EngineStats:
-        held = self._residency
-        running = sum(1 for pending in self._pending.values() if pending.tokens)
+        held, known, resident = self._residency, len(self._catalogue.keys()), len(self.resident())
+        running = sum(1 for pending in list(self._pending.values()) if pending.tokens)
         return EngineStats(
             waiting=self._questions.count - running,
             running=running,
-            known=len(self._catalogue.keys()),
-            resident=len(self.resident()),
+            known=known,
+            resident=resident,
             loads=held.loads,
             hits=held.hits,
             evictions=held.evictions,
             tokens=self._tokens,
+            capacity=self._bounds.capacity,
+            tiers={"memory": resident, "store": max(0, known - resident)},
         )
 
     async def answer(self, question: Question, on_piece: OnPiece | None = None) -> Outcome:
         try:
-            with self._questions.counted(question.company):
-                return await self._answer(question, on_piece)
+            with self._questions.counted(question, _letters(question)) as visit:
+                return await self._answer(question, visit, on_piece)
         except RillfoldError as error:
-            return _failure(question, getattr(error, "reason", "refused"), str(error), isinstance(error, Retry))
+            wait, again = getattr(error, "wait", 0.0), isinstance(error, Retry)
+            return _failure(question, getattr(error, "reason", "refused"), str(error), again, wait)
         except Exception as error:
             return _failure(question, RowFailed.reason, f"{type(error).__name__}: {error}", again=False)
 
-    async def _answer(self, question: Question, on_piece: OnPiece | None) -> Answer:
+    async def _answer(self, question: Question, visit: Visit, on_piece: OnPiece | None) -> Answer:
         if (why := question.unfit()) is not None:
             raise BadQuestion(f"{why}.")
         if question.adapter is None:
-            return await self._run(question, None, None, on_piece)
+            return await self._run(question, None, None, visit, on_piece)
         if not question.may_ask():
             raise UnknownAdapter(f"adapter {question.adapter} is not known here.")
         while True:
             spec = self._catalogue.find(question.adapter, question.version)
             await self._seats.take(spec)
             try:
-                return await self._run(question, spec, await self._weights(spec), on_piece)
+                return await self._run(question, spec, await self._weights(spec), visit, on_piece)
             except UnusableAdapter as error:
                 self._catalogue.refuse(spec.key, error)  # the newest that can be served answers, or the reason does
             finally:
@@ -261,15 +272,22 @@ class EmbeddedEngine:
             self._seats.give(spec)
 
     async def _run(
-        self, question: Question, spec: AdapterSpec | None, weights: LoraWeights | None, on_piece: OnPiece | None
+        self,
+        question: Question,
+        spec: AdapterSpec | None,
+        weights: LoraWeights | None,
+        visit: Visit,
+        on_piece: OnPiece | None,
     ) -> Answer:
         long = len(question.messages) > LONG_PARTS or _letters(question) > LONG_LETTERS
         prompt = await asyncio.to_thread(self._prompt, question, spec) if long else self._prompt(question, spec)
         row = self._row(question, weights, prompt)
-        pending = _Pending(row, asyncio.get_running_loop().create_future(), TextStream(self._chat.decode), on_piece)
+        done, stream = asyncio.get_running_loop().create_future(), TextStream(self._chat.decode)
+        pending = _Pending(row, done, stream, on_piece, visit)
         if not self.alive():
             raise EngineStopped(f"{self._stopped}; restart the worker.")
         self._pending[row.ticket] = pending
+        visit.prompt = len(prompt)
         self._orders.put(lambda engine: self._submit(engine, row))
         try:
             finish = await pending.done
@@ -366,9 +384,9 @@ class EmbeddedEngine:
             pending.fail(EngineStopped(f"{why}; ask again."))
 
 
-def _failure(question: Question, reason: str, detail: str, again: bool) -> Failure:
+def _failure(question: Question, reason: str, detail: str, again: bool, wait: float = 0.0) -> Failure:
     """Its words may repeat what was asked: any length, and letters that no record holds."""
-    return Failure(id=question.id, reason=reason, detail=shortened(detail, DETAIL), again=again)
+    return Failure(id=question.id, reason=reason, detail=shortened(detail, DETAIL), again=again, wait=wait)
 
 
 def _letters(question: Question) -> int:

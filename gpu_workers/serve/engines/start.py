@@ -39,6 +39,7 @@ class EngineSetup:
     """Adapters in memory."""
     company_adapters: int = 0
     company_waiting: int = 0
+    company_tokens: int = 0
 
     @classmethod
     def of(cls, dtype: str, threads: int, rows: int, **bounds: int) -> EngineSetup:
@@ -55,6 +56,7 @@ class EngineSetup:
             self.company_adapters or max(1, self.capacity // 2),
             self.limits.waiting,
             self.company_waiting or max(1, self.limits.waiting // 4),
+            self.company_tokens,
         )
 
 
