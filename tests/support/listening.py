@@ -11,13 +11,15 @@ from rillfold.http.hosts import known_hosts
 from rillfold.http.operator import Operator
 from rillfold.http.wire import wire
 from rillfold.v1.door import serving_app
+from rillfold.v1.drain import Drain
 
 OPERATOR = Operator("the-token", known_hosts())
 
 
 class Listening:
-    def __init__(self, engine: Any) -> None:
-        config = uvicorn.Config(serving_app(engine, OPERATOR), "127.0.0.1", 0, log_level="warning", **wire())
+    def __init__(self, engine: Any, drain: Drain | None = None) -> None:
+        app = serving_app(engine, OPERATOR, drain)
+        config = uvicorn.Config(app, "127.0.0.1", 0, log_level="warning", **wire())
         self._server = uvicorn.Server(config)
 
     async def __aenter__(self) -> str:
