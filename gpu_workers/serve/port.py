@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import msgspec
 
+from gpu_workers.serve.seen import Seen
 from schemas.adapters import company_of
 from schemas.company import Message, ToolUse
 
@@ -172,6 +173,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
     again: bool = False
     """The same question may be answered later."""
+    wait: float = 0.0
+    """Seconds until then, where they are known."""
 
 
 Outcome = Answer | Failure
@@ -206,6 +209,10 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     """So far, the cached ones among them."""
     tokens: int
     """Said so far, to everybody: who waits for an answer sees by them that the engine works."""
+    capacity: int = 0
+    """Adapters that have room in memory at once."""
+    tiers: Mapping[str, int] = {}
+    """How many adapter versions lie where, each where it is nearest to use."""
 
 
 class InferenceEngine(Protocol):
@@ -243,6 +250,11 @@ class InferenceEngine(Protocol):
     def resident(self) -> tuple[Resident, ...]: ...
 
     def stats(self) -> EngineStats: ...
+
+    @property
+    def seen(self) -> Seen:
+        """How long questions waited, and for what."""
+        ...
 
     async def answer(self, question: Question, on_piece: OnPiece | None = None) -> Outcome:
         """Another company's adapter is unknown, whichever way the question came.
