@@ -185,9 +185,7 @@ def _compiled(tokens: llguidance.LLTokenizer, text: str, end: int) -> _Compiled:
     matcher = _run(lambda: llguidance.LLMatcher(tokens, text, log_level=0, limits=limits))
     if matcher.is_error():
         raise BadQuestion(f"nothing can be held to this form: {_first_line(matcher.get_error())}")
-    compiled = _Compiled(matcher, end)
-    compiled.begins = tuple(compiled.form().forced())
-    return compiled
+    return _Compiled(matcher, end, tuple(Form(matcher.deep_copy(), end).forced()))
 
 
 def _run(step: Callable[[], Result]) -> Result:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from gpu_workers.refused import BadQuestion
@@ -11,7 +12,7 @@ from gpu_workers.serve.port import MustCall, MustFit
 from processors.answers import CALL, CALL_END
 from schemas.words import LABEL, fits
 
-GRAMMAR_LETTERS = 400_000
+GRAMMAR_LETTERS = 200_000
 # As the chat template writes JSON: blanks after separators and nowhere else, and no escapes that it would not write.
 _WRITTEN = {
     "whitespace_flexible": False,
@@ -23,34 +24,34 @@ _WRITTEN = {
 
 def grammar(must: MustCall | MustFit, tools: str | None) -> str:
     """Raises BadQuestion where nothing could ever be held to it."""
-    text = _fitting(must.schema) if isinstance(must, MustFit) else _calling(_offered(must, tools))
-    if len(text) > GRAMMAR_LETTERS:
-        raise BadQuestion(
-            f"the grammar of the answer takes {len(text)} letters, and at most {GRAMMAR_LETTERS} are read."
-        )
-    return text
+    lines, letters = ["%llguidance {}"], 0
+    for line in _fitting(must.schema) if isinstance(must, MustFit) else _calling(_offered(must, tools)):
+        lines.append(line)
+        if (letters := letters + len(line)) > GRAMMAR_LETTERS:  # at once: a schema may grow as its references are read
+            raise BadQuestion(f"the answer's grammar takes over {GRAMMAR_LETTERS} letters, and no more are read.")
+    return "\n".join([*lines, ""])
 
 
-def _fitting(schema: str) -> str:
-    return f"%llguidance {{}}\nstart: %json {_schema(settled(read(schema, 'the schema'), 'the schema'))}\n"
+def _fitting(schema: str) -> Iterator[str]:
+    what = "the schema"
+    yield f"start: %json {_schema(settled(read(schema, what), what))}"
 
 
-def _calling(tools: list[tuple[str, Schema]]) -> str:
-    lines = ["%llguidance {}", "start: " + " | ".join(f"call{index}" for index in range(len(tools)))]
+def _calling(tools: list[Schema]) -> Iterator[str]:
+    yield "start: " + " | ".join(f"call{index}" for index in range(len(tools)))
     after = json.dumps("}\n" + CALL_END)
-    for index, (name, parameters) in enumerate(tools):
-        before = f'{CALL}\n{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": '
-        lines.append(f"call{index}: {json.dumps(before, ensure_ascii=False)} arguments{index} {after}")
-        lines.append(f"arguments{index}: %json {_schema(parameters)}")
-    return "\n".join(lines) + "\n"
+    for index, function in enumerate(tools):
+        before = f'{CALL}\n{{"name": {json.dumps(function["name"], ensure_ascii=False)}, "arguments": '
+        yield f"call{index}: {json.dumps(before, ensure_ascii=False)} arguments{index} {after}"
+        yield f"arguments{index}: %json {_schema(_parameters(function))}"
 
 
 def _schema(schema: Schema) -> str:
     return json.dumps({"x-guidance": _WRITTEN} | schema, ensure_ascii=True)
 
 
-def _offered(must: MustCall, tools: str | None) -> list[tuple[str, Schema]]:
-    """The tools that may be called, with their arguments' schemas."""
+def _offered(must: MustCall, tools: str | None) -> list[Schema]:
+    """The tools that may be called, by their names, and nothing of them read yet but those."""
     given = read(tools or "[]", "the tools")
     if not isinstance(given, list) or not given:
         raise BadQuestion("a tool must be called, and the question has no tools.")
@@ -58,10 +59,10 @@ def _offered(must: MustCall, tools: str | None) -> list[tuple[str, Schema]]:
     wanted = [each for each in functions if must.tool in (None, each["name"])]
     if not wanted:
         raise BadQuestion(f"the tool {must.tool!r:.200} must be called, and is not among the tools of the question.")
-    return [(each["name"], _parameters(each)) for each in wanted]
+    return wanted
 
 
-def _function(tool: Any) -> dict[str, Any]:
+def _function(tool: Any) -> Schema:
     function = tool.get("function", tool) if isinstance(tool, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise BadQuestion(f"{tool!r:.200} is no tool: it has no name.")
@@ -70,7 +71,7 @@ def _function(tool: Any) -> dict[str, Any]:
     return function
 
 
-def _parameters(function: dict[str, Any]) -> Schema:
+def _parameters(function: Schema) -> Schema:
     what = f"the parameters of {function['name']!r:.200}"
     given = function.get("parameters") or {}
     if not isinstance(given, dict) or given.get("type", "object") != "object":

@@ -6,6 +6,7 @@ What is settled is never wider than what was given: whatever fits it fits the gi
 from __future__ import annotations
 
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -20,6 +21,10 @@ DEPTH = 32
 NODES = 5_000
 """Of one schema with its references written out."""
 PATTERN_LETTERS = 1_000
+PROPERTIES = 400
+"""Of one object: each that may be left out makes every step wider."""
+LARGEST_STEP, FINEST_STEP = 1_000, 10
+"""Of multipleOf: its digits without a point, and how many of them may stand after it."""
 ANY_LEVELS = 8
 """So deep is a value that the schema says nothing about."""
 LARGEST_INTEGER = 10**18 - 1
@@ -131,6 +136,7 @@ class _Settling:
         if "number" in kinds or "integer" in kinds:
             done |= _between(node, LARGEST_NUMBER if "number" in kinds else LARGEST_INTEGER)
             done = {name: value for name, value in done.items() if value is not None}
+            self._step(node.get("multipleOf", 1))
         if "format" in done and done["format"] not in _FORMATS:
             del done["format"]
         self._pattern(node.get("pattern"))
@@ -154,6 +160,8 @@ class _Settling:
     def _members(self, members: object, level: int, patterns: bool) -> Iterator[tuple[str, Any]]:
         if not isinstance(members, dict):
             raise self._refuse(f"{members!r:.100} are no properties")
+        if len(members) > PROPERTIES:
+            raise self._refuse(f"an object has {len(members)} properties, and at most {PROPERTIES} are read")
         for name, schema in sorted(members.items()) if self._in_order else members.items():
             if patterns:
                 self._pattern(name)
@@ -172,6 +180,15 @@ class _Settling:
         if not isinstance(parts, list):
             raise self._refuse(f"{parts!r:.100} is no list of schemas")
         return [self._settle(part, level + 1, closed) for part in parts]
+
+    def _step(self, step: object) -> None:
+        if not _is_number(step):
+            raise self._refuse(f"multipleOf is {step!r:.100}, and no number")
+        _, digits, exponent = Decimal(str(step)).normalize().as_tuple()
+        if not isinstance(exponent, int) or not -FINEST_STEP <= exponent <= FINEST_STEP:
+            raise self._refuse(f"multipleOf is {step!r:.100}, which is too large or too fine")
+        if int("".join(map(str, digits))) * 10 ** max(0, exponent) > LARGEST_STEP:
+            raise self._refuse(f"multipleOf is {step!r:.100}, and its digits are at most {LARGEST_STEP}")
 
     def _pattern(self, pattern: object) -> None:
         if isinstance(pattern, str) and len(pattern) > PATTERN_LETTERS:
