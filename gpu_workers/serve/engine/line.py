@@ -25,7 +25,9 @@ class Account(Generic[Row]):
     """What one owner has had, and who of it stands in the line."""
 
     spent: int = 0
-    """Tokens computed for it, and those for which its running rows were let in."""
+    """Tokens computed for it."""
+    ahead: int = 0
+    """Tokens for which its running rows were let in: as if it had had them, so that one owner is not let in for all."""
     rows: int = 0
     """Wherever they are."""
     running: int = 0
@@ -34,10 +36,14 @@ class Account(Generic[Row]):
     line: list[tuple[int, Row]] = field(default_factory=list)
     """A heap: who came first is first, also when it has given way."""
 
+    @property
+    def had(self) -> int:
+        return self.spent + self.ahead
+
     def urgency(self, let_in: int) -> tuple[int, int, int]:
         if let_in - self.since > PATIENCE:
             return 0, self.since, 0
-        return 1, min(self.running, 1), self.spent
+        return 1, min(self.running, 1), self.had
 
 
 class Line(Generic[Row]):

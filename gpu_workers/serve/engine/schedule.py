@@ -215,7 +215,7 @@ class Schedule(Generic[Adapter]):
 
     def _had(self, row: EngineRow[Adapter]) -> tuple[int, int]:
         """Who has least of this comes before all others: what its owner had, then its age."""
-        return self._line.accounts[row.owner].spent, self._standings[row].place
+        return self._line.accounts[row.owner].had, self._standings[row].place
 
     def _seat(self, row: EngineRow[Adapter], prefix: list[Node]) -> None:
         standing = self._standings[row]
@@ -229,7 +229,7 @@ class Schedule(Generic[Adapter]):
         standing.prepaid = row.length - min(row.length, standing.reached)
         standing.prepaid += min(self.limits.turn, row.limit - len(row.said))
         self._line.let_in(row)
-        self._line.accounts[row.owner].spent += standing.prepaid
+        self._line.accounts[row.owner].ahead += standing.prepaid
         self.running.append(row)
 
     # Going back, and leaving
@@ -243,7 +243,7 @@ class Schedule(Generic[Adapter]):
         self.pages.give(row.pages)
         row.pages, row.fed, standing.chain, standing.runs = [], 0, [], False
         account = self._line.accounts[row.owner]
-        account.spent -= standing.prepaid
+        account.ahead -= standing.prepaid
         account.running -= 1
         standing.prepaid = 0
         self.running.remove(row)
@@ -297,11 +297,13 @@ class Schedule(Generic[Adapter]):
 
     def _pay(self, row: EngineRow[Adapter], standing: _Standing) -> None:
         """Computing again what it had said before it gave way costs its owner nothing."""
+        account = self._line.accounts[row.owner]
         new = max(0, row.fed - standing.reached)
-        standing.reached += new
         covered = min(new, standing.prepaid)
+        standing.reached += new
         standing.prepaid -= covered
-        self._line.accounts[row.owner].spent += new - covered
+        account.spent += new
+        account.ahead -= covered
 
     def _remember(self, row: EngineRow[Adapter], standing: _Standing) -> None:
         chain = standing.chain
