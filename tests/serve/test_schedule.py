@@ -230,7 +230,7 @@ def test_who_was_idle_has_saved_nothing_up() -> None:
 
 def test_to_leave_and_come_back_pays_no_debt() -> None:
     steps = Steps(LIMITS)
-    steps.submit(asked(0, 4, 30, owner="steady"), *(asked(ticket, 4, 20, owner="greedy") for ticket in range(1, 9)))
+    steps.submit(asked(0, 4, 100, owner="steady"), *(asked(ticket, 4, 20, owner="greedy") for ticket in range(1, 9)))
     while not {row.ticket for row in steps.ended} >= set(range(1, 9)):
         steps.submit(asked(100 + steps.batches, 4, 1, owner="steady"))
         steps.step()

@@ -130,7 +130,7 @@ class Steps:
     def _kv_of(self, row: Row, end: int) -> list[int]:
         known = self._known.setdefault(row, [])
         for at in range(len(known), end):
-            under = row.adapter if at >= row.active_from else None
+            under = (row.mark or row.adapter) if at >= row.active_from else None
             known.append(hash((known[-1] if known else 0, *row.tokens(at, 1), under)))
         return known[:end]
 

@@ -228,8 +228,7 @@ class Schedule(Generic[Adapter]):
         standing.reached = max(standing.reached, row.fed)
         standing.prepaid = row.length - min(row.length, standing.reached)
         standing.prepaid += min(self.limits.turn, row.limit - len(row.said))
-        self._line.let_in(row)
-        self._line.accounts[row.owner].ahead += standing.prepaid
+        self._line.let_in(row, standing.prepaid)
         self.running.append(row)
 
     # Going back, and leaving
@@ -242,9 +241,7 @@ class Schedule(Generic[Adapter]):
         """Its full pages stay remembered while there is room, so that it, or another, finds them."""
         self.pages.give(row.pages)
         row.pages, row.fed, standing.chain, standing.runs = [], 0, [], False
-        account = self._line.accounts[row.owner]
-        account.ahead -= standing.prepaid
-        account.running -= 1
+        self._line.stopped(row, standing.prepaid)
         standing.prepaid = 0
         self.running.remove(row)
         self._wake(standing)
@@ -297,13 +294,11 @@ class Schedule(Generic[Adapter]):
 
     def _pay(self, row: EngineRow[Adapter], standing: _Standing) -> None:
         """Computing again what it had said before it gave way costs its owner nothing."""
-        account = self._line.accounts[row.owner]
         new = max(0, row.fed - standing.reached)
         covered = min(new, standing.prepaid)
         standing.reached += new
         standing.prepaid -= covered
-        account.spent += new
-        account.ahead -= covered
+        self._line.computed(row, new, covered)
 
     def _remember(self, row: EngineRow[Adapter], standing: _Standing) -> None:
         chain = standing.chain
