@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Generic, Protocol, TypeVar
 
 PATIENCE = 256
@@ -25,27 +26,36 @@ class Account(Generic[Row]):
     """What one owner has had, and who of it stands in the line."""
 
     spent: int = 0
-    """Tokens computed for it, and those for which its running rows were let in."""
+    """Tokens computed for it."""
+    ahead: int = 0
+    """Tokens for which its running rows were let in: as if it had had them, so that one owner is not let in for all."""
     rows: int = 0
     """Wherever they are."""
     running: int = 0
     since: int = 0
     """How many had been let in when it last was, or came to the line."""
+    turn: int = 0
+    """Where it stands among those who have nothing running, or 0."""
     line: list[tuple[int, Row]] = field(default_factory=list)
     """A heap: who came first is first, also when it has given way."""
 
-    def urgency(self, let_in: int) -> tuple[int, int, int]:
-        if let_in - self.since > PATIENCE:
-            return 0, self.since, 0
-        return 1, min(self.running, 1), self.spent
+    @property
+    def had(self) -> int:
+        return self.spent + self.ahead
 
 
 class Line(Generic[Row]):
+    """Cheap however many wait: what an owner has had changes only while it has something running, and few have."""
+
     def __init__(self) -> None:
         self.accounts: dict[str | None, Account[Row]] = {}
-        self._waiting: dict[str | None, Account[Row]] = {}
-        """Of those who have a row in the line."""
+        self._waiting: OrderedDict[str | None, Account[Row]] = OrderedDict()
+        """Of those who have a row in the line, the longest waiting first."""
+        self._running: dict[str | None, Account[Row]] = {}
+        self._idle: list[tuple[int, int, Account[Row]]] = []
+        """A heap of those in the line who have nothing running: what it had, its turn."""
         self._places: dict[Row, int] = {}
+        self._turns = 0
         self._rows = 0
         self._let_in = 0
 
@@ -58,8 +68,8 @@ class Line(Generic[Row]):
         account.rows += 1
         self._rows += 1
         if owner not in self._waiting:
-            others = self._waiting or {key: each for key, each in self.accounts.items() if each.running}
-            account.spent = max(account.spent, min((each.spent for each in others.values()), default=0))
+            others = (self._waiting or self._running).values()
+            account.spent = max(account.spent, min((each.spent for each in others), default=0))
 
     def closed(self, owner: str | None) -> None:
         """A row has left. With nobody there, nobody owes anything to anybody."""
@@ -70,31 +80,66 @@ class Line(Generic[Row]):
 
     def join(self, row: Row, place: int) -> None:
         account = self.accounts[row.owner]
-        if not account.line:
-            account.since = self._let_in
-            self._waiting[row.owner] = account
         self._places[row] = place
         heappush(account.line, (place, row))
+        if row.owner not in self._waiting:
+            account.since = self._let_in
+            self._waiting[row.owner] = account
+            self._stands(account)
 
     def pull(self, row: Row) -> None:
         """Out of the line, wherever it stands. The first of each owner's line is always one who is still in it."""
         if self._places.pop(row, None) is None:
             return
-        line = self.accounts[row.owner].line
-        while line and self._places.get(line[0][1]) != line[0][0]:
-            heappop(line)
-        if not line:
+        account = self.accounts[row.owner]
+        while account.line and self._places.get(account.line[0][1]) != account.line[0][0]:
+            heappop(account.line)
+        if not account.line:
             del self._waiting[row.owner]
+            account.turn = 0
 
-    def let_in(self, row: Row) -> None:
+    def let_in(self, row: Row, ahead: int) -> None:
         self.pull(row)
         self._let_in += 1
-        account = self.accounts[row.owner]
+        account = self._running[row.owner] = self.accounts[row.owner]
         account.running += 1
-        account.since = self._let_in
+        account.ahead += ahead
+        account.turn, account.since = 0, self._let_in
+        if row.owner in self._waiting:
+            self._waiting.move_to_end(row.owner)
+
+    def computed(self, row: Row, tokens: int, ahead: int) -> None:
+        """So many for it, so many of them those for which it was let in."""
+        account = self.accounts[row.owner]
+        account.spent += tokens
+        account.ahead -= ahead
+
+    def stopped(self, row: Row, ahead: int) -> None:
+        """It runs no more; so much of that for which it was let in was not computed."""
+        account = self.accounts[row.owner]
+        account.running -= 1
+        account.ahead -= ahead
+        if not account.running:
+            del self._running[row.owner]
+            self._stands(account)
 
     def first(self) -> Row | None:
+        """Of who has waited too long; else of who has nothing running; else of who has had least."""
         if not self._waiting:
             return None
-        neediest = min(self._waiting.values(), key=lambda each: (*each.urgency(self._let_in), each.line[0][0]))
+        neediest = next(iter(self._waiting.values()))
+        if self._let_in - neediest.since <= PATIENCE:
+            while self._idle and self._idle[0][1] != self._idle[0][2].turn:
+                heappop(self._idle)
+            there = (each for each in self._running.values() if each.line)
+            neediest = self._idle[0][2] if self._idle else min(there, key=lambda each: each.had)
         return neediest.line[0][1]
+
+    def _stands(self, account: Account[Row]) -> None:
+        if account.line and not account.running:
+            if len(self._idle) > 2 * len(self._waiting) + DEBTS:
+                self._idle = [each for each in self._idle if each[1] == each[2].turn]
+                heapify(self._idle)
+            self._turns += 1
+            account.turn = self._turns
+            heappush(self._idle, (account.had, account.turn, account))

@@ -215,7 +215,7 @@ class Schedule(Generic[Adapter]):
 
     def _had(self, row: EngineRow[Adapter]) -> tuple[int, int]:
         """Who has least of this comes before all others: what its owner had, then its age."""
-        return self._line.accounts[row.owner].spent, self._standings[row].place
+        return self._line.accounts[row.owner].had, self._standings[row].place
 
     def _seat(self, row: EngineRow[Adapter], prefix: list[Node]) -> None:
         standing = self._standings[row]
@@ -228,8 +228,7 @@ class Schedule(Generic[Adapter]):
         standing.reached = max(standing.reached, row.fed)
         standing.prepaid = row.length - min(row.length, standing.reached)
         standing.prepaid += min(self.limits.turn, row.limit - len(row.said))
-        self._line.let_in(row)
-        self._line.accounts[row.owner].spent += standing.prepaid
+        self._line.let_in(row, standing.prepaid)
         self.running.append(row)
 
     # Going back, and leaving
@@ -242,9 +241,7 @@ class Schedule(Generic[Adapter]):
         """Its full pages stay remembered while there is room, so that it, or another, finds them."""
         self.pages.give(row.pages)
         row.pages, row.fed, standing.chain, standing.runs = [], 0, [], False
-        account = self._line.accounts[row.owner]
-        account.spent -= standing.prepaid
-        account.running -= 1
+        self._line.stopped(row, standing.prepaid)
         standing.prepaid = 0
         self.running.remove(row)
         self._wake(standing)
@@ -298,10 +295,10 @@ class Schedule(Generic[Adapter]):
     def _pay(self, row: EngineRow[Adapter], standing: _Standing) -> None:
         """Computing again what it had said before it gave way costs its owner nothing."""
         new = max(0, row.fed - standing.reached)
-        standing.reached += new
         covered = min(new, standing.prepaid)
+        standing.reached += new
         standing.prepaid -= covered
-        self._line.accounts[row.owner].spent += new - covered
+        self._line.computed(row, new, covered)
 
     def _remember(self, row: EngineRow[Adapter], standing: _Standing) -> None:
         chain = standing.chain
