@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import suppress
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rillfold.v1.errors import error
 
@@ -39,11 +39,27 @@ class Drain:
                 return await _ends(scope, receive, send)
             self.open += 1
             try:
-                await app(scope, receive, send)
+                await self._served(app, scope, receive, send)
             finally:
                 self.open -= 1
 
         return entered
+
+    async def _served(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Who is cut off in the end, and has no word of an answer yet, is told the same as who is not let in."""
+        begun = False
+
+        async def sent(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await app(scope, receive, sent)
+        except asyncio.CancelledError:
+            if begun or not self.begun:
+                raise
+            await _ends(scope, receive, send)
 
 
 async def _ends(scope: Scope, receive: Receive, send: Send) -> None:
