@@ -43,10 +43,8 @@ class Stops:
 
     def rest(self, text: str) -> str:
         """Of the whole text, what was not told yet."""
-        if self.at is None:
-            self.push(text[len(self._text) :])
-        self._text = text
-        return self._tell(len(text) if self.at is None else self.at)
+        piece = self.push(text[len(self._text) :]) if self.at is None else ""
+        return piece + self._tell(len(text) if self.at is None else self.at)
 
     def _held(self) -> int:
         longest = max(map(len, self._stops), default=0)
