@@ -13,6 +13,7 @@ import openai
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from gpu_workers.serve import admission
 from gpu_workers.serve.engine.schedule import Limits
 from gpu_workers.serve.engines.embedded import EmbeddedEngine
 from gpu_workers.serve.engines.start import EngineSetup, embedded
@@ -79,7 +80,10 @@ async def test_a_stream_says_the_same_piece_by_piece(
     assert "".join(told) == whole.choices[0].message.content
     assert len([piece for piece in told if piece]) > 1
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == whole.choices[0].finish_reason
-    assert chunks[-1].usage == whole.usage
+    usage, before = chunks[-1].usage, whole.usage
+    assert usage and before and usage.prompt_tokens_details and before.prompt_tokens_details
+    assert (usage.prompt_tokens, usage.completion_tokens) == (before.prompt_tokens, before.completion_tokens)
+    assert (before.prompt_tokens_details.cached_tokens, usage.prompt_tokens_details.cached_tokens) == (0, 16)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -165,7 +169,8 @@ async def test_who_uses_its_tokens_up_hears_when_to_come_again_and_others_are_an
                 assert (await other.chat.completions.create(**given)).usage
 
 
-async def test_who_hangs_up_pays_for_what_was_said(bench: Workbench) -> None:
+async def test_who_hangs_up_pays_for_what_was_said(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "MINUTE", 1e9)  # nothing comes again meanwhile
     serving = EngineSetup(device=CPU, limits=Limits(rows=4, waiting=8), company_tokens=10_000)
     async with embedded(str(bench.base), bench.root / "cache", serving) as engine, Listening(engine) as url:
         headers, key = {COMPANY_HEADER: "acme"}, OPERATOR.token
@@ -180,8 +185,8 @@ async def test_who_hangs_up_pays_for_what_was_said(bench: Workbench) -> None:
             async with asyncio.timeout(20):
                 while engine.stats().running + engine.stats().waiting:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
-            left = engine._questions._tokens.left("acme", engine.seen.clock())
             prompt = len(bench.chat.prompt(ask("Who?").messages))
+            left = engine._questions._tokens.left("acme", engine.seen.clock())
             assert 10_000 - prompt - 900 < left <= 10_000 - prompt - 1
 
 
