@@ -116,6 +116,7 @@ def told(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Told:
         code = story.wait(1_700)
     finally:
         story.kill()
+        story.wait()
     return Told(folder, code, out.read_text())
 
 
