@@ -294,3 +294,94 @@ async def test_a_failure_of_any_name_is_no_500() -> None:
         for seed, code in ((0, 422), (1, 503)):
             answer = await http.post("/v1/chat/completions", json=CHAT | {"seed": seed})
             assert (answer.status_code, answer.headers.get("retry-after")) == (code, "1" if code == 503 else None)
+
+
+YES_OR_NO: Any = {
+    "type": "object",
+    "properties": {"sure": {"type": "boolean"}},
+    "required": ["sure"],
+    "additionalProperties": False,
+}
+TOOLS: Any = [
+    {"type": "function", "function": {"name": name, "description": "d", "parameters": YES_OR_NO}}
+    for name in ("lookup", "refund")
+]
+
+
+async def whole_and_streamed(client: openai.AsyncOpenAI, **given: Any) -> tuple[Any, list[Any]]:
+    whole = (await client.chat.completions.create(**given)).choices[0]
+    stream = await client.chat.completions.create(**given, stream=True)
+    return whole, [chunk.choices[0] async for chunk in stream if chunk.choices]
+
+
+def text_of(chunks: list[Any]) -> str:
+    return "".join(chunk.delta.content or "" for chunk in chunks)
+
+
+async def test_the_engine_stops_where_it_is_told_to(engine: EmbeddedEngine, client: openai.AsyncOpenAI) -> None:
+    given: dict[str, Any] = {"model": engine.model, "messages": HELLO, "max_tokens": 30}
+    free = (await client.chat.completions.create(**given)).choices[0].message.content or ""
+    middle = len(free) // 2
+    assert middle > 2, free
+    stop = free[middle : middle + 2]
+    whole, chunks = await whole_and_streamed(client, **given, stop=["\x00never", stop])
+    assert whole.message.content == free[: free.find(stop)] and whole.finish_reason == "stop"
+    assert text_of(chunks).strip() == (whole.message.content or "").strip() and chunks[-1].finish_reason == "stop"
+
+
+async def test_the_engines_chances_are_told_whole_and_streamed(
+    engine: EmbeddedEngine, client: openai.AsyncOpenAI
+) -> None:
+    given: dict[str, Any] = {"model": engine.model, "messages": HELLO, "max_tokens": 12}
+    whole, chunks = await whole_and_streamed(client, **given, logprobs=True, top_logprobs=3)
+    tokens = whole.logprobs.content
+    assert tokens and whole.message.content
+    assert b"".join(bytes(token.bytes) for token in tokens).decode(errors="replace") == whole.message.content
+    for token in tokens:
+        assert len(token.top_logprobs) == 3 and token.logprob <= 0
+        chances = [other.logprob for other in token.top_logprobs]
+        assert chances == sorted(chances, reverse=True)
+        assert token.logprob == chances[0], "greedy says the likeliest"
+    told = [token for chunk in chunks if chunk.logprobs for token in chunk.logprobs.content]
+    assert [token.bytes for token in told] == [token.bytes for token in tokens]
+
+
+async def test_the_engine_is_held_to_a_form_and_to_a_call(engine: EmbeddedEngine, client: openai.AsyncOpenAI) -> None:
+    given: dict[str, Any] = {"model": engine.model, "messages": HELLO, "max_tokens": 120}
+    schema = {"type": "json_schema", "json_schema": {"name": "verdict", "schema": YES_OR_NO, "strict": True}}
+    whole, chunks = await whole_and_streamed(client, **given, response_format=schema)
+    assert set(json.loads(whole.message.content)) == {"sure"} and whole.finish_reason == "stop"
+    assert json.loads(text_of(chunks)) == json.loads(whole.message.content)
+    choices: list[tuple[Any, set[str]]] = [
+        ("required", {"lookup", "refund"}),
+        ({"type": "function", "function": {"name": "refund"}}, {"refund"}),
+    ]
+    for choice, names in choices:
+        whole, chunks = await whole_and_streamed(client, **given, tools=TOOLS, tool_choice=choice)
+        (call,) = whole.message.tool_calls
+        assert call.function.name in names and set(json.loads(call.function.arguments)) == {"sure"}
+        (told,) = [call for chunk in chunks for call in chunk.delta.tool_calls or ()]
+        assert told.function.arguments == call.function.arguments
+        assert whole.finish_reason == chunks[-1].finish_reason == "tool_calls"
+
+
+@pytest.mark.parametrize(
+    "schema", [{"type": "nothing"}, {"$ref": "#/nowhere"}, {"pattern": "(", "type": "string"}, {"minimum": "x"}]
+)
+async def test_a_schema_that_no_grammar_can_be_made_of_is_a_400(
+    schema: Any, engine: EmbeddedEngine, client: openai.AsyncOpenAI
+) -> None:
+    form: Any = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    with pytest.raises(openai.BadRequestError) as refused:
+        await client.chat.completions.create(model=engine.model, messages=HELLO, response_format=form, max_tokens=4)
+    assert refused.value.code == "bad_question"
+
+
+async def test_the_engine_narrows_its_draw(engine: EmbeddedEngine, client: openai.AsyncOpenAI) -> None:
+    given: dict[str, Any] = {"model": engine.model, "messages": HELLO, "max_tokens": 16}
+    greedy = (await client.chat.completions.create(**given)).choices[0].message.content
+    for narrow in ({"top_k": 1}, {"min_p": 1.0}):
+        drawn = await client.chat.completions.create(**given, temperature=1.5, seed=3, extra_body=narrow)
+        assert drawn.choices[0].message.content == greedy, narrow
+    free = await client.chat.completions.create(**given, temperature=1.5, seed=3, extra_body={"top_k": 0})
+    assert free.choices[0].message.content != greedy
