@@ -301,6 +301,8 @@ class EmbeddedEngine:
 
     def _hear(self, step: Step) -> None:
         self._tokens += sum(len(said.tokens) for said in step if isinstance(said, Said))
+        for each in self._pending.values():
+            each.look()
         for said in step:
             if (pending := self._pending.get(said.ticket)) is None:
                 continue

@@ -30,6 +30,11 @@ class Pending:
         self.runs = True
         """Its row is in the engine."""
 
+    def look(self) -> None:
+        """Whether its row is in the batch by now."""
+        if self.row.fed:
+            self._visit.let_in()
+
     def take(self, said: Said | Fell) -> None:
         """Once it is done, what comes is of no interest."""
         self.runs = isinstance(said, Said) and said.finish is None
