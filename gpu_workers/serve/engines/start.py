@@ -26,6 +26,8 @@ from gpu_workers.serve.engine.trial import Trial
 from gpu_workers.serve.engines.embedded import Base, EmbeddedEngine, Read
 from gpu_workers.serve.port import AdapterSpec
 
+MOST_PROVEN = 10_000
+"""Adapters of which it is remembered that they passed their trial."""
 WIDEST = max(width for width, _ in DTYPES.values())
 
 
@@ -82,6 +84,8 @@ def embedded(
 
 
 def _reader(decoder: Decoder, prove: Trial, base: Base, store: FolderStore | None) -> Read:
+    proven: dict[str, None] = {}
+
     def read(spec: AdapterSpec) -> LoraWeights:
         if spec.base_sha256 not in (None, base.sha256):
             raise BaseMismatch(
@@ -94,7 +98,12 @@ def _reader(decoder: Decoder, prove: Trial, base: Base, store: FolderStore | Non
             verify(folder, spec.sha256)
         weights = read_adapter(folder, decoder.embedding.dtype, str(decoder.embedding.device), spec.sha256)
         _check_trigger(spec, weights, decoder.embedding.shape[0])
-        prove(weights)
+        if spec.sha256 not in proven:
+            prove(weights)
+        if spec.sha256 is not None:  # what a hash stands for never changes: evicted and read again, it is as it was
+            proven[spec.sha256] = None
+        while len(proven) > MOST_PROVEN:
+            proven.pop(next(iter(proven)), None)
         return weights
 
     def named(spec: AdapterSpec) -> LoraWeights:
