@@ -118,20 +118,20 @@ def a_day(count: int) -> Traffic:
 
 
 def test_a_day_of_many_companies() -> None:
-    count = 40_000
+    count = 12_000
     day = a_day(count)
     assert day.answered + day.cancelled == count and not day.came
     assert day.schedule.pages.left == day.schedule.pages.usable
     prefixes = sum(day.computed.values()) - count * 9
     assert prefixes < 0, "instructions are 32 tokens, and are read once for an adapter, not for each question"
     assert max(max(waits) for waits in day.waits.values()) < 1_024
-    rare = [wait for owner, waits in day.waits.items() if len(waits) < count // 100 for wait in waits]
+    rare = [wait for waits in day.waits.values() if len(waits) < count // 100 for wait in waits[len(waits) // 4 :]]
     assert nearly_all(rare) <= 40, "who asks little does not wait for who asks much"
     assert day.seconds / day.steps < 0.004
 
 
 def closed(flood: int, questions: int) -> list[int]:
-    """How long one company waits for its first tokens, which keeps half a batch busy beside another that has so many."""
+    """How long a company that keeps half a batch busy waits for first tokens, beside another with so many questions."""
     dice, tickets = Random(3), iter(range(10**9))
 
     def ask(owner: str | None) -> Row:
@@ -168,7 +168,7 @@ def test_a_company_that_comes_late_is_served_at_once() -> None:
 
 
 def test_a_thousand_who_wait_cost_a_step_little() -> None:
-    """Half of them wait for a prompt that one of them reads; all are of companies of their own, or of one."""
+    """Half of them have one prompt; each is of a company of its own, or all are of one."""
     for owners in (1, 1_000):
         traffic = Traffic(Limits(pages=9_001))
         for ticket in range(1_000):
@@ -186,6 +186,7 @@ def test_a_thousand_who_wait_cost_a_step_little() -> None:
 if __name__ == "__main__":
     day = a_day(int(sys.argv[1]))
     print(  # noqa: T201
-        f"{day.answered} answered, {day.cancelled} cancelled, {day.steps} steps of {1e6 * day.seconds / day.steps:.0f} us,",
+        f"{day.answered} answered, {day.cancelled} cancelled,",
+        f"{day.steps} steps of {1e6 * day.seconds / day.steps:.0f} us,",
         f"{sum(day.computed.values())} tokens computed; longest wait {max(map(max, day.waits.values()))} steps",
     )
