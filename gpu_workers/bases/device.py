@@ -40,6 +40,12 @@ class Device:
     def _hardware(self) -> str:
         return torch.cuda.get_device_name() if self.kind == "cuda" else platform.machine()
 
+    def keep_to(self, share: float) -> None:
+        """This process takes no more than such a share of a GPU's memory: what would be more is out of memory. Of a
+        CPU's memory nothing is bounded here."""
+        if self.kind == "cuda":
+            torch.cuda.set_per_process_memory_fraction(share)
+
     def pin(self) -> None:
         """Fix what can vary between two runs on one machine."""
         torch.set_num_threads(self.threads)
