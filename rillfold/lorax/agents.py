@@ -25,7 +25,7 @@ from rillfold.lorax.errors import UnknownRole
 from rillfold.lorax.roles import LoRAxAdapterRegistry
 
 
-class Asked(msgspec.Struct, kw_only=True):
+class RoleTally(msgspec.Struct, kw_only=True):
     """What a role, or the base, was asked so far."""
 
     requests: int = 0
@@ -66,7 +66,7 @@ class AgentsEngine:
         self.under_way = 0
         self.unknown = 0
         """Questions for roles that nobody has."""
-        self.asked: defaultdict[str, Asked] = defaultdict(Asked)
+        self.asked: defaultdict[str, RoleTally] = defaultdict(RoleTally)
 
     @property
     def model(self) -> str:

@@ -17,7 +17,7 @@ import msgspec
 
 from gpu_workers.serve.port import Failure, Outcome, Question
 from rillfold.http.operator import token_file
-from rillfold.lorax.agents import Asked
+from rillfold.lorax.agents import RoleTally
 from rillfold.lorax.config import MLConfig
 from rillfold.lorax.errors import LoRAxDisabled, NotAnswered, NotAnsweredNow, UnknownRole
 from rillfold.lorax.roles import AdapterInfo
@@ -124,7 +124,7 @@ async def _timed(server: Open, question: Question) -> tuple[Outcome, float]:
     return await server.agents.in_turn(question), loop.time() - began
 
 
-def _metrics(asked: Mapping[str, Asked], unknown: int = 0, under_way: int = 0) -> Json:
+def _metrics(asked: Mapping[str, RoleTally], unknown: int = 0, under_way: int = 0) -> Json:
     return {
         "total_requests": sum(each.requests for each in asked.values()) + unknown,
         "total_failures": sum(each.failures for each in asked.values()) + unknown,
@@ -146,7 +146,7 @@ async def _adapter_stats(server: Open) -> Json:
     }
 
 
-def _stats(info: AdapterInfo, asked: Asked) -> Json:
+def _stats(info: AdapterInfo, asked: RoleTally) -> Json:
     mean = asked.seconds / asked.requests if asked.requests else None
     return {
         **msgspec.structs.asdict(info),
