@@ -18,6 +18,7 @@ from gpu_workers.serve.port import (
     InferenceEngine,
     OnPiece,
     Outcome,
+    Piece,
     Question,
     Resident,
 )
@@ -64,6 +65,8 @@ class AgentsEngine:
         self._none_under_way = asyncio.Event()
         self._none_under_way.set()
         self.under_way = 0
+        self.most_running = 0
+        """Questions that had begun to be answered, and had not been told their end, at one time."""
         self.unknown = 0
         """Questions for roles that nobody has."""
         self.asked: defaultdict[str, RoleTally] = defaultdict(RoleTally)
@@ -146,7 +149,27 @@ class AgentsEngine:
         if question.adapter is not None and question.version is None:
             version = self._registry.adapter_of(question.adapter).version
             question = msgspec.structs.replace(question, version=version)
-        return await self._engine.answer(question, on_piece)
+        return await self._seen(question, on_piece)
+
+    async def _seen(self, question: Question, on_piece: OnPiece | None) -> Outcome:
+        """How many run at once is looked at when a row begins to speak, and when it has ended."""
+        silent = True
+
+        def hear(piece: Piece) -> None:
+            nonlocal silent
+            if silent:
+                self._look(0)
+            silent = False
+            if on_piece is not None:
+                on_piece(piece)
+
+        outcome = await self._engine.answer(question, hear)
+        if isinstance(outcome, Answer):
+            self._look(1)
+        return outcome
+
+    def _look(self, and_this: int) -> None:
+        self.most_running = max(self.most_running, self._engine.stats().running + and_this)
 
 
 def _failure(question: Question, reason: str, detail: str, again: bool) -> Failure:

@@ -17,7 +17,7 @@ import msgspec
 
 from gpu_workers.serve.port import Failure, Outcome, Question
 from rillfold.http.operator import token_file
-from rillfold.lorax.agents import RoleTally
+from rillfold.lorax.agents import AgentsEngine, RoleTally
 from rillfold.lorax.config import MLConfig
 from rillfold.lorax.errors import LoRAxDisabled, NotAnswered, NotAnsweredNow, UnknownRole
 from rillfold.lorax.roles import AdapterInfo
@@ -78,7 +78,7 @@ class MLPipelineManager:
     def get_lorax_status(self) -> Json:
         """Also of a server that does not run: `running` says so."""
         if self.server.phase is not Phase.RUNNING:
-            return {"running": False, "phase": str(self.server.phase), "metrics": _metrics({})}
+            return {"running": False, "phase": str(self.server.phase)}
         return self.server.call(self._status).result()
 
     def get_lorax_adapter_stats(self, role: str | None = None) -> Json:
@@ -114,7 +114,7 @@ class MLPipelineManager:
             "config": msgspec.structs.asdict(self.server.config),
             "adapters": [msgspec.structs.asdict(info) for info in server.registry.infos()],
             "engine": msgspec.structs.asdict(server.agents.stats()),
-            "metrics": _metrics(server.agents.asked, server.agents.unknown, server.agents.under_way),
+            "metrics": _metrics(server.agents),
         }
 
 
@@ -124,12 +124,14 @@ async def _timed(server: Open, question: Question) -> tuple[Outcome, float]:
     return await server.agents.in_turn(question), loop.time() - began
 
 
-def _metrics(asked: Mapping[str, RoleTally], unknown: int = 0, under_way: int = 0) -> Json:
+def _metrics(agents: AgentsEngine) -> Json:
+    asked = agents.asked.values()
     return {
-        "total_requests": sum(each.requests for each in asked.values()) + unknown,
-        "total_failures": sum(each.failures for each in asked.values()) + unknown,
-        "total_tokens": sum(each.tokens for each in asked.values()),
-        "in_flight": under_way,
+        "total_requests": sum(each.requests for each in asked) + agents.unknown,
+        "total_failures": sum(each.failures for each in asked) + agents.unknown,
+        "total_tokens": sum(each.tokens for each in asked),
+        "in_flight": agents.under_way,
+        "most_running": agents.most_running,
     }
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import openai
 import pytest
 
+from gpu_workers.adapters.dice import rolled
 from gpu_workers.bases import tiny
 from gpu_workers.serve.port import AdapterSpec
 from rillfold.embedded.ports import free_port
@@ -500,13 +501,15 @@ async def test_a_hundred_agents_are_in_memory_and_all_answer(bench: Workbench) -
     try:
         roles = [f"agent-{n:03}" for n in range(100)]
         for seed, role in enumerate(roles):
-            office.pipeline.register_lorax_adapter(role, office.folder(role, 100 + seed))
+            folder = rolled(bench.base, bench.root / "saved" / role, seed, rank=4)
+            office.pipeline.register_lorax_adapter(role, folder)
         wishes = [{"agent_role": role, "prompt": PROMPT, "max_tokens": 4} for role in roles]
         answers = await office.pipeline.lorax_batch_inference(wishes)
         assert [answer["adapter"] for answer in answers] == [f"{role}@1" for role in roles]
         stats = office.pipeline.get_lorax_adapter_stats()
         assert all(stats[role]["resident"] and stats[role]["requests"] == 1 for role in roles)
         engine = office.pipeline.get_lorax_status()["engine"]
+        assert office.pipeline.get_lorax_status()["metrics"]["most_running"] > 16
         assert (engine["resident"], engine["loads"], engine["evictions"]) == (100, 100, 0)
         for n in (0, 37, 99):
             assert answers[n]["text"] == office.peft(bench.root / "saved" / roles[n], tokens=4)
