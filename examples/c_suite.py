@@ -75,14 +75,10 @@ async def ask_all(pipeline: MLPipelineManager, adapters: dict[str, Path]) -> Non
         for wish, answer in zip(wishes, answers, strict=True):
             assert (await pipeline.lorax_inference(**wish))["text"] == answer["text"]
         alone = time.monotonic() - began
-        print(
-            f"\nOne batch held {metrics['most_running']} of {len(wishes)} officers: {together:.2f} s for all of them,"
-        )
-        print(f"{alone:.2f} s one after the other, with the same answers.\n")
+        print(f"\n{metrics['most_running']} of {len(wishes)} officers spoke at the same time, in one batch:")
+        print(f"{together:.2f} s for all, {alone:.2f} s one after the other, with the same answers.\n")
         for role, stats in pipeline.get_lorax_adapter_stats().items():
-            print(
-                f"{role:5} {stats['requests']} requests, {stats['tokens']} tokens, {stats['bytes'] >> 10} KiB in memory"
-            )
+            print(f"{role:5} {stats['requests']} requests, {stats['tokens']} tokens, {stats['bytes'] >> 10} KiB")
         print(f"in all {pipeline.get_lorax_status()['metrics']}")
     finally:
         await pipeline.stop_lorax_server()
