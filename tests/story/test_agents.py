@@ -15,6 +15,7 @@ from tests.support.pages import ROOT, blocks, ran, surroundings
 from tests.support.workbench import Workbench, bench
 
 __all__ = ["bench"]
+pytestmark = pytest.mark.timeout(600)
 ROLES = ("ceo", "cfo", "coo")
 
 
@@ -47,7 +48,7 @@ def test_all_variables_stand_on_the_page() -> None:
 
 def test_the_officers_share_a_batch(environment: dict[str, str], tmp_path: Path) -> None:
     line = [sys.executable, str(ROOT / "examples" / "c_suite.py")]
-    done = subprocess.run(line, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(line, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=560)
     assert done.returncode == 0, done.stderr
     spoke = re.search(r"^(\d) of 6 officers spoke at the same time", done.stdout, flags=re.M)
     assert spoke is not None and int(spoke[1]) > 1, done.stdout
