@@ -16,12 +16,13 @@ from gpu_workers.serve.port import (
     EngineStats,
     Failure,
     InferenceEngine,
-    OnPiece,
+    OnSnippet,
     Outcome,
-    Piece,
     Question,
     Resident,
+    Snippet,
 )
+from gpu_workers.serve.seen import Seen
 from rillfold.lorax.errors import UnknownRole
 from rillfold.lorax.roles import LoRAxAdapterRegistry
 
@@ -100,18 +101,22 @@ class AgentsEngine:
     def stats(self) -> EngineStats:
         return self._engine.stats()
 
-    async def answer(self, question: Question, on_piece: OnPiece | None = None) -> Outcome:
+    @property
+    def seen(self) -> Seen:
+        return self._engine.seen
+
+    async def answer(self, question: Question, on_snippet: OnSnippet | None = None) -> Outcome:
         """Who finds no room is told so: a client of the port asks again by itself."""
         if self._room.locked():
             return _failure(question, QueueFull.reason, "as many questions as may are under way; ask again.", True)
-        return await self.in_turn(question, on_piece)
+        return await self.in_turn(question, on_snippet)
 
-    async def in_turn(self, question: Question, on_piece: OnPiece | None = None) -> Outcome:
+    async def in_turn(self, question: Question, on_snippet: OnSnippet | None = None) -> Outcome:
         """Who finds no room waits for it."""
         self.under_way += 1
         self._none_under_way.clear()
         try:
-            return await self._counted(question, on_piece)
+            return await self._counted(question, on_snippet)
         finally:
             self.under_way -= 1
             if not self.under_way:
@@ -129,7 +134,7 @@ class AgentsEngine:
             return False
         return True
 
-    async def _counted(self, question: Question, on_piece: OnPiece | None) -> Outcome:
+    async def _counted(self, question: Question, on_snippet: OnSnippet | None) -> Outcome:
         if question.adapter is not None and question.adapter not in self._registry.roles():
             self.unknown += 1
             why = str(UnknownRole(question.adapter, self._registry.roles()))
@@ -138,30 +143,30 @@ class AgentsEngine:
         asked.requests += 1
         try:
             async with self._room:
-                outcome = await self._of_now(question, on_piece)
+                outcome = await self._of_now(question, on_snippet)
             return outcome
         finally:
             asked.ended(outcome, time.monotonic() - began)
 
-    async def _of_now(self, question: Question, on_piece: OnPiece | None) -> Outcome:
+    async def _of_now(self, question: Question, on_snippet: OnSnippet | None) -> Outcome:
         if self._shut:
             return _failure(question, EngineStopped.reason, "the server stops; ask again when it is started.", True)
         if question.adapter is not None and question.version is None:
             version = self._registry.adapter_of(question.adapter).version
             question = msgspec.structs.replace(question, version=version)
-        return await self._seen(question, on_piece)
+        return await self._seen(question, on_snippet)
 
-    async def _seen(self, question: Question, on_piece: OnPiece | None) -> Outcome:
+    async def _seen(self, question: Question, on_snippet: OnSnippet | None) -> Outcome:
         """How many run at once is looked at when a row begins to speak, and when it has ended."""
         silent = True
 
-        def hear(piece: Piece) -> None:
+        def hear(piece: Snippet) -> None:
             nonlocal silent
             if silent:
                 self._look(0)
             silent = False
-            if on_piece is not None:
-                on_piece(piece)
+            if on_snippet is not None:
+                on_snippet(piece)
 
         outcome = await self._engine.answer(question, hear)
         if isinstance(outcome, Answer):

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from gpu_workers.serve.engine.schedule import Limits
 from gpu_workers.serve.engines.embedded import EmbeddedEngine
 from gpu_workers.serve.engines.start import EngineSetup, embedded
-from gpu_workers.serve.port import Answer, Failure, OnPiece, Outcome, Question
+from gpu_workers.serve.port import Answer, Failure, OnSnippet, Outcome, Question
 from rillfold.http.operator import COMPANY_HEADER
 from rillfold.http.strict_json import VALUES
 from rillfold.v1.figures import EngineMetrics
@@ -289,7 +289,7 @@ async def test_odd_questions_are_4xx_and_reach_no_engine() -> None:
 
 async def test_a_failure_of_any_name_is_no_500() -> None:
     class Failing(FakeEngine):
-        async def answer(self, question: Question, on_piece: OnPiece | None = None) -> Outcome:
+        async def answer(self, question: Question, on_snippet: OnSnippet | None = None) -> Outcome:
             return Failure(id=question.id, reason="of_a_new_kind", detail="d", again=bool(question.seed))
 
     async with Listening(Failing()) as url, httpx.AsyncClient(base_url=url, headers=BEARER) as http:
