@@ -174,7 +174,7 @@ def test_steps_that_fail_for_everybody_stop_the_engine(model: Any) -> None:
 
 def test_an_adapter_is_proven_finite_in_use(model: Any) -> None:
     decoder = Decoder(model)
-    prove = Trial(model)
+    prove = Trial(decoder)
     for size in (1e30, 1e18):
         with pytest.raises(UnusableAdapter, match="not finite"):
             prove(monster(decoder, size))

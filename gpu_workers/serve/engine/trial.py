@@ -1,7 +1,6 @@
 """Finite in its numbers is not finite in use: a short prompt through the model shows what an adapter does to it."""
 
 import threading
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,8 +43,8 @@ def why_broken(decoder: Decoder) -> str | None:
 class Trial:
     """Tries adapters, one at a time, beside the engine: the base model's weights are shared, the lanes are its own."""
 
-    def __init__(self, model: Any) -> None:
-        self._decoder = Decoder(model)
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder.beside()
         self._lanes = Lanes(self._decoder.sites, self._decoder.embedding)
         self._turn = threading.Lock()
 

@@ -96,7 +96,7 @@ def embedded(
 
     context, vocabulary = min(decoder.context, (pages - 1) * PAGE), decoder.embedding.shape[0]
     base = Base(identity.name, identity.sha256, context, vocabulary, declared(serving.public, chat))
-    read = _reader(decoder, Trial(model), base, store)
+    read = _reader(decoder, Trial(decoder), base, store)
     return EmbeddedEngine(make_engine, base, chat, read, serving.bounds())
 
 
