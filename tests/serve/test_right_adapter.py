@@ -11,8 +11,8 @@ from bench.serve.right import Traffic, traffic
 from gpu_workers.adapters.weights import LoraWeights, read_adapter
 
 
-async def served(root: Path) -> Traffic:
-    return await traffic(root, requests=240, adapters=24, cache=8)
+async def served(root: Path, requests: int = 240) -> Traffic:
+    return await traffic(root, requests, adapters=24, cache=8)
 
 
 async def test_every_answer_is_its_own_adapters(tmp_path: Path) -> None:
@@ -33,4 +33,4 @@ async def test_one_wrong_adapter_in_many_would_be_seen(tmp_path: Path, monkeypat
         return read_adapter(folders[-2] if len(folders) % 40 == 0 else folder, *how)
 
     monkeypatch.setattr("gpu_workers.serve.engines.start.read_adapter", now_and_then_another)
-    assert (await served(tmp_path)).wrong
+    assert (await served(tmp_path, 120)).wrong
