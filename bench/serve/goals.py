@@ -30,7 +30,6 @@ AT_MOST = {
     "flood_ttft_p95": 2.0,
     "ready_to_first_token_s": 1.0,
     "wrong rows": 0.0,
-    "wrong refusals": 0.0,
 }
 
 
