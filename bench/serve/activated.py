@@ -11,11 +11,11 @@ import peft
 import torch
 
 from bench.harness import Figures, Ratio
-from bench.serve.ours import Ask, Played, cached, make_engine, play, trigger
+from bench.serve.ours import Ask, Played, cached, make_engine, play, read, trigger
 from bench.serve.part import Found, Part, beside, together
 from bench.serve.scene import Scene
 from bench.serve.timed import TIE
-from gpu_workers.adapters.weights import LoraWeights, read_adapter
+from gpu_workers.adapters.weights import LoraWeights
 from gpu_workers.serve.engine.engine import Engine
 
 RANK, CRITICS, TRANSCRIPT, NEW = 32, 16, 2_000, 16
@@ -29,7 +29,7 @@ class Transcripts:
         self._scene, self.trigger = scene, trigger(scene.plain)
         self.folders = scene.adapters(adapters, RANK, self.trigger)
         plain = scene.adapters(adapters, RANK)
-        self.activated, self.lora = ([read_adapter(folder) for folder in each] for each in (self.folders, plain))
+        self.activated, self.lora = ([read(folder) for folder in each] for each in (self.folders, plain))
         self._engine: Engine = make_engine(scene.plain.model)
         self._marks = count()
         self._asks(self.activated, [0], 1, active_from=1)  # says what this engine lacks, before anything is computed
@@ -39,7 +39,7 @@ class Transcripts:
         return [*self._scene.prompts(1, length - len(self.trigger), *seed)[0], *self.trigger]
 
     def base(self, prompt: list[int]) -> Played:
-        return play(self._engine, [Ask(prompt, None, 1, {"mark": "base"})])
+        return play(self._engine, [Ask(prompt, None, 1)])
 
     def active(self, prompt: list[int], adapters: int, new: int) -> Played:
         start = len(prompt) - len(self.trigger)

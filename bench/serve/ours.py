@@ -11,6 +11,7 @@ from bench.serve.scene import ONE_THREAD, Loaded, Scene
 from bench.serve.timed import Timed
 from gpu_workers.adapters.store import FolderStore
 from gpu_workers.adapters.weights import LoraWeights, read_adapter
+from gpu_workers.refused import UnusableAdapter
 from gpu_workers.serve.engine.decoder import Decoder
 from gpu_workers.serve.engine.engine import Engine, LoraRow, Said
 from gpu_workers.serve.engine.schedule import EngineRow, Limits
@@ -53,6 +54,14 @@ def rows_of(asks: Sequence[Ask], first: int = 0) -> list[LoraRow]:
     return [LoraRow(ticket, ask.prompt, ask.adapter, ask.new, **ask.more) for ticket, ask in enumerate(asks, first)]
 
 
+def read(folder: Path) -> LoraWeights:
+    """An adapter that this bench has made: where it is refused, this engine cannot serve its kind."""
+    try:
+        return read_adapter(folder)
+    except UnusableAdapter as error:
+        raise Missing(str(error)) from error
+
+
 def cached(row: LoraRow) -> int:
     """Tokens of its prompt that another row had read."""
     return int(getattr(row, "cached", 0))
@@ -90,7 +99,7 @@ class Ours:
 
     def __init__(self, scene: Scene, adapters: Sequence[Path], rows: int) -> None:
         self.engine = make_engine(scene.plain.model, rows)
-        self.weights = [read_adapter(folder) for folder in adapters]
+        self.weights = [read(folder) for folder in adapters]
 
     def said(self, prompts: Sequence[list[int]], adapters: Sequence[int | None], new: int) -> Timed:
         held = [None if which is None else self.weights[which] for which in adapters]
