@@ -45,6 +45,12 @@ class BadQuestion(Refused):
     reason = "bad_question"
 
 
+class NotActivated(Refused):
+    """The adapter acts from a trigger on, and the prompt does not hold it."""
+
+    reason = "not_activated"
+
+
 class NotFinite(Refused):
     """The model's numbers overflowed: there is no likeliest token."""
 
@@ -61,6 +67,16 @@ class QueueFull(Retry):
     """The engine holds as many questions as it may."""
 
     reason = "queue_full"
+
+
+class TooFast(Retry):
+    """The company has used its tokens of this minute up."""
+
+    reason = "too_fast"
+
+    def __init__(self, message: str, wait: float) -> None:
+        super().__init__(message)
+        self.wait = wait
 
 
 class AdapterUnreadable(Retry):

@@ -75,6 +75,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Of these, held at once by questions of one company. 0: half of them."""
     serve_company_waiting: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Questions of one company in the engine. 0: a quarter of 1,024."""
+    serve_company_tokens: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """One company's tokens a minute, of prompts and answers; those of a minute at once after a pause. 0: any number."""
+    serve_in_flight: Annotated[int, msgspec.Meta(ge=1)] = 128
+    """Requests of the log asked of the engine at once: over `serve_rows`, so that a row that ends has a next."""
+    serve_memory: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """MiB for the keys and values of all rows and remembered prompts. 0: what suits the machine."""
+    serve_gpu_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.9
+    """The part of a GPU's memory that is used in all."""
+    serve_public: str | None = None
+    """A file of prompts' beginnings that are no company's own: what is read of them once, all may use again."""
+    serve_quantize: Annotated[str, msgspec.Meta(pattern="^(none|nf4)$")] = "none"
+    """nf4: the base model's weights in four bits, on a GPU."""
+    serve_drain_seconds: Annotated[float, msgspec.Meta(ge=0, le=60)] = 20.0
+    """After SIGTERM, questions by HTTP under way are answered for so long. Supervisors wait for 30 seconds."""
     serve_url: str | None = None
     """The serving worker's HTTP address: the API forwards /v1 to it."""
     serve_token: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -110,6 +111,10 @@ async def engine(settings: Settings, progress: Progress = silent) -> AsyncIterat
         capacity=settings.serve_adapters,
         company_adapters=settings.serve_company_adapters,
         company_waiting=settings.serve_company_waiting,
+        company_tokens=settings.serve_company_tokens,
+        memory=settings.serve_memory,
+        gpu_share=settings.serve_gpu_share,
+        public=Path(settings.serve_public) if settings.serve_public else None,
     )
     name = settings.base_name()
     async with embedded(

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ MAX_HEADER = 4 << 20
 DTYPES = {"F32": (4, 0x7F80_0000), "F16": (2, 0x7C00), "BF16": (2, 0x7F80)}
 NAME = re.compile(
     r"base_model\.model\.(?P<module>model\.layers\.\d{1,4}\.(?:self_attn|mlp)\."
-    rf"(?:{'|'.join(MODULES)}))\.(?P<side>lora_[AB])\.weight"
+    rf"(?:{'|'.join(MODULES)}))\.(?P<side>lora_A|lora_B|lora_E)(?P<ending>\.weight)?"
 )
-RANK_IN = {"lora_A": 0, "lora_B": 1}
+LORA, ADALORA = {"lora_A.weight", "lora_B.weight"}, {"lora_A", "lora_B", "lora_E"}
+"""How PEFT calls the tensors of one module."""
+RANK_IN = {"lora_A": 0, "lora_B": 1, "lora_E": 0}
 """Which side of the shape is the rank."""
 Header = Mapping[str, Mapping[str, Any]]
 
@@ -27,14 +29,28 @@ def check_adapter(folder: Path) -> AdapterConfig:
     """The one answer to whether a folder's adapter can be kept and served. Raises ArtifactRefused."""
     config = read_config(folder / CONFIG)
     path = folder / TENSORS
-    for name, entry in check_tensors(path).items():
-        module, side = place_of(name)
-        rank = entry["shape"][RANK_IN[side]]
-        if not config.names(module):
-            raise ArtifactRefused(f"{path}: {name} is not named by the configuration's target_modules and layers.")
-        if rank != config.rank_of(module):
-            raise ArtifactRefused(f"{path}: {name} has rank {rank}, its configuration says {config.rank_of(module)}.")
+    header = check_tensors(path)
+    for name, entry in header.items():
+        _check_told(path, name, entry["shape"], config)
+    if not any(config.rank_of(place_of(name)[0]) for name in header):
+        pruned = sorted({place_of(name)[0] for name in header})
+        raise ArtifactRefused(
+            f"{path}: every matrix was pruned to rank 0, so it does nothing: {', '.join(pruned)!s:.200}. "
+            "Train it with a larger target_r."
+        )
     return config
+
+
+def _check_told(path: Path, name: str, shape: Sequence[int], config: AdapterConfig) -> None:
+    """The configuration tells of this tensor, in every respect."""
+    module, side = place_of(name)
+    rank = shape[RANK_IN[side]]
+    if name.endswith(".weight") == config.adalora:
+        raise ArtifactRefused(f"{path}: {name} is no tensor of the configuration's peft_type.")
+    if not config.names(module):
+        raise ArtifactRefused(f"{path}: {name} is not named by the configuration's target_modules and layers.")
+    if rank != config.rank_of(module):
+        raise ArtifactRefused(f"{path}: {name} has rank {rank}, its configuration says {config.rank_of(module)}.")
 
 
 def check_tensors(path: Path) -> Header:
@@ -61,7 +77,7 @@ def shapes_of(path: Path) -> Mapping[str, tuple[int, int]]:
 
 
 def place_of(name: str) -> tuple[str, str]:
-    """Module and side, lora_A or lora_B, of a tensor whose name was checked."""
+    """Module and side, lora_A, lora_B or lora_E, of a tensor whose name was checked."""
     match = NAME.fullmatch(name)
     assert match is not None
     return match["module"], match["side"]
@@ -70,11 +86,14 @@ def place_of(name: str) -> tuple[str, str]:
 def _described(path: Path) -> tuple[Header, int]:
     """The header, all of whose tensors have a place in an adapter, and where the data begins."""
     header, data_at = _header(path)
+    tensors: dict[str, set[str]] = {}
     for name, entry in header.items():
-        _check_one(path, name, entry)
-        other = name.replace("lora_A", "lora_B") if "lora_A" in name else name.replace("lora_B", "lora_A")
-        if other not in header:
-            raise ArtifactRefused(f"{path}: {name} has no {other}.")
+        match = _check_one(path, name, entry)
+        tensors.setdefault(match["module"], set()).add(match["side"] + (match["ending"] or ""))
+    for module, there in tensors.items():
+        if there not in (LORA, ADALORA):
+            absent = sorted(f"base_model.model.{module}.{one}" for one in (LORA if there & LORA else ADALORA) - there)
+            raise ArtifactRefused(f"{path}: {module} has no {' and no '.join(absent) or 'one kind of tensors'}.")
     return header, data_at
 
 
@@ -100,28 +119,34 @@ def _check_entry(entry: Mapping[str, Any]) -> None:
     start, stop = entry["data_offsets"]
     if set(entry) != {"dtype", "shape", "data_offsets"} or not isinstance(entry["dtype"], str):
         raise ValueError(f"a tensor is described by {sorted(entry)}")
-    if any(type(n) is not int for n in (start, stop, *entry["shape"])) or not 0 <= start < stop:
-        raise ValueError("a tensor's shape and place are no whole numbers, or it is empty")
+    if any(type(n) is not int for n in (start, stop, *entry["shape"])) or not 0 <= start <= stop:
+        raise ValueError("a tensor's shape and place are no whole numbers")
 
 
-def _check_one(path: Path, name: str, entry: Mapping[str, Any]) -> None:
+def _check_one(path: Path, name: str, entry: Mapping[str, Any]) -> re.Match[str]:
     match = NAME.fullmatch(name)
     dtype, shape = entry["dtype"], entry["shape"]
     if match is None or dtype not in DTYPES or len(shape) != 2:
         raise ArtifactRefused(
             f"{path}: {name:.200} of type {dtype:.20} and shape {shape!s:.80} has no place in an adapter."
         )
-    rank = shape[RANK_IN[match["side"]]]
-    if not 0 < rank <= MAX_RANK or min(shape) < 1:
-        raise ArtifactRefused(f"{path}: {name} has rank {rank}; allowed are 1 to {MAX_RANK}.")
+    rank, width = shape if RANK_IN[match["side"]] == 0 else reversed(shape)
+    fewest = 1 if match["ending"] else 0
+    if not fewest <= rank <= MAX_RANK or width < 1:
+        raise ArtifactRefused(f"{path}: {name} has rank {rank}; allowed are {fewest} to {MAX_RANK}.")
+    if match["side"] == "lora_E" and width != 1:
+        raise ArtifactRefused(f"{path}: {name} has {width} columns, and one number for each rank is due.")
     start, stop = entry["data_offsets"]
     if shape[0] * shape[1] * DTYPES[dtype][0] != stop - start:
         raise ArtifactRefused(f"{path}: {name} has {stop - start} bytes, its shape {shape} says otherwise.")
+    return match
 
 
 def _check_finite(path: Path, name: str, dtype: str, start: int, length: int) -> None:
     import numpy as np  # whoever only asks for adapters runs without it
 
+    if length == 0:
+        return
     width, exponent = DTYPES[dtype]
     bits = np.fromfile(path, dtype=f"<u{width}", count=length // width, offset=start)
     if len(bits) != length // width or bool(np.any((bits & exponent) == exponent)):

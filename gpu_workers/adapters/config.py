@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,13 @@ MAX_CONFIG = 1 << 20
 MAX_RANK = 64
 MAX_ALPHA = 1e6
 MAX_PATTERNS = 1_000
+MAX_TRIGGER, MAX_TOKEN = 64, 1 << 24
+"""Tokens that switch an activated adapter on, and above every vocabulary there is."""
 # Settings that cannot change what a trained adapter computes, or that are read below. Every other one must be off: a
 # setting that nobody knows would otherwise be served as if it were not there.
 KNOWN = frozenset(
     {
+        "alora_invocation_tokens",
         "alpha_pattern",
         "auto_mapping",
         "base_model_name_or_path",
@@ -46,12 +49,19 @@ KNOWN = frozenset(
         "use_rslora",
     }
 )
+# How AdaLoRA was trained: what it came to is its ranks, and the first one is what its scale is divided by.
+KNOWN_OF_ADALORA = KNOWN | {"beta1", "beta2", "deltaT", "init_r", "orth_reg_weight"}
+KNOWN_OF_ADALORA |= {"target_r", "tfinal", "tinit", "total_step"}
+RANKNUM_EPSILON = 1e-5
+"""PEFT's, so that no module of rank 0 is divided by 0."""
 # Starting points that leave the base as it is. PiSSA, OLoRA and their like move weight out of the base.
 PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_]{1,64}(\.[A-Za-z0-9_]{1,64}){0,8}")
 # What PEFT writes of the class that it was trained on. Whoever loads by it imports what it names.
 LIBRARY = re.compile(r"transformers(\.[A-Za-z0-9_]{1,64}){0,8}")
 LAYER = re.compile(r"model\.layers\.(\d{1,4})\.")
+LORA_E = ".lora_E"
+"""How AdaLoRA's rank pattern names a module: by the tensor that was pruned."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,10 @@ class AdapterConfig:
     excluded: tuple[str, ...]
     layers: frozenset[int] | None
     """None: all of them."""
+    adalora: bool = False
+    """Then `ranks` are by whole names, and 0 where everything was pruned."""
+    activation: tuple[int, ...] | None = None
+    """The tokens from whose last occurrence on it is applied; None: to all."""
 
     def names(self, module: str) -> bool:
         """PEFT would put an adapter at this module."""
@@ -73,9 +87,13 @@ class AdapterConfig:
         return inside and _ends_in(module, self.modules) and not _ends_in(module, self.excluded)
 
     def rank_of(self, module: str) -> int:
+        if self.adalora:
+            return self.ranks.get(module, self.rank)
         return int(_by_pattern(self.ranks, module, self.rank))
 
     def scale_of(self, module: str) -> float:
+        if self.adalora:  # by the first rank, whatever was pruned; by no pattern, and never rank-stabilised
+            return self.alpha / (self.rank + RANKNUM_EPSILON)
         rank = self.rank_of(module)
         return _by_pattern(self.alphas, module, self.alpha) / (math.sqrt(rank) if self.rank_stabilised else rank)
 
@@ -83,11 +101,13 @@ class AdapterConfig:
 def read_config(path: Path) -> AdapterConfig:
     """Raises ArtifactRefused, with the setting that cannot be served."""
     config = _object(path)
-    if config.get("peft_type") != "LORA":
+    kind = config.get("peft_type")
+    if kind not in ("LORA", "ADALORA"):
         raise ArtifactRefused(
-            f"{path}: peft_type {config.get('peft_type')!r:.80} cannot be served, only LORA. Train it as that."
+            f"{path}: peft_type {kind!r:.80} cannot be served, only LORA and ADALORA. Train it as one of them."
         )
-    used = [name for name, value in config.items() if name not in KNOWN and value and value != "none"]
+    known = KNOWN if kind == "LORA" else KNOWN_OF_ADALORA
+    used = [name for name, value in config.items() if name not in known and value and value != "none"]
     if config.get("init_lora_weights", True) not in PLAIN_STARTS:
         used.append("init_lora_weights")
     if config.get("layers_pattern") not in (None, "", [], "layers", ["layers"]):
@@ -99,7 +119,7 @@ def read_config(path: Path) -> AdapterConfig:
             f"{path}: the adapter uses {', '.join(used)!s:.200}, which is not computed here. Train it without."
         )
     try:
-        return _checked(config)
+        return _checked(config) if kind == "LORA" else _checked_adalora(config)
     except ValueError as error:
         raise ArtifactRefused(f"{path}: {error}.") from error
 
@@ -148,7 +168,48 @@ def _checked(config: Mapping[str, Any]) -> AdapterConfig:
         modules=_names("target_modules", config.get("target_modules")),
         excluded=_names("exclude_modules", config.get("exclude_modules") or []),
         layers=None if layers is None else _layers(layers),
+        activation=_activation(config.get("alora_invocation_tokens")),
     )
+
+
+def _checked_adalora(config: Mapping[str, Any]) -> AdapterConfig:
+    """As PEFT computes it: neither r, alpha_pattern nor use_rslora says anything there."""
+    if config.get("alora_invocation_tokens") is not None:
+        raise ValueError("alora_invocation_tokens go with peft_type LORA alone")
+    unused = {
+        "rank_pattern": None,
+        "alpha_pattern": None,
+        "use_rslora": False,
+        "r": _rank("init_r", config.get("init_r")),
+    }
+    plain, kept = _checked({**config, **unused}), _patterns("rank_pattern", config)
+    if strays := [name for name in kept if not plain.names(name.removesuffix(LORA_E)) or not name.endswith(LORA_E)]:
+        raise ValueError(f"rank_pattern holds {strays[0]!r:.80}, which is no {LORA_E} of a module that is named")
+    ranks = {name.removesuffix(LORA_E): _kept(value, plain.rank) for name, value in kept.items()}
+    return replace(plain, adalora=True, ranks=ranks)
+
+
+def _kept(value: object, rank: int) -> int:
+    """How many of the first ranks are left; or, one by one, which."""
+    if isinstance(value, list) and len(value) == rank and all(_is_bit(one) for one in value):
+        return sum(value)
+    if type(value) is not int or not 0 <= value <= rank:
+        raise ValueError(f"rank_pattern is {value!r:.80}, and no list of {rank} times true or false")
+    return value
+
+
+def _is_bit(value: object) -> bool:
+    return type(value) in (bool, int) and value in (0, 1)
+
+
+def _activation(value: object) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or not 0 < len(value) <= MAX_TRIGGER:
+        raise ValueError(f"alora_invocation_tokens is {value!r:.80}, and no list of 1 to {MAX_TRIGGER} tokens")
+    if any(type(token) is not int or not 0 <= token < MAX_TOKEN for token in value):
+        raise ValueError(f"alora_invocation_tokens holds what is no token's number: {value!r:.80}")
+    return tuple(value)
 
 
 def _rank(name: str, value: object) -> int:

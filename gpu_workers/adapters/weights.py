@@ -1,7 +1,7 @@
 """A PEFT adapter folder as plain pairs of matrices, with the scale folded into B."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -22,13 +22,19 @@ class LoraWeights:
 
     pairs: Mapping[str, tuple[Tensor, Tensor]]
     rank: int
+    activation: tuple[int, ...] | None = None
+    """The tokens that switch it on: applied from their last occurrence on, and to nothing before. None: to all."""
+    content: Hashable = field(default_factory=object)
+    """What KV under it is keyed by: the artifact's hash, or else this very reading of a folder."""
 
     @property
     def bytes(self) -> int:
         return sum(tensor.nbytes for pair in self.pairs.values() for tensor in pair)
 
 
-def read_adapter(folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> LoraWeights:
+def read_adapter(
+    folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu", content: Hashable = None
+) -> LoraWeights:
     """Raises UnusableAdapter for whatever could not be served exactly as PEFT would."""
     try:
         config = check_adapter(folder)
@@ -38,12 +44,21 @@ def read_adapter(folder: Path, dtype: torch.dtype = torch.float32, device: str =
     for name, tensor in load_file(folder / TENSORS).items():
         module, side = place_of(name)
         sides.setdefault(module, {})[side] = tensor
-    pairs = {module: _pair(side, config.scale_of(module), dtype, device) for module, side in sorted(sides.items())}
+    pairs = {
+        module: _pair(side, config.scale_of(module), dtype, device)
+        for module, side in sorted(sides.items())
+        if config.rank_of(module)
+    }
     for module, pair in pairs.items():
         if not all(tensor.isfinite().all() for tensor in pair):
             raise UnusableAdapter(f"{folder}: {module} is not finite with its scale as {dtype}. Train it again.")
-    return LoraWeights(pairs, max(a.shape[0] for a, _ in pairs.values()))
+    rank = max(a.shape[0] for a, _ in pairs.values())
+    return LoraWeights(pairs, rank, config.activation, object() if content is None else content)
 
 
 def _pair(side: Mapping[str, Tensor], scale: float, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor]:
-    return side["lora_A"].to(device, dtype), (side["lora_B"].to(torch.float32) * scale).to(device, dtype)
+    """Folded in float32: AdaLoRA's singular values into A, the scale into B."""
+    a = side["lora_A"]
+    if "lora_E" in side:
+        a = a.to(torch.float32) * side["lora_E"].to(torch.float32)
+    return a.to(device, dtype), (side["lora_B"].to(torch.float32) * scale).to(device, dtype)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
@@ -102,13 +103,13 @@ class Chat:
 
     def prompt(self, messages: Sequence[Message], tools: str | None = None) -> list[int]:
         """Everything up to where the model starts to answer."""
-        return [*self._history(messages, tools), self.start, *self.encode("assistant\n")]
+        return [*self.history(messages, tools), self.start, *self.encode("assistant\n")]
 
     def sample(self, messages: Sequence[Message], tools: str | None = None) -> Sample:
         """The last message is the answer. Raises `PromptDrift` unless history and inference prompt agree."""
         prompt = self.prompt(messages[:-1], tools)
         answer = [*self.encode(body(messages[-1])), self.end]
-        whole = self._history(messages, tools)
+        whole = self.history(messages, tools)
         if whole[: len(prompt) + len(answer)] != prompt + answer:
             raise PromptDrift(f"the rendered conversation does not begin with its prompt: {messages[-1]!r}")
         return Sample(prompt, answer)
@@ -118,12 +119,22 @@ class Chat:
         said = [token for token in ids if token != self.end]
         return str(self.tokenizer.decode(said, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
+    def bytes_of(self, token: int) -> bytes:
+        """What one token says: bytes, for a letter may be cut in two. Those that no tokenizer has say nothing."""
+        piece = self.tokenizer.convert_ids_to_tokens(token)
+        if not isinstance(piece, str):
+            return b""
+        table = _byte_of()
+        plain = token not in self.tokenizer.all_special_ids and all(letter in table for letter in piece)
+        return bytes(table[letter] for letter in piece) if plain else piece.encode()
+
     def encode(self, text: str) -> list[int]:
         """Plain text: a special token spelled out in it stays text."""
         ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return list(ids)
 
-    def _history(self, messages: Sequence[Message], tools: str | None) -> list[int]:
+    def history(self, messages: Sequence[Message], tools: str | None) -> list[int]:
+        """Everything before the next turn."""
         ids: list[int] = []
         newline = self.encode("\n")
         for role, text in turns(messages, tools, self.default_system):
@@ -143,6 +154,14 @@ class Chat:
                 f"the model's own template writes {theirs!r}, ours {ours!r}. "
                 "Training and serving it with another template than its own would spoil it."
             )
+
+
+@cache
+def _byte_of() -> dict[str, int]:
+    """The letters by which tokenizers of bytes write them: those that can be seen stand for themselves."""
+    seen = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    unseen = [byte for byte in range(256) if byte not in seen]
+    return {chr(byte): byte for byte in seen} | {chr(256 + place): byte for place, byte in enumerate(unseen)}
 
 
 def _special(tokenizer: PreTrainedTokenizerBase, token: str) -> int:

@@ -1,6 +1,7 @@
 """What is begun of an inbox, until it has ended or is another worker's: both workers go on, let go and commit so."""
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -32,12 +33,16 @@ class Begun(Generic[Result]):
         do: Callable[[Item], Coroutine[Any, Any, Result]],
         at_once: int,
         forget: Sequence[Callable[[], None]],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._inbox, self._standing, self._do, self._at_once = inbox, standing, do, at_once
         self.work: list[Work[Result]] = []
         self._committed: dict[TopicPartition, int] = {}
         self._forget = (self._committed.clear, *forget)
         self._generation = 0
+        self._clock = clock
+        self._resting: dict[str, float] = {}
+        """Companies of which nothing is begun until then: so what waits for its turn has no place of the others'."""
 
     async def ours(self, group: Subscription, polled: Polled) -> Polled:
         """Delivered again is what was not committed, whoever did it: nothing else that is known of it holds."""
@@ -55,7 +60,9 @@ class Begun(Generic[Result]):
         await self._standing.found(group)
 
     def begin(self) -> None:
-        while len(self.work) < self._at_once and (item := self._inbox.first()):
+        now = self._clock()
+        self._resting = {company: until for company, until in self._resting.items() if until > now}
+        while len(self.work) < self._at_once and (item := self._inbox.first(self._resting)):
             self._inbox.begun(item)
             self.work.append(Work(item, asyncio.create_task(self._do(item))))
 
@@ -69,6 +76,18 @@ class Begun(Generic[Result]):
             self._inbox.finished(work.item)
         if done:
             self._standing.beat()
+
+    def postponed(self, work: Work[Result], seconds: float) -> None:
+        """It has ended without an outcome: it is begun anew, and nothing of its company before so many seconds."""
+        self.work = [other for other in self.work if other is not work]
+        self._inbox.put_back(work.item)
+        company, until = work.item.company, self._clock() + seconds
+        self._resting[company] = max(until, self._resting.get(company, until))
+
+    def rested(self, most: float) -> float:
+        """Seconds until the first of those that rest may go on, and no more than these."""
+        now = self._clock()
+        return min([most, *(max(0.0, until - now) for until in self._resting.values())])
 
     async def commit(self, group: Subscription) -> dict[TopicPartition, int]:
         """Offsets below the first open request: those that are new."""

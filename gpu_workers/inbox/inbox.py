@@ -118,10 +118,10 @@ class Inbox:
             return None
         return f"{here} requests of {company} wait here already. Send it again when some have ended."
 
-    def first(self) -> Item | None:
-        """Whose turn it is."""
+    def first(self, resting: Collection[str] = ()) -> Item | None:
+        """Whose turn it is, among all others."""
         for company, line in self._lines.items():
-            if len(self._begun.get(company, ())) < self._share:
+            if company not in resting and len(self._begun.get(company, ())) < self._share:
                 return line[0]
         return None
 
@@ -133,6 +133,15 @@ class Inbox:
         else:
             del self._lines[item.company]
         self._begun.setdefault(item.company, set()).add(item)
+
+    def put_back(self, item: Item) -> None:
+        """What was begun, and is not to be done now: it is the next of its company again."""
+        if self.holds(item):
+            begun = self._begun.get(item.company, set())
+            begun.discard(item)
+            if not begun:
+                self._begun.pop(item.company, None)
+            self._lines.setdefault(item.company, deque()).appendleft(item)
 
     def holds(self, item: Item) -> bool:
         return self._at(item.place, item.offset) == item

@@ -1,7 +1,8 @@
 """Which adapters are known, and which of them are in memory. Plain data and plain rules."""
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from gpu_workers.refused import Refused, UnknownAdapter, UnknownVersion
@@ -16,9 +17,12 @@ class Catalogue:
         self._versions: dict[str, dict[int, AdapterSpec]] = {}
         self._refused: dict[str, dict[int, Refused]] = {}
 
-    def add(self, spec: AdapterSpec) -> None:
-        self._versions.setdefault(spec.key.name, {})[spec.key.version] = spec
+    def add(self, spec: AdapterSpec) -> AdapterSpec | None:
+        """Returns the one whose place it takes."""
+        versions = self._versions.setdefault(spec.key.name, {})
         self._refused.get(spec.key.name, {}).pop(spec.key.version, None)
+        before, versions[spec.key.version] = versions.get(spec.key.version), spec
+        return before
 
     def refuse(self, key: AdapterKey, why: Refused) -> None:
         """Whoever asks for it is told why it is not served; older versions go on."""
@@ -69,63 +73,94 @@ class Sized(Protocol):
 Weights = TypeVar("Weights", bound=Sized)
 
 
+@dataclass
+class _Held(Generic[Weights]):
+    """One content: in memory, or on its way there."""
+
+    weights: Weights | None = None
+    names: dict[AdapterSpec, None] = field(default_factory=dict)
+    """Under which it was asked for, and is not withdrawn."""
+    users: Counter[str] = field(default_factory=Counter)
+    """By company."""
+
+
 class Residency(Generic[Weights]):
     """The adapters in memory, and those on their way there: never more than `capacity`, whoever asks.
 
-    Who wants one pins it before it is read. The least recently asked for goes first, and none that is pinned. One
-    company (the name before the slash) pins at most `share` at once.
+    They are kept by content: names and versions of one artifact share its memory, and what a name held before is
+    never its new content. Who wants one pins it before it is read. The least recently asked for goes first, and none
+    that is pinned. One company (the name before the slash) pins at most `share` contents at once.
     """
 
     def __init__(self, capacity: int, share: int) -> None:
         self._capacity, self._share = capacity, share
-        self._held: OrderedDict[AdapterSpec, Weights] = OrderedDict()
-        self._users: Counter[AdapterSpec] = Counter()
+        self._held: OrderedDict[Hashable, _Held[Weights]] = OrderedDict()
         self._by_company: Counter[str] = Counter()
+        self._in_use = 0
         self.hits = self.loads = self.evictions = 0
 
     def get(self, spec: AdapterSpec) -> Weights | None:
-        if spec in self._held:
-            self._held.move_to_end(spec)
-        return self._held.get(spec)
+        held = self._held.get(spec.content)
+        if held is None or held.weights is None:
+            return None
+        self._held.move_to_end(spec.content)
+        return held.weights
 
     def put(self, spec: AdapterSpec, weights: Weights) -> None:
         """Of a pinned one: its room is there."""
-        self._held[spec] = weights
-        self._held.move_to_end(spec)
+        self._held[spec.content].weights = weights
+        self._held.move_to_end(spec.content)
 
     def drop(self, spec: AdapterSpec) -> None:
-        """Unless somebody uses it: then it leaves as the others do."""
-        if not self._users[spec]:
-            self._held.pop(spec, None)
+        """Unless another name has the same content, or somebody uses it: then it leaves as the others do."""
+        if (held := self._held.get(spec.content)) is not None:
+            held.names.pop(spec, None)
+            if not held.names and not held.users:
+                del self._held[spec.content]
 
     def pin(self, spec: AdapterSpec) -> bool:
         """False: no room, until somebody unpins."""
-        if spec not in self._users:
-            if len(self._users) >= self._capacity or self.pinned(spec) >= self._share:
-                return False
-            self._by_company[company_of(spec.key.name)] += 1
-        self._users[spec] += 1
+        held, company = self._held.get(spec.content) or _Held(), company_of(spec.key.name)
+        if not held.users and self._in_use >= self._capacity:
+            return False
+        if company not in held.users and self.pinned(spec) >= self._share:
+            return False
+        self._in_use += not held.users
+        self._by_company[company] += company not in held.users
+        self._held[spec.content] = held
+        held.names[spec] = None
+        held.users[company] += 1
         self._make_room()
         return True
 
     def unpin(self, spec: AdapterSpec) -> None:
-        self._users[spec] -= 1
-        if not self._users[spec]:
-            del self._users[spec]
-            self._by_company -= Counter([company_of(spec.key.name)])
+        held, company = self._held[spec.content], company_of(spec.key.name)
+        held.users[company] -= 1
+        if not held.users[company]:
+            del held.users[company]
+            self._by_company -= Counter([company])
+            self._in_use -= not held.users
+        if held.weights is None and not held.users:  # it never came
+            del self._held[spec.content]
 
     def pinned(self, spec: AdapterSpec) -> int:
         """How many its company has pinned."""
         return self._by_company[company_of(spec.key.name)]
 
     def __iter__(self) -> Iterator[tuple[AdapterSpec, Weights, int]]:
-        """(spec, weights, users), the least recently used first."""
-        return iter([(spec, weights, self._users[spec]) for spec, weights in self._held.items()])
+        """(spec, weights, users) of every name, the least recently used content first."""
+        for held in self._held.values():
+            if held.weights is not None:
+                for spec in held.names:
+                    yield spec, held.weights, held.users.total()
+
+    def __len__(self) -> int:
+        """Contents in memory, however many names they have."""
+        return sum(1 for held in self._held.values() if held.weights is not None)
 
     def _make_room(self) -> None:
-        coming = len(set(self._users) - set(self._held))
-        for spec in [spec for spec in self._held if not self._users[spec]]:
-            if len(self._held) + coming <= self._capacity:
+        for content in [content for content, held in self._held.items() if not held.users]:
+            if len(self._held) <= self._capacity:
                 return
-            del self._held[spec]
+            del self._held[content]
             self.evictions += 1

@@ -1,11 +1,15 @@
 """The port to an inference engine. Nothing here knows torch: HTTP and the consumer see only this."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import msgspec
 
+from gpu_workers.serve.seen import Seen
 from schemas.adapters import company_of
 from schemas.company import Message, ToolUse
 
@@ -13,6 +17,7 @@ MAX_TEMPERATURE = 100.0
 MAX_LOGPROBS = 20
 MAX_STOPS, STOP_LETTERS = 16, 200
 VERSION_DIGITS = 18
+_readings = itertools.count(1)
 DETAIL = 1_000
 """Bytes of a failure's detail, which may repeat what was asked."""
 
@@ -45,6 +50,19 @@ class AdapterSpec(msgspec.Struct, frozen=True, kw_only=True):
     base_sha256: str | None = None
     tools_in_prompt: bool = True
     """Whether the adapter was trained with its tools rendered in the prompt: it is served as it was trained."""
+    reading: int = 0
+    """Of a folder without a hash: which reading of it is meant, for its files may have changed since the last."""
+
+    @property
+    def content(self) -> Hashable:
+        """What is in memory under it. Names and versions of one hash share it; another base never does."""
+        if self.sha256 is not None:
+            return self.sha256, self.base_sha256
+        return self.key, self.folder, self.base_sha256, self.reading
+
+    def anew(self) -> AdapterSpec:
+        """To be read again, where no hash says that what was read is what it still is."""
+        return self if self.sha256 is not None else msgspec.structs.replace(self, reading=next(_readings))
 
 
 class MustCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,6 +173,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
     again: bool = False
     """The same question may be answered later."""
+    wait: float = 0.0
+    """Seconds until then, where they are known."""
 
 
 Outcome = Answer | Failure
@@ -189,6 +209,10 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     """So far, the cached ones among them."""
     tokens: int
     """Said so far, to everybody: who waits for an answer sees by them that the engine works."""
+    capacity: int = 0
+    """Adapters that have room in memory at once."""
+    tiers: Mapping[str, int] = {}
+    """How many adapter versions lie where, each where it is nearest to use."""
 
 
 class InferenceEngine(Protocol):
@@ -226,6 +250,11 @@ class InferenceEngine(Protocol):
     def resident(self) -> tuple[Resident, ...]: ...
 
     def stats(self) -> EngineStats: ...
+
+    @property
+    def seen(self) -> Seen:
+        """How long questions waited, and for what."""
+        ...
 
     async def answer(self, question: Question, on_piece: OnPiece | None = None) -> Outcome:
         """Another company's adapter is unknown, whichever way the question came.

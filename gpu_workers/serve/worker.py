@@ -6,14 +6,15 @@ work; then what is open stays unanswered in the log, for the next worker.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from gpu_workers.inbox.answered import AnsweredRequests
 from gpu_workers.inbox.begun import Begun, ended, request_in
 from gpu_workers.inbox.inbox import TOO_MANY, Inbox, Item, Polled
 from gpu_workers.inbox.reread import Reread
-from gpu_workers.refused import EngineStopped, QueueFull, RowFailed, UnknownAdapter, UnknownVersion
+from gpu_workers.refused import EngineStopped, QueueFull, RowFailed, TooFast, UnknownAdapter, UnknownVersion
 from gpu_workers.serve.follower import AdapterFollower
 from gpu_workers.serve.port import DETAIL, Failure, InferenceEngine, Outcome, Question
 from schemas.codec.codec import decode
@@ -46,10 +47,18 @@ AHEAD, SHARE = 4, 2
 ATTEMPTS = 5
 PAUSE_SECONDS = 0.2
 LONGEST_PAUSE = 5.0
+FULL_SECONDS = 1.0
+"""So long nothing more is asked for a company for which there was no room."""
 
 MISSING = (UnknownAdapter.reason, UnknownVersion.reason)
-FULL = (QueueFull.reason, EngineStopped.reason)
-"""Nothing is wrong with the request: it waits in the log, however long that takes."""
+FULL = (QueueFull.reason, TooFast.reason)
+"""Nothing is wrong with the request: it waits in the log, however long that takes, and has no place meanwhile."""
+
+
+class Later(NamedTuple):
+    """No outcome yet."""
+
+    seconds: float
 
 
 class InferenceWorker:
@@ -74,6 +83,8 @@ class InferenceWorker:
             self._inbox, self.standing, self._answer_of, at_once, [self._answered.clear, self._words.clear]
         )
         self._tokens = self._results = 0
+        self._in_order = 0.0
+        """Until then a company waits for tokens that come with time: nobody needs to do anything for it."""
 
     def counts(self) -> Counts:
         return {"inference_results": ("Requests of the log that have their result.", self._results)}
@@ -107,7 +118,8 @@ class InferenceWorker:
         """
         polling = polling or asyncio.create_task(self._inbox.poll(group, POLL_SECONDS))
         open_tasks: list[asyncio.Task[Any]] = [*(work.task for work in self._begun.work), polling]
-        await asyncio.wait(open_tasks, timeout=POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        patience = self._begun.rested(POLL_SECONDS)
+        await asyncio.wait(open_tasks, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         self._beat()
         if not self._engine.alive():
             raise EngineStopped("The engine does not work any more. What is open stays in the log; restart the worker.")
@@ -121,7 +133,9 @@ class InferenceWorker:
 
     def _beat(self) -> None:
         """An answer may take longer than anybody's patience: the engine's tokens show that it is worked on."""
-        if (tokens := self._engine.stats().tokens) != self._tokens:
+        tokens = self._engine.stats().tokens
+        waits = not self._begun.work and time.monotonic() < self._in_order
+        if waits or tokens != self._tokens:
             self._tokens = tokens
             self.standing.beat()
 
@@ -152,10 +166,17 @@ class InferenceWorker:
     def _knows(self, item: Item) -> bool:
         return self._answered.knows(item) or self._inbox.has(item.company, item.id)
 
-    async def _answer_of(self, item: Item) -> tuple[InferenceRequested, Event] | None:
+    async def _answer_of(self, item: Item) -> tuple[InferenceRequested, Event] | Later | None:
         """The request and its result; None where its words are gone."""
-        request = request_in(await self._words.of(item), InferenceRequested)
-        return (request, await self._answer(request)) if request else None
+        record = await self._words.of(item)
+        request = request_in(record, InferenceRequested)
+        if record is None or request is None:
+            return None
+        answer = await self._answer(request)
+        if isinstance(answer, Later):
+            self._words.keep(item, record)
+            return answer
+        return request, answer
 
     async def _bury(self, refused: NoEvent) -> None:
         try:
@@ -165,16 +186,18 @@ class InferenceWorker:
             return
         await self._log.append([letter])
 
-    async def _answer(self, request: InferenceRequested) -> Event:
+    async def _answer(self, request: InferenceRequested) -> Event | Later:
         """Total: whatever goes wrong for a request, its result says so."""
         try:
             outcome = await self._outcome(request)
         except Exception as error:
             outcome = Failure(id=request.id, reason=RowFailed.reason, detail=f"{type(error).__name__}: {error}")
+        if isinstance(outcome, Later):
+            return outcome
         return _result(request, outcome, self._now())
 
-    async def _outcome(self, request: InferenceRequested) -> Outcome:
-        """Tries again what may go better later; waits, without end, for an engine that has no room."""
+    async def _outcome(self, request: InferenceRequested) -> Outcome | Later:
+        """Tries again what may go better later. An engine that has stopped is asked until the process ends."""
         question, attempt, pause = _question(request), 0, PAUSE_SECONDS
         if not question.may_ask():
             return _not_yours(request)
@@ -182,7 +205,9 @@ class InferenceWorker:
             outcome = await self._engine.answer(question)
             if not isinstance(outcome, Failure):
                 return outcome
-            if outcome.reason not in FULL:
+            if outcome.reason in FULL:
+                return self._later(outcome)
+            if outcome.reason != EngineStopped.reason:
                 attempt += 1
                 missing = outcome.reason in MISSING and attempt == 1 and await self._looked_again()
                 if not missing and (not outcome.again or attempt >= ATTEMPTS):
@@ -191,6 +216,12 @@ class InferenceWorker:
                     continue
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _later(self, full: Failure) -> Later:
+        seconds = min(max(full.wait, FULL_SECONDS), LONGEST_PAUSE)
+        if full.reason == TooFast.reason:
+            self._in_order = max(self._in_order, time.monotonic() + seconds + POLL_SECONDS)
+        return Later(seconds)
 
     async def _looked_again(self) -> bool:
         """It may have become ready a moment ago. False: the log does not answer."""
@@ -201,8 +232,13 @@ class InferenceWorker:
         return True
 
     async def _publish(self) -> None:
+        ended = self._begun.done()
+        for work in reversed(ended):  # the first of them is the first of its line again
+            if isinstance(answer := work.task.result(), Later):
+                self._begun.postponed(work, answer.seconds)
         done = self._begun.done()
-        await self._say([(work.item, *answer) for work in done if (answer := work.task.result())])
+        told = [(work.item, work.task.result()) for work in done]
+        await self._say([(item, *answer) for item, answer in told if answer and not isinstance(answer, Later)])
         self._begun.finished(done)
 
     async def _say(self, said: Sequence[Said]) -> None:

@@ -15,9 +15,10 @@ from rillfold.http.operator import operator_of
 from rillfold.http.wire import wire
 from rillfold.settings import Settings
 from rillfold.v1.door import serving_app
+from rillfold.v1.drain import Drain
 from schemas.errors import Stop
 
-# Answers that take longer end with the process: who streams them asks again.
+# What is left when everybody was served, or nobody waits any more: connections without a question.
 GRACE_SECONDS = 3
 LOOK_SECONDS = 1.0
 
@@ -30,11 +31,16 @@ async def until_it_stops(engine: InferenceEngine) -> None:
 
 
 class Door(uvicorn.Server):
-    """Open until SIGTERM or SIGINT, or until the work beside it ends."""
+    """Open until SIGTERM or SIGINT, or until the work beside it ends.
+
+    The first signal ends the work, and lets nobody new in: what is under way is answered, for so long as the settings
+    say. A second one ends that too.
+    """
 
     def __init__(self, engine: InferenceEngine, settings: Settings) -> None:
+        self._drain, self._patience = Drain(), settings.serve_drain_seconds
         config = uvicorn.Config(
-            serving_app(engine, operator_of(settings)),
+            serving_app(engine, operator_of(settings), self._drain),
             settings.serve_host,
             settings.serve_port,
             log_level="warning",
@@ -42,12 +48,17 @@ class Door(uvicorn.Server):
             **wire(),
         )
         super().__init__(config)
-        self._open = asyncio.Event()
+        self._open, self._leaving = asyncio.Event(), asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """As uvicorn does it, but the signal is not raised again afterwards: the process ends by itself, with 0."""
-        self.force_exit = self.should_exit and sig == signal.SIGINT
-        self.should_exit = True
+        """The signal is not raised again afterwards, as uvicorn does: the process ends by itself, with 0."""
+        if self._drain.begun or self._loop is None:
+            self.force_exit = self.should_exit and sig == signal.SIGINT
+            self.should_exit = True
+            return
+        self._drain.begin()
+        self._loop.call_soon_threadsafe(self._leaving.set)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -55,11 +66,18 @@ class Door(uvicorn.Server):
 
     async def beside(self, work: Coroutine[Any, Any, None]) -> None:
         """The work begins when HTTP answers. If it fails, the process ends with its error."""
+        self._loop = asyncio.get_running_loop()
         serving = asyncio.ensure_future(self.serve())
         working = asyncio.ensure_future(self._after_opening(work))
-        await asyncio.wait({serving, working}, return_when=asyncio.FIRST_COMPLETED)
+        leaving = asyncio.ensure_future(self._leaving.wait())
+        await asyncio.wait({serving, working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        working.cancel()  # what is open in the log stays there, for others to take at once
+        if not serving.done() and leaving.done():
+            served = asyncio.ensure_future(self._drain.ended(self._patience))
+            await asyncio.wait({serving, served}, return_when=asyncio.FIRST_COMPLETED)
+            served.cancel()
         self.should_exit = True
-        working.cancel()
+        leaving.cancel()
         results = await asyncio.gather(serving, working, return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):

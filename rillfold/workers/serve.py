@@ -3,11 +3,11 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from gpu_workers.serve.worker import AHEAD, InferenceWorker
+from gpu_workers.serve.worker import InferenceWorker
 from rillfold import wiring
 from rillfold.event_log import event_log, now
 from rillfold.settings import Settings
-from rillfold.v1.door import EngineMetrics
+from rillfold.v1.figures import EngineMetrics
 from rillfold.workers.beside import Door
 from rillfold.workers.run import Working, worker, world
 
@@ -17,8 +17,7 @@ async def _made(settings: Settings) -> AsyncIterator[Working]:
     """Answer requests of the log and of HTTP with the base model and every adapter that the log says is ready."""
     with world():
         async with wiring.engine(settings) as engine, event_log(settings) as log:
-            at_once = AHEAD * settings.serve_rows
-            inference = InferenceWorker(log, settings.topic_names(), engine, now, at_once=at_once)
+            inference = InferenceWorker(log, settings.topic_names(), engine, now, at_once=settings.serve_in_flight)
 
             async def run(ready: Callable[[], None]) -> None:
                 await Door(engine, settings).beside(inference.run(ready))

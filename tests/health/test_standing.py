@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from gpu_workers.serve import worker as inference
+from gpu_workers.serve.port import Failure, OnPiece, Outcome, Question
 from gpu_workers.serve.worker import InferenceWorker
 from schemas.envelope import Event
 from schemas.inference import InferenceRequested
@@ -115,6 +117,39 @@ async def test_an_answer_that_takes_long_is_no_stall_while_the_engine_says_token
         assert watching.stalled() is None
         await watching.until(HOUR + 30, breathe)
         assert "inference-request" in str(watching.stalled())
+
+
+class FakeLimit(FakeEngine):
+    """The fake model, with no tokens left for anybody."""
+
+    async def answer(self, question: Question, on_piece: OnPiece | None = None) -> Outcome:
+        self.asked.append(question)
+        return Failure(id=question.id, reason=self.reason, detail="of the test", again=True, wait=3.0)
+
+    reason = "too_fast"
+
+
+@pytest.mark.parametrize(("reason", "stalls"), [("too_fast", False), ("queue_full", True)])
+async def test_waiting_for_tokens_is_no_stall_and_an_engine_that_stays_full_is_one(
+    reason: str, stalls: bool, log: FakeStuckLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference, "FULL_SECONDS", 0.01)
+    engine = FakeLimit()
+    engine.reason = reason
+    worker = InferenceWorker(log, NAMES, engine, lambda: 1, at_once=1)  # type: ignore[arg-type]
+
+    async def another() -> None:
+        worker._beat()
+        await breathe()
+
+    await say(log, InferenceRequested(id="q", company="acme", time=1, correlation="q", messages=()))
+    async with at_work(worker.run(lambda: None)):
+        while not engine.asked:
+            await breathe()
+        await breathe()
+        watching = Watching(worker.standing.sight, log)
+        await watching.until(90, another)
+        assert (watching.stalled() is not None) == stalls
 
 
 async def test_what_is_given_out_anew_stands_where_the_group_has_committed(log: FakeStuckLog) -> None:

@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from gpu_workers.adapters.weights import LoraWeights, read_adapter
+from gpu_workers.serve.engine.attention import Span
 from gpu_workers.serve.engine.decoder import Decoder, Tokens
-from gpu_workers.serve.engine.engine import Engine, Hall, LoraBatch, LoraRow, Said
+from gpu_workers.serve.engine.engine import Engine, LoraRow, Said
 from gpu_workers.serve.engine.lanes import Lanes, plan
-from gpu_workers.serve.engine.schedule import Limits
+from gpu_workers.serve.engine.rows import Limits
 from tests.support.models import SHAPES, VOCABULARY, Zoo
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*rank_pattern.*:UserWarning")
@@ -26,10 +27,10 @@ def run(engine: Engine, rows: Iterable[LoraRow]) -> dict[int, list[int]]:
     for row in rows:
         engine.submit(row)
     said: dict[int, list[int]] = {}
-    while step := engine.step():
-        for each in step:
-            if isinstance(each, Said):
-                said.setdefault(each.ticket, []).append(each.token)
+    while engine.busy():
+        for each in engine.step():
+            assert isinstance(each, Said), each
+            said.setdefault(each.ticket, []).extend(each.tokens)
     return said
 
 
@@ -58,7 +59,7 @@ def test_rows_come_and_go_and_every_one_keeps_its_adapter(zoo: Zoo) -> None:
     rows = questions(zoo, names, seed=5)
     for row in rows:
         row.limit = dice.randrange(1, 14)
-    said = run(Engine(Decoder(zoo.base), frozenset({5, 9}), Limits(rows=6, cells=300, prefill=60)), rows)
+    said = run(Engine(Decoder(zoo.base), frozenset({5, 9}), Limits(rows=6, pages=24, step=60, chunk=7)), rows)
     for name, row in zip(names, rows, strict=True):
         expected = zoo.greedy(name, row.prompt, row.limit)
         ends = [i for i, token in enumerate(expected) if token in (5, 9)]
@@ -66,9 +67,9 @@ def test_rows_come_and_go_and_every_one_keeps_its_adapter(zoo: Zoo) -> None:
 
 
 def test_rows_that_give_way_say_what_they_say_alone(zoo: Zoo) -> None:
-    """Three owners, of whom the long hall holds one or two rows: each goes back to the line and is computed again."""
+    """Three owners, of whom the pages hold one or two rows: each goes back to the line and is computed again."""
     names = [None, "r8", "patterns", "r8", None, "r4-qv"]
-    limits = Limits(rows=8, cells=900, prefill=300, turn=5)
+    limits = Limits(rows=8, pages=14, step=300, turn=5)
 
     def rows() -> list[LoraRow]:
         made = questions(zoo, names, seed=2, new=100)
@@ -83,28 +84,24 @@ def test_rows_that_give_way_say_what_they_say_alone(zoo: Zoo) -> None:
         assert together[row.ticket] == told(Engine(Decoder(zoo.base), stops, limits), [row])[0][row.ticket]
     for name, row in zip(names, rows(), strict=True):
         if not row.temperature:
-            greedy = zoo.greedy(name, row.prompt, len(together[row.ticket]))
-            assert [each.token for each in together[row.ticket]] == greedy
+            assert together[row.ticket] == zoo.greedy(name, row.prompt, len(together[row.ticket]))
     assert max(let_in.values()) > 2, "else nobody gave way"
 
 
-def told(engine: Engine, rows: list[LoraRow]) -> tuple[dict[int, list[Said]], Counter[int]]:
-    """All that is said, as it is said, and how often each row was let in."""
+def told(engine: Engine, rows: list[LoraRow]) -> tuple[dict[int, list[int]], Counter[int]]:
+    """All that is said, and how often each row was let in."""
     let_in: Counter[int] = Counter()
-    said: dict[int, list[Said]] = {row.ticket: [] for row in rows}
-    forward = engine._prepare
-
-    def watched(hall: Hall, batch: LoraBatch) -> tuple[list[LoraRow], Tokens]:
-        let_in.update(row.ticket for _, row in batch.rows if batch.prefill)
-        return forward(hall, batch)
-
-    engine._prepare = watched  # type: ignore[method-assign]
+    said: dict[int, list[int]] = {row.ticket: [] for row in rows}
     for row in rows:
         engine.submit(row)
-    while step := engine.step():
-        for each in step:
+    before: set[LoraRow] = set()
+    while engine.busy():
+        for each in engine.step():
             assert isinstance(each, Said)
-            said[each.ticket].append(each)
+            said[each.ticket] += each.tokens
+        now = set(engine._schedule.running)
+        let_in.update(row.ticket for row in now - before)
+        before = now
     return said, let_in
 
 
@@ -116,11 +113,11 @@ def test_bfloat16_rows_stay_as_near_to_peft_as_bfloat16_is(zoo: Zoo) -> None:
     for name, folder in zoo.folders.items():
         weights = read_adapter(folder, torch.bfloat16)
         seats = lanes.seat({weights})
-        cache = decoder.cache(4_096)
-        cache.reserve(1, len(prompt))
-        slots, positions = torch.zeros(len(prompt), dtype=torch.long), torch.arange(len(prompt))
-        step = plan([seats[weights]], [len(prompt)])
-        ours = decoder.forward(Tokens(torch.tensor(prompt), slots, positions, [len(prompt)], step, True), cache)[0]
+        cache, places = decoder.cache(4, 16), torch.arange(len(prompt))
+        cache.clear([1, 2, 3])
+        step, span = plan([seats[weights]], [len(prompt)]), Span(0, 0, len(prompt), [1, 2, 3])
+        tokens = Tokens(torch.tensor(prompt), places, 16 + places, [span], places[-1:], step)
+        ours = decoder.forward(tokens, cache).logits[0]
         exact = peft.PeftModel.from_pretrained(copy.deepcopy(zoo.base), folder)
         theirs = peft.PeftModel.from_pretrained(copy.deepcopy(base), folder)
         with torch.inference_mode():

@@ -369,7 +369,7 @@ class FullEngine(FaultyEngine):
     def __init__(self, engine: EmbeddedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__(engine)
         self.asked, self.room = 0, False
-        monkeypatch.setattr(inference, "PAUSE_SECONDS", 0.001)
+        monkeypatch.setattr(inference, "FULL_SECONDS", 0.001)
         monkeypatch.setattr(inference, "LONGEST_PAUSE", 0.01)
 
     async def answer(self, question: Question, on_piece: OnPiece | None = None) -> Outcome:

@@ -1,6 +1,9 @@
-"""Stacked, padded or ragged: every layout adds what each row's own two matrices would."""
+"""Stacked, padded or ragged, of any ranks: every layout adds what each row's own two matrices would."""
 
 from __future__ import annotations
+
+import gc
+import weakref
 
 import pytest
 import torch
@@ -8,23 +11,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_workers.adapters.weights import LoraWeights
-from gpu_workers.serve.engine.lanes import Lanes, Site, assign, plan
+from gpu_workers.serve.engine.lanes import BASE, IDLE_STEPS, Lanes, Part, Site, Stack, assign, bucket, plan
 
 IN, OUTS = 16, (24, 8)
 MODULES = ("one", "two")
+Rows = list[tuple[LoraWeights | None, int]]
 
 
-def adapter(seed: int, rank: int, modules: tuple[str, ...] = MODULES) -> LoraWeights:
+def adapter(seed: int, rank: int, modules: tuple[str, ...] = MODULES, second: int | None = None) -> LoraWeights:
+    """`second` is the rank of module two, where it is another one."""
     dice = torch.Generator().manual_seed(seed)
+    ranks = (rank, second or rank)
     pairs = {
-        name: (torch.randn(rank, IN, generator=dice), torch.randn(out, rank, generator=dice))
-        for name, out in zip(MODULES, OUTS, strict=True)
+        name: (torch.randn(r, IN, generator=dice) / r**0.5, torch.randn(out, r, generator=dice))
+        for name, out, r in zip(MODULES, OUTS, ranks, strict=True)
         if name in modules
     }
-    return LoraWeights(pairs, rank)
+    return LoraWeights(pairs, max(a.shape[0] for a, _ in pairs.values()))
 
 
-ADAPTERS = [adapter(0, 4), adapter(1, 8), adapter(2, 2, ("one",)), adapter(3, 8, ("two",)), adapter(4, 1)]
+ADAPTERS = [
+    *(adapter(0, 4), adapter(1, 8), adapter(2, 2, ("one",)), adapter(3, 8, ("two",)), adapter(4, 1)),
+    *(adapter(5, 64), adapter(6, 16), adapter(7, 9, ("one",)), adapter(8, 3, second=40), adapter(9, 128)),
+]
+OF_ONE_BUCKET = ADAPTERS[:5]
 
 
 def expected(rows: list[tuple[LoraWeights | None, torch.Tensor]], module: str, out: int) -> torch.Tensor:
@@ -35,11 +45,14 @@ def expected(rows: list[tuple[LoraWeights | None, torch.Tensor]], module: str, o
     return torch.cat(parts)
 
 
-def check(batch: list[tuple[int | None, int]], lanes: Lanes, site: Site) -> str:
-    """Runs one step for (adapter, tokens) rows and names the layout that it took."""
-    chosen = [(None if i is None else ADAPTERS[i], count) for i, count in batch]
-    seats = lanes.seat({weights for weights, _ in chosen if weights})
-    ordered = sorted(chosen, key=lambda row: -1 if row[0] is None else seats[row[0]])
+def layout(part: Part) -> str:
+    return "ragged" if part.ends is not None else "padded" if part.gather is not None else "even"
+
+
+def check(batch: Rows, lanes: Lanes, site: Site) -> list[tuple[int, str]]:
+    """Runs one step for (adapter, tokens) rows and names the bucket and the layout of each of its parts."""
+    seats = lanes.seat({weights for weights, _ in batch if weights})
+    ordered = sorted(batch, key=lambda row: seats[row[0]] if row[0] else BASE)
     dice = torch.Generator().manual_seed(len(batch))
     rows = [(weights, torch.randn(count, IN, generator=dice)) for weights, count in ordered]
     step = plan([seats[w] if w else None for w, _ in rows], [len(x) for _, x in rows])
@@ -48,15 +61,7 @@ def check(batch: list[tuple[int | None, int]], lanes: Lanes, site: Site) -> str:
     site.add(step, x, outs)
     for module, out, got in zip(MODULES, OUTS, outs, strict=True):
         torch.testing.assert_close(got, expected(rows, module, out), rtol=1e-4, atol=1e-4)
-    return (
-        "nobody"
-        if not step.longest
-        else "ragged"
-        if step.ends is not None
-        else "padded"
-        if step.gather is not None
-        else "even"
-    )
+    return [(part.rank, layout(part)) for part in step]
 
 
 def fresh() -> tuple[Lanes, Site]:
@@ -64,29 +69,93 @@ def fresh() -> tuple[Lanes, Site]:
     return Lanes([site], torch.zeros(1)), site
 
 
+def of(*rows: tuple[int | None, int]) -> Rows:
+    return [(None if i is None else ADAPTERS[i], count) for i, count in rows]
+
+
 @pytest.mark.parametrize(
-    ("batch", "layout"),
+    ("batch", "parts"),
     [
-        ([(None, 3), (None, 1)], "nobody"),
-        ([(0, 1), (1, 1), (4, 1)], "even"),
-        ([(None, 2), (3, 5)], "even"),
-        ([(0, 1), (0, 1), (1, 1), (None, 4)], "padded"),
-        ([(0, 400), (1, 1), (2, 1), (3, 1), (4, 1)], "ragged"),
+        (of((None, 3), (None, 1)), []),
+        (of((0, 1), (1, 1), (4, 1)), [(8, "even")]),
+        (of((None, 2), (3, 5)), [(8, "even")]),
+        (of((0, 1), (0, 1), (1, 1), (None, 4)), [(8, "padded")]),
+        (of((0, 400), (1, 1), (2, 1), (3, 1), (4, 1)), [(8, "ragged")]),
+        (of((9, 1), (5, 2), (6, 1), (0, 1), (7, 1), (8, 1), (None, 1)),
+         [(8, "even"), (16, "even"), (64, "padded"), (128, "even")]),
     ],
-)
-def test_each_layout_is_taken_and_right(batch: list[tuple[int | None, int]], layout: str) -> None:
-    assert check(batch, *fresh()) == layout
+)  # fmt: skip
+def test_each_layout_is_taken_and_right(batch: Rows, parts: list[tuple[int, str]]) -> None:
+    assert check(batch, *fresh()) == parts
 
 
-rows = st.tuples(st.none() | st.integers(0, len(ADAPTERS) - 1), st.integers(1, 90))
+rows = st.tuples(st.none() | st.sampled_from(ADAPTERS), st.integers(1, 90))
 
 
 @settings(deadline=None)
-@given(st.lists(st.lists(rows, min_size=1, max_size=9), min_size=1, max_size=4))
-def test_any_batch_after_any_other_is_right(batches: list[list[tuple[int | None, int]]]) -> None:
+@given(st.lists(st.lists(rows, min_size=1, max_size=12), min_size=1, max_size=4))
+def test_any_batch_after_any_other_is_right(batches: list[Rows]) -> None:
     lanes, site = fresh()
     for batch in batches:
         check(batch, lanes, site)
+
+
+def test_whoever_comes_moves_nobody_of_another_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is anybody padded to another's rank."""
+    lanes, site = fresh()
+    before = lanes.seat(set(OF_ONE_BUCKET))
+    laid = site.stacks[8]
+    filled: list[int] = []
+    fill = Stack.fill
+    monkeypatch.setattr(
+        Stack, "fill", lambda stack, lane, pairs: (filled.append(stack.rank), fill(stack, lane, pairs))[1]
+    )
+    after = lanes.seat(set(ADAPTERS))
+    assert {weights: after[weights] for weights in OF_ONE_BUCKET} == before
+    assert site.stacks[8] is laid and laid.a.shape[1] == 8 * len(MODULES)
+    assert sorted(filled) == [16, 16, 64, 64, 128]
+
+
+def test_what_was_idle_for_long_gives_its_memory_back() -> None:
+    lanes, site = fresh()
+    lanes.seat(set(ADAPTERS))
+    lanes.seat({ADAPTERS[0]})
+    assert set(site.stacks) == {8, 16, 64, 128}, "they may be wanted again at once"
+    for _ in range(IDLE_STEPS + 1):
+        lanes.seat({ADAPTERS[0]})
+    assert set(site.stacks) == {8} and len(site.stacks[8].a) == 1
+    check(of((0, 3), (5, 1), (6, 2)), lanes, site)
+
+
+def test_lanes_keep_no_adapter_in_memory() -> None:
+    lanes, site = fresh()
+    gone = adapter(20, 16)
+    watched = weakref.ref(gone)
+    lanes.seat({gone, ADAPTERS[6]})
+    del gone
+    gc.collect()
+    assert watched() is None
+    check([(adapter(21, 16), 3), (ADAPTERS[6], 2)], lanes, site)
+
+
+def test_what_a_device_must_know_of_a_step_travels_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = fresh()[0].seat(set(ADAPTERS))
+    rows = sorted((places[weights], 1 + i) for i, weights in enumerate(ADAPTERS))
+    moves: list[torch.Tensor] = []
+    to = torch.Tensor.to
+
+    def watched(tensor: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
+        moves.extend([tensor] if "meta" in map(str, args) else [])
+        return to(tensor, *args, **kwargs)  # type: ignore[call-overload,no-any-return]
+
+    monkeypatch.setattr(torch.Tensor, "to", watched)
+    step = plan([place for place, _ in rows], [count for _, count in rows], "meta")
+    assert len(step) > 2 and len(moves) == 1
+
+
+@given(st.integers(1, 1 << 12))
+def test_a_bucket_holds_its_ranks_and_wastes_less_than_half(rank: int) -> None:
+    assert rank <= bucket(rank) < max(2 * rank, 9)
 
 
 @given(st.dictionaries(st.integers(0, 40), st.integers(0, 64)), st.sets(st.integers(0, 40), min_size=1))

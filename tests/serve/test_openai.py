@@ -11,24 +11,21 @@ from typing import Any
 import httpx
 import openai
 import pytest
-import uvicorn
 from prometheus_client import CollectorRegistry, generate_latest
 
 from gpu_workers.serve.engine.schedule import Limits
 from gpu_workers.serve.engines.embedded import EmbeddedEngine
 from gpu_workers.serve.engines.start import EngineSetup, embedded
 from gpu_workers.serve.port import Answer, Failure, OnPiece, Outcome, Question
-from rillfold.http.hosts import known_hosts
-from rillfold.http.operator import COMPANY_HEADER, Operator
+from rillfold.http.operator import COMPANY_HEADER
 from rillfold.http.strict_json import VALUES
-from rillfold.http.wire import wire
-from rillfold.v1.door import EngineMetrics, serving_app
+from rillfold.v1.figures import EngineMetrics
 from schemas.company import ToolUse
 from tests.support.engine import FakeEngine
+from tests.support.listening import OPERATOR, Listening
 from tests.support.raw_http import get, status, talk
 from tests.support.workbench import CPU, Workbench, ask
 
-OPERATOR = Operator("the-token", known_hosts())
 HELLO: Any = [{"role": "user", "content": "Who?"}]
 
 
@@ -37,25 +34,6 @@ async def engine(bench: Workbench) -> AsyncIterator[EmbeddedEngine]:
     serving = EngineSetup(device=CPU, limits=Limits(rows=4, waiting=8))
     async with embedded(str(bench.base), bench.root / "cache", serving) as engine:
         yield engine
-
-
-class Listening:
-    """The app behind a real socket."""
-
-    def __init__(self, engine: Any) -> None:
-        config = uvicorn.Config(serving_app(engine, OPERATOR), "127.0.0.1", 0, log_level="warning", **wire())
-        self._server = uvicorn.Server(config)
-
-    async def __aenter__(self) -> str:
-        self._serving = asyncio.create_task(self._server.serve())
-        while not self._server.started:
-            assert not self._serving.done()
-            await asyncio.sleep(0.01)
-        return f"http://127.0.0.1:{self._server.servers[0].sockets[0].getsockname()[1]}"
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.should_exit = True
-        await self._serving
 
 
 @pytest.fixture
@@ -119,8 +97,9 @@ async def test_an_unknown_model_is_a_404_and_never_the_base(
     ("wrong", "param"),
     [
         ({"n": 2}, "n"),
-        ({"stop": ["x"]}, "stop"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"presence_penalty": 0.5}, "presence_penalty"),
+        ({"frequency_penalty": -1}, "frequency_penalty"),
+        ({"logit_bias": {"7": 100}}, "logit_bias"),
         ({"temperature": 9}, "temperature"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "messages"),
@@ -159,6 +138,53 @@ async def test_a_client_that_leaves_frees_its_row(engine: EmbeddedEngine, client
             await asyncio.sleep(0.01)
 
 
+async def test_who_uses_its_tokens_up_hears_when_to_come_again_and_others_are_answered(bench: Workbench) -> None:
+    serving = EngineSetup(device=CPU, limits=Limits(rows=4, waiting=8), company_tokens=60)
+    async with embedded(str(bench.base), bench.root / "cache", serving) as engine, Listening(engine) as url:
+        given: dict[str, Any] = {"model": engine.model, "messages": HELLO, "max_tokens": 50}
+
+        def of(company: str | None) -> openai.AsyncOpenAI:
+            headers = {COMPANY_HEADER: company} if company else None
+            key = OPERATOR.token
+            return openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, default_headers=headers)
+
+        async with of("acme") as acme, of("globex") as globex, of(None) as operator:
+            usages = []
+            for _ in range(60):
+                try:
+                    usages.append((await acme.chat.completions.create(**given)).usage)
+                except openai.RateLimitError as refused:
+                    error = refused
+                    break
+            assert sum(usage.total_tokens for usage in usages if usage) >= 60
+            assert error.code == "too_fast" and error.type == "rate_limit_error"
+            assert 1 <= int(error.response.headers["retry-after"]) <= 120
+            with pytest.raises(openai.RateLimitError):
+                await acme.chat.completions.create(**given, stream=True)
+            for other in (globex, operator):
+                assert (await other.chat.completions.create(**given)).usage
+
+
+async def test_who_hangs_up_pays_for_what_was_said(bench: Workbench) -> None:
+    serving = EngineSetup(device=CPU, limits=Limits(rows=4, waiting=8), company_tokens=10_000)
+    async with embedded(str(bench.base), bench.root / "cache", serving) as engine, Listening(engine) as url:
+        headers, key = {COMPANY_HEADER: "acme"}, OPERATOR.token
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key, default_headers=headers) as client:
+            given: dict[str, Any] = {"model": engine.model, "messages": HELLO, "max_tokens": 900}
+            stream = await client.chat.completions.create(**given, stream=True)
+            count = 0
+            async for _ in stream:
+                if (count := count + 1) > 5:
+                    break
+            await stream.close()
+            async with asyncio.timeout(20):
+                while engine.stats().running + engine.stats().waiting:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            left = engine._questions._tokens.left("acme", engine.seen.clock())
+            prompt = len(bench.chat.prompt(ask("Who?").messages))
+            assert 10_000 - prompt - 900 < left <= 10_000 - prompt - 1
+
+
 async def test_health_and_metrics_show_the_engine(bench: Workbench, engine: EmbeddedEngine, url: str) -> None:
     await engine.load(bench.adapter("acme/seen", 3, seed=2))
     async with httpx.AsyncClient(base_url=url) as http:
@@ -170,6 +196,14 @@ async def test_health_and_metrics_show_the_engine(bench: Workbench, engine: Embe
     metrics = generate_latest(registry).decode()
     assert f'rillfold_serve_adapter_bytes{{adapter="acme/seen",version="3"}} {engine.resident()[0].bytes}' in metrics
     assert "rillfold_serve_adapter_loads_total 1.0" in metrics
+    assert 'rillfold_serve_adapters{tier="memory"} 1.0' in metrics
+    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=OPERATOR.token) as client:
+        asked = await client.chat.completions.create(model="acme/seen", messages=HELLO, max_tokens=4)
+    metrics = generate_latest(registry).decode()
+    assert 'rillfold_serve_first_token_seconds_count{who="operator"} 1.0' in metrics
+    assert asked.usage is not None
+    between = f'rillfold_serve_between_tokens_seconds_count{{who="operator"}} {asked.usage.completion_tokens - 1}.0'
+    assert between in metrics
 
 
 @pytest.mark.parametrize("content", ["", "I look it up.", "1 < 2 and <tool_ no call."])

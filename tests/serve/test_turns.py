@@ -15,7 +15,7 @@ from gpu_workers.inbox import answered, reread
 from gpu_workers.inbox.inbox import Inbox, Item
 from gpu_workers.inbox.reread import Reread
 from gpu_workers.serve import worker as inference
-from gpu_workers.serve.port import OnPiece, Outcome, Question
+from gpu_workers.serve.port import Failure, OnPiece, Outcome, Question
 from gpu_workers.serve.worker import InferenceWorker
 from schemas.inference import InferenceRequested
 from schemas.topics import TopicNames
@@ -218,3 +218,81 @@ async def test_words_are_kept_within_bounds_and_read_again() -> None:
     assert not words._kept and not words._bytes
     log.truncate("t", 0, 5)
     assert await words.of(items[2]) is None
+
+
+class Limited(FakeEngine):
+    """The fake model, with no more tokens for some companies."""
+
+    def __init__(self, limited: set[str], reason: str = "too_fast") -> None:
+        super().__init__()
+        self.limited, self.refused = limited, Counter[str]()
+        self._reason = reason
+
+    async def answer(self, question: Question, on_piece: OnPiece | None = None) -> Outcome:
+        if str(question.company) in self.limited:
+            self.refused[str(question.company)] += 1
+            return Failure(id=question.id, reason=self._reason, detail="of the test", again=True, wait=0.05)
+        return await super().answer(question, on_piece)
+
+
+@pytest.mark.parametrize("reason", ["too_fast", "queue_full"])
+async def test_companies_that_must_wait_have_no_places_of_others_and_fail_nothing(
+    reason: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference, "FULL_SECONDS", 0.05)
+    names = ("acme", "globex", "hooli")
+    assert len(names) * SHARE > AT_ONCE, "together they could hold every place"
+    waits = [each for company in names for each in many(30, company)]
+    await world.say(*waits)
+    engine = Limited(set(names), reason)
+    async with working(world, engine) as inbox:
+        await until(lambda: len(inbox) == len(waits) and len(engine.refused) == len(names))
+        await world.say(*(others := many(40, "initech")))
+        results = await world.results(len(others))
+        assert set(results) == {each.id for each in others}
+        assert len(inbox) == len(waits)
+        engine.limited.clear()
+        results = await world.results(len(others) + len(waits))
+    assert {event.type for event in results.values()} == {"inference.completed"}
+    order = [question.id for question in engine.asked if question.company == "acme"]
+    assert sorted(order) == sorted(each.id for each in waits if each.company == "acme"), "each is answered once"
+
+
+async def test_who_waits_is_not_asked_for_all_the_time(world: World) -> None:
+    await world.say(*many(50))
+    engine = Limited({"acme"})
+    async with working(world, engine):
+        await until(lambda: engine.refused["acme"] > 0)
+        before = engine.refused["acme"]
+        await asyncio.sleep(0.5)
+        assert engine.refused["acme"] == before, "it rests for a second"
+        await until(lambda: engine.refused["acme"] > before)
+        assert engine.refused["acme"] <= before + SHARE
+
+
+async def test_the_log_commits_nothing_beyond_what_waits(world: World) -> None:
+    first, second = request("first", job="j"), request("second", job="j", company="globex")
+    await world.say(first, second)
+    async with working(world, Limited({"acme"})):
+        assert set(await world.results(1)) == {second.id}
+    async with working(world, FakeEngine()) as inbox:
+        assert set(await world.results(2)) == {first.id, second.id}
+        await until(lambda: len(inbox) == 0)
+
+
+def test_what_is_put_back_is_next_of_its_company_and_no_other() -> None:
+    inbox = Inbox(share=3)
+    items = [Item(("t", 0), n, company, f"r{n}") for n, company in enumerate("aaab")]
+    for item in items:
+        inbox.add(item)
+    begun = [inbox.first() for _ in range(4) if (item := inbox.first()) and not inbox.begun(item)]
+    assert len(begun) == 4 and inbox.first() is None
+    for item in (items[1], items[0]):
+        inbox.put_back(item)
+    assert inbox.first() == items[0] and inbox.first({"a"}) is None
+    assert inbox.waiting(items[0].place, 0) == items[0] and inbox.has("a", "r0")
+    inbox.passed(("t", 0), 4)
+    assert inbox.committable() == {("t", 0): 0} and len(inbox) == 4
+    inbox.keep_only(())
+    inbox.put_back(items[2])
+    assert inbox.first() is None, "what is another worker's by now is not put back"

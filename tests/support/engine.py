@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
+from math import inf
 from types import SimpleNamespace
 from typing import Any
 
-from gpu_workers.serve.port import Answer, InferenceEngine, OnPiece, Outcome, Piece, Question
+import msgspec
+
+from gpu_workers.serve.port import (
+    Answer,
+    Chance,
+    Choice,
+    InferenceEngine,
+    MustCall,
+    MustFit,
+    OnPiece,
+    Outcome,
+    Piece,
+    Question,
+)
+from gpu_workers.serve.seen import Seen
+from schemas.company import ToolUse
+
+LETTERS = 3
 
 
 class FakeEngine:
@@ -21,6 +40,7 @@ class FakeEngine:
         self._says, self._never, self._gate = says, never, asyncio.Event()
         self.asked: list[Question] = []
         self.tokens = 0
+        self.seen = Seen()
         if not shut:
             self.open()
 
@@ -33,10 +53,10 @@ class FakeEngine:
         if self._never(question):
             await asyncio.Event().wait()
         self.tokens += 1
-        said = self._says or yes(question)
+        said = fake_held_to(question, self._says or yes(question))
         if on_piece:
-            for start in range(0, len(said.text), 3):
-                on_piece(Piece(said.text[start : start + 3]))
+            for n, start in enumerate(range(0, len(said.text), LETTERS)):
+                on_piece(Piece(said.text[start : start + LETTERS], said.choices[n : n + 1]))
                 await asyncio.sleep(0)
         return said
 
@@ -58,6 +78,47 @@ def yes(question: Question) -> Answer:
         id=question.id, text="yes", content="yes", finish_reason="stop", model="base", adapter=None,
         prompt_tokens=1, completion_tokens=1,
     )  # fmt: skip
+
+
+def fake_held_to(question: Question, says: Answer) -> Answer:
+    """A model's work without one: the form first, then the stops, then a made-up chance for each few letters."""
+    if isinstance(question.must, MustCall):
+        says = _fake_call(question, question.must.tool, says)
+    elif isinstance(question.must, MustFit):
+        text = json.dumps(_fake_fit(json.loads(question.must.schema)))
+        says = msgspec.structs.replace(says, text=text, content=text, finish_reason="stop")
+    if cuts := [place for stop in question.stop if (place := says.text.find(stop)) >= 0]:
+        text = says.text[: min(cuts)]
+        says = msgspec.structs.replace(says, text=text, content=text, finish_reason="stop")
+    if question.logprobs is not None:
+        tokens = [says.text[start : start + LETTERS].encode() for start in range(0, len(says.text), LETTERS)]
+        says = msgspec.structs.replace(says, choices=tuple(_fake_choice(token, question.logprobs) for token in tokens))
+    return says
+
+
+def _fake_call(question: Question, tool: str | None, says: Answer) -> Answer:
+    functions = {each["function"]["name"]: each["function"] for each in json.loads(question.tools or "[]")}
+    name = tool or next(iter(functions))
+    arguments = json.dumps(_fake_fit(functions[name].get("parameters", {"type": "object"})))
+    text = f'<tool_call>\n{{"name": "{name}", "arguments": {arguments}}}\n</tool_call>'
+    return msgspec.structs.replace(says, text=text, content="", calls=(ToolUse(name=name, arguments=arguments),))
+
+
+def _fake_fit(schema: dict[str, Any]) -> Any:
+    """Of objects with what they require, and plain values."""
+    if "enum" in schema:
+        return schema["enum"][0]
+    plain: dict[str, Any] = {"string": "s", "integer": 1, "number": 1.5, "boolean": True, "array": [], "null": None}
+    if (kind := schema.get("type", "object")) != "object":
+        return plain[kind]
+    return {name: _fake_fit(schema["properties"][name]) for name in schema.get("required", ())}
+
+
+def _fake_choice(token: bytes, likeliest: int) -> Choice:
+    """The first is the one that was said; the least likely have a chance of nothing."""
+    said = Chance(token=token, logprob=-0.25)
+    others = [Chance(token=b"\xff%d" % n, logprob=-inf if n > 3 else -float(n)) for n in range(1, likeliest)]
+    return Choice(said=said, likeliest=tuple([said, *others][:likeliest]))
 
 
 class FaultyEngine:

@@ -1,12 +1,13 @@
-"""Llama and Qwen3 as one small decoder over a dense KV cache, with a LoRA site at every linear module.
+"""Llama and Qwen3 as one small decoder over KV in pages, with a LoRA site at every linear module.
 
-It shares the weights of the transformers model that it is made from and answers with the same tokens. Rows are packed:
-no padding passes through a linear module, in a prompt or in an answer.
+A step takes any number of new tokens of each row over what is in its pages already. It shares the weights of the
+transformers model that it is made from and answers with the same tokens. Rows are packed: no padding passes through a
+linear module.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,22 +15,32 @@ from torch import Tensor, nn
 
 from gpu_workers.bases.files import FAMILIES
 from gpu_workers.refused import UnsupportedModel
-from gpu_workers.serve.engine.kv import KVCache
+from gpu_workers.serve.engine.attention import Attention, Span
+from gpu_workers.serve.engine.kv import KVCache, page_bytes
 from gpu_workers.serve.engine.lanes import Plan, Site
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """The tokens of one step, row after row."""
+    """What goes through the model in one step: row after row, so many new tokens of each."""
 
     ids: Tensor
-    slots: Tensor
-    """KV slot of each token."""
     positions: Tensor
-    lengths: Sequence[int]
-    """Tokens of each row in this step; all 1 while decoding."""
+    cells: Tensor
+    """Where in the cache the KV of each token is written."""
+    spans: Sequence[Span]
+    asks: Tensor
+    """Those after which a token is wanted."""
     plan: Plan
-    prefill: bool
+
+
+class Seen(NamedTuple):
+    """What a step computed."""
+
+    logits: Tensor
+    """After each token of `asks`."""
+    finite: Tensor
+    """Of each span: whether its numbers are numbers, and so the KV that it wrote."""
 
 
 class Linear:
@@ -80,12 +91,13 @@ class Layer:
 
 
 class Decoder:
-    """`forward` writes the KV of the step's tokens and returns the logits of each row's last one."""
+    """`forward` writes the KV of the step's tokens and returns the logits of those that ask."""
 
     def __init__(self, model: Any) -> None:
         config = model.config
         _check(config)
         inner = model.model
+        self.heads: int = config.num_attention_heads
         self.kv_heads: int = config.num_key_value_heads
         self.head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.eps: float = config.rms_norm_eps
@@ -94,8 +106,7 @@ class Decoder:
         self.head: Tensor = model.lm_head.weight
         self.norm: Tensor = inner.norm.weight
         self.layers = [Layer(layer, f"model.layers.{i}") for i, layer in enumerate(inner.layers)]
-        self._rotary = inner.rotary_emb
-        self._turns = torch.empty(0)
+        self._rotation = _turns(inner.rotary_emb, self.embedding, self.context)
 
     @property
     def sites(self) -> list[Site]:
@@ -105,82 +116,42 @@ class Decoder:
         """(out, in) of every linear module that an adapter may change."""
         return {module: shape for site in self.sites for module, shape in zip(site.modules, site.shapes, strict=True)}
 
-    def cache(self, cells: int) -> KVCache:
-        return KVCache(len(self.layers), self.kv_heads, self.head_dim, self.embedding, cells)
+    def cache(self, pages: int, size: int) -> KVCache:
+        return KVCache(len(self.layers), self.kv_heads, self.head_dim, self.embedding, pages, size)
+
+    def page_bytes(self, size: int) -> int:
+        return page_bytes(len(self.layers), self.kv_heads, self.head_dim, self.embedding, size)
 
     @torch.inference_mode()
-    def forward(self, tokens: Tokens, cache: KVCache) -> Tensor:
+    def forward(self, tokens: Tokens, cache: KVCache) -> Seen:
         x = self.embedding[tokens.ids]
-        cos, sin = self._rotation(tokens.positions, cache.positions)
-        attend = _Prefill(tokens, cache) if tokens.prefill else _Decode(tokens, cache)
+        cos, sin = self._rotation[:, tokens.positions, None]
+        attend = Attention(tokens.spans, cache, self.heads, self.kv_heads)
         for i, layer in enumerate(self.layers):
             q, k, v = layer.qkv(_norm(x, layer.norm_in, self.eps), tokens.plan)
             q, k, v = (part.view(len(x), -1, self.head_dim) for part in (q, k, v))
             if layer.norm_q is not None and layer.norm_k is not None:
                 q, k = _norm(q, layer.norm_q, self.eps), _norm(k, layer.norm_k, self.eps)
-            seen = attend(cache.store[i], _rotate(q, cos, sin), _rotate(k, cos, sin), v)
+            cache.write(i, tokens.cells, _rotate(k, cos, sin), v)
+            seen = attend(cache.store[i], _rotate(q, cos, sin))
             x = x + layer.o(seen.reshape(len(x), -1), tokens.plan)[0]
             gate, up = layer.gate_up(_norm(x, layer.norm_mlp, self.eps), tokens.plan)
             x = x + layer.down(F.silu(gate).mul_(up), tokens.plan)[0]
-        last = torch.tensor(tokens.lengths, device=x.device).cumsum(0) - 1
-        return F.linear(_norm(x[last], self.norm, self.eps), self.head)
-
-    def _rotation(self, positions: Tensor, reach: int) -> tuple[Tensor, Tensor]:
-        """Cosines and sines by the model's own rule, tabled once for the positions in reach."""
-        if self._turns.shape[0] == 0 or self._turns.shape[1] < reach:
-            table = self._rotary(self.embedding, torch.arange(reach, device=positions.device)[None])
-            self._turns = torch.stack([part[0] for part in table])
-        cos, sin = self._turns[:, positions, None]
-        return cos, sin
+        logits = F.linear(_norm(x[tokens.asks], self.norm, self.eps), self.head)
+        return Seen(logits, _finite(x, tokens.spans))
 
 
-class _Decode:
-    """One new token a row over dense slots. The heads that share a KV head are rows of one small product."""
-
-    def __init__(self, tokens: Tokens, cache: KVCache) -> None:
-        self._slots, self._positions = tokens.slots, tokens.positions
-        self._rows = int(tokens.slots.max()) + 1
-        self._reach = int(tokens.positions.max()) + 1
-        by_slot = tokens.positions.new_zeros(self._rows)
-        by_slot[tokens.slots] = tokens.positions
-        columns = torch.arange(self._reach, device=by_slot.device)
-        self._mask = (columns <= by_slot[:, None])[:, None, None]
-
-    def __call__(self, store: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        store[0, self._slots, :, self._positions] = k
-        store[1, self._slots, :, self._positions] = v
-        keys, values = store[0, : self._rows, :, : self._reach], store[1, : self._rows, :, : self._reach]
-        by_slot = q.new_zeros(self._rows, *q.shape[1:])
-        by_slot[self._slots] = q
-        grouped = by_slot.view(self._rows, k.shape[1], -1, q.shape[2])
-        seen = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=self._mask)
-        return seen.reshape(by_slot.shape)[self._slots]
+def _turns(rotary: Any, like: Tensor, reach: int) -> Tensor:
+    """Cosines and sines by the model's own rule, for every place that there is."""
+    table = rotary(like, torch.arange(reach, device=like.device)[None])
+    return torch.stack([part[0] for part in table])
 
 
-class _Prefill:
-    """Whole prompts of new rows: padded on the right, where causal attention never looks.
-
-    Each row is padded with its own last token: a masked number is weighted by 0, and 0 times another row's NaN is NaN.
-    """
-
-    def __init__(self, tokens: Tokens, cache: KVCache) -> None:
-        self._slots, self._positions = tokens.slots, tokens.positions
-        lengths = torch.tensor(tokens.lengths, device=tokens.ids.device)
-        longest = int(lengths.max())
-        cell = torch.arange(longest, device=lengths.device)
-        starts = lengths.cumsum(0) - lengths
-        filled = cell < lengths[:, None]
-        self._grid = starts[:, None] + torch.minimum(cell, lengths[:, None] - 1)
-        self._cells = filled.flatten().nonzero().flatten()
-
-    def __call__(self, store: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        store[0, self._slots, :, self._positions] = k
-        store[1, self._slots, :, self._positions] = v
-        shared = q.shape[1] // k.shape[1]
-        q, k, v = (part[self._grid].transpose(1, 2) for part in (q, k, v))
-        k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)
-        seen = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return seen.transpose(1, 2).flatten(0, 1)[self._cells]
+def _finite(x: Tensor, spans: Sequence[Span]) -> Tensor:
+    """A key or value that is no number makes its own token's stream none: what leaves the last layer tells."""
+    broken = (~x.isfinite().all(-1)).cumsum(0)
+    last = torch.tensor([span.first + span.length - 1 for span in spans], device=x.device)
+    return broken[last].diff(prepend=broken.new_zeros(1)) == 0
 
 
 def _norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

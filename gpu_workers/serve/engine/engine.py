@@ -1,30 +1,36 @@
 """The engine's heart: schedule, run, sample, publish. One thread owns it; questions and answers are token ids here."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from itertools import accumulate, takewhile
 from typing import NamedTuple
 
 import torch
 
 from gpu_workers.adapters.weights import LoraWeights
-from gpu_workers.refused import EngineStopped, Refused, RowFailed
+from gpu_workers.refused import EngineStopped, NotFinite, Refused, RowFailed
+from gpu_workers.serve.engine.attention import Span
 from gpu_workers.serve.engine.circuit import StepCircuit, broken
 from gpu_workers.serve.engine.decoder import Decoder, Tokens
-from gpu_workers.serve.engine.lanes import Lanes, plan
-from gpu_workers.serve.engine.sample import sample
-from gpu_workers.serve.engine.schedule import EngineRow, Limits, Schedule, SlotBatch
+from gpu_workers.serve.engine.lanes import BASE, Lanes, plan
+from gpu_workers.serve.engine.rows import EngineRow, Feed, Limits
+from gpu_workers.serve.engine.sample import Drawn, sample
+from gpu_workers.serve.engine.schedule import Schedule
 from gpu_workers.serve.engine.trial import why_broken
+from gpu_workers.serve.forms.mask import mask_logits
 
 LoraRow = EngineRow[LoraWeights]
-LoraBatch = SlotBatch[LoraWeights]
-Outcomes = list[tuple[LoraRow, int | Refused]]
+LoraFeed = Feed[LoraWeights]
+Outcomes = list[tuple[LoraFeed, Drawn | Refused | None]]
+"""None: more of the row's prompt has yet to be read."""
 
 
 class Said(NamedTuple):
-    """One row said one token; `finish` is set with its last."""
+    """One row said something; `finish` is set with its last. `drawn` is how the first of the tokens came about."""
 
     ticket: int
-    token: int
+    tokens: tuple[int, ...]
     finish: str | None
+    drawn: Drawn
 
 
 class Fell(NamedTuple):
@@ -37,131 +43,152 @@ class Fell(NamedTuple):
 Step = list[Said | Fell]
 
 
-class Hall:
-    """Rows that share one KV cache. A row's KV lives in its own slot, so no adapter ever reads another's."""
+class Memory(NamedTuple):
+    """Of keys and values, in pages."""
 
-    def __init__(self, decoder: Decoder, limits: Limits) -> None:
-        self.cache = decoder.cache(limits.cells)
-        self.schedule: Schedule[LoraWeights] = Schedule(replace(limits, cells=self.cache.usable))
-
-    def next(self) -> LoraBatch | None:
-        batch = self.schedule.next()
-        for move in batch.moves if batch else ():
-            self.cache.move(*move)
-        return batch
-
-    def leave(self, rows: list[LoraRow]) -> None:
-        for move in self.schedule.leave(rows):
-            self.cache.move(*move)
-        if not self.schedule.running:
-            self.cache.release()
+    pages: int
+    held: int
 
 
 class Engine:
-    """Continuous batching over dense KV slots. Long rows have a hall of their own: they make nobody's batch narrow."""
+    """Continuous batching over paged KV: prompts, answers and forced tokens of all adapters go through in one step."""
 
     def __init__(self, decoder: Decoder, stops: frozenset[int], limits: Limits) -> None:
         self._decoder = decoder
         self._stops = stops
-        self._short, self._long = (Hall(decoder, half) for half in limits.halves())
-        self._in_turn = [self._short, self._long]
-        self._short_reach = self._short.schedule.limits.cells // limits.rows
+        self._schedule: Schedule[LoraWeights] = Schedule(limits)
+        self._cache = decoder.cache(limits.pages, self._schedule.pages.size)
         self._lanes = Lanes(decoder.sites, decoder.embedding)
+        self._rows: dict[int, LoraRow] = {}
         self._circuit = StepCircuit()
+        self._device = decoder.embedding.device
 
     def step(self) -> Step:
-        """Brings every row of one batch a token further, hall by hall. Nothing said means nothing to do.
-
-        Raises EngineStopped when not the rows but the engine is at fault.
-        """
-        self._in_turn.reverse()
-        for hall in self._in_turn:
-            if (batch := hall.next()) is not None:
-                outcomes = self._outcomes(hall, batch)
-                self._blame(outcomes)
-                return self._publish(hall, outcomes)
-        return []
+        """Brings the rows of one batch further. Raises EngineStopped when not the rows but the engine is at fault."""
+        if (batch := self._schedule.next()) is None:
+            return []
+        self._cache.clear(batch.fresh)
+        outcomes = self._outcomes(batch.feeds) if batch.feeds else []
+        self._blame(outcomes)
+        return self._publish(outcomes)
 
     def submit(self, row: LoraRow) -> None:
         """Raises TooLong for what can never run."""
-        hall = self._short if row.final_length <= self._short_reach else self._long
-        hall.schedule.submit(row)
+        if row.form is not None:
+            for token in takewhile(lambda token: token not in self._stops, row.form.begins[: row.limit - 1]):
+                row.form.take(token)
+                row.said.append(token)
+        self._schedule.submit(row)
+        self._rows[row.ticket] = row
 
     def cancel(self, ticket: int) -> None:
-        for hall in self._in_turn:
-            hall.leave([row for row in _rows(hall) if row.ticket == ticket])
+        if (row := self._rows.pop(ticket, None)) is not None:
+            self._schedule.leave([row])
 
     def rows(self) -> list[LoraRow]:
-        return [row for hall in self._in_turn for row in _rows(hall)]
+        return list(self._rows.values())
+
+    def busy(self) -> bool:
+        return bool(self._rows)
+
+    def memory(self) -> Memory:
+        pages = self._schedule.pages
+        return Memory(pages.usable, pages.usable - pages.left)
 
     def _blame(self, outcomes: Outcomes) -> None:
         """No row of a step could be computed: does the base model alone still work? Else it is not the rows' fault."""
+        if not outcomes:
+            return
         failed = [isinstance(what, RowFailed) for _, what in outcomes]
         if all(failed) and (why := why_broken(self._decoder)):
             raise EngineStopped(
                 f"the engine computes nothing any more: {outcomes[0][1]}. Nor does the base model alone on "
                 f"{self._decoder.embedding.device}: {why}. Look at that device and its memory; restart the worker."
             )
-        self._circuit.note([(row.owner, not fell) for (row, _), fell in zip(outcomes, failed, strict=True)])
+        self._circuit.note([(feed.row.owner, not fell) for (feed, _), fell in zip(outcomes, failed, strict=True)])
 
-    def _outcomes(self, hall: Hall, batch: LoraBatch) -> Outcomes:
+    def _outcomes(self, feeds: Sequence[LoraFeed]) -> Outcomes:
         """A batch that fails is run again row by row: whoever fails alone too is at fault, the others are not."""
         try:
-            rows, tokens = self._prepare(hall, batch)
-            logits = self._decoder.forward(tokens, hall.cache)
-            return list(zip(rows, sample(rows, logits), strict=True))
+            return self._run(feeds)
         except Exception as error:
             if broken(error):
                 raise EngineStopped(f"the device is broken: {error}. Restart the worker.") from error
-            if len(batch.rows) == 1:
+            if len(feeds) == 1:
                 why = f"a step of the engine failed for this row alone: {type(error).__name__}: {error}"
-                return [(batch.rows[0][1], RowFailed(why[:1000]))]
-            alone = [self._outcomes(hall, batch._replace(rows=[place])) for place in batch.rows]
-            return [each for outcomes in alone for each in outcomes]
+                return [(feeds[0], RowFailed(why[:1000]))]
+            return [each for feed in feeds for each in self._outcomes([feed])]
 
-    def _prepare(self, hall: Hall, batch: LoraBatch) -> tuple[list[LoraRow], Tokens]:
+    def _run(self, feeds: Sequence[LoraFeed]) -> Outcomes:
+        feeds, tokens = self._prepare(feeds)
+        seen = self._decoder.forward(tokens, self._cache)
+        rows = [feed.row for feed in feeds if feed.asks]
+        held = mask_logits(seen.logits, [row.form for row in rows])
+        drawn, finite = sample(rows, seen.logits, held.logits, seen.finite)
+        judged = (each if each.finite else _NOT_FINITE for each in drawn)
+        came = iter([held.fell.get(i, each) for i, each in enumerate(judged)])
+        outcomes: Outcomes = [(feed, next(came) if feed.asks else None) for feed in feeds]
+        return [(feed, what if well else _NOT_FINITE) for (feed, what), well in zip(outcomes, finite, strict=True)]
+
+    def _prepare(self, feeds: Sequence[LoraFeed]) -> tuple[list[LoraFeed], Tokens]:
         """Seats the adapters of all running rows, so that none is moved for a newcomer; lays the batch out by lanes."""
-        running = [row for each in self._in_turn for row in each.schedule.running]
-        lanes = self._lanes.seat({row.adapter for row in running if row.adapter is not None})
-        ordered = sorted(batch.rows, key=lambda place: -1 if place[1].adapter is None else lanes[place[1].adapter])
-        self._make_room(hall, batch)
-        new = [row.prompt + row.said if batch.prefill else row.said[-1:] for _, row in ordered]
-        counts = [len(ids) for ids in new]
-        device = self._decoder.embedding.device
-        starts = [0 if batch.prefill else row.length - 1 for _, row in ordered]
-        return [row for _, row in ordered], Tokens(
-            ids=torch.tensor([token for ids in new for token in ids], device=device),
-            slots=torch.tensor([slot for slot, _ in ordered], device=device).repeat_interleave(
-                torch.tensor(counts, device=device)
-            ),
-            positions=torch.tensor(
-                [start + i for start, count in zip(starts, counts, strict=True) for i in range(count)], device=device
-            ),
-            lengths=counts,
-            plan=plan([lanes[row.adapter] if row.adapter else None for _, row in ordered], counts, str(device)),
-            prefill=batch.prefill,
+        lanes = self._lanes.seat({row.adapter for row in self._schedule.running if row.adapter is not None})
+        feeds = sorted(feeds, key=lambda feed: lanes[feed.adapter] if feed.adapter else BASE)
+        counts = [feed.count for feed in feeds]
+        ends, size = list(accumulate(counts)), self._cache.size
+        spans = [
+            Span(end - feed.count, feed.start, feed.count, feed.row.pages[: -(-(feed.start + feed.count) // size)])
+            for feed, end in zip(feeds, ends, strict=True)
+        ]
+        places = [(span, place) for span in spans for place in range(span.start, span.start + span.length)]
+        ids, positions, cells, asks = (
+            torch.tensor(each, dtype=torch.long, device=self._device)
+            for each in (
+                [token for feed in feeds for token in feed.ids],
+                [place for _, place in places],
+                [span.pages[place // size] * size + place % size for span, place in places],
+                [end - 1 for feed, end in zip(feeds, ends, strict=True) if feed.asks],
+            )
         )
+        seats = [lanes[feed.adapter] if feed.adapter else None for feed in feeds]
+        return feeds, Tokens(ids, positions, cells, spans, asks, plan(seats, counts, self._device))
 
-    def _make_room(self, hall: Hall, batch: LoraBatch) -> None:
-        running = hall.schedule.running
-        hall.cache.reserve(len(running), max(row.length for row in running))
-        if batch.prefill:
-            slots = [slot for slot, _ in batch.rows]
-            hall.cache.clear(slice(min(slots), max(slots) + 1))
-
-    def _publish(self, hall: Hall, outcomes: Outcomes) -> Step:
-        step: Step = []
-        for row, what in outcomes:
-            if isinstance(what, Refused):
-                step.append(Fell(row.ticket, what))
-                continue
-            row.said.append(what)
-            finish = "stop" if what in self._stops else "length" if len(row.said) >= row.limit else None
-            step.append(Said(row.ticket, what, finish))
-        ended = [isinstance(each, Fell) or each.finish is not None for each in step]
-        hall.leave([row for (row, _), ends in zip(outcomes, ended, strict=True) if ends])
+    def _publish(self, outcomes: Outcomes) -> Step:
+        """What was read can be read again, what was said is told, and who is done leaves."""
+        fell = {feed.row: what for feed, what in outcomes if isinstance(what, Refused)}
+        self._schedule.fed(feed for feed, _ in outcomes if feed.row not in fell)
+        said = [_said(feed.row, what, self._stops) for feed, what in outcomes if isinstance(what, Drawn)]
+        step: Step = [*said, *(Fell(row.ticket, why) for row, why in fell.items())]
+        for each in step:
+            if isinstance(each, Fell) or each.finish is not None:
+                self._schedule.leave([self._rows.pop(each.ticket)], forget=isinstance(each, Fell))
         return step
 
 
-def _rows(hall: Hall) -> list[LoraRow]:
-    return [*hall.schedule.running, *hall.schedule.waiting]
+_NOT_FINITE = NotFinite("the model's numbers are not finite for this prompt and adapter; no token can be said.")
+
+
+def _said(row: LoraRow, drawn: Drawn, stops: frozenset[int]) -> Said | Fell:
+    """The token that was drawn, and those that the row's form has follow it. The first time also what came before."""
+    told = row.told
+    try:
+        row.said += _with_forced(row, drawn.token)
+    except Refused as error:
+        return Fell(row.ticket, error)
+    ends = next((place for place in range(told, len(row.said)) if row.said[place] in stops), None)
+    del row.said[row.limit if ends is None else min(ends + 1, row.limit) :]
+    row.told = len(row.said)
+    stopped = row.said[-1] in stops
+    finish = "stop" if stopped else "length" if len(row.said) >= row.limit else None
+    return Said(row.ticket, tuple(row.said[told:]), finish, drawn)
+
+
+def _with_forced(row: LoraRow, token: int) -> list[int]:
+    """Where chances are wanted each token is asked for: a forced one has none."""
+    if row.form is None:
+        return [token]
+    row.form.take(token)
+    forced = [] if row.logprobs is not None else row.form.forced()
+    for each in forced:
+        row.form.take(each)
+    return [token, *forced]

@@ -1,62 +1,42 @@
-"""Keys and values of the running rows. Row slots stay dense: 0 .. running-1, so a decode step reads one plain slice."""
+"""Keys and values of all rows, in pages of one store that is made once and never grows."""
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
-
-GROWTH = 128
 
 
 class KVCache:
-    """One tensor a layer, [2, slots, kv heads, positions, head width]; a slot is one row's, so one adapter version's.
+    """One tensor a layer: [2, kv heads, pages, page x head width]. A page is so many places of one row, or of several
+    whose prompts begin alike.
 
-    `cells` (slots x positions) is a promise that holds at any moment: layers grow one after another, so that the copy
-    costs one layer, and `usable` leaves room for it.
+    Page 0 is nobody's and always zero: what is shorter than its neighbours is filled up with it.
     """
 
-    def __init__(self, layers: int, kv_heads: int, head_dim: int, like: Tensor, cells: int) -> None:
-        self._heads, self._width = kv_heads, head_dim
-        self._like = like
-        self.usable = cells * layers // (layers + 1)
-        self.store = [self._empty(0, 0) for _ in range(layers)]
+    def __init__(self, layers: int, kv_heads: int, width: int, like: Tensor, pages: int, size: int) -> None:
+        self.size, self.pages = size, pages
+        self._width = width
+        self.store = [like.new_empty(2, kv_heads, pages, size * width) for _ in range(layers)]
+        self.clear([0])
 
     @property
-    def slots(self) -> int:
-        return self.store[-1].shape[1]
+    def bytes(self) -> int:
+        return sum(layer.nbytes for layer in self.store)
 
-    @property
-    def positions(self) -> int:
-        return self.store[-1].shape[3]
+    def clear(self, pages: Sequence[int]) -> None:
+        """Before they are used. A masked place has weight 0, and 0 times what a row left there may be no number."""
+        if pages:
+            index = torch.tensor(pages, device=self.store[0].device)
+            for layer in self.store:
+                layer.index_fill_(2, index, 0.0)
 
-    def reserve(self, slots: int, positions: int) -> None:
-        """Room for that many rows of that length, which the schedule keeps within `usable`."""
-        if slots <= self.slots and positions <= self.positions:
-            return
-        shape = self._shape(slots, positions)
-        kept, filled = min(shape[0], self.slots), min(shape[1], self.positions)
-        for i, old in enumerate(self.store):
-            grown = self._empty(*shape)
-            grown[:, :kept, :, :filled] = old[:, :kept, :, :filled]
-            self.store[i] = grown
-            del old
+    def write(self, layer: int, cells: Tensor, keys: Tensor, values: Tensor) -> None:
+        """`cells[i]` is token i's place: page x size + place in the page. Keys, values: [tokens, kv heads, width]."""
+        store = self.store[layer]
+        for side, new in zip(store.view(2, store.shape[1], -1, self._width), (keys, values), strict=True):
+            side.index_copy_(1, cells, new.transpose(0, 1))
 
-    def clear(self, slots: slice) -> None:
-        """Before a row moves in. A masked position has weight 0, and 0 times what a row left there may be no number."""
-        for layer in self.store:
-            layer[:, slots].zero_()
 
-    def move(self, source: int, target: int) -> None:
-        """The row of slot `source` now lives in `target`, with all of its slot: nothing of the former row stays."""
-        for layer in self.store:
-            layer[:, target] = layer[:, source]
-
-    def release(self) -> None:
-        """Nobody runs: give the memory back."""
-        self.store = [self._empty(0, 0) for _ in self.store]
-
-    def _shape(self, slots: int, positions: int) -> tuple[int, int]:
-        """Grows in steps, so that it is seldom moved; takes the largest of a few shapes that keeps the promise."""
-        wide, long = 1 << (slots - 1).bit_length(), -(-positions // GROWTH) * GROWTH
-        shapes = [(max(wide, self.slots), max(long, self.positions)), (wide, long), (slots, long)]
-        return next((shape for shape in shapes if shape[0] * shape[1] <= self.usable), (slots, self.usable // slots))
-
-    def _empty(self, slots: int, positions: int) -> Tensor:
-        return self._like.new_zeros(2, slots, self._heads, positions, self._width)
+def page_bytes(layers: int, kv_heads: int, width: int, like: Tensor, size: int) -> int:
+    """What a page costs, with its share of the copy of one layer that attention makes while it reads."""
+    return 2 * (layers + 1) * kv_heads * width * size * like.element_size()

@@ -1,13 +1,14 @@
-"""Lanes: the adapters of the running batch, stacked module by module, so that one product serves all of them.
+"""Lanes: the adapters of the running batch, stacked module by module, so that one product serves all of a bucket.
 
-Rows come sorted: the base's first, then lane by lane. Then the rows of a lane are one segment, and a batched product
+Adapters of like rank share a bucket: nobody is padded to another's rank, or moved for it. Rows come sorted by place:
+the base's first, then bucket by bucket and lane by lane. Then the rows of a lane are one segment, and a batched product
 over [lanes, rows a lane, width] reads each adapter's weights once. No loop over adapters, no copy of weights per token.
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import TypeVar
+from itertools import accumulate, groupby
+from typing import NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -17,20 +18,33 @@ from torch import Tensor
 from gpu_workers.adapters.weights import LoraWeights
 
 Key = TypeVar("Key")
-RANK_STEP = 8
+LEAST_RANK = 8
 # Padding segments to one length costs products with zeros; beyond this share the ragged kernel is cheaper.
 PADDED_SHARE = 4
 PADDED_ROWS = 64
+IDLE_STEPS = 256
+"""A bucket of which most was idle for so long gives its memory back."""
+
+
+class Place(NamedTuple):
+    """Where an adapter lies: in a lane of the bucket of its rank."""
+
+    rank: int
+    lane: int
+
+
+BASE = Place(0, 0)
+"""Sorts before every adapter's: where a row without one stands."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How the tokens of one step map to lanes. Made once a step, used by every module."""
+class Part:
+    """The tokens of one step whose adapters share a bucket."""
 
-    first: int
-    """Tokens before this one are the base model's."""
+    rank: int
+    tokens: slice
     lanes: slice
-    """The lanes in reach; empty where nobody in this step has an adapter."""
+    """Those in reach, of the bucket's."""
     longest: int
     gather: Tensor | None = None
     """Token of each cell of the padded [lanes, longest] grid; None where the tokens are the grid."""
@@ -40,30 +54,124 @@ class Plan:
     """Where each lane's segment ends, for the ragged kernel."""
 
 
-NOBODY = Plan(first=0, lanes=slice(0, 0), longest=0)
+Plan = Sequence[Part]
+"""How the tokens of one step map to lanes, bucket by bucket. Made once a step, used by every module."""
+NOBODY: Plan = ()
 
 
-def plan(lane_of: Sequence[int | None], counts: Sequence[int], device: str = "cpu") -> Plan:
-    """`lane_of[i]` and `counts[i]` are row i's lane and its number of tokens; rows are sorted, the base's first."""
-    first = sum(count for lane, count in zip(lane_of, counts, strict=True) if lane is None)
-    taken = [lane for lane in lane_of if lane is not None]
-    if not taken:
-        return NOBODY
-    low, lanes = taken[0], taken[-1] + 1 - taken[0]
-    reach, sizes = slice(low, low + lanes), [0] * lanes
-    for lane, count in zip(lane_of, counts, strict=True):
-        if lane is not None:
-            sizes[lane - low] += count
-    longest, tokens = max(sizes), sum(sizes)
-    if tokens == lanes * longest:
-        return Plan(first, reach, longest)
-    if lanes * longest > PADDED_SHARE * tokens + PADDED_ROWS:
-        return Plan(first, reach, longest, ends=torch.tensor(list(accumulate(sizes)), dtype=torch.int32, device=device))
-    starts = torch.tensor([0, *accumulate(sizes)][:-1])
-    cell = torch.arange(longest)
-    filled = cell < torch.tensor(sizes)[:, None]
-    gather = torch.where(filled, starts[:, None] + cell, 0).flatten()
-    return Plan(first, reach, longest, gather.to(device), filled.flatten().nonzero().flatten().to(device))
+def plan(places: Sequence[Place | None], counts: Sequence[int], device: str | torch.device = "cpu") -> Plan:
+    """`places[i]` and `counts[i]` are row i's place and its number of tokens; rows are sorted, the base's first."""
+    layouts, start = list[_Layout](), 0
+    for place, rows in groupby(zip(places, counts, strict=True), key=lambda row: row[0] and row[0].rank):
+        sizes: dict[int, int] = {}
+        for row, count in rows:
+            sizes[row.lane if row else 0] = sizes.get(row.lane if row else 0, 0) + count
+        if place is not None:
+            layouts.append(_Layout(place, start, sizes))
+        start += sum(sizes.values())
+    moved = _moved([layout.indices() for layout in layouts], device)
+    return tuple(layout.part(indices) for layout, indices in zip(layouts, moved, strict=True))
+
+
+class _Layout:
+    """How one bucket's tokens are laid out: as they are, on a padded grid, or ragged."""
+
+    def __init__(self, rank: int, start: int, sizes: Mapping[int, int]) -> None:
+        self._rank, self._start = rank, start
+        self._first, last = min(sizes), max(sizes)
+        self._sizes = [sizes.get(lane, 0) for lane in range(self._first, last + 1)]
+        self._longest, self._tokens = max(self._sizes), sum(self._sizes)
+        cells = len(self._sizes) * self._longest
+        self._even = cells == self._tokens
+        self._ragged = cells > PADDED_SHARE * self._tokens + PADDED_ROWS
+
+    def indices(self) -> list[Tensor]:
+        """What a device must know of it: nothing, or gather and scatter, or ends."""
+        if self._even:
+            return []
+        if self._ragged:
+            return [torch.tensor(list(accumulate(self._sizes)))]
+        starts = torch.tensor([0, *accumulate(self._sizes)][:-1])
+        cell = torch.arange(self._longest)
+        filled = cell < torch.tensor(self._sizes)[:, None]
+        gather = torch.where(filled, starts[:, None] + cell, 0).flatten()
+        return [gather, filled.flatten().nonzero().flatten()]
+
+    def part(self, indices: Sequence[Tensor]) -> Part:
+        gather, scatter = indices if len(indices) == 2 else (None, None)
+        return Part(
+            self._rank,
+            slice(self._start, self._start + self._tokens),
+            slice(self._first, self._first + len(self._sizes)),
+            self._longest,
+            gather,
+            scatter,
+            ends=indices[0].to(torch.int32) if self._ragged else None,
+        )
+
+
+def _moved(groups: Sequence[Sequence[Tensor]], device: str | torch.device) -> list[list[Tensor]]:
+    """All of them in one go: each copy to a device costs as much as a product there."""
+    flat = [each for group in groups for each in group]
+    if not flat or torch.device(device).type == "cpu":
+        return [list(group) for group in groups]
+    together = torch.cat(flat)
+    if torch.device(device).type == "cuda":  # else the copy waits for all that the device still computes
+        together = together.pin_memory()
+    there = together.to(device, non_blocking=True)
+    ends = list(accumulate(len(each) for each in flat))
+    parts = (there[start:stop] for start, stop in zip([0, *ends], ends, strict=False))
+    return [[next(parts) for _ in group] for group in groups]
+
+
+class Stack:
+    """One bucket at one site: the matrices of each lane, padded to the bucket's rank."""
+
+    def __init__(self, lanes: int, rank: int, shapes: Sequence[tuple[int, int]], like: Tensor) -> None:
+        self.rank = rank
+        self.a = like.new_zeros(lanes, rank * len(shapes), shapes[0][1])
+        self.b = [like.new_zeros(lanes, rank, out) for out, _ in shapes]
+        self.live: list[set[int]] = [set() for _ in shapes]
+
+    def fill(self, lane: int, pairs: Sequence[tuple[Tensor, Tensor] | None]) -> None:
+        """Clears first: what a former tenant left in a module that this adapter lacks would be added to its answers."""
+        self.a[lane].zero_()
+        for i, pair in enumerate(pairs):
+            self.b[i][lane].zero_()
+            self.live[i].discard(lane)
+            if pair is None:
+                continue
+            a, b = pair
+            self.a[lane, i * self.rank : i * self.rank + a.shape[0]] = a
+            self.b[i][lane, : a.shape[0]] = b.T
+            self.live[i].add(lane)
+
+    def add(self, part: Part, x: Tensor, outs: Sequence[Tensor]) -> None:
+        """outs[i] += B_i A_i x of the part's tokens, each by its own lane, in place."""
+        if not any(self.live):
+            return
+        x = x[part.tokens]
+        if part.ends is not None:
+            self._add_ragged(part, part.ends, x, outs)
+            return
+        grid = (x if part.gather is None else x[part.gather]).view(-1, part.longest, x.shape[1])
+        h = torch.bmm(grid, self.a[part.lanes].transpose(1, 2))
+        for i, out in enumerate(outs):
+            if not self.live[i]:
+                continue
+            inner, b = h[..., i * self.rank : (i + 1) * self.rank], self.b[i][part.lanes]
+            rows = out[part.tokens]
+            if part.scatter is None:
+                rows.view(-1, part.longest, rows.shape[1]).baddbmm_(inner, b)
+            else:
+                rows += torch.bmm(inner, b).flatten(0, 1)[part.scatter]
+
+    def _add_ragged(self, part: Part, ends: Tensor, x: Tensor, outs: Sequence[Tensor]) -> None:
+        h = F.grouped_mm(x, self.a[part.lanes].transpose(1, 2), offs=ends)
+        for i, out in enumerate(outs):
+            if self.live[i]:
+                inner = h[:, i * self.rank : (i + 1) * self.rank].contiguous()
+                out[part.tokens] += F.grouped_mm(inner, self.b[i][part.lanes], offs=ends)
 
 
 class Site:
@@ -72,56 +180,17 @@ class Site:
     def __init__(self, modules: Sequence[str], shapes: Sequence[tuple[int, int]]) -> None:
         self.modules = tuple(modules)
         self.shapes = tuple(shapes)
-        self.live: list[set[int]] = [set() for _ in modules]
-        self.rank = 0
-        self.a = torch.empty(0)
-        self.b: list[Tensor] = []
-
-    def allocate(self, lanes: int, rank: int, like: Tensor) -> None:
-        self.rank = rank
-        self.a = like.new_zeros(lanes, rank * len(self.modules), self.shapes[0][1])
-        self.b = [like.new_zeros(lanes, rank, out) for out, _ in self.shapes]
-        self.live = [set() for _ in self.modules]
-
-    def fill(self, lane: int, weights: LoraWeights) -> None:
-        """Clears first: what a former tenant left in a module that this adapter lacks would be added to its answers."""
-        self.a[lane].zero_()
-        for i, module in enumerate(self.modules):
-            self.b[i][lane].zero_()
-            self.live[i].discard(lane)
-            if module not in weights.pairs:
-                continue
-            a, b = weights.pairs[module]
-            self.a[lane, i * self.rank : i * self.rank + a.shape[0]] = a
-            self.b[i][lane, : a.shape[0]] = b.T
-            self.live[i].add(lane)
+        self.stacks: dict[int, Stack] = {}
 
     def add(self, plan: Plan, x: Tensor, outs: Sequence[Tensor]) -> None:
-        """outs[i] += B_i A_i x, each row by its own lane, in place."""
-        if plan.longest == 0 or not any(self.live):
-            return
-        if plan.ends is not None:
-            self._add_ragged(plan, plan.ends, x[plan.first :], outs)
-            return
-        x = x[plan.first :]
-        grid = (x if plan.gather is None else x[plan.gather]).view(-1, plan.longest, x.shape[1])
-        h = torch.bmm(grid, self.a[plan.lanes].transpose(1, 2))
-        for i, out in enumerate(outs):
-            if not self.live[i]:
-                continue
-            part, b = h[..., i * self.rank : (i + 1) * self.rank], self.b[i][plan.lanes]
-            rows = out[plan.first :]
-            if plan.scatter is None:
-                rows.view(-1, plan.longest, rows.shape[1]).baddbmm_(part, b)
-            else:
-                rows += torch.bmm(part, b).flatten(0, 1)[plan.scatter]
+        """outs[i] += B_i A_i x, each row by its own adapter, in place."""
+        for part in plan:
+            self.stacks[part.rank].add(part, x, outs)
 
-    def _add_ragged(self, plan: Plan, ends: Tensor, x: Tensor, outs: Sequence[Tensor]) -> None:
-        h = F.grouped_mm(x, self.a[plan.lanes].transpose(1, 2), offs=ends)
-        for i, out in enumerate(outs):
-            if self.live[i]:
-                part = h[:, i * self.rank : (i + 1) * self.rank].contiguous()
-                out[plan.first :] += F.grouped_mm(part, self.b[i][plan.lanes], offs=ends)
+
+def bucket(rank: int) -> int:
+    """The least of 8, 16, 32, 64 ... that holds it."""
+    return max(LEAST_RANK, 1 << (rank - 1).bit_length())
 
 
 def assign(held: Mapping[Key, int], wanted: Iterable[Key]) -> dict[Key, int]:
@@ -133,39 +202,69 @@ def assign(held: Mapping[Key, int], wanted: Iterable[Key]) -> dict[Key, int]:
     return kept | {key: next(free) for key in keys if key not in kept}
 
 
-class Lanes:
-    """Which adapter lies in which lane of all sites. It keeps none in memory: a lane of one that is gone is free."""
+class _Bucket:
+    """Which adapter lies in which lane of one bucket's stacks. It keeps none in memory: a lane of one gone is free."""
 
-    def __init__(self, sites: Sequence[Site], like: Tensor) -> None:
-        self._sites = tuple(sites)
-        self._like = like
+    def __init__(self, rank: int, sites: Sequence[Site], like: Tensor) -> None:
+        self._rank, self._sites, self._like = rank, sites, like
         self._held: WeakKeyDictionary[LoraWeights, int] = WeakKeyDictionary()
-        self._capacity = self._rank = 0
+        self._capacity = self._idle = 0
 
     def seat(self, wanted: Set[LoraWeights]) -> dict[LoraWeights, int]:
-        """Puts the wanted adapters into lanes and says where; others stay until somebody needs their place."""
-        if not wanted:
-            return {}
-        rank = -(-max(weights.rank for weights in wanted) // RANK_STEP) * RANK_STEP
         lanes = assign(dict(self._held), wanted)
-        needed = max(lanes.values()) + 1
-        if needed > self._capacity or rank > self._rank or 2 * rank <= self._rank:
-            self._allocate(1 << (max(needed, self._capacity) - 1).bit_length(), rank)
+        needed = 1 << max(lanes.values()).bit_length()
+        if needed > self._capacity or self.idles(4 * needed < self._capacity):
+            self._allocate(needed)
             lanes = assign({}, wanted)
         for weights, lane in lanes.items():
             if self._held.get(weights) != lane:
                 self._fill(weights, lane)
         return lanes
 
-    def _allocate(self, capacity: int, rank: int) -> None:
-        self._capacity, self._rank = capacity, rank
+    def idles(self, idle: bool) -> bool:
+        """Most of it, in this step and in so many before it: its memory is due."""
+        self._idle = self._idle + 1 if idle else 0
+        return self._idle > IDLE_STEPS
+
+    def _allocate(self, capacity: int) -> None:
+        self._capacity, self._idle = capacity, 0
         self._held.clear()
         for site in self._sites:
-            site.allocate(capacity, rank, self._like)
+            site.stacks.pop(self._rank, None)  # before the new one: both at once may not fit
+            site.stacks[self._rank] = Stack(capacity, self._rank, site.shapes, self._like)
 
     def _fill(self, weights: LoraWeights, lane: int) -> None:
         for other in [other for other, place in self._held.items() if place == lane]:
             del self._held[other]
         for site in self._sites:
-            site.fill(lane, weights)
+            site.stacks[self._rank].fill(lane, [weights.pairs.get(module) for module in site.modules])
         self._held[weights] = lane
+
+
+class Lanes:
+    """Which adapter lies where, at all sites. A newcomer moves nobody of another bucket."""
+
+    def __init__(self, sites: Sequence[Site], like: Tensor) -> None:
+        self._sites = tuple(sites)
+        self._like = like
+        self._buckets: dict[int, _Bucket] = {}
+
+    def seat(self, wanted: Set[LoraWeights]) -> dict[LoraWeights, Place]:
+        """Puts the wanted adapters into lanes and says where; others stay until somebody needs their place."""
+        by_rank: dict[int, set[LoraWeights]] = {}
+        for weights in wanted:
+            by_rank.setdefault(bucket(weights.rank), set()).add(weights)
+        self._release(by_rank)
+        places: dict[LoraWeights, Place] = {}
+        for rank, members in by_rank.items():
+            if rank not in self._buckets:
+                self._buckets[rank] = _Bucket(rank, self._sites, self._like)
+            places |= {weights: Place(rank, lane) for weights, lane in self._buckets[rank].seat(members).items()}
+        return places
+
+    def _release(self, wanted: Iterable[int]) -> None:
+        """Of the buckets that nobody wanted for long."""
+        for rank in [rank for rank, held in self._buckets.items() if rank not in wanted and held.idles(True)]:
+            del self._buckets[rank]
+            for site in self._sites:
+                del site.stacks[rank]

@@ -1,42 +1,99 @@
-"""The next token of each row: the likeliest, or drawn from the row's own dice."""
+"""The next token of each row: the likeliest, or drawn by the row's own dice. On the device, for all rows at once."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from gpu_workers.refused import NotFinite, Refused, RowFailed
-from gpu_workers.serve.engine.schedule import EngineRow
+from gpu_workers.serve.engine.rows import EngineRow
 
-# Knuth's multiplier spreads neighbouring seeds; one die per (seed, place) needs no state between steps.
-_SPREAD = 6_364_136_223_846_793_005
+# One die for each (seed, place, token): nothing is kept between steps, and no row or order of chances moves another's.
+_SPREAD, _PLACE = 6_364_136_223_846_793_005, 1_442_695_040_888_963_407
+_GOLDEN, _MIX, _MIX_AGAIN = -7_046_029_254_386_353_131, -4_658_895_280_553_007_687, -7_723_592_293_110_705_685
 COLD = 1e-4
 """Below this temperature the likeliest token has all of the chance that numbers can hold."""
 
 
-def sample(rows: Sequence[EngineRow[Any]], logits: Tensor) -> list[int | Refused]:
-    """Depends on a row's own logits, seed and place only, never on who else is in the batch; so does an error."""
-    likeliest = logits.argmax(-1).tolist()
-    finite = logits.isfinite().all(-1).tolist()
-    return [_next(row, *each) for row, *each in zip(rows, logits, likeliest, finite, strict=True)]
+class Drawn(NamedTuple):
+    """What came of one row."""
+
+    token: int
+    finite: bool
+    said: float = 0.0
+    """The logarithm of its chance, where the row wants chances."""
+    likeliest: tuple[tuple[int, float], ...] = ()
 
 
-def _next(row: EngineRow[Any], logits: Tensor, likeliest: int, finite: bool) -> int | Refused:
-    if not finite:
-        return NotFinite("the model's numbers are not finite for this prompt and adapter; no token can be said.")
-    if row.temperature < COLD:
-        return likeliest
-    try:
-        return _drawn(row, logits.float().cpu())
-    except Exception as error:
-        return RowFailed(f"no token can be drawn: {type(error).__name__}: {error}")
+def sample(
+    rows: Sequence[EngineRow[Any]], logits: Tensor, allowed: Tensor, well: Tensor
+) -> tuple[list[Drawn], list[bool]]:
+    """Depends on a row's own logits, seed and place only. `allowed` has the logits of what a row's form lets through;
+    `well` comes back as it is, with what is not finite here: in the one transfer of a step, but for chances."""
+    finite = logits.isfinite().all(-1)
+    logits = logits.float()
+    tokens = allowed.argmax(-1)
+    if warm := [i for i, row in enumerate(rows) if row.temperature >= COLD]:
+        tokens[warm] = _drawn([rows[i] for i in warm], allowed[warm].float())
+    told = torch.cat([tokens, finite.long(), well.long()]).tolist()
+    chances = _chances(rows, logits, tokens)
+    count = len(rows)
+    drawn = [Drawn(told[i], bool(told[count + i]), *chances.get(i, ())) for i in range(count)]
+    return drawn, [bool(each) for each in told[2 * count :]]
 
 
-def _drawn(row: EngineRow[Any], logits: Tensor) -> int:
-    warmed = (logits - logits.max()) / row.temperature
-    chances, order = torch.softmax(warmed, -1).sort(descending=True, stable=True)
-    if row.top_p < 1.0:
-        chances[chances.cumsum(0) - chances >= row.top_p] = 0.0
-    dice = torch.Generator().manual_seed((row.seed * _SPREAD + len(row.said)) % (1 << 63))
-    return int(order[torch.multinomial(chances, 1, generator=dice)])
+def _drawn(rows: Sequence[EngineRow[Any]], logits: Tensor) -> Tensor:
+    """The largest of (logit / temperature + Gumbel noise) is a draw by the chances, without an order among them."""
+    heat = torch.tensor([row.temperature for row in rows], device=logits.device)
+    warmed = (logits - logits.amax(-1, keepdim=True)) / heat[:, None]
+    if any(row.top_k or row.top_p < 1.0 or row.min_p for row in rows):
+        warmed = warmed.masked_fill(~_narrowed(rows, warmed.softmax(-1)), float("-inf"))
+    return (warmed.double() + _noise(rows, logits)).argmax(-1)
+
+
+def _narrowed(rows: Sequence[EngineRow[Any]], chances: Tensor) -> Tensor:
+    """Who is likely enough. Tokens of one chance are in or out together."""
+    device, width = chances.device, chances.shape[-1]
+    top_k = torch.tensor([min(row.top_k or width, width) for row in rows], device=device)
+    top_p = torch.tensor([row.top_p for row in rows], device=device)
+    min_p = torch.tensor([row.min_p for row in rows], device=device)
+    falling = chances.sort(-1, descending=True).values
+    nucleus = (falling.cumsum(-1) - falling < top_p[:, None]).sum(-1)
+    kept = torch.minimum(nucleus.clamp(min=1), top_k)
+    least = falling.gather(-1, kept[:, None] - 1)
+    return chances >= torch.maximum(least, min_p[:, None] * falling[:, :1])
+
+
+def _noise(rows: Sequence[EngineRow[Any]], logits: Tensor) -> Tensor:
+    starts = [_signed(row.seed * _SPREAD + len(row.said) * _PLACE) for row in rows]
+    tokens = torch.arange(logits.shape[-1], device=logits.device) * _GOLDEN
+    dice = torch.tensor(starts, device=logits.device)[:, None] + tokens
+    dice = (dice ^ _shifted(dice, 30)) * _MIX
+    dice = (dice ^ _shifted(dice, 27)) * _MIX_AGAIN
+    even = (_shifted(dice ^ _shifted(dice, 31), 11).double() + 0.5) / (1 << 53)
+    return -(-even.log()).log()
+
+
+def _shifted(dice: Tensor, by: int) -> Tensor:
+    """As of a number without a sign."""
+    return (dice >> by) & ((1 << (64 - by)) - 1)
+
+
+def _signed(number: int) -> int:
+    number &= (1 << 64) - 1
+    return number - (1 << 64) if number >> 63 else number
+
+
+def _chances(rows: Sequence[EngineRow[Any]], logits: Tensor, tokens: Tensor) -> dict[int, tuple[float, Any]]:
+    """By the model's own numbers, before temperature and whatever narrows the choice."""
+    wanted = [i for i, row in enumerate(rows) if row.logprobs is not None]
+    if not wanted:
+        return {}
+    logs = logits[wanted].log_softmax(-1)
+    said = logs.gather(-1, tokens[wanted][:, None])[:, 0].tolist()
+    best = logs.topk(max(rows[i].logprobs or 0 for i in wanted), -1)
+    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    tops = [
+        tuple(zip(ids, values, strict=True))[: rows[i].logprobs] for i, (ids, values) in zip(wanted, pairs, strict=True)
+    ]
+    return {i: (chance, top) for i, chance, top in zip(wanted, said, tops, strict=True)}

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from gpu_workers.adapters.weights import LoraWeights
 from gpu_workers.refused import UnusableAdapter
+from gpu_workers.serve.engine.attention import Span
 from gpu_workers.serve.engine.decoder import Decoder, Tokens
-from gpu_workers.serve.engine.kv import GROWTH
 from gpu_workers.serve.engine.lanes import NOBODY, Lanes, Plan, plan
 
 PROMPT = 16
@@ -19,17 +19,17 @@ PROMPT = 16
 def probe(decoder: Decoder, lanes: Plan = NOBODY) -> Tensor:
     """The logits after a fixed prompt, in a cache of its own."""
     device, vocabulary = decoder.embedding.device, decoder.embedding.shape[0]
-    cache = decoder.cache(2 * GROWTH)
-    cache.reserve(1, PROMPT)
+    cache, places = decoder.cache(2, PROMPT), torch.arange(PROMPT, device=device)
+    cache.clear([1])
     tokens = Tokens(
-        ids=torch.arange(PROMPT, device=device) * vocabulary // PROMPT,
-        slots=torch.zeros(PROMPT, dtype=torch.long, device=device),
-        positions=torch.arange(PROMPT, device=device),
-        lengths=[PROMPT],
+        ids=places * vocabulary // PROMPT,
+        positions=places,
+        cells=PROMPT + places,
+        spans=[Span(0, 0, PROMPT, [1])],
+        asks=places[-1:],
         plan=lanes,
-        prefill=True,
     )
-    return decoder.forward(tokens, cache)
+    return decoder.forward(tokens, cache).logits
 
 
 def why_broken(decoder: Decoder) -> str | None:

@@ -8,17 +8,14 @@ import itertools
 import logging
 import queue
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
-
-import msgspec
+from collections.abc import Callable, Hashable
+from functools import partial
 
 from gpu_workers.adapters.weights import LoraWeights
 from gpu_workers.bases.chat import Chat
 from gpu_workers.refused import (
     BadQuestion,
     EngineStopped,
-    PromptTooLong,
     Refused,
     RowFailed,
     UnknownAdapter,
@@ -26,7 +23,9 @@ from gpu_workers.refused import (
 )
 from gpu_workers.serve.admission import EngineBounds, Questions, Seats
 from gpu_workers.serve.catalogue import Catalogue, Residency
-from gpu_workers.serve.engine.engine import Engine, Fell, LoraRow, Said, Step
+from gpu_workers.serve.engine.engine import Engine, Fell, LoraRow, Memory, Said, Step
+from gpu_workers.serve.engines.asked import Asking, Base, letters, slow
+from gpu_workers.serve.engines.pending import Pending
 from gpu_workers.serve.port import (
     DETAIL,
     AdapterKey,
@@ -36,13 +35,11 @@ from gpu_workers.serve.port import (
     Failure,
     OnPiece,
     Outcome,
-    Piece,
     Question,
     Resident,
 )
-from gpu_workers.serve.text import TextStream
+from gpu_workers.serve.seen import Seen, Visit
 from processors.answers import ToolCalls, parse
-from schemas.adapters import company_of
 from schemas.errors import Retry, RillfoldError
 from schemas.words import shortened
 
@@ -50,54 +47,6 @@ log = logging.getLogger(__name__)
 
 Read = Callable[[AdapterSpec], LoraWeights]
 """From the store to memory, checked. Raises `Refused`, or `Retry` where the disk or the memory is in the way."""
-LETTERS_A_TOKEN = 32
-"""No prompt in any language has so many on average: longer ones are not cut into tokens at all."""
-TOKENS_A_PART = 3
-"""What opens and closes a message, a call or a tool, also one without a letter."""
-LONG_LETTERS = 16_000
-LONG_PARTS = 64
-"""A prompt above one of these is rendered and cut into tokens beside the event loop, which has others to serve."""
-
-
-@dataclass
-class _Pending:
-    """A question that the engine thread works on, as the event loop sees it."""
-
-    row: LoraRow
-    done: asyncio.Future[str]
-    stream: TextStream
-    on_piece: OnPiece | None
-    tokens: list[int] = field(default_factory=list)
-    shown: int = 0
-
-    def take(self, said: Said | Fell) -> None:
-        if isinstance(said, Fell):
-            self.fail(said.why)
-            return
-        self.tokens.append(said.token)
-        if self.on_piece and not said.finish and (piece := self.stream.push(said.token)):
-            self.shown += len(piece)
-            self.on_piece(Piece(piece))
-        if said.finish and not self.done.done():
-            self.done.set_result(said.finish)
-
-    def fail(self, why: RillfoldError) -> None:
-        if not self.done.done():
-            self.done.set_exception(why)
-
-    def flush(self, text: str) -> None:
-        """What was held back: the end of the whole text."""
-        if self.on_piece and text[self.shown :]:
-            self.on_piece(Piece(text[self.shown :]))
-
-
-@dataclass(frozen=True)
-class Base:
-    """The model that all adapters stand on."""
-
-    name: str
-    sha256: str
-    context: int
 
 
 class EmbeddedEngine:
@@ -111,15 +60,18 @@ class EmbeddedEngine:
         self, make_engine: Callable[[], Engine], base: Base, chat: Chat, read: Read, bounds: EngineBounds
     ) -> None:
         self._base, self._chat, self._read = base, chat, read
+        self._asking = Asking(chat, base)
+        self._memory = Memory(0, 0)
         self._make_engine = make_engine
         self._catalogue = Catalogue()
-        self._questions = Questions(bounds)
+        self._bounds, self._seen = bounds, Seen()
+        self._questions = Questions(bounds, self._seen)
         self._residency: Residency[LoraWeights] = Residency(bounds.capacity, bounds.company_adapters)
         self._seats = Seats(self._residency)
-        self._reading: dict[AdapterSpec, asyncio.Task[LoraWeights]] = {}
-        self._pending: dict[int, _Pending] = {}
+        self._reading: dict[Hashable, asyncio.Task[LoraWeights]] = {}
+        self._pending: dict[int, Pending] = {}
         self._tickets = itertools.count()
-        self._tokens = 0
+        self._tokens = self._prompts = self._cached = 0
         self._orders: queue.SimpleQueue[Callable[[Engine], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -132,6 +84,10 @@ class EmbeddedEngine:
     @property
     def base_sha256(self) -> str:
         return self._base.sha256
+
+    @property
+    def seen(self) -> Seen:
+        return self._seen
 
     async def __aenter__(self) -> EmbeddedEngine:
         self._loop = asyncio.get_running_loop()
@@ -146,9 +102,12 @@ class EmbeddedEngine:
         self._fail(self._stopped or "the engine was stopped")
 
     def announce(self, spec: AdapterSpec) -> None:
-        self._catalogue.add(spec)
+        before = self._catalogue.add(spec)
+        if before is not None and before.content != spec.content:
+            self._residency.drop(before)
 
     async def load(self, spec: AdapterSpec) -> None:
+        spec = spec.anew()
         self._residency.drop(spec)
         if not self._residency.pin(spec):
             self.announce(spec)  # it is read, and judged, when somebody asks for it
@@ -160,7 +119,7 @@ class EmbeddedEngine:
             raise
         finally:
             self._seats.give(spec)
-        self._catalogue.add(spec)
+        self.announce(spec)
 
     async def unload(self, name: str, version: int | None = None) -> None:
         for spec in self._catalogue.remove(name, version):
@@ -180,63 +139,51 @@ class EmbeddedEngine:
         )
 
     def stats(self) -> EngineStats:
-        held = self._residency
-        running = sum(1 for pending in self._pending.values() if pending.tokens)
+        held, known, resident = self._residency, len(self._catalogue.keys()), len(self.resident())
+        running = sum(1 for pending in list(self._pending.values()) if pending.tokens)
         return EngineStats(
             waiting=self._questions.count - running,
             running=running,
-            known=len(self._catalogue.keys()),
-            resident=len(self.resident()),
+            known=known,
+            resident=resident,
             loads=held.loads,
             hits=held.hits,
             evictions=held.evictions,
             tokens=self._tokens,
+            pages=self._memory.pages,
+            pages_held=self._memory.held,
+            prompt_tokens=self._prompts,
+            cached_tokens=self._cached,
+            capacity=self._bounds.capacity,
+            tiers={"memory": resident, "store": max(0, known - resident)},
         )
 
     async def answer(self, question: Question, on_piece: OnPiece | None = None) -> Outcome:
         try:
-            with self._questions.counted(question.company):
-                return await self._answer(question, on_piece)
+            with self._questions.counted(question, letters(question)) as visit:
+                return await self._answer(question, visit, on_piece)
         except RillfoldError as error:
-            return _failure(question, getattr(error, "reason", "refused"), str(error), isinstance(error, Retry))
+            wait, again = getattr(error, "wait", 0.0), isinstance(error, Retry)
+            return _failure(question, getattr(error, "reason", "refused"), str(error), again, wait)
         except Exception as error:
             return _failure(question, RowFailed.reason, f"{type(error).__name__}: {error}", again=False)
 
-    async def _answer(self, question: Question, on_piece: OnPiece | None) -> Answer:
+    async def _answer(self, question: Question, visit: Visit, on_piece: OnPiece | None) -> Answer:
         if (why := question.unfit()) is not None:
             raise BadQuestion(f"{why}.")
         if question.adapter is None:
-            return await self._run(question, None, None, on_piece)
+            return await self._run(question, None, None, visit, on_piece)
         if not question.may_ask():
             raise UnknownAdapter(f"adapter {question.adapter} is not known here.")
         while True:
             spec = self._catalogue.find(question.adapter, question.version)
             await self._seats.take(spec)
             try:
-                return await self._run(question, spec, await self._weights(spec), on_piece)
+                return await self._run(question, spec, await self._weights(spec), visit, on_piece)
             except UnusableAdapter as error:
                 self._catalogue.refuse(spec.key, error)  # the newest that can be served answers, or the reason does
             finally:
                 self._seats.give(spec)
-
-    def _prompt(self, question: Question, spec: AdapterSpec | None) -> list[int]:
-        """An adapter that was trained without its tools in the prompt is served without them.
-
-        Whatever template, parser and tokenizer raise is the question's own failure.
-        """
-        tools = question.tools if spec is None or spec.tools_in_prompt else None
-        if (parts := _parts(question)) * TOKENS_A_PART >= self._base.context:
-            raise PromptTooLong(f"{parts} messages, calls and tools; {self.model} reads {self._base.context} tokens.")
-        if (letters := _letters(question)) > self._base.context * LETTERS_A_TOKEN:
-            raise PromptTooLong(f"the prompt has {letters} letters; {self.model} reads {self._base.context} tokens.")
-        try:
-            prompt = self._chat.prompt(question.messages, tools)
-        except Exception as error:
-            why = f"messages or tools cannot be rendered: {type(error).__name__}: {error}"
-            raise BadQuestion(why) from error
-        if len(prompt) >= self._base.context:
-            raise PromptTooLong(f"the prompt has {len(prompt)} tokens; {self.model} reads {self._base.context}.")
-        return prompt
 
     async def _weights(self, spec: AdapterSpec) -> LoraWeights:
         """From memory, or read once for everybody who waits for it. The caller has pinned it."""
@@ -244,11 +191,11 @@ class EmbeddedEngine:
         if held is not None:
             self._residency.hits += 1
             return held
-        if spec not in self._reading:
+        if spec.content not in self._reading:
             self._residency.pin(spec)  # the reading's own pin: who asked may go away meanwhile
-            self._reading[spec] = asyncio.create_task(self._brought_in(spec))
-            self._reading[spec].add_done_callback(lambda task: task.cancelled() or task.exception())
-        return await asyncio.shield(self._reading[spec])
+            self._reading[spec.content] = reading = asyncio.create_task(self._brought_in(spec))
+            reading.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return await asyncio.shield(self._reading[spec.content])
 
     async def _brought_in(self, spec: AdapterSpec) -> LoraWeights:
         try:
@@ -257,41 +204,39 @@ class EmbeddedEngine:
             self._residency.put(spec, weights)
             return weights
         finally:
-            del self._reading[spec]
+            del self._reading[spec.content]
             self._seats.give(spec)
 
     async def _run(
-        self, question: Question, spec: AdapterSpec | None, weights: LoraWeights | None, on_piece: OnPiece | None
+        self,
+        question: Question,
+        spec: AdapterSpec | None,
+        weights: LoraWeights | None,
+        visit: Visit,
+        on_piece: OnPiece | None,
     ) -> Answer:
-        long = len(question.messages) > LONG_PARTS or _letters(question) > LONG_LETTERS
-        prompt = await asyncio.to_thread(self._prompt, question, spec) if long else self._prompt(question, spec)
-        row = self._row(question, weights, prompt)
-        pending = _Pending(row, asyncio.get_running_loop().create_future(), TextStream(self._chat.decode), on_piece)
+        asked = partial(self._asking.row, next(self._tickets), question, spec, weights)
+        row = await asyncio.to_thread(asked) if slow(question) else asked()
+        pending = Pending(row, self._chat, question.stop, on_piece, visit)
         if not self.alive():
             raise EngineStopped(f"{self._stopped}; restart the worker.")
         self._pending[row.ticket] = pending
+        visit.prompt = len(row.prompt)
         self._orders.put(lambda engine: self._submit(engine, row))
         try:
             finish = await pending.done
         finally:
             del self._pending[row.ticket]
-            if not pending.done.done() or pending.done.cancelled():
+            if pending.runs:
                 self._take_out(row, spec)
         return self._said(question, spec.key if spec else None, pending, finish)
 
-    def _row(self, question: Question, weights: LoraWeights | None, prompt: list[int]) -> LoraRow:
-        owner = question.company or company_of(question.adapter or "")
-        limit = min(question.max_tokens, self._base.context - len(prompt))
-        ticket = next(self._tickets)  # two questions may bear one id
-        return LoraRow(
-            ticket, prompt, weights, limit, question.temperature, question.top_p, question.seed, owner or None
-        )
-
-    def _said(self, question: Question, key: AdapterKey | None, pending: _Pending, finish: str) -> Answer:
-        text = self._chat.decode(pending.tokens)
-        pending.flush(text)
+    def _said(self, question: Question, key: AdapterKey | None, pending: Pending, finish: str) -> Answer:
+        text, row = pending.ended(), pending.row
         meant = parse(text)
         calls = meant.calls if isinstance(meant, ToolCalls) else ()
+        self._prompts += len(row.prompt)
+        self._cached += row.cached
         return Answer(
             id=question.id,
             text=text,
@@ -300,8 +245,10 @@ class EmbeddedEngine:
             finish_reason=finish,
             model=self.model,
             adapter=key,
-            prompt_tokens=len(pending.row.prompt),
+            prompt_tokens=len(row.prompt),
             completion_tokens=len(pending.tokens),
+            cached_tokens=row.cached,
+            choices=tuple(pending.choices),
         )
 
     def _submit(self, engine: Engine, row: LoraRow) -> None:
@@ -329,6 +276,7 @@ class EmbeddedEngine:
             while self._obey(engine):
                 if step := engine.step():
                     self._tell(self._hear, step)
+                self._memory = engine.memory()
         except Exception as error:
             self._stopped = str(error) if isinstance(error, EngineStopped) else f"{type(error).__name__}: {error}"
             log.critical("The engine stopped: %.1000s", self._stopped)
@@ -339,7 +287,7 @@ class EmbeddedEngine:
         """Takes all orders there are; waits for one only when there is nothing to compute. False: stop."""
         while True:
             try:
-                order = self._orders.get(block=not engine.rows())
+                order = self._orders.get(block=not engine.busy())
             except queue.Empty:
                 return True
             if order is None:
@@ -352,7 +300,7 @@ class EmbeddedEngine:
             self._loop.call_soon_threadsafe(hear, *what)
 
     def _hear(self, step: Step) -> None:
-        self._tokens += len(step)
+        self._tokens += sum(len(said.tokens) for said in step if isinstance(said, Said))
         for said in step:
             if (pending := self._pending.get(said.ticket)) is None:
                 continue
@@ -366,22 +314,6 @@ class EmbeddedEngine:
             pending.fail(EngineStopped(f"{why}; ask again."))
 
 
-def _failure(question: Question, reason: str, detail: str, again: bool) -> Failure:
+def _failure(question: Question, reason: str, detail: str, again: bool, wait: float = 0.0) -> Failure:
     """Its words may repeat what was asked: any length, and letters that no record holds."""
-    return Failure(id=question.id, reason=reason, detail=shortened(detail, DETAIL), again=again)
-
-
-def _letters(question: Question) -> int:
-    said = sum(
-        len(message.content) + sum(len(call.name) + len(call.arguments) for call in message.tool_calls)
-        for message in question.messages
-    )
-    return said + len(question.tools or "")
-
-
-def _parts(question: Question) -> int:
-    """Messages, calls and tools. Tools that are no list count for nothing here: rendering says what they are."""
-    tools: list[msgspec.Raw] = []
-    with contextlib.suppress(msgspec.MsgspecError, UnicodeError, RecursionError):
-        tools = msgspec.json.decode(question.tools or "[]", type=list[msgspec.Raw])
-    return sum(1 + len(message.tool_calls) for message in question.messages) + len(tools)
+    return Failure(id=question.id, reason=reason, detail=shortened(detail, DETAIL), again=again, wait=wait)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,11 +22,17 @@ from gpu_workers.refused import AdapterUnreadable, BaseMismatch, UnusableAdapter
 from gpu_workers.serve.admission import EngineBounds
 from gpu_workers.serve.engine.decoder import Decoder
 from gpu_workers.serve.engine.engine import Engine
-from gpu_workers.serve.engine.schedule import Limits
+from gpu_workers.serve.engine.pages import PAGE
+from gpu_workers.serve.engine.rows import Limits
 from gpu_workers.serve.engine.trial import Trial
-from gpu_workers.serve.engines.embedded import Base, EmbeddedEngine, Read
+from gpu_workers.serve.engines.asked import Base
+from gpu_workers.serve.engines.embedded import EmbeddedEngine, Read
+from gpu_workers.serve.engines.memory import pages_for
+from gpu_workers.serve.engines.public import declared
 from gpu_workers.serve.port import AdapterSpec
 
+GPU_CHUNK = 256
+"""Tokens of prompts beside answers in a step: there a step costs what it reads of the weights, up to about so many."""
 WIDEST = max(width for width, _ in DTYPES.values())
 
 
@@ -39,14 +46,21 @@ class EngineSetup:
     """Adapters in memory."""
     company_adapters: int = 0
     company_waiting: int = 0
+    company_tokens: int = 0
+    memory: int = 0
+    """MiB for keys and values; 0: what suits the machine, as `gpu_share` says where there is a GPU."""
+    gpu_share: float = 0.9
+    public: Path | None = None
+    """The file of prompts' beginnings that all companies share."""
 
     @classmethod
-    def of(cls, dtype: str, threads: int, rows: int, **bounds: int) -> EngineSetup:
+    def of(cls, dtype: str, threads: int, rows: int, **more: Any) -> EngineSetup:
         """auto and 0 mean: what suits this machine."""
         device = Device.best(threads or os.cpu_count())
         if dtype != "auto":
             device = replace(device, dtype=dtype)
-        return cls(device, Limits(rows=rows), **bounds)
+        chunk = GPU_CHUNK if device.kind == "cuda" else Limits.chunk
+        return cls(device, Limits(rows=rows, chunk=chunk), **more)
 
     def bounds(self) -> EngineBounds:
         """Where the operator says nothing, one company has half of the adapters and a quarter of the questions."""
@@ -55,6 +69,7 @@ class EngineSetup:
             self.company_adapters or max(1, self.capacity // 2),
             self.limits.waiting,
             self.company_waiting or max(1, self.limits.waiting // 4),
+            self.company_tokens,
         )
 
 
@@ -71,12 +86,14 @@ def embedded(
     decoder, chat = Decoder(model), Chat.of(tokenizer)
     stops = frozenset({chat.end, *_end_tokens(model.generation_config.eos_token_id)})
 
+    pages = pages_for(decoder, serving.limits.rows, serving.memory, serving.gpu_share)
+
     def make_engine() -> Engine:
         torch.set_num_threads(serving.device.threads)  # counts for the calling thread: the engine's own
-        return Engine(decoder, stops, serving.limits)
+        return Engine(decoder, stops, replace(serving.limits, pages=pages))
 
-    longest = decoder.cache(serving.limits.halves()[1].cells).usable
-    base = Base(identity.name, identity.sha256, min(decoder.context, longest))
+    context, vocabulary = min(decoder.context, (pages - 1) * PAGE), decoder.embedding.shape[0]
+    base = Base(identity.name, identity.sha256, context, vocabulary, declared(serving.public, chat))
     read = _reader(decoder, Trial(model), base, store)
     return EmbeddedEngine(make_engine, base, chat, read, serving.bounds())
 
@@ -92,7 +109,8 @@ def _reader(decoder: Decoder, prove: Trial, base: Base, store: FolderStore | Non
             _check_fit(spec, tensors, decoder)
         if spec.sha256 is not None:
             verify(folder, spec.sha256)
-        weights = read_adapter(folder, decoder.embedding.dtype, str(decoder.embedding.device))
+        weights = read_adapter(folder, decoder.embedding.dtype, str(decoder.embedding.device), spec.sha256)
+        _check_trigger(spec, weights, decoder.embedding.shape[0])
         prove(weights)
         return weights
 
@@ -131,6 +149,14 @@ def _check_fit(spec: AdapterSpec, tensors: Path, decoder: Decoder) -> None:
                 f"adapter {spec.key}: {module} of {out} x {in_} has no place in this base model, "
                 f"which has {shapes.get(module, 'no such module')} there."
             )
+
+
+def _check_trigger(spec: AdapterSpec, weights: LoraWeights, vocabulary: int) -> None:
+    if strays := [token for token in weights.activation or () if token >= vocabulary]:
+        raise UnusableAdapter(
+            f"adapter {spec.key}: is switched on by token {strays[0]}, and this base has {vocabulary} of them. "
+            "Train it on this base, or serve it with its own."
+        )
 
 
 def _end_tokens(eos: int | list[int] | None) -> list[int]:

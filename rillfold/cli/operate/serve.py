@@ -10,7 +10,7 @@ from gpu_workers.serve.port import AdapterKey, AdapterSpec, InferenceEngine
 from rillfold import wiring
 from rillfold.http.operator import token_file
 from rillfold.settings import Settings, from_env
-from rillfold.v1.door import EngineMetrics
+from rillfold.v1.figures import EngineMetrics
 from rillfold.workers.beside import Door, until_it_stops
 from rillfold.workers.run import world
 from rillfold.workers.watched import listened

@@ -1,0 +1,121 @@
+"""What a question becomes: its tokens, where its adapter begins to act, whose it is, what its answer is held to."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from gpu_workers.adapters.weights import LoraWeights
+from gpu_workers.bases.chat import Chat
+from gpu_workers.refused import BadQuestion, NotActivated, PromptTooLong
+from gpu_workers.serve.engine.engine import LoraRow
+from gpu_workers.serve.forms.form import Forms
+from gpu_workers.serve.port import AdapterSpec, Question
+from schemas.adapters import company_of
+
+LETTERS_A_TOKEN = 32
+"""No prompt in any language has so many on average: longer ones are not cut into tokens at all."""
+TOKENS_A_PART = 3
+"""What opens and closes a message, a call or a tool, also one without a letter."""
+LONG_LETTERS = 16_000
+LONG_PARTS = 64
+"""A prompt above one of these is rendered and cut into tokens beside the event loop, which has others to serve."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """The model that all adapters stand on."""
+
+    name: str
+    sha256: str
+    context: int
+    vocabulary: int
+    public: tuple[tuple[int, ...], ...] = ()
+    """Beginnings of prompts that the operator declares to be no secret."""
+
+
+class Asking:
+    def __init__(self, chat: Chat, base: Base) -> None:
+        self._chat, self._base = chat, base
+        self._forms = Forms.of(chat, base.vocabulary)
+
+    def row(self, ticket: int, question: Question, spec: AdapterSpec | None, weights: LoraWeights | None) -> LoraRow:
+        """Whatever template, parser, tokenizer and grammar raise is the question's own failure."""
+        prompt = self._prompt(question, spec)
+        return LoraRow(
+            ticket,
+            prompt,
+            weights,
+            min(question.max_tokens, self._base.context - len(prompt)),
+            temperature=question.temperature,
+            top_p=question.top_p,
+            top_k=question.top_k,
+            min_p=question.min_p,
+            seed=question.seed,
+            logprobs=question.logprobs,
+            owner=question.company or company_of(question.adapter or "") or None,
+            mark=spec.content if spec else None,
+            active_from=_active_from(prompt, spec, weights),
+            public=max((_common(prompt, declared) for declared in self._base.public), default=0),
+            form=self._forms.for_(question.must, question.tools) if question.must else None,
+        )
+
+    def _prompt(self, question: Question, spec: AdapterSpec | None) -> list[int]:
+        """An adapter that was trained without its tools in the prompt is served without them."""
+        tools = question.tools if spec is None or spec.tools_in_prompt else None
+        model, context = self._base.name, self._base.context
+        if (parts := _parts(question)) * TOKENS_A_PART >= context:
+            raise PromptTooLong(f"{parts} messages, calls and tools; {model} reads {context} tokens.")
+        if (count := letters(question)) > context * LETTERS_A_TOKEN:
+            raise PromptTooLong(f"the prompt has {count} letters; {model} reads {context} tokens.")
+        try:
+            prompt = self._chat.prompt(question.messages, tools)
+        except Exception as error:
+            why = f"messages or tools cannot be rendered: {type(error).__name__}: {error}"
+            raise BadQuestion(why) from error
+        if len(prompt) >= context:
+            raise PromptTooLong(f"the prompt has {len(prompt)} tokens; {model} reads {context}.")
+        return prompt
+
+
+def slow(question: Question) -> bool:
+    """Too much work for the event loop, which has others to serve."""
+    return len(question.messages) > LONG_PARTS or letters(question) > LONG_LETTERS or question.must is not None
+
+
+def letters(question: Question) -> int:
+    said = sum(
+        len(message.content) + sum(len(call.name) + len(call.arguments) for call in message.tool_calls)
+        for message in question.messages
+    )
+    return said + len(question.tools or "")
+
+
+def _parts(question: Question) -> int:
+    """Messages, calls and tools. Tools that are no list count for nothing here: rendering says what they are."""
+    tools: list[msgspec.Raw] = []
+    with contextlib.suppress(msgspec.MsgspecError, UnicodeError, RecursionError):
+        tools = msgspec.json.decode(question.tools or "[]", type=list[msgspec.Raw])
+    return sum(1 + len(message.tool_calls) for message in question.messages) + len(tools)
+
+
+def _active_from(prompt: list[int], spec: AdapterSpec | None, weights: LoraWeights | None) -> int:
+    """Where the last of its triggers begins. Without one it would be the base model's answer under its name."""
+    trigger = list(weights.activation or ()) if weights else []
+    if not trigger:
+        return 0
+    for start in range(len(prompt) - len(trigger), -1, -1):
+        if prompt[start : start + len(trigger)] == trigger:
+            return start
+    named = spec.key if spec else "?"
+    raise NotActivated(
+        f"adapter {named} acts from its trigger on, tokens {trigger}, and the prompt does not hold them."
+    )
+
+
+def _common(prompt: Sequence[int], declared: Sequence[int]) -> int:
+    pairs = enumerate(zip(prompt, declared, strict=False))
+    return next((place for place, (one, other) in pairs if one != other), min(len(prompt), len(declared)))

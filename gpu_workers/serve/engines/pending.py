@@ -1,0 +1,86 @@
+"""A question that the engine's thread works on, as the event loop sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from gpu_workers.bases.chat import Chat
+from gpu_workers.serve.engine.engine import Fell, LoraRow, Said
+from gpu_workers.serve.engine.sample import Drawn
+from gpu_workers.serve.port import Chance, Choice, OnPiece, Piece
+from gpu_workers.serve.seen import Visit
+from gpu_workers.serve.text import Stops, TextStream
+from schemas.errors import RillfoldError
+
+
+class Pending:
+    def __init__(self, row: LoraRow, chat: Chat, stops: Sequence[str], on_piece: OnPiece | None, visit: Visit) -> None:
+        self.row, self._chat, self._visit = row, chat, visit
+        self._on_piece = on_piece
+        self.done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._stream, self._stops = TextStream(chat.decode), Stops(stops)
+        self.tokens: list[int] = []
+        self.choices: list[Choice] = []
+        self._untold: list[Choice] = []
+        self._begins: list[int] = []
+        """Where in the text each choice's token begins, about."""
+        self._letters = 0
+        self._reads = on_piece is not None or bool(stops)
+        self.runs = True
+        """Its row is in the engine."""
+
+    def take(self, said: Said | Fell) -> None:
+        """Once it is done, what comes is of no interest."""
+        self.runs = isinstance(said, Said) and said.finish is None
+        if self.done.done():
+            return
+        if isinstance(said, Fell):
+            self.fail(said.why)
+            return
+        self._choose(said)
+        self.tokens += said.tokens
+        for _ in said.tokens:
+            self._visit.said()
+        if self._reads and (piece := self._stops.push("".join(map(self._read, said.tokens)))):
+            self._tell(piece)
+        if self._stops.at is not None or said.finish:
+            self.done.set_result("stop" if self._stops.at is not None else str(said.finish))
+
+    def _read(self, token: int) -> str:
+        piece = self._stream.push(token)
+        self._letters += len(piece)
+        return piece
+
+    def fail(self, why: RillfoldError) -> None:
+        if not self.done.done():
+            self.done.set_exception(why)
+
+    def ended(self) -> str:
+        """The whole text; its last piece is told."""
+        whole = self._chat.decode(self.tokens)
+        piece = self._stops.rest(whole)
+        if piece or self._untold:
+            self._tell(piece)
+        if self._stops.at is None:
+            return whole
+        self.choices = [each for each, start in zip(self.choices, self._begins, strict=True) if start < self._stops.at]
+        return whole[: self._stops.at]
+
+    def _tell(self, piece: str) -> None:
+        if self._on_piece is not None:
+            self._on_piece(Piece(piece, tuple(self._untold)))
+        self._untold.clear()
+
+    def _choose(self, said: Said) -> None:
+        if self.row.logprobs is None:
+            return
+        choice = chosen(said.tokens[0], said.drawn, self._chat.bytes_of)
+        self.choices.append(choice)
+        self._begins.append(self._letters)
+        self._untold.append(choice)
+
+
+def chosen(token: int, drawn: Drawn, bytes_of: Callable[[int], bytes]) -> Choice:
+    likeliest = tuple(Chance(token=bytes_of(each), logprob=chance) for each, chance in drawn.likeliest)
+    return Choice(said=Chance(token=bytes_of(token), logprob=drawn.said), likeliest=likeliest)

@@ -1,0 +1,202 @@
+"""A grammar bound to a base model's tokens, and one answer's way through it.
+
+`Forms` may be asked by many threads at once: a grammar compiles without the interpreter's lock, in bounded work. A
+`Form` belongs to the thread that makes its answer.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import llguidance
+import numpy as np
+from numpy.typing import NDArray
+
+from gpu_workers.bases.chat import Chat
+from gpu_workers.refused import BadQuestion, RowFailed
+from gpu_workers.serve.forms.grammar import grammar
+from gpu_workers.serve.port import MustCall, MustFit
+
+Words = NDArray[np.int32]
+"""One bit for each token, the first in the lowest bit of the first word."""
+
+Result = TypeVar("Result")
+
+KEPT = 64
+"""Grammars that stay compiled."""
+WORN = 256
+"""After so many answers a grammar is compiled anew: what it learned of its own states is bounded memory."""
+STATES = 20_000
+ITEMS_IN_ROW = 2_000
+# Of one step of one row: some milliseconds at most. What needs more falls, and the engine goes on.
+STEP_FUEL, STEP_ITEMS = 100_000, 20_000
+COMPILE_FUEL, SYMBOLS = 1_000_000, 200_000
+
+
+class Forms:
+    """All forms over one base model. `vocabulary`: how many tokens the model has chances for, if more than the tokens'.
+
+    Made at once; the tokens are read when the first form is asked for, which takes a second.
+    """
+
+    def __init__(self, chat: Chat, vocabulary: int | None = None) -> None:
+        self._chat, self._vocabulary = chat, vocabulary
+        self._tokens: llguidance.LLTokenizer | BadQuestion | None = None
+        self._kept: OrderedDict[tuple[MustCall | MustFit, str | None], _Compiled | BadQuestion] = OrderedDict()
+        self._reading, self._keeping = threading.Lock(), threading.Lock()
+
+    @classmethod
+    def of(cls, chat: Chat, vocabulary: int | None = None) -> Forms:
+        return cls(chat, vocabulary)
+
+    def for_(self, must: MustCall | MustFit, tools: str | None) -> Form:
+        """For one answer. Raises BadQuestion. Up to a second where a grammar is new: not on an event loop."""
+        key = (must, tools if isinstance(must, MustCall) else None)
+        with self._keeping:
+            found = self._kept.get(key)
+            if found is not None:
+                self._kept.move_to_end(key)
+        if found is None or (isinstance(found, _Compiled) and found.worn):
+            found = self._judged(*key)
+            with self._keeping:
+                self._kept[key] = found
+                while len(self._kept) > KEPT:
+                    self._kept.popitem(last=False)
+        if isinstance(found, BadQuestion):
+            raise BadQuestion(str(found))
+        return found.form()
+
+    def _judged(self, must: MustCall | MustFit, tools: str | None) -> _Compiled | BadQuestion:
+        """A question that cannot be held to its form costs its work once, too."""
+        try:
+            return _compiled(self._read_tokens(), grammar(must, tools), self._chat.end)
+        except BadQuestion as error:
+            return error
+
+    def _read_tokens(self) -> llguidance.LLTokenizer:
+        with self._reading:
+            if self._tokens is None:
+                try:
+                    self._tokens = tokens_of(self._chat, self._vocabulary)
+                except BadQuestion as error:
+                    self._tokens = error
+            if isinstance(self._tokens, BadQuestion):
+                raise self._tokens
+            return self._tokens
+
+
+def tokens_of(chat: Chat, vocabulary: int | None) -> llguidance.LLTokenizer:
+    """Raises BadQuestion where the grammar would read the tokens otherwise than the model says them."""
+    told = json.loads(chat.tokenizer.backend_tokenizer.to_str())
+    if "ByteLevel" in json.dumps(told["pre_tokenizer"]):
+        # Some files name a decoder of another family beside it; what bytes a token stands for, the cutter decides.
+        told["decoder"] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+    told["padding"] = told["truncation"] = None
+    slices = llguidance.LLTokenizer.json_slices()
+    tokens = _run(lambda: llguidance.LLTokenizer(json.dumps(told), vocabulary, chat.end, slices))
+    probe = '<tool_call>\n{"name": "Ä b", "arguments": {"a_b": 1.5, "c": ["ü", null]}}\n</tool_call>'
+    if tokens.tokenize_str(probe) != chat.encode(probe) or tokens.decode_str(chat.encode(probe)) != probe:
+        raise BadQuestion("this base model's tokens cannot be held to a form: its tokenizer reads them otherwise.")
+    return tokens
+
+
+class Form:
+    """One answer's way through its grammar. What it costs at one token is bounded; beyond that it is refused."""
+
+    def __init__(self, matcher: llguidance.LLMatcher, end: int, begins: tuple[int, ...] = ()) -> None:
+        self._matcher, self._end = matcher, end
+        self.begins = begins
+        """What every answer begins with, before anything is chosen."""
+        self.ended = False
+
+    def allowed(self) -> Words:
+        """Which tokens may come next. Raises BadQuestion where it takes too much work to tell."""
+        mask = _run(self._matcher.compute_bitmask)
+        self._sound()
+        return np.frombuffer(mask, np.int32)
+
+    def forced(self) -> list[int]:
+        """What must come next, the end of the turn included; nothing of it is taken yet.
+
+        Only as the tokenizer itself would cut the text, whatever follows it: where that is open, the model is asked.
+        """
+        if self.ended:
+            return []
+        tokens = _run(self._matcher.compute_ff_tokens)
+        self._sound()
+        after = self._matcher
+        if tokens:
+            after = self._matcher.deep_copy()
+            after.consume_tokens(tokens)
+        done = after.is_stopped() and not after.is_error()
+        return [*tokens, self._end] if done else tokens
+
+    def take(self, token: int) -> None:
+        """This token is said. Raises RowFailed for one that is not allowed, and BadQuestion for too much work."""
+        if self.ended:
+            raise RowFailed(f"token {token} was said after the end of a form.")
+        if token == self._end and self._matcher.is_accepting():
+            self.ended = True
+            return
+        if not _run(lambda: self._matcher.try_consume_tokens([token])):
+            self._sound()
+            raise RowFailed(f"token {token} was said, which the form does not allow here.")
+        self._sound()
+
+    def _sound(self) -> None:
+        if self._matcher.is_error():
+            raise BadQuestion(f"the answer cannot be held to its form: {_first_line(self._matcher.get_error())}")
+
+
+@dataclass
+class _Compiled:
+    """Its forms share what the grammar learned of its states; it is never itself moved on."""
+
+    matcher: llguidance.LLMatcher
+    end: int
+    begins: tuple[int, ...] = ()
+    given: int = field(default=0)
+
+    @property
+    def worn(self) -> bool:
+        return self.given >= WORN
+
+    def form(self) -> Form:
+        self.given += 1
+        return Form(self.matcher.deep_copy(), self.end, self.begins)
+
+
+def _compiled(tokens: llguidance.LLTokenizer, text: str, end: int) -> _Compiled:
+    limits = llguidance.LLParserLimits(
+        max_items_in_row=ITEMS_IN_ROW,
+        initial_lexer_fuel=COMPILE_FUEL,
+        step_lexer_fuel=STEP_FUEL,
+        step_max_items=STEP_ITEMS,
+        max_lexer_states=STATES,
+        max_grammar_size=SYMBOLS,
+        precompute_large_lexemes=False,
+        verbose_errors=False,
+    )
+    matcher = _run(lambda: llguidance.LLMatcher(tokens, text, log_level=0, limits=limits))
+    if matcher.is_error():
+        raise BadQuestion(f"nothing can be held to this form: {_first_line(matcher.get_error())}")
+    return _Compiled(matcher, end, tuple(Form(matcher.deep_copy(), end).forced()))
+
+
+def _run(step: Callable[[], Result]) -> Result:
+    """Whatever goes wrong inside is the question's own failure: a panic of the native code is no Exception."""
+    try:
+        return step()
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise BadQuestion(f"the form cannot be worked with: {_first_line(str(error))}") from error
+        raise
+
+
+def _first_line(error: str) -> str:
+    return error.partition("\n")[0][:300]
