@@ -34,18 +34,20 @@ class Stage:
         return {"gap_p95_cpu_s": p95(gaps(played, settled(played)))}
 
     def beside(self, turn: int) -> Figures:
-        """The long prompt comes when the others have settled; its first token ends it."""
+        """The long prompt comes when the others have settled; theirs that follows its first token is the last."""
 
         def watch(said: Said, now: float) -> None:
             if said.ticket == DECODING:
-                clear(self._engine)
+                answered.append(now)
                 return
             counted[said.ticket] += 1
             if min(counted) == SETTLED and not asked:
                 self._engine.submit(rows_of([self._long(turn, "beside")], DECODING)[0])
                 asked.append(now)
+            if answered and now > answered[0]:
+                clear(self._engine)
 
-        counted, asked = [0] * DECODING, list[float]()
+        counted, asked, answered = [0] * DECODING, list[float](), list[float]()
         played = play(self._engine, self._short(turn, "beside"), watch)
         return {"gap_p95_cpu_s": p95(gaps(played, asked[0])), "ttft_cpu_s": played.first(DECODING) - asked[0]}
 

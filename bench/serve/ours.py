@@ -14,10 +14,12 @@ from gpu_workers.adapters.weights import LoraWeights, read_adapter
 from gpu_workers.refused import UnusableAdapter
 from gpu_workers.serve.engine.decoder import Decoder
 from gpu_workers.serve.engine.engine import Engine, LoraRow, Said
-from gpu_workers.serve.engine.schedule import EngineRow, Limits
+from gpu_workers.serve.engine.rows import EngineRow, Limits
 from gpu_workers.serve.engines.embedded import EmbeddedEngine
 from gpu_workers.serve.engines.start import EngineSetup, embedded
 
+MEMORY = 1_024
+"""MiB for keys and values: enough for every part that has the whole engine."""
 KNOWN = {field.name for field in fields(EngineRow)}
 
 
@@ -67,13 +69,13 @@ def cached(row: LoraRow) -> int:
     return int(getattr(row, "cached", 0))
 
 
-def make_engine(model: Any, rows: int = 32) -> Engine:
-    """One that never stops early."""
-    return Engine(Decoder(model), frozenset(), Limits(rows=rows))
+def make_engine(model: Any, stops: frozenset[int] = frozenset(), rows: int = 32) -> Engine:
+    """One that never stops early, where nothing stops it."""
+    return Engine(Decoder(model), stops, Limits(rows=rows))
 
 
 Also = Callable[[Said, float], None]
-"""Told of each token, and when: may ask more."""
+"""Told of what a row says, and when: may ask more."""
 
 
 def play(engine: Engine, asks: Sequence[Ask], also: Also | None = None) -> Played:
@@ -83,12 +85,13 @@ def play(engine: Engine, asks: Sequence[Ask], also: Also | None = None) -> Playe
     began = time.process_time()
     for row in rows:
         engine.submit(row)
-    while step := engine.step():
+    while engine.busy():
+        step = engine.step()
         now = time.process_time() - began
         for each in step:
             if not isinstance(each, Said):
                 raise SystemExit(f"row {each.ticket} fell: {each.why}")
-            heard[each.ticket].append(now)
+            heard[each.ticket] += [now] * len(each.tokens)
             if also is not None:
                 also(each, now)
     return Played([row.said for row in rows], heard, time.process_time() - began, rows)
@@ -98,7 +101,7 @@ class Ours:
     """A batch that is asked at once, by the number of each row's adapter."""
 
     def __init__(self, scene: Scene, adapters: Sequence[Path], rows: int) -> None:
-        self.engine = make_engine(scene.plain.model, rows)
+        self.engine = make_engine(scene.plain.model, rows=rows)
         self.weights = [read(folder) for folder in adapters]
 
     def said(self, prompts: Sequence[list[int]], adapters: Sequence[int | None], new: int) -> Timed:
@@ -118,7 +121,7 @@ def tiny_engine(base: Path, cache: Path, adapters: int) -> EmbeddedEngine:
 
 
 def _embedded(base: str, cache: Path, rows: int, adapters: int, store: FolderStore | None = None) -> EmbeddedEngine:
-    setup = EngineSetup(ONE_THREAD, Limits(rows=rows), adapters, adapters, Limits().waiting)
+    setup = EngineSetup(ONE_THREAD, Limits(rows=rows), adapters, adapters, Limits.waiting, memory=MEMORY)
     return embedded(base, cache, setup, store)
 
 

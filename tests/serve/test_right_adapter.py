@@ -30,7 +30,7 @@ async def test_one_wrong_adapter_in_many_would_be_seen(tmp_path: Path, monkeypat
 
     def now_and_then_another(folder: Path, *how: Any) -> LoraWeights:
         folders.append(folder)
-        return read_adapter(folders[-2] if len(folders) % 40 == 0 else folder, *how)
+        return read_adapter(folders[-2] if len(folders) % 20 == 0 else folder, *how)
 
     monkeypatch.setattr("gpu_workers.serve.engines.start.read_adapter", now_and_then_another)
     assert (await served(tmp_path, 120)).wrong
