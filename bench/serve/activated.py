@@ -11,9 +11,9 @@ import peft
 import torch
 
 from bench.harness import Figures, Ratio
-from bench.serve.ours import Ask, Played, cached, make_engine, play, read, trigger
+from bench.serve.ours import Ask, Played, cached, make_engine, play, read
 from bench.serve.part import Found, Part, beside, together
-from bench.serve.scene import Scene
+from bench.serve.scene import Scene, trigger
 from bench.serve.timed import TIE
 from gpu_workers.adapters.weights import LoraWeights
 from gpu_workers.serve.engine.engine import Engine
@@ -26,7 +26,7 @@ class Transcripts:
     """One engine, whose prompts never come twice, and the same adapters of both kinds."""
 
     def __init__(self, scene: Scene, adapters: int) -> None:
-        self._scene, self.trigger = scene, trigger(scene.plain)
+        self._scene, self.trigger = scene, trigger(scene.plain.tokenizer)
         self.folders = scene.adapters(adapters, RANK, self.trigger)
         plain = scene.adapters(adapters, RANK)
         self.activated, self.lora = ([read(folder) for folder in each] for each in (self.folders, plain))

@@ -39,8 +39,10 @@ class Calls:
     def __init__(self, scene: Scene) -> None:
         self._chat = Chat.of(scene.plain.tokenizer)
         self._forms = Forms.of(self._chat, scene.vocabulary)
-        self._forced = make_engine(scene.plain.model, frozenset({self._chat.end}))
-        self._free, self._warmer = make_engine(scene.plain.model), make_engine(scene.plain.model)
+        self._forced, self._asks_ahead = (
+            make_engine(scene.plain.model, frozenset({self._chat.end})) for _ in ("measured", "not measured")
+        )
+        self._free = make_engine(scene.plain.model)
         self._texts = (request.text for request in held_out(ACME, TEXTS))
         self._asked: dict[tuple[int, int], list[tuple[list[int], int]]] = {}
 
@@ -56,7 +58,7 @@ class Calls:
         if (size, turn) not in self._asked:
             texts = islice(self._texts, size)
             prompts = [self._chat.prompt((Message(role="user", content=text),), TOOLS) for text in texts]
-            played = play(self._warmer, [self._must(prompt) for prompt in prompts])
+            played = play(self._asks_ahead, [self._must(prompt) for prompt in prompts])
             self._asked[size, turn] = [(prompt, len(said)) for prompt, said in zip(prompts, played.said, strict=True)]
         return self._asked[size, turn]
 

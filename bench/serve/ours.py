@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.serve.scene import ONE_THREAD, Loaded, Scene
+from bench.serve.scene import ONE_THREAD, Scene
 from bench.serve.timed import Timed
 from gpu_workers.adapters.store import FolderStore
 from gpu_workers.adapters.weights import LoraWeights, read_adapter
@@ -123,14 +123,3 @@ def tiny_engine(base: Path, cache: Path, adapters: int) -> EmbeddedEngine:
 def _embedded(base: str, cache: Path, rows: int, adapters: int, store: FolderStore | None = None) -> EmbeddedEngine:
     setup = EngineSetup(ONE_THREAD, Limits(rows=rows), adapters, adapters, Limits.waiting, memory=MEMORY)
     return embedded(base, cache, setup, store)
-
-
-def trigger(loaded: Loaded) -> list[int]:
-    """What opens an answer in this base's template: activated adapters begin there."""
-    opened, bare = (
-        loaded.tokenizer.apply_chat_template(
-            [{"role": "user", "content": "x"}], add_generation_prompt=adds, tokenize=True, return_dict=False
-        )
-        for adds in (True, False)
-    )
-    return list(opened[len(bare) :])

@@ -68,3 +68,14 @@ class Scene:
 def scene(turns: int, slow: int, requests: int) -> Iterator[Scene]:
     with TemporaryDirectory(prefix="bench-serve-") as root:
         yield Scene(Path(root), turns, slow, requests)
+
+
+def trigger(tokenizer: Any) -> list[int]:
+    """What opens an answer in this base's template: activated adapters begin there."""
+    opened, bare = (
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": "x"}], add_generation_prompt=adds, tokenize=True, return_dict=False
+        )
+        for adds in (True, False)
+    )
+    return list(opened[len(bare) :])

@@ -2,8 +2,6 @@
 
 import copy
 import warnings
-from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +9,7 @@ import peft
 import torch
 
 from bench.serve.kinds import broken, make
-from bench.serve.scene import ONE_THREAD
+from bench.serve.scene import ONE_THREAD, trigger
 from gpu_workers.bases import load as base_model
 from gpu_workers.bases import tiny
 from gpu_workers.bases.chat import Chat
@@ -45,13 +43,9 @@ class Tiny:
         self.root, self.cache = root, root / "cache"
         self.base = tiny.make(root / "base", TEXTS)
         self.model, tokenizer, self.identity = base_model.load(str(self.base), self.cache, ONE_THREAD)
-        self.chat = Chat.of(tokenizer)
+        self.chat, self.trigger = Chat.of(tokenizer), trigger(tokenizer)
         self._models: dict[AdapterKey | None, Any] = {None: self.model}
         self._truths: dict[tuple[AdapterKey | None, str], Truth] = {}
-
-    @cached_property
-    def trigger(self) -> Sequence[int]:
-        return self.chat.encode("<|im_start|>assistant\n")
 
     def adapter(self, key: AdapterKey, kind: str, seed: int, whole: bool = True) -> AdapterSpec:
         folder = make(self.model, kind, seed, self.root / "made" / key.name / str(key.version), self.trigger)

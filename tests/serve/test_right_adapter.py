@@ -18,6 +18,7 @@ async def served(root: Path, requests: int = 240) -> Traffic:
 async def test_every_answer_is_its_own_adapters(tmp_path: Path) -> None:
     made = await served(tmp_path)
     assert made.wrong == []
+    assert not made.left_out, "a kind that the engine refuses"
     assert made.counted["held against PEFT"] > 150
     assert made.counted["ties"] < 5
     for what in ("evicted", "swapped", "withdrawn", "published again", "cancelled", "refused"):
