@@ -2,6 +2,8 @@
 
 rillfold bench fold --json | python -m bench.figures keep    puts a run into bench/results/fold.json
 python -m bench.figures                                      writes the table
+
+A run of some of a benchmark's parts says `partial`: it replaces their figures, and the others stay as they were taken.
 """
 
 import json
@@ -15,6 +17,7 @@ RESULTS = HOME / "bench" / "results"
 README = HOME / "README.md"
 BEGIN, END = "<!-- figures: python -m bench.figures -->\n", "<!-- end of figures -->\n"
 HEAD = "| what, in which figure | against | ratio (lowest to highest run) | command |\n|---|---|---|---|\n"
+FIGURES = ("ratios", "costs", "results")
 
 
 def kept() -> list[dict[str, Any]]:
@@ -22,10 +25,14 @@ def kept() -> list[dict[str, Any]]:
 
 
 def table(results: Iterable[dict[str, Any]]) -> str:
-    """Every ratio that was kept, the bad ones too; then what the figures were taken on."""
+    """Every ratio that was kept, the bad ones too, and figures without a peer; then what they were taken on."""
     results = list(results)
-    on = sorted({f"{each['date']} on {each['machine']}" for each in results})
+    on = sorted({taken for each in results for taken in (taken_on(each), *each.get("earlier", ()))})
     return HEAD + "".join(row for each in results for row in rows(each)) + "".join(f"\nTaken {each}.\n" for each in on)
+
+
+def taken_on(result: dict[str, Any]) -> str:
+    return f"{result['date']} on {result['machine']}"
 
 
 def name_of(result: dict[str, Any]) -> str:
@@ -38,15 +45,28 @@ def rows(result: dict[str, Any]) -> Iterator[str]:
     for each in result["ratios"].values():
         spread = f"{each['ratio']:.2f} ({each['low']:.2f} to {each['high']:.2f})"
         yield f"| {each['ours']}, {each['figure']} | {each['peer']} | {spread} | {command} |\n"
+    for name, value in result.get("costs", {}).items():
+        yield f"| {name} | | {value:,.6g} | {command} |\n"
+
+
+def merged(before: dict[str, Any] | None, result: dict[str, Any]) -> dict[str, Any]:
+    """What is kept after this run."""
+    if before is None or not result.get("partial"):
+        return result
+    earlier = {taken_on(before), *before.get("earlier", ())} - {taken_on(result)}
+    whole = result | {name: before.get(name, {}) | result[name] for name in FIGURES}
+    return whole | {"partial": before.get("partial", False), "earlier": sorted(earlier)}
 
 
 def main() -> None:
     if sys.argv[1:] == ["keep"]:
         result = json.loads(sys.stdin.read())
         RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{name_of(result)}.json").write_text(json.dumps(result, indent=1) + "\n")
-    before, _, rest = README.read_text().partition(BEGIN)
-    README.write_text(before + BEGIN + table(kept()) + END + rest.partition(END)[2])
+        path = RESULTS / f"{name_of(result)}.json"
+        before = json.loads(path.read_text()) if path.is_file() else None
+        path.write_text(json.dumps(merged(before, result), indent=1) + "\n")
+    head, _, rest = README.read_text().partition(BEGIN)
+    README.write_text(head + BEGIN + table(kept()) + END + rest.partition(END)[2])
 
 
 if __name__ == "__main__":

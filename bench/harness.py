@@ -9,22 +9,26 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 from statistics import median
 from typing import Any, NamedTuple
 
 Figures = Mapping[str, float]
 Contestant = Callable[[], Figures]
+Turn = Mapping[str, Figures]
+"""One run: the figures of each contestant that had its turn."""
 
 
 class Ratio(NamedTuple):
-    """How many times `ours` is `peer` in one figure."""
+    """How many times `ours` is `peer` in one figure, over the runs that both had."""
 
     figure: str
     ours: str
     peer: str
 
-    def of(self, runs: Sequence[Mapping[str, Figures]]) -> Quotient:
-        found = sorted(run[self.ours][self.figure] / run[self.peer][self.figure] for run in runs)
+    def of(self, runs: Sequence[Turn]) -> Quotient:
+        both = [run for run in runs if self.ours in run and self.peer in run]
+        found = sorted(run[self.ours][self.figure] / run[self.peer][self.figure] for run in both)
         return Quotient(median(found), found[0], found[-1], self.figure, self.ours, self.peer)
 
 
@@ -55,17 +59,33 @@ def compare(bench: str, contestants: Mapping[str, Contestant], ratios: Mapping[s
 def take_turns(
     bench: str, contestants: Mapping[str, Contestant], ratios: Mapping[str, Ratio], runs: int
 ) -> tuple[dict[str, Figures], dict[str, Quotient]]:
-    """Each run has every contestant once and begins with the next one."""
+    rows = turns(bench, contestants, runs)
+    return medians(rows), {key: ratio.of(rows) for key, ratio in ratios.items()}
+
+
+def turns(
+    bench: str,
+    contestants: Mapping[str, Contestant],
+    runs: int,
+    most: Mapping[str, int] | None = None,
+    shuffled: bool = False,
+) -> list[Turn]:
+    """Each run has every contestant once and begins with the next one, or is shuffled, always alike. Slow contestants
+    have so many runs at `most`, the first ones."""
     order = list(contestants)
-    rows: list[dict[str, Figures]] = []
+    rows: list[Turn] = []
     for run in range(runs):
         start = run % len(order)
-        rows.append({name: contestants[name]() for name in order[start:] + order[:start]})
+        places = Random(run).sample(order, len(order)) if shuffled else order[start:] + order[:start]
+        rows.append({name: contestants[name]() for name in places if run < (most or {}).get(name, runs)})
         print(f"{bench}: run {run + 1} of {runs}", file=sys.stderr)
-    results: dict[str, Figures] = {
-        name: {figure: median(row[name][figure] for row in rows) for figure in rows[0][name]} for name in order
-    }
-    return results, {key: ratio.of(rows) for key, ratio in ratios.items()}
+    return rows
+
+
+def medians(rows: Sequence[Turn]) -> dict[str, Figures]:
+    """Of every figure, over the runs that its contestant had."""
+    of = {name: [row[name] for row in rows if name in row] for name in rows[0]}
+    return {name: {each: median(run[each] for run in had) for each in had[0]} for name, had in of.items()}
 
 
 def report(
@@ -74,8 +94,12 @@ def report(
     results: Mapping[str, Figures],
     ratios: Mapping[str, Quotient],
     costs: Mapping[str, float] | None = None,
+    also: Mapping[str, Any] | None = None,
 ) -> None:
-    """One JSON object with --json, which `python -m bench.figures keep` takes; else lines for people."""
+    """One JSON object with --json, which `python -m bench.figures keep` takes; else lines for people.
+
+    `also` is whatever else the JSON has to say.
+    """
     if "--json" in sys.argv:
         said: dict[str, Any] = {
             "bench": bench,
@@ -88,6 +112,7 @@ def report(
             "costs": costs or {},
             "results": results,
         }
+        said |= also or {}
         print(json.dumps(said))
         return
     print(f"{bench}: medians of {runs} runs on {machine()}")

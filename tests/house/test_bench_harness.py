@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.harness import Ratio, compare
+from bench.harness import Ratio, compare, medians, turns
 
 CONSOLE = Path(sys.executable).with_name("rillfold")
 
@@ -39,6 +39,15 @@ def test_contestants_take_turns_and_medians_decide(
         },
         "costs": {},
     }
+
+
+def test_slow_contestants_run_less_often_and_ratios_are_of_shared_runs() -> None:
+    figures = {"ours": iter([10.0, 30.0, 20.0]), "peer": iter([5.0, 5.0])}
+    contestants = {name: lambda name=name: {"per_s": next(figures[name])} for name in figures}
+    runs = turns("turns", contestants, 3, {"peer": 2}, shuffled=True)
+    assert [sorted(run) for run in runs] == [["ours", "peer"], ["ours", "peer"], ["ours"]]
+    assert medians(runs) == {"ours": {"per_s": 20.0}, "peer": {"per_s": 5.0}}
+    assert Ratio("per_s", "ours", "peer").of(runs)[:3] == (4.0, 2.0, 6.0)
 
 
 def test_an_unknown_benchmark_is_refused_with_those_there_are() -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from bench.figures import BEGIN, END, README, kept, table
+from bench.figures import BEGIN, END, README, kept, merged, table
 
-RESULT = {
+RESULT: dict[str, Any] = {
     "bench": "turns of a wheel",
     "date": "2026-01-02",
     "machine": "2 x made up",
     "ratios": {"peer": {"ratio": 0.5, "low": 0.4, "high": 0.612, "figure": "per_s", "ours": "us", "peer": "them"}},
+    "costs": {},
+    "results": {},
 }
 
 
@@ -24,6 +28,16 @@ def test_a_loss_is_told_like_a_gain() -> None:
     told = table([RESULT])
     assert "| us, per_s | them | 0.50 (0.40 to 0.61) | `rillfold bench turns` |" in told
     assert "Taken 2026-01-02 on 2 x made up." in told
+
+
+def test_a_run_of_some_parts_leaves_the_others_as_they_were_taken() -> None:
+    other = RESULT["ratios"] | {"other": RESULT["ratios"]["peer"] | {"ours": "we", "ratio": 3.0}}
+    later = RESULT | {"date": "2026-02-01", "partial": True}
+    told = table([merged(RESULT | {"ratios": other, "costs": {"waits, s": 0.25}}, later)])
+    assert "| we, per_s | them | 3.00 (0.40 to 0.61) |" in told and "| waits, s | | 0.25 |" in told
+    assert "Taken 2026-01-02 on" in told and "Taken 2026-02-01 on" in told
+    assert merged(RESULT, later | {"partial": False})["date"] == "2026-02-01"
+    assert "Taken 2026-01-02 on" not in table([merged(RESULT, later | {"partial": False})])
 
 
 @pytest.mark.parametrize("result", kept(), ids=lambda result: str(result["bench"]))

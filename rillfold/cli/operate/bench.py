@@ -13,17 +13,25 @@ CHECKOUT = Path(__file__).parents[3]
 BENCHES = ("codec", "produce", "fold", "restore", "query", "scale", "memory", "sink", "train", "serve")
 
 
-@click.command()
+@click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("name")
+@click.argument("options", nargs=-1, metavar="[ITS OPTIONS]", type=click.UNPROCESSED)
 @as_json()
-def bench(name: str, as_json: bool) -> None:
-    """Measure one part against its peers, in turns, by medians; the ratio is ours to theirs."""
-    if not (CHECKOUT / "bench" / f"{name}.py").is_file() or name not in BENCHES:
+def bench(name: str, options: tuple[str, ...], as_json: bool) -> None:
+    """Measure one part against its peers, in turns, by medians; the ratio is ours to theirs.
+
+    ITS OPTIONS are the benchmark's own, such as --runs 9; `serve --only peft,flat_32` takes some of its figures.
+    """
+    if name not in available():
         raise Stop(f"No benchmark {name!r} in {CHECKOUT / 'bench'}: take one of {', '.join(available())}.")
-    command = [sys.executable, "-m", f"bench.{name}", *(["--json"] if as_json else [])]
+    command = [sys.executable, "-m", f"bench.{name}", *options, *(["--json"] if as_json else [])]
     sys.exit(subprocess.run(command, cwd=CHECKOUT, check=False).returncode)
 
 
 def available() -> list[str]:
     """The benchmarks that are here: a wheel has none, a checkout all."""
-    return [name for name in BENCHES if (CHECKOUT / "bench" / f"{name}.py").is_file()] or ["(none: use a checkout)"]
+    return [name for name in BENCHES if _is_here(CHECKOUT / "bench" / name)] or ["(none: use a checkout)"]
+
+
+def _is_here(place: Path) -> bool:
+    return place.with_suffix(".py").is_file() or (place / "__main__.py").is_file()

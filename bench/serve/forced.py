@@ -1,0 +1,121 @@
+"""Forced calls of the demo's tools against our own free decoding: the same prompts, as many tokens, at 1, 8 and 32.
+
+The tools' part of the prompt is read once before; the requests are new to both. And 2,000 calls that are drawn by dice
+from a model that knows nothing: not one may be malformed.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Collection
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+from jsonschema import Draft202012Validator
+
+from bench.harness import Figures, Ratio
+from bench.serve.ours import Ask, Played, make_engine, play, tiny_engine
+from bench.serve.part import Found, Part, beside, together
+from bench.serve.scene import Scene
+from gpu_workers.bases import tiny
+from gpu_workers.bases.chat import Chat
+from gpu_workers.serve.forms.form import Forms
+from gpu_workers.serve.port import Answer, MustCall, Outcome, Question
+from rillfold.demo.data import ACME, held_out
+from schemas.company import Message
+
+SIZES, LONGEST, TEXTS = (1, 8, 32), 64, 600
+DRAWN, AT_ONCE, SHARE = 400, 200, 5
+"""Tokens of a drawn call, how many are asked at once; one in so many of the bench's random requests is one of them."""
+SCHEMAS = {tool.name: tool.parameters() for tool in ACME.tools}
+TOOLS = json.dumps(
+    [{"name": tool.name, "description": tool.description, "parameters": tool.parameters()} for tool in ACME.tools]
+)
+
+
+class Calls:
+    """Held-out requests of the demo, in two engines over one base: forced, and free for exactly as many tokens."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._chat = Chat.of(scene.plain.tokenizer)
+        self._forms = Forms.of(self._chat, scene.vocabulary)
+        self._forced, self._asks_ahead = (
+            make_engine(scene.plain.model, frozenset({self._chat.end})) for _ in ("measured", "not measured")
+        )
+        self._free = make_engine(scene.plain.model)
+        self._texts = (request.text for request in held_out(ACME, TEXTS))
+        self._asked: dict[tuple[int, int], list[tuple[list[int], int]]] = {}
+
+    def forced(self, size: int, turn: int) -> Figures:
+        asked = self._prompts(size, turn)
+        return _rate(play(self._forced, [self._must(prompt) for prompt, _ in asked]))
+
+    def free(self, size: int, turn: int) -> Figures:
+        return _rate(play(self._free, [Ask(prompt, None, length) for prompt, length in self._prompts(size, turn)]))
+
+    def _prompts(self, size: int, turn: int) -> list[tuple[list[int], int]]:
+        """New ones, with the length of each one's call, which an engine of its own finds out."""
+        if (size, turn) not in self._asked:
+            texts = islice(self._texts, size)
+            prompts = [self._chat.prompt((Message(role="user", content=text),), TOOLS) for text in texts]
+            played = play(self._asks_ahead, [self._must(prompt) for prompt in prompts])
+            self._asked[size, turn] = [(prompt, len(said)) for prompt, said in zip(prompts, played.said, strict=True)]
+        return self._asked[size, turn]
+
+    def _must(self, prompt: list[int]) -> Ask:
+        return Ask(prompt, None, LONGEST, {"form": self._forms.for_(MustCall(), TOOLS)})
+
+
+def _rate(played: Played) -> Figures:
+    return {"tokens/cpu-s": sum(map(len, played.said)) / played.seconds}
+
+
+def forced_and_free(scene: Scene, keys: Collection[str]) -> Found:
+    calls, contestants, ratios = Calls(scene), dict[str, Callable[[int], Figures]](), dict[str, Ratio]()
+    for size in [size for size in SIZES if f"forced_{size}" in keys]:
+        forced, free = f"ours, forced calls, {size} at once", f"ours, free, {size} at once"
+        contestants |= {forced: partial(calls.forced, size), free: partial(calls.free, size)}
+        ratios[f"forced_{size}"] = Ratio("tokens/cpu-s", forced, free)
+    for run in contestants.values():
+        run(-1)  # reads the tools' part of the prompt
+    return beside("forced", contestants, ratios, scene)
+
+
+async def malformed(base: Path, cache: Path, count: int) -> Found:
+    """Of calls drawn at random; one that its limit cuts is counted apart."""
+    said: list[Outcome] = []
+    async with tiny_engine(base, cache, 1) as engine:
+        for first in range(0, count, AT_ONCE):
+            questions = [_drawn(seed) for seed in range(first, min(first + AT_ONCE, count))]
+            said += await asyncio.gather(*map(engine.answer, questions))
+    cut = [each for each in said if isinstance(each, Answer) and each.finish_reason == "length"]
+    wrong = [each for each in said if each not in cut and not well_formed(each)]
+    counted = {"malformed": len(wrong), "malformed: calls drawn": count, "malformed: cut by their length": len(cut)}
+    return Found({}, {}, counted)
+
+
+def _drawn(seed: int) -> Question:
+    message = Message(role="user", content=f"{seed}")
+    return Question(
+        id=f"{seed}", messages=(message,), tools=TOOLS, must=MustCall(), max_tokens=DRAWN, temperature=1.0, seed=seed
+    )
+
+
+def well_formed(outcome: Outcome) -> bool:
+    if not isinstance(outcome, Answer) or len(outcome.calls) != 1 or outcome.calls[0].name not in SCHEMAS:
+        return False
+    (call,) = outcome.calls
+    return Draft202012Validator(SCHEMAS[call.name]).is_valid(json.loads(call.arguments))
+
+
+def run(scene: Scene, keys: Collection[str]) -> Found:
+    found = []
+    if speeds := [key for key in keys if key != "malformed"]:
+        found.append(forced_and_free(scene, speeds))
+    if "malformed" in keys:
+        base = tiny.make(scene.root / "tiny-forced", [TOOLS])
+        found.append(asyncio.run(malformed(base, scene.cache, scene.requests // SHARE)))
+    return together(found)
+
+
+PARTS = [Part("forced", (*(f"forced_{size}" for size in SIZES), "malformed"), run)]
