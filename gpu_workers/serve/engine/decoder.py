@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gpu_workers.bases.files import FAMILIES
 from gpu_workers.refused import UnsupportedModel
-from gpu_workers.serve.engine.attention import Attention, Span
+from gpu_workers.serve.engine.attention import Attention, RowSpan
 from gpu_workers.serve.engine.kv import KVCache, page_bytes
 from gpu_workers.serve.engine.lanes import Plan, Site
 from gpu_workers.serve.engine.linear import Linear
@@ -30,13 +30,13 @@ class Tokens:
     positions: Tensor
     cells: Tensor
     """Where in the cache the KV of each token is written."""
-    spans: Sequence[Span]
+    spans: Sequence[RowSpan]
     asks: Tensor
     """Those after which a token is wanted."""
     plan: Plan
 
 
-class Seen(NamedTuple):
+class Computed(NamedTuple):
     """What a step computed."""
 
     logits: Tensor
@@ -125,7 +125,7 @@ class Decoder:
         return page_bytes(len(self.layers), self.kv_heads, self.head_dim, self.embedding, size)
 
     @torch.inference_mode()
-    def forward(self, tokens: Tokens, cache: KVCache) -> Seen:
+    def forward(self, tokens: Tokens, cache: KVCache) -> Computed:
         x = self.embedding[tokens.ids]
         cos, sin = self._rotation[:, tokens.positions, None]
         attend = Attention(tokens.spans, cache, self.heads, self.kv_heads)
@@ -140,7 +140,7 @@ class Decoder:
             gate, up = layer.gate_up(_norm(x, layer.norm_mlp, self.eps), tokens.plan)
             x = x + layer.down(F.silu(gate).mul_(up), tokens.plan)[0]
         logits = self.head(_norm(x[tokens.asks], self.norm, self.eps))
-        return Seen(logits, _finite(x, tokens.spans))
+        return Computed(logits, _finite(x, tokens.spans))
 
 
 def _turns(rotary: Any, like: Tensor, reach: int) -> Tensor:
@@ -149,7 +149,7 @@ def _turns(rotary: Any, like: Tensor, reach: int) -> Tensor:
     return torch.stack([part[0] for part in table])
 
 
-def _finite(x: Tensor, spans: Sequence[Span]) -> Tensor:
+def _finite(x: Tensor, spans: Sequence[RowSpan]) -> Tensor:
     """A key or value that is no number makes its own token's stream none: what leaves the last layer tells."""
     broken = (~x.isfinite().all(-1)).cumsum(0)
     last = torch.tensor([span.first + span.length - 1 for span in spans], device=x.device)

@@ -11,9 +11,9 @@ from gpu_workers.refused import TooLong
 from gpu_workers.serve.engine.line import Line
 from gpu_workers.serve.engine.pages import PUBLIC, Label, Node, Pages
 from gpu_workers.serve.engine.portions import portions
-from gpu_workers.serve.engine.rows import Adapter, Batch, EngineRow, Feed, Limits
+from gpu_workers.serve.engine.rows import Adapter, EngineRow, Feed, Limits, StepBatch
 
-__all__ = ["Batch", "EngineRow", "Feed", "Limits", "Schedule"]
+__all__ = ["EngineRow", "Feed", "Limits", "Schedule", "StepBatch"]
 
 AGAIN_SHARE = 16
 """Who gives way is computed again later: so many tokens of that, at most, for each one that it said in its turn."""
@@ -87,7 +87,7 @@ class Schedule(Generic[Adapter]):
         self._line.opened(row.owner)
         self._line.join(row, self._came)
 
-    def next(self) -> Batch[Adapter] | None:
+    def next(self) -> StepBatch[Adapter] | None:
         """None: nobody is there."""
         self._steps += 1
         for row in self.running:
@@ -260,10 +260,10 @@ class Schedule(Generic[Adapter]):
 
     # One step
 
-    def _batch(self) -> Batch[Adapter]:
+    def _batch(self) -> StepBatch[Adapter]:
         """Who has had least takes its pages first, so whoever gives way for it has none of this step yet."""
         counts, order = self._counts(), deque(sorted(self.running, key=self._had))
-        batch: Batch[Adapter] = Batch([], [])
+        batch: StepBatch[Adapter] = StepBatch([], [])
         while order:
             row = order.popleft()
             end = row.fed + counts[row]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gpu_workers.adapters.weights import LoraWeights
 from gpu_workers.refused import UnusableAdapter
-from gpu_workers.serve.engine.attention import Span
+from gpu_workers.serve.engine.attention import RowSpan
 from gpu_workers.serve.engine.decoder import Decoder, Tokens
 from gpu_workers.serve.engine.lanes import NOBODY, Lanes, Plan, plan
 
@@ -24,7 +24,7 @@ def probe(decoder: Decoder, lanes: Plan = NOBODY) -> Tensor:
         ids=places * vocabulary // PROMPT,
         positions=places,
         cells=PROMPT + places,
-        spans=[Span(0, 0, PROMPT, [1])],
+        spans=[RowSpan(0, 0, PROMPT, [1])],
         asks=places[-1:],
         plan=lanes,
     )

@@ -37,7 +37,7 @@ class Base:
     """Beginnings of prompts that the operator declares to be no secret."""
 
 
-class Asking:
+class RowMaker:
     def __init__(self, chat: Chat, base: Base) -> None:
         self._chat, self._base = chat, base
         self._forms = Forms.of(chat, base.vocabulary)

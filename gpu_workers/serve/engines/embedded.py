@@ -23,8 +23,8 @@ from gpu_workers.refused import (
 )
 from gpu_workers.serve.admission import EngineBounds, Questions, Seats
 from gpu_workers.serve.catalogue import Catalogue, Residency
-from gpu_workers.serve.engine.engine import Engine, Fell, LoraRow, Memory, Said, Step
-from gpu_workers.serve.engines.asked import Asking, Base, letters, slow
+from gpu_workers.serve.engine.engine import Engine, Fell, KVMemory, LoraRow, Said, Step
+from gpu_workers.serve.engines.asked import Base, RowMaker, letters, slow
 from gpu_workers.serve.engines.pending import Pending
 from gpu_workers.serve.port import (
     DETAIL,
@@ -60,8 +60,8 @@ class EmbeddedEngine:
         self, make_engine: Callable[[], Engine], base: Base, chat: Chat, read: Read, bounds: EngineBounds
     ) -> None:
         self._base, self._chat, self._read = base, chat, read
-        self._asking = Asking(chat, base)
-        self._memory = Memory(0, 0)
+        self._rows_of = RowMaker(chat, base)
+        self._memory = KVMemory(0, 0)
         self._make_engine = make_engine
         self._catalogue = Catalogue()
         self._bounds, self._seen = bounds, Seen()
@@ -145,7 +145,7 @@ class EmbeddedEngine:
             waiting=self._questions.count - running,
             running=running,
             known=known,
-            resident=resident,
+            resident=len(held),
             loads=held.loads,
             hits=held.hits,
             evictions=held.evictions,
@@ -215,7 +215,7 @@ class EmbeddedEngine:
         visit: Visit,
         on_snippet: OnSnippet | None,
     ) -> Answer:
-        asked = partial(self._asking.row, next(self._tickets), question, spec, weights)
+        asked = partial(self._rows_of.row, next(self._tickets), question, spec, weights)
         row = await asyncio.to_thread(asked) if slow(question) else asked()
         pending = Pending(row, self._chat, question.stop, on_snippet, visit)
         if not self.alive():
