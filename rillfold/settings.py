@@ -85,8 +85,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The part of a GPU's memory that is used in all."""
     serve_public: str | None = None
     """A file of prompts' beginnings that are no company's own: what is read of them once, all may use again."""
-    serve_quantize: Annotated[str, msgspec.Meta(pattern="^(none|nf4)$")] = "none"
-    """nf4: the base model's weights in four bits, on a GPU."""
     serve_drain_seconds: Annotated[float, msgspec.Meta(ge=0, le=60)] = 20.0
     """After SIGTERM, questions by HTTP under way are answered for so long. Supervisors wait for 30 seconds."""
     serve_url: str | None = None

@@ -54,3 +54,20 @@ def test_the_officers_share_a_batch(environment: dict[str, str], tmp_path: Path)
     assert spoke is not None and int(spoke[1]) > 1, done.stdout
     for role in ("CEO", "CFO", "COO", "CTO", "CMO", "CHRO"):
         assert re.search(rf"^{role} +2 requests, \d+ tokens", done.stdout, flags=re.M), done.stdout
+
+
+def test_all_kinds_of_rows_share_a_batch_and_each_is_a_call(
+    environment: dict[str, str], bench: Workbench, tmp_path: Path
+) -> None:
+    line = [sys.executable, str(ROOT / "examples" / "one_batch.py")]
+    named = environment | {"RILLFOLD_BASE_MODEL": str(bench.base)}
+    done = subprocess.run(line, env=named, cwd=tmp_path, capture_output=True, text=True, timeout=560)
+    assert done.returncode == 0, done.stderr
+    rows = dict(re.findall(r"^((?:acme|globex) +\S+(?: base)?) +(read before: .*)$", done.stdout, flags=re.M))
+    assert len(rows) == 6, done.stdout
+    called = [row for row in rows.values() if re.search(r"(refund|escalate)\(\{.*\}\)$|cut: ", row)]
+    assert len(called) == 6 and sum("cut: " in row for row in called) < 6, done.stdout
+    read = [int(found) for row in rows.values() for found in re.findall(r"read before: (\d+) of", row)]
+    assert sum(count > 200 for count in read) == 2, "the critic and the editor read what the base row of acme has read"
+    turns = re.search(r"^(\d+) snippets came in one stream, and (\d+) times", done.stdout, flags=re.M)
+    assert turns is not None and int(turns[2]) > 5, done.stdout
