@@ -15,8 +15,8 @@ from bench.peers.rillfold_fold import COUNTER, Count
 from schemas.topics import TopicNames
 from streams.log.kafka.log import KafkaLog
 from streams.log.port import TopicSpec
-from streams.owner.app import prepare
 from streams.state.changelog import Marker, RowCodec, marker_record, topic_of
+from streams.state.prepare import prepare
 
 ROWS, PARTITIONS = 1_000_000, 4
 US, RESTART, BARE = "rillfold, empty disk", "rillfold, restart", "bare aiokafka read"

@@ -144,8 +144,15 @@ def from_env(environ: Mapping[str, str] | None = None) -> Settings:
     given: dict[str, object] = {}
     if "XDG_CACHE_HOME" in environ:
         given["cache_dir"] = Path(environ["XDG_CACHE_HOME"]) / "rillfold"
-    for field in msgspec.structs.fields(Settings):
-        name = PREFIX + field.name.upper()
+    return Settings(**given | given_by(Settings, PREFIX, environ))  # type: ignore[arg-type]
+
+
+def given_by(kind: type[msgspec.Struct], prefix: str, environ: Mapping[str, str] | None = None) -> dict[str, object]:
+    """What the environment says of a struct's fields: <prefix><FIELD>, each with the field's own bounds."""
+    environ = os.environ if environ is None else environ
+    given: dict[str, object] = {}
+    for field in msgspec.structs.fields(kind):
+        name = prefix + field.name.upper()
         if name not in environ:
             continue
         text = environ[name]
@@ -153,7 +160,7 @@ def from_env(environ: Mapping[str, str] | None = None) -> Settings:
             given[field.name] = _parse(text, field.type)
         except (msgspec.ValidationError, msgspec.DecodeError) as error:
             raise Stop(f"{name}={text!r} is not usable: {error}. Correct or unset the variable.") from error
-    return Settings(**given)  # type: ignore[arg-type]
+    return given
 
 
 def _parse(text: str, kind: object) -> object:

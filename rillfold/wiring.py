@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import httpx
-
 from gpu_workers.adapters.store import FolderStore
 from gpu_workers.bases.before_torch import settle
 from gpu_workers.bases.files import Progress, silent
@@ -24,10 +22,12 @@ from streams.bridge.tools import Tools
 from streams.errors import ToolsBehind
 from streams.log.kafka.producer import Producer
 from streams.log.port import EventLog
-from streams.read_model.reads import ANSWER_SECONDS, Reads
 
 if TYPE_CHECKING:
+    import httpx
+
     from gpu_workers.serve.engines.embedded import EmbeddedEngine
+    from streams.read_model.reads import Reads
 
 
 TOOLS_SECONDS = 5.0
@@ -62,12 +62,16 @@ def secret_store(settings: Settings) -> FileSecrets:
 def to_models(url: str, headers: dict[str, str] | None = None) -> httpx.AsyncClient:
     """One connection a question: a kept one may end in the moment that the next goes out on it. How many at once: the
     entry's limits say."""
+    import httpx  # the API alone pays for it, as for what reads Postgres
+
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     return httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, limits=limits)
 
 
 @asynccontextmanager
 async def services(settings: Settings) -> AsyncIterator[Services]:
+    from streams.read_model.reads import ANSWER_SECONDS
+
     names, bearer = settings.topic_names(), {"Authorization": f"Bearer {operator_of(settings).token}"}
     async with (
         event_log(settings) as log,

@@ -20,6 +20,8 @@ from streams.log.port import EventLog
 from tests.support import lanes, programs
 from tests.support.servers import at_hand, chosen
 
+METER = lanes.Meter()
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--backend", choices=("memory", "kafka", "all"), default="all", help="the logs to test on")
@@ -54,9 +56,19 @@ def pytest_report_header() -> str:
     return f"servers: {choice.servers} ({choice.why})"
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, Any, Any]:
+    report = yield
+    report.processor_seconds = METER.since()
+    return report
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     seconds = lanes.processor_seconds()
     terminalreporter.write_line(f"processor seconds, with all that was started and has ended: {seconds:.0f}")
+    reports = [report for found in terminalreporter.stats.values() for report in found if hasattr(report, "nodeid")]
+    for file, spent in lanes.costliest(reports):
+        terminalreporter.write_line(f"{spent:8.1f} of them in {file}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.serve.scene import Scene
 from gpu_workers.adapters.store import Facts, FolderStore
-from gpu_workers.serve.port import AdapterKey, AdapterSpec, Answer, InferenceEngine, Piece, Question
+from gpu_workers.serve.port import AdapterKey, AdapterSpec, Answer, InferenceEngine, Snippet, Question
 from schemas.company import Message
 
 COMPANY = "bench"
@@ -40,7 +40,7 @@ class Asked:
     async def answer(self) -> Answer:
         began = time.perf_counter()
 
-        def hear(_: Piece) -> None:
+        def hear(_: Snippet) -> None:
             self.first = self.first or time.perf_counter() - began
 
         outcome = await self._engine.answer(self._asked, hear)

@@ -18,7 +18,7 @@ from bench.serve.scene import Scene
 from bench.serve.timed import TIE
 from bench.serve.truth import ASKED, NEW, Tiny
 from gpu_workers.refused import UnusableAdapter
-from gpu_workers.serve.port import AdapterKey, AdapterSpec, Answer, InferenceEngine, Outcome, Piece, Question
+from gpu_workers.serve.port import AdapterKey, AdapterSpec, Answer, InferenceEngine, Outcome, Snippet, Question
 from schemas.company import Message
 
 ADAPTERS, CACHE, IN_FLIGHT = 200, 100, 64
@@ -141,7 +141,7 @@ class Traffic:
     async def _answer(self, question: Question) -> Outcome:
         pieces: list[str] = []
 
-        def hear(piece: Piece) -> None:
+        def hear(piece: Snippet) -> None:
             pieces.append(piece.text)
 
         outcome = await self._engine.answer(question, hear)

@@ -37,7 +37,7 @@ def read_adapter(
 ) -> LoraWeights:
     """Raises UnusableAdapter for whatever could not be served exactly as PEFT would."""
     try:
-        config = check_adapter(folder)
+        config = check_adapter(folder, values=False)
     except ArtifactRefused as error:
         raise UnusableAdapter(f"{error} Publish it again.") from error
     sides: dict[str, dict[str, Tensor]] = {}
@@ -50,10 +50,15 @@ def read_adapter(
         if config.rank_of(module)
     }
     for module, pair in pairs.items():
-        if not all(tensor.isfinite().all() for tensor in pair):
+        if not all(_finite(tensor) for tensor in pair):
             raise UnusableAdapter(f"{folder}: {module} is not finite with its scale as {dtype}. Train it again.")
     rank = max(a.shape[0] for a, _ in pairs.values())
     return LoraWeights(pairs, rank, config.activation, object() if content is None else content)
+
+
+def _finite(tensor: Tensor) -> bool:
+    """By its least and its largest number, which are none where one of them is none."""
+    return bool(torch.stack(torch.aminmax(tensor)).isfinite().all())
 
 
 def _pair(side: Mapping[str, Tensor], scale: float, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor]:

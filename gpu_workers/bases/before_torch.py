@@ -1,6 +1,7 @@
 """What torch and its companions read when they are first imported: afterwards it is too late."""
 
 import os
+import sys
 
 
 def settle() -> None:
@@ -11,3 +12,5 @@ def settle() -> None:
     """
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", CUBLAS_WORKSPACE_CONFIG=":16:8")
     os.environ.update(GOMP_SPINCOUNT="10000")
+    # Nobody here quantises. Where it is installed, peft imports it for everybody: a quarter of what a start costs.
+    sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import platform
+import resource
+import sys
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
@@ -39,6 +42,34 @@ class Device:
 
     def _hardware(self) -> str:
         return torch.cuda.get_device_name() if self.kind == "cuda" else platform.machine()
+
+    def held(self) -> int:
+        """Bytes that this process has of the memory in which its models lie. A page that several processes map counts
+        as a share of it."""
+        if self.kind == "cuda":
+            return torch.cuda.memory_reserved()
+        if (pages := Path("/proc/self/smaps_rollup")).exists():
+            return (
+                next(int(line.split()[1]) for line in pages.read_text().splitlines() if line.startswith("Pss:")) << 10
+            )
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else most << 10
+
+    def free(self) -> int | None:
+        """Bytes that are still to be had there; None: nobody tells."""
+        if self.kind == "cuda":
+            return torch.cuda.mem_get_info()[0]
+        if not (told := Path("/proc/meminfo")).exists():
+            return None
+        return next(
+            int(line.split()[1]) << 10 for line in told.read_text().splitlines() if line.startswith("MemAvailable:")
+        )
+
+    def keep_to(self, share: float) -> None:
+        """This process takes no more than such a share of a GPU's memory: what would be more is out of memory. Of a
+        CPU's memory nothing is bounded here."""
+        if self.kind == "cuda":
+            torch.cuda.set_per_process_memory_fraction(share)
 
     def pin(self) -> None:
         """Fix what can vary between two runs on one machine."""

@@ -140,7 +140,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     likeliest: tuple[Chance, ...] = ()
 
 
-class Piece(NamedTuple):
+class Snippet(NamedTuple):
     """Of an answer, as it is made."""
 
     text: str
@@ -178,7 +178,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Outcome = Answer | Failure
-OnPiece = Callable[[Piece], None]
+OnSnippet = Callable[[Snippet], None]
 """Called on the caller's event loop with each new piece of the answer."""
 
 
@@ -256,7 +256,7 @@ class InferenceEngine(Protocol):
         """How long questions waited, and for what."""
         ...
 
-    async def answer(self, question: Question, on_piece: OnPiece | None = None) -> Outcome:
+    async def answer(self, question: Question, on_snippet: OnSnippet | None = None) -> Outcome:
         """Another company's adapter is unknown, whichever way the question came.
 
         Cancelling the call takes the row out of the batch.

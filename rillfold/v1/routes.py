@@ -11,7 +11,7 @@ from uuid import uuid4
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from gpu_workers.serve.port import Choice, Failure, InferenceEngine, Outcome, Piece, Question
+from gpu_workers.serve.port import Choice, Failure, InferenceEngine, Outcome, Question, Snippet
 from rillfold.http.operator import COMPANY_HEADER
 from rillfold.http.strict_json import StrictRoute
 from rillfold.v1.errors import BadRequest, error, failed, openai_error
@@ -52,7 +52,7 @@ class _Talk:
 
     def __init__(self, engine: InferenceEngine, question: Question, body: ChatRequest) -> None:
         self._question, self._body = question, body
-        self._pieces: asyncio.Queue[Piece | None] = asyncio.Queue()
+        self._pieces: asyncio.Queue[Snippet | None] = asyncio.Queue()
         self._answer = asyncio.ensure_future(engine.answer(question, self._pieces.put_nowait))
         self._answer.add_done_callback(lambda _: self._pieces.put_nowait(None))
         self._created = int(time.time())
@@ -77,7 +77,7 @@ class _Talk:
             return failed(outcome)
         return StreamingResponse(self._events(first), media_type="text/event-stream")
 
-    async def _events(self, piece: Piece | None) -> AsyncIterator[str]:
+    async def _events(self, piece: Snippet | None) -> AsyncIterator[str]:
         try:
             yield self._chunk({"role": "assistant", "content": ""})
             told, chances = Untold(), UntoldChoices()

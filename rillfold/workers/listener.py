@@ -10,7 +10,7 @@ from pathlib import Path
 from socket import SHUT_RDWR, socket
 from socketserver import TCPServer, ThreadingMixIn
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
 import msgspec
@@ -20,7 +20,9 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from rillfold.http.connections import FULL, Connections
 from rillfold.http.operator import Operator
 from schemas.errors import Stop
-from streams.owner.glance import Proof
+
+if TYPE_CHECKING:
+    from streams.owner.glance import Proof  # Faust: only who folds pays for it
 
 IDLE_SECONDS = 30.0
 """A connection that asks nothing, or reads nothing, for so long is closed."""

@@ -9,10 +9,10 @@ from rillfold.event_log import event_log
 from rillfold.settings import Settings
 from rillfold.workers.run import Working, worker
 from schemas.errors import Stop
-from streams.owner.app import prepare
 from streams.owner.garbage import keep_garbage_rare
 from streams.read_model.postgres import PostgresSink
 from streams.read_model.sink import Follower
+from streams.state.prepare import prepare
 
 
 @asynccontextmanager

@@ -25,7 +25,7 @@ from streams.fold.tally import Tally
 from streams.log.kafka.log import KafkaLog
 from streams.log.kafka.opened import keep_bytes
 from streams.log.outgoing import to_outgoing
-from streams.log.port import BATCH_LIMIT, EventLog, Learn, TopicSpec, nothing_to_learn
+from streams.log.port import EventLog, Learn, nothing_to_learn
 from streams.owner.faust_seam import BatchSchema, BatchTransport, RowApp, RowTableManager, add_table
 from streams.owner.fence import FencedChangelogs
 from streams.owner.garbage import keep_garbage_rare
@@ -33,6 +33,7 @@ from streams.owner.glance import Glance
 from streams.owner.refill import refill
 from streams.owner.shards import ShardOwner
 from streams.state.changelog import topic_of
+from streams.state.prepare import prepare
 from streams.state.recent import RecentStores
 from streams.state.store import RocksStores
 
@@ -44,12 +45,6 @@ RECENT_BYTES = 64 << 20
 """Rows that a worker keeps in memory, all its projections together."""
 TURN_SECONDS = 0.001
 """So long an answer to a query waits for the interpreter while the fold has it. Python's own is five times that."""
-COMPACTED = {
-    "cleanup.policy": "compact",
-    "min.cleanable.dirty.ratio": "0.5",
-    # A record batch of ours (`streams.fold.pieces.BATCH_BYTES`) always fits, whatever the broker's own limit is.
-    "max.message.bytes": str(BATCH_LIMIT + 12),
-}
 
 
 class Worker(NamedTuple):
@@ -63,23 +58,6 @@ class Worker(NamedTuple):
     failpoint: str = ""
     learn: Learn = nothing_to_learn
     session_timeout: float = 15.0
-
-
-async def prepare(event_log: EventLog, projections: Sequence[Projection[Any]], names: TopicNames) -> None:
-    """Changelogs with as many partitions as their sources, or a refusal that says which topics disagree."""
-    for projection in projections:
-        sources = {names.wire(topic): len(await event_log.ends(names.wire(topic))) for topic in projection.topics}
-        counts = set(sources.values())
-        if len(counts) != 1:
-            raise Misconfigured(f"{projection.name} folds {sources}: all must have the same number of partitions.")
-        changelog, partitions = topic_of(projection, names.prefix), counts.pop()
-        await event_log.create([TopicSpec(changelog, partitions, COMPACTED)])
-        found = len(await event_log.ends(changelog))
-        if found != partitions:
-            raise Misconfigured(
-                f"{changelog} has {found} partitions and its sources have {partitions}: raise the projection's version "
-                f"to fold it anew."
-            )
 
 
 def run(

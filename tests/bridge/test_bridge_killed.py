@@ -20,6 +20,7 @@ from streams.bridge.secrets import FileSecrets, SecretStr
 from streams.bridge.tool_caller import key_of
 from streams.log.kafka.log import KafkaLog
 from streams.log.outgoing import to_outgoing
+from streams.log.port import TopicSpec
 from tests.support.worker import WorkerProcess, external
 
 NOW = 1_700_000_000_000_000
@@ -32,6 +33,12 @@ async def log(stack: Endpoints) -> AsyncIterator[KafkaLog]:
     """A process can only be killed on a log that outlives it."""
     async with KafkaLog(stack.bootstrap_servers) as kafka:
         yield kafka
+
+
+@pytest.fixture
+async def topics(log: KafkaLog, names: TopicNames) -> None:
+    """All there are: the secret must stand on none."""
+    await log.create([TopicSpec(names.wire(topic.name), topic.partitions) for topic in TOPICS])
 
 
 def files_with(folder: Path, text: bytes) -> list[str]:

@@ -122,3 +122,25 @@ def test_the_command_line_starts_light(said: str) -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("worker", ["bridge", "sink", "train", "serve"])
+def test_a_worker_that_folds_nothing_starts_without_faust(worker: str) -> None:
+    code = (
+        f"import sys, rillfold.workers.{worker}\n"
+        "heavy = {'torch', 'transformers', 'faust'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+def test_a_process_with_a_model_leaves_out_what_quantises() -> None:
+    code = (
+        "from importlib.util import find_spec\n"
+        "from gpu_workers.bases.before_torch import settle\n"
+        "settle()\n"
+        "assert find_spec('torch') and not find_spec('bitsandbytes')"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from gpu_workers.adapters.weights import read_adapter
-from gpu_workers.serve.engine.attention import Span
-from gpu_workers.serve.engine.decoder import Decoder, Seen, Tokens
+from gpu_workers.serve.engine.attention import RowSpan
+from gpu_workers.serve.engine.decoder import Computed, Decoder, Tokens
 from gpu_workers.serve.engine.kv import KVCache
 from gpu_workers.serve.engine.lanes import NOBODY, Lanes, Plan, plan
 from tests.support.models import SHAPES, VOCABULARY, Zoo, with_adapter
@@ -21,11 +21,11 @@ Parts = list[tuple[list[int], int, int]]
 """(pages, first, last) of each row: these of its tokens are read."""
 
 
-def step(decoder: Decoder, cache: KVCache, rows: list[list[int]], parts: Parts, step_plan: Plan = NOBODY) -> Seen:
+def step(decoder: Decoder, cache: KVCache, rows: list[list[int]], parts: Parts, step_plan: Plan = NOBODY) -> Computed:
     """One step of the decoder, laid out by hand: `parts[i]` is what is read of `rows[i]`."""
-    ids, positions, cells, spans = list[int](), list[int](), list[int](), list[Span]()
+    ids, positions, cells, spans = list[int](), list[int](), list[int](), list[RowSpan]()
     for row, (pages, first, last) in zip(rows, parts, strict=True):
-        spans.append(Span(len(ids), first, last - first, pages[: -(-last // cache.size)]))
+        spans.append(RowSpan(len(ids), first, last - first, pages[: -(-last // cache.size)]))
         ids += row[first:last]
         positions += range(first, last)
         cells += [pages[place // cache.size] * cache.size + place % cache.size for place in range(first, last)]

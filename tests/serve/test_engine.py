@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from gpu_workers.adapters.weights import LoraWeights, read_adapter
-from gpu_workers.serve.engine.attention import Span
+from gpu_workers.serve.engine.attention import RowSpan
 from gpu_workers.serve.engine.decoder import Decoder, Tokens
 from gpu_workers.serve.engine.engine import Engine, LoraRow, Said
 from gpu_workers.serve.engine.lanes import Lanes, plan
@@ -115,7 +115,7 @@ def test_bfloat16_rows_stay_as_near_to_peft_as_bfloat16_is(zoo: Zoo) -> None:
         seats = lanes.seat({weights})
         cache, places = decoder.cache(4, 16), torch.arange(len(prompt))
         cache.clear([1, 2, 3])
-        step, span = plan([seats[weights]], [len(prompt)]), Span(0, 0, len(prompt), [1, 2, 3])
+        step, span = plan([seats[weights]], [len(prompt)]), RowSpan(0, 0, len(prompt), [1, 2, 3])
         tokens = Tokens(torch.tensor(prompt), places, 16 + places, [span], places[-1:], step)
         ours = decoder.forward(tokens, cache).logits[0]
         exact = peft.PeftModel.from_pretrained(copy.deepcopy(zoo.base), folder)

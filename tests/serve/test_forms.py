@@ -141,10 +141,17 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "optional": {"type": "object", "properties": {"b": {"type": "null"}, "a": {"type": "boolean"}}},
     "either": fields(e={"anyOf": [{"type": "null"}, fields(a={"type": "integer"}), {"type": "boolean"}]}),
     "both": fields(e={"allOf": [{"type": "string", "minLength": 2}, {"maxLength": 4}]}),
+    "inherited": {
+        "$defs": {"base": {"properties": {"id": {"type": "null"}}, "required": ["id"]}, "more": {"type": "object"}},
+        "allOf": [{"$ref": "#/$defs/base"}, {"$ref": "#/$defs/more"}, {"properties": {"a": {"type": "boolean"}}}],
+        "required": ["a"],
+    },
     "within": fields(o=fields(z={"type": "null"}, a=fields(deep={"enum": [1, 2]}))),
     "referred": {
         "$defs": {"one": fields(a={"enum": ["x"]}), "two": {"type": "array", "items": {"$ref": "#/$defs/one"}}},
-        **fields(r={"$ref": "#/$defs/two", "maxItems": 2}, s={"$ref": "#/$defs/one", "description": "again"}),
+        **fields(
+            r={"allOf": [{"$ref": "#/$defs/two"}], "default": []}, s={"$ref": "#/$defs/one", "description": "again"}
+        ),
     },
     "one of them there": {
         "properties": {"a": {"type": "null"}, "b": {"type": "null"}},
@@ -293,6 +300,10 @@ BAD: dict[str, Any] = {
     "a fine step": {"t": fields(a={"multipleOf": 1e-300})},
     "no step": {"t": fields(a={"multipleOf": True})},
     "many properties": {"t": {"properties": {f"p{i}": {"type": "null"} for i in range(2_000)}}},
+    "a pattern of twenty": {"t": fields(a={"allOf": [{"pattern": f".*{c}.*"} for c in "abcdefghijklmnopqrst"]})},
+    "a length beside a choice": {"t": fields(a={"enum": ["a", "abc"], "minLength": 2})},
+    "a choice twice": {"t": fields(a={"allOf": [{"enum": ["a", "b"]}, {"enum": ["b", "c"]}]})},
+    "closed in one part": {"t": fields(a={"allOf": [fields(b={}), {"properties": {"c": {}}}]})},
     "no way": {"t": fields(a=False)},
     "crossed bounds": {"t": fields(a={"type": "integer", "minimum": 5, "maximum": 4})},
     "a bound out of reach": {"t": fields(a={"type": "number", "minimum": 1e300})},

@@ -17,7 +17,7 @@ from gpu_workers.serve import worker as inference
 from gpu_workers.serve.engine.schedule import Limits
 from gpu_workers.serve.engines.embedded import EmbeddedEngine
 from gpu_workers.serve.engines.start import EngineSetup, embedded
-from gpu_workers.serve.port import AdapterSpec, Failure, OnPiece, Outcome, Question
+from gpu_workers.serve.port import AdapterSpec, Failure, OnSnippet, Outcome, Question
 from gpu_workers.serve.worker import InferenceWorker
 from schemas.adapters import AdapterReady
 from schemas.codec.codec import decode
@@ -215,8 +215,8 @@ class DyingEngine(FaultyEngine):
         self._left = answers
         self.dead = asyncio.Event()
 
-    async def answer(self, question: Question, on_piece: OnPiece | None = None) -> Outcome:
-        outcome = await self._engine.answer(question, on_piece)
+    async def answer(self, question: Question, on_snippet: OnSnippet | None = None) -> Outcome:
+        outcome = await self._engine.answer(question, on_snippet)
         if self._left <= 0:
             self.dead.set()
             await asyncio.Event().wait()
@@ -277,11 +277,11 @@ class StumblingEngine(FaultyEngine):
         super().__init__(engine)
         self._failed = dict[str, int]()
 
-    async def answer(self, question: Question, on_piece: OnPiece | None = None) -> Outcome:
+    async def answer(self, question: Question, on_snippet: OnSnippet | None = None) -> Outcome:
         self._failed[question.id] = self._failed.get(question.id, 0) + 1
         if self._failed[question.id] <= 2:
             return Failure(id=question.id, reason="engine_stopped", detail="a fault of the test", again=True)
-        return await self._engine.answer(question, on_piece)
+        return await self._engine.answer(question, on_snippet)
 
 
 async def test_what_may_go_better_is_tried_again(engine: EmbeddedEngine, world: World) -> None:
@@ -347,11 +347,11 @@ async def test_hostile_requests_fail_alone_and_by_name(bench: Workbench, engine:
 class RaisingEngine(FaultyEngine):
     """Fault: every other question raises what no engine should."""
 
-    async def answer(self, question: Question, on_piece: OnPiece | None = None) -> Outcome:
+    async def answer(self, question: Question, on_snippet: OnSnippet | None = None) -> Outcome:
         for error in (RecursionError, MemoryError, OSError, RuntimeError, KeyError):
             if question.messages[0].content == error.__name__:
                 raise error("a fault of the test \ud800" + "x" * 100_000)
-        return await self._engine.answer(question, on_piece)
+        return await self._engine.answer(question, on_snippet)
 
 
 async def test_whatever_a_question_raises_is_its_own_result(engine: EmbeddedEngine, world: World) -> None:
@@ -372,11 +372,11 @@ class FullEngine(FaultyEngine):
         monkeypatch.setattr(inference, "FULL_SECONDS", 0.001)
         monkeypatch.setattr(inference, "LONGEST_PAUSE", 0.01)
 
-    async def answer(self, question: Question, on_piece: OnPiece | None = None) -> Outcome:
+    async def answer(self, question: Question, on_snippet: OnSnippet | None = None) -> Outcome:
         if question.company == "acme" and not self.room:
             self.asked += 1
             return Failure(id=question.id, reason="queue_full", detail="a fault of the test", again=True)
-        return await self._engine.answer(question, on_piece)
+        return await self._engine.answer(question, on_snippet)
 
 
 async def test_a_full_engine_is_never_an_answer_and_holds_up_nobody_else(
@@ -407,7 +407,7 @@ class StoppedEngine(FaultyEngine):
     def alive(self) -> bool:
         return not self.stopped
 
-    async def answer(self, question: Question, on_piece: OnPiece | None = None) -> Outcome:
+    async def answer(self, question: Question, on_snippet: OnSnippet | None = None) -> Outcome:
         self.stopped = True
         return Failure(id=question.id, reason="engine_stopped", detail="a fault of the test", again=True)
 

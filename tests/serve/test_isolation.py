@@ -13,7 +13,7 @@ import torch
 
 from gpu_workers.adapters.weights import LoraWeights
 from gpu_workers.refused import EngineStopped, TooLong, UnusableAdapter
-from gpu_workers.serve.engine.decoder import Decoder, Seen, Tokens
+from gpu_workers.serve.engine.decoder import Computed, Decoder, Tokens
 from gpu_workers.serve.engine.engine import Engine, Fell, LoraRow, Said
 from gpu_workers.serve.engine.kv import KVCache
 from gpu_workers.serve.engine.lanes import Lanes, Site
@@ -127,7 +127,7 @@ class Faulty(Decoder):
         super().__init__(model)
         self._poison, self._error, self._word = poison, error, word
 
-    def forward(self, tokens: Tokens, cache: KVCache) -> Seen:
+    def forward(self, tokens: Tokens, cache: KVCache) -> Computed:
         if self._poison == "all" or self._poison in tokens.ids.tolist():
             raise self._error(self._word or "a fault of the test")
         return super().forward(tokens, cache)
@@ -174,7 +174,7 @@ def test_steps_that_fail_for_everybody_stop_the_engine(model: Any) -> None:
 
 def test_an_adapter_is_proven_finite_in_use(model: Any) -> None:
     decoder = Decoder(model)
-    prove = Trial(model)
+    prove = Trial(decoder)
     for size in (1e30, 1e18):
         with pytest.raises(UnusableAdapter, match="not finite"):
             prove(monster(decoder, size))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_workers.adapters.weights import LoraWeights
-from gpu_workers.serve.engine.lanes import BASE, IDLE_STEPS, Lanes, Part, Site, Stack, assign, bucket, plan
+from gpu_workers.serve.engine.lanes import BASE, IDLE_STEPS, LanePart, Lanes, LaneStack, Site, assign, bucket, plan
 
 IN, OUTS = 16, (24, 8)
 MODULES = ("one", "two")
@@ -45,7 +45,7 @@ def expected(rows: list[tuple[LoraWeights | None, torch.Tensor]], module: str, o
     return torch.cat(parts)
 
 
-def layout(part: Part) -> str:
+def layout(part: LanePart) -> str:
     return "ragged" if part.ends is not None else "padded" if part.gather is not None else "even"
 
 
@@ -106,9 +106,9 @@ def test_whoever_comes_moves_nobody_of_another_rank(monkeypatch: pytest.MonkeyPa
     before = lanes.seat(set(OF_ONE_BUCKET))
     laid = site.stacks[8]
     filled: list[int] = []
-    fill = Stack.fill
+    fill = LaneStack.fill
     monkeypatch.setattr(
-        Stack, "fill", lambda stack, lane, pairs: (filled.append(stack.rank), fill(stack, lane, pairs))[1]
+        LaneStack, "fill", lambda stack, lane, pairs: (filled.append(stack.rank), fill(stack, lane, pairs))[1]
     )
     after = lanes.seat(set(ADAPTERS))
     assert {weights: after[weights] for weights in OF_ONE_BUCKET} == before

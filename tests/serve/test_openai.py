@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from gpu_workers.serve.engine.schedule import Limits
 from gpu_workers.serve.engines.embedded import EmbeddedEngine
 from gpu_workers.serve.engines.start import EngineSetup, embedded
-from gpu_workers.serve.port import Answer, Failure, OnPiece, Outcome, Question
+from gpu_workers.serve.port import Answer, Failure, OnSnippet, Outcome, Question
 from rillfold.http.operator import COMPANY_HEADER
 from rillfold.http.strict_json import VALUES
 from rillfold.v1.figures import EngineMetrics
@@ -79,7 +79,13 @@ async def test_a_stream_says_the_same_piece_by_piece(
     assert "".join(told) == whole.choices[0].message.content
     assert len([piece for piece in told if piece]) > 1
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == whole.choices[0].finish_reason
-    assert chunks[-1].usage == whole.usage
+    told_of, first = chunks[-1].usage, whole.usage
+    assert told_of is not None and first is not None and told_of.prompt_tokens_details and first.prompt_tokens_details
+    assert told_of.prompt_tokens_details.cached_tokens > first.prompt_tokens_details.cached_tokens == 0, (
+        "it is read once"
+    )
+    told_of.prompt_tokens_details = first.prompt_tokens_details
+    assert told_of == first
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -167,22 +173,18 @@ async def test_who_uses_its_tokens_up_hears_when_to_come_again_and_others_are_an
 
 async def test_who_hangs_up_pays_for_what_was_said(bench: Workbench) -> None:
     serving = EngineSetup(device=CPU, limits=Limits(rows=4, waiting=8), company_tokens=10_000)
-    async with embedded(str(bench.base), bench.root / "cache", serving) as engine, Listening(engine) as url:
-        headers, key = {COMPANY_HEADER: "acme"}, OPERATOR.token
-        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key, default_headers=headers) as client:
-            given: dict[str, Any] = {"model": engine.model, "messages": HELLO, "max_tokens": 900}
-            stream = await client.chat.completions.create(**given, stream=True)
-            count = 0
-            async for _ in stream:
-                if (count := count + 1) > 5:
-                    break
-            await stream.close()
-            async with asyncio.timeout(20):
-                while engine.stats().running + engine.stats().waiting:  # noqa: ASYNC110
-                    await asyncio.sleep(0.01)
-            left = engine._questions._tokens.left("acme", engine.seen.clock())
-            prompt = len(bench.chat.prompt(ask("Who?").messages))
-            assert 10_000 - prompt - 900 < left <= 10_000 - prompt - 1
+    async with embedded(str(bench.base), bench.root / "cache", serving) as engine:
+        engine.seen.clock = lambda: 0.0  # nothing comes again meanwhile
+        question = ask("Who?", company="acme", max_tokens=900)
+        asking = asyncio.create_task(engine.answer(question))
+        async with asyncio.timeout(20):
+            while not engine.stats().tokens:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        left = engine._questions._tokens.left("acme", 0.0)
+        most = 10_000 - len(bench.chat.prompt(question.messages))
+        assert most - 900 < left < most, "neither the guess nor nothing"
 
 
 async def test_health_and_metrics_show_the_engine(bench: Workbench, engine: EmbeddedEngine, url: str) -> None:
@@ -287,10 +289,99 @@ async def test_odd_questions_are_4xx_and_reach_no_engine() -> None:
 
 async def test_a_failure_of_any_name_is_no_500() -> None:
     class Failing(FakeEngine):
-        async def answer(self, question: Question, on_piece: OnPiece | None = None) -> Outcome:
+        async def answer(self, question: Question, on_snippet: OnSnippet | None = None) -> Outcome:
             return Failure(id=question.id, reason="of_a_new_kind", detail="d", again=bool(question.seed))
 
     async with Listening(Failing()) as url, httpx.AsyncClient(base_url=url, headers=BEARER) as http:
         for seed, code in ((0, 422), (1, 503)):
             answer = await http.post("/v1/chat/completions", json=CHAT | {"seed": seed})
             assert (answer.status_code, answer.headers.get("retry-after")) == (code, "1" if code == 503 else None)
+
+
+YES_OR_NO: Any = {
+    "type": "object",
+    "properties": {"sure": {"type": "boolean"}},
+    "required": ["sure"],
+    "additionalProperties": False,
+}
+TOOLS: Any = [
+    {"type": "function", "function": {"name": name, "description": "d", "parameters": YES_OR_NO}}
+    for name in ("lookup", "refund")
+]
+
+
+async def whole_and_streamed(client: openai.AsyncOpenAI, **given: Any) -> tuple[Any, list[Any]]:
+    whole = (await client.chat.completions.create(**given)).choices[0]
+    stream = await client.chat.completions.create(**given, stream=True)
+    return whole, [chunk.choices[0] async for chunk in stream if chunk.choices]
+
+
+def text_of(chunks: list[Any]) -> str:
+    return "".join(chunk.delta.content or "" for chunk in chunks)
+
+
+async def test_the_engine_stops_where_it_is_told_to(engine: EmbeddedEngine, client: openai.AsyncOpenAI) -> None:
+    given: dict[str, Any] = {"model": engine.model, "messages": HELLO, "max_tokens": 30, "temperature": 1.2, "seed": 5}
+    free = (await client.chat.completions.create(**given)).choices[0].message.content or ""
+    stop = next(free[n : n + 2] for n in range(2, len(free)) if free.find(free[n : n + 2]) == n)
+    whole, chunks = await whole_and_streamed(client, **given, stop=["\x00never", stop])
+    assert whole.message.content == free[: free.find(stop)] and whole.finish_reason == "stop"
+    assert text_of(chunks).strip() == (whole.message.content or "").strip() and chunks[-1].finish_reason == "stop"
+
+
+async def test_the_engines_chances_are_told_whole_and_streamed(
+    engine: EmbeddedEngine, client: openai.AsyncOpenAI
+) -> None:
+    given: dict[str, Any] = {"model": engine.model, "messages": HELLO, "max_tokens": 12}
+    whole, chunks = await whole_and_streamed(client, **given, logprobs=True, top_logprobs=3)
+    tokens = whole.logprobs.content
+    assert tokens and whole.message.content
+    assert b"".join(bytes(token.bytes) for token in tokens).decode(errors="replace") == whole.message.content
+    for token in tokens:
+        assert len(token.top_logprobs) == 3 and token.logprob <= 0
+        chances = [other.logprob for other in token.top_logprobs]
+        assert chances == sorted(chances, reverse=True)
+        assert token.logprob == chances[0], "greedy says the likeliest"
+    told = [token for chunk in chunks if chunk.logprobs for token in chunk.logprobs.content]
+    assert [token.bytes for token in told] == [token.bytes for token in tokens]
+
+
+async def test_the_engine_is_held_to_a_form_and_to_a_call(engine: EmbeddedEngine, client: openai.AsyncOpenAI) -> None:
+    given: dict[str, Any] = {"model": engine.model, "messages": HELLO, "max_tokens": 120}
+    schema = {"type": "json_schema", "json_schema": {"name": "verdict", "schema": YES_OR_NO, "strict": True}}
+    whole, chunks = await whole_and_streamed(client, **given, response_format=schema)
+    assert set(json.loads(whole.message.content)) == {"sure"} and whole.finish_reason == "stop"
+    assert json.loads(text_of(chunks)) == json.loads(whole.message.content)
+    choices: list[tuple[Any, set[str]]] = [
+        ("required", {"lookup", "refund"}),
+        ({"type": "function", "function": {"name": "refund"}}, {"refund"}),
+    ]
+    for choice, names in choices:
+        whole, chunks = await whole_and_streamed(client, **given, tools=TOOLS, tool_choice=choice)
+        (call,) = whole.message.tool_calls
+        assert call.function.name in names and set(json.loads(call.function.arguments)) == {"sure"}
+        (told,) = [call for chunk in chunks for call in chunk.delta.tool_calls or ()]
+        assert told.function.arguments == call.function.arguments
+        assert whole.finish_reason == chunks[-1].finish_reason == "tool_calls"
+
+
+@pytest.mark.parametrize(
+    "schema", [{"type": "nothing"}, {"$ref": "#/nowhere"}, {"pattern": "(", "type": "string"}, {"minimum": "x"}]
+)
+async def test_a_schema_that_no_grammar_can_be_made_of_is_a_400(
+    schema: Any, engine: EmbeddedEngine, client: openai.AsyncOpenAI
+) -> None:
+    form: Any = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    with pytest.raises(openai.BadRequestError) as refused:
+        await client.chat.completions.create(model=engine.model, messages=HELLO, response_format=form, max_tokens=4)
+    assert refused.value.code == "bad_question"
+
+
+async def test_the_engine_narrows_its_draw(engine: EmbeddedEngine, client: openai.AsyncOpenAI) -> None:
+    given: dict[str, Any] = {"model": engine.model, "messages": HELLO, "max_tokens": 16}
+    greedy = (await client.chat.completions.create(**given)).choices[0].message.content
+    for narrow in ({"top_k": 1}, {"min_p": 1.0}):
+        drawn = await client.chat.completions.create(**given, temperature=1.5, seed=3, extra_body=narrow)
+        assert drawn.choices[0].message.content == greedy, narrow
+    free = await client.chat.completions.create(**given, temperature=1.5, seed=3, extra_body={"top_k": 0})
+    assert free.choices[0].message.content != greedy

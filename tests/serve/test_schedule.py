@@ -117,7 +117,7 @@ def test_prompts_alone_fill_a_step_together() -> None:
     steps = Steps(Limits(rows=8, pages=300, step=512, chunk=32))
     steps.submit(*(asked(ticket, 100, 5) for ticket in range(7)))
     batch = steps.step()
-    assert batch and [feed.count for feed in batch.feeds] == [100] * 5 + [12] * 0 + [12]
+    assert batch and [feed.count for feed in batch.feeds] == [100] * 5 + [12]
     assert sum(feed.count for feed in batch.feeds) == 512
     batch = steps.step()
     assert batch and sorted(feed.count for feed in batch.feeds) == [1, 1, 1, 1, 1, 32]
@@ -306,7 +306,7 @@ def test_a_flood_of_full_rows_is_one_turn_and_not_one_for_each() -> None:
 
 def test_every_row_says_all_of_its_words_however_often_it_gives_way() -> None:
     steps = Steps(HALL)
-    rows = [asked(ticket, 10 + 300 * (ticket % 3), 1 + 97 * ticket, owner=f"c{ticket % 4}") for ticket in range(24)]
+    rows = [asked(ticket, 10 + 300 * (ticket % 3), 1 + 97 * ticket, owner=f"c{ticket % 4}") for ticket in range(16)]
     steps.submit(*rows)
     assert len(steps.run(50_000)) == len(rows)
     assert all(len(row.said) == row.limit for row in rows)

@@ -15,7 +15,7 @@ from gpu_workers.inbox import answered, reread
 from gpu_workers.inbox.inbox import Inbox, Item
 from gpu_workers.inbox.reread import Reread
 from gpu_workers.serve import worker as inference
-from gpu_workers.serve.port import Failure, OnPiece, Outcome, Question
+from gpu_workers.serve.port import Failure, OnSnippet, Outcome, Question
 from gpu_workers.serve.worker import InferenceWorker
 from schemas.inference import InferenceRequested
 from schemas.topics import TopicNames
@@ -95,10 +95,10 @@ async def test_no_more_waits_in_memory_than_is_said_and_all_is_answered_once(wor
     inbox, engine, most = Inbox(most=40, share=SHARE), FakeEngine(), 0
 
     class Watched(FakeEngine):
-        async def answer(self, question: Question, on_piece: OnPiece | None = None) -> Outcome:
+        async def answer(self, question: Question, on_snippet: OnSnippet | None = None) -> Outcome:
             nonlocal most
             most = max(most, len(inbox))
-            return await engine.answer(question, on_piece)
+            return await engine.answer(question, on_snippet)
 
     async with working(world, Watched(), inbox):
         results = await world.results(len(asked))
@@ -228,11 +228,11 @@ class Limited(FakeEngine):
         self.limited, self.refused = limited, Counter[str]()
         self._reason = reason
 
-    async def answer(self, question: Question, on_piece: OnPiece | None = None) -> Outcome:
+    async def answer(self, question: Question, on_snippet: OnSnippet | None = None) -> Outcome:
         if str(question.company) in self.limited:
             self.refused[str(question.company)] += 1
             return Failure(id=question.id, reason=self._reason, detail="of the test", again=True, wait=0.05)
-        return await super().answer(question, on_piece)
+        return await super().answer(question, on_snippet)
 
 
 @pytest.mark.parametrize("reason", ["too_fast", "queue_full"])

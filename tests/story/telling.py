@@ -10,12 +10,15 @@ from pathlib import Path
 
 import psutil
 
+from tests.support.servers import short_lived_java
+
 GONE_WITHIN = 15.0
 
 
 @contextmanager
 def demo_folder() -> Iterator[Path]:
     """Outside of pytest's own folder, which root's Postgres may not enter."""
+    short_lived_java()
     with tempfile.TemporaryDirectory(prefix="rillfold-demo-", ignore_cleanup_errors=True) as path:
         Path(path).chmod(0o755)
         yield Path(path) / "demo"
@@ -23,10 +26,12 @@ def demo_folder() -> Iterator[Path]:
 
 def begin(folder: Path, out: Path) -> subprocess.Popen[bytes]:
     line = [sys.executable, "-P", "-m", "rillfold", "demo", "--data-dir", str(folder)]
-    # Whatever servers a person's environment names, the story has its own.
-    elsewhere = os.environ | {"RILLFOLD_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
+    # Whatever servers a person's environment names, the story has its own. Another lane has the other processor.
+    alone = {"RILLFOLD_BOOTSTRAP_SERVERS": "127.0.0.1:1", "RILLFOLD_TRAIN_THREADS": "1", "RILLFOLD_SERVE_THREADS": "1"}
     with out.open("wb") as file:
-        return subprocess.Popen(line, env=elsewhere, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+        return subprocess.Popen(
+            line, env=os.environ | alone, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
 
 
 def on(folder: Path) -> list[psutil.Process]:

@@ -21,6 +21,7 @@ from rillfold.demo import data
 from rillfold.embedded.ports import free_port
 from tests.kill.world import scratch
 from tests.support.pages import ROOT, blocks, ran, surroundings
+from tests.support.servers import short_lived_java
 from tests.support.tool import answering, at_work
 from tests.support.waiting import until
 
@@ -83,6 +84,7 @@ class Home:
 @pytest.fixture(scope="module")
 def home() -> Iterator[Home]:
     texts = [message.content for talk in data.training(data.ACME, 20) for message in talk if message.content]
+    short_lived_java()
     with scratch() as folder, tool() as endpoint:
         made = Home(folder, tiny.make(folder / "base", texts), endpoint)
         line = [sys.executable, "-m", "rillfold", "up", "--workers"]

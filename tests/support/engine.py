@@ -18,10 +18,10 @@ from gpu_workers.serve.port import (
     InferenceEngine,
     MustCall,
     MustFit,
-    OnPiece,
+    OnSnippet,
     Outcome,
-    Piece,
     Question,
+    Snippet,
 )
 from gpu_workers.serve.seen import Seen
 from schemas.company import ToolUse
@@ -47,16 +47,16 @@ class FakeEngine:
     def open(self) -> None:
         self._gate.set()
 
-    async def answer(self, question: Question, on_piece: OnPiece | None = None) -> Outcome:
+    async def answer(self, question: Question, on_snippet: OnSnippet | None = None) -> Outcome:
         self.asked.append(question)
         await self._gate.wait()
         if self._never(question):
             await asyncio.Event().wait()
         self.tokens += 1
         said = fake_held_to(question, self._says or yes(question))
-        if on_piece:
+        if on_snippet:
             for n, start in enumerate(range(0, len(said.text), LETTERS)):
-                on_piece(Piece(said.text[start : start + LETTERS], said.choices[n : n + 1]))
+                on_snippet(Snippet(said.text[start : start + LETTERS], said.choices[n : n + 1]))
                 await asyncio.sleep(0)
         return said
 

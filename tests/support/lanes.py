@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -39,6 +41,25 @@ def processor_seconds() -> float:
     """Of this process and of every process below it that has ended."""
     used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+class Meter:
+    """What this process and those that it has seen the end of have used since the last look."""
+
+    def __init__(self) -> None:
+        self._seen = processor_seconds()
+
+    def since(self) -> float:
+        before, self._seen = self._seen, processor_seconds()
+        return self._seen - before
+
+
+def costliest(reports: Iterable[Any], count: int = 10) -> list[tuple[str, float]]:
+    """Files by their processor seconds. A server that many share is on the account of the file with which it ends."""
+    spent: Counter[str] = Counter()
+    for report in reports:
+        spent[report.nodeid.partition("::")[0]] += getattr(report, "processor_seconds", 0.0)
+    return spent.most_common(count)
 
 
 def sayable(said: Any) -> Any:

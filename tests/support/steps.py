@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gpu_workers.serve.engine.pages import PAGE, PUBLIC
-from gpu_workers.serve.engine.schedule import Batch, EngineRow, Feed, Limits, Schedule
+from gpu_workers.serve.engine.schedule import EngineRow, Feed, Limits, Schedule, StepBatch
 
 Row = EngineRow[str]
 Words = Callable[[Row], int]
@@ -35,7 +35,7 @@ class Steps:
         for row in rows:
             self.schedule.submit(row)
 
-    def step(self) -> Batch[str] | None:
+    def step(self) -> StepBatch[str] | None:
         """Each row of the batch that is asked says a token; who has said all leaves."""
         if (batch := self.schedule.next()) is None:
             return None
@@ -83,7 +83,7 @@ class Steps:
         assert sum(held.values()) == sum(len(set(row.pages)) for row in running)
         assert len(running) <= self.limits.rows
 
-    def _follow(self, batch: Batch[str]) -> None:
+    def _follow(self, batch: StepBatch[str]) -> None:
         assert batch.feeds and len({feed.row for feed in batch.feeds}) == len(batch.feeds)
         for page in batch.fresh:
             self._kv[page] = [None] * PAGE

@@ -14,7 +14,7 @@ FEW_PAGES = 4
 """Reaches up to so many pages are alike."""
 
 
-class Span(NamedTuple):
+class RowSpan(NamedTuple):
     """A row's part of a step."""
 
     first: int
@@ -29,8 +29,8 @@ class Span(NamedTuple):
 class Attention:
     """How the rows of one step read the cache. Made once a step, used by every layer."""
 
-    def __init__(self, spans: Sequence[Span], cache: KVCache, heads: int, kv_heads: int) -> None:
-        self._groups = [_Group(part, cache, heads, kv_heads) for part in alike(spans, cache.pages)]
+    def __init__(self, spans: Sequence[RowSpan], cache: KVCache, heads: int, kv_heads: int) -> None:
+        self._groups = [_Alike(part, cache, heads, kv_heads) for part in alike(spans, cache.pages)]
 
     def __call__(self, store: Tensor, q: Tensor) -> Tensor:
         """q is [tokens, heads, width], and so is what comes back."""
@@ -42,10 +42,10 @@ class Attention:
         return out
 
 
-def alike(spans: Sequence[Span], pages: int) -> Iterable[list[Span]]:
+def alike(spans: Sequence[RowSpan], pages: int) -> Iterable[list[RowSpan]]:
     """Rows that are read together: they pad each other to twice their size at most. What is copied of a layer at once
     is never more than a layer has."""
-    parts: dict[tuple[int, int], list[Span]] = {}
+    parts: dict[tuple[int, int], list[RowSpan]] = {}
     for span in spans:
         reach = max(FEW_PAGES, len(span.pages))
         parts.setdefault(((span.length - 1).bit_length(), (reach - 1).bit_length()), []).append(span)
@@ -54,10 +54,10 @@ def alike(spans: Sequence[Span], pages: int) -> Iterable[list[Span]]:
         yield from (part[i : i + at_once] for i in range(0, len(part), at_once))
 
 
-class _Group:
+class _Alike:
     """Padded to one count of tokens, each row with its own last one, and to one count of pages, with page 0."""
 
-    def __init__(self, spans: Sequence[Span], cache: KVCache, heads: int, kv_heads: int) -> None:
+    def __init__(self, spans: Sequence[RowSpan], cache: KVCache, heads: int, kv_heads: int) -> None:
         device, dtype = cache.store[0].device, cache.store[0].dtype
         self._rows, self._count = len(spans), max(span.length for span in spans)
         self._kv, self._shared = kv_heads, heads // kv_heads

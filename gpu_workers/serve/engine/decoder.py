@@ -6,18 +6,20 @@ linear module.
 """
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from gpu_workers.bases.files import FAMILIES
 from gpu_workers.refused import UnsupportedModel
-from gpu_workers.serve.engine.attention import Attention, Span
+from gpu_workers.serve.engine.attention import Attention, RowSpan
 from gpu_workers.serve.engine.kv import KVCache, page_bytes
 from gpu_workers.serve.engine.lanes import Plan, Site
+from gpu_workers.serve.engine.linear import Linear
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,13 @@ class Tokens:
     positions: Tensor
     cells: Tensor
     """Where in the cache the KV of each token is written."""
-    spans: Sequence[Span]
+    spans: Sequence[RowSpan]
     asks: Tensor
     """Those after which a token is wanted."""
     plan: Plan
 
 
-class Seen(NamedTuple):
+class Computed(NamedTuple):
     """What a step computed."""
 
     logits: Tensor
@@ -43,28 +45,15 @@ class Seen(NamedTuple):
     """Of each span: whether its numbers are numbers, and so the KV that it wrote."""
 
 
-class Linear:
-    """A frozen linear module: its weight and where its LoRA is found."""
-
-    def __init__(self, module: nn.Linear, name: str) -> None:
-        self.weight: Tensor = module.weight
-        self.bias: Tensor | None = module.bias
-        self.name = name
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.weight.shape[0], self.weight.shape[1]
-
-
 class Projections:
     """Linear modules that read the same input, with their common LoRA site."""
 
     def __init__(self, *linears: Linear) -> None:
-        self._linears = linears
+        self.linears = linears
         self.site = Site([linear.name for linear in linears], [linear.shape for linear in linears])
 
     def __call__(self, x: Tensor, plan: Plan) -> list[Tensor]:
-        outs = [F.linear(x, linear.weight, linear.bias) for linear in self._linears]
+        outs = [linear(x) for linear in self.linears]
         self.site.add(plan, x, outs)
         return outs
 
@@ -85,6 +74,13 @@ class Layer:
         self.norm_q: Tensor | None = attention.q_norm.weight if hasattr(attention, "q_norm") else None
         self.norm_k: Tensor | None = attention.k_norm.weight if hasattr(attention, "k_norm") else None
 
+    def beside(self) -> Self:
+        """The same weights, with sites of its own."""
+        other = copy(self)
+        for name in ("qkv", "o", "gate_up", "down"):
+            setattr(other, name, Projections(*getattr(self, name).linears))
+        return other
+
     @property
     def sites(self) -> tuple[Site, ...]:
         return self.qkv.site, self.o.site, self.gate_up.site, self.down.site
@@ -103,10 +99,16 @@ class Decoder:
         self.eps: float = config.rms_norm_eps
         self.context: int = config.max_position_embeddings
         self.embedding: Tensor = inner.embed_tokens.weight
-        self.head: Tensor = model.lm_head.weight
+        self.head = Linear(model.lm_head, "lm_head")
         self.norm: Tensor = inner.norm.weight
         self.layers = [Layer(layer, f"model.layers.{i}") for i, layer in enumerate(inner.layers)]
         self._rotation = _turns(inner.rotary_emb, self.embedding, self.context)
+
+    def beside(self) -> Self:
+        """For adapters of its own, over the same weights."""
+        other = copy(self)
+        other.layers = [layer.beside() for layer in self.layers]
+        return other
 
     @property
     def sites(self) -> list[Site]:
@@ -123,7 +125,7 @@ class Decoder:
         return page_bytes(len(self.layers), self.kv_heads, self.head_dim, self.embedding, size)
 
     @torch.inference_mode()
-    def forward(self, tokens: Tokens, cache: KVCache) -> Seen:
+    def forward(self, tokens: Tokens, cache: KVCache) -> Computed:
         x = self.embedding[tokens.ids]
         cos, sin = self._rotation[:, tokens.positions, None]
         attend = Attention(tokens.spans, cache, self.heads, self.kv_heads)
@@ -137,8 +139,8 @@ class Decoder:
             x = x + layer.o(seen.reshape(len(x), -1), tokens.plan)[0]
             gate, up = layer.gate_up(_norm(x, layer.norm_mlp, self.eps), tokens.plan)
             x = x + layer.down(F.silu(gate).mul_(up), tokens.plan)[0]
-        logits = F.linear(_norm(x[tokens.asks], self.norm, self.eps), self.head)
-        return Seen(logits, _finite(x, tokens.spans))
+        logits = self.head(_norm(x[tokens.asks], self.norm, self.eps))
+        return Computed(logits, _finite(x, tokens.spans))
 
 
 def _turns(rotary: Any, like: Tensor, reach: int) -> Tensor:
@@ -147,7 +149,7 @@ def _turns(rotary: Any, like: Tensor, reach: int) -> Tensor:
     return torch.stack([part[0] for part in table])
 
 
-def _finite(x: Tensor, spans: Sequence[Span]) -> Tensor:
+def _finite(x: Tensor, spans: Sequence[RowSpan]) -> Tensor:
     """A key or value that is no number makes its own token's stream none: what leaves the last layer tells."""
     broken = (~x.isfinite().all(-1)).cumsum(0)
     last = torch.tensor([span.first + span.length - 1 for span in spans], device=x.device)

@@ -8,7 +8,7 @@ import torch
 
 from gpu_workers.adapters.weights import LoraWeights
 from gpu_workers.refused import EngineStopped, NotFinite, Refused, RowFailed
-from gpu_workers.serve.engine.attention import Span
+from gpu_workers.serve.engine.attention import RowSpan
 from gpu_workers.serve.engine.circuit import StepCircuit, broken
 from gpu_workers.serve.engine.decoder import Decoder, Tokens
 from gpu_workers.serve.engine.lanes import BASE, Lanes, plan
@@ -43,7 +43,7 @@ class Fell(NamedTuple):
 Step = list[Said | Fell]
 
 
-class Memory(NamedTuple):
+class KVMemory(NamedTuple):
     """Of keys and values, in pages."""
 
     pages: int
@@ -91,9 +91,9 @@ class Engine:
     def busy(self) -> bool:
         return bool(self._rows)
 
-    def memory(self) -> Memory:
+    def memory(self) -> KVMemory:
         pages = self._schedule.pages
-        return Memory(pages.usable, pages.usable - pages.left)
+        return KVMemory(pages.usable, pages.usable - pages.left)
 
     def _blame(self, outcomes: Outcomes) -> None:
         """No row of a step could be computed: does the base model alone still work? Else it is not the rows' fault."""
@@ -137,7 +137,7 @@ class Engine:
         counts = [feed.count for feed in feeds]
         ends, size = list(accumulate(counts)), self._cache.size
         spans = [
-            Span(end - feed.count, feed.start, feed.count, feed.row.pages[: -(-(feed.start + feed.count) // size)])
+            RowSpan(end - feed.count, feed.start, feed.count, feed.row.pages[: -(-(feed.start + feed.count) // size)])
             for feed, end in zip(feeds, ends, strict=True)
         ]
         places = [(span, place) for span in spans for place in range(span.start, span.start + span.length)]

@@ -38,7 +38,7 @@ BASE = Place(0, 0)
 
 
 @dataclass(frozen=True)
-class Part:
+class LanePart:
     """The tokens of one step whose adapters share a bucket."""
 
     rank: int
@@ -54,7 +54,7 @@ class Part:
     """Where each lane's segment ends, for the ragged kernel."""
 
 
-Plan = Sequence[Part]
+Plan = Sequence[LanePart]
 """How the tokens of one step map to lanes, bucket by bucket. Made once a step, used by every module."""
 NOBODY: Plan = ()
 
@@ -97,9 +97,9 @@ class _Layout:
         gather = torch.where(filled, starts[:, None] + cell, 0).flatten()
         return [gather, filled.flatten().nonzero().flatten()]
 
-    def part(self, indices: Sequence[Tensor]) -> Part:
+    def part(self, indices: Sequence[Tensor]) -> LanePart:
         gather, scatter = indices if len(indices) == 2 else (None, None)
-        return Part(
+        return LanePart(
             self._rank,
             slice(self._start, self._start + self._tokens),
             slice(self._first, self._first + len(self._sizes)),
@@ -124,7 +124,7 @@ def _moved(groups: Sequence[Sequence[Tensor]], device: str | torch.device) -> li
     return [[next(parts) for _ in group] for group in groups]
 
 
-class Stack:
+class LaneStack:
     """One bucket at one site: the matrices of each lane, padded to the bucket's rank."""
 
     def __init__(self, lanes: int, rank: int, shapes: Sequence[tuple[int, int]], like: Tensor) -> None:
@@ -146,7 +146,7 @@ class Stack:
             self.b[i][lane, : a.shape[0]] = b.T
             self.live[i].add(lane)
 
-    def add(self, part: Part, x: Tensor, outs: Sequence[Tensor]) -> None:
+    def add(self, part: LanePart, x: Tensor, outs: Sequence[Tensor]) -> None:
         """outs[i] += B_i A_i x of the part's tokens, each by its own lane, in place."""
         if not any(self.live):
             return
@@ -166,7 +166,7 @@ class Stack:
             else:
                 rows += torch.bmm(inner, b).flatten(0, 1)[part.scatter]
 
-    def _add_ragged(self, part: Part, ends: Tensor, x: Tensor, outs: Sequence[Tensor]) -> None:
+    def _add_ragged(self, part: LanePart, ends: Tensor, x: Tensor, outs: Sequence[Tensor]) -> None:
         h = F.grouped_mm(x, self.a[part.lanes].transpose(1, 2), offs=ends)
         for i, out in enumerate(outs):
             if self.live[i]:
@@ -180,7 +180,7 @@ class Site:
     def __init__(self, modules: Sequence[str], shapes: Sequence[tuple[int, int]]) -> None:
         self.modules = tuple(modules)
         self.shapes = tuple(shapes)
-        self.stacks: dict[int, Stack] = {}
+        self.stacks: dict[int, LaneStack] = {}
 
     def add(self, plan: Plan, x: Tensor, outs: Sequence[Tensor]) -> None:
         """outs[i] += B_i A_i x, each row by its own adapter, in place."""
@@ -231,7 +231,7 @@ class _Bucket:
         self._held.clear()
         for site in self._sites:
             site.stacks.pop(self._rank, None)  # before the new one: both at once may not fit
-            site.stacks[self._rank] = Stack(capacity, self._rank, site.shapes, self._like)
+            site.stacks[self._rank] = LaneStack(capacity, self._rank, site.shapes, self._like)
 
     def _fill(self, weights: LoraWeights, lane: int) -> None:
         for other in [other for other, place in self._held.items() if place == lane]:

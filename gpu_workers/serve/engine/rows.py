@@ -12,7 +12,7 @@ from gpu_workers.serve.engine.pages import PUBLIC, Label
 Adapter = TypeVar("Adapter")
 
 
-class Held(Protocol):
+class AnswerForm(Protocol):
     """What holds an answer to its form, token by token."""
 
     begins: tuple[int, ...]
@@ -44,7 +44,7 @@ class EngineRow(Generic[Adapter]):
     """The base model alone reads the tokens before this one."""
     public: int = 0
     """So many tokens of the prompt's beginning are no secret: their KV is shared by all owners."""
-    form: Held | None = None
+    form: AnswerForm | None = None
     """What the answer is held to while it is made."""
     said: list[int] = field(default_factory=list)
     told: int = 0
@@ -107,7 +107,7 @@ class Feed(Generic[Adapter]):
         return self.row.tokens(self.start, self.count)
 
 
-class Batch(NamedTuple, Generic[Adapter]):
+class StepBatch(NamedTuple, Generic[Adapter]):
     feeds: list[Feed[Adapter]]
     fresh: list[int]
     """Pages to be zeroed first. A masked position has weight 0, and 0 times what a row left there may be no number."""

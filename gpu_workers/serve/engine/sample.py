@@ -30,13 +30,13 @@ def sample(
 ) -> tuple[list[Drawn], list[bool]]:
     """Depends on a row's own logits, seed and place only. `allowed` has the logits of what a row's form lets through;
     `well` comes back as it is, with what is not finite here: in the one transfer of a step, but for chances."""
-    finite = logits.isfinite().all(-1)
-    logits = logits.float()
-    tokens = allowed.argmax(-1)
+    best = logits.max(-1)
+    finite = best.values.isfinite() & logits.amin(-1).isfinite()
+    tokens = best.indices if allowed is logits else allowed.argmax(-1)
     if warm := [i for i, row in enumerate(rows) if row.temperature >= COLD]:
         tokens[warm] = _drawn([rows[i] for i in warm], allowed[warm].float())
     told = torch.cat([tokens, finite.long(), well.long()]).tolist()
-    chances = _chances(rows, logits, tokens)
+    chances = _chances(rows, logits.float(), tokens)
     count = len(rows)
     drawn = [Drawn(told[i], bool(told[count + i]), *chances.get(i, ())) for i in range(count)]
     return drawn, [bool(each) for each in told[2 * count :]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple
 
@@ -11,9 +11,9 @@ from gpu_workers.refused import TooLong
 from gpu_workers.serve.engine.line import Line
 from gpu_workers.serve.engine.pages import PUBLIC, Label, Node, Pages
 from gpu_workers.serve.engine.portions import portions
-from gpu_workers.serve.engine.rows import Adapter, Batch, EngineRow, Feed, Limits
+from gpu_workers.serve.engine.rows import Adapter, EngineRow, Feed, Limits, StepBatch
 
-__all__ = ["Batch", "EngineRow", "Feed", "Limits", "Schedule"]
+__all__ = ["EngineRow", "Feed", "Limits", "Schedule", "StepBatch"]
 
 AGAIN_SHARE = 16
 """Who gives way is computed again later: so many tokens of that, at most, for each one that it said in its turn."""
@@ -87,7 +87,7 @@ class Schedule(Generic[Adapter]):
         self._line.opened(row.owner)
         self._line.join(row, self._came)
 
-    def next(self) -> Batch[Adapter] | None:
+    def next(self) -> StepBatch[Adapter] | None:
         """None: nobody is there."""
         self._steps += 1
         for row in self.running:
@@ -120,10 +120,14 @@ class Schedule(Generic[Adapter]):
     # Letting in
 
     def _let_in(self) -> None:
+        owed = self._owed(self.running)
         while self._may_change() and (found := self._first()) is not None:
-            if not self._fits(*found) and not self._make_way(*found):
-                return
+            if not self._fits(*found, owed):
+                if not self._make_way(*found):
+                    return
+                owed = self._owed(self.running)
             self._seat(*found)
+            owed += self._owed(self.running[-1:])
 
     def _may_change(self) -> bool:
         return len(self.running) < self.limits.rows or any(self._had_its_turn(row) for row in self.running)
@@ -180,20 +184,21 @@ class Schedule(Generic[Adapter]):
                 self._line.join(each.row, each.standing.place)
         standing.behind = staying
 
-    def _fits(self, row: EngineRow[Adapter], prefix: list[Node], going: Iterable[EngineRow[Adapter]] = ()) -> bool:
-        """Is there room for it, for what the running ones have yet to be fed, and for one page more for each?"""
-        staying = [each for each in self.running if each not in going]
-        if len(staying) >= self.limits.rows:
+    def _fits(
+        self, row: EngineRow[Adapter], prefix: list[Node], owed: int, going: Sequence[EngineRow[Adapter]] = ()
+    ) -> bool:
+        """Is there room for it, beside what is owed to those who stay?"""
+        if len(self.running) - len(going) >= self.limits.rows:
             return False
         holders = Counter(page for each in going for page in each.pages)
         freed = {page for page, count in holders.items() if count == self.pages.holders(page)}
         held = sum(1 for node in prefix if self.pages.holders(node.page))
         gained = len(freed.difference(node.page for node in prefix))
-        owed = sum(max(0, self._wanted(each) - len(each.pages)) + 1 for each in staying)
-        return self._wanted(row) - held + owed <= self.pages.left + gained
+        return self.pages.of(row.length + 1) - held + owed <= self.pages.left + gained
 
-    def _wanted(self, row: EngineRow[Adapter]) -> int:
-        return self.pages.of(min(row.length + 1, row.final_length))
+    def _owed(self, rows: Iterable[EngineRow[Adapter]]) -> int:
+        """Pages for what these have yet to be fed, and one more for each, so that nobody has to give way at once."""
+        return sum(max(0, self.pages.of(row.length + 1) - len(row.pages)) + 1 for row in rows)
 
     def _make_way(self, row: EngineRow[Adapter], prefix: list[Node]) -> bool:
         """Rows that have had their turn go back to the line, if that lets in one whose owner has nothing running."""
@@ -201,7 +206,7 @@ class Schedule(Generic[Adapter]):
             return False
         turned = sorted(filter(self._had_its_turn, self.running), key=self._had)
         going: list[EngineRow[Adapter]] = []
-        while not self._fits(row, prefix, going):
+        while not self._fits(row, prefix, self._owed(each for each in self.running if each not in going), going):
             if not turned:
                 return False
             going.append(turned.pop())
@@ -255,10 +260,10 @@ class Schedule(Generic[Adapter]):
 
     # One step
 
-    def _batch(self) -> Batch[Adapter]:
+    def _batch(self) -> StepBatch[Adapter]:
         """Who has had least takes its pages first, so whoever gives way for it has none of this step yet."""
         counts, order = self._counts(), deque(sorted(self.running, key=self._had))
-        batch: Batch[Adapter] = Batch([], [])
+        batch: StepBatch[Adapter] = StepBatch([], [])
         while order:
             row = order.popleft()
             end = row.fed + counts[row]

@@ -1,14 +1,13 @@
 """Finite in its numbers is not finite in use: a short prompt through the model shows what an adapter does to it."""
 
 import threading
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from gpu_workers.adapters.weights import LoraWeights
 from gpu_workers.refused import UnusableAdapter
-from gpu_workers.serve.engine.attention import Span
+from gpu_workers.serve.engine.attention import RowSpan
 from gpu_workers.serve.engine.decoder import Decoder, Tokens
 from gpu_workers.serve.engine.lanes import NOBODY, Lanes, Plan, plan
 
@@ -25,7 +24,7 @@ def probe(decoder: Decoder, lanes: Plan = NOBODY) -> Tensor:
         ids=places * vocabulary // PROMPT,
         positions=places,
         cells=PROMPT + places,
-        spans=[Span(0, 0, PROMPT, [1])],
+        spans=[RowSpan(0, 0, PROMPT, [1])],
         asks=places[-1:],
         plan=lanes,
     )
@@ -44,8 +43,8 @@ def why_broken(decoder: Decoder) -> str | None:
 class Trial:
     """Tries adapters, one at a time, beside the engine: the base model's weights are shared, the lanes are its own."""
 
-    def __init__(self, model: Any) -> None:
-        self._decoder = Decoder(model)
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder.beside()
         self._lanes = Lanes(self._decoder.sites, self._decoder.embedding)
         self._turn = threading.Lock()
 

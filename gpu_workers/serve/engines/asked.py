@@ -37,7 +37,7 @@ class Base:
     """Beginnings of prompts that the operator declares to be no secret."""
 
 
-class Asking:
+class RowMaker:
     def __init__(self, chat: Chat, base: Base) -> None:
         self._chat, self._base = chat, base
         self._forms = Forms.of(chat, base.vocabulary)
@@ -57,7 +57,7 @@ class Asking:
             seed=question.seed,
             logprobs=question.logprobs,
             owner=question.company or company_of(question.adapter or "") or None,
-            mark=spec.content if spec else None,
+            mark=weights.content if weights else None,
             active_from=_active_from(prompt, spec, weights),
             public=max((_common(prompt, declared) for declared in self._base.public), default=0),
             form=self._forms.for_(question.must, question.tools) if question.must else None,

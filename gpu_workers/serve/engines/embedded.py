@@ -23,8 +23,8 @@ from gpu_workers.refused import (
 )
 from gpu_workers.serve.admission import EngineBounds, Questions, Seats
 from gpu_workers.serve.catalogue import Catalogue, Residency
-from gpu_workers.serve.engine.engine import Engine, Fell, LoraRow, Memory, Said, Step
-from gpu_workers.serve.engines.asked import Asking, Base, letters, slow
+from gpu_workers.serve.engine.engine import Engine, Fell, KVMemory, LoraRow, Said, Step
+from gpu_workers.serve.engines.asked import Base, RowMaker, letters, slow
 from gpu_workers.serve.engines.pending import Pending
 from gpu_workers.serve.port import (
     DETAIL,
@@ -33,7 +33,7 @@ from gpu_workers.serve.port import (
     Answer,
     EngineStats,
     Failure,
-    OnPiece,
+    OnSnippet,
     Outcome,
     Question,
     Resident,
@@ -60,8 +60,8 @@ class EmbeddedEngine:
         self, make_engine: Callable[[], Engine], base: Base, chat: Chat, read: Read, bounds: EngineBounds
     ) -> None:
         self._base, self._chat, self._read = base, chat, read
-        self._asking = Asking(chat, base)
-        self._memory = Memory(0, 0)
+        self._rows_of = RowMaker(chat, base)
+        self._memory = KVMemory(0, 0)
         self._make_engine = make_engine
         self._catalogue = Catalogue()
         self._bounds, self._seen = bounds, Seen()
@@ -145,7 +145,7 @@ class EmbeddedEngine:
             waiting=self._questions.count - running,
             running=running,
             known=known,
-            resident=resident,
+            resident=len(held),
             loads=held.loads,
             hits=held.hits,
             evictions=held.evictions,
@@ -158,28 +158,28 @@ class EmbeddedEngine:
             tiers={"memory": resident, "store": max(0, known - resident)},
         )
 
-    async def answer(self, question: Question, on_piece: OnPiece | None = None) -> Outcome:
+    async def answer(self, question: Question, on_snippet: OnSnippet | None = None) -> Outcome:
         try:
             with self._questions.counted(question, letters(question)) as visit:
-                return await self._answer(question, visit, on_piece)
+                return await self._answer(question, visit, on_snippet)
         except RillfoldError as error:
             wait, again = getattr(error, "wait", 0.0), isinstance(error, Retry)
             return _failure(question, getattr(error, "reason", "refused"), str(error), again, wait)
         except Exception as error:
             return _failure(question, RowFailed.reason, f"{type(error).__name__}: {error}", again=False)
 
-    async def _answer(self, question: Question, visit: Visit, on_piece: OnPiece | None) -> Answer:
+    async def _answer(self, question: Question, visit: Visit, on_snippet: OnSnippet | None) -> Answer:
         if (why := question.unfit()) is not None:
             raise BadQuestion(f"{why}.")
         if question.adapter is None:
-            return await self._run(question, None, None, visit, on_piece)
+            return await self._run(question, None, None, visit, on_snippet)
         if not question.may_ask():
             raise UnknownAdapter(f"adapter {question.adapter} is not known here.")
         while True:
             spec = self._catalogue.find(question.adapter, question.version)
             await self._seats.take(spec)
             try:
-                return await self._run(question, spec, await self._weights(spec), visit, on_piece)
+                return await self._run(question, spec, await self._weights(spec), visit, on_snippet)
             except UnusableAdapter as error:
                 self._catalogue.refuse(spec.key, error)  # the newest that can be served answers, or the reason does
             finally:
@@ -213,11 +213,11 @@ class EmbeddedEngine:
         spec: AdapterSpec | None,
         weights: LoraWeights | None,
         visit: Visit,
-        on_piece: OnPiece | None,
+        on_snippet: OnSnippet | None,
     ) -> Answer:
-        asked = partial(self._asking.row, next(self._tickets), question, spec, weights)
+        asked = partial(self._rows_of.row, next(self._tickets), question, spec, weights)
         row = await asyncio.to_thread(asked) if slow(question) else asked()
-        pending = Pending(row, self._chat, question.stop, on_piece, visit)
+        pending = Pending(row, self._chat, question.stop, on_snippet, visit)
         if not self.alive():
             raise EngineStopped(f"{self._stopped}; restart the worker.")
         self._pending[row.ticket] = pending
@@ -301,6 +301,8 @@ class EmbeddedEngine:
 
     def _hear(self, step: Step) -> None:
         self._tokens += sum(len(said.tokens) for said in step if isinstance(said, Said))
+        for each in self._pending.values():
+            each.look()
         for said in step:
             if (pending := self._pending.get(said.ticket)) is None:
                 continue

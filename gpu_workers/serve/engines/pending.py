@@ -8,16 +8,18 @@ from collections.abc import Callable, Sequence
 from gpu_workers.bases.chat import Chat
 from gpu_workers.serve.engine.engine import Fell, LoraRow, Said
 from gpu_workers.serve.engine.sample import Drawn
-from gpu_workers.serve.port import Chance, Choice, OnPiece, Piece
+from gpu_workers.serve.port import Chance, Choice, OnSnippet, Snippet
 from gpu_workers.serve.seen import Visit
 from gpu_workers.serve.text import Stops, TextStream
 from schemas.errors import RillfoldError
 
 
 class Pending:
-    def __init__(self, row: LoraRow, chat: Chat, stops: Sequence[str], on_piece: OnPiece | None, visit: Visit) -> None:
+    def __init__(
+        self, row: LoraRow, chat: Chat, stops: Sequence[str], on_snippet: OnSnippet | None, visit: Visit
+    ) -> None:
         self.row, self._chat, self._visit = row, chat, visit
-        self._on_piece = on_piece
+        self._on_snippet = on_snippet
         self.done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._stream, self._stops = TextStream(chat.decode), Stops(stops)
         self.tokens: list[int] = []
@@ -26,9 +28,14 @@ class Pending:
         self._begins: list[int] = []
         """Where in the text each choice's token begins, about."""
         self._letters = 0
-        self._reads = on_piece is not None or bool(stops)
+        self._reads = on_snippet is not None or bool(stops)
         self.runs = True
         """Its row is in the engine."""
+
+    def look(self) -> None:
+        """Whether its row is in the batch by now."""
+        if self.row.fed:
+            self._visit.let_in()
 
     def take(self, said: Said | Fell) -> None:
         """Once it is done, what comes is of no interest."""
@@ -68,8 +75,8 @@ class Pending:
         return whole[: self._stops.at]
 
     def _tell(self, piece: str) -> None:
-        if self._on_piece is not None:
-            self._on_piece(Piece(piece, tuple(self._untold)))
+        if self._on_snippet is not None:
+            self._on_snippet(Snippet(piece, tuple(self._untold)))
         self._untold.clear()
 
     def _choose(self, said: Said) -> None:

@@ -33,6 +33,8 @@ from gpu_workers.serve.port import AdapterSpec
 
 GPU_CHUNK = 256
 """Tokens of prompts beside answers in a step: there a step costs what it reads of the weights, up to about so many."""
+MOST_PROVEN = 10_000
+"""Adapters of which it is remembered that they passed their trial."""
 WIDEST = max(width for width, _ in DTYPES.values())
 
 
@@ -94,11 +96,13 @@ def embedded(
 
     context, vocabulary = min(decoder.context, (pages - 1) * PAGE), decoder.embedding.shape[0]
     base = Base(identity.name, identity.sha256, context, vocabulary, declared(serving.public, chat))
-    read = _reader(decoder, Trial(model), base, store)
+    read = _reader(decoder, Trial(decoder), base, store)
     return EmbeddedEngine(make_engine, base, chat, read, serving.bounds())
 
 
 def _reader(decoder: Decoder, prove: Trial, base: Base, store: FolderStore | None) -> Read:
+    proven: dict[str, None] = {}
+
     def read(spec: AdapterSpec) -> LoraWeights:
         if spec.base_sha256 not in (None, base.sha256):
             raise BaseMismatch(
@@ -111,7 +115,12 @@ def _reader(decoder: Decoder, prove: Trial, base: Base, store: FolderStore | Non
             verify(folder, spec.sha256)
         weights = read_adapter(folder, decoder.embedding.dtype, str(decoder.embedding.device), spec.sha256)
         _check_trigger(spec, weights, decoder.embedding.shape[0])
-        prove(weights)
+        if spec.sha256 not in proven:
+            prove(weights)
+        if spec.sha256 is not None:  # what a hash stands for never changes: evicted and read again, it is as it was
+            proven[spec.sha256] = None
+        while len(proven) > MOST_PROVEN:
+            proven.pop(next(iter(proven)), None)
         return weights
 
     def named(spec: AdapterSpec) -> LoraWeights:

@@ -34,7 +34,7 @@ WORN = 256
 STATES = 20_000
 ITEMS_IN_ROW = 2_000
 # Of one step of one row: some milliseconds at most. What needs more falls, and the engine goes on.
-STEP_FUEL, STEP_ITEMS = 100_000, 20_000
+STEP_FUEL, STEP_ITEMS = 100_000, 10_000
 COMPILE_FUEL, SYMBOLS = 1_000_000, 200_000
 
 

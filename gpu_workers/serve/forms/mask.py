@@ -13,7 +13,7 @@ from gpu_workers.refused import Refused
 from gpu_workers.serve.forms.form import Words
 
 
-class Held(Protocol):
+class Holding(Protocol):
     def allowed(self) -> Words: ...
 
 
@@ -24,7 +24,7 @@ class Masked(NamedTuple):
     """Rows whose form cannot be told: they end, and the others go on."""
 
 
-def mask_logits(logits: Tensor, rows: Sequence[Held | None]) -> Masked:
+def mask_logits(logits: Tensor, rows: Sequence[Holding | None]) -> Masked:
     """`logits` of [rows, vocabulary]. Depends on each row's own form only."""
     fell: dict[int, Refused] = {}
     allowed: dict[int, Words] = {}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from projections.training_runs import ENDED
 from rillfold.demo.data import COMPANIES, RECIPE, DemoCompany
 from rillfold.demo.stage import NotAsTold, Stage
 from rillfold.demo.story import live
@@ -20,23 +21,27 @@ async def tell(stage: Stage) -> None:
         began = time.monotonic()
         started = await stage.client.train(company.id, settings=RECIPE)
         with live(stage.console, f"training {started['adapter']}") as show:
-            run = await stage.until(
-                f"the adapter of {company.id}", partial(_ended, stage, company, started["run"], show), every=1.0
-            )
+            run = await _ended(stage, company, started["run"], show)
         stage.figures[f"seconds to train and measure {company.id}"] = f"{time.monotonic() - began:.0f}"
         if run["status"] != "completed":
             raise NotAsTold(f"training {company.id} ended as {run['status']}: {run['reason']} {run['detail']}")
         await _ready(stage, company, run["sha256"])
 
 
-async def _ended(stage: Stage, company: DemoCompany, run: str, show: Callable[[str], None]) -> dict[str, Any] | None:
+async def _ended(stage: Stage, company: DemoCompany, run: str, show: Callable[[str], None]) -> dict[str, Any]:
+    """However slow the machine: waited for is each next step, and not the end."""
+    row: dict[str, Any] = {}
+    while row.get("status") not in ENDED:
+        row = await stage.until(f"the next step of {company.id}", partial(_moved, stage, company, run, row), every=1.0)
+        loss = "" if row["loss"] is None else f", loss {row['loss']:.3f}"
+        show(f"{row['phase'] or row['status']} {row['step']}/{row['steps']}{loss}")
+    return row
+
+
+async def _moved(stage: Stage, company: DemoCompany, run: str, before: dict[str, Any]) -> dict[str, Any] | None:
     rows = await stage.client.rows("training_runs", company_id=company.id)
     row = next((row["row"] for row in rows["rows"] if row["row"]["run"] == run), None)
-    if row is None:
-        return None
-    loss = "" if row["loss"] is None else f", loss {row['loss']:.3f}"
-    show(f"{row['phase'] or row['status']} {row['step']}/{row['steps']}{loss}")
-    return row if row["status"] in ("completed", "failed", "refused") else None
+    return row if row != before else None
 
 
 async def _ready(stage: Stage, company: DemoCompany, sha256: str) -> None:
