@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.serve.scene import Scene
 from gpu_workers.adapters.store import Facts, FolderStore
-from gpu_workers.serve.port import AdapterKey, AdapterSpec, Answer, InferenceEngine, Snippet, Question
+from gpu_workers.serve.port import AdapterKey, AdapterSpec, Answer, InferenceEngine, Question, Snippet
 from schemas.company import Message
 
 COMPANY = "bench"

@@ -18,7 +18,7 @@ from bench.serve.scene import Scene
 from bench.serve.timed import TIE
 from bench.serve.truth import ASKED, NEW, Tiny
 from gpu_workers.refused import UnusableAdapter
-from gpu_workers.serve.port import AdapterKey, AdapterSpec, Answer, InferenceEngine, Outcome, Snippet, Question
+from gpu_workers.serve.port import AdapterKey, AdapterSpec, Answer, InferenceEngine, Outcome, Question, Snippet
 from schemas.company import Message
 
 ADAPTERS, CACHE, IN_FLIGHT = 200, 100, 64
