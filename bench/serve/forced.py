@@ -6,11 +6,12 @@ from a model that knows nothing: not one may be malformed.
 
 import asyncio
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 from jsonschema import Draft202012Validator
 
 from bench.harness import Figures, Ratio
@@ -18,13 +19,13 @@ from bench.serve.ours import Ask, Played, make_engine, play, tiny_engine
 from bench.serve.part import Found, Part, beside, together
 from bench.serve.scene import Scene
 from gpu_workers.bases import tiny
-from gpu_workers.bases.chat import Chat
-from gpu_workers.serve.forms.form import Forms
+from gpu_workers.bases.chat import Chat, Sample
+from gpu_workers.serve.forms.form import Form, Forms, Words
 from gpu_workers.serve.port import Answer, MustCall, Outcome, Question
-from rillfold.demo.data import ACME, held_out
+from rillfold.demo.data import ACME, conversation, held_out
 from schemas.company import Message
 
-SIZES, LONGEST, TEXTS = (1, 8, 32), 64, 600
+SIZES, REQUESTS = (1, 8, 32), 600
 DRAWN, AT_ONCE, SHARE = 400, 200, 5
 """Tokens of a drawn call, how many are asked at once; one in so many of the bench's random requests is one of them."""
 SCHEMAS = {tool.name: tool.parameters() for tool in ACME.tools}
@@ -33,37 +34,64 @@ TOOLS = json.dumps(
 )
 
 
+class Led:
+    """A form at work, in which the model chooses what the company's adapter has learned: the one right call.
+
+    The base knows none and would fill a string until its limit. All that a form costs is paid: only the choice is made.
+    """
+
+    def __init__(self, form: Form, right: Sequence[int]) -> None:
+        self._form, self._right, self._taken = form, right, 0
+        self.begins = form.begins
+
+    def allowed(self) -> Words:
+        word, bit = divmod(self._right[self._taken], 32)
+        chosen = np.zeros_like(words := self._form.allowed())
+        chosen[word] = words[word] & np.uint32(1 << bit).view(np.int32)
+        if not chosen[word]:
+            raise SystemExit(f"the form forbids token {self._taken} of a right call")
+        return chosen
+
+    def take(self, token: int) -> None:
+        self._form.take(token)
+        self._taken += 1
+
+    def forced(self) -> list[int]:
+        return self._form.forced()
+
+
 class Calls:
     """Held-out requests of the demo, in two engines over one base: forced, and free for exactly as many tokens."""
 
     def __init__(self, scene: Scene) -> None:
         self._chat = Chat.of(scene.plain.tokenizer)
         self._forms = Forms.of(self._chat, scene.vocabulary)
-        self._forced, self._asks_ahead = (
-            make_engine(scene.plain.model, frozenset({self._chat.end})) for _ in ("measured", "not measured")
-        )
+        self._forced = make_engine(scene.plain.model, frozenset({self._chat.end}))
         self._free = make_engine(scene.plain.model)
-        self._texts = (request.text for request in held_out(ACME, TEXTS))
-        self._asked: dict[tuple[int, int], list[tuple[list[int], int]]] = {}
+        conversations = (conversation(ACME, request)[:2] for request in held_out(ACME, REQUESTS))
+        self._samples = (self._chat.sample(each, TOOLS) for each in conversations)
+        self._asked: dict[tuple[int, int], list[Sample]] = {}
 
     def forced(self, size: int, turn: int) -> Figures:
-        asked = self._prompts(size, turn)
-        return _rate(play(self._forced, [self._must(prompt) for prompt, _ in asked]))
+        samples = self._of(size, turn)
+        forms = [Led(self._forms.for_(MustCall(), TOOLS), sample.answer) for sample in samples]
+        asks = [
+            Ask(sample.prompt, None, len(sample.answer), {"form": form})
+            for sample, form in zip(samples, forms, strict=True)
+        ]
+        played = play(self._forced, asks)
+        if played.said != [sample.answer for sample in samples]:
+            raise SystemExit("a forced call is not the right one")
+        return _rate(played)
 
     def free(self, size: int, turn: int) -> Figures:
-        return _rate(play(self._free, [Ask(prompt, None, length) for prompt, length in self._prompts(size, turn)]))
+        return _rate(play(self._free, [Ask(each.prompt, None, len(each.answer)) for each in self._of(size, turn)]))
 
-    def _prompts(self, size: int, turn: int) -> list[tuple[list[int], int]]:
-        """New ones, with the length of each one's call, which an engine of its own finds out."""
+    def _of(self, size: int, turn: int) -> list[Sample]:
+        """New requests, the same for both."""
         if (size, turn) not in self._asked:
-            texts = islice(self._texts, size)
-            prompts = [self._chat.prompt((Message(role="user", content=text),), TOOLS) for text in texts]
-            played = play(self._asks_ahead, [self._must(prompt) for prompt in prompts])
-            self._asked[size, turn] = [(prompt, len(said)) for prompt, said in zip(prompts, played.said, strict=True)]
+            self._asked[size, turn] = list(islice(self._samples, size))
         return self._asked[size, turn]
-
-    def _must(self, prompt: list[int]) -> Ask:
-        return Ask(prompt, None, LONGEST, {"form": self._forms.for_(MustCall(), TOOLS)})
 
 
 def _rate(played: Played) -> Figures:
