@@ -31,8 +31,8 @@ def generate(model: Any, prompts: Prompts, new: int, **more: Any) -> list[list[i
 
 
 class Plain:
-    """The base alone: `generate`, and continuous batching. Its manager is made for each batch, which costs a few percent:
-    the thread of one that stays would be counted against whoever runs meanwhile."""
+    """The base alone: `generate`, and continuous batching. Its manager is made for each batch, a few percent of it: the
+    thread of one that stays would be counted against whoever runs meanwhile."""
 
     def __init__(self, scene: Scene) -> None:
         self._model = scene.plain.model
