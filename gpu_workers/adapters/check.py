@@ -22,6 +22,7 @@ LORA, ADALORA = {"lora_A.weight", "lora_B.weight"}, {"lora_A", "lora_B", "lora_E
 """How PEFT calls the tensors of one module."""
 RANK_IN = {"lora_A": 0, "lora_B": 1, "lora_E": 0}
 """Which side of the shape is the rank."""
+DORA = "lora_magnitude_vector"
 Header = Mapping[str, Mapping[str, Any]]
 
 
@@ -68,7 +69,9 @@ def check_tensors(path: Path, values: bool = True) -> Header:
         if values:
             _check_finite(path, name, entry["dtype"], data_at + start, stop - start)
         expected = stop
-    if expected != size:
+    if expected > size:
+        raise ArtifactRefused(f"{path}: ends {expected - size} bytes too early. Copy it whole.")
+    if expected < size:
         raise ArtifactRefused(f"{path}: {size - expected} bytes belong to no tensor.")
     return header
 
@@ -104,8 +107,11 @@ def _described(path: Path) -> tuple[Header, int]:
 def _header(path: Path) -> tuple[Header, int]:
     with path.open("rb") as handle:
         length = int.from_bytes(handle.read(8), "little")
-        if not 2 <= length <= min(MAX_HEADER, path.stat().st_size - 8):
-            raise ArtifactRefused(f"{path}: a header of {length} bytes cannot be.")
+        size = path.stat().st_size
+        if 2 <= length <= MAX_HEADER and length > size - 8:
+            raise ArtifactRefused(f"{path}: ends within its header. Copy it whole.")
+        if not 2 <= length <= MAX_HEADER:
+            raise ArtifactRefused(f"{path}: a header of {length} bytes cannot be: it is no file of safetensors.")
         text = handle.read(length)
     try:
         header = json.loads(text, object_pairs_hook=unique)
@@ -130,6 +136,8 @@ def _check_entry(entry: Mapping[str, Any]) -> None:
 def _check_one(path: Path, name: str, entry: Mapping[str, Any]) -> re.Match[str]:
     match = NAME.fullmatch(name)
     dtype, shape = entry["dtype"], entry["shape"]
+    if match is None and DORA in name:
+        raise ArtifactRefused(f"{path}: {name:.200} is DoRA's, which is not computed here. Train it without use_dora.")
     if match is None or dtype not in DTYPES or len(shape) != 2:
         raise ArtifactRefused(
             f"{path}: {name:.200} of type {dtype:.20} and shape {shape!s:.80} has no place in an adapter."

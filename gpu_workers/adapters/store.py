@@ -43,6 +43,15 @@ class ArtifactManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     files: dict[str, File]
 
 
+def must_hold_files(folder: Path) -> None:
+    """Raises ArtifactRefused with the folder and what it lacks."""
+    if not folder.is_dir():
+        what = "no folder" if folder.exists() else "not there"
+        raise ArtifactRefused(f"adapter {folder}: is {what}. Give the folder that PEFT saved the adapter to.")
+    if absent := [name for name in FILES if not (folder / name).is_file()]:
+        raise ArtifactRefused(f"adapter {folder}: has no {' and no '.join(absent)}. Copy it whole.")
+
+
 class FolderStore:
     """`<root>/sha256/<hex>/` with the adapter's two files and its manifest.
 
@@ -54,8 +63,7 @@ class FolderStore:
 
     def put(self, folder: Path, facts: Facts) -> str:
         """Takes the two files of an adapter; returns the hash under which they can be had once it returns."""
-        if absent := [name for name in FILES if not (folder / name).is_file()]:
-            raise ArtifactRefused(f"adapter {folder}: has no {' and no '.join(absent)}.")
+        must_hold_files(folder)
         check_adapter(folder)
         manifest = ArtifactManifest(facts=facts, files={name: _file(folder / name) for name in FILES})
         body = msgspec.json.encode(manifest, order="sorted")

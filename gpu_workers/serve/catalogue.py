@@ -9,6 +9,9 @@ from gpu_workers.refused import Refused, UnknownAdapter, UnknownVersion
 from gpu_workers.serve.port import AdapterKey, AdapterSpec
 from schemas.adapters import company_of
 
+TOLD = 20
+"""Adapters that are named to who asks for one that nobody has."""
+
 
 class Catalogue:
     """Every adapter that may be asked for, by name and version."""
@@ -61,8 +64,18 @@ class Catalogue:
 
     def _of(self, name: str) -> dict[int, AdapterSpec]:
         if name not in self._versions:
-            raise UnknownAdapter(f"adapter {name} is not known here; its adapter.ready must be in the log.")
+            raise UnknownAdapter(self._unknown(name))
         return self._versions[name]
+
+    def _unknown(self, name: str) -> str:
+        """Names those of the same company, and of no other."""
+        company = company_of(name)
+        there = sorted(each for each in self._versions if company_of(each) == company)
+        told = f"{', '.join(there[:TOLD])}{' and more' if there[TOLD:] else ''}" or "none"
+        return (
+            f"adapter {name} is not known here; of {company!r} there are: {told}. A worker serves what adapter.ready "
+            "in the log names, `rillfold serve` what its --adapter names."
+        )
 
 
 class Sized(Protocol):

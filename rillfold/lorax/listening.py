@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import uvicorn
 
 from gpu_workers.serve.port import InferenceEngine
+from rillfold.http.bound import address_of, bound
 from rillfold.http.operator import operator_of
 from rillfold.http.wire import wire
 from rillfold.settings import Settings
@@ -17,7 +18,6 @@ from rillfold.v1.door import serving_app
 from schemas.errors import Stop
 
 GRACE_SECONDS = 3
-BACKLOG = 128
 
 
 class _Listener(uvicorn.Server):
@@ -34,7 +34,7 @@ class _Listener(uvicorn.Server):
 async def listening(engine: InferenceEngine, settings: Settings) -> AsyncIterator[str]:
     """Its address. It takes the operator's token, as every port does behind which whole engines stand: whoever may
     open a connection on a machine is not yet whom its agents answer."""
-    with _bound(settings.serve_host, settings.serve_port) as bound:
+    with bound(settings.serve_host, settings.serve_port, "AOS_LORAX_PORT") as taken:
         config = uvicorn.Config(
             serving_app(engine, operator_of(settings)),
             log_config=None,
@@ -43,23 +43,14 @@ async def listening(engine: InferenceEngine, settings: Settings) -> AsyncIterato
             **wire(),
         )
         listener = _Listener(config)
-        serving = asyncio.create_task(listener.serve(sockets=[bound]))
+        serving = asyncio.create_task(listener.serve(sockets=[taken]))
         opened = asyncio.create_task(listener.open.wait())
         try:
             await asyncio.wait({serving, opened}, return_when=asyncio.FIRST_COMPLETED)
             if not listener.started:
                 raise Stop(f"HTTP does not begin on {settings.serve_host}:{settings.serve_port}: the log says why.")
-            host = f"[{settings.serve_host}]" if ":" in settings.serve_host else settings.serve_host
-            yield f"http://{host}:{bound.getsockname()[1]}/v1"
+            yield f"{address_of(settings.serve_host, taken)}/v1"
         finally:
             opened.cancel()
             listener.should_exit = True
             await serving
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        raise Stop(f"AOS_LORAX_PORT={port}: not to be had on {host} ({error}). Set it to 0 or another.") from error

@@ -22,7 +22,7 @@ from rillfold.lorax.config import MLConfig
 from rillfold.lorax.errors import LoRAxDisabled, NotAnswered, NotAnsweredNow, UnknownRole
 from rillfold.lorax.roles import AdapterInfo
 from rillfold.lorax.server import PATIENCE, LoRAxServer, Open, Phase
-from rillfold.lorax.wishes import Wish, told, wish_of
+from rillfold.lorax.wishes import Wish, told, wish_of, wishes_of
 from rillfold.settings import Settings
 
 Json = dict[str, Any]
@@ -68,10 +68,10 @@ class MLPipelineManager:
     async def lorax_batch_inference(self, requests: Sequence[Mapping[str, Any]]) -> list[Json]:
         """All at once, in one batch of the engine as far as there is room; the answers in the order of the requests.
 
-        A request that is wrong in itself, or asks a role that nobody has, raises before any is asked. One that gets no
-        answer has an `error` in its place, and the others have their answers.
+        A request that is wrong in itself (`WishRefused`), or asks a role that nobody has, raises before any is asked.
+        One that gets no answer has an `error` in its place, and the others have their answers.
         """
-        wishes = [wish_of(each) for each in requests]
+        wishes = wishes_of(requests)
         outcomes = await self._answers(wishes)
         return [told(wish, *outcome) for wish, outcome in zip(wishes, outcomes, strict=True)]
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 
 import msgspec
 
-from gpu_workers.adapters.check import CONFIG
-from gpu_workers.adapters.config import MAX_CONFIG
-from gpu_workers.adapters.store import MANIFEST, ArtifactManifest, Facts, FolderStore
-from gpu_workers.bases.files import folder_sha256, identity_files
+from gpu_workers.adapters.origin import base_of, facts_in
+from gpu_workers.adapters.store import Facts, FolderStore
 from gpu_workers.errors import ArtifactRefused
 from gpu_workers.refused import AdapterUnreadable, Refused
 from gpu_workers.serve.port import AdapterKey, AdapterSpec, Failure, InferenceEngine, Question
@@ -56,7 +53,7 @@ class LoRAxAdapterRegistry:
         """Kept, read and tried before anybody is answered by it; then the role's next questions go to it, while those
         under way finish on the one before. Raises `RoleRefused`; the role stays what it was."""
         _check_name(role, self._engine.model)
-        folder = _absolute(path)
+        folder = _absolute(role, path)
         async with self._one_by_one:
             spec = await asyncio.to_thread(self._kept, role, self._versions.get(role, 0) + 1, folder)
             self._versions[role] = spec.key.version
@@ -89,9 +86,9 @@ class LoRAxAdapterRegistry:
         )
 
     def _facts(self, role: str, folder: Path) -> Facts:
-        with suppress(OSError, msgspec.DecodeError):
-            return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=ArtifactManifest).facts
-        base = _trained_on(folder) or self._engine.base_sha256
+        if (facts := facts_in(folder)) is not None:
+            return facts
+        base = base_of(folder) or self._engine.base_sha256
         return Facts(company=role, base_model=self._engine.model, base_sha256=base, tools_in_prompt=True)
 
     async def _judged(self, spec: AdapterSpec, folder: Path) -> None:
@@ -117,31 +114,14 @@ class LoRAxAdapterRegistry:
 
 
 def _check_name(role: str, model: str) -> None:
-    if not ROLE.fullmatch(role):
-        raise RoleRefused(f"{role[:80]!r} is no name of a role: 1 to 64 letters, digits, dots, _ or -.")
+    if not isinstance(role, str) or not ROLE.fullmatch(role):
+        raise RoleRefused(f"{role!r:.80} is no name of a role: 1 to 64 letters, digits, dots, _ or -.")
     if role == model:
         raise RoleRefused(f"role {role}: the base model is called so. Give the role another name.")
 
 
-def _absolute(path: str | Path) -> Path:
-    return Path(path).expanduser().absolute()
-
-
-class _Named(msgspec.Struct):
-    base_model_name_or_path: str | None = None
-
-
-def _trained_on(folder: Path) -> str | None:
-    """The hash of the base that the adapter names, where that is a folder of this machine. Else its shapes decide."""
-    with suppress(OSError, ValueError):
-        with (folder / CONFIG).open("rb") as file:
-            named = msgspec.json.decode(file.read(MAX_CONFIG), type=_Named).base_model_name_or_path
-        if named and (Path(named) / "config.json").is_file():
-            files = identity_files(Path(named))
-            return _hash_of(Path(named).absolute(), max(each.stat().st_mtime_ns for each in files))
-    return None
-
-
-@cache
-def _hash_of(base: Path, _written: int) -> str:
-    return folder_sha256(base)
+def _absolute(role: str, path: str | Path) -> Path:
+    try:
+        return Path(path).expanduser().absolute()
+    except (TypeError, RuntimeError) as error:
+        raise RoleRefused(f"role {role}: {path!r:.200} is no path of a folder: {error}.") from error

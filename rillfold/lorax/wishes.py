@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -26,7 +26,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     top_k: int = 0
     min_p: float = 0.0
     seed: int = 0
-    stop: tuple[str, ...] = ()
+    stop: str | tuple[str, ...] = ()
 
     def question(self, id_: str) -> Question:
         before = () if self.system is None else (Message(role="system", content=self.system),)
@@ -40,17 +40,39 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             top_k=self.top_k,
             min_p=self.min_p,
             seed=self.seed,
-            stop=self.stop,
+            stop=(self.stop,) if isinstance(self.stop, str) else self.stop,
         )
 
 
 def wish_of(given: Mapping[str, Any]) -> Wish:
-    """Values out of range are the engine's to name: it has the last word on them."""
+    """Raises `WishRefused` where it can be told without the engine that nobody could answer it."""
+    if not isinstance(given, Mapping):
+        raise _refused(f"{given!r:.80} is no mapping")
     try:
-        return msgspec.convert(dict(given), Wish)
+        wish = msgspec.convert(dict(given), Wish)
     except (msgspec.ValidationError, TypeError, ValueError) as error:
-        options = ", ".join(Wish.__struct_fields__)
-        raise WishRefused(f"this request cannot be asked: {error}. A request has {options}.") from error
+        raise _refused(str(error)) from error
+    if (why := wish.question("").unfit()) is not None:
+        raise _refused(why)
+    return wish
+
+
+def wishes_of(given: Sequence[Mapping[str, Any]]) -> list[Wish]:
+    """All of them, or `WishRefused`, which says the place of the one that is wrong."""
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise _refused(f"{given!r:.80} is no list of requests")
+    wishes = []
+    for place, each in enumerate(given):
+        try:
+            wishes.append(wish_of(each))
+        except WishRefused as error:
+            raise WishRefused(f"request {place} of the list: {error}") from error
+    return wishes
+
+
+def _refused(why: str) -> WishRefused:
+    options = ", ".join(Wish.__struct_fields__)
+    return WishRefused(f"this request cannot be asked: {why}. A request has {options}.")
 
 
 def told(wish: Wish, outcome: Outcome, seconds: float) -> Json:

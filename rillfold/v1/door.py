@@ -3,6 +3,7 @@
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
 from gpu_workers.serve.port import InferenceEngine
 from rillfold import __version__
@@ -11,6 +12,9 @@ from rillfold.http.strict_json import TooManyValues
 from rillfold.v1.drain import AGAIN, Drain
 from rillfold.v1.errors import openai_error
 from rillfold.v1.routes import openai_routes
+
+ROUTES = "GET /v1/models, GET /v1/models/{name}, POST /v1/chat/completions and GET /health"
+NO_OBJECT = "The body is no JSON object: send one, as application/json."
 
 
 def serving_app(engine: InferenceEngine, operator: Operator, drain: Drain | None = None) -> FastAPI:
@@ -33,7 +37,17 @@ def serving_app(engine: InferenceEngine, operator: Operator, drain: Drain | None
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         where = ".".join(str(step)[:80] for step in first["loc"][1:])
+        if first["type"] == "json_invalid" or not where:
+            return JSONResponse(openai_error(NO_OBJECT, "invalid_json", None, 400), 400)
         return JSONResponse(openai_error(f"{where}: {first['msg']}", "invalid_value", where, 400), 400)
+
+    @app.exception_handler(HTTPException)
+    async def no_route(request: Request, error: HTTPException) -> JSONResponse:
+        code = {404: "unknown_url", 405: "method_not_allowed"}.get(error.status_code)
+        hint = f" There are {ROUTES}." if code else ""
+        told = f"{request.method} {request.url.path[:200]}: {error.detail}.{hint}"
+        content = openai_error(told, code or "invalid_request", None, error.status_code)
+        return JSONResponse(content, error.status_code, headers=error.headers)
 
     @app.exception_handler(TooManyValues)
     async def too_many(_: Request, error: TooManyValues) -> JSONResponse:

@@ -1,4 +1,4 @@
-"""The part of OpenAI's chat request that is honoured. What would change the answer and is not honoured is refused."""
+"""The part of OpenAI's chat request that is honoured. All else is refused by name, but for what changes no answer."""
 
 from typing import Annotated, Any, Literal
 
@@ -26,7 +26,11 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "guided_grammar": ((None,), "use response_format with a JSON schema"),
     "structured_outputs": ((None,), "use response_format"),
     "web_search_options": ((None,), "leave it out"),
+    "reasoning_effort": ((None, "none"), "nothing is thought before an answer here: leave it out"),
 }
+HARMLESS = frozenset({"metadata", "prediction", "prompt_cache_key", "prompt_cache_retention", "safety_identifier"})
+HARMLESS |= {"service_tier", "store", "user"}
+"""OpenAI's clients send them; they tell a service who asks, what to keep and how fast to be, and change no answer."""
 
 
 class ContentPart(BaseModel):

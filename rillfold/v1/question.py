@@ -1,13 +1,14 @@
 """From OpenAI's chat request to a question of the port."""
 
 import json
+from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ValidationError
 
 from gpu_workers.serve.port import MustCall, MustFit, Question, spelled
 from rillfold.v1.errors import BadRequest
-from rillfold.v1.forms import REFUSED, ChatRequest, ContentPart, NamedTool
+from rillfold.v1.forms import HARMLESS, REFUSED, ChatRequest, ContentPart, NamedTool
 from schemas.codec.primitives import sane_company
 from schemas.company import Message, ToolUse
 
@@ -16,6 +17,7 @@ SCHEMA_LETTERS = 100_000
 """A grammar is made of the schema before anything is said: OpenAI's own bound is of this size."""
 ANY_OBJECT = '{"type":"object"}'
 FORCED = "required"
+NAME_LETTERS = 80
 
 
 def company_of(header: str | None) -> str | None:
@@ -54,6 +56,16 @@ def _refuse(more: dict[str, Any]) -> None:
         if (given := more.get(name)) not in allowed:
             told = " over 1" if name == "n" and isinstance(given, int) and given > 1 else ""
             raise BadRequest(f"{name}{told} is not supported here: {remedy}.", name, "unsupported_parameter")
+    for name, given in more.items():
+        if given is not None and name not in REFUSED and name not in HARMLESS:
+            raise BadRequest(_unknown(name), name[:NAME_LETTERS], "unknown_parameter")
+
+
+def _unknown(name: str) -> str:
+    """A field that nobody reads would change the answer unseen, or was meant to."""
+    near = get_close_matches(name[:NAME_LETTERS], ChatRequest.model_fields, 1)
+    remedy = f"did you mean {near[0]}? Write that, or leave it out" if near else "leave it out"
+    return f"{name[:NAME_LETTERS]!r} is no field that is known here: {remedy}."
 
 
 def _messages(body: ChatRequest) -> list[Message]:

@@ -63,8 +63,10 @@ class _Talk:
             return Response(status_code=CLIENT_GONE)
         if isinstance(outcome, Failure):
             return failed(outcome)
-        message: dict[str, Any] = {"role": "assistant", "content": outcome.content or None, "refusal": None}
-        if calls := calls_told(outcome, self._body.parallel_tool_calls):
+        calls = calls_told(outcome, self._body.parallel_tool_calls)
+        content = outcome.content or (None if calls else "")
+        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+        if calls:
             message["tool_calls"] = tool_calls(outcome.id, calls)
         choice = {"index": 0, "message": message, "finish_reason": finish(outcome)}
         choice["logprobs"] = self._chances(outcome.choices)

@@ -11,6 +11,7 @@ import uvicorn
 
 from gpu_workers.refused import EngineStopped
 from gpu_workers.serve.port import InferenceEngine
+from rillfold.http.bound import address_of, bound
 from rillfold.http.operator import operator_of
 from rillfold.http.wire import wire
 from rillfold.settings import Settings
@@ -38,11 +39,9 @@ class Door(uvicorn.Server):
     """
 
     def __init__(self, engine: InferenceEngine, settings: Settings) -> None:
-        self._drain, self._patience = Drain(), settings.serve_drain_seconds
+        self._settings, self._drain = settings, Drain()
         config = uvicorn.Config(
             serving_app(engine, operator_of(settings), self._drain),
-            settings.serve_host,
-            settings.serve_port,
             log_level="warning",
             timeout_graceful_shutdown=GRACE_SECONDS,
             **wire(),
@@ -50,6 +49,8 @@ class Door(uvicorn.Server):
         super().__init__(config)
         self._open, self._leaving = asyncio.Event(), asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.url = ""
+        """Where it listens, once it does."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The signal is not raised again afterwards, as uvicorn does: the process ends by itself, with 0."""
@@ -67,13 +68,20 @@ class Door(uvicorn.Server):
     async def beside(self, work: Coroutine[Any, Any, None]) -> None:
         """The work begins when HTTP answers. If it fails, the process ends with its error."""
         self._loop = asyncio.get_running_loop()
-        serving = asyncio.ensure_future(self.serve())
+        host = self._settings.serve_host
+        try:
+            taken = bound(host, self._settings.serve_port, "RILLFOLD_SERVE_PORT")
+        except BaseException:
+            work.close()
+            raise
+        self.url = address_of(host, taken)
+        serving = asyncio.ensure_future(self.serve(sockets=[taken]))
         working = asyncio.ensure_future(self._after_opening(work))
         leaving = asyncio.ensure_future(self._leaving.wait())
         await asyncio.wait({serving, working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         working.cancel()  # what is open in the log stays there, for others to take at once
         if not serving.done() and leaving.done():
-            served = asyncio.ensure_future(self._drain.ended(self._patience))
+            served = asyncio.ensure_future(self._drain.ended(self._settings.serve_drain_seconds))
             await asyncio.wait({serving, served}, return_when=asyncio.FIRST_COMPLETED)
             served.cancel()
         self.should_exit = True
@@ -87,7 +95,7 @@ class Door(uvicorn.Server):
         try:
             await self._open.wait()
             if not self.started:
-                raise Stop(f"HTTP cannot listen on {self.config.host}:{self.config.port}: set RILLFOLD_SERVE_PORT.")
+                raise Stop(f"HTTP does not begin on {self.url}: the log says why.")
         except BaseException:
             work.close()
             raise

@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import msgspec
 import openai
 import pytest
 from pydantic import BaseModel
 
 from gpu_workers.serve.port import MAX_STOPS, STOP_LETTERS, Answer, MustCall, MustFit
+from rillfold.v1.door import NO_OBJECT
 from schemas.company import ToolUse
 from tests.support.engine import FakeEngine
 from tests.support.listening import OPERATOR, Listening
@@ -180,6 +182,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"logit_bias": {"5": 1}}, "logit_bias"),
     ({"repetition_penalty": 1.3}, "repetition_penalty"),
     ({"guided_json": {}}, "guided_json"),
+    ({"reasoning_effort": "high"}, "reasoning_effort"),
     ({"function_call": {"name": "lookup"}}, "function_call"),
     ({"stop": ""}, "stop.0"),
     ({"stop": ["a", ""]}, "stop.1"),
@@ -234,6 +237,64 @@ async def test_what_is_malformed_is_a_400_that_names_it(
     assert refused.value.param == param and refused.value.type == "invalid_request_error"
     assert refused.value.code and len(refused.value.message) < 1_000
     assert engine.asked == []
+
+
+HARMLESS: dict[str, Any] = {
+    "user": "u", "metadata": {"a": "b"}, "store": True, "service_tier": "auto", "safety_identifier": "s",
+    "prompt_cache_key": "k", "prompt_cache_retention": "24h", "prediction": {"type": "content", "content": "x"},
+    "reasoning_effort": "none", "n": 1, "logit_bias": {}, "presence_penalty": 0, "functions": [], "of_nobody": None,
+}  # fmt: skip
+
+
+async def test_what_openai_clients_send_and_changes_no_answer_is_taken(
+    engine: FakeEngine, client: openai.AsyncOpenAI
+) -> None:
+    for given in (HARMLESS, {}):
+        await client.chat.completions.create(model="base", messages=HELLO, seed=1, extra_body=given)
+    first, plain = (msgspec.structs.replace(asked, id="") for asked in engine.asked)
+    assert first == plain
+
+
+@pytest.mark.parametrize(
+    ("field", "told"),
+    [
+        ("temprature", "did you mean temperature"),
+        ("max_token", "did you mean max_tokens"),
+        ("ignore_eos", "leave it out"),
+        ("verbosity", "leave it out"),
+        ("x" * 5_000, "leave it out"),
+    ],
+)
+async def test_a_field_that_nobody_reads_is_refused_by_name(
+    field: str, told: str, engine: FakeEngine, client: openai.AsyncOpenAI
+) -> None:
+    with pytest.raises(openai.BadRequestError, match=told) as refused:
+        await client.chat.completions.create(model="base", messages=HELLO, extra_body={field: 1})
+    assert refused.value.param == field[:80] and refused.value.code == "unknown_parameter"
+    assert len(refused.value.message) < 300 and engine.asked == []
+
+
+async def test_a_stop_at_the_first_letter_leaves_a_text_without_letters(client: openai.AsyncOpenAI) -> None:
+    whole = (await client.chat.completions.create(model="base", messages=HELLO, stop="Once")).choices[0]
+    assert (whole.message.content, whole.finish_reason) == ("", "stop")
+
+
+@pytest.mark.parametrize("body", [b"{nope", b"[]", b"", b"7", b"null", b'"text"'])
+async def test_a_body_that_is_no_object_is_told_in_plain_words(body: bytes, url: str) -> None:
+    headers = {"Authorization": f"Bearer {OPERATOR.token}", "Content-Type": "application/json"}
+    async with httpx.AsyncClient(base_url=url, headers=headers) as http:
+        answer = await http.post("/v1/chat/completions", content=body)
+    told = {"message": NO_OBJECT, "type": "invalid_request_error", "param": None}
+    assert (answer.status_code, answer.json()) == (400, {"error": told | {"code": "invalid_json"}})
+
+
+async def test_routes_that_there_are_not_are_told_in_openai_s_shape(client: openai.AsyncOpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match=r"POST /v1/completions.*POST /v1/chat/completions") as gone:
+        await client.completions.create(model="base", prompt="x")
+    assert (gone.value.code, gone.value.type, gone.value.param) == ("unknown_url", "invalid_request_error", None)
+    with pytest.raises(openai.APIStatusError, match="GET /v1/chat/completions") as wrong:
+        await client.get("/chat/completions", cast_to=object)
+    assert wrong.value.status_code == 405 and "POST" in wrong.value.response.headers["allow"]
 
 
 RAW = [

@@ -335,6 +335,33 @@ def test_nor_can_json(name: str, small: tuple[Chat, Forms]) -> None:
         small[1].for_(MustFit(schema=json.dumps(parameters)), None)
 
 
+PLACES: dict[str, tuple[dict[str, Any], str]] = {
+    "a type": (fields(a=fields(b={"type": "strng"})), r"at 'a\.b': 'strng' is no type; there are object, array"),
+    "one of its types": (fields(a={"type": ["string", "nul"]}), "at 'a': 'nul' is no type"),
+    "the whole": ({"type": "decimal"}, "the schema: 'decimal' is no type"),
+    "an item's": (fields(a={"type": "array", "items": fields(b={"type": "x"})}), r"at 'a\.\[\]\.b': 'x' is no type"),
+    "a pattern": (
+        fields(a={"type": "string", "pattern": "[a"}),
+        r"at 'a': the pattern '\[a' .*unclosed character class",
+    ),
+    "a look": (fields(a={"type": "string", "pattern": "(?=a)"}), r"at 'a': the pattern '\(\?=a\)' .*look-around"),
+    "a name's": ({"type": "object", "patternProperties": {"[a": {"type": "null"}}}, r"the pattern '\[a' .*unclosed"),
+    "two": (fields(a={"oneOf": [{"type": "string"}, {"minLength": 1}]}), "at 'a': more than one part of the 'oneOf'"),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_schema_s_fault_is_told_with_its_word_and_its_place(name: str, small: tuple[Chat, Forms]) -> None:
+    schema, told = PLACES[name]
+    with pytest.raises(BadQuestion, match=told):
+        small[1].for_(MustFit(schema=json.dumps(schema)), None)
+
+
+def test_one_of_parts_that_cannot_both_fit_is_held_to(small: tuple[Chat, Forms]) -> None:
+    kinds = {"oneOf": [fields(kind={"const": "a"}), fields(kind={"const": "b"}, of={"type": "integer"})]}
+    assert not small[1].for_(MustFit(schema=json.dumps(fields(a=kinds))), None).ended
+
+
 HARD: dict[str, dict[str, Any]] = {
     "ways without end": {"pattern": "^(a+)+$"},
     "counted twice": {"pattern": "^((a|b){0,100}c){0,100}$"},

@@ -35,6 +35,7 @@ from tests.support.models import ALL, save_adapter
 from tests.support.workbench import Workbench, ask
 
 PROMPT = "What is due?"
+TOO_LONG = PROMPT * 50_000
 TOKENS = 8
 
 
@@ -160,8 +161,8 @@ async def test_stats_of_each_adapter(open_office: Office) -> None:
     assert pipeline.get_lorax_adapter_stats("CRO")["last_used"] is None
     for _ in range(2):
         await open_office.says("CRO")
-    with pytest.raises(NotAnswered, match=r"CRO .*temperature"):
-        await pipeline.lorax_inference("CRO", PROMPT, temperature=-1.0)
+    with pytest.raises(NotAnswered, match=r"CRO .*prompt_too_long"):
+        await pipeline.lorax_inference("CRO", TOO_LONG)
     stats = pipeline.get_lorax_adapter_stats()["CRO"]
     prompt = len(open_office.bench.chat.prompt(ask(PROMPT).messages))
     assert (stats["requests"], stats["failures"]) == (3, 1)
@@ -189,6 +190,18 @@ async def test_a_role_that_nobody_has_is_never_the_base(open_office: Office) -> 
     assert pipeline.get_lorax_adapter_stats("CTO")["requests"] == asked
 
 
+UNFIT: list[dict[str, Any]] = [
+    {"max_tokens": 0},
+    {"temperature": -1.0},
+    {"temperature": float("nan")},
+    {"top_p": 0.0},
+    {"top_k": -1},
+    {"min_p": 2.0},
+    {"stop": ""},
+    {"stop": ["x"] * 17},
+]
+
+
 def test_a_request_that_is_wrong_in_itself_names_what_it_may_have() -> None:
     for given in (
         {"prompt": "x"},
@@ -196,9 +209,13 @@ def test_a_request_that_is_wrong_in_itself_names_what_it_may_have() -> None:
         {"agent_role": "CEO", "prompt": 3},
         {"agent_role": "CEO", "prompt": "x", "max_token": 3},
         {"agent_role": "CEO", "prompt": "x", 3: 4},
+        "hi",
+        None,
+        ["CEO", "x"],
+        *({"agent_role": "CEO", "prompt": "x"} | unfit for unfit in UNFIT),
     ):
         with pytest.raises(WishRefused, match="agent_role, prompt, system, max_tokens"):
-            wish_of(given)
+            wish_of(given)  # type: ignore[arg-type]
 
 
 def test_every_option_is_the_question_s() -> None:
@@ -211,13 +228,30 @@ def test_every_option_is_the_question_s() -> None:
     assert question.adapter == "CEO" and question.version is None and question.company is None
 
 
+async def test_a_batch_with_one_that_is_wrong_in_itself_asks_nobody(open_office: Office) -> None:
+    pipeline = open_office.pipeline
+    pipeline.register_lorax_adapter("CCO", open_office.folder("CCO", 45))
+    good = {"agent_role": "CCO", "prompt": PROMPT}
+    for unfit in UNFIT:
+        with pytest.raises(WishRefused, match=rf"request 1 of the list.*{next(iter(unfit))}"):
+            await pipeline.lorax_batch_inference([good, good | unfit])
+    for none in ("hi", ["hi"], None, 7, good):
+        with pytest.raises(WishRefused):
+            await pipeline.lorax_batch_inference(none)  # type: ignore[arg-type]
+    assert pipeline.get_lorax_adapter_stats("CCO")["requests"] == 0
+
+
+def test_a_stop_may_be_one_text() -> None:
+    assert wish_of({"agent_role": "CEO", "prompt": "p", "stop": "ab"}).question("1").stop == ("ab",)
+
+
 async def test_one_that_fails_leaves_the_others_their_answers(open_office: Office) -> None:
     folder = open_office.folder("CHRO", 13)
     open_office.pipeline.register_lorax_adapter("CHRO", folder)
     good = {"agent_role": "CHRO", "prompt": PROMPT, "max_tokens": TOKENS}
-    first, wrong, last = await open_office.pipeline.lorax_batch_inference([good, good | {"max_tokens": 0}, good])
+    first, wrong, last = await open_office.pipeline.lorax_batch_inference([good, good | {"prompt": TOO_LONG}, good])
     assert first["text"] == last["text"] == open_office.peft(folder)
-    assert wrong["error"]["reason"] == "bad_question" and "max_tokens" in wrong["error"]["detail"]
+    assert wrong["error"]["reason"] == "prompt_too_long" and "letters" in wrong["error"]["detail"]
     assert "text" not in wrong and "error" not in first
 
 
@@ -261,6 +295,11 @@ def test_a_path_that_is_nowhere_and_names_that_are_none(open_office: Office, tmp
     for role in ("", "a/b", "a b", "CEO@2", "x" * 65, model):
         with pytest.raises(RoleRefused, match="name"):
             open_office.pipeline.register_lorax_adapter(role, good)
+    for nothing in (None, 7):
+        with pytest.raises(RoleRefused, match=f"{nothing} is no name"):
+            open_office.pipeline.register_lorax_adapter(nothing, good)  # type: ignore[arg-type]
+        with pytest.raises(RoleRefused, match=f"CMO: {nothing} is no path"):
+            open_office.pipeline.register_lorax_adapter("CMO", nothing)  # type: ignore[arg-type]
 
 
 def test_an_adapter_of_another_base_is_refused(open_office: Office, tmp_path: Path) -> None:

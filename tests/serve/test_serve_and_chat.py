@@ -54,7 +54,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         try:
             assert worker.stdout is not None
             told = [worker.stdout.readline() for _ in range(3)]
-            assert f"127.0.0.1:{made.port}/v1 serves" in told[0]
+            assert f"127.0.0.1:{made.port}/v1 serves" in told[0] and "acme/default;" in told[0]
             assert told[-1] == "ready\n"
             yield made
             worker.terminate()

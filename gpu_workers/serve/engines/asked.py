@@ -58,7 +58,7 @@ class RowMaker:
             logprobs=question.logprobs,
             owner=question.company or company_of(question.adapter or "") or None,
             mark=weights.content if weights else None,
-            active_from=_active_from(prompt, spec, weights),
+            active_from=self._active_from(prompt, spec, weights),
             public=max((_common(prompt, declared) for declared in self._base.public), default=0),
             form=self._forms.for_(question.must, question.tools) if question.must else None,
         )
@@ -80,6 +80,20 @@ class RowMaker:
             raise PromptTooLong(f"the prompt has {len(prompt)} tokens; {model} reads {context}.")
         return prompt
 
+    def _active_from(self, prompt: list[int], spec: AdapterSpec | None, weights: LoraWeights | None) -> int:
+        """Where the last of its triggers begins. Without one it would be the base model's answer under its name."""
+        trigger = list(weights.activation or ()) if weights else []
+        if not trigger:
+            return 0
+        for start in range(len(prompt) - len(trigger), -1, -1):
+            if prompt[start : start + len(trigger)] == trigger:
+                return start
+        named = spec.key if spec else "?"
+        raise NotActivated(
+            f"adapter {named} acts from its trigger on, {self._chat.decode(trigger)!r:.200} (tokens {trigger}), and "
+            "the prompt does not hold it: write it into a message, as it was trained."
+        )
+
 
 def slow(question: Question) -> bool:
     """Too much work for the event loop, which has others to serve."""
@@ -100,20 +114,6 @@ def _parts(question: Question) -> int:
     with contextlib.suppress(msgspec.MsgspecError, UnicodeError, RecursionError):
         tools = msgspec.json.decode(question.tools or "[]", type=list[msgspec.Raw])
     return sum(1 + len(message.tool_calls) for message in question.messages) + len(tools)
-
-
-def _active_from(prompt: list[int], spec: AdapterSpec | None, weights: LoraWeights | None) -> int:
-    """Where the last of its triggers begins. Without one it would be the base model's answer under its name."""
-    trigger = list(weights.activation or ()) if weights else []
-    if not trigger:
-        return 0
-    for start in range(len(prompt) - len(trigger), -1, -1):
-        if prompt[start : start + len(trigger)] == trigger:
-            return start
-    named = spec.key if spec else "?"
-    raise NotActivated(
-        f"adapter {named} acts from its trigger on, tokens {trigger}, and the prompt does not hold them."
-    )
 
 
 def _common(prompt: Sequence[int], declared: Sequence[int]) -> int:

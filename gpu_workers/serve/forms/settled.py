@@ -5,10 +5,12 @@ What is settled is never wider than what was given: whatever fits it fits the gi
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
+from llguidance import LLMatcher
 
 from gpu_workers.refused import BadQuestion
 from gpu_workers.serve.forms.numbers import LARGEST_INTEGER, LARGEST_NUMBER, bounded, hard_step
@@ -40,6 +42,7 @@ _NOT_HELD = {
     "dependencies", "dependentRequired", "dependentSchemas", "unevaluatedProperties", "unevaluatedItems",
     "$dynamicRef", "$recursiveRef",
 }  # fmt: skip
+_TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 _FORMATS = {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
 
 
@@ -66,6 +69,8 @@ class _Settling:
         self._root, self._what, self._in_order = root, what, in_order
         self._left = NODES
         self._any = False
+        self._at: list[str] = []
+        """Where it reads, by the names of properties, for whoever has to find what is wrong."""
 
     def whole(self) -> Schema:
         if (bytes_ := size(msgspec.json.encode(self._root).decode())) > SCHEMA_BYTES:
@@ -74,7 +79,8 @@ class _Settling:
         return schema | {"$defs": _anything()} if self._any else schema
 
     def _refuse(self, why: str) -> BadQuestion:
-        return BadQuestion(f"{self._what}: {why}.")
+        place = f" at {'.'.join(self._at)!r:.200}" if self._at else ""
+        return BadQuestion(f"{self._what}{place}: {why}.")
 
     def _settle(self, node: object, level: int, beyond: bool | None) -> Any:
         """`beyond`: what becomes of an object's other keys where it does not say; None: the schema around it says."""
@@ -103,6 +109,7 @@ class _Settling:
             raise self._refuse(f"{unheld[0]!r} cannot be held to while an answer is made; leave it out")
         if level and "$id" in node:
             raise self._refuse("only the whole of it may have an '$id'")
+        self._types(node)
         own = {name: value for name, value in node.items() if name in _KEPT}
         others = [self._target(node["$ref"])] if "$ref" in node else []
         others += self._listed(node.get("allOf", []))
@@ -159,7 +166,18 @@ class _Settling:
             done |= self._array(node, level)
         inner = None if any(name in node for name in _OBJECT) else beyond
         either = {name: self._each(node[name], level, inner) for name in _EITHER if name in node}
-        return done | either
+        done |= either
+        if "oneOf" in either and "oneOf" in _why_not(done | ({"$defs": _anything()} if self._any else {})):
+            raise self._refuse(
+                "more than one part of the 'oneOf' may fit the same value; make them differ, or use 'anyOf'"
+            )
+        return done
+
+    def _types(self, node: Schema) -> None:
+        given = node.get("type", [])
+        for kind in given if isinstance(given, list) else [given]:
+            if kind not in _TYPES:
+                raise self._refuse(f"{kind!r:.100} is no type; there are {', '.join(_TYPES)}")
 
     def _chosen(self, node: Schema) -> Schema:
         if beside := sorted(node.keys() - {"const", "enum", "type"}):
@@ -181,15 +199,20 @@ class _Settling:
         if len(members) > PROPERTIES:
             raise self._refuse(f"an object has {len(members)} properties, and at most {PROPERTIES} are read")
         for name, schema in sorted(members.items()) if self._in_order else members.items():
+            self._at.append(name)
             if patterns:
                 self._pattern(name)
             yield name, self._settle(schema, level + 1, False)
+            self._at.pop()
 
     def _array(self, node: Schema, level: int) -> Schema:
         done: Schema = {name: node[name] for name in ("minItems", "maxItems") if name in node}
         if "prefixItems" in node:
             done["prefixItems"] = self._each(node["prefixItems"], level, False)
-        return done | {"items": self._settle(node.get("items", True), level + 1, False)}
+        self._at.append("[]")
+        items = self._settle(node.get("items", True), level + 1, False)
+        self._at.pop()
+        return done | {"items": items}
 
     def _each(self, schemas: object, level: int, beyond: bool | None) -> list[Any]:
         return [self._settle(schema, level + 1, beyond) for schema in self._listed(schemas)]
@@ -202,6 +225,9 @@ class _Settling:
     def _pattern(self, pattern: object) -> None:
         if isinstance(pattern, str) and len(pattern) > PATTERN_LETTERS:
             raise self._refuse(f"a pattern of {len(pattern)} letters, and at most {PATTERN_LETTERS} are read")
+        if pattern is not None and (why := _why_not({"type": "string", "pattern": pattern})):
+            *_, last = why.splitlines()
+            raise self._refuse(f"the pattern {pattern!r:.100} cannot be held to: {last.removeprefix('error: ')}")
 
     def _value(self, value: Any) -> Any:
         """A constant, its keys in the order that they are written in."""
@@ -224,6 +250,16 @@ def _kinds(node: Schema) -> list[str]:
         if any(name in node for name in words):
             return [kind]
     return []
+
+
+def _why_not(schema: Schema) -> str:
+    """What the grammar's own reader says against it, without any tokens; nothing where it takes it."""
+    try:
+        return str(LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(json.dumps(schema))))
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            return str(error) or type(error).__name__
+        raise
 
 
 def _anything() -> Schema:

@@ -33,18 +33,18 @@ class ServerAway(Retry):
 @click.command()
 @click.argument("text", required=False)
 @click.option("--company", help="Whose adapter answers; without it the base model does.")
-@click.option("--role", default="default", show_default=True, help="Which of the company's adapters.")
+@click.option("--role", show_default="default", help="Which of the company's adapters.")
 @click.option("--version", type=int, help="Not the newest version, but this one.")
-@click.option("--url", help="A serving worker's address; otherwise the API is asked.")
+@click.option("--url", help="A serving worker's address, http://HOST:PORT; otherwise the API is asked.")
 @click.option("--max-tokens", default=256, show_default=True)
 @click.option("--temperature", default=0.0, show_default=True)
 def chat(
-    text: str | None, company: str | None, role: str, version: int | None, url: str | None, **drawing: Any
+    text: str | None, company: str | None, role: str | None, version: int | None, url: str | None, **drawing: Any
 ) -> None:
     """Talk to a model: one answer to TEXT, or a conversation until Ctrl-D."""
+    named = _adapter(company, role, version)
     with _client(from_env(), url) as http:
-        adapter = f"{company}/{role}"
-        model = _base(http) if not company else adapter if version is None else str(AdapterKey(adapter, version))
+        model = named or _base(http)
         said: list[Message] = []
         for question in [text] if text else _typed(model):
             said.append({"role": "user", "content": question})
@@ -56,14 +56,38 @@ def chat(
             said.append({"role": "assistant", "content": answer})
 
 
+def _adapter(company: str | None, role: str | None, version: int | None) -> str | None:
+    """None: the base model, and only where nothing of an adapter was said."""
+    if company is None:
+        if (given := "--role" if role is not None else None if version is None else "--version") is not None:
+            raise click.UsageError(f"{given} is of a company's adapter: give --company too, or leave it out.")
+        return None
+    adapter = f"{company}/{'default' if role is None else role}"
+    return adapter if version is None else str(AdapterKey(adapter, version))
+
+
 def _client(settings: Settings, url: str | None) -> httpx.Client:
     if url is not None:
         # Only to this machine: the token is not for whoever stands at some other address.
-        token = operator_of(settings).token if urlsplit(url).hostname in LOOPBACK else settings.serve_token
+        token = operator_of(settings).token if _host(url) in LOOPBACK else settings.serve_token
         return _http(url, token or None)
     file = ApiKeys.of(settings.data_dir).admin_key_file
     key = settings.api_key or (file.read_text().strip() if file.exists() else "")
     return _http(settings.address("api"), key)
+
+
+def _host(url: str) -> str:
+    told = f"--url {url}: write http://HOST:PORT"
+    try:
+        parts = urlsplit(url)
+        host, _port = parts.hostname, parts.port
+    except ValueError as error:
+        raise click.UsageError(f"{told}: {error}.") from error
+    if parts.scheme not in ("http", "https") or not host:
+        raise click.UsageError(f"{told}, with http:// or https:// before it.")
+    if parts.path.rstrip("/").endswith("/v1"):
+        raise click.UsageError(f"{told}, without the /v1, which is added here.")
+    return host
 
 
 def _http(address: str, token: str | None) -> httpx.Client:

@@ -1,0 +1,44 @@
+"""What a folder itself says of where its adapter comes from: an artifact's manifest, or the base that PEFT names."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+import msgspec
+
+from gpu_workers.adapters.check import CONFIG
+from gpu_workers.adapters.config import MAX_CONFIG
+from gpu_workers.adapters.store import MANIFEST, MAX_BYTES, ArtifactManifest, Facts
+from gpu_workers.bases.files import folder_sha256, identity_files
+
+
+class _Named(msgspec.Struct):
+    base_model_name_or_path: str | None = None
+
+
+def facts_in(folder: Path) -> Facts | None:
+    """Of an artifact of a store; other folders have none."""
+    with suppress(OSError, ValueError), (folder / MANIFEST).open("rb") as file:
+        return msgspec.json.decode(file.read(MAX_BYTES[MANIFEST]), type=ArtifactManifest).facts
+    return None
+
+
+def base_of(folder: Path) -> str | None:
+    """The hash of the base that it was trained on: as its manifest says, or of the folder of this machine that its
+    configuration names. None where neither tells: then its shapes decide."""
+    if (facts := facts_in(folder)) is not None:
+        return facts.base_sha256
+    with suppress(OSError, ValueError):
+        with (folder / CONFIG).open("rb") as file:
+            named = msgspec.json.decode(file.read(MAX_CONFIG), type=_Named).base_model_name_or_path
+        if named and (Path(named) / "config.json").is_file():
+            files = identity_files(Path(named))
+            return _hash_of(Path(named).absolute(), max(each.stat().st_mtime_ns for each in files))
+    return None
+
+
+@cache
+def _hash_of(base: Path, _written: int) -> str:
+    return folder_sha256(base)
