@@ -9,7 +9,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Hashable
-from functools import partial
+from functools import lru_cache, partial
 
 from gpu_workers.adapters.weights import LoraWeights
 from gpu_workers.bases.chat import Chat
@@ -45,6 +45,9 @@ from schemas.words import shortened
 
 log = logging.getLogger(__name__)
 
+TOKENS_REMEMBERED = 65_536
+"""Whose bytes are told beside their chances without asking the tokenizer again."""
+
 Read = Callable[[AdapterSpec], LoraWeights]
 """From the store to memory, checked. Raises `Refused`, or `Retry` where the disk or the memory is in the way."""
 
@@ -60,6 +63,7 @@ class EmbeddedEngine:
         self, make_engine: Callable[[], Engine], base: Base, chat: Chat, read: Read, bounds: EngineBounds
     ) -> None:
         self._base, self._chat, self._read = base, chat, read
+        self._bytes_of = lru_cache(TOKENS_REMEMBERED)(chat.bytes_of)
         self._rows_of = RowMaker(chat, base)
         self._memory = KVMemory(0, 0)
         self._make_engine = make_engine
@@ -217,7 +221,7 @@ class EmbeddedEngine:
     ) -> Answer:
         asked = partial(self._rows_of.row, next(self._tickets), question, spec, weights)
         row = await asyncio.to_thread(asked) if slow(question) else asked()
-        pending = Pending(row, self._chat, question.stop, on_snippet, visit)
+        pending = Pending(row, self._chat, self._bytes_of, question.stop, on_snippet, visit)
         if not self.alive():
             raise EngineStopped(f"{self._stopped}; restart the worker.")
         self._pending[row.ticket] = pending
