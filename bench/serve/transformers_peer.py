@@ -48,7 +48,6 @@ class Plain:
             inputs=list(prompts),
             generation_config=settings,
             continuous_batching_config=ContinuousBatchingConfig(**BATCHING),
-            persistent_manager=True,
             warmup=False,
         )
         seconds = time.process_time() - began

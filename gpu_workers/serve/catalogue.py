@@ -27,6 +27,10 @@ class Catalogue:
         before, versions[spec.key.version] = versions.get(spec.key.version), spec
         return before
 
+    def held(self, key: AdapterKey) -> AdapterSpec | None:
+        """What may be asked for under it now."""
+        return self._versions.get(key.name, {}).get(key.version)
+
     def refuse(self, key: AdapterKey, why: Refused) -> None:
         """Whoever asks for it is told why it is not served; older versions go on."""
         versions = self._versions.get(key.name, {})

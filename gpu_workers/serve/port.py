@@ -15,6 +15,8 @@ from schemas.company import Message, ToolUse
 
 MAX_TEMPERATURE = 100.0
 MAX_LOGPROBS = 20
+MAX_CHANCES = 40_000
+"""Told of one answer: max_tokens times one more than logprobs."""
 MAX_STOPS, STOP_LETTERS = 16, 200
 VERSION_DIGITS = 18
 _readings = itertools.count(1)
@@ -121,6 +123,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
             return f"top_k is {self.top_k}, and not 0 or more"
         if self.logprobs is not None and not 0 <= self.logprobs <= MAX_LOGPROBS:
             return f"logprobs is {self.logprobs}, and not from 0 to {MAX_LOGPROBS}"
+        if self.logprobs is not None and (told := self.max_tokens * (1 + self.logprobs)) > MAX_CHANCES:
+            return f"max_tokens x (1 + top_logprobs) is {told}, and not up to {MAX_CHANCES}: ask for less of either"
         if len(self.stop) > MAX_STOPS or not all(0 < len(text) <= STOP_LETTERS for text in self.stop):
             return f"stop has over {MAX_STOPS} texts, or one without a letter or with over {STOP_LETTERS}"
         return None

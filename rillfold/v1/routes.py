@@ -1,13 +1,13 @@
 """/v1 of the serving worker: what any OpenAI client speaks. `model` is the base's name or `company/role[@version]`."""
 
 import asyncio
-import json
 import secrets
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
+import msgspec
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
@@ -19,6 +19,7 @@ from rillfold.v1.forms import ChatRequest
 from rillfold.v1.question import company_of, question_of
 from rillfold.v1.told import Untold, UntoldChoices, calls_told, finish, logprobs, tool_calls, usage
 
+Result = TypeVar("Result")
 CLIENT_GONE = 499
 
 
@@ -42,7 +43,7 @@ def openai_routes(engine: InferenceEngine) -> APIRouter:
         except BadRequest as wrong:
             return error(400, str(wrong), wrong.code, wrong.param)
         talk = _Talk(engine, question, body)
-        return await (talk.stream() if body.stream else talk.whole(request))
+        return await (talk.stream(request) if body.stream else talk.whole(request))
 
     return router
 
@@ -69,17 +70,36 @@ class _Talk:
         if calls:
             message["tool_calls"] = tool_calls(outcome.id, calls)
         choice = {"index": 0, "message": message, "finish_reason": finish(outcome)}
-        choice["logprobs"] = self._chances(outcome.choices)
-        return JSONResponse(self._frame("chat.completion", [choice]) | {"usage": usage(outcome)})
+        frame = self._frame("chat.completion", [choice]) | {"usage": usage(outcome)}
 
-    async def stream(self) -> Response:
+        def written() -> bytes:
+            choice["logprobs"] = self._chances(outcome.choices)
+            return msgspec.json.encode(frame)
+
+        body = await asyncio.to_thread(written) if outcome.choices else written()  # chances are the longest part
+        return Response(body, media_type="application/json")
+
+    async def stream(self, request: Request) -> Response:
         """An error that is known before the first word is an HTTP error."""
-        first = await self._pieces.get()
-        if first is None and isinstance(outcome := await self._answer, Failure):
-            return failed(outcome)
+        first = None
+        try:
+            first = await _unless_gone(request, asyncio.ensure_future(self._begun()))
+        finally:
+            if first is None:
+                self._answer.cancel()
+        if first is None:
+            return Response(status_code=CLIENT_GONE)
+        if isinstance(first, Failure):
+            return failed(first)
         return StreamingResponse(self._events(first), media_type="text/event-stream")
 
-    async def _events(self, piece: Snippet | None) -> AsyncIterator[str]:
+    async def _begun(self) -> Snippet | Outcome:
+        """The first piece, or the outcome where it has none."""
+        first = await self._pieces.get()
+        return await self._answer if first is None else first
+
+    async def _events(self, first: Snippet | Outcome) -> AsyncIterator[str]:
+        piece = first if isinstance(first, Snippet) else None
         try:
             yield self._chunk({"role": "assistant", "content": ""})
             told, chances = Untold(), UntoldChoices()
@@ -117,8 +137,8 @@ class _Talk:
         return {**frame, "choices": choices}
 
 
-async def _unless_gone(request: Request, answer: asyncio.Future[Outcome]) -> Outcome | None:
-    """None, and the row out of the batch, when the client hangs up first."""
+async def _unless_gone(request: Request, answer: asyncio.Future[Result]) -> Result | None:
+    """None when the client hangs up first. The future is at its end, whichever way."""
     gone = asyncio.ensure_future(_hung_up(request))
     try:
         either: set[asyncio.Future[Any]] = {answer, gone}
@@ -145,4 +165,4 @@ def _model(name: str) -> dict[str, Any]:
 
 
 def _event(content: dict[str, Any]) -> str:
-    return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
+    return f"data: {msgspec.json.encode(content).decode()}\n\n"

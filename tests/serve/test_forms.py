@@ -362,6 +362,20 @@ def test_one_of_parts_that_cannot_both_fit_is_held_to(small: tuple[Chat, Forms])
     assert not small[1].for_(MustFit(schema=json.dumps(fields(a=kinds))), None).ended
 
 
+def test_what_has_to_be_proved_of_patterns_is_bounded(small: tuple[Chat, Forms]) -> None:
+    null = {"type": "null"}
+    patterns = {f"^(k|a|b){{{i}}}$": null for i in range(1, 10)}
+    few, names = dict(list(patterns.items())[:8]), {f"k{i}": null for i in range(200)}
+    for schema, why in (
+        ({"patternProperties": patterns}, "9 patternProperties, and at most 8"),
+        ({"patternProperties": few, "properties": names}, "patterns times names are 1000 at most"),
+        (fields(**{f"o{i}": {"patternProperties": few} for i in range(16)}), "patterns times names are 1000 at most"),
+    ):
+        with pytest.raises(BadQuestion, match=why):
+            small[1].for_(MustFit(schema=json.dumps({"type": "object"} | schema)), None)
+    small[1].for_(MustFit(schema=json.dumps({"type": "object", "patternProperties": few})), None)
+
+
 HARD: dict[str, dict[str, Any]] = {
     "ways without end": {"pattern": "^(a+)+$"},
     "counted twice": {"pattern": "^((a|b){0,100}c){0,100}$"},
@@ -436,6 +450,34 @@ def test_grammars_are_compiled_once_kept_and_renewed(
     for i in range(KEPT):
         forms.for_(MustFit(schema=json.dumps({"const": i})), None)
     assert len(forms._kept) == KEPT
+
+
+def test_an_answer_that_uses_a_grammars_states_up_harms_no_later_one(
+    small: tuple[Chat, Forms], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor one of another owner that is under way."""
+    import gpu_workers.serve.forms.form as module
+
+    monkeypatch.setattr(module, "STATES", 300)
+    chat, forms = small[0], Forms.of(small[0])
+    must = MustFit(schema=json.dumps(fields(text={"type": "string", "maxLength": 5_000})))
+    fine = [*chat.encode('{"text": "Hi"}'), chat.end]
+    others = forms.for_(must, None, "globex")
+    with pytest.raises(BadQuestion, match="too many states"):
+        evil = forms.for_(must, None, "acme")
+        for token in chat.encode('{"text": "' + "a" * 4_000):
+            evil.allowed()
+            evil.take(token)
+    follow(others, fine)
+    follow(forms.for_(must, None, "acme"), fine)
+
+
+def test_no_owner_drives_the_grammars_of_others_out(small: tuple[Chat, Forms]) -> None:
+    forms = Forms.of(small[0])
+    forms.for_(MustFit(schema='{"const": 0}'), None, "acme")
+    for i in range(KEPT + 3):
+        forms.for_(MustFit(schema=json.dumps({"const": i})), None, "globex")
+    assert [key.owner for key in forms._kept].count("acme") == 1 and len(forms._kept) == KEPT
 
 
 def test_many_threads_may_ask_at_once(small: tuple[Chat, Forms]) -> None:

@@ -144,6 +144,26 @@ async def test_a_client_that_leaves_frees_its_row(engine: EmbeddedEngine, client
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_leaves_before_the_first_word_is_not_waited_for(stream: bool) -> None:
+    gone = asyncio.Event()
+
+    class Silent(FakeEngine):
+        async def answer(self, question: Question, on_snippet: OnSnippet | None = None) -> Outcome:
+            try:
+                return await super().answer(question, on_snippet)
+            finally:
+                gone.set()
+
+    engine = Silent(shut=True)
+    async with Listening(engine) as url, httpx.AsyncClient(base_url=url, headers=BEARER) as http:
+        with pytest.raises(httpx.ReadTimeout):
+            await http.post("/v1/chat/completions", json=CHAT | {"stream": stream}, timeout=0.3)
+        async with asyncio.timeout(10):
+            await gone.wait()
+    assert len(engine.asked) == 1
+
+
 async def test_who_uses_its_tokens_up_hears_when_to_come_again_and_others_are_answered(bench: Workbench) -> None:
     serving = EngineSetup(device=CPU, limits=Limits(rows=4, waiting=8), company_tokens=60)
     async with embedded(str(bench.base), bench.root / "cache", serving) as engine, Listening(engine) as url:

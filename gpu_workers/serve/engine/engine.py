@@ -73,8 +73,8 @@ class Engine:
         return self._publish(outcomes)
 
     def submit(self, row: LoraRow) -> None:
-        """Raises TooLong for what can never run."""
-        if row.form is not None:
+        """Raises TooLong for what can never run. Where chances are wanted nothing is said unasked."""
+        if row.form is not None and row.logprobs is None:
             for token in takewhile(lambda token: token not in self._stops, row.form.begins[: row.limit - 1]):
                 row.form.take(token)
                 row.said.append(token)

@@ -11,9 +11,10 @@ import msgspec
 from gpu_workers.adapters.weights import LoraWeights
 from gpu_workers.bases.chat import Chat
 from gpu_workers.refused import BadQuestion, NotActivated, PromptTooLong
+from gpu_workers.serve.admission import LETTERS_A_TOKEN as GUESSED_LETTERS
 from gpu_workers.serve.engine.engine import LoraRow
-from gpu_workers.serve.forms.form import Forms
-from gpu_workers.serve.port import AdapterSpec, Question
+from gpu_workers.serve.forms.form import Form, Forms
+from gpu_workers.serve.port import AdapterSpec, MustFit, Question
 from schemas.adapters import company_of
 
 LETTERS_A_TOKEN = 32
@@ -56,12 +57,16 @@ class RowMaker:
             min_p=question.min_p,
             seed=question.seed,
             logprobs=question.logprobs,
-            owner=question.company or company_of(question.adapter or "") or None,
+            owner=owner_of(question),
             mark=weights.content if weights else None,
             active_from=self._active_from(prompt, spec, weights),
             public=max((_common(prompt, declared) for declared in self._base.public), default=0),
-            form=self._forms.for_(question.must, question.tools) if question.must else None,
+            form=self._form(question),
         )
+
+    def _form(self, question: Question) -> Form | None:
+        must = question.must
+        return self._forms.for_(must, question.tools, owner_of(question)) if must is not None else None
 
     def _prompt(self, question: Question, spec: AdapterSpec | None) -> list[int]:
         """An adapter that was trained without its tools in the prompt is served without them."""
@@ -98,6 +103,16 @@ class RowMaker:
 def slow(question: Question) -> bool:
     """Too much work for the event loop, which has others to serve."""
     return len(question.messages) > LONG_PARTS or letters(question) > LONG_LETTERS or question.must is not None
+
+
+def spent(question: Question) -> int:
+    """Tokens that it costs by being read, held to its form or not, before they are counted: roughly."""
+    schema = question.must.schema if isinstance(question.must, MustFit) else ""
+    return (letters(question) + len(schema)) // GUESSED_LETTERS
+
+
+def owner_of(question: Question) -> str | None:
+    return question.company or company_of(question.adapter or "") or None
 
 
 def letters(question: Question) -> int:

@@ -9,7 +9,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Hashable
-from functools import partial
+from functools import lru_cache, partial
 
 from gpu_workers.adapters.weights import LoraWeights
 from gpu_workers.bases.chat import Chat
@@ -24,7 +24,8 @@ from gpu_workers.refused import (
 from gpu_workers.serve.admission import EngineBounds, Questions, Seats
 from gpu_workers.serve.catalogue import Catalogue, Residency
 from gpu_workers.serve.engine.engine import Engine, Fell, KVMemory, LoraRow, Said, Step
-from gpu_workers.serve.engines.asked import Base, RowMaker, letters, slow
+from gpu_workers.serve.engines.aside import Aside
+from gpu_workers.serve.engines.asked import Base, RowMaker, letters, owner_of, slow, spent
 from gpu_workers.serve.engines.pending import Pending
 from gpu_workers.serve.port import (
     DETAIL,
@@ -45,6 +46,9 @@ from schemas.words import shortened
 
 log = logging.getLogger(__name__)
 
+TOKENS_REMEMBERED = 65_536
+"""Whose bytes are told beside their chances without asking the tokenizer again."""
+
 Read = Callable[[AdapterSpec], LoraWeights]
 """From the store to memory, checked. Raises `Refused`, or `Retry` where the disk or the memory is in the way."""
 
@@ -60,7 +64,8 @@ class EmbeddedEngine:
         self, make_engine: Callable[[], Engine], base: Base, chat: Chat, read: Read, bounds: EngineBounds
     ) -> None:
         self._base, self._chat, self._read = base, chat, read
-        self._rows_of = RowMaker(chat, base)
+        self._bytes_of = lru_cache(TOKENS_REMEMBERED)(chat.bytes_of)
+        self._rows_of, self._aside = RowMaker(chat, base), Aside()
         self._memory = KVMemory(0, 0)
         self._make_engine = make_engine
         self._catalogue = Catalogue()
@@ -68,7 +73,7 @@ class EmbeddedEngine:
         self._questions = Questions(bounds, self._seen)
         self._residency: Residency[LoraWeights] = Residency(bounds.capacity, bounds.company_adapters)
         self._seats = Seats(self._residency)
-        self._reading: dict[Hashable, asyncio.Task[LoraWeights]] = {}
+        self._reading: dict[Hashable, tuple[AdapterKey, asyncio.Task[LoraWeights]]] = {}
         self._pending: dict[int, Pending] = {}
         self._tickets = itertools.count()
         self._tokens = self._prompts = self._cached = 0
@@ -98,6 +103,7 @@ class EmbeddedEngine:
 
     async def __aexit__(self, *_: object) -> None:
         self._orders.put(None)
+        self._aside.close()
         await asyncio.to_thread(self._thread.join)
         self._fail(self._stopped or "the engine was stopped")
 
@@ -107,7 +113,7 @@ class EmbeddedEngine:
             self._residency.drop(before)
 
     async def load(self, spec: AdapterSpec) -> None:
-        spec = spec.anew()
+        spec, before = spec.anew(), self._catalogue.held(spec.key)
         self._residency.drop(spec)
         if not self._residency.pin(spec):
             self.announce(spec)  # it is read, and judged, when somebody asks for it
@@ -115,7 +121,8 @@ class EmbeddedEngine:
         try:
             await self._weights(spec)
         except UnusableAdapter as error:
-            self._catalogue.refuse(spec.key, error)
+            if self._catalogue.held(spec.key) in (None, before):  # and no other was announced meanwhile
+                self._catalogue.refuse(spec.key, error)
             raise
         finally:
             self._seats.give(spec)
@@ -180,22 +187,31 @@ class EmbeddedEngine:
             await self._seats.take(spec)
             try:
                 return await self._run(question, spec, await self._weights(spec), visit, on_snippet)
-            except UnusableAdapter as error:
-                self._catalogue.refuse(spec.key, error)  # the newest that can be served answers, or the reason does
+            except UnusableAdapter as error:  # the newest that can be served answers, or the reason does
+                if (now := self._catalogue.held(spec.key)) is not None and now.content == spec.content:
+                    self._catalogue.refuse(spec.key, error)
             finally:
                 self._seats.give(spec)
 
     async def _weights(self, spec: AdapterSpec) -> LoraWeights:
-        """From memory, or read once for everybody who waits for it. The caller has pinned it."""
-        held = self._residency.get(spec)
-        if held is not None:
-            self._residency.hits += 1
-            return held
-        if spec.content not in self._reading:
-            self._residency.pin(spec)  # the reading's own pin: who asked may go away meanwhile
-            self._reading[spec.content] = reading = asyncio.create_task(self._brought_in(spec))
-            reading.add_done_callback(lambda task: task.cancelled() or task.exception())
-        return await asyncio.shield(self._reading[spec.content])
+        """From memory, or read once for everybody who waits for it. The caller has pinned it.
+
+        Why it cannot be read is told under the reader's own name: it is no business of those who share the content.
+        """
+        while (held := self._residency.get(spec)) is None:
+            if spec.content not in self._reading:
+                self._residency.pin(spec)  # the reading's own pin: who asked may go away meanwhile
+                reading = asyncio.create_task(self._brought_in(spec))
+                reading.add_done_callback(lambda task: task.cancelled() or task.exception())
+                self._reading[spec.content] = spec.key, reading
+            reader, reading = self._reading[spec.content]
+            try:
+                return await asyncio.shield(reading)
+            except RillfoldError:
+                if reader == spec.key:
+                    raise
+        self._residency.hits += 1
+        return held
 
     async def _brought_in(self, spec: AdapterSpec) -> LoraWeights:
         try:
@@ -216,8 +232,8 @@ class EmbeddedEngine:
         on_snippet: OnSnippet | None,
     ) -> Answer:
         asked = partial(self._rows_of.row, next(self._tickets), question, spec, weights)
-        row = await asyncio.to_thread(asked) if slow(question) else asked()
-        pending = Pending(row, self._chat, question.stop, on_snippet, visit)
+        row = await self._aside_made(question, visit, asked) if slow(question) else asked()
+        pending = Pending(row, self._chat, self._bytes_of, question.stop, on_snippet, visit)
         if not self.alive():
             raise EngineStopped(f"{self._stopped}; restart the worker.")
         self._pending[row.ticket] = pending
@@ -230,6 +246,11 @@ class EmbeddedEngine:
             if pending.runs:
                 self._take_out(row, spec)
         return self._said(question, spec.key if spec else None, pending, finish)
+
+    async def _aside_made(self, question: Question, visit: Visit, asked: Callable[[], LoraRow]) -> LoraRow:
+        """What it costs is charged also to those who leave meanwhile, or are refused in the end."""
+        visit.prompt = min(spent(question), self._base.context)
+        return await self._aside.do(owner_of(question), asked)
 
     def _said(self, question: Question, key: AdapterKey | None, pending: Pending, finish: str) -> Answer:
         text, row = pending.ended(), pending.row

@@ -13,12 +13,22 @@ from gpu_workers.serve.seen import Visit
 from gpu_workers.serve.text import Stops, TextStream
 from schemas.errors import RillfoldError
 
+BytesOf = Callable[[int], bytes]
+
 
 class Pending:
+    """`bytes_of` is the chat's: asked for each chance of each token, so it had better remember."""
+
     def __init__(
-        self, row: LoraRow, chat: Chat, stops: Sequence[str], on_snippet: OnSnippet | None, visit: Visit
+        self,
+        row: LoraRow,
+        chat: Chat,
+        bytes_of: BytesOf,
+        stops: Sequence[str],
+        on_snippet: OnSnippet | None,
+        visit: Visit,
     ) -> None:
-        self.row, self._chat, self._visit = row, chat, visit
+        self.row, self._chat, self._bytes_of, self._visit = row, chat, bytes_of, visit
         self._on_snippet = on_snippet
         self.done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._stream, self._stops = TextStream(chat.decode), Stops(stops)
@@ -49,13 +59,13 @@ class Pending:
         self.tokens += said.tokens
         for _ in said.tokens:
             self._visit.said()
-        if self._reads and (piece := self._stops.push("".join(map(self._read, said.tokens)))):
+        if self._reads and (piece := self._stops.push(self._read(said.tokens))):
             self._tell(piece)
         if self._stops.at is not None or said.finish:
             self.done.set_result("stop" if self._stops.at is not None else str(said.finish))
 
-    def _read(self, token: int) -> str:
-        piece = self._stream.push(token)
+    def _read(self, tokens: Sequence[int]) -> str:
+        piece = self._stream.push(tokens)
         self._letters += len(piece)
         return piece
 
@@ -82,12 +92,12 @@ class Pending:
     def _choose(self, said: Said) -> None:
         if self.row.logprobs is None:
             return
-        choice = chosen(said.tokens[0], said.drawn, self._chat.bytes_of)
+        choice = chosen(said.tokens[0], said.drawn, self._bytes_of)
         self.choices.append(choice)
         self._begins.append(self._letters)
         self._untold.append(choice)
 
 
-def chosen(token: int, drawn: Drawn, bytes_of: Callable[[int], bytes]) -> Choice:
+def chosen(token: int, drawn: Drawn, bytes_of: BytesOf) -> Choice:
     likeliest = tuple(Chance(token=bytes_of(each), logprob=chance) for each, chance in drawn.likeliest)
     return Choice(said=Chance(token=bytes_of(token), logprob=drawn.said), likeliest=likeliest)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import llguidance
 import numpy as np
@@ -38,6 +38,12 @@ STEP_FUEL, STEP_ITEMS = 100_000, 10_000
 COMPILE_FUEL, SYMBOLS = 1_000_000, 200_000
 
 
+class _Key(NamedTuple):
+    owner: str | None
+    must: MustCall | MustFit
+    tools: str | None
+
+
 class Forms:
     """All forms over one base model. `vocabulary`: how many tokens the model has chances for, if more than the tokens'.
 
@@ -47,29 +53,37 @@ class Forms:
     def __init__(self, chat: Chat, vocabulary: int | None = None) -> None:
         self._chat, self._vocabulary = chat, vocabulary
         self._tokens: llguidance.LLTokenizer | BadQuestion | None = None
-        self._kept: OrderedDict[tuple[MustCall | MustFit, str | None], _Compiled | BadQuestion] = OrderedDict()
+        self._kept: OrderedDict[_Key, _Compiled | BadQuestion] = OrderedDict()
         self._reading, self._keeping = threading.Lock(), threading.Lock()
 
     @classmethod
     def of(cls, chat: Chat, vocabulary: int | None = None) -> Forms:
         return cls(chat, vocabulary)
 
-    def for_(self, must: MustCall | MustFit, tools: str | None) -> Form:
-        """For one answer. Raises BadQuestion. Up to a second where a grammar is new: not on an event loop."""
-        key = (must, tools if isinstance(must, MustCall) else None)
+    def for_(self, must: MustCall | MustFit, tools: str | None, owner: str | None = None) -> Form:
+        """For one answer. Raises BadQuestion. Up to a second where a grammar is new: not on an event loop.
+
+        What answers do to a grammar's states is felt by other answers of the same owner alone.
+        """
+        key = _Key(owner, must, tools if isinstance(must, MustCall) else None)
         with self._keeping:
             found = self._kept.get(key)
             if found is not None:
                 self._kept.move_to_end(key)
         if found is None or (isinstance(found, _Compiled) and found.worn):
-            found = self._judged(*key)
+            found = self._judged(must, key.tools)
             with self._keeping:
-                self._kept[key] = found
-                while len(self._kept) > KEPT:
-                    self._kept.popitem(last=False)
+                self._keep(key, found)
         if isinstance(found, BadQuestion):
             raise BadQuestion(str(found))
         return found.form()
+
+    def _keep(self, key: _Key, found: _Compiled | BadQuestion) -> None:
+        """Whose are the most loses the one that was asked for the longest ago."""
+        self._kept[key] = found
+        while len(self._kept) > KEPT:
+            most = Counter(each.owner for each in self._kept).most_common(1)[0][0]
+            del self._kept[next(each for each in self._kept if each.owner == most)]
 
     def _judged(self, must: MustCall | MustFit, tools: str | None) -> _Compiled | BadQuestion:
         """A question that cannot be held to its form costs its work once, too."""
@@ -108,15 +122,21 @@ def tokens_of(chat: Chat, vocabulary: int | None) -> llguidance.LLTokenizer:
 class Form:
     """One answer's way through its grammar. What it costs at one token is bounded; beyond that it is refused."""
 
-    def __init__(self, matcher: llguidance.LLMatcher, end: int, begins: tuple[int, ...] = ()) -> None:
-        self._matcher, self._end = matcher, end
+    def __init__(
+        self,
+        matcher: llguidance.LLMatcher,
+        end: int,
+        begins: tuple[int, ...] = (),
+        spoil: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._matcher, self._end, self._spoil = matcher, end, spoil
         self.begins = begins
         """What every answer begins with, before anything is chosen."""
         self.ended = False
 
     def allowed(self) -> Words:
         """Which tokens may come next. Raises BadQuestion where it takes too much work to tell."""
-        mask = _run(self._matcher.compute_bitmask)
+        mask = self._run(self._matcher.compute_bitmask)
         self._sound()
         return np.frombuffer(mask, np.int32)
 
@@ -127,7 +147,7 @@ class Form:
         """
         if self.ended:
             return []
-        tokens = _run(self._matcher.compute_ff_tokens)
+        tokens = self._run(self._matcher.compute_ff_tokens)
         self._sound()
         after = self._matcher
         if tokens:
@@ -143,19 +163,27 @@ class Form:
         if token == self._end and self._matcher.is_accepting():
             self.ended = True
             return
-        if not _run(lambda: self._matcher.try_consume_tokens([token])):
+        if not self._run(lambda: self._matcher.try_consume_tokens([token])):
             self._sound()
             raise RowFailed(f"token {token} was said, which the form does not allow here.")
         self._sound()
 
+    def _run(self, step: Callable[[], Result]) -> Result:
+        try:
+            return _run(step)
+        except BadQuestion:
+            self._spoil()
+            raise
+
     def _sound(self) -> None:
         if self._matcher.is_error():
+            self._spoil()
             raise BadQuestion(f"the answer cannot be held to its form: {_first_line(self._matcher.get_error())}")
 
 
 @dataclass
 class _Compiled:
-    """Its forms share what the grammar learned of its states; it is never itself moved on."""
+    """Its forms share what the grammar learned of its states, and how many it may learn of; it is never moved on."""
 
     matcher: llguidance.LLMatcher
     end: int
@@ -166,9 +194,13 @@ class _Compiled:
     def worn(self) -> bool:
         return self.given >= WORN
 
+    def spoil(self) -> None:
+        """An answer of it met an error, which may be that no more states are to be had: none shares them after it."""
+        self.given = WORN
+
     def form(self) -> Form:
         self.given += 1
-        return Form(self.matcher.deep_copy(), self.end, self.begins)
+        return Form(self.matcher.deep_copy(), self.end, self.begins, self.spoil)
 
 
 def _compiled(tokens: llguidance.LLTokenizer, text: str, end: int) -> _Compiled:

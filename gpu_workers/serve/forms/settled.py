@@ -25,6 +25,9 @@ NODES = 5_000
 PATTERN_LETTERS = 1_000
 PROPERTIES = 400
 """Of one object: each that may be left out makes every step wider."""
+PATTERNS, PROOFS = 8, 1_000
+"""Patterns of properties of one object; and how often it has to be shown, in one schema, that two of them, or one and a
+name, never mean the same property: each time is work that nothing else bounds."""
 ANY_LEVELS = 8
 """So deep is a value that the schema says nothing about."""
 
@@ -67,7 +70,7 @@ def settled(schema: object, what: str, *, in_order: bool = False) -> Schema:
 class _Settling:
     def __init__(self, root: object, what: str, in_order: bool) -> None:
         self._root, self._what, self._in_order = root, what, in_order
-        self._left = NODES
+        self._left, self._proofs = NODES, PROOFS
         self._any = False
         self._at: list[str] = []
         """Where it reads, by the names of properties, for whoever has to find what is wrong."""
@@ -185,6 +188,7 @@ class _Settling:
         return {name: self._value(value) for name, value in node.items()}
 
     def _object(self, node: Schema, level: int, beyond: bool | None) -> Schema:
+        self._provable(node.get("patternProperties"), node.get("properties"))
         done: Schema = {name: node[name] for name in ("required", "minProperties", "maxProperties") if name in node}
         for group in ("properties", "patternProperties"):
             if group in node:
@@ -204,6 +208,17 @@ class _Settling:
                 self._pattern(name)
             yield name, self._settle(schema, level + 1, False)
             self._at.pop()
+
+    def _provable(self, patterns: object, names: object) -> None:
+        count = len(patterns) if isinstance(patterns, dict) else 0
+        if count > PATTERNS:
+            raise self._refuse(f"an object has {count} patternProperties, and at most {PATTERNS} are read")
+        self._proofs -= count * (count + (len(names) if isinstance(names, dict) else 0))
+        if self._proofs < 0:
+            raise self._refuse(
+                f"patternProperties stand beside too many others: patterns times names are {PROOFS} at most in all; "
+                "name the properties instead"
+            )
 
     def _array(self, node: Schema, level: int) -> Schema:
         done: Schema = {name: node[name] for name in ("minItems", "maxItems") if name in node}
