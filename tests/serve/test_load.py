@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from random import Random
 from time import process_time
 
-from gpu_workers.serve.engine.pages import PAGE
-from gpu_workers.serve.engine.schedule import EngineRow, Limits, Schedule
+import pytest
+
+from gpu_workers.serve.engine.pages import PAGE, Label
+from gpu_workers.serve.engine.schedule import LOOKS, EngineRow, Limits, Schedule
 
 Row = EngineRow[str]
 
@@ -83,7 +85,7 @@ class Traffic:
         began = process_time()
         self.schedule.leave(done)
         self.seconds += process_time() - began
-        for row in set(done):
+        for row in dict.fromkeys(done):
             del self.came[row]
             if (more := self.again(row)) is not None:
                 self.submit(more)
@@ -132,7 +134,7 @@ def test_a_day_of_many_companies() -> None:
 
 def closed(flood: int, questions: int) -> list[int]:
     """How long a company that keeps half a batch busy waits for first tokens, beside another with so many questions."""
-    dice, tickets = Random(3), iter(range(10**9))
+    dice, tickets = Random(4), iter(range(10**9))
 
     def ask(owner: str | None) -> Row:
         ticket = next(tickets)
@@ -181,6 +183,45 @@ def test_a_thousand_who_wait_cost_a_step_little() -> None:
             traffic.step()
             times.append(traffic.seconds - before)
         assert sorted(times)[75] < 0.003
+
+
+@pytest.mark.parametrize("public", [0, 4_000])
+def test_a_long_common_beginning_is_read_and_compared_a_little_in_each_step(
+    public: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each page of each row is looked at once, and none of them holds a step up with all of its pages."""
+    computed, label = Counter[Row](), EngineRow.label
+
+    def counted(row: Row, page: int, size: int) -> Label | None:
+        computed[row] += 1
+        return label(row, page, size)
+
+    monkeypatch.setattr(EngineRow, "label", counted)
+    common, rows = list(range(4_000)), 40
+    traffic = Traffic(Limits(pages=9_001, step=512))
+    for ticket in range(rows):
+        owner = f"c{ticket}" if public else "c"
+        traffic.submit(EngineRow(ticket, [*common, ticket], None, 20, owner=owner, public=public))
+    most, before = 0, 0
+    while traffic.step():
+        most, before = max(most, computed.total() - before), computed.total()
+    assert traffic.answered == rows and traffic.computed.total() == 4_000 + rows * 20
+    assert max(computed.values()) <= 4_020 // PAGE
+    assert most <= LOOKS + 2 * 4_000 // PAGE + (512 + 2 * rows) // PAGE
+
+
+@pytest.mark.parametrize("prompt", [200, 30_000])
+def test_a_company_with_many_long_rows_delays_another_by_a_few_steps(prompt: int) -> None:
+    traffic = Traffic(Limits(pages=70_000))
+    for ticket in range(64):
+        traffic.submit(EngineRow(ticket, [ticket] * prompt, None, 8_000, owner="flood"))
+    for _ in range(3):
+        traffic.step()
+    for ticket in range(64, 70):
+        traffic.submit(EngineRow(ticket, [ticket] * 20, None, 4, owner="small"))
+        while len(traffic.waits.get("small", ())) < ticket - 63:
+            traffic.step()
+    assert max(traffic.waits["small"]) <= 6
 
 
 if __name__ == "__main__":

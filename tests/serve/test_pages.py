@@ -225,6 +225,19 @@ def test_what_all_may_share_is_not_lost_by_the_failure_of_one() -> None:
     assert fed(steps, asked(2, TEXT[:70], 4, owner="c", public=64)) == [64]
 
 
+def test_the_failure_of_the_first_to_read_what_is_public_takes_nothing_from_others() -> None:
+    steps = Steps(ROOM)
+    bad = asked(0, TEXT[:64] + [9] * 40, 40, owner="a", public=64)
+    steps.submit(bad)
+    steps.run(2)
+    other = asked(1, TEXT[:64] + [8] * 40, 4, owner="b", public=64)
+    steps.submit(other)
+    steps.until(other, 20)
+    steps.leave(bad, forget=True)
+    assert fed(steps, asked(2, other.prompt, 4, owner="b", public=64)) == [96]
+    assert fed(steps, asked(3, bad.prompt, 4, owner="a", public=64)) == [64]
+
+
 BASE = {"adapter": None}
 
 

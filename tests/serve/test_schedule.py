@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gpu_workers.refused import TooLong
-from gpu_workers.serve.engine.line import PATIENCE
+from gpu_workers.serve.engine.line import PATIENCE, Line
 from gpu_workers.serve.engine.pages import PAGE
 from gpu_workers.serve.engine.portions import portions
 from gpu_workers.serve.engine.schedule import AGAIN_SHARE, Limits
@@ -135,18 +136,26 @@ def test_a_wide_batch_of_answers_lets_prompts_in_as_wide() -> None:
 def test_what_must_follow_is_fed_at_once() -> None:
     """A grammar knows more than one token of the answer: they go through the model together, within the step."""
     steps = Steps(Limits(rows=4, pages=300, step=64, chunk=8))
-    rows = [asked(ticket, 5, 200) for ticket in range(2)]
+    row = asked(0, 5, 200)
+    steps.submit(row)
+    steps.step()
+    row.said += [7] * 20
+    batch = steps.step()
+    assert batch and [(feed.count, feed.asks) for feed in batch.feeds] == [(21, True)]
+    row.said += [7] * 100
+    assert [feed.count for _ in range(2) for feed in (steps.step() or batch).feeds] == [64, 37]
+
+
+def test_what_must_follow_takes_no_more_than_prompts_from_who_waits_for_a_token() -> None:
+    steps = Steps(Limits(rows=4, pages=300, step=64, chunk=8))
+    rows = [asked(ticket, 5, 200, owner=owner) for ticket, owner in enumerate("aab")]
     steps.submit(*rows)
     steps.step()
-    rows[0].said += [7] * 20
-    batch = steps.step()
-    assert batch and [(feed.count, feed.asks) for feed in batch.feeds] == [(21, True), (1, True)]
-    rows[0].said += [7] * 100
-    batch = steps.step()
-    assert batch and {feed.row.ticket: (feed.count, feed.asks) for feed in batch.feeds} == {
-        0: (63, False),
-        1: (1, True),
-    }
+    rows[0].said += [7] * 60
+    steps.submit(asked(9, 100, 5, owner="b"))
+    for _ in range(5):
+        batch = steps.step()
+        assert batch and {feed.row.ticket: feed.count for feed in batch.feeds} == {0: 5, 1: 1, 2: 1, 9: 4}
 
 
 def test_no_feed_crosses_the_place_from_which_an_adapter_is_active() -> None:
@@ -169,6 +178,16 @@ def test_prompts_share_the_room_of_a_step(wanted: list[tuple[str, int]], room: i
         mine = [(part, need) for part, (whose, need) in zip(given_, wanted, strict=True) if whose == owner]
         assert sum(part for part, _ in mine) >= min(room // len(owners), sum(need for _, need in mine))
         assert room < len(owners) or mine[0][0] > 0, "the oldest gets on"
+
+
+def test_who_asks_for_most_has_a_token_in_some_step_as_who_asks_for_least_has() -> None:
+    wanted = [(owner, 10 * owner + 1) for owner in range(7)]
+    sums = [0] * len(wanted)
+    for step in range(7):
+        given_ = portions(wanted, 3, step)
+        assert max(given_) == 1 and sum(given_) == 3
+        sums = [had + more for had, more in zip(sums, given_, strict=True)]
+    assert sums == [3] * 7
 
 
 def test_a_short_prompt_does_not_wait_for_a_long_one_of_its_own_owner() -> None:
@@ -250,6 +269,56 @@ def test_no_owner_waits_for_ever_however_many_new_ones_come() -> None:
     steps.step()
     assert sum(row.owner == "old" for row in steps.ended) >= len(steps.ended) // (2 * PATIENCE)
     assert len(steps.schedule.waiting) > 100, "else there was no need to wait"
+
+
+def test_patience_is_kept_by_who_waits_for_another_owners_row() -> None:
+    line: Line[Row] = Line()
+    rows = [asked(ticket, 1, 1, owner=f"c{ticket}") for ticket in range(PATIENCE + 3)]
+    for row in rows[:2]:
+        line.opened(row.owner)
+        line.join(row, row.ticket)
+    line.computed(rows[0], 1_000, 0)
+    line.pull(rows[0])
+    for row in rows[1:]:
+        if row.ticket > 1:
+            line.opened(row.owner)
+        line.let_in(row, 0)
+        line.stopped(row, 0)
+        line.closed(row.owner)
+    line.opened("new")
+    line.join(asked(9_998, 1, 1, owner="new"), 9_998)
+    line.join(rows[0], 0)
+    assert line.first() is rows[0]
+
+
+@pytest.mark.parametrize("prompt", [40, 800])
+def test_one_owners_rows_in_every_seat_hold_up_nobody(prompt: int) -> None:
+    """Its oldest row has a right to its turn, what it runs beside that one has not."""
+    steps = Steps(Limits(rows=8, pages=501, step=64, chunk=16))
+    steps.submit(*(asked(ticket, prompt, 200, owner="flood") for ticket in range(16)))
+    steps.run(2)
+    late = [asked(100 + ticket, 10, 3, owner=f"c{ticket % 3}") for ticket in range(9)]
+    steps.submit(*late)
+    steps.step()
+    running = Counter(row.owner for row in steps.schedule.running)
+    assert running == {"flood": 5, "c0": 1, "c1": 1, "c2": 1}, "one of each, whatever more they ask"
+    steps.run(12)
+    assert all(late[ticket].said for ticket in range(3))
+    assert steps.let_in[0] == 1
+    steps.run(5_000)
+    assert len(steps.ended) == 16 + 9
+    assert sum(steps.computed.values()) <= 16 * (prompt + 200) + 9 * 12 + 2 * PAGE * sum(steps.let_in.values())
+
+
+def test_one_owners_pages_hold_up_nobody() -> None:
+    steps = Steps(Limits(rows=8, pages=101, step=64, chunk=16))
+    steps.submit(*(asked(ticket, 700, 50, owner="flood") for ticket in range(8)))
+    steps.run(4)
+    late = asked(9, 400, 3, owner="late")
+    steps.submit(late)
+    assert late.final_length // PAGE > steps.schedule.pages.usable - 2 * 700 // PAGE
+    steps.step()
+    assert late in steps.schedule.running and steps.schedule.running[0].ticket == 0
 
 
 HALL = Limits(rows=8, pages=251, step=500, chunk=32, turn=20)

@@ -161,7 +161,8 @@ class Engine:
         step: Step = [*said, *(Fell(row.ticket, why) for row, why in fell.items())]
         for each in step:
             if isinstance(each, Fell) or each.finish is not None:
-                self._schedule.leave([self._rows.pop(each.ticket)], forget=isinstance(each, Fell))
+                spoilt = isinstance(each, Fell) and isinstance(each.why, NotFinite | RowFailed)
+                self._schedule.leave([self._rows.pop(each.ticket)], forget=spoilt)
         return step
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from typing import Generic, Protocol, TypeVar
@@ -33,9 +32,7 @@ class Account(Generic[Row]):
     """Wherever they are."""
     running: int = 0
     since: int = 0
-    """How many had been let in when it last was, or came to the line."""
-    turn: int = 0
-    """Where it stands among those who have nothing running, or 0."""
+    """How many had been let in when it last had something running, or came."""
     line: list[tuple[int, Row]] = field(default_factory=list)
     """A heap: who came first is first, also when it has given way."""
 
@@ -44,18 +41,48 @@ class Account(Generic[Row]):
         return self.spent + self.ahead
 
 
+class _Order(Generic[Row]):
+    """Accounts by a number, the lowest first, and of the same number who was put there first."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int, Account[Row]]] = []
+        self._last: dict[Account[Row], int] = {}
+        """What counts of each, by when it was put there; the rest of the heap is from before."""
+        self._puts = 0
+
+    def put(self, account: Account[Row], by: int) -> None:
+        if len(self._heap) > 2 * len(self._last) + DEBTS:
+            self._heap = [each for each in self._heap if self._counts(each)]
+            heapify(self._heap)
+        self._puts += 1
+        self._last[account] = self._puts
+        heappush(self._heap, (by, self._puts, account))
+
+    def drop(self, account: Account[Row]) -> None:
+        self._last.pop(account, None)
+
+    def first(self) -> Account[Row] | None:
+        while self._heap and not self._counts(self._heap[0]):
+            heappop(self._heap)
+        return self._heap[0][2] if self._heap else None
+
+    def _counts(self, entry: tuple[int, int, Account[Row]]) -> bool:
+        return self._last.get(entry[2]) == entry[1]
+
+
 class Line(Generic[Row]):
     """Cheap however many wait: what an owner has had changes only while it has something running, and few have."""
 
     def __init__(self) -> None:
         self.accounts: dict[str | None, Account[Row]] = {}
-        self._waiting: OrderedDict[str | None, Account[Row]] = OrderedDict()
-        """Of those who have a row in the line, the longest waiting first."""
+        self._waiting: dict[str | None, Account[Row]] = {}
+        """Of those who have a row in the line."""
         self._running: dict[str | None, Account[Row]] = {}
-        self._idle: list[tuple[int, int, Account[Row]]] = []
-        """A heap of those in the line who have nothing running: what it had, its turn."""
+        self._least: _Order[Row] = _Order()
+        """Those in the line who have nothing running, by what they had."""
+        self._longest: _Order[Row] = _Order()
+        """The same, by how long they wait."""
         self._places: dict[Row, int] = {}
-        self._turns = 0
         self._rows = 0
         self._let_in = 0
 
@@ -65,11 +92,13 @@ class Line(Generic[Row]):
             if len(self.accounts) >= DEBTS:
                 self.accounts = {key: each for key, each in self.accounts.items() if each.rows}
             account = self.accounts[owner] = Account()
-        account.rows += 1
-        self._rows += 1
-        if owner not in self._waiting:
+        if not account.rows:
+            account.since = self._let_in
+        if account.rows == account.running:
             others = (self._waiting or self._running).values()
             account.spent = max(account.spent, min((each.spent for each in others), default=0))
+        account.rows += 1
+        self._rows += 1
 
     def closed(self, owner: str | None) -> None:
         """A row has left. With nobody there, nobody owes anything to anybody."""
@@ -83,7 +112,6 @@ class Line(Generic[Row]):
         self._places[row] = place
         heappush(account.line, (place, row))
         if row.owner not in self._waiting:
-            account.since = self._let_in
             self._waiting[row.owner] = account
             self._stands(account)
 
@@ -96,7 +124,7 @@ class Line(Generic[Row]):
             heappop(account.line)
         if not account.line:
             del self._waiting[row.owner]
-            account.turn = 0
+            self._gone(account)
 
     def let_in(self, row: Row, ahead: int) -> None:
         self.pull(row)
@@ -104,9 +132,7 @@ class Line(Generic[Row]):
         account = self._running[row.owner] = self.accounts[row.owner]
         account.running += 1
         account.ahead += ahead
-        account.turn, account.since = 0, self._let_in
-        if row.owner in self._waiting:
-            self._waiting.move_to_end(row.owner)
+        self._gone(account)
 
     def computed(self, row: Row, tokens: int, ahead: int) -> None:
         """So many for it, so many of them those for which it was let in."""
@@ -121,25 +147,27 @@ class Line(Generic[Row]):
         account.ahead -= ahead
         if not account.running:
             del self._running[row.owner]
+            account.since = self._let_in
             self._stands(account)
 
+    @property
+    def idle(self) -> bool:
+        """Is somebody in it who has nothing running?"""
+        return self._least.first() is not None
+
     def first(self) -> Row | None:
-        """Of who has waited too long; else of who has nothing running; else of who has had least."""
-        if not self._waiting:
-            return None
-        neediest = next(iter(self._waiting.values()))
-        if self._let_in - neediest.since <= PATIENCE:
-            while self._idle and self._idle[0][1] != self._idle[0][2].turn:
-                heappop(self._idle)
+        """Of who has nothing running: of who has waited too long, else of who had least. Else of all who had least."""
+        neediest = self._longest.first()
+        if neediest is None or self._let_in - neediest.since <= PATIENCE:
             there = (each for each in self._running.values() if each.line)
-            neediest = self._idle[0][2] if self._idle else min(there, key=lambda each: each.had)
-        return neediest.line[0][1]
+            neediest = self._least.first() or min(there, key=lambda each: each.had, default=None)
+        return neediest.line[0][1] if neediest else None
 
     def _stands(self, account: Account[Row]) -> None:
         if account.line and not account.running:
-            if len(self._idle) > 2 * len(self._waiting) + DEBTS:
-                self._idle = [each for each in self._idle if each[1] == each[2].turn]
-                heapify(self._idle)
-            self._turns += 1
-            account.turn = self._turns
-            heappush(self._idle, (account.had, account.turn, account))
+            self._least.put(account, account.had)
+            self._longest.put(account, account.since)
+
+    def _gone(self, account: Account[Row]) -> None:
+        self._least.drop(account)
+        self._longest.drop(account)

@@ -109,9 +109,9 @@ class Pages:
             self._remembered.pop(page, None)
         return pages
 
-    def find(self, labels: Iterable[Label | None]) -> list[Node]:
-        """The longest prefix of these that is there."""
-        found, node = [], self.root
+    def find(self, labels: Iterable[Label | None], under: Node | None = None) -> list[Node]:
+        """The longest prefix of these that is there, of all or of what follows a page."""
+        found, node = [], under or self.root
         for label in labels:
             if label is None or (child := node.children.get(label)) is None:
                 break

@@ -3,11 +3,17 @@
 from collections.abc import Hashable, Sequence
 
 
-def portions(wanted: Sequence[tuple[Hashable, int]], room: int) -> list[int]:
-    """Each owner has the same, what one does not need is for the others. `wanted`: owner and tokens, oldest first."""
+def portions(wanted: Sequence[tuple[Hashable, int]], room: int, step: int = 0) -> list[int]:
+    """Each owner has the same, what one does not need is for the others. `wanted`: owner and tokens, oldest first.
+
+    When there are more owners than room, as many as it has room for get on, others in each step.
+    """
     rows: dict[Hashable, list[int]] = {}
     for row, (owner, _) in enumerate(wanted):
         rows.setdefault(owner, []).append(row)
+    if len(rows) > room:
+        owners = list(rows)
+        rows = {owner: rows[owner] for owner in (owners[(step * room + at) % len(owners)] for at in range(room))}
     needs = {owner: sum(wanted[row][1] for row in those) for owner, those in rows.items()}
     given = [0] * len(wanted)
     for done, owner in enumerate(sorted(rows, key=needs.__getitem__)):

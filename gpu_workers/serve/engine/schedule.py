@@ -3,55 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Generic
 
 from gpu_workers.refused import TooLong
 from gpu_workers.serve.engine.line import Line
-from gpu_workers.serve.engine.pages import PUBLIC, Label, Node, Pages
+from gpu_workers.serve.engine.pages import PUBLIC, Pages
 from gpu_workers.serve.engine.portions import portions
 from gpu_workers.serve.engine.rows import Adapter, EngineRow, Feed, Limits, StepBatch
+from gpu_workers.serve.engine.standing import Behind, Standing
 
 __all__ = ["EngineRow", "Feed", "Limits", "Schedule", "StepBatch"]
 
 AGAIN_SHARE = 16
 """Who gives way is computed again later: so many tokens of that, at most, for each one that it said in its turn."""
-
-
-@dataclass(eq=False, slots=True)
-class _Standing:
-    """What is known of a row from the day it comes until it leaves."""
-
-    place: int
-    """Of all rows: who came first has the lowest."""
-    runs: bool = False
-    answers: bool = False
-    """It was asked for a token since it was let in: it is beyond its prompt."""
-    began: int = 0
-    """How much it had said when it was let in."""
-    times: int = 0
-    """It was let in so often."""
-    reached: int = 0
-    """Tokens that its owner need not pay: they are paid, or were never computed."""
-    prepaid: int = 0
-    hasty: bool = False
-    """It has waited for another owner's row long enough."""
-    chain: list[Node] = field(default_factory=list)
-    """Its full pages, as far as others find them."""
-    matched: int = 0
-    """So many of them were there before."""
-    shares: bool = True
-    behind: list[_Behind] = field(default_factory=list)
-
-
-class _Behind(NamedTuple):
-    """A row that waits for what a running one computes for both."""
-
-    row: EngineRow[Any]
-    standing: _Standing
-    fed: int
-    until: int | None
+LOOKS = 1_024
+"""Pages of waiting rows that are looked at in one step, and those of one row: to look at more would hold up all."""
 
 
 class Schedule(Generic[Adapter]):
@@ -70,9 +37,10 @@ class Schedule(Generic[Adapter]):
         self.running: list[EngineRow[Adapter]] = []
         self._step = max(limits.step, 2 * limits.rows)
         self._line: Line[EngineRow[Adapter]] = Line()
-        self._standings: dict[EngineRow[Adapter], _Standing] = {}
+        self._standings: dict[EngineRow[Adapter], Standing] = {}
         self._came = 0
         self._steps = 0
+        self._looked = 0
 
     @property
     def waiting(self) -> list[EngineRow[Adapter]]:
@@ -83,15 +51,16 @@ class Schedule(Generic[Adapter]):
             most = self.pages.usable * self.pages.size
             raise TooLong(f"{row.final_length} tokens of prompt and answer; one row may have {most} here.")
         self._came += 1
-        self._standings[row] = _Standing(self._came)
+        self._standings[row] = Standing(row, self._came)
         self._line.opened(row.owner)
         self._line.join(row, self._came)
 
     def next(self) -> StepBatch[Adapter] | None:
         """None: nobody is there."""
         self._steps += 1
+        self._looked = 0
         for row in self.running:
-            self._wake(self._standings[row], row.fed)
+            self._wake(self._standings[row])
         self._let_in()
         return self._batch() if self.running else None
 
@@ -121,98 +90,99 @@ class Schedule(Generic[Adapter]):
 
     def _let_in(self) -> None:
         owed = self._owed(self.running)
-        while self._may_change() and (found := self._first()) is not None:
-            if not self._fits(*found, owed):
-                if not self._make_way(*found):
+        while self._may_change() and (row := self._first()) is not None:
+            if not self._fits(row, owed):
+                if not self._make_way(row):
                     return
                 owed = self._owed(self.running)
-            self._seat(*found)
-            owed += self._owed(self.running[-1:])
+            self._seat(row)
+            owed += self._owed([row])
 
     def _may_change(self) -> bool:
-        return len(self.running) < self.limits.rows or any(self._had_its_turn(row) for row in self.running)
+        return len(self.running) < self.limits.rows or (self._line.idle and bool(self._may_go()))
 
-    def _first(self) -> tuple[EngineRow[Adapter], list[Node]] | None:
-        """The first in the line, and what is there of its prefix. Who waits for a running row is overtaken."""
-        while (row := self._line.first()) is not None:
-            prefix = self.pages.find(self._labels(row))
-            if not self._waits(row, prefix):
-                return row, prefix
+    def _first(self) -> EngineRow[Adapter] | None:
+        """The first in the line. Who waits for a running row is overtaken."""
+        while self._looked < LOOKS and (row := self._line.first()) is not None:
+            if not self._waits(self._standings[row]):
+                return row
         return None
 
-    def _labels(self, row: EngineRow[Adapter]) -> Iterator[Label | None]:
-        """Without its last token: that one is always fed, for what the model says to it."""
-        return (row.label(page, self.pages.size) for page in range((row.length - 1) // self.pages.size))
-
-    def _waits(self, row: EngineRow[Adapter], prefix: list[Node]) -> bool:
+    def _waits(self, standing: Standing) -> bool:
         """Is its next page being computed right now? Then it waits for all that the two have in common.
 
         For another owner's row, which may have to wait itself, only as long as that should take.
         """
-        standing, done = self._standings[row], len(prefix)
+        size = self.pages.size
+        self._looked += 1 + standing.look(self.pages)
         if standing.hasty:
             return False
-        other = max(self.running, key=lambda each: self._common(row, each, prefix), default=None)
-        if other is None or (common := self._common(row, other, prefix)) <= done:
+        other = next((each for each in map(self._of, self.running) if each.computes(standing, size)), None)
+        if other is None:
             return False
-        until = None
-        if other.owner != row.owner:
-            until = self._steps + 2 + 2 * -(-(common - done) * self.pages.size // self.limits.chunk)
-        self._line.pull(row)
-        self._standings[other].behind.append(_Behind(row, standing, common * self.pages.size, until))
+        common = other.common(standing, size)
+        new, until = common - len(standing.chain), None
+        self._looked += new
+        if other.row.owner != standing.row.owner:
+            until = self._steps + 2 + 2 * -(-new * size // self.limits.chunk)
+        self._line.pull(standing.row)
+        other.behind.append(Behind(standing, common, until))
         return True
 
-    def _common(self, row: EngineRow[Adapter], other: EngineRow[Adapter], prefix: list[Node]) -> int:
-        """How many pages another, who is at the same place, computes for both."""
-        standing, page, size = self._standings[other], len(prefix), self.pages.size
-        if standing.answers or not standing.shares or standing.chain[-1:] != prefix[-1:]:
-            return 0
-        most = min(row.length - 1, other.length) // size
-        while page < most and (label := row.label(page, size)) is not None and label == other.label(page, size):
-            page += 1
-        return page
+    def _of(self, row: EngineRow[Adapter]) -> Standing:
+        return self._standings[row]
 
-    def _wake(self, standing: _Standing, fed: int | None = None) -> None:
-        """Who need not wait any more goes back to its place in the line."""
+    def _wake(self, standing: Standing) -> None:
+        """Who need not wait any more goes back to its place in the line, and knows what was computed for it."""
         staying = []
         for each in standing.behind:
             late = each.until is not None and each.until <= self._steps
-            if fed is not None and each.fed > fed and not late:
+            if standing.runs and each.pages * self.pages.size > standing.row.fed and not late:
                 staying.append(each)
-            elif self._standings.get(each.row) is each.standing:
+            elif self._standings.get(each.standing.row) is each.standing:
                 each.standing.hasty = late
-                self._line.join(each.row, each.standing.place)
+                each.standing.chain = standing.chain[: each.pages]
+                self._line.join(each.standing.row, each.standing.place)
         standing.behind = staying
 
-    def _fits(
-        self, row: EngineRow[Adapter], prefix: list[Node], owed: int, going: Sequence[EngineRow[Adapter]] = ()
-    ) -> bool:
+    def _fits(self, row: EngineRow[Adapter], owed: int, going: Sequence[EngineRow[Adapter]] = ()) -> bool:
         """Is there room for it, beside what is owed to those who stay?"""
         if len(self.running) - len(going) >= self.limits.rows:
             return False
+        prefix = [node.page for node in self._standings[row].chain]
         holders = Counter(page for each in going for page in each.pages)
         freed = {page for page, count in holders.items() if count == self.pages.holders(page)}
-        held = sum(1 for node in prefix if self.pages.holders(node.page))
-        gained = len(freed.difference(node.page for node in prefix))
+        held = sum(1 for page in prefix if self.pages.holders(page))
+        gained = len(freed.difference(prefix))
         return self.pages.of(row.length + 1) - held + owed <= self.pages.left + gained
 
     def _owed(self, rows: Iterable[EngineRow[Adapter]]) -> int:
         """Pages for what these have yet to be fed, and one more for each, so that nobody has to give way at once."""
         return sum(max(0, self.pages.of(row.length + 1) - len(row.pages)) + 1 for row in rows)
 
-    def _make_way(self, row: EngineRow[Adapter], prefix: list[Node]) -> bool:
-        """Rows that have had their turn go back to the line, if that lets in one whose owner has nothing running."""
+    def _make_way(self, row: EngineRow[Adapter]) -> bool:
+        """Rows go back to the line, if that lets in one whose owner has nothing running."""
         if self._line.accounts[row.owner].running:
             return False
-        turned = sorted(filter(self._had_its_turn, self.running), key=self._had)
-        going: list[EngineRow[Adapter]] = []
-        while not self._fits(row, prefix, self._owed(each for each in self.running if each not in going), going):
-            if not turned:
-                return False
-            going.append(turned.pop())
-        for each in going:
-            self._give_way(each)
+        going = self._may_go()
+        if not self._fits(row, self._owed(each for each in self.running if each not in going), going):
+            return False
+        while not self._fits(row, self._owed(self.running)):
+            self._give_way(going.pop())
         return True
+
+    def _may_go(self) -> list[EngineRow[Adapter]]:
+        """Who gives way for such an owner, the last one first: those who have had their turn; then what owners run
+        beside their oldest row, which alone has a right to its turn: of who runs most, the newest."""
+        ranks: Counter[str | None] = Counter()
+        order: dict[EngineRow[Adapter], tuple[int, ...]] = {}
+        for row in sorted(self.running, key=lambda row: self._standings[row].place):
+            if self._had_its_turn(row):
+                order[row] = (1, 0, *self._had(row))
+            elif ranks[row.owner]:
+                order[row] = (0, ranks[row.owner], *self._had(row))
+            ranks[row.owner] += 1
+        return sorted(order, key=order.__getitem__)
 
     def _had_its_turn(self, row: EngineRow[Adapter]) -> bool:
         began = self._standings[row].began
@@ -222,11 +192,11 @@ class Schedule(Generic[Adapter]):
         """Who has least of this comes before all others: what its owner had, then its age."""
         return self._line.accounts[row.owner].had, self._standings[row].place
 
-    def _seat(self, row: EngineRow[Adapter], prefix: list[Node]) -> None:
+    def _seat(self, row: EngineRow[Adapter]) -> None:
         standing = self._standings[row]
         standing.runs, standing.answers, standing.hasty, standing.shares = True, False, False, True
-        standing.chain, standing.matched, standing.began = prefix, len(prefix), len(row.said)
-        row.pages, row.fed = self.pages.share(prefix), len(prefix) * self.pages.size
+        standing.began = len(row.said)
+        row.pages, row.fed = self.pages.share(standing.chain), len(standing.chain) * self.pages.size
         if not standing.times:
             row.cached = min(row.fed, len(row.prompt))
         standing.times += 1
@@ -242,21 +212,20 @@ class Schedule(Generic[Adapter]):
         self._stop(row, self._standings[row])
         self._line.join(row, self._standings[row].place)
 
-    def _stop(self, row: EngineRow[Adapter], standing: _Standing) -> None:
+    def _stop(self, row: EngineRow[Adapter], standing: Standing) -> None:
         """Its full pages stay remembered while there is room, so that it, or another, finds them."""
         self.pages.give(row.pages)
-        row.pages, row.fed, standing.chain, standing.runs = [], 0, [], False
+        row.pages, row.fed, standing.runs = [], 0, False
         self._line.stopped(row, standing.prepaid)
         standing.prepaid = 0
         self.running.remove(row)
         self._wake(standing)
 
-    def _forget(self, standing: _Standing) -> None:
-        """What it wrote, and what its owner did; of what belongs to all only what it wrote itself."""
-        for at, node in enumerate(standing.chain):
-            if at >= standing.matched or (node.label is not None and node.label.sharer is not PUBLIC):
-                self.pages.forget(node)
-                return
+    def _forget(self, standing: Standing) -> None:
+        """What its owner's rows alone read. All of it was finite when it was written, so what belongs to all stays."""
+        own = (node for node in standing.chain if node.label is not None and node.label.sharer is not PUBLIC)
+        if (first := next(own, None)) is not None:
+            self.pages.forget(first)
 
     # One step
 
@@ -272,18 +241,18 @@ class Schedule(Generic[Adapter]):
         return batch
 
     def _counts(self) -> dict[EngineRow[Adapter], int]:
-        """Each answer gets on by a token at least. Prompts come next, then whatever more is known of answers."""
-        answers = [row for row in self.running if self._standings[row].answers]
-        prompts = [row for row in self.running if not self._standings[row].answers]
-        prompts.sort(key=lambda row: self._standings[row].place)
-        room = self._step - len(answers)
-        share = min(room, max(self.limits.chunk, len(answers))) if answers else room
-        given = portions([(row.owner, row.unfed) for row in prompts], share)
-        counts = dict(zip(prompts, given, strict=True))
-        room -= sum(given)
-        for row in answers:
-            counts[row] = min(row.unfed, 1 + room)
-            room -= max(0, counts[row] - 1)
+        """Each answer gets on by a token at least. Prompts, and what more is known of answers, share what is left:
+        little, while somebody waits for its next token."""
+        counts = {row: int(self._standings[row].answers) for row in self.running}
+        rows = sorted((row for row in counts if row.unfed > counts[row]), key=lambda row: self._standings[row].place)
+        answers = sum(counts.values())
+        room = self._step - answers
+        if any(counts[row] and row.unfed <= self.limits.chunk for row in counts):
+            room = min(room, max(self.limits.chunk, answers))
+        for row, more in zip(
+            rows, portions([(row.owner, row.unfed - counts[row]) for row in rows], room, self._steps), strict=True
+        ):
+            counts[row] += more
         return counts
 
     def _grow(self, row: EngineRow[Adapter], end: int, later: deque[EngineRow[Adapter]], fresh: list[int]) -> bool:
@@ -297,7 +266,7 @@ class Schedule(Generic[Adapter]):
         fresh += taken
         return True
 
-    def _pay(self, row: EngineRow[Adapter], standing: _Standing) -> None:
+    def _pay(self, row: EngineRow[Adapter], standing: Standing) -> None:
         """Computing again what it had said before it gave way costs its owner nothing."""
         new = max(0, row.fed - standing.reached)
         covered = min(new, standing.prepaid)
@@ -305,11 +274,11 @@ class Schedule(Generic[Adapter]):
         standing.prepaid -= covered
         self._line.computed(row, new, covered)
 
-    def _remember(self, row: EngineRow[Adapter], standing: _Standing) -> None:
+    def _remember(self, row: EngineRow[Adapter], standing: Standing) -> None:
         chain = standing.chain
         while standing.shares and (len(chain) + 1) * self.pages.size <= row.fed:
             page, parent = len(chain), chain[-1] if chain else self.pages.root
-            label = row.label(page, self.pages.size)
+            label = standing.label(page, self.pages.size)
             node = label and self.pages.remember(parent, label, row.pages[page])
             if node:
                 row.pages[page] = node.page
