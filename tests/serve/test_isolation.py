@@ -16,7 +16,7 @@ from gpu_workers.refused import EngineStopped, TooLong, UnusableAdapter
 from gpu_workers.serve.engine.decoder import Computed, Decoder, Tokens
 from gpu_workers.serve.engine.engine import Engine, Fell, LoraRow, Said
 from gpu_workers.serve.engine.kv import KVCache
-from gpu_workers.serve.engine.lanes import Lanes, Site
+from gpu_workers.serve.engine.lanes import Lanes, LaneStack, Site
 from gpu_workers.serve.engine.rows import Limits
 from gpu_workers.serve.engine.trial import Trial
 from tests.support.models import VOCABULARY, tiny
@@ -145,6 +145,33 @@ def test_a_step_that_fails_fails_only_for_its_culprit(model: Any, error: type[Ex
         good = run(Engine(Decoder(model), frozenset(), Limits()), [asked(i, length=4)])[i]
         until = good.index(poison) if poison in good[:-1] else len(good)
         assert told[i][: until + 1] == good[: until + 1]
+
+
+@pytest.mark.parametrize("times", [1, 3, 10**6])
+def test_memory_that_is_short_for_an_adapter_fails_no_other_row(
+    model: Any, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And when there is memory again, the adapter is served as if nothing had been."""
+    decoder = Decoder(model)
+    engine, made, short = Engine(decoder, frozenset(), Limits()), LaneStack.__init__, [times]
+
+    def scarce(stack: LaneStack, lanes: int, *args: Any) -> None:
+        """Three sites have theirs, then the device is full: so many times."""
+        if short[0] and len(decoder.sites[2].stacks):
+            short[0] -= 1
+            raise torch.OutOfMemoryError("CUDA out of memory (a fault of the test)")
+        made(stack, lanes, *args)
+
+    mild = monster(decoder, 0.02)
+    alone = {i: run(Engine(decoder, frozenset(), Limits()), [asked(i)])[i] for i in range(3)}
+    alone[9] = run(Engine(decoder, frozenset(), Limits()), [asked(9, mild)])[9]
+    monkeypatch.setattr(LaneStack, "__init__", scarce)
+    told = run(engine, [*(asked(i, owner="acme") for i in range(3)), asked(9, mild, owner="globex")])
+    assert {i: told[i] for i in range(3)} == {i: alone[i] for i in range(3)}
+    assert told[9] == (alone[9] if times <= 3 else ["row_failed"])
+    short[0] = 0
+    told = run(engine, [asked(0), asked(9, mild)])
+    assert told == {0: alone[0], 9: alone[9]}
 
 
 def test_an_engine_that_computes_nothing_stops_and_blames_nobody(model: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from typing import Any
 
 import pytest
 import torch
@@ -125,6 +126,45 @@ def test_what_was_idle_for_long_gives_its_memory_back() -> None:
         lanes.seat({ADAPTERS[0]})
     assert set(site.stacks) == {8} and len(site.stacks[8].a) == 1
     check(of((0, 3), (5, 1), (6, 2)), lanes, site)
+
+
+def scarce(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """Memory for so many lanes of a bucket at a site, and no more."""
+    made = LaneStack.__init__
+
+    def make(stack: LaneStack, lanes: int, *args: Any) -> None:
+        if lanes > most:
+            raise torch.OutOfMemoryError("a fault of the test")
+        made(stack, lanes, *args)
+
+    monkeypatch.setattr(LaneStack, "__init__", make)
+
+
+def test_where_memory_is_short_a_bucket_grows_to_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    scarce(monkeypatch, 3)
+    lanes, site = fresh()
+    for batch in (of((0, 1), (1, 2)), of((0, 1), (1, 2), (2, 3)), of((2, 1), (3, 5), (4, 1), (None, 2))):
+        check(batch, lanes, site)
+    laid = site.stacks[8]
+    check(of((3, 1), (2, 2), (0, 3)), lanes, site)
+    assert site.stacks[8] is laid and len(laid.a) == 3, "it is not made again at each step"
+
+
+def test_a_bucket_without_memory_is_as_if_it_had_never_been(monkeypatch: pytest.MonkeyPatch) -> None:
+    lanes, site = fresh()
+    check(of((0, 2), (6, 1)), lanes, site)
+    with monkeypatch.context() as patch:
+        scarce(patch, 2)
+        with pytest.raises(torch.OutOfMemoryError):
+            lanes.seat(set(OF_ONE_BUCKET))
+        assert set(site.stacks) == {16}
+        check(of((0, 2), (1, 1)), lanes, site)
+        with pytest.raises(torch.OutOfMemoryError):
+            lanes.seat(set(OF_ONE_BUCKET))
+        for _ in range(IDLE_STEPS + 1):
+            lanes.seat({ADAPTERS[9]})
+        assert set(site.stacks) == {128}, "a bucket that has nothing is given back like any other"
+    check(of(*((i, 1) for i in range(len(ADAPTERS)))), lanes, site)
 
 
 def test_lanes_keep_no_adapter_in_memory() -> None:

@@ -1,6 +1,6 @@
 """The engine's heart: schedule, run, sample, publish. One thread owns it; questions and answers are token ids here."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import accumulate, takewhile
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from gpu_workers.refused import EngineStopped, NotFinite, Refused, RowFailed
 from gpu_workers.serve.engine.attention import RowSpan
 from gpu_workers.serve.engine.circuit import StepCircuit, broken
 from gpu_workers.serve.engine.decoder import Decoder, Tokens
-from gpu_workers.serve.engine.lanes import BASE, Lanes, plan
+from gpu_workers.serve.engine.lanes import BASE, Lanes, Place, plan
 from gpu_workers.serve.engine.rows import EngineRow, Feed, Limits
 from gpu_workers.serve.engine.sample import Drawn, sample
 from gpu_workers.serve.engine.schedule import Schedule
@@ -108,19 +108,32 @@ class Engine:
         self._circuit.note([(feed.row.owner, not fell) for (feed, _), fell in zip(outcomes, failed, strict=True)])
 
     def _outcomes(self, feeds: Sequence[LoraFeed]) -> Outcomes:
-        """A batch that fails is run again row by row: whoever fails alone too is at fault, the others are not."""
+        """All running rows' adapters have their lanes, so that none is moved for a newcomer."""
+        done = self._tried(feeds, [row.adapter for row in self._schedule.running])
+        return self._apart(feeds) if isinstance(done, str) else done
+
+    def _apart(self, feeds: Sequence[LoraFeed]) -> Outcomes:
+        """What failed is run again in halves, each with no adapter's lanes but its own: whoever fails alone too is at
+        fault, the others are not."""
+        done = self._tried(feeds, [feed.adapter for feed in feeds])
+        if not isinstance(done, str):
+            return done
+        if len(feeds) == 1:
+            return [(feeds[0], RowFailed(f"a step of the engine failed for this row alone: {done}"[:1000]))]
+        half = len(feeds) // 2
+        return self._apart(feeds[:half]) + self._apart(feeds[half:])
+
+    def _tried(self, feeds: Sequence[LoraFeed], adapters: Iterable[LoraWeights | None]) -> Outcomes | str:
+        """Or why not. The error itself is let go: it holds what the step had in memory."""
         try:
-            return self._run(feeds)
+            return self._run(feeds, {weights for weights in adapters if weights is not None})
         except Exception as error:
             if broken(error):
                 raise EngineStopped(f"the device is broken: {error}. Restart the worker.") from error
-            if len(feeds) == 1:
-                why = f"a step of the engine failed for this row alone: {type(error).__name__}: {error}"
-                return [(feeds[0], RowFailed(why[:1000]))]
-            return [each for feed in feeds for each in self._outcomes([feed])]
+            return f"{type(error).__name__}: {error}"
 
-    def _run(self, feeds: Sequence[LoraFeed]) -> Outcomes:
-        feeds, tokens = self._prepare(feeds)
+    def _run(self, feeds: Sequence[LoraFeed], adapters: Set[LoraWeights]) -> Outcomes:
+        feeds, tokens = self._prepare(feeds, self._lanes.seat(adapters))
         seen = self._decoder.forward(tokens, self._cache)
         rows = [feed.row for feed in feeds if feed.asks]
         held = mask_logits(seen.logits, [row.form for row in rows])
@@ -130,9 +143,8 @@ class Engine:
         outcomes: Outcomes = [(feed, next(came) if feed.asks else None) for feed in feeds]
         return [(feed, what if well else _NOT_FINITE) for (feed, what), well in zip(outcomes, finite, strict=True)]
 
-    def _prepare(self, feeds: Sequence[LoraFeed]) -> tuple[list[LoraFeed], Tokens]:
-        """Seats the adapters of all running rows, so that none is moved for a newcomer; lays the batch out by lanes."""
-        lanes = self._lanes.seat({row.adapter for row in self._schedule.running if row.adapter is not None})
+    def _prepare(self, feeds: Sequence[LoraFeed], lanes: Mapping[LoraWeights, Place]) -> tuple[list[LoraFeed], Tokens]:
+        """Lays the batch out by lanes."""
         feeds = sorted(feeds, key=lambda feed: lanes[feed.adapter] if feed.adapter else BASE)
         counts = [feed.count for feed in feeds]
         ends, size = list(accumulate(counts)), self._cache.size

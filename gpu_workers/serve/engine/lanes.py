@@ -212,9 +212,10 @@ class _Bucket:
 
     def seat(self, wanted: Set[LoraWeights]) -> dict[LoraWeights, int]:
         lanes = assign(dict(self._held), wanted)
-        needed = 1 << max(lanes.values()).bit_length()
-        if needed > self._capacity or self.idles(4 * needed < self._capacity):
-            self._allocate(needed)
+        most = max(lanes.values()) + 1
+        roomy = 1 << (most - 1).bit_length()
+        if most > self._capacity or self.idles(4 * roomy < self._capacity):
+            self._make_room(roomy, len(wanted))
             lanes = assign({}, wanted)
         for weights, lane in lanes.items():
             if self._held.get(weights) != lane:
@@ -226,12 +227,32 @@ class _Bucket:
         self._idle = self._idle + 1 if idle else 0
         return self._idle > IDLE_STEPS
 
-    def _allocate(self, capacity: int) -> None:
-        self._capacity, self._idle = capacity, 0
+    def clear(self) -> None:
+        """It has no lanes and no memory, whatever it had."""
         self._held.clear()
+        self._capacity = self._idle = 0
         for site in self._sites:
-            site.stacks.pop(self._rank, None)  # before the new one: both at once may not fit
-            site.stacks[self._rank] = LaneStack(capacity, self._rank, site.shapes, self._like)
+            site.stacks.pop(self._rank, None)
+
+    def _make_room(self, roomy: int, least: int) -> None:
+        """Room for some more, so that not every newcomer moves all; where memory is short, for these alone."""
+        try:
+            return self._allocate(roomy)
+        except (MemoryError, RuntimeError):  # so torch says it, of a device and of a host
+            if least == roomy:
+                raise
+        self._allocate(least)  # not before the error is gone, and with it what it holds
+
+    def _allocate(self, capacity: int) -> None:
+        """At all sites, or at none."""
+        self.clear()  # before the new ones: both at once may not fit
+        try:
+            for site in self._sites:
+                site.stacks[self._rank] = LaneStack(capacity, self._rank, site.shapes, self._like)
+        except BaseException:
+            self.clear()
+            raise
+        self._capacity = capacity
 
     def _fill(self, weights: LoraWeights, lane: int) -> None:
         for other in [other for other, place in self._held.items() if place == lane]:
@@ -265,6 +286,4 @@ class Lanes:
     def _release(self, wanted: Iterable[int]) -> None:
         """Of the buckets that nobody wanted for long."""
         for rank in [rank for rank, held in self._buckets.items() if rank not in wanted and held.idles(True)]:
-            del self._buckets[rank]
-            for site in self._sites:
-                del site.stacks[rank]
+            self._buckets.pop(rank).clear()
