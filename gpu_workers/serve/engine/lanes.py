@@ -237,7 +237,8 @@ class _Bucket:
     def _make_room(self, roomy: int, least: int) -> None:
         """Room for some more, so that not every newcomer moves all; where memory is short, for these alone."""
         try:
-            return self._allocate(roomy)
+            self._allocate(roomy)
+            return
         except (MemoryError, RuntimeError):  # so torch says it, of a device and of a host
             if least == roomy:
                 raise
