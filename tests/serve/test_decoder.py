@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gpu_workers.adapters.weights import read_adapter
-from gpu_workers.serve.engine.attention import RowSpan
+from gpu_workers.serve.engine.attention import Attention, RowSpan
 from gpu_workers.serve.engine.decoder import Computed, Decoder, Tokens
 from gpu_workers.serve.engine.kv import KVCache
 from gpu_workers.serve.engine.lanes import NOBODY, Lanes, Plan, plan
@@ -102,6 +102,26 @@ def test_two_rows_read_the_pages_that_they_share_and_write_none_of_them(zoo: Zoo
     for row, logits in zip(rows, seen.logits, strict=True):
         assert (logits - truth(zoo.base, row)[-1]).abs().max() < 1e-4
     assert all(torch.equal(layer[:, :, [4, 2]], old) for layer, old in zip(cache.store, before, strict=True))
+
+
+def test_rows_of_all_sizes_are_read_through_one_copy_of_a_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many read one prefix."""
+    cache = KVCache(2, 2, 8, torch.zeros(1), 70, 4)
+    cache.clear(range(70))
+    spans = [RowSpan(i, 4 * n - 1, 1, list(range(1, n + 1))) for i, n in enumerate((60, 5, 60, 33, 1, 60, 8, 60))]
+    copies: set[int] = set()
+    select = torch.index_select
+
+    def watched(side: Tensor, dim: int, index: Tensor, *, out: Tensor) -> Tensor:
+        copies.add(out.untyped_storage().data_ptr())
+        assert out.nbytes <= side.nbytes
+        return select(side, dim, index, out=out)
+
+    monkeypatch.setattr(torch, "index_select", watched)
+    attend = Attention(spans, cache, 4, 2)
+    for layer in cache.store:
+        attend(layer, torch.zeros(8, 4, 8))
+    assert len(copies) == 1
 
 
 def test_a_row_whose_numbers_are_none_is_told_by_itself(zoo: Zoo) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from gpu_workers.serve.engine.rows import EngineRow
-from gpu_workers.serve.engine.sample import Drawn, sample
+from gpu_workers.serve.engine.sample import Drawn, _gumbel, _narrowed, sample
 
 WIDTH = 50
 
@@ -84,6 +85,38 @@ def test_min_p_is_a_share_of_the_likeliest() -> None:
     chances = logits[0].softmax(-1)
     said = {each.token for each in drawn([row(seed, min_p=0.3) for seed in range(3_000)], logits.expand(3_000, -1))}
     assert said == set((chances >= 0.3 * chances.max()).nonzero().flatten().tolist())
+
+
+def test_who_narrows_nothing_loses_nothing_beside_one_who_does() -> None:
+    """A long tail that float32 loses beside 1."""
+    chances = torch.full((2, 50_000), 1e-9)
+    chances[:, 0] = 1.0
+    kept = _narrowed([row(), row(top_p=0.5)], chances / chances.sum(-1, keepdim=True))
+    assert kept.sum(-1).tolist() == [50_000, 1]
+
+
+def test_top_p_is_a_share_of_what_top_k_leaves() -> None:
+    chances = torch.tensor([[0.4, 0.2, 0.2, 0.1, 0.1], [0.4, 0.3, 0.2, 0.06, 0.04]])
+    kept = _narrowed([row(top_k=2, top_p=0.5), row(top_k=2, top_p=0.55)], chances)
+    assert kept.tolist() == [[True, False, False, False, False], [True, False, False, False, False]]
+    kept = _narrowed([row(top_k=2, top_p=0.6), row(top_k=2, top_p=0.6)], chances)
+    assert kept.tolist() == [[True, True, True, False, False], [True, True, False, False, False]], "ties stay together"
+
+
+@pytest.mark.parametrize(
+    "more", [{"top_k": 5, "top_p": 0.7}, {"top_p": 0.9, "min_p": 0.1}, {"top_k": 9, "top_p": 0.4, "min_p": 0.2}]
+)
+def test_what_is_kept_is_what_transformers_keeps(more: dict[str, Any]) -> None:
+    logits = some_logits(20)
+    theirs = logits
+    for name, warper in (("top_k", TopKLogitsWarper), ("top_p", TopPLogitsWarper), ("min_p", MinPLogitsWarper)):
+        theirs = warper(more[name])(torch.zeros(1), theirs) if name in more else theirs
+    assert torch.equal(_narrowed([row(**more)] * 20, logits.softmax(-1)), theirs > float("-inf"))
+
+
+def test_no_die_makes_a_token_certain() -> None:
+    noise = _gumbel(torch.tensor([-1, 0, 1, 2**63 - 1, -(2**63)]))
+    assert noise.isfinite().all() and noise.abs().max() < 40
 
 
 def test_chances_are_the_models_own_before_anything_narrows_them() -> None:

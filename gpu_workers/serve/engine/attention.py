@@ -2,13 +2,15 @@
 length."""
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from gpu_workers.serve.engine.kv import KVCache
+from gpu_workers.serve.engine.moved import moved
 
 FEW_PAGES = 4
 """Reaches up to so many pages are alike."""
@@ -30,7 +32,12 @@ class Attention:
     """How the rows of one step read the cache. Made once a step, used by every layer."""
 
     def __init__(self, spans: Sequence[RowSpan], cache: KVCache, heads: int, kv_heads: int) -> None:
-        self._groups = [_Alike(part, cache, heads, kv_heads) for part in alike(spans, cache.pages)]
+        laid = [_Laid.of(part) for part in alike(spans, cache.pages)]
+        indices = [torch.from_numpy(each.ravel()) for layout in laid for each in layout.indices]
+        there = iter(moved(indices, cache.store[0].device))
+        self._groups = [
+            _Alike(layout, [next(there) for _ in layout.indices], cache, heads, kv_heads) for layout in laid
+        ]
 
     def __call__(self, store: Tensor, q: Tensor) -> Tensor:
         """q is [tokens, heads, width], and so is what comes back."""
@@ -54,31 +61,43 @@ def alike(spans: Sequence[RowSpan], pages: int) -> Iterable[list[RowSpan]]:
         yield from (part[i : i + at_once] for i in range(0, len(part), at_once))
 
 
-class _Alike:
+class _Laid(NamedTuple):
     """Padded to one count of tokens, each row with its own last one, and to one count of pages, with page 0."""
 
-    def __init__(self, spans: Sequence[RowSpan], cache: KVCache, heads: int, kv_heads: int) -> None:
-        device, dtype = cache.store[0].device, cache.store[0].dtype
-        self._rows, self._count = len(spans), max(span.length for span in spans)
-        self._kv, self._shared = kv_heads, heads // kv_heads
-        pages = max(len(span.pages) for span in spans)
-        self._reach = pages * cache.size
-        grid = [[min(i, span.length - 1) for i in range(self._count)] for span in spans]
-        tokens = [span.first + i for span, row in zip(spans, grid, strict=True) for i in row]
-        self.whole = tokens == list(range(len(tokens)))
-        """Its tokens are the step's first ones, none twice."""
-        table = [page for span in spans for page in (*span.pages, *[0] * (pages - len(span.pages)))]
-        real = [row * self._count + i for row, span in enumerate(spans) for i in range(span.length)]
-        stands = [span.start + i for span, row in zip(spans, grid, strict=True) for i in row]
-        self._tokens, self._table, self._real, places = (
-            torch.tensor(each, device=device) for each in (tokens, table, real, stands)
-        )
-        hidden = torch.arange(self._reach, device=device) > places.view(self._rows, self._count, 1)
-        mask = torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, float("-inf"))
+    rows: int
+    longest: int
+    pages: int
+    whole: bool
+    """Its tokens are the step's first ones, none twice."""
+    indices: Sequence[np.ndarray[Any, np.dtype[np.int64]]]
+    """Its tokens, where they stand in their rows, which are no padding, and its table of pages."""
+
+    @classmethod
+    def of(cls, spans: Sequence[RowSpan]) -> Self:
+        firsts, starts, lengths = np.array([(span.first, span.start, span.length) for span in spans]).T[:, :, None]
+        count, pages = int(lengths.max()), max(len(span.pages) for span in spans)
+        places = np.arange(count)
+        grid = np.minimum(places, lengths - 1)
+        tokens, real = firsts + grid, np.flatnonzero(places < lengths)
+        table = np.zeros((len(spans), pages), np.int64)
+        for row, span in zip(table, spans, strict=True):
+            row[: len(span.pages)] = span.pages
+        whole = bool((tokens.ravel() == np.arange(tokens.size)).all())
+        return cls(len(spans), count, pages, whole, (tokens, starts + grid, real, table))
+
+
+class _Alike:
+    """Rows of like size: one product."""
+
+    def __init__(self, laid: _Laid, indices: Sequence[Tensor], cache: KVCache, heads: int, kv_heads: int) -> None:
+        self._tokens, places, self._real, self._table = indices
+        self._rows, self._count, self.whole = laid.rows, laid.longest, laid.whole
+        self._cache, self._kv, self._shared = cache, kv_heads, heads // kv_heads
+        self._reach = laid.pages * cache.size
+        hidden = torch.arange(self._reach, device=places.device) > places.view(self._rows, self._count, 1)
+        mask = torch.zeros(hidden.shape, dtype=cache.store[0].dtype, device=places.device)
+        mask.masked_fill_(hidden, float("-inf"))
         self._mask = (mask if self._count == 1 else mask.repeat_interleave(self._shared, 1)).unsqueeze(1)
-        self._near = [
-            torch.empty(kv_heads, len(table), cache.store[0].shape[3], dtype=dtype, device=device) for _ in "kv"
-        ]
 
     def take(self, q: Tensor) -> Tensor:
         return q[self._tokens]
@@ -90,10 +109,8 @@ class _Alike:
         """The heads that share a KV head are rows of one product."""
         width = q.shape[-1]
         keys, values = (
-            torch.index_select(side, 1, self._table, out=near)
-            .view(self._kv, self._rows, self._reach, width)
-            .transpose(0, 1)
-            for side, near in zip(store, self._near, strict=True)
+            side.view(self._kv, self._rows, self._reach, width).transpose(0, 1)
+            for side in self._cache.near(store, self._table)
         )
         q = q.view(self._rows, self._count, self._kv, self._shared, width).transpose(1, 2)
         seen: Tensor = F.scaled_dot_product_attention(q.flatten(2, 3), keys, values, attn_mask=self._mask)

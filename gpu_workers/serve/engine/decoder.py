@@ -20,6 +20,7 @@ from gpu_workers.serve.engine.attention import Attention, RowSpan
 from gpu_workers.serve.engine.kv import KVCache, page_bytes
 from gpu_workers.serve.engine.lanes import Plan, Site
 from gpu_workers.serve.engine.linear import Linear
+from gpu_workers.serve.engine.moved import moved
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,8 @@ class Decoder:
     def forward(self, tokens: Tokens, cache: KVCache) -> Computed:
         x = self.embedding[tokens.ids]
         cos, sin = self._rotation[:, tokens.positions, None]
+        lasts = [span.first + span.length - 1 for span in tokens.spans]
+        [last] = moved([torch.tensor(lasts)], x.device)
         attend = Attention(tokens.spans, cache, self.heads, self.kv_heads)
         for i, layer in enumerate(self.layers):
             q, k, v = layer.qkv(_norm(x, layer.norm_in, self.eps), tokens.plan)
@@ -140,7 +143,7 @@ class Decoder:
             gate, up = layer.gate_up(_norm(x, layer.norm_mlp, self.eps), tokens.plan)
             x = x + layer.down(F.silu(gate).mul_(up), tokens.plan)[0]
         logits = self.head(_norm(x[tokens.asks], self.norm, self.eps))
-        return Computed(logits, _finite(x, tokens.spans))
+        return Computed(logits, _finite(x, last))
 
 
 def _turns(rotary: Any, like: Tensor, reach: int) -> Tensor:
@@ -149,10 +152,10 @@ def _turns(rotary: Any, like: Tensor, reach: int) -> Tensor:
     return torch.stack([part[0] for part in table])
 
 
-def _finite(x: Tensor, spans: Sequence[RowSpan]) -> Tensor:
-    """A key or value that is no number makes its own token's stream none: what leaves the last layer tells."""
+def _finite(x: Tensor, last: Tensor) -> Tensor:
+    """Of each row, whose last tokens these are. A key or value that is no number makes its own token's stream none:
+    what leaves the last layer tells."""
     broken = (~x.isfinite().all(-1)).cumsum(0)
-    last = torch.tensor([span.first + span.length - 1 for span in spans], device=x.device)
     return broken[last].diff(prepend=broken.new_zeros(1)) == 0
 
 

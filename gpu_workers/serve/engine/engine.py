@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import accumulate, takewhile
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from gpu_workers.adapters.weights import LoraWeights
@@ -12,6 +13,7 @@ from gpu_workers.serve.engine.attention import RowSpan
 from gpu_workers.serve.engine.circuit import StepCircuit, broken
 from gpu_workers.serve.engine.decoder import Decoder, Tokens
 from gpu_workers.serve.engine.lanes import BASE, Lanes, Place, plan
+from gpu_workers.serve.engine.moved import moved
 from gpu_workers.serve.engine.rows import EngineRow, Feed, Limits
 from gpu_workers.serve.engine.sample import Drawn, sample
 from gpu_workers.serve.engine.schedule import Schedule
@@ -20,6 +22,7 @@ from gpu_workers.serve.forms.mask import mask_logits
 
 LoraRow = EngineRow[LoraWeights]
 LoraFeed = Feed[LoraWeights]
+Places = np.ndarray[Any, np.dtype[np.int64]]
 Outcomes = list[tuple[LoraFeed, Drawn | Refused | None]]
 """None: more of the row's prompt has yet to be read."""
 
@@ -152,15 +155,14 @@ class Engine:
             RowSpan(end - feed.count, feed.start, feed.count, feed.row.pages[: -(-(feed.start + feed.count) // size)])
             for feed, end in zip(feeds, ends, strict=True)
         ]
-        places = [(span, place) for span in spans for place in range(span.start, span.start + span.length)]
-        ids, positions, cells, asks = (
-            torch.tensor(each, dtype=torch.long, device=self._device)
-            for each in (
-                [token for feed in feeds for token in feed.ids],
-                [place for _, place in places],
-                [span.pages[place // size] * size + place % size for span, place in places],
-                [end - 1 for feed, end in zip(feeds, ends, strict=True) if feed.asks],
-            )
+        ids, positions, cells, asks = moved(
+            [
+                torch.tensor([token for feed in feeds for token in feed.ids]),
+                torch.from_numpy(np.concatenate([np.arange(span.start, span.start + span.length) for span in spans])),
+                torch.from_numpy(np.concatenate([_cells(span, size) for span in spans])),
+                torch.tensor([end - 1 for feed, end in zip(feeds, ends, strict=True) if feed.asks], dtype=torch.long),
+            ],
+            self._device,
         )
         seats = [lanes[feed.adapter] if feed.adapter else None for feed in feeds]
         return feeds, Tokens(ids, positions, cells, spans, asks, plan(seats, counts, self._device))
@@ -176,6 +178,13 @@ class Engine:
                 spoilt = isinstance(each, Fell) and isinstance(each.why, NotFinite | RowFailed)
                 self._schedule.leave([self._rows.pop(each.ticket)], forget=spoilt)
         return step
+
+
+def _cells(span: RowSpan, size: int) -> Places:
+    """Where its new tokens lie in the cache."""
+    places = np.arange(span.start, span.start + span.length)
+    pages = np.array(span.pages[span.start // size :])
+    return pages[places // size - span.start // size] * size + places % size
 
 
 _NOT_FINITE = NotFinite("the model's numbers are not finite for this prompt and adapter; no token can be said.")

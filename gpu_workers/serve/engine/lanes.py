@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gpu_workers.adapters.weights import LoraWeights
+from gpu_workers.serve.engine.moved import moved
 
 Key = TypeVar("Key")
 LEAST_RANK = 8
@@ -69,8 +70,9 @@ def plan(places: Sequence[Place | None], counts: Sequence[int], device: str | to
         if place is not None:
             layouts.append(_Layout(place, start, sizes))
         start += sum(sizes.values())
-    moved = _moved([layout.indices() for layout in layouts], device)
-    return tuple(layout.part(indices) for layout, indices in zip(layouts, moved, strict=True))
+    indices = [layout.indices() for layout in layouts]
+    there = iter(moved([each for group in indices for each in group], device))
+    return tuple(layout.part([next(there) for _ in group]) for layout, group in zip(layouts, indices, strict=True))
 
 
 class _Layout:
@@ -108,20 +110,6 @@ class _Layout:
             scatter,
             ends=indices[0].to(torch.int32) if self._ragged else None,
         )
-
-
-def _moved(groups: Sequence[Sequence[Tensor]], device: str | torch.device) -> list[list[Tensor]]:
-    """All of them in one go: each copy to a device costs as much as a product there."""
-    flat = [each for group in groups for each in group]
-    if not flat or torch.device(device).type == "cpu":
-        return [list(group) for group in groups]
-    together = torch.cat(flat)
-    if torch.device(device).type == "cuda":  # else the copy waits for all that the device still computes
-        together = together.pin_memory()
-    there = together.to(device, non_blocking=True)
-    ends = list(accumulate(len(each) for each in flat))
-    parts = (there[start:stop] for start, stop in zip([0, *ends], ends, strict=False))
-    return [[next(parts) for _ in group] for group in groups]
 
 
 class LaneStack:
@@ -238,11 +226,11 @@ class _Bucket:
         """Room for some more, so that not every newcomer moves all; where memory is short, for these alone."""
         try:
             self._allocate(roomy)
-            return
         except (MemoryError, RuntimeError):  # so torch says it, of a device and of a host
             if least == roomy:
                 raise
-        self._allocate(least)  # not before the error is gone, and with it what it holds
+        if not self._capacity:
+            self._allocate(least)  # not before the error is gone, and with it what it holds
 
     def _allocate(self, capacity: int) -> None:
         """At all sites, or at none."""

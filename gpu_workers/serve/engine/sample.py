@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gpu_workers.serve.engine.moved import moved
 from gpu_workers.serve.engine.rows import EngineRow
 
 # One die for each (seed, place, token): nothing is kept between steps, and no row or order of chances moves another's.
@@ -34,7 +35,8 @@ def sample(
     finite = best.values.isfinite() & logits.amin(-1).isfinite()
     tokens = best.indices if allowed is logits else allowed.argmax(-1)
     if warm := [i for i, row in enumerate(rows) if row.temperature >= COLD]:
-        tokens[warm] = _drawn([rows[i] for i in warm], allowed[warm].float())
+        [at] = moved([torch.tensor(warm)], logits.device)
+        tokens.index_copy_(0, at, _drawn([rows[i] for i in warm], allowed[at].float()))
     told = torch.cat([tokens, finite.long(), well.long()]).tolist()
     chances = _chances(rows, logits.float(), tokens)
     count = len(rows)
@@ -44,7 +46,7 @@ def sample(
 
 def _drawn(rows: Sequence[EngineRow[Any]], logits: Tensor) -> Tensor:
     """The largest of (logit / temperature + Gumbel noise) is a draw by the chances, without an order among them."""
-    heat = torch.tensor([row.temperature for row in rows], device=logits.device)
+    [heat] = moved([torch.tensor([row.temperature for row in rows])], logits.device)
     warmed = (logits - logits.amax(-1, keepdim=True)) / heat[:, None]
     if any(row.top_k or row.top_p < 1.0 or row.min_p for row in rows):
         warmed = warmed.masked_fill(~_narrowed(rows, warmed.softmax(-1)), float("-inf"))
@@ -52,25 +54,38 @@ def _drawn(rows: Sequence[EngineRow[Any]], logits: Tensor) -> Tensor:
 
 
 def _narrowed(rows: Sequence[EngineRow[Any]], chances: Tensor) -> Tensor:
-    """Who is likely enough. Tokens of one chance are in or out together."""
-    device, width = chances.device, chances.shape[-1]
-    top_k = torch.tensor([min(row.top_k or width, width) for row in rows], device=device)
-    top_p = torch.tensor([row.top_p for row in rows], device=device)
-    min_p = torch.tensor([row.min_p for row in rows], device=device)
+    """Who is likely enough: of the `top_k` likeliest the fewest that hold `top_p` of what these have together, and of
+    them who has `min_p` of the likeliest's. Tokens of one chance are in or out together."""
+    width = chances.shape[-1]
+    asked = [(row.top_k or width, row.top_p, row.min_p) for row in rows]
+    top_k, top_p, min_p = (
+        each[:, None]
+        for each in moved([torch.tensor(each, dtype=torch.double) for each in zip(*asked, strict=True)], chances.device)
+    )
     falling = chances.sort(-1, descending=True).values
-    nucleus = (falling.cumsum(-1) - falling < top_p[:, None]).sum(-1)
-    kept = torch.minimum(nucleus.clamp(min=1), top_k)
-    least = falling.gather(-1, kept[:, None] - 1)
-    return chances >= torch.maximum(least, min_p[:, None] * falling[:, :1])
+    kept = falling >= falling.gather(-1, top_k.long().clamp(1, width) - 1)
+    held = (falling.double() * kept).cumsum(-1)  # in fewer bits a long tail is lost beside 1
+    before = held - falling
+    kept &= (before < top_p * held[:, -1:]) | (top_p >= 1.0)
+    kept[:, 0] = True
+    least = falling.gather(-1, kept.sum(-1, keepdim=True) - 1)
+    return chances >= torch.maximum(least, min_p * falling[:, :1])
 
 
 def _noise(rows: Sequence[EngineRow[Any]], logits: Tensor) -> Tensor:
-    starts = [_signed(row.seed * _SPREAD + len(row.said) * _PLACE) for row in rows]
+    [starts] = moved(
+        [torch.tensor([_signed(row.seed * _SPREAD + len(row.said) * _PLACE) for row in rows])], logits.device
+    )
     tokens = torch.arange(logits.shape[-1], device=logits.device) * _GOLDEN
-    dice = torch.tensor(starts, device=logits.device)[:, None] + tokens
+    dice = starts[:, None] + tokens
     dice = (dice ^ _shifted(dice, 30)) * _MIX
     dice = (dice ^ _shifted(dice, 27)) * _MIX_AGAIN
-    even = (_shifted(dice ^ _shifted(dice, 31), 11).double() + 0.5) / (1 << 53)
+    return _gumbel(dice ^ _shifted(dice, 31))
+
+
+def _gumbel(dice: Tensor) -> Tensor:
+    """Of 52 of their bits: with a half more they are still numbers between 0 and 1, and never one of the two."""
+    even = (_shifted(dice, 12).double() + 0.5) / (1 << 52)
     return -(-even.log()).log()
 
 

@@ -1,6 +1,8 @@
 """How many pages of keys and values there is memory for. They are taken once, at the start, and never exceeded."""
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
@@ -12,7 +14,8 @@ MIB = 1 << 20
 HOST_SHARE = 8
 """One in so many bytes of a machine without a GPU, where nothing else is said."""
 BESIDE_SHARE = 4
-"""One in so many of the bytes that a GPU has beside the weights is for adapters and for what a step computes."""
+"""One in so many of the bytes that a GPU has beside the weights is no KV's: there are the adapters in memory, the lanes
+of those that run, and what a step computes."""
 
 
 def pages_for(decoder: Decoder, rows: int, mebibytes: int, gpu_share: float) -> int:
@@ -32,4 +35,24 @@ def _suits(device: torch.device, gpu_share: float) -> int:
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return max(0, int(free - (1 - gpu_share) * total)) * (BESIDE_SHARE - 1) // BESIDE_SHARE
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // HOST_SHARE
+    return host_memory() // HOST_SHARE
+
+
+def host_memory(root: Path = Path("/")) -> int:
+    """Of this machine, or what the container, or whatever else this process runs in, may have of it."""
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_allowed(root)])
+
+
+def _allowed(root: Path) -> Iterator[int]:
+    """By the control groups that hold this process, of both versions: its own and those around it."""
+    held = root / "proc/self/cgroup"
+    for line in held.read_text().splitlines() if held.is_file() else []:
+        _, kinds, own = line.split(":", 2)
+        if kinds and "memory" not in kinds.split(","):
+            continue
+        top, name = ("memory", "memory.limit_in_bytes") if kinds else ("", "memory.max")
+        group = Path(own.lstrip("/"))
+        for each in (group, *group.parents):
+            limit = root / "sys/fs/cgroup" / top / each / name
+            if limit.is_file() and (said := limit.read_text().strip()).isdecimal():
+                yield int(said)
