@@ -24,7 +24,7 @@ LOOKS = 1_024
 class Schedule(Generic[Adapter]):
     """Owners take turns, each first come, first served. Answers get on in every step, and prompts share what is left.
 
-    Nobody is overtaken for being too long for the room that is left: the others end, or go back to the line for an owner
+    Nobody is overtaken for being too long for the room that is left: the others end, or go back to the line for one
     who has nothing running, and then there is room. An owner's oldest row does so after its turn, the rest at once.
 
     Pages are taken as rows grow. When none is left, the newest row of the owner who had most gives way; the oldest of
