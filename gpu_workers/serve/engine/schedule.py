@@ -18,14 +18,14 @@ __all__ = ["EngineRow", "Feed", "Limits", "Schedule", "StepBatch"]
 AGAIN_SHARE = 16
 """Who gives way is computed again later: so many tokens of that, at most, for each one that it said in its turn."""
 LOOKS = 1_024
-"""Pages of waiting rows that are looked at in one step, and those of one row: to look at more would hold up all."""
+"""So many pages of waiting rows are looked at in one step, and one row's more: others wait for the step meanwhile."""
 
 
 class Schedule(Generic[Adapter]):
     """Owners take turns, each first come, first served. Answers get on in every step, and prompts share what is left.
 
-    Nobody is overtaken for being too long for the room that is left: the others end, or have had their turn and go back
-    to the line for an owner who has nothing running, and then there is room.
+    Nobody is overtaken for being too long for the room that is left: the others end, or go back to the line for one
+    who has nothing running, and then there is room. An owner's oldest row does so after its turn, the rest at once.
 
     Pages are taken as rows grow. When none is left, the newest row of the owner who had most gives way; the oldest of
     who had least never does, and would fit alone, so something always gets on.
