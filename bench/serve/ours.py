@@ -14,9 +14,9 @@ from gpu_workers.adapters.weights import LoraWeights, read_adapter
 from gpu_workers.refused import UnusableAdapter
 from gpu_workers.serve.engine.decoder import Decoder
 from gpu_workers.serve.engine.engine import Engine, LoraRow, Said
-from gpu_workers.serve.engine.rows import EngineRow, Limits
 from gpu_workers.serve.engines.embedded import EmbeddedEngine
 from gpu_workers.serve.engines.start import EngineSetup, embedded
+from gpu_workers.serve.schedule.rows import EngineRow, Limits
 
 MEMORY = 1_024
 """MiB for keys and values: enough for every part that has the whole engine."""

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import msgspec
-
 from gpu_workers.serve.port import Answer, Chance, Choice
 from schemas.company import ToolUse
 
@@ -74,31 +72,21 @@ def tool_calls(id_: str, calls: tuple[ToolUse, ...]) -> list[dict[str, Any]]:
     ]
 
 
-class Alike(msgspec.Struct, frozen=True):
-    """One of the likeliest. There may be thousands in an answer: structs are written far sooner than dictionaries."""
-
-    token: str
-    logprob: float
-    bytes: list[int]
-
-
-class Told(Alike, frozen=True):
-    """A token that was said."""
-
-    top_logprobs: list[Alike]
-
-
 def logprobs(choices: tuple[Choice, ...]) -> dict[str, Any]:
     content = [
-        Told(*_chance(choice.said), [Alike(*_chance(other)) for other in choice.likeliest]) for choice in choices
+        {**_chance(choice.said), "top_logprobs": [_chance(other) for other in choice.likeliest]} for choice in choices
     ]
     return {"content": content, "refusal": None}
 
 
-def _chance(chance: Chance) -> tuple[str, float, list[int]]:
+def _chance(chance: Chance) -> dict[str, Any]:
     """A token may be a part of a letter: its bytes are exact, its text is for people."""
     logprob = max(chance.logprob, LEAST_LOGPROB) if chance.logprob == chance.logprob else LEAST_LOGPROB
-    return chance.token.decode(errors="replace"), min(logprob, 0.0), list(chance.token)
+    return {
+        "token": chance.token.decode(errors="replace"),
+        "logprob": min(logprob, 0.0),
+        "bytes": list(chance.token),
+    }
 
 
 def finish(answer: Answer) -> str:

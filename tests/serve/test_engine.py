@@ -17,7 +17,7 @@ from gpu_workers.serve.engine.attention import RowSpan
 from gpu_workers.serve.engine.decoder import Decoder, Tokens
 from gpu_workers.serve.engine.engine import Engine, LoraRow, Said
 from gpu_workers.serve.engine.lanes import Lanes, plan
-from gpu_workers.serve.engine.rows import Limits
+from gpu_workers.serve.schedule.rows import Limits
 from tests.support.models import SHAPES, VOCABULARY, Zoo
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*rank_pattern.*:UserWarning")

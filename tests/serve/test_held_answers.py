@@ -12,11 +12,11 @@ import msgspec
 import pytest
 
 from gpu_workers.refused import UnusableAdapter
-from gpu_workers.serve.engine.rows import Limits
 from gpu_workers.serve.engines.embedded import EmbeddedEngine
 from gpu_workers.serve.engines.start import EngineSetup, embedded
 from gpu_workers.serve.forms import form as form_module
 from gpu_workers.serve.port import AdapterKey, AdapterSpec, Answer, Failure, MustFit
+from gpu_workers.serve.schedule.rows import Limits
 from tests.support.workbench import CPU, Workbench, ask
 
 KIND = {"type": "object", "properties": {"kind": {"enum": ["refund", "lookup"]}}, "required": ["kind"]}

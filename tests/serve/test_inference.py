@@ -14,10 +14,10 @@ import pytest
 
 from gpu_workers.refused import EngineStopped
 from gpu_workers.serve import worker as inference
-from gpu_workers.serve.engine.schedule import Limits
 from gpu_workers.serve.engines.embedded import EmbeddedEngine
 from gpu_workers.serve.engines.start import EngineSetup, embedded
 from gpu_workers.serve.port import AdapterSpec, Failure, OnSnippet, Outcome, Question
+from gpu_workers.serve.schedule.schedule import Limits
 from gpu_workers.serve.worker import InferenceWorker
 from schemas.adapters import AdapterReady
 from schemas.codec.codec import decode

@@ -17,8 +17,8 @@ from gpu_workers.serve.engine.decoder import Computed, Decoder, Tokens
 from gpu_workers.serve.engine.engine import Engine, Fell, LoraRow, Said
 from gpu_workers.serve.engine.kv import KVCache
 from gpu_workers.serve.engine.lanes import Lanes, LaneStack, Site
-from gpu_workers.serve.engine.rows import Limits
 from gpu_workers.serve.engine.trial import Trial
+from gpu_workers.serve.schedule.rows import Limits
 from tests.support.models import VOCABULARY, tiny
 
 Told = dict[int, list[int | str]]

@@ -14,8 +14,8 @@ from time import process_time
 
 import pytest
 
-from gpu_workers.serve.engine.pages import PAGE, Label
-from gpu_workers.serve.engine.schedule import LOOKS, EngineRow, Limits, Schedule
+from gpu_workers.serve.schedule.pages import PAGE, Label
+from gpu_workers.serve.schedule.schedule import LOOKS, EngineRow, Limits, Schedule
 
 Row = EngineRow[str]
 

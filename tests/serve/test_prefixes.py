@@ -12,7 +12,7 @@ import pytest
 from gpu_workers.adapters.weights import LoraWeights, read_adapter
 from gpu_workers.serve.engine.decoder import Decoder, Tokens
 from gpu_workers.serve.engine.engine import Engine, LoraRow, Said
-from gpu_workers.serve.engine.rows import Limits
+from gpu_workers.serve.schedule.rows import Limits
 from tests.serve.test_adapters import ADALORA, adalora, saved
 from tests.support.models import ALL, VOCABULARY, Zoo, save_adapter
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from gpu_workers.serve.engine.rows import EngineRow
 from gpu_workers.serve.engine.sample import Drawn, _gumbel, _narrowed, sample
+from gpu_workers.serve.schedule.rows import EngineRow
 
 WIDTH = 50
 

@@ -10,10 +10,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gpu_workers.refused import TooLong
-from gpu_workers.serve.engine.line import PATIENCE, Line
-from gpu_workers.serve.engine.pages import PAGE
-from gpu_workers.serve.engine.portions import portions
-from gpu_workers.serve.engine.schedule import AGAIN_SHARE, Limits
+from gpu_workers.serve.schedule.line import PATIENCE, Line
+from gpu_workers.serve.schedule.pages import PAGE
+from gpu_workers.serve.schedule.portions import portions
+from gpu_workers.serve.schedule.schedule import AGAIN_SHARE, Limits
 from tests.support.steps import Row, Steps, asked
 
 LIMITS = Limits(rows=4, pages=9, step=50, chunk=10, turn=20)

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from gpu_workers.serve.engine.pages import PAGE, PUBLIC
-from gpu_workers.serve.engine.schedule import EngineRow, Feed, Limits, Schedule, StepBatch
+from gpu_workers.serve.schedule.pages import PAGE, PUBLIC
+from gpu_workers.serve.schedule.schedule import EngineRow, Feed, Limits, Schedule, StepBatch
 
 Row = EngineRow[str]
 Words = Callable[[Row], int]

@@ -1,1 +1,1 @@
-"""The engine's inside, in token ids: schedule, lanes, cache, decoder, samples."""
+"""The engine's inside, in token ids: lanes, cache, decoder, samples."""

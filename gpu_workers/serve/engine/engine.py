@@ -14,11 +14,11 @@ from gpu_workers.serve.engine.circuit import StepCircuit, broken
 from gpu_workers.serve.engine.decoder import Decoder, Tokens
 from gpu_workers.serve.engine.lanes import BASE, Lanes, Place, plan
 from gpu_workers.serve.engine.moved import moved
-from gpu_workers.serve.engine.rows import EngineRow, Feed, Limits
 from gpu_workers.serve.engine.sample import Drawn, sample
-from gpu_workers.serve.engine.schedule import Schedule
 from gpu_workers.serve.engine.trial import why_broken
 from gpu_workers.serve.forms.mask import mask_logits
+from gpu_workers.serve.schedule.rows import EngineRow, Feed, Limits
+from gpu_workers.serve.schedule.schedule import Schedule
 
 LoraRow = EngineRow[LoraWeights]
 LoraFeed = Feed[LoraWeights]

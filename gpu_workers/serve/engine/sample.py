@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gpu_workers.serve.engine.moved import moved
-from gpu_workers.serve.engine.rows import EngineRow
+from gpu_workers.serve.schedule.rows import EngineRow
 
 # One die for each (seed, place, token): nothing is kept between steps, and no row or order of chances moves another's.
 _SPREAD, _PLACE = 6_364_136_223_846_793_005, 1_442_695_040_888_963_407

@@ -24,9 +24,9 @@ from gpu_workers.refused import (
 from gpu_workers.serve.admission import EngineBounds, Questions, Seats
 from gpu_workers.serve.catalogue import Catalogue, Residency
 from gpu_workers.serve.engine.engine import Engine, Fell, KVMemory, LoraRow, Said, Step
-from gpu_workers.serve.engines.aside import Aside
 from gpu_workers.serve.engines.asked import Base, RowMaker, letters, owner_of, slow, spent
 from gpu_workers.serve.engines.pending import Pending
+from gpu_workers.serve.engines.slow_work import SlowWork
 from gpu_workers.serve.port import (
     DETAIL,
     AdapterKey,
@@ -65,7 +65,7 @@ class EmbeddedEngine:
     ) -> None:
         self._base, self._chat, self._read = base, chat, read
         self._bytes_of = lru_cache(TOKENS_REMEMBERED)(chat.bytes_of)
-        self._rows_of, self._aside = RowMaker(chat, base), Aside()
+        self._rows_of, self._slow_work = RowMaker(chat, base), SlowWork()
         self._memory = KVMemory(0, 0)
         self._make_engine = make_engine
         self._catalogue = Catalogue()
@@ -103,7 +103,7 @@ class EmbeddedEngine:
 
     async def __aexit__(self, *_: object) -> None:
         self._orders.put(None)
-        self._aside.close()
+        self._slow_work.close()
         await asyncio.to_thread(self._thread.join)
         self._fail(self._stopped or "the engine was stopped")
 
@@ -232,7 +232,7 @@ class EmbeddedEngine:
         on_snippet: OnSnippet | None,
     ) -> Answer:
         asked = partial(self._rows_of.row, next(self._tickets), question, spec, weights)
-        row = await self._aside_made(question, visit, asked) if slow(question) else asked()
+        row = await self._made_aside(question, visit, asked) if slow(question) else asked()
         pending = Pending(row, self._chat, self._bytes_of, question.stop, on_snippet, visit)
         if not self.alive():
             raise EngineStopped(f"{self._stopped}; restart the worker.")
@@ -247,10 +247,10 @@ class EmbeddedEngine:
                 self._take_out(row, spec)
         return self._said(question, spec.key if spec else None, pending, finish)
 
-    async def _aside_made(self, question: Question, visit: Visit, asked: Callable[[], LoraRow]) -> LoraRow:
+    async def _made_aside(self, question: Question, visit: Visit, asked: Callable[[], LoraRow]) -> LoraRow:
         """What it costs is charged also to those who leave meanwhile, or are refused in the end."""
         visit.prompt = min(spent(question), self._base.context)
-        return await self._aside.do(owner_of(question), asked)
+        return await self._slow_work.do(owner_of(question), asked)
 
     def _said(self, question: Question, key: AdapterKey | None, pending: Pending, finish: str) -> Answer:
         text, row = pending.ended(), pending.row

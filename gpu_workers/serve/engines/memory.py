@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from gpu_workers.serve.engine.decoder import Decoder
-from gpu_workers.serve.engine.pages import PAGE
+from gpu_workers.serve.schedule.pages import PAGE
 from schemas.errors import Stop
 
 MIB = 1 << 20

@@ -22,14 +22,14 @@ from gpu_workers.refused import AdapterUnreadable, BaseMismatch, UnusableAdapter
 from gpu_workers.serve.admission import EngineBounds
 from gpu_workers.serve.engine.decoder import Decoder
 from gpu_workers.serve.engine.engine import Engine
-from gpu_workers.serve.engine.pages import PAGE
-from gpu_workers.serve.engine.rows import Limits
 from gpu_workers.serve.engine.trial import Trial
 from gpu_workers.serve.engines.asked import Base
 from gpu_workers.serve.engines.embedded import EmbeddedEngine, Read
 from gpu_workers.serve.engines.memory import pages_for
 from gpu_workers.serve.engines.public import declared
 from gpu_workers.serve.port import AdapterSpec
+from gpu_workers.serve.schedule.pages import PAGE
+from gpu_workers.serve.schedule.rows import Limits
 
 GPU_CHUNK = 256
 """Tokens of prompts beside answers in a step: there a step costs what it reads of the weights, up to about so many."""

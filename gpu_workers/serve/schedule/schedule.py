@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from typing import Generic
 
 from gpu_workers.refused import TooLong
-from gpu_workers.serve.engine.line import Line
-from gpu_workers.serve.engine.pages import PUBLIC, Pages
-from gpu_workers.serve.engine.portions import portions
-from gpu_workers.serve.engine.rows import Adapter, EngineRow, Feed, Limits, StepBatch
-from gpu_workers.serve.engine.standing import Behind, Standing
+from gpu_workers.serve.schedule.line import Line
+from gpu_workers.serve.schedule.pages import PUBLIC, Pages
+from gpu_workers.serve.schedule.portions import portions
+from gpu_workers.serve.schedule.rows import Adapter, EngineRow, Feed, Limits, StepBatch
+from gpu_workers.serve.schedule.standing import Behind, Standing
 
 __all__ = ["EngineRow", "Feed", "Limits", "Schedule", "StepBatch"]
 

@@ -12,11 +12,11 @@ Result = TypeVar("Result")
 THREADS = 2
 
 
-class Aside:
+class SlowWork:
     """One piece of work of an owner at a time, in the order asked: owners take turns at the few threads."""
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(THREADS, "aside")
+        self._threads = ThreadPoolExecutor(THREADS, "slow-work")
         self._turns: dict[str | None, tuple[asyncio.Lock, list[None]]] = {}
 
     async def do(self, owner: str | None, work: Callable[[], Result]) -> Result:

@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from gpu_workers.serve.engine.pages import PUBLIC, Label
+from gpu_workers.serve.schedule.pages import PUBLIC, Label
 
 Adapter = TypeVar("Adapter")
 

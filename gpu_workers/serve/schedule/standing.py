@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from gpu_workers.serve.engine.pages import Label, Node, Pages
-from gpu_workers.serve.engine.rows import EngineRow
+from gpu_workers.serve.schedule.pages import Label, Node, Pages
+from gpu_workers.serve.schedule.rows import EngineRow
 
 
 @dataclass(eq=False, slots=True)
