@@ -11,7 +11,7 @@ from gpu_workers.serve.schedule.line import Line
 from gpu_workers.serve.schedule.pages import PUBLIC, Pages
 from gpu_workers.serve.schedule.portions import portions
 from gpu_workers.serve.schedule.rows import Adapter, EngineRow, Feed, Limits, StepBatch
-from gpu_workers.serve.schedule.standing import Behind, Standing
+from gpu_workers.serve.schedule.standing import Behind, RowStanding
 
 __all__ = ["EngineRow", "Feed", "Limits", "Schedule", "StepBatch"]
 
@@ -37,7 +37,7 @@ class Schedule(Generic[Adapter]):
         self.running: list[EngineRow[Adapter]] = []
         self._step = max(limits.step, 2 * limits.rows)
         self._line: Line[EngineRow[Adapter]] = Line()
-        self._standings: dict[EngineRow[Adapter], Standing] = {}
+        self._standings: dict[EngineRow[Adapter], RowStanding] = {}
         self._came = 0
         self._steps = 0
         self._looked = 0
@@ -51,7 +51,7 @@ class Schedule(Generic[Adapter]):
             most = self.pages.usable * self.pages.size
             raise TooLong(f"{row.final_length} tokens of prompt and answer; one row may have {most} here.")
         self._came += 1
-        self._standings[row] = Standing(row, self._came)
+        self._standings[row] = RowStanding(row, self._came)
         self._line.opened(row.owner)
         self._line.join(row, self._came)
 
@@ -108,7 +108,7 @@ class Schedule(Generic[Adapter]):
                 return row
         return None
 
-    def _waits(self, standing: Standing) -> bool:
+    def _waits(self, standing: RowStanding) -> bool:
         """Is its next page being computed right now? Then it waits for all that the two have in common.
 
         For another owner's row, which may have to wait itself, only as long as that should take.
@@ -129,10 +129,10 @@ class Schedule(Generic[Adapter]):
         other.behind.append(Behind(standing, common, until))
         return True
 
-    def _of(self, row: EngineRow[Adapter]) -> Standing:
+    def _of(self, row: EngineRow[Adapter]) -> RowStanding:
         return self._standings[row]
 
-    def _wake(self, standing: Standing) -> None:
+    def _wake(self, standing: RowStanding) -> None:
         """Who need not wait any more goes back to its place in the line, and knows what was computed for it."""
         staying = []
         for each in standing.behind:
@@ -212,7 +212,7 @@ class Schedule(Generic[Adapter]):
         self._stop(row, self._standings[row])
         self._line.join(row, self._standings[row].place)
 
-    def _stop(self, row: EngineRow[Adapter], standing: Standing) -> None:
+    def _stop(self, row: EngineRow[Adapter], standing: RowStanding) -> None:
         """Its full pages stay remembered while there is room, so that it, or another, finds them."""
         self.pages.give(row.pages)
         row.pages, row.fed, standing.runs = [], 0, False
@@ -221,7 +221,7 @@ class Schedule(Generic[Adapter]):
         self.running.remove(row)
         self._wake(standing)
 
-    def _forget(self, standing: Standing) -> None:
+    def _forget(self, standing: RowStanding) -> None:
         """What its owner's rows alone read. All of it was finite when it was written, so what belongs to all stays."""
         own = (node for node in standing.chain if node.label is not None and node.label.sharer is not PUBLIC)
         if (first := next(own, None)) is not None:
@@ -266,7 +266,7 @@ class Schedule(Generic[Adapter]):
         fresh += taken
         return True
 
-    def _pay(self, row: EngineRow[Adapter], standing: Standing) -> None:
+    def _pay(self, row: EngineRow[Adapter], standing: RowStanding) -> None:
         """Computing again what it had said before it gave way costs its owner nothing."""
         new = max(0, row.fed - standing.reached)
         covered = min(new, standing.prepaid)
@@ -274,7 +274,7 @@ class Schedule(Generic[Adapter]):
         standing.prepaid -= covered
         self._line.computed(row, new, covered)
 
-    def _remember(self, row: EngineRow[Adapter], standing: Standing) -> None:
+    def _remember(self, row: EngineRow[Adapter], standing: RowStanding) -> None:
         chain = standing.chain
         while standing.shares and (len(chain) + 1) * self.pages.size <= row.fed:
             page, parent = len(chain), chain[-1] if chain else self.pages.root

@@ -10,7 +10,7 @@ from gpu_workers.serve.schedule.rows import EngineRow
 
 
 @dataclass(eq=False, slots=True)
-class Standing:
+class RowStanding:
     row: EngineRow[Any]
     place: int
     """Of all rows: who came first has the lowest."""
@@ -52,7 +52,7 @@ class Standing:
         self.chain += pages.find(labels, self.chain[-1] if self.chain else None)
         return len(self.chain) - known
 
-    def computes(self, other: Standing, size: int) -> bool:
+    def computes(self, other: RowStanding, size: int) -> bool:
         """Is this one, which runs, at the very page that the other needs next?"""
         page = len(other.chain)
         end = (page + 1) * size
@@ -62,7 +62,7 @@ class Standing:
             return False
         return self.label(page, size) == label
 
-    def common(self, other: Standing, size: int) -> int:
+    def common(self, other: RowStanding, size: int) -> int:
         """How many pages this one, which computes the other's next, has in common with it. Both keep one label."""
         page, most = len(other.chain), min(other.row.length - 1, self.row.length) // size
         while page < most and (label := self.label(page, size)) is not None and label == other.label(page, size):
@@ -74,6 +74,6 @@ class Standing:
 class Behind(NamedTuple):
     """A row that waits for what a running one computes for both."""
 
-    standing: Standing
+    standing: RowStanding
     pages: int
     until: int | None
