@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gpu_workers.serve import worker as inference
-from gpu_workers.serve.port import Failure, OnPiece, Outcome, Question
+from gpu_workers.serve.port import Failure, OnSnippet, Outcome, Question
 from gpu_workers.serve.worker import InferenceWorker
 from schemas.envelope import Event
 from schemas.inference import InferenceRequested
@@ -122,7 +122,7 @@ async def test_an_answer_that_takes_long_is_no_stall_while_the_engine_says_token
 class FakeLimit(FakeEngine):
     """The fake model, with no tokens left for anybody."""
 
-    async def answer(self, question: Question, on_piece: OnPiece | None = None) -> Outcome:
+    async def answer(self, question: Question, on_snippet: OnSnippet | None = None) -> Outcome:
         self.asked.append(question)
         return Failure(id=question.id, reason=self.reason, detail="of the test", again=True, wait=3.0)
 
