@@ -170,7 +170,7 @@ def test_a_stored_corpus_and_a_few_seconds_of_coverage_guided_fuzzing_find_nothi
     target = ROOT / "tests" / "codec" / "fuzz_decoder.py"
     corpus = ROOT / "tests" / "codec" / "corpus"
     command = [sys.executable, target, "-runs=20000", "-max_total_time=8", "-max_len=4096", "-rss_limit_mb=2048"]
-    # Through a shell that stays: a child's peak of memory begins with that of whoever forks it, and this process is large.
+    # Through a shell that stays: a peak of memory begins with that of whoever forks, and this process is large.
     shell = ["sh", "-c", '"$@"; exit $?', "sh"]
     child = subprocess.run([*shell, *command, tmp_path, corpus], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert child.returncode == 0, child.stderr[-3000:]
