@@ -17,7 +17,7 @@ from gpu_workers.serve import worker as inference
 from gpu_workers.serve.engines.embedded import EmbeddedEngine
 from gpu_workers.serve.engines.start import EngineSetup, embedded
 from gpu_workers.serve.port import AdapterSpec, Failure, OnSnippet, Outcome, Question
-from gpu_workers.serve.schedule.schedule import Limits
+from gpu_workers.serve.schedule.rows import Limits
 from gpu_workers.serve.worker import InferenceWorker
 from schemas.adapters import AdapterReady
 from schemas.codec.codec import decode

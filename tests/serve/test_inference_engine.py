@@ -18,7 +18,7 @@ from gpu_workers.bases.chat import Chat
 from gpu_workers.refused import BaseMismatch, EngineStopped, UnknownAdapter, UnusableAdapter
 from gpu_workers.serve.engines.start import EngineSetup, embedded
 from gpu_workers.serve.port import AdapterKey, AdapterSpec, Answer, Failure, InferenceEngine, Outcome, Question
-from gpu_workers.serve.schedule.schedule import Limits
+from gpu_workers.serve.schedule.rows import Limits
 from rillfold.workers.beside import until_it_stops
 from rillfold.workers.run import world
 from schemas.company import Message, ToolUse

@@ -15,7 +15,8 @@ from time import process_time
 import pytest
 
 from gpu_workers.serve.schedule.pages import PAGE, Label
-from gpu_workers.serve.schedule.schedule import LOOKS, EngineRow, Limits, Schedule
+from gpu_workers.serve.schedule.rows import EngineRow, Limits
+from gpu_workers.serve.schedule.schedule import LOOKS, Schedule
 
 Row = EngineRow[str]
 

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from gpu_workers.serve.engines.embedded import EmbeddedEngine
 from gpu_workers.serve.engines.start import EngineSetup, embedded
 from gpu_workers.serve.port import Answer, Failure, OnSnippet, Outcome, Question
-from gpu_workers.serve.schedule.schedule import Limits
+from gpu_workers.serve.schedule.rows import Limits
 from rillfold.http.operator import COMPANY_HEADER
 from rillfold.http.strict_json import VALUES
 from rillfold.v1.figures import EngineMetrics

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gpu_workers.serve.schedule.pages import PAGE, PUBLIC, Label, Node, Pages
-from gpu_workers.serve.schedule.schedule import Limits
+from gpu_workers.serve.schedule.rows import Limits
 from tests.support.steps import Row, Steps, asked
 
 ROOM = Limits(rows=32, pages=1_001)

@@ -14,7 +14,7 @@ from gpu_workers.bases import load as base_model
 from gpu_workers.bases.chat import Chat
 from gpu_workers.serve.engine.decoder import Decoder
 from gpu_workers.serve.engine.engine import Engine, LoraRow
-from gpu_workers.serve.schedule.schedule import Limits
+from gpu_workers.serve.schedule.rows import Limits
 from rillfold.settings import from_env
 from schemas.company import Message
 from tests.serve.test_engine import run

@@ -13,7 +13,8 @@ from gpu_workers.refused import TooLong
 from gpu_workers.serve.schedule.line import PATIENCE, Line
 from gpu_workers.serve.schedule.pages import PAGE
 from gpu_workers.serve.schedule.portions import portions
-from gpu_workers.serve.schedule.schedule import AGAIN_SHARE, Limits
+from gpu_workers.serve.schedule.rows import Limits
+from gpu_workers.serve.schedule.schedule import AGAIN_SHARE
 from tests.support.steps import Row, Steps, asked
 
 LIMITS = Limits(rows=4, pages=9, step=50, chunk=10, turn=20)

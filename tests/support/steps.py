@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from gpu_workers.serve.schedule.pages import PAGE, PUBLIC
-from gpu_workers.serve.schedule.schedule import EngineRow, Feed, Limits, Schedule, StepBatch
+from gpu_workers.serve.schedule.rows import EngineRow, Feed, Limits, StepBatch
+from gpu_workers.serve.schedule.schedule import Schedule
 
 Row = EngineRow[str]
 Words = Callable[[Row], int]

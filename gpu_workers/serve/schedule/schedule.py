@@ -13,8 +13,6 @@ from gpu_workers.serve.schedule.portions import portions
 from gpu_workers.serve.schedule.rows import Adapter, EngineRow, Feed, Limits, StepBatch
 from gpu_workers.serve.schedule.standing import Behind, RowStanding
 
-__all__ = ["EngineRow", "Feed", "Limits", "Schedule", "StepBatch"]
-
 AGAIN_SHARE = 16
 """Who gives way is computed again later: so many tokens of that, at most, for each one that it said in its turn."""
 LOOKS = 1_024
