@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -35,18 +34,6 @@ def says(text: str) -> Answer:
 @pytest.fixture
 def engine() -> FakeEngine:
     return FakeEngine(says("Once, there was Zoë. The end. Or not."))
-
-
-@pytest.fixture
-async def url(engine: FakeEngine) -> AsyncIterator[str]:
-    async with Listening(engine) as url:
-        yield url
-
-
-@pytest.fixture
-async def client(url: str) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=OPERATOR.token, max_retries=0) as client:
-        yield client
 
 
 async def streamed(client: openai.AsyncOpenAI, **given: Any) -> list[Any]:

@@ -36,18 +36,6 @@ async def engine(bench: Workbench) -> AsyncIterator[EmbeddedEngine]:
         yield engine
 
 
-@pytest.fixture
-async def url(engine: EmbeddedEngine) -> AsyncIterator[str]:
-    async with Listening(engine) as url:
-        yield url
-
-
-@pytest.fixture
-async def client(url: str) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=OPERATOR.token, max_retries=0) as client:
-        yield client
-
-
 async def test_base_and_adapters_are_models(
     bench: Workbench, engine: EmbeddedEngine, client: openai.AsyncOpenAI
 ) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
+import openai
+import pytest
 import uvicorn
 
 from rillfold.http.hosts import known_hosts
@@ -32,3 +35,15 @@ class Listening:
     async def __aexit__(self, *_: object) -> None:
         self._server.should_exit = True
         await self._serving
+
+
+@pytest.fixture
+async def url(engine: Any) -> AsyncIterator[str]:
+    async with Listening(engine) as url:
+        yield url
+
+
+@pytest.fixture
+async def client(url: str) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=OPERATOR.token, max_retries=0) as client:
+        yield client
