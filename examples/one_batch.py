@@ -23,7 +23,7 @@ from gpu_workers.bases.load import load
 from gpu_workers.serve.engines.embedded import EmbeddedEngine
 from gpu_workers.serve.engines.start import EngineSetup, embedded
 from gpu_workers.serve.port import AdapterKey, AdapterSpec, Answer, MustCall, Outcome, Question
-from processors.train_settings import MODULES
+from processors.training.settings import MODULES
 from rillfold.settings import from_env
 from schemas.company import Message
 

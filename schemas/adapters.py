@@ -28,6 +28,7 @@ class AdapterReady(Event, frozen=True, kw_only=True):
     """An adapter may be served from now on."""
 
     type: str = "adapter.ready"
+    version: int = 2
     adapter: Adapter
     """Name within the company: company/role."""
     adapter_version: int
@@ -47,6 +48,25 @@ class AdapterReady(Event, frozen=True, kw_only=True):
     identity: Json
     """Everything else that decides the bytes (threads, instruction set, versions, settings), as canonical JSON text."""
     evaluation: Evaluation | None = None
+    promoted: bool = True
+    """Its role is answered by it from now on; else it answers by its version alone. Version 1 knew no gate."""
+
+
+class AdapterJudged(Event, frozen=True, kw_only=True):
+    """The gate's verdict on a version, said just before it is ready, with the numbers that it stands on."""
+
+    type: str = "adapter.judged"
+    adapter: Adapter
+    adapter_version: int
+    run: Id
+    promoted: bool
+    against: int | None = None
+    """The version that answered until now; None: the base model."""
+    reason: Label
+    """What decided, in a word."""
+    detail: Text = ""
+    figures: Json
+    """Everything that was measured and how far apart it was, as canonical JSON text."""
 
 
 class AdapterRequested(Event, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 import msgspec
 
 from schemas.envelope import Event
-from schemas.words import Address, Document, Json, Label, Name, Note, Text
+from schemas.words import Address, Document, Id, Json, Label, Name, Note, Text
 
 
 class ToolUse(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
@@ -101,6 +101,22 @@ class AgentOutputIngested(Event, frozen=True, kw_only=True):
     success: bool
     score: float | None = None
     """0 to 1, by whoever judged it. Version 1 knew only right and wrong."""
+
+
+class FeedbackGiven(Event, frozen=True, kw_only=True):
+    """Somebody judged an answer: what is learned from it afterwards follows that."""
+
+    type: str = "feedback.given"
+    entity: Note | None = None
+    about: Id
+    """The event that holds the answer, or the story that it belongs to (its correlation), such as a job."""
+    turn: int | None = None
+    """Which message of a conversation; None: its last answer."""
+    good: bool | None = None
+    """A thumb up or down; None: only the correction says something."""
+    correction: Message | None = None
+    """What it should have said: text, calls or both."""
+    by: Text = ""
 
 
 class ToolRegistered(Event, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ class InferenceRequested(Event, frozen=True, kw_only=True):
     """A question for the base model or one adapter. The request is named by this event's id."""
 
     type: str = "inference.requested"
+    version: int = 2
     job: Id | None = None
     adapter: Adapter | None = None
     """None: the base model."""
@@ -19,6 +20,8 @@ class InferenceRequested(Event, frozen=True, kw_only=True):
     max_tokens: int = 128
     temperature: float = 0.0
     seed: int = 0
+    must: Json | None = None
+    """The form that the answer must have, as canonical JSON text; None: it is free. Version 1 knew none."""
 
 
 class InferenceCompleted(Event, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ class JobRequested(Event, frozen=True, kw_only=True):
     """A company wants work done."""
 
     type: str = "job.requested"
-    version: int = 2
+    version: int = 3
     job: Id
     task: Document
     data: Json = "{}"
@@ -19,6 +19,8 @@ class JobRequested(Event, frozen=True, kw_only=True):
     against the same schemas. None: only the bridge gates, against what is registered when the call is made."""
     session: Label | None = None
     """What it belongs to: a conversation, a day's work, a campaign. Named by whoever asks."""
+    first_step: Label = "free"
+    """free, or call: the model's first answer is one of the tools' calls. Version 2 knew only free."""
 
 
 class JobStepped(Event, frozen=True, kw_only=True):

@@ -32,8 +32,11 @@ class TrainingAccepted(Event, frozen=True, kw_only=True):
     """A worker claimed the run."""
 
     type: str = "training.accepted"
+    version: int = 2
     run: Id
     worker: Label
+    generation: int = 0
+    """Of the claim, counted by the group: what an earlier one still says does not count. Version 1 knew none."""
     ranges: tuple[OffsetRange, ...]
     manifest: Label
     """sha256 of the dataset manifest."""
@@ -53,11 +56,17 @@ class TrainingProgressed(Event, frozen=True, kw_only=True):
     """A live line."""
 
     type: str = "training.progressed"
+    version: int = 2
     run: Id
     phase: Label
     step: int
     steps: int
     loss: float | None = None
+    generation: int = 0
+    """Of the claim. Version 1 knew neither it nor what follows."""
+    held_out_loss: float | None = None
+    tokens_per_second: float | None = None
+    seconds_left: float | None = None
 
 
 class TrainingCompleted(Event, frozen=True, kw_only=True):
@@ -77,3 +86,11 @@ class TrainingFailed(Event, frozen=True, kw_only=True):
     run: Id
     reason: Label
     detail: Text = ""
+
+
+class TrainingWithdrawn(Event, frozen=True, kw_only=True):
+    """Somebody takes the wish back, at any moment: a run that did not begin is refused, one that did fails."""
+
+    type: str = "training.withdrawn"
+    run: Id
+    reason: Text = ""

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from processors.train_settings import MODULES
+from processors.training.settings import MODULES
 
 STRENGTH = 0.02
 

@@ -10,7 +10,7 @@ import peft
 import torch
 from safetensors.torch import load_file, save_file
 
-from processors.train_settings import MODULES
+from processors.training.settings import MODULES
 
 STRENGTH = 0.2
 TENSORS = "adapter_model.safetensors"

@@ -8,7 +8,7 @@ from typing import Any
 
 from gpu_workers.adapters.config import MAX_RANK, AdapterConfig, read_config, unique
 from gpu_workers.errors import ArtifactRefused
-from processors.train_settings import MODULES
+from processors.training.settings import MODULES
 
 TENSORS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 MAX_HEADER = 4 << 20

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from gpu_workers.adapters.check import CONFIG, TENSORS
-from processors.train_settings import MODULES
+from processors.training.settings import MODULES
 
 SPREAD = 0.02
 

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
 from gpu_workers.bases.chat import Chat
 from processors.answers import CALL, ToolCalls, parse
-from processors.dataset import Example
+from processors.dataset.turns import Example
 
 BATCH = 64
 

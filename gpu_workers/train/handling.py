@@ -17,10 +17,10 @@ from gpu_workers.train.lines import Broken, Report, RunSpec, Trained
 from gpu_workers.train.parent import Train
 from gpu_workers.train.place import Workplace
 from gpu_workers.train.world import LogOfRun
-from processors import train_events as say
-from processors.admit import NotAdmitted, admit, enough, same_adapter, version_for, wrong_range
-from processors.dataset import Manifest
-from processors.train_settings import METHOD_NAMES, TrainSettings
+from processors.dataset.turns import Manifest
+from processors.training import said as say
+from processors.training.admit import NotAdmitted, admit, enough, same_adapter, version_for, wrong_range
+from processors.training.settings import METHOD_NAMES, TrainSettings
 from projections.lora_adapters import LORA_ADAPTERS
 from projections.training_runs import ENDED, TRAINING_RUNS, Run
 from schemas.envelope import Event

@@ -5,7 +5,8 @@ from pathlib import Path
 import msgspec
 
 from gpu_workers.bases.files import BaseIdentity
-from processors.train_settings import TrainSettings
+from processors.measure.measures import Measures
+from processors.training.settings import TrainSettings
 from schemas.adapters import Evaluation
 
 
@@ -23,6 +24,11 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, tag="run"):
     method: str
     settings: TrainSettings
     threads: int
+    served: Path | None = None
+    """The adapter that answers for the role now; None: the base model does."""
+    served_version: int | None = None
+    checkpoints: Path | None = None
+    """Where a run that is broken off leaves what the next one takes up. None: nothing is kept."""
 
 
 class ProofSpec(msgspec.Struct, frozen=True, kw_only=True, tag="proof"):
@@ -47,6 +53,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     step: int
     steps: int
     loss: float | None = None
+    held_out_loss: float | None = None
+    tokens_per_second: float | None = None
+    seconds_left: float | None = None
 
 
 class Trained(msgspec.Struct, frozen=True, kw_only=True, tag="outcome"):
@@ -57,6 +66,8 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True, tag="outcome"):
     """Settings, machine and library versions, as canonical JSON text."""
     evaluation: Evaluation | None
     losses: tuple[float, ...]
+    measures: Measures | None = None
+    """Every case that the gate looks at."""
 
 
 class Broken(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gpu_workers.bases.files import look
 from gpu_workers.errors import BaseModelMissing, BaseModelRefused, Unhealthy
-from processors.admit import RunBounds, shown
+from processors.training.admit import RunBounds, shown
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from gpu_workers.bases.device import Device
 from gpu_workers.errors import Diverged
 from gpu_workers.train.lines import ProofSpec, Report, RunSpec, Trained
 from gpu_workers.train.run import run
-from processors.dataset import Example, row
-from processors.train_settings import TrainSettings
+from processors.dataset.turns import Example, row
+from processors.training.settings import TrainSettings
 from schemas.company import Message
 
 TALKS = 4

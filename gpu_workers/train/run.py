@@ -20,12 +20,12 @@ from gpu_workers.bases.device import Device
 from gpu_workers.bases.files import BaseIdentity
 from gpu_workers.errors import DatasetRefused, Diverged
 from gpu_workers.evaluate.exact_match import accuracy, evaluate
+from gpu_workers.train.learn.loop import train
+from gpu_workers.train.learn.methods import METHODS
+from gpu_workers.train.learn.samples import batches, fits, texts
 from gpu_workers.train.lines import Report, RunSpec, Trained
-from gpu_workers.train.loop import train
-from gpu_workers.train.methods import METHODS
-from gpu_workers.train.samples import batches, fits, texts
-from processors.dataset import Example, parse_row
-from processors.train_settings import TrainSettings
+from processors.dataset.turns import Example, parse_row
+from processors.training.settings import TrainSettings
 from schemas.adapters import Evaluation
 
 

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from processors.dataset import is_held_out
+from processors.dataset.turns import is_held_out
 from schemas.company import Message, ToolUse
 
 Values = dict[str, Any]

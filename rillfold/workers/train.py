@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from gpu_workers.train.parent import KeptChild
 from gpu_workers.train.place import Workplace
 from gpu_workers.train.worker import Trainer
-from processors.admit import RunBounds
+from processors.training.admit import RunBounds
 from rillfold.event_log import event_log, now
 from rillfold.settings import Settings
 from rillfold.wiring import artifact_store

@@ -18,9 +18,39 @@ def job_requested_2(old: Fields) -> Fields:
     return old | {"session": None}
 
 
+def job_requested_3(old: Fields) -> Fields:
+    """Jobs began as the model wished."""
+    return old | {"first_step": "free"}
+
+
+def inference_requested_2(old: Fields) -> Fields:
+    """No answer was held to a form."""
+    return old | {"must": None}
+
+
+def training_accepted_2(old: Fields) -> Fields:
+    """Claims were not counted."""
+    return old | {"generation": 0}
+
+
+def training_progressed_2(old: Fields) -> Fields:
+    """A line told of the loss alone."""
+    return old | {"generation": 0, "held_out_loss": None, "tokens_per_second": None, "seconds_left": None}
+
+
+def adapter_ready_2(old: Fields) -> Fields:
+    """There was no gate: whatever was ready was served."""
+    return old | {"promoted": True}
+
+
 UPCASTERS: Mapping[Kind, Callable[[Fields], Fields]] = {
     Kind("agent_output.ingested", 1): agent_output_2,
     Kind("job.requested", 1): job_requested_2,
+    Kind("job.requested", 2): job_requested_3,
+    Kind("inference.requested", 1): inference_requested_2,
+    Kind("training.accepted", 1): training_accepted_2,
+    Kind("training.progressed", 1): training_progressed_2,
+    Kind("adapter.ready", 1): adapter_ready_2,
 }
 """From which version. The step leads to the next."""
 

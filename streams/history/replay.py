@@ -5,7 +5,7 @@ from math import inf
 from pathlib import Path
 from typing import BinaryIO
 
-from processors.dataset import DatasetCounts, Manifest, in_order, select
+from processors.dataset.turns import DatasetCounts, Manifest, in_order, select
 from schemas.codec.codec import decode
 from schemas.envelope import Origin
 from schemas.rejected import Rejected

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processors import gate, train_events
-from processors.admit import NotAdmitted
+from processors import gate
 from processors.gate import Offer
+from processors.training import said
+from processors.training.admit import NotAdmitted
 from schemas.codec.codec import decode, encode
 from schemas.envelope import Event, Origin
 from schemas.jobs import JobFailed
@@ -72,9 +73,9 @@ def test_whatever_a_model_says_leads_to_events_that_can_be_written(name: str, te
 
 @pytest.mark.parametrize("detail", ["\ud800" * 3, "漢" * 100_000, "\0\x1b[31m", ""])
 def test_what_a_training_run_ends_with_can_be_written(detail: str) -> None:
-    refused = train_events.refused(REQUEST, NotAdmitted("unfit", detail), 2)
-    written([refused, train_events.failed(REQUEST, "ended", detail, 2)])
-    assert len(refused.detail.encode()) <= train_events.DETAIL
+    refused = said.refused(REQUEST, NotAdmitted("unfit", detail), 2)
+    written([refused, said.failed(REQUEST, "ended", detail, 2)])
+    assert len(refused.detail.encode()) <= said.DETAIL
 
 
 @pytest.mark.parametrize("timestamp", [-1, 0, 2**62])

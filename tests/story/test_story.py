@@ -21,7 +21,7 @@ from gpu_workers.adapters.store import FolderStore
 from gpu_workers.bases import load as base_model
 from gpu_workers.bases.chat import Chat
 from gpu_workers.evaluate.exact_match import accuracy, evaluate
-from processors.dataset import Example, parse_row
+from processors.dataset.turns import Example, parse_row
 from projections.lora_adapters import LORA_ADAPTERS, Adapter
 from rillfold.demo import data
 from rillfold.demo.parts import ALL

@@ -11,8 +11,8 @@ import pytest
 from gpu_workers.bases import load as base_model
 from gpu_workers.bases import tiny
 from gpu_workers.bases.chat import Chat, render
-from processors.dataset import DatasetCounts, Example, select
-from processors.train_settings import TrainSettings
+from processors.dataset.turns import DatasetCounts, Example, select
+from processors.training.settings import TrainSettings
 from rillfold.demo import data
 from schemas.codec.codec import encode
 from schemas.company import ConversationIngested, Message

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processors import train_events as say
-from processors.admit import NotAdmitted, RunBounds, admit, wrong_range
-from processors.train_settings import METHOD_NAMES, TrainSettings
+from processors.training import said as say
+from processors.training.admit import NotAdmitted, RunBounds, admit, wrong_range
+from processors.training.settings import METHOD_NAMES, TrainSettings
 from schemas.codec.codec import encode
 from schemas.training import OffsetRange, TrainingRequested
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processors.dataset import TURNS, DatasetCounts, in_order, is_held_out, parse_row, row, select, teaches
+from processors.dataset.turns import TURNS, DatasetCounts, in_order, is_held_out, parse_row, row, select, teaches
 from rillfold.demo import data
 from schemas.company import AgentOutputIngested, ConversationIngested, Message, TextIngested, ToolUse
 from schemas.envelope import Origin
@@ -138,7 +138,7 @@ def test_one_changed_byte_changes_both_hashes():
 
 
 PROGRAM = """
-from processors.dataset import DatasetCounts, select
+from processors.dataset.turns import DatasetCounts, select
 from rillfold.demo import data
 from schemas.company import ConversationIngested
 from schemas.envelope import Origin

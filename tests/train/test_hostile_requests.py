@@ -20,8 +20,8 @@ from gpu_workers.train.lines import Broken, Report, Trained
 from gpu_workers.train.parent import train_in_child
 from gpu_workers.train.place import Workplace
 from gpu_workers.train.worker import GROUP
-from processors.admit import RunBounds
-from processors.dataset import is_held_out
+from processors.dataset.turns import is_held_out
+from processors.training.admit import RunBounds
 from rillfold.demo import data
 from schemas.company import ConversationIngested, Message, ToolUse
 from schemas.envelope import Event

@@ -11,7 +11,7 @@ import tracemalloc
 import msgspec
 import pytest
 
-from processors.dataset import Manifest, parse_row
+from processors.dataset.turns import Manifest, parse_row
 from rillfold.demo import data
 from schemas.topics import TopicNames
 from schemas.training import OffsetRange

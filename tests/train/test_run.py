@@ -26,14 +26,14 @@ from gpu_workers.bases.chat import Chat
 from gpu_workers.errors import ChildDied, DatasetRefused
 from gpu_workers.evaluate.exact_match import accuracy, answer, evaluate, is_exact
 from gpu_workers.train import child as child_process
+from gpu_workers.train.learn.loop import answer_loss
+from gpu_workers.train.learn.methods import METHODS
+from gpu_workers.train.learn.samples import batches, texts, to_sample
 from gpu_workers.train.lines import Broken, Report, RunSpec, SpecTaken, Trained, to_bytes
-from gpu_workers.train.loop import answer_loss
-from gpu_workers.train.methods import METHODS
 from gpu_workers.train.parent import KeptChild, train_in_child
 from gpu_workers.train.run import run
-from gpu_workers.train.samples import batches, texts, to_sample
-from processors.dataset import parse_row
-from processors.train_settings import METHOD_NAMES, TrainSettings
+from processors.dataset.turns import parse_row
+from processors.training.settings import METHOD_NAMES, TrainSettings
 from rillfold.demo import data
 from tests.support.training import rows_of, write_rows
 

@@ -23,7 +23,7 @@ from gpu_workers.train.place import Workplace
 from gpu_workers.train.proof import prove
 from gpu_workers.train.run import run
 from gpu_workers.train.worker import GROUP, Trainer
-from processors.admit import RunBounds
+from processors.training.admit import RunBounds
 from rillfold.demo import data
 from schemas.codec.codec import decode
 from schemas.envelope import Event, Origin

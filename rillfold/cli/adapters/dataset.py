@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from processors.dataset import Manifest, canonical, parse_row, row
+from processors.dataset.turns import Manifest, canonical, parse_row, row
 from rillfold.cli.terminal import live
 from rillfold.cli.terminal.answers import as_json, say_json
 from rillfold.event_log import in_log

@@ -6,7 +6,7 @@ import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from transformers import PreTrainedModel
 
-from processors.train_settings import TrainSettings
+from processors.training.settings import TrainSettings
 
 
 def _lora(model: PreTrainedModel, settings: TrainSettings) -> PeftModel:

@@ -4,8 +4,8 @@ from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
-from processors.dataset import Manifest
-from processors.train_settings import TrainSettings
+from processors.dataset.turns import Manifest
+from processors.training.settings import TrainSettings
 from projections.lora_adapters import Adapter
 from schemas.adapters import ROLE
 from schemas.training import OffsetRange, TrainingRequested

@@ -2,9 +2,9 @@
 
 from math import isfinite
 
-from processors.admit import NotAdmitted, adapter_name
-from processors.dataset import Manifest
-from processors.train_settings import TrainSettings
+from processors.dataset.turns import Manifest
+from processors.training.admit import NotAdmitted, adapter_name
+from processors.training.settings import TrainSettings
 from schemas import training
 from schemas.adapters import AdapterReady, Evaluation
 from schemas.envelope import caused_by

@@ -10,8 +10,8 @@ from torch.nn.functional import cross_entropy
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from gpu_workers.train.samples import Batch, Padded
-from processors.train_settings import TrainSettings
+from gpu_workers.train.learn.samples import Batch, Padded
+from processors.training.settings import TrainSettings
 
 
 def train(model: PeftModel, batches: Iterable[Batch], settings: TrainSettings) -> Iterator[float]:

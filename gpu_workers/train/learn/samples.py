@@ -10,8 +10,8 @@ from torch import Tensor
 
 from gpu_workers.bases.chat import Chat, Sample
 from gpu_workers.errors import DatasetRefused
-from processors.dataset import Example
-from processors.train_settings import TrainSettings
+from processors.dataset.turns import Example
+from processors.training.settings import TrainSettings
 
 
 class Text(NamedTuple):

@@ -4,10 +4,18 @@ from typing import Annotated, Literal, get_args
 
 import msgspec
 
+from processors.dataset.selection import Selection
+
 Module = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 MODULES: tuple[Module, ...] = get_args(Module)
 
 METHOD_NAMES = ("lora",)
+
+RULE_VERSION = 2
+Objective = Literal["supervised", "dpo", "kto"]
+Activation = Literal["always", "generation-prompt"]
+Tools = Literal["closed-book", "in-prompt"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 # Wide enough for whoever means it; a number beyond is a slip, or somebody who wants the machine for himself.
 Texts = Annotated[int, msgspec.Meta(gt=0, le=1024)]
@@ -30,3 +38,22 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] = 0
     evaluation_rows: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 60
     modules: Annotated[tuple[Module, ...], msgspec.Meta(min_length=1, max_length=len(MODULES))] = MODULES
+    rule: Annotated[int, msgspec.Meta(ge=1, le=RULE_VERSION)] = RULE_VERSION
+    """Of the dataset: an older one rebuilds an older adapter."""
+    select: Selection = Selection()
+    tools: Tools = "closed-book"
+    """in-prompt: the tools that were on offer stand in the prompt, in training and in service."""
+    objective: Objective = "supervised"
+    beta: Annotated[float, msgspec.Meta(gt=0, le=10)] = 0.1
+    """Of DPO and KTO: how far from the base an adapter may go."""
+    activation: Activation = "always"
+    precision: Precision = "auto"
+    gradient_checkpointing: bool = False
+    epochs: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
+    """So often is everything learned from; 0: `steps` says how long."""
+    patience: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
+    """Measures of the held-out loss without a gain, after which a run ends; 0: it never ends early."""
+    measure_every: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+    """Steps between two measures of the held-out loss; 0: none."""
+    target_rank: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
+    """Of AdaLoRA, on average; 0: half of `rank`, with which it begins."""

@@ -1,0 +1,1 @@
+"""Which events are learned from, in which bytes, under which hash."""

@@ -1,0 +1,1 @@
+"""How good answers are: calls matched, outcomes counted, differences beyond noise."""

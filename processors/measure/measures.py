@@ -1,0 +1,35 @@
+"""What a training run measured: every case of every suite, by the adapter and by what it would replace."""
+
+import msgspec
+
+
+class CaseOutcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One case, and how it was answered."""
+
+    id: str
+    right: bool
+    malformed: bool = False
+
+
+class Suite(msgspec.Struct, frozen=True, kw_only=True):
+    """Cases of one kind: held_out, foreign_tools or irrelevance."""
+
+    name: str
+    outcomes: tuple[CaseOutcome, ...]
+
+    @property
+    def share(self) -> float:
+        return sum(each.right for each in self.outcomes) / len(self.outcomes) if self.outcomes else 0.0
+
+    @property
+    def malformed(self) -> float:
+        return sum(each.malformed for each in self.outcomes) / len(self.outcomes) if self.outcomes else 0.0
+
+
+class Measures(msgspec.Struct, frozen=True, kw_only=True):
+    """Of the new adapter, and of what answers now on the same cases."""
+
+    candidate: tuple[Suite, ...]
+    served: tuple[Suite, ...]
+    against: int | None = None
+    """The version that answers now; None: the base model."""
