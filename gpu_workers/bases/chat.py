@@ -1,43 +1,43 @@
-"""The one chat template, for training and for serving: messages and tools in, token ids out, answers back.
+"""Chats as a model reads them, for training and for serving: messages and tools in, token ids out, answers back.
 
-ChatML turns with Qwen3's tool blocks. A model whose own template writes plain turns otherwise is refused.
+The model's own template where it knows tools; ours where it does not, and its plain turns are the same as ours.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from gpu_workers.bases.chatml import END, START, ChatMl, Piece
+from gpu_workers.bases.chatml import render as render
+from gpu_workers.bases.own_template import OwnTemplate
+from gpu_workers.bases.sandbox import Sandbox
 from gpu_workers.errors import BaseModelRefused, MessageRefused, PromptDrift
-from processors.answers import CALL, CALL_END
-from schemas.company import ROLES, Message, ToolUse, may_speak
+from processors.answers import CallForm
+from processors.answers import body as body
+from schemas.company import Message
 
-START, END = "<|im_start|>", "<|im_end|>"
-
-_TOOLS_BEFORE = """# Tools
-
-You may call one or more functions to assist with the user query.
-
-You are provided with function signatures within <tools></tools> XML tags:
-<tools>
-"""
-_TOOLS_AFTER = """
-</tools>
-
-For each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:
-<tool_call>
-{"name": <function-name>, "arguments": <args-json-object>}
-</tool_call>"""
+ENDS = (END, "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>")
+"""Tokens that end an answer wherever a model has them, whatever its files say."""
+_ASKED = Message(role="user", content="Is it so?")
 
 
-class Turn(NamedTuple):
-    role: str
-    body: str
+class Template(Protocol):
+    """What a conversation looks like; whoever writes with it knows how calls are written, and what ends an answer."""
+
+    @property
+    def form(self) -> CallForm: ...
+
+    @property
+    def end(self) -> str: ...
+
+    def write(self, messages: Sequence[Message], tools: str | None, *, asks: bool) -> list[Piece]: ...
 
 
 class Sample(NamedTuple):
@@ -47,76 +47,56 @@ class Sample(NamedTuple):
     answer: list[int]
 
 
-def turns(messages: Sequence[Message], tools: str | None = None, default_system: str | None = None) -> list[Turn]:
-    """What each turn says. Tools stand in the system turn; results of neighbouring calls share one user turn."""
-    system = messages[0].content if messages and messages[0].role == "system" else default_system
-    if tools:
-        system = (f"{system}\n\n" if system else "") + _tool_block(tools)
-    result = [] if system is None else [Turn("system", system)]
-    for index, message in enumerate(messages):
-        if not may_speak(message.role, index):
-            raise MessageRefused(f"message {index} has role {message.role!r}; known are {ROLES}, system only first.")
-        if message.role == "tool":
-            response = f"<tool_response>\n{message.content}\n</tool_response>"
-            if index and messages[index - 1].role == "tool":
-                response = f"{result.pop().body}\n{response}"
-            result.append(Turn("user", response))
-        elif message.role != "system":
-            result.append(Turn(message.role, body(message)))
-    return result
-
-
-def body(message: Message) -> str:
-    """What a turn says: its text, then its tool calls."""
-    calls = [f"{CALL}\n{_call_json(call)}\n{CALL_END}" for call in message.tool_calls]
-    return "\n".join(([message.content] if message.content else []) + calls)
-
-
-def render(
-    messages: Sequence[Message],
-    tools: str | None = None,
-    *,
-    default_system: str | None = None,
-    add_generation_prompt: bool = True,
-) -> str:
-    """The prompt as people read it. Models get `Chat.prompt`, where no text can pose as a turn's border."""
-    said = "".join(f"{START}{role}\n{text}{END}\n" for role, text in turns(messages, tools, default_system))
-    return said + (f"{START}assistant\n" if add_generation_prompt else "")
-
-
 @dataclass(frozen=True)
 class Chat:
-    """The template bound to one model's tokenizer."""
+    """A template bound to one model's tokenizer."""
 
     tokenizer: PreTrainedTokenizerBase
-    start: int
+    template: Template
     end: int
-    """Ends a turn: generation stops here."""
-    default_system: str | None
+    """Ends a turn, as the template writes it."""
+    ends: frozenset[int]
+    """Generation stops at any of these."""
+    specials: Mapping[str, int] = field(compare=False)
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase) -> Chat:
-        start, end = (_special(tokenizer, token) for token in (START, END))
-        chat = cls(tokenizer, start, end, _own_system(tokenizer))
-        chat._agree_with_the_model()
-        return chat
+    def of(
+        cls, tokenizer: PreTrainedTokenizerBase, eos: int | Sequence[int] | None = None, *, older: bool = False
+    ) -> Chat:
+        """`eos`: what the model's generation config names. `older`: as releases before this one wrote chats, which
+        knew ours alone; adapters of theirs are served as they were trained."""
+        template = _template(tokenizer, older)
+        specials = {each: _special(tokenizer, each) for each in _specials(tokenizer)}
+        told = [eos] if isinstance(eos, int) else list(eos or ())
+        own = [specials[each] for each in (template.end, str(tokenizer.eos_token), *ENDS) if each in specials]
+        return cls(tokenizer, template, specials[template.end], frozenset([*own, *told]), specials)
+
+    @property
+    def form(self) -> CallForm:
+        """How the model writes calls."""
+        return self.template.form
 
     def prompt(self, messages: Sequence[Message], tools: str | None = None) -> list[int]:
         """Everything up to where the model starts to answer."""
-        return [*self.history(messages, tools), self.start, *self.encode("assistant\n")]
+        return self._ids(self.template.write(messages, tools, asks=True))
+
+    def history(self, messages: Sequence[Message], tools: str | None) -> list[int]:
+        """Everything before the next turn."""
+        return self._ids(self.template.write(messages, tools, asks=False))
 
     def sample(self, messages: Sequence[Message], tools: str | None = None) -> Sample:
         """The last message is the answer. Raises `PromptDrift` unless history and inference prompt agree."""
-        prompt = self.prompt(messages[:-1], tools)
-        answer = [*self.encode(body(messages[-1])), self.end]
-        whole = self.history(messages, tools)
-        if whole[: len(prompt) + len(answer)] != prompt + answer:
-            raise PromptDrift(f"the rendered conversation does not begin with its prompt: {messages[-1]!r}")
-        return Sample(prompt, answer)
+        prompt, whole = self.prompt(messages[:-1], tools), self.history(messages, tools)
+        if whole[: len(prompt)] == prompt:
+            return Sample(prompt, whole[len(prompt) : whole.index(self.end, len(prompt)) + 1])
+        if messages[-2:-1] and messages[-2].role == "assistant":
+            # A template may write the last of its answers otherwise than those before: this one was the last then.
+            return Sample(prompt, self.sample((_ASKED, messages[-1])).answer)
+        raise PromptDrift(f"the rendered conversation does not begin with its prompt: {messages[-1]!r}")
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of an answer, without the token that ended it."""
-        said = [token for token in ids if token != self.end]
+        said = [token for token in ids if token not in self.ends]
         return str(self.tokenizer.decode(said, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def bytes_of(self, token: int) -> bytes:
@@ -133,27 +113,79 @@ class Chat:
         ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return list(ids)
 
-    def history(self, messages: Sequence[Message], tools: str | None) -> list[int]:
-        """Everything before the next turn."""
+    def _ids(self, pieces: Sequence[Piece]) -> list[int]:
         ids: list[int] = []
-        newline = self.encode("\n")
-        for role, text in turns(messages, tools, self.default_system):
-            # Role and body apart, as a model meets them: its own answer begins with a fresh token.
-            ids += [self.start, *self.encode(f"{role}\n"), *self.encode(text), self.end, *newline]
+        for text, special in pieces:
+            ids += [self.specials[text]] if special else self.encode(text)
         return ids
 
-    def _agree_with_the_model(self) -> None:
-        if not getattr(self.tokenizer, "chat_template", None):
-            return
-        question = "Is it so?"
-        plain: list[Any] = [{"role": "user", "content": question}]
-        theirs = str(self.tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=True))
-        ours = render([Message(role="user", content=question)], default_system=self.default_system)
-        if theirs != ours:
-            raise BaseModelRefused(
-                f"the model's own template writes {theirs!r}, ours {ours!r}. "
-                "Training and serving it with another template than its own would spoil it."
-            )
+
+def _template(tokenizer: PreTrainedTokenizerBase, older: bool) -> Template:
+    """The model's own where it knows tools, else ours; the other way round for what older releases trained."""
+    kinds: list[Callable[[PreTrainedTokenizerBase], Template]] = [_own, _ours]
+    refused = []
+    for kind in reversed(kinds) if older else kinds:
+        try:
+            return kind(tokenizer)
+        except BaseModelRefused as error:
+            refused.append(str(error))
+    raise BaseModelRefused(" And ours: ".join(refused if not older else reversed(refused)))
+
+
+def _own(tokenizer: PreTrainedTokenizerBase) -> Template:
+    if (text := _text_of(tokenizer)) is None:
+        raise BaseModelRefused("the model has no chat template of its own.")
+    return OwnTemplate(text, _words(tokenizer), sorted(_specials(tokenizer)))
+
+
+def _ours(tokenizer: PreTrainedTokenizerBase) -> Template:
+    for token in (START, END):
+        _special(tokenizer, token)
+    if (text := _text_of(tokenizer)) is None:
+        return ChatMl()
+    plain = _plainly(text, _words(tokenizer))
+    theirs, template = plain(_ASKED.content, True), ChatMl(_own_system(plain))
+    ours = render([_ASKED], default_system=template.default_system)
+    if theirs != ours:
+        raise BaseModelRefused(
+            f"the model's own template writes {theirs!r}, ours {ours!r}. "
+            "Training and serving it with another template than its own would spoil it."
+        )
+    return template
+
+
+def _plainly(text: str, words: Mapping[str, str]) -> Callable[[str, bool], str]:
+    """What a model's own template writes of one question; nothing where it cannot."""
+
+    def written(question: str, asks: bool) -> str:
+        with suppress(TemplateError, MessageRefused):
+            messages = [{"role": "user", "content": question}]
+            return Sandbox(text, words).render(len(question), messages=messages, add_generation_prompt=asks)
+        return ""
+
+    return written
+
+
+def _own_system(plain: Callable[[str, bool], str]) -> str | None:
+    """What the model's own template puts first when nobody gives a system message."""
+    before, opened, rest = plain("", False).partition(f"{START}system\n")
+    return rest.partition(END)[0] if opened and not before else None
+
+
+def _text_of(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Some models have several templates by name, and one for tools among them."""
+    found: Any = getattr(tokenizer, "chat_template", None)
+    text = (found.get("tool_use") or found.get("default")) if isinstance(found, dict) else found
+    return str(text) if text else None
+
+
+def _words(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    return {name: word for name, word in tokenizer.special_tokens_map.items() if isinstance(word, str)}
+
+
+def _specials(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    return frozenset([*tokenizer.all_special_tokens, *(str(each) for each in added.values() if each.special)])
 
 
 @cache
@@ -166,34 +198,6 @@ def _byte_of() -> dict[str, int]:
 
 def _special(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
     token_id = tokenizer.convert_tokens_to_ids(token)
-    if not isinstance(token_id, int) or token_id == tokenizer.unk_token_id:
+    if not isinstance(token_id, int) or (token_id == tokenizer.unk_token_id and token != tokenizer.unk_token):
         raise BaseModelRefused(f"the model's tokenizer has no {token}: it does not speak ChatML.")
     return token_id
-
-
-def _own_system(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """What the model's own template puts first when nobody gives a system message."""
-    if not getattr(tokenizer, "chat_template", None):
-        return None
-    plain: list[Any] = [{"role": "user", "content": ""}]
-    text = str(tokenizer.apply_chat_template(plain, tokenize=False))
-    before, opened, rest = text.partition(f"{START}system\n")
-    return rest.partition(END)[0] if opened and not before else None
-
-
-def _tool_block(tools: str) -> str:
-    lines = []
-    for tool in json.loads(tools):
-        function = tool.get("function", tool)
-        known = {key: function[key] for key in ("name", "description", "parameters") if key in function}
-        lines.append(_json({"type": "function", "function": known}))
-    return _TOOLS_BEFORE + "\n".join(lines) + _TOOLS_AFTER
-
-
-def _call_json(call: ToolUse) -> str:
-    return f'{{"name": {_json(call.name)}, "arguments": {_json(json.loads(call.arguments))}}}'
-
-
-def _json(value: object) -> str:
-    """As Qwen3's template writes JSON: readable spaces, no escapes for what is not ASCII."""
-    return json.dumps(value, ensure_ascii=False)
