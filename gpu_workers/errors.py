@@ -1,6 +1,7 @@
 """What goes wrong around models and adapters."""
 
 import errno
+from pathlib import Path
 
 from schemas.errors import Poison, Retry, Stop
 
@@ -14,6 +15,15 @@ class BaseModelMissing(Stop):
 
 class BaseModelRefused(Stop):
     """A base model that we cannot load safely, or have no template for."""
+
+
+class BaseNotServable(BaseModelRefused):
+    """A base model of an architecture that is not served here, so no adapter is trained on it."""
+
+    def __init__(self, base: Path, why: str) -> None:
+        super().__init__(f"base model {base}: {why}.")
+        self.why = why
+        """Without its folder, which is the operator's business alone."""
 
 
 class PromptDrift(Stop):

@@ -74,6 +74,12 @@ def begins_bare(text: str) -> bool:
     return text.lstrip().startswith(_CODE) or key.startswith(('"name"', f'"{BARE.key}"'))
 
 
+def may_begin_bare(text: str) -> bool:
+    """Of the first letters of an answer: whether it is meant as a bare call, or may yet become one."""
+    text = text.lstrip()
+    return not text or text.startswith("{") or text.startswith(_CODE) or _CODE.startswith(text)
+
+
 def body(message: Message, form: CallForm = TAGGED) -> str:
     """What a turn says: its text, then its tool calls. Bare ones stand alone."""
     calls = [write(call, form) for call in message.tool_calls]

@@ -71,7 +71,7 @@ class Tiny:
     @torch.inference_mode()
     def _greedy(self, model: Any, text: str) -> Truth:
         ids, said, margin = self.chat.prompt((Message(role="user", content=text),)), list[int](), float("inf")
-        while len(said) < NEW and self.chat.end not in said:
+        while len(said) < NEW and self.chat.ends.isdisjoint(said):
             best = model(torch.tensor([ids + said])).logits[0, -1].topk(2)
             margin = min(margin, float(best.values[0] - best.values[1]))
             said.append(int(best.indices[0]))

@@ -71,6 +71,11 @@ class Chat:
         own = [specials[each] for each in (template.end, str(tokenizer.eos_token), *ENDS) if each in specials]
         return cls(tokenizer, template, specials[template.end], frozenset([*own, *told]), specials)
 
+    def as_older(self) -> Chat:
+        """Where it is the same, this one."""
+        older = Chat.of(self.tokenizer, sorted(self.ends), older=True)
+        return self if older.template == self.template else older
+
     @property
     def form(self) -> CallForm:
         """How the model writes calls."""

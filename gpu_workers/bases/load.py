@@ -11,14 +11,13 @@ from gpu_workers.bases.device import Device
 from gpu_workers.bases.files import (
     BaseIdentity,
     Progress,
-    check_folder,
     find,
-    folder_sha256,
     name_of,
     silent,
     unreadable,
 )
 from gpu_workers.bases.gguf import converted
+from gpu_workers.bases.identity import identify as whole_identity
 
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase, BaseIdentity]
 
@@ -63,10 +62,9 @@ def prepare(name_or_path: str, cache: Path, progress: Progress = silent) -> Path
     return found if found.is_dir() else converted(found, cache, progress)
 
 
-def identify(name: str, folder: Path, device: Device) -> BaseIdentity:
-    return BaseIdentity(
-        name=name, family=check_folder(folder), sha256=folder_sha256(folder), dtype=str(device.torch_dtype)[6:]
-    )
+def identify(name: str, folder: Path, device: Device, *, quantised: bool = False) -> BaseIdentity:
+    """`quantised`: its weights are held in four bits (NF4), and that is another base."""
+    return whole_identity(name, folder, str(device.torch_dtype)[6:], quantised=quantised)
 
 
 def quiet() -> None:

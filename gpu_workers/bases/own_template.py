@@ -58,7 +58,7 @@ class OwnTemplate:
         pieces = list(self._cut(marked.text_of(self._sandbox, asks)))
         if marked.broke and _borders(pieces) != _borders(self._cut(marked.harmless().text_of(self._sandbox, asks))):
             raise MessageRefused(
-                "a message spells one of the model's special tokens, and its own chat template would let it pass for one."
+                "a message spells one of the model's special tokens, and its own chat template lets it pass for one."
             )
         return [apart for text, special in pieces for apart in self._apart(Piece(marked.without(text), special))]
 

@@ -85,7 +85,7 @@ class _Bounded(ImmutableSandboxedEnvironment):
 class _Generation(Extension):
     """Some templates mark what the assistant says. We know it without."""
 
-    tags = {"generation"}
+    tags = {"generation"}  # noqa: RUF012 - as Jinja declares it
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
         next(parser.stream)

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
 from gpu_workers.bases.chat import Chat
-from processors.answers import CALL, ToolCalls, parse
+from processors.answers import CALL, TAGGED, CallForm, ToolCalls, may_begin_bare, parse
 from processors.dataset.turns import Example
 
 BATCH = 64
@@ -45,7 +45,7 @@ def evaluate(
         limit = max(len(chat.sample((*e.prompt, e.answer)).answer) for e in part) + 8
         silent = not any(e.answer.content for e in part)
         texts = answer(model, chat, [chat.prompt(e.prompt) for e in part], limit, only_calls=silent)
-        scored += [Scored(e, text, is_exact(e, text)) for e, text in zip(part, texts, strict=True)]
+        scored += [Scored(e, text, is_exact(e, text, chat.form)) for e, text in zip(part, texts, strict=True)]
         on_done(len(scored), len(ordered))
     return scored
 
@@ -54,9 +54,9 @@ def accuracy(scored: Sequence[Scored]) -> float:
     return sum(each.exact for each in scored) / len(scored) if scored else 0.0
 
 
-def is_exact(example: Example, text: str) -> bool:
+def is_exact(example: Example, text: str, form: CallForm = TAGGED) -> bool:
     """All calls in order, names and arguments equal in canonical form; words before them only where some are right."""
-    meant, right = parse(text), example.answer
+    meant, right = parse(text, form), example.answer
     if not isinstance(meant, ToolCalls) or (meant.text and not right.content):
         return False
     return meant.calls == right.tool_calls
@@ -80,11 +80,11 @@ def answer(
             attention_mask=mask.to(model.device),
             max_new_tokens=limit,
             do_sample=False,
-            eos_token_id=chat.end,
+            eos_token_id=sorted(chat.ends),
             pad_token_id=pad,
             stopping_criteria=StoppingCriteriaList([_NoCall(chat, longest)] if only_calls else []),
         )
-    return [chat.decode(_until_end(line, chat.end)) for line in out[:, longest:].tolist()]
+    return [chat.decode(_until_end(line, chat.ends)) for line in out[:, longest:].tolist()]
 
 
 class _NoCall(StoppingCriteria):
@@ -95,9 +95,13 @@ class _NoCall(StoppingCriteria):
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
         said = (self._chat.decode(row).lstrip() for row in input_ids[:, self._prompt :].tolist())
-        hopeless = [not (text.startswith(CALL) or CALL.startswith(text)) for text in said]
+        hopeless = [not self._may_call(text) for text in said]
         return torch.tensor(hopeless, device=input_ids.device)
 
+    def _may_call(self, text: str) -> bool:
+        tag = text.startswith(CALL) or CALL.startswith(text)
+        return tag or (self._chat.form.bare and may_begin_bare(text))
 
-def _until_end(ids: list[int], end: int) -> list[int]:
-    return ids[: ids.index(end)] if end in ids else ids
+
+def _until_end(ids: list[int], ends: frozenset[int]) -> list[int]:
+    return ids[: next((place for place, token in enumerate(ids) if token in ends), len(ids))]

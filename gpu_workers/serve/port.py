@@ -155,7 +155,7 @@ class Snippet(NamedTuple):
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     text: str
-    """Word for word what the model said."""
+    """Word for word what the model said; calls of a model that writes them otherwise stand as the log has them."""
     calls: tuple[ToolUse, ...] = ()
     """The tool calls in it, where it is nothing but well-formed ones after `content`."""
     content: str = ""

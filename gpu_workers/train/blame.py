@@ -10,7 +10,7 @@ from gpu_workers.train.parent import Train
 from gpu_workers.train.place import Workplace
 from schemas.training import TrainingFailed
 
-OF_THE_BASE = ("base_model_missing", "base_model_refused")
+OF_THE_BASE = ("base_model_missing", "base_model_refused", "base_not_servable")
 SUSPECT = (
     "child_died",
     "out_of_memory",

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gpu_workers.bases.files import look
-from gpu_workers.errors import BaseModelMissing, BaseModelRefused, Unhealthy
-from processors.training.admit import RunBounds, shown
+from gpu_workers.errors import BaseModelMissing, BaseModelRefused, BaseNotServable, Unhealthy
+from processors.training.admit import NotAdmitted, RunBounds, shown
 
 log = logging.getLogger(__name__)
 
@@ -39,13 +39,16 @@ class Workplace:
         for what in broken:
             log.warning("Base model %s Until then its requests are refused here; the others are trained.", what)
 
-    def why_missing(self, base_model: str) -> str | None:
+    def why_missing(self, base_model: str) -> str | NotAdmitted | None:
         """Why a request cannot have this base model. Where the operator keeps it is nobody else's business."""
         if base_model not in self.bases:
             known = ", ".join(self.bases)
             return f"base model {shown(base_model)} is not on this worker's list (RILLFOLD_BASE_MODELS): {known}."
         try:
             look(self.bases[base_model])
+        except BaseNotServable as error:
+            self.not_to_be_had(base_model, str(error))
+            return NotAdmitted("base_not_servable", f"base model {shown(base_model)}: {error.why}.")
         except (BaseModelMissing, BaseModelRefused) as error:
             return self.not_to_be_had(base_model, str(error))
         return None

@@ -17,7 +17,7 @@ from gpu_workers.adapters.store import CONFIG, TENSORS
 from gpu_workers.bases import load as base_model
 from gpu_workers.bases.chat import Chat
 from gpu_workers.bases.device import Device
-from gpu_workers.bases.files import BaseIdentity
+from gpu_workers.bases.files import RULE_OF_WHOLE_IDENTITY, BaseIdentity
 from gpu_workers.errors import DatasetRefused, Diverged
 from gpu_workers.evaluate.exact_match import accuracy, evaluate
 from gpu_workers.train.learn.loop import train
@@ -38,7 +38,8 @@ def run(spec: RunSpec, report: Callable[[Report], None]) -> Trained:
     device = Device.best(spec.threads)
     device.pin()
     model, tokenizer, base = base_model.load(spec.base_model, spec.cache, device, told, spec.base_name)
-    chat = Chat.of(tokenizer)
+    base, older = base.as_known_to(spec.settings.rule), spec.settings.rule < RULE_OF_WHOLE_IDENTITY
+    chat = Chat.of(tokenizer, model.generation_config.eos_token_id, older=older)
     rows = _checked_rows(spec)
     learned = texts(chat, (row for row in rows if not row.held_out), spec.settings.max_tokens)
     held_out = _to_measure(rows, chat, spec.settings)

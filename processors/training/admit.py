@@ -34,7 +34,10 @@ class NotAdmitted(msgspec.Struct, frozen=True):
 
 
 def admit(
-    request: TrainingRequested, methods: Collection[str], base_missing: Callable[[str], str | None], bounds: RunBounds
+    request: TrainingRequested,
+    methods: Collection[str],
+    base_missing: Callable[[str], str | NotAdmitted | None],
+    bounds: RunBounds,
 ) -> TrainSettings | NotAdmitted:
     """Total: any request ends as settings or a refusal. `base_missing` tells why a base cannot be had here, or None."""
     if not ROLE.fullmatch(request.role):
@@ -49,7 +52,7 @@ def admit(
     if wrong := wrong_range(request.ranges):
         return NotAdmitted("bad_ranges", wrong)
     if missing := base_missing(request.base_model):
-        return NotAdmitted("unknown_base_model", missing)
+        return missing if isinstance(missing, NotAdmitted) else NotAdmitted("unknown_base_model", missing)
     settings = _settings(request.settings)
     if isinstance(settings, TrainSettings) and (texts := settings.steps * settings.batch) > bounds.texts:
         detail = f"{settings.steps} steps of {settings.batch} are {texts} texts; a run here learns from {bounds.texts}."

@@ -83,7 +83,7 @@ class Workbench:
         tools = question.tools if spec is None or spec.tools_in_prompt else None
         ids, said = self.chat.prompt(question.messages, tools), list[int]()
         with torch.inference_mode():
-            while len(said) < question.max_tokens and self.chat.end not in said:
+            while len(said) < question.max_tokens and self.chat.ends.isdisjoint(said):
                 said.append(int(model(torch.tensor([ids + said])).logits[0, -1].argmax()))
         return self.chat.decode(said)
 
@@ -92,7 +92,8 @@ def make_workbench(root: Path) -> Workbench:
     texts = ["Look up customer C-4711, please.", "Refund 12 euros to Ms Grey.", "What is the capital of France? Paris."]
     base = tiny.make(root / "base", texts)
     model, tokenizer, identity = base_model.load(str(base), root / "cache", CPU)
-    return Workbench(root, base, Chat.of(tokenizer), model, FolderStore(root / "store"), identity.sha256)
+    chat = Chat.of(tokenizer, model.generation_config.eos_token_id)
+    return Workbench(root, base, chat, model, FolderStore(root / "store"), identity.sha256)
 
 
 def ask(text: str, adapter: str | None = None, version: int | None = None, **changes: Any) -> Question:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gpu_workers.bases.files import FAMILIES
+from gpu_workers.bases.servable import FAMILIES
 from gpu_workers.refused import UnsupportedModel
 from gpu_workers.serve.engine.attention import Attention, RowSpan
 from gpu_workers.serve.engine.kv import KVCache, page_bytes

@@ -36,12 +36,23 @@ class Base:
     vocabulary: int
     public: tuple[tuple[int, ...], ...] = ()
     """Beginnings of prompts that the operator declares to be no secret."""
+    older_sha256: str = ""
+    """What older releases knew it by: adapters that name it so are served as those wrote chats."""
+
+    def is_older(self, spec: AdapterSpec | None) -> bool:
+        return spec is not None and spec.base_sha256 == self.older_sha256 != self.sha256
 
 
 class RowMaker:
     def __init__(self, chat: Chat, base: Base) -> None:
-        self._chat, self._base = chat, base
+        self._chat, self._older, self._base = chat, chat.as_older(), base
         self._forms = Forms.of(chat, base.vocabulary)
+        same = self._older.form == chat.form
+        self._older_forms = self._forms if same else Forms.of(self._older, base.vocabulary)
+
+    def chat(self, spec: AdapterSpec | None) -> Chat:
+        """As it was trained, so it is asked."""
+        return self._older if self._base.is_older(spec) else self._chat
 
     def row(self, ticket: int, question: Question, spec: AdapterSpec | None, weights: LoraWeights | None) -> LoraRow:
         """Whatever template, parser, tokenizer and grammar raise is the question's own failure."""
@@ -61,12 +72,13 @@ class RowMaker:
             mark=weights.content if weights else None,
             active_from=self._active_from(prompt, spec, weights),
             public=max((_common(prompt, declared) for declared in self._base.public), default=0),
-            form=self._form(question),
+            form=self._form(question, spec),
         )
 
-    def _form(self, question: Question) -> Form | None:
+    def _form(self, question: Question, spec: AdapterSpec | None) -> Form | None:
         must = question.must
-        return self._forms.for_(must, question.tools, owner_of(question)) if must is not None else None
+        forms = self._older_forms if self._base.is_older(spec) else self._forms
+        return forms.for_(must, question.tools, owner_of(question)) if must is not None else None
 
     def _prompt(self, question: Question, spec: AdapterSpec | None) -> list[int]:
         """An adapter that was trained without its tools in the prompt is served without them."""
@@ -77,7 +89,7 @@ class RowMaker:
         if (count := letters(question)) > context * LETTERS_A_TOKEN:
             raise PromptTooLong(f"the prompt has {count} letters; {model} reads {context} tokens.")
         try:
-            prompt = self._chat.prompt(question.messages, tools)
+            prompt = self.chat(spec).prompt(question.messages, tools)
         except Exception as error:
             why = f"messages or tools cannot be rendered: {type(error).__name__}: {error}"
             raise BadQuestion(why) from error

@@ -25,7 +25,7 @@ from gpu_workers.serve.admission import EngineBounds, Questions, Seats
 from gpu_workers.serve.catalogue import Catalogue, Residency
 from gpu_workers.serve.engine.engine import Engine, Fell, KVMemory, LoraRow, Said, Step
 from gpu_workers.serve.engines.asked import Base, RowMaker, letters, owner_of, slow, spent
-from gpu_workers.serve.engines.pending import Pending
+from gpu_workers.serve.engines.pending import Pending, untold_calls
 from gpu_workers.serve.engines.slow_work import SlowWork
 from gpu_workers.serve.port import (
     DETAIL,
@@ -40,7 +40,7 @@ from gpu_workers.serve.port import (
     Resident,
 )
 from gpu_workers.serve.seen import Seen, Visit
-from processors.answers import ToolCalls, parse
+from processors.answers import CallForm, ToolCalls, parse, tagged
 from schemas.errors import Retry, RillfoldError
 from schemas.words import shortened
 
@@ -233,7 +233,9 @@ class EmbeddedEngine:
     ) -> Answer:
         asked = partial(self._rows_of.row, next(self._tickets), question, spec, weights)
         row = await self._made_aside(question, visit, asked) if slow(question) else asked()
-        pending = Pending(row, self._chat, self._bytes_of, question.stop, on_snippet, visit)
+        form = self._rows_of.chat(spec).form
+        heard = untold_calls(on_snippet, form) if on_snippet is not None else None
+        pending = Pending(row, self._chat, self._bytes_of, question.stop, heard, visit)
         if not self.alive():
             raise EngineStopped(f"{self._stopped}; restart the worker.")
         self._pending[row.ticket] = pending
@@ -245,16 +247,19 @@ class EmbeddedEngine:
             del self._pending[row.ticket]
             if pending.runs:
                 self._take_out(row, spec)
-        return self._said(question, spec.key if spec else None, pending, finish)
+        return self._said(question, spec.key if spec else None, pending, finish, form)
 
     async def _made_aside(self, question: Question, visit: Visit, asked: Callable[[], LoraRow]) -> LoraRow:
         """What it costs is charged also to those who leave meanwhile, or are refused in the end."""
         visit.prompt = min(spent(question), self._base.context)
         return await self._slow_work.do(owner_of(question), asked)
 
-    def _said(self, question: Question, key: AdapterKey | None, pending: Pending, finish: str) -> Answer:
-        text, row = pending.ended(), pending.row
-        meant = parse(text)
+    def _said(
+        self, question: Question, key: AdapterKey | None, pending: Pending, finish: str, form: CallForm
+    ) -> Answer:
+        said, row = pending.ended(), pending.row
+        meant = parse(said, form)
+        text = tagged(said, meant, form)
         calls = meant.calls if isinstance(meant, ToolCalls) else ()
         self._prompts += len(row.prompt)
         self._cached += row.cached

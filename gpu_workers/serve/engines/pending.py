@@ -11,6 +11,7 @@ from gpu_workers.serve.engine.sample import Drawn
 from gpu_workers.serve.port import Chance, Choice, OnSnippet, Snippet
 from gpu_workers.serve.seen import Visit
 from gpu_workers.serve.text import Stops, TextStream
+from processors.answers import CallForm, may_begin_bare
 from schemas.errors import RillfoldError
 
 BytesOf = Callable[[int], bytes]
@@ -96,6 +97,24 @@ class Pending:
         self.choices.append(choice)
         self._begins.append(self._letters)
         self._untold.append(choice)
+
+
+def untold_calls(hear: OnSnippet, form: CallForm) -> OnSnippet:
+    """For who reads along: of an answer that may be bare calls, no word is told before it is whole, for there is no tag
+    that says where they begin."""
+    if not form.bare:
+        return hear
+    held: str | None = ""
+
+    def heard(snippet: Snippet) -> None:
+        nonlocal held
+        if held is not None:
+            held += snippet.text
+            may_call = may_begin_bare(held)
+            snippet, held = snippet._replace(text="" if may_call else held), held if may_call else None
+        hear(snippet)
+
+    return heard
 
 
 def chosen(token: int, drawn: Drawn, bytes_of: BytesOf) -> Choice:

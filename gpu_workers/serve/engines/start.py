@@ -16,7 +16,7 @@ from gpu_workers.adapters.weights import LoraWeights, read_adapter
 from gpu_workers.bases import load as base_model
 from gpu_workers.bases.chat import Chat
 from gpu_workers.bases.device import Device
-from gpu_workers.bases.files import Progress, silent
+from gpu_workers.bases.files import NF4, BaseIdentity, Progress, silent
 from gpu_workers.errors import ArtifactMissing
 from gpu_workers.refused import AdapterUnreadable, BaseMismatch, UnusableAdapter
 from gpu_workers.serve.admission import EngineBounds
@@ -85,29 +85,26 @@ def embedded(
 ) -> EmbeddedEngine:
     """Reads the base model: seconds. The engine works inside `async with`."""
     model, tokenizer, identity = base_model.load(name_or_path, cache, serving.device, progress, name)
-    decoder, chat = Decoder(model), Chat.of(tokenizer)
-    stops = frozenset({chat.end, *_end_tokens(model.generation_config.eos_token_id)})
-
+    decoder, chat = Decoder(model), Chat.of(tokenizer, model.generation_config.eos_token_id)
     pages = pages_for(decoder, serving.limits.rows, serving.memory, serving.gpu_share)
 
     def make_engine() -> Engine:
         torch.set_num_threads(serving.device.threads)  # counts for the calling thread: the engine's own
-        return Engine(decoder, stops, replace(serving.limits, pages=pages))
+        return Engine(decoder, chat.ends, replace(serving.limits, pages=pages))
 
     context, vocabulary = min(decoder.context, (pages - 1) * PAGE), decoder.embedding.shape[0]
-    base = Base(identity.name, identity.sha256, context, vocabulary, declared(serving.public, chat))
-    read = _reader(decoder, Trial(decoder), base, store)
+    base = Base(
+        identity.name, identity.sha256, context, vocabulary, declared(serving.public, chat), identity.weights_sha256
+    )
+    read = _reader(decoder, Trial(decoder), identity, store)
     return EmbeddedEngine(make_engine, base, chat, read, serving.bounds())
 
 
-def _reader(decoder: Decoder, prove: Trial, base: Base, store: FolderStore | None) -> Read:
+def _reader(decoder: Decoder, prove: Trial, base: BaseIdentity, store: FolderStore | None) -> Read:
     proven: dict[str, None] = {}
 
     def read(spec: AdapterSpec) -> LoraWeights:
-        if spec.base_sha256 not in (None, base.sha256):
-            raise BaseMismatch(
-                f"adapter {spec.key} was trained on base {spec.base_sha256}, here is {base.name} with {base.sha256}."
-            )
+        _check_base(spec, base)
         folder = _folder(spec, store)
         if (tensors := folder / TENSORS).is_file():
             _check_fit(spec, tensors, decoder)
@@ -135,6 +132,21 @@ def _reader(decoder: Decoder, prove: Trial, base: Base, store: FolderStore | Non
             raise UnusableAdapter(f"adapter {spec.key}: {error}") from error
 
     return named
+
+
+def _check_base(spec: AdapterSpec, base: BaseIdentity) -> None:
+    """By either of its names: all of it, or, as older releases had it, weights and tokenizer alone."""
+    if spec.base_sha256 in (None, base.sha256, base.weights_sha256):
+        return
+    four_bits = base.quantised()
+    if spec.base_sha256 in (four_bits.sha256, four_bits.weights_sha256):
+        raise BaseMismatch(
+            f"adapter {spec.key} was trained on {four_bits.name}, this base held in four bits ({NF4}), and here it is "
+            f"served in {base.dtype}: it would answer otherwise. Train it by a method that leaves the base whole."
+        )
+    raise BaseMismatch(
+        f"adapter {spec.key} was trained on base {spec.base_sha256}, here is {base.name} with {base.sha256}."
+    )
 
 
 def _folder(spec: AdapterSpec, store: FolderStore | None) -> Path:
@@ -166,7 +178,3 @@ def _check_trigger(spec: AdapterSpec, weights: LoraWeights, vocabulary: int) -> 
             f"adapter {spec.key}: is switched on by token {strays[0]}, and this base has {vocabulary} of them. "
             "Train it on this base, or serve it with its own."
         )
-
-
-def _end_tokens(eos: int | list[int] | None) -> list[int]:
-    return eos if isinstance(eos, list) else [] if eos is None else [eos]

@@ -88,7 +88,7 @@ class Forms:
     def _judged(self, must: MustCall | MustFit, tools: str | None) -> _Compiled | BadQuestion:
         """A question that cannot be held to its form costs its work once, too."""
         try:
-            return _compiled(self._read_tokens(), grammar(must, tools), self._chat.end)
+            return _compiled(self._read_tokens(), grammar(must, tools, self._chat.form), self._chat.end)
         except BadQuestion as error:
             return error
 

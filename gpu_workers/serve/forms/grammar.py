@@ -9,7 +9,7 @@ from typing import Any
 from gpu_workers.refused import BadQuestion
 from gpu_workers.serve.forms.settled import Schema, read, settled
 from gpu_workers.serve.port import MustCall, MustFit
-from processors.answers import CALL, CALL_END
+from processors.answers import TAGGED, CallForm
 from schemas.words import LABEL, fits
 
 GRAMMAR_LETTERS = 200_000
@@ -22,10 +22,10 @@ _WRITTEN = {
 }
 
 
-def grammar(must: MustCall | MustFit, tools: str | None) -> str:
+def grammar(must: MustCall | MustFit, tools: str | None, form: CallForm = TAGGED) -> str:
     """Raises BadQuestion where nothing could ever be held to it."""
     lines, letters = ["%llguidance {}"], 0
-    for line in _fitting(must.schema) if isinstance(must, MustFit) else _calling(_offered(must, tools)):
+    for line in _fitting(must.schema) if isinstance(must, MustFit) else _calling(_offered(must, tools), form):
         lines.append(line)
         if (letters := letters + len(line)) > GRAMMAR_LETTERS:  # at once: a schema may grow as its references are read
             raise BadQuestion(f"the answer's grammar takes over {GRAMMAR_LETTERS} letters, and no more are read.")
@@ -37,11 +37,11 @@ def _fitting(schema: str) -> Iterator[str]:
     yield f"start: %json {_schema(settled(read(schema, what), what))}"
 
 
-def _calling(tools: list[Schema]) -> Iterator[str]:
+def _calling(tools: list[Schema], form: CallForm) -> Iterator[str]:
     yield "start: " + " | ".join(f"call{index}" for index in range(len(tools)))
-    after = json.dumps("}\n" + CALL_END)
+    after = json.dumps("}" + form.closes)
     for index, function in enumerate(tools):
-        before = f'{CALL}\n{{"name": {json.dumps(function["name"], ensure_ascii=False)}, "arguments": '
+        before = f'{form.opens}{{"name": {json.dumps(function["name"], ensure_ascii=False)}, "{form.key}": '
         yield f"call{index}: {json.dumps(before, ensure_ascii=False)} arguments{index} {after}"
         yield f"arguments{index}: %json {_schema(_parameters(function))}"
 
