@@ -1,9 +1,9 @@
 """Lanes: the adapters of the running batch, stacked module by module, so that one product serves all of a bucket.
 
 Adapters of like rank share a bucket: nobody is padded to another's rank, or moved for it. Rows come sorted by `order`:
-the base's first, then bucket by bucket, in each who has few tokens before who has many, lane by lane. Then the rows of a
-lane are one segment, and a batched product over [lanes, rows a lane, width] reads each adapter's weights once. No loop
-over adapters, no copy of weights per token.
+the base's first, then bucket by bucket, in each who has few tokens before who has many, lane by lane. Then the rows of
+a lane are one segment, and a batched product over [lanes, rows a lane, width] reads each adapter's weights once. No
+loop over adapters, no copy of weights per token.
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Set
