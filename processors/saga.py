@@ -17,8 +17,8 @@ from projections.projection import Projection
 from schemas.codec.codec import encode
 from schemas.company import Message, ToolUse
 from schemas.envelope import Event, derived_id
-from schemas.inference import InferenceRequested
-from schemas.jobs import JobCompleted, JobFailed, JobStepped
+from schemas.inference import ANY_CALL, InferenceRequested
+from schemas.jobs import FIRST_STEPS, JobCompleted, JobFailed, JobStepped
 from schemas.rejected import Unusable
 from schemas.tools import ToolCallProposed
 
@@ -54,7 +54,7 @@ def _follows(state: Job, event: Event, now: int) -> tuple[Event, ...]:
         return ()
     last = state.replies[-1] if state.replies else None
     if last is None:
-        return _ask(state, now, "inference_requested", state.role)
+        return _begin(state, now)
     if last.turn is None or last.reason is not None:
         return _fail(state, now, last.reason or "no_answer", last.detail)
     if last.turn.role == "tool":
@@ -62,14 +62,23 @@ def _follows(state: Job, event: Event, now: int) -> tuple[Event, ...]:
     return _on_answer(state, last.turn.content, now)
 
 
-def _ask(state: Job, now: int, kind: str, detail: str) -> tuple[Event, ...]:
+def _begin(state: Job, now: int) -> tuple[Event, ...]:
+    if state.first_step not in FIRST_STEPS:
+        known = " and ".join(FIRST_STEPS)
+        return _fail(state, now, "unknown_first_step", f"first_step is {state.first_step!r}; known are {known}")
+    return _ask(state, now, "inference_requested", state.role, ANY_CALL if state.first_step == "call" else None)
+
+
+def _ask(state: Job, now: int, kind: str, detail: str, must: str | None = None) -> tuple[Event, ...]:
+    """Who must call is told what may be called, also one who knows the tools by heart: the answer is held to them."""
     question = InferenceRequested(
         **_effect(state, now),
         job=state.job,
         adapter=f"{state.company}/{state.role}" if state.use_adapter else None,
         messages=conversation(state),
-        tools=None if state.use_adapter else state.tools,
+        tools=None if state.use_adapter and must is None else state.tools,
         max_tokens=MAX_TOKENS,
+        must=must,
     )
     return _stepped(state, now, kind, detail), question
 

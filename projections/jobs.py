@@ -71,6 +71,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     early: tuple[Reply, ...] = ()
     """Folded before what they reply to. Strays stay here."""
     tools: str | None = None
+    first_step: str = "free"
     correlation: str = ""
     requested_at: int = 0
     updated_at: int = 0
@@ -143,6 +144,7 @@ def _requested(state: Job, event: JobRequested) -> Job:
         role=event.role,
         use_adapter=event.use_adapter,
         tools=event.tools,
+        first_step=event.first_step,
         correlation=event.correlation,
         requested_at=event.time,
     )
@@ -198,7 +200,7 @@ def _replace(state: Job, time: int, **changes: object) -> Job:
 
 JOBS: Projection[Job] = Projection(
     name="company_automation_jobs",
-    version=1,
+    version=2,
     topics=("automation-job", "inference-result", "tool-result"),
     state=Job,
     key=key,

@@ -4,6 +4,8 @@ from schemas.company import Message
 from schemas.envelope import Event
 from schemas.words import Adapter, Address, Document, Id, Json, Label, Text
 
+ANY_CALL = '{"call":null}'
+
 
 class InferenceRequested(Event, frozen=True, kw_only=True):
     """A question for the base model or one adapter. The request is named by this event's id."""
@@ -21,7 +23,9 @@ class InferenceRequested(Event, frozen=True, kw_only=True):
     temperature: float = 0.0
     seed: int = 0
     must: Json | None = None
-    """The form that the answer must have, as canonical JSON text; None: it is free. Version 1 knew none."""
+    """The form that the answer must have, as canonical JSON text: one call of the question's tools, of any (`ANY_CALL`)
+    or of a named one (`{"call":"refund"}`), or JSON of a schema (`{"schema":{...}}`). None: it is free. Version 1 knew
+    none. Tools that an adapter was trained without are not shown to it: they say what may be called, and no more."""
 
 
 class InferenceCompleted(Event, frozen=True, kw_only=True):

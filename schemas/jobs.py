@@ -3,6 +3,8 @@
 from schemas.envelope import Event
 from schemas.words import Document, Id, Json, Label, Name, Text
 
+FIRST_STEPS = ("free", "call")
+
 
 class JobRequested(Event, frozen=True, kw_only=True):
     """A company wants work done."""
@@ -20,7 +22,7 @@ class JobRequested(Event, frozen=True, kw_only=True):
     session: Label | None = None
     """What it belongs to: a conversation, a day's work, a campaign. Named by whoever asks."""
     first_step: Label = "free"
-    """free, or call: the model's first answer is one of the tools' calls. Version 2 knew only free."""
+    """One of `FIRST_STEPS`. call: the model's first answer is one of the tools' calls. Version 2 knew only free."""
 
 
 class JobStepped(Event, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from gpu_workers.refused import BadQuestion
 from gpu_workers.serve.seen import Seen
 from schemas.adapters import company_of
 from schemas.company import Message, ToolUse
@@ -77,6 +78,24 @@ class MustFit(msgspec.Struct, frozen=True, kw_only=True):
     """The answer is JSON that fits a JSON Schema."""
 
     schema: str
+
+
+def must_of(written: str | None) -> MustCall | MustFit | None:
+    """As an event of the log says it: {"call": null}, {"call": a tool's name} or {"schema": a JSON Schema}."""
+    if written is None:
+        return None
+    try:
+        match msgspec.json.decode(written, type=dict[str, msgspec.Raw]):
+            case {"call": tool, **more} if not more:
+                return MustCall(tool=msgspec.json.decode(tool, type=str | None))
+            case {"schema": schema, **more} if not more:
+                return MustFit(schema=bytes(schema).decode())
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        pass
+    raise BadQuestion(
+        f'must is {written!r:.200}, and no form that is known here: {{"call": null}}, {{"call": a tool\'s name}} or '
+        '{"schema": a JSON Schema}.'
+    )
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):

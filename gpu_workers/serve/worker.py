@@ -14,9 +14,17 @@ from gpu_workers.inbox.answered import AnsweredRequests
 from gpu_workers.inbox.begun import Begun, ended, request_in
 from gpu_workers.inbox.inbox import TOO_MANY, Inbox, Item, Polled
 from gpu_workers.inbox.reread import Reread
-from gpu_workers.refused import EngineStopped, QueueFull, RowFailed, TooFast, UnknownAdapter, UnknownVersion
+from gpu_workers.refused import (
+    BadQuestion,
+    EngineStopped,
+    QueueFull,
+    RowFailed,
+    TooFast,
+    UnknownAdapter,
+    UnknownVersion,
+)
 from gpu_workers.serve.follower import AdapterFollower
-from gpu_workers.serve.port import DETAIL, Failure, InferenceEngine, Outcome, Question
+from gpu_workers.serve.port import DETAIL, Failure, InferenceEngine, Outcome, Question, must_of
 from schemas.codec.codec import decode
 from schemas.envelope import Event, caused_by
 from schemas.errors import Retry
@@ -198,7 +206,11 @@ class InferenceWorker:
 
     async def _outcome(self, request: InferenceRequested) -> Outcome | Later:
         """Tries again what may go better later. An engine that has stopped is asked until the process ends."""
-        question, attempt, pause = _question(request), 0, PAUSE_SECONDS
+        try:
+            question = _question(request)
+        except BadQuestion as error:
+            return Failure(id=request.id, reason=error.reason, detail=str(error))
+        attempt, pause = 0, PAUSE_SECONDS
         if not question.may_ask():
             return _not_yours(request)
         while True:
@@ -273,6 +285,7 @@ def _question(request: InferenceRequested) -> Question:
         max_tokens=request.max_tokens,
         temperature=request.temperature,
         seed=request.seed,
+        must=must_of(request.must),
     )
 
 

@@ -122,6 +122,8 @@ class ProcessBody(Strict):
     data: Task
     use_adapter: bool = True
     role: str = Field("default", pattern=NAME)
+    first_step: Literal["free", "call"] = "free"
+    """call: the first answer is a call of one of the tools, and can be nothing else."""
     job: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,64}$")
     """Give your own id if you may have to send this again: a job is done once."""
     session: str | None = Field(None, pattern=r"^[A-Za-z0-9_.:-]{1,64}$")
@@ -228,6 +230,7 @@ async def process(
         role=given.role,
         tools=await asyncio.to_thread(gate.snapshot, tuple(serving.tools.offered(company))),
         session=given.session,
+        first_step=given.first_step,
     )
     (requested,) = await publish(serving, [request])
     running = JobBody(company_id=company, job=request.job, status="running", requested=requested)

@@ -124,13 +124,15 @@ async def test_training_data_is_in_the_log_before_the_request(api) -> None:
 async def test_a_job_carries_the_tools_of_its_own_company(api) -> None:
     for key, name in ((api.acme, "mine"), (api.globex, "theirs")):
         await api.ask("POST", "/company-automation/register-tools", key, json={"tools": [LOOKUP | {"name": name}]})
-    given = {"data": {"task": "Do it", "data": ["b", "a"]}, "session": "monday:7"}
+    given = {"data": {"task": "Do it", "data": ["b", "a"]}, "session": "monday:7", "first_step": "call"}
     answer = await api.ask("POST", "/company-automation/process", api.acme, json=given)
     assert (answer.status_code, answer.json()["status"]) == (202, "running")
     (job,) = await api.events("automation-job")
     assert isinstance(job, JobRequested)
     assert (job.job, job.task, job.data) == (answer.json()["job"], "Do it", '["b","a"]')
-    assert job.session == "monday:7"
+    assert (job.session, job.first_step) == ("monday:7", "call")
+    answer = await api.ask("POST", "/company-automation/process", api.acme, json=given | {"first_step": "leap"})
+    assert answer.status_code == 422 and "first_step" in answer.text
     assert list(offers(job.tools or "")) == ["mine"]
     assert "endpoint" not in (job.tools or "")
 

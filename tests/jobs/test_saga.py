@@ -16,7 +16,7 @@ from projections.jobs import Job, effect_id
 from schemas.codec.codec import encode
 from schemas.company import Message, ToolUse
 from schemas.envelope import Event, caused_by
-from schemas.inference import InferenceCompleted, InferenceFailed, InferenceRequested
+from schemas.inference import ANY_CALL, InferenceCompleted, InferenceFailed, InferenceRequested
 from schemas.jobs import JobCompleted, JobFailed, JobRequested, JobStepped
 from schemas.tools import ToolCallProposed, ToolReturned
 
@@ -96,6 +96,21 @@ def test_without_an_adapter_the_tools_stand_in_the_question() -> None:
     _, sent = run(requested(use_adapter=False), ["Hello."])
     (question,) = [event for event in sent if isinstance(event, InferenceRequested)]
     assert (question.adapter, question.tools) == (None, TOOLS)
+
+
+@pytest.mark.parametrize("use_adapter", [True, False])
+def test_a_first_step_that_must_call_is_held_to_it_and_what_follows_is_free(use_adapter: bool) -> None:
+    state, sent = run(requested(first_step="call", use_adapter=use_adapter), [CALL % "A1", "Refunded."])
+    first, second = [event for event in sent if isinstance(event, InferenceRequested)]
+    assert (first.must, first.tools) == (ANY_CALL, TOOLS)
+    assert (second.must, second.tools) == (None, None if use_adapter else TOOLS)
+    assert (state.status, state.first_step) == ("completed", "call")
+
+
+def test_a_first_step_that_nobody_knows_ends_the_job() -> None:
+    state, sent = run(requested(first_step="leap"), [])
+    assert names(sent) == ["job.failed"]
+    assert (state.status, state.reason) == ("failed", "unknown_first_step") and "'leap'" in state.detail
 
 
 def test_data_follows_the_task() -> None:

@@ -19,10 +19,11 @@ from gpu_workers.serve.engines.start import EngineSetup, embedded
 from gpu_workers.serve.port import AdapterSpec, Failure, OnSnippet, Outcome, Question
 from gpu_workers.serve.schedule.rows import Limits
 from gpu_workers.serve.worker import InferenceWorker
+from processors.answers import ToolCalls, parse
 from schemas.adapters import AdapterReady
 from schemas.codec.codec import decode
 from schemas.envelope import Event, Origin, derived_id
-from schemas.inference import InferenceCompleted, InferenceFailed, InferenceRequested
+from schemas.inference import ANY_CALL, InferenceCompleted, InferenceFailed, InferenceRequested
 from schemas.rejected import RecordRejected, Unusable
 from schemas.topics import BY_NAME, TopicNames
 from streams.log.outgoing import to_outgoing
@@ -136,6 +137,39 @@ async def test_a_mixed_batch_of_requests_is_answered_right(
     assert len(set(expected)) == 3
     for each, asked in zip(answers, requests, strict=True):
         assert (each.causation, each.correlation, each.company) == (asked.id, asked.correlation, asked.company)
+
+
+NO_FORMS = ["null", "7", '"call"', "{}", '{"call":7}', '{"call":null,"schema":{}}', '{"tool":"a"}', '{"schema":7}', "{"]
+NO_FORMS += ['{"call":"wipe"}', '{"schema":{"not":{}}}']
+LOOKUP = '[{"name":"lookup","parameters":{"properties":{"id":{"enum":["C-1","C-2"]}},"required":["id"]}}]'
+
+
+async def test_a_request_holds_its_answer_to_a_form_and_one_that_is_none_is_its_own_failure(
+    bench: Workbench, engine: EmbeddedEngine, world: World
+) -> None:
+    """An adapter that knows its tools by heart reads the prompt that it was trained on, and calls one of the tools."""
+    await world.say(ready_event(bench.adapter("acme/heart", seed=2)))
+    held = {"tools": LOOKUP, "max_tokens": 200}
+    free = request("Free?", "acme/heart")
+    forms = (ANY_CALL, '{"call":"lookup"}')
+    calls = [request(f"Call {n}?", "acme/heart", must=must, **held) for n, must in enumerate(forms)]
+    fits = request("Fit?", must='{"schema":{"enum":["yes","no"]}}')
+    odd = [request(f"Odd {n}?", must=must, **held) for n, must in enumerate(NO_FORMS)]
+    await world.say(free, *calls, fits, *odd)
+    async with world.worker(engine):
+        results = await world.results(4 + len(odd))
+    plain = results[free.id]
+    assert isinstance(plain, InferenceCompleted)
+    for each in calls:
+        answer = results[each.id]
+        assert isinstance(answer, InferenceCompleted), answer
+        said = parse(answer.text)
+        assert isinstance(said, ToolCalls) and [call.name for call in said.calls] == ["lookup"]
+        assert abs(answer.prompt_tokens - plain.prompt_tokens) < 8, "the tools are not in its prompt"
+    answer = results[fits.id]
+    assert isinstance(answer, InferenceCompleted) and answer.text in ('"yes"', '"no"')
+    reasons = [getattr(results[each.id], "reason", "answered") for each in odd]
+    assert reasons == ["bad_question"] * len(odd)
 
 
 async def test_an_adapter_is_served_as_soon_as_its_event_is_in_the_log(

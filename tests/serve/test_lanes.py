@@ -12,7 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_workers.adapters.weights import LoraWeights
-from gpu_workers.serve.engine.lanes import BASE, IDLE_STEPS, LanePart, Lanes, LaneStack, Site, assign, bucket, plan
+from gpu_workers.serve.engine.lanes import (
+    IDLE_STEPS,
+    LanePart,
+    Lanes,
+    LaneStack,
+    Place,
+    Site,
+    assign,
+    bucket,
+    order,
+    plan,
+)
 
 IN, OUTS = 16, (24, 8)
 MODULES = ("one", "two")
@@ -53,7 +64,7 @@ def layout(part: LanePart) -> str:
 def check(batch: Rows, lanes: Lanes, site: Site) -> list[tuple[int, str]]:
     """Runs one step for (adapter, tokens) rows and names the bucket and the layout of each of its parts."""
     seats = lanes.seat({weights for weights, _ in batch if weights})
-    ordered = sorted(batch, key=lambda row: seats[row[0]] if row[0] else BASE)
+    ordered = sorted(batch, key=lambda row: order(seats[row[0]] if row[0] else None, row[1]))
     dice = torch.Generator().manual_seed(len(batch))
     rows = [(weights, torch.randn(count, IN, generator=dice)) for weights, count in ordered]
     step = plan([seats[w] if w else None for w, _ in rows], [len(x) for _, x in rows])
@@ -81,13 +92,24 @@ def of(*rows: tuple[int | None, int]) -> Rows:
         (of((0, 1), (1, 1), (4, 1)), [(8, "even")]),
         (of((None, 2), (3, 5)), [(8, "even")]),
         (of((0, 1), (0, 1), (1, 1), (None, 4)), [(8, "padded")]),
-        (of((0, 400), (1, 1), (2, 1), (3, 1), (4, 1)), [(8, "ragged")]),
+        (of((0, 400), (1, 1), (None, 90)), [(8, "even"), (8, "even")]),
+        (of((0, 400), (1, 5), (2, 5), (3, 5), (4, 5)), [(8, "ragged")]),
         (of((9, 1), (5, 2), (6, 1), (0, 1), (7, 1), (8, 1), (None, 1)),
          [(8, "even"), (16, "even"), (64, "padded"), (128, "even")]),
     ],
 )  # fmt: skip
 def test_each_layout_is_taken_and_right(batch: Rows, parts: list[tuple[int, str]]) -> None:
     assert check(batch, *fresh()) == parts
+
+
+def test_a_chunk_of_a_prompt_pads_nobody() -> None:
+    answers, chunks = [Place(8, 0), Place(8, 2)], [Place(8, 1), Place(8, 3)]
+    step = plan([*answers, *chunks], [1, 1, 60, 60])
+    assert [(part.lanes, part.longest, layout(part)) for part in step] == [
+        (slice(0, 3), 1, "padded"),
+        (slice(1, 2), 60, "even"),
+        (slice(3, 4), 60, "even"),
+    ]
 
 
 rows = st.tuples(st.none() | st.sampled_from(ADAPTERS), st.integers(1, 90))
@@ -113,7 +135,7 @@ def test_whoever_comes_moves_nobody_of_another_rank(monkeypatch: pytest.MonkeyPa
     )
     after = lanes.seat(set(ADAPTERS))
     assert {weights: after[weights] for weights in OF_ONE_BUCKET} == before
-    assert site.stacks[8] is laid and laid.a.shape[1] == 8 * len(MODULES)
+    assert site.stacks[8] is laid and laid.a.shape[2] == 8 * len(MODULES)
     assert sorted(filled) == [16, 16, 64, 64, 128]
 
 
@@ -180,7 +202,7 @@ def test_lanes_keep_no_adapter_in_memory() -> None:
 
 def test_what_a_device_must_know_of_a_step_travels_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     places = fresh()[0].seat(set(ADAPTERS))
-    rows = sorted((places[weights], 1 + i) for i, weights in enumerate(ADAPTERS))
+    rows = sorted(((places[weights], 1 + i) for i, weights in enumerate(ADAPTERS)), key=lambda row: order(*row))
     moves: list[torch.Tensor] = []
     to = torch.Tensor.to
 

@@ -12,7 +12,7 @@ from gpu_workers.refused import EngineStopped, NotFinite, Refused, RowFailed
 from gpu_workers.serve.engine.attention import RowSpan
 from gpu_workers.serve.engine.circuit import StepCircuit, broken
 from gpu_workers.serve.engine.decoder import Decoder, Tokens
-from gpu_workers.serve.engine.lanes import BASE, Lanes, Place, plan
+from gpu_workers.serve.engine.lanes import Lanes, Place, order, plan
 from gpu_workers.serve.engine.moved import moved
 from gpu_workers.serve.engine.sample import Drawn, sample
 from gpu_workers.serve.engine.trial import why_broken
@@ -148,7 +148,7 @@ class Engine:
 
     def _prepare(self, feeds: Sequence[LoraFeed], lanes: Mapping[LoraWeights, Place]) -> tuple[list[LoraFeed], Tokens]:
         """Lays the batch out by lanes."""
-        feeds = sorted(feeds, key=lambda feed: lanes[feed.adapter] if feed.adapter else BASE)
+        feeds = sorted(feeds, key=lambda feed: order(lanes[feed.adapter] if feed.adapter else None, feed.count))
         counts = [feed.count for feed in feeds]
         ends, size = list(accumulate(counts)), self._cache.size
         spans = [

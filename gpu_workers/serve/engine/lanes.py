@@ -1,8 +1,9 @@
 """Lanes: the adapters of the running batch, stacked module by module, so that one product serves all of a bucket.
 
-Adapters of like rank share a bucket: nobody is padded to another's rank, or moved for it. Rows come sorted by place:
-the base's first, then bucket by bucket and lane by lane. Then the rows of a lane are one segment, and a batched product
-over [lanes, rows a lane, width] reads each adapter's weights once. No loop over adapters, no copy of weights per token.
+Adapters of like rank share a bucket: nobody is padded to another's rank, or moved for it. Rows come sorted by `order`:
+the base's first, then bucket by bucket, in each who has few tokens before who has many, lane by lane. Then the rows of
+a lane are one segment, and a batched product over [lanes, rows a lane, width] reads each adapter's weights once. No
+loop over adapters, no copy of weights per token.
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -23,6 +24,8 @@ LEAST_RANK = 8
 # Padding segments to one length costs products with zeros; beyond this share the ragged kernel is cheaper.
 PADDED_SHARE = 4
 PADDED_ROWS = 64
+FEW = 4
+"""Rows with more tokens are a part of their own: a chunk of a prompt pads nobody's answer to its length."""
 IDLE_STEPS = 256
 """A bucket of which most was idle for so long gives its memory back."""
 
@@ -60,19 +63,38 @@ Plan = Sequence[LanePart]
 NOBODY: Plan = ()
 
 
+def order(place: Place | None, count: int) -> tuple[int, bool, int]:
+    """By which the rows of a step are sorted."""
+    rank, lane = place or BASE
+    return rank, bool(rank) and count > FEW, lane
+
+
 def plan(places: Sequence[Place | None], counts: Sequence[int], device: str | torch.device = "cpu") -> Plan:
-    """`places[i]` and `counts[i]` are row i's place and its number of tokens; rows are sorted, the base's first."""
+    """`places[i]` and `counts[i]` are row i's place and its number of tokens; rows are sorted by `order`."""
     layouts, start = list[_Layout](), 0
-    for place, rows in groupby(zip(places, counts, strict=True), key=lambda row: row[0] and row[0].rank):
+    rows = zip(places, counts, strict=True)
+    for (rank, many), alike in groupby(rows, key=lambda row: order(*row)[:2]):
         sizes: dict[int, int] = {}
-        for row, count in rows:
-            sizes[row.lane if row else 0] = sizes.get(row.lane if row else 0, 0) + count
-        if place is not None:
-            layouts.append(_Layout(place, start, sizes))
-        start += sum(sizes.values())
+        for place, count in alike:
+            lane = place.lane if place else 0
+            sizes[lane] = sizes.get(lane, 0) + count
+        for part in _runs(sizes) if many else [sizes]:
+            if rank:
+                layouts.append(_Layout(rank, start, part))
+            start += sum(part.values())
     indices = [layout.indices() for layout in layouts]
     there = iter(moved([each for group in indices for each in group], device))
     return tuple(layout.part([next(there) for _ in group]) for layout, group in zip(layouts, indices, strict=True))
+
+
+def _runs(sizes: Mapping[int, int]) -> list[dict[int, int]]:
+    """Lanes without a gap between them: one in the middle of others would be padded to their length."""
+    runs: list[dict[int, int]] = []
+    for lane, size in sizes.items():
+        if not runs or lane - 1 not in runs[-1]:
+            runs.append({})
+        runs[-1][lane] = size
+    return runs
 
 
 class _Layout:
@@ -113,11 +135,11 @@ class _Layout:
 
 
 class LaneStack:
-    """One bucket at one site: the matrices of each lane, padded to the bucket's rank."""
+    """One bucket at one site: the matrices of each lane, padded to the bucket's rank, each as its product reads it."""
 
     def __init__(self, lanes: int, rank: int, shapes: Sequence[tuple[int, int]], like: Tensor) -> None:
         self.rank = rank
-        self.a = like.new_zeros(lanes, rank * len(shapes), shapes[0][1])
+        self.a = like.new_zeros(lanes, shapes[0][1], rank * len(shapes))
         self.b = [like.new_zeros(lanes, rank, out) for out, _ in shapes]
         self.live: list[set[int]] = [set() for _ in shapes]
 
@@ -130,7 +152,7 @@ class LaneStack:
             if pair is None:
                 continue
             a, b = pair
-            self.a[lane, i * self.rank : i * self.rank + a.shape[0]] = a
+            self.a[lane, :, i * self.rank : i * self.rank + a.shape[0]] = a.T
             self.b[i][lane, : a.shape[0]] = b.T
             self.live[i].add(lane)
 
@@ -143,7 +165,7 @@ class LaneStack:
             self._add_ragged(part, part.ends, x, outs)
             return
         grid = (x if part.gather is None else x[part.gather]).view(-1, part.longest, x.shape[1])
-        h = torch.bmm(grid, self.a[part.lanes].transpose(1, 2))
+        h = torch.bmm(grid, self.a[part.lanes])
         for i, out in enumerate(outs):
             if not self.live[i]:
                 continue
@@ -155,7 +177,7 @@ class LaneStack:
                 rows += torch.bmm(inner, b).flatten(0, 1)[part.scatter]
 
     def _add_ragged(self, part: LanePart, ends: Tensor, x: Tensor, outs: Sequence[Tensor]) -> None:
-        h = F.grouped_mm(x, self.a[part.lanes].transpose(1, 2), offs=ends)
+        h = F.grouped_mm(x, self.a[part.lanes], offs=ends)
         for i, out in enumerate(outs):
             if self.live[i]:
                 inner = h[:, i * self.rank : (i + 1) * self.rank].contiguous()
