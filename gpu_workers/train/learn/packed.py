@@ -1,8 +1,8 @@
 """Texts that begin alike, in one row without padding: what they share goes through the model once.
 
-Every token is a node of a tree, its parent the token before it. Each sees the tokens of its own text before it, at their
-own places, and nothing of the others. What several texts share takes the sum of their gradients, which is what reading
-it once for each of them would add up to.
+Every token is a node of a tree, its parent the token before it. Each sees the tokens of its own text before it, at
+their own places, and nothing of the others. What several texts share takes the sum of their gradients, which is what
+reading it once for each of them would add up to.
 """
 
 from collections.abc import Iterator
@@ -101,6 +101,6 @@ def _attend(
 ) -> tuple[Tensor, None]:
     """Heads lie one above the other in each; every text attends by itself, then each node takes its own from the first
     text that says it."""
-    rows = [states[0].transpose(0, 1)[packed.nodes].transpose(1, 2) for states in (query, key, value)]
-    seen = scaled_dot_product_attention(*rows, is_causal=True, scale=scaling, enable_gqa=True)
+    q, k, v = (states[0].transpose(0, 1)[packed.nodes].transpose(1, 2) for states in (query, key, value))
+    seen = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True)
     return seen.transpose(1, 2).flatten(0, 1)[packed.first][None], None
