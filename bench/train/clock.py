@@ -1,4 +1,4 @@
-"""What every child counts: processor seconds of a step once it is warm, and the most memory that it ever held."""
+"""What every child counts: processor seconds of its steps, and the most memory that it ever held."""
 
 import time
 
@@ -6,22 +6,24 @@ from bench.peers.meter import megabytes
 
 
 class Steps:
-    """The first step is not counted: it is slow for everybody."""
+    """From where training begins to the end of its last step: each contestant reads all of its texts in that time."""
 
     def __init__(self) -> None:
-        self._ends: list[tuple[float, float]] = []
-        self._loss = 0.0
+        self._steps, self._loss = 0, 0.0
+        self.begin()
+
+    def begin(self) -> None:
+        self._began = self._ended = (time.process_time(), time.perf_counter())
 
     def ended(self, loss: float) -> None:
-        self._ends.append((time.process_time(), time.perf_counter()))
-        self._loss = loss
+        self._ended = (time.process_time(), time.perf_counter())
+        self._steps, self._loss = self._steps + 1, loss
 
     def figures(self) -> dict[str, float]:
-        (cpu, wall), (cpu_end, wall_end) = self._ends[0], self._ends[-1]
-        steps = len(self._ends) - 1
+        cpu, wall = (end - began for began, end in zip(self._began, self._ended, strict=True))
         return {
-            "cpu_s_per_step": (cpu_end - cpu) / steps,
-            "s_per_step": (wall_end - wall) / steps,
+            "cpu_s_per_step": cpu / self._steps,
+            "s_per_step": wall / self._steps,
             "peak_rss_mb": megabytes("VmHWM"),
             "loss": self._loss,
         }

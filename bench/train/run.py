@@ -15,11 +15,11 @@ PARTS: list[Part[Scene]] = [part for module in (steps, methods, killed, outcomes
 
 
 def main() -> None:
-    parser = options(__doc__, runs=5, slow=5, threads=2)
+    parser = options(__doc__, runs=5, threads=2, steps=5)
     parser.add_argument("--only", type=lambda names: names.split(","), default=[], help="parts or figures, by comma")
     given = parser.parse_args()
     chosen = wanted(PARTS, given.only)
-    with scene(given.runs, given.slow, given.threads) as stage:
+    with scene(given.runs, given.threads, given.steps) as stage:
         found, left_out = all_of(stage, chosen)
     figures = {key: each.ratio for key, each in found.ratios.items()} | dict(found.costs)
     for line in judged(figures, AT_LEAST, AT_MOST):

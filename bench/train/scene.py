@@ -39,10 +39,10 @@ class Rows(NamedTuple):
 
 
 class Scene:
-    """Of one run of the bench. `threads` is what each child has."""
+    """Of one run of the bench. `threads` is what each child has, `steps` how many are timed."""
 
-    def __init__(self, root: Path, turns: int, slow: int, threads: int) -> None:
-        self.root, self.turns, self.slow, self.threads = root, turns, slow, threads
+    def __init__(self, root: Path, turns: int, threads: int, steps: int) -> None:
+        self.root, self.turns, self.slow, self.threads, self.steps = root, turns, turns, threads, steps
         settings = from_env()
         self.base, self.cache = settings.base_model, settings.cache_dir
 
@@ -108,6 +108,6 @@ def child(module: str, job: object, threads: int) -> dict[str, Any]:
 
 
 @contextmanager
-def scene(turns: int, slow: int, threads: int) -> Iterator[Scene]:
+def scene(turns: int, threads: int, steps: int) -> Iterator[Scene]:
     with TemporaryDirectory(prefix="bench-train-") as root:
-        yield Scene(Path(root), turns, min(slow, turns), threads)
+        yield Scene(Path(root), turns, threads, steps)

@@ -24,9 +24,8 @@ def main() -> None:
     device.pin()
     model, tokenizer, _ = base_model.load(job["base"], Path(job["cache"]), device)
     settings = msgspec.convert(job["settings"], TrainSettings, strict=False)
-    texts = [
-        Text(ids, [range(*each) for each in answers]) for ids, answers in json.loads(Path(job["texts"]).read_text())
-    ]
+    learned = json.loads(Path(job["texts"]).read_text())
+    texts = [Text(ids, [range(*each) for each in answers]) for ids, answers in learned]
     adapted = METHODS["lora"](model, settings)
     steps = Steps()
     for loss in train(adapted, batches(texts, settings, Chat.of(tokenizer).end), settings):

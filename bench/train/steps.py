@@ -1,7 +1,7 @@
 """A step, its memory, and a whole run, each beside transformers.Trainer with PEFT: same base, texts, batch and dtype.
 
-Every turn of a contestant is a process of its own. Both learn from the same texts, once each, after a first step that
-is not counted; ours draws its batches by the seed, the peer has its texts sorted by length.
+Every turn of a contestant is a process of its own. Both learn from the same texts, once each; ours draws its batches by
+the seed, the peer has its texts sorted by length.
 """
 
 import json
@@ -23,7 +23,7 @@ from processors.dataset.turns import parse_row
 from processors.training.settings import TrainSettings
 from rillfold.demo import data
 
-STEPS, BATCH, TOGETHER = 4, 8, 4
+BATCH, TOGETHER = 8, 4
 """`TOGETHER`: texts in memory at once where memory is what is measured, for both."""
 RULE = 3
 """Of the dataset: from it on texts that begin alike are read once."""
@@ -49,10 +49,9 @@ class Contest:
     def measured(self) -> Path:
         """Prompt and right answer of every held-out request."""
         limit = TrainSettings().max_tokens
-        held_out = [row for row in self._rows if row.held_out and row.answer.tool_calls]
-        return self._kept(
-            "measured", [to_sample(self._chat, row, limit) for row in held_out if fits(self._chat, row, limit)]
-        )
+        calls = (row for row in self._rows if row.held_out and row.answer.tool_calls)
+        held_out = [to_sample(self._chat, row, limit) for row in calls if fits(self._chat, row, limit)]
+        return self._kept("measured", held_out[: TrainSettings().evaluation_rows])
 
     def steps(self, who: str, threads: int, settings: TrainSettings) -> Callable[[int], Figures]:
         few = self._kept(f"texts-{settings.steps * settings.batch}", self.learned[: settings.steps * settings.batch])
@@ -78,8 +77,8 @@ class Contest:
         return path
 
 
-def settings(together: int) -> TrainSettings:
-    return TrainSettings(rule=RULE, steps=STEPS + 1, batch=BATCH, micro_batch=together, dropout=0.0)
+def settings(steps: int, together: int) -> TrainSettings:
+    return TrainSettings(rule=RULE, steps=steps, batch=BATCH, micro_batch=together, dropout=0.0)
 
 
 def run(scene: Scene, keys: Collection[str]) -> Found:
@@ -92,8 +91,8 @@ def run(scene: Scene, keys: Collection[str]) -> Found:
         threads, together = of[key]
         about = f"{threads} thread{'s' * (threads > 1)}, {together} of {BATCH} texts at once"
         ours, peer = f"ours, {about}", f"transformers.Trainer and PEFT, {about}"
-        contestants[ours] = contest.steps("ours", threads, settings(together))
-        contestants[peer] = contest.steps("peer", threads, settings(together))
+        contestants[ours] = contest.steps("ours", threads, settings(scene.steps, together))
+        contestants[peer] = contest.steps("peer", threads, settings(scene.steps, together))
         ratios[key] = Ratio(FIGURES[key], ours, peer)
     return beside("train steps", contestants, ratios, scene)
 

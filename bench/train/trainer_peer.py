@@ -1,8 +1,8 @@
 """transformers.Trainer and PEFT, at their best on a CPU: a child that trains for some steps, or does a whole run.
 
-Tuned: texts stand sorted by length, so that next to nothing is padded; no mask where padding stands behind all that is
-learned, which is the fast path of its attention; labels at answers alone; nothing logged, evaluated or saved on the way;
-adamw_torch; no token is made twice. Its head runs at every place, as Trainer and the model's own loss do.
+Tuned: texts stand sorted by length, so that next to nothing is padded; no mask, where padding stands behind all that is
+learned, which is the fast path of its attention; labels at answers alone; nothing logged, evaluated or saved on the
+way; adamw_torch; no token is made twice. Its head runs at every place, as Trainer and the model's own loss do.
 """
 
 import json
@@ -24,6 +24,9 @@ GENERATED = 64
 class Clock(TrainerCallback):
     def __init__(self, steps: Steps) -> None:
         self._steps = steps
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._steps.begin()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._steps.ended(0.0)
