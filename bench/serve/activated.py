@@ -11,8 +11,8 @@ import peft
 import torch
 
 from bench.harness import Figures, Ratio
+from bench.part import Found, Part, beside, together
 from bench.serve.ours import Ask, Played, cached, make_engine, play, read
-from bench.serve.part import Found, Part, beside, together
 from bench.serve.scene import Scene, trigger
 from bench.serve.timed import TIE
 from gpu_workers.adapters.weights import LoraWeights
@@ -69,7 +69,7 @@ def first_token(scene: Scene, length: int) -> Found:
     _equal(scene, scripts, length)
     ours, peer = f"ours, activated on {length} read tokens", f"ours, LoRA on {length} tokens"
     ratio = {f"alora_ttft_{length}": Ratio("ttft_cpu_s", peer, ours)}
-    found = beside(f"activated {length}", {ours: activated, peer: lora}, ratio, scene)
+    found = beside(f"serve activated {length}", {ours: activated, peer: lora}, ratio, scene)
     return found._replace(costs={f"tokens of {length} read once": float(min(reused))})
 
 
@@ -98,7 +98,9 @@ def critics(scene: Scene) -> Found:
         return {"cpu_s": scripts.whole(scripts.prompt(TRANSCRIPT, turn, "lora"), CRITICS, NEW).seconds}
 
     ours, peer = f"ours, {CRITICS} activated, transcript read once", f"ours, {CRITICS} LoRAs, each reads it"
-    return beside("critics", {ours: activated, peer: lora}, {"alora_16": Ratio("cpu_s", peer, ours)}, scene, [peer])
+    return beside(
+        "serve critics", {ours: activated, peer: lora}, {"alora_16": Ratio("cpu_s", peer, ours)}, scene, [peer]
+    )
 
 
 def run(scene: Scene, keys: Collection[str]) -> Found:

@@ -10,9 +10,9 @@ from functools import cached_property, partial
 from typing import NamedTuple
 
 from bench.harness import Figures, Quotient, Ratio
+from bench.part import Found, Part, beside
 from bench.serve.llamacpp_peer import LlamaCpp
 from bench.serve.ours import Ours
-from bench.serve.part import Found, Part, beside
 from bench.serve.scene import Scene
 from bench.serve.timed import TIE, Ledger, Timed
 from bench.serve.transformers_peer import Peft, Plain, reference
@@ -120,7 +120,7 @@ def run(scene: Scene, keys: Collection[str]) -> Found:
         ratios |= {f"{key} {form}": Ratio(RATE, ours, form) for form in forms}
     needed = {who for names in (*peft.values(), *pairs.values()) for who in names}
     contestants = {who: contest.contestant(who) for who in ENTRIES if who in needed}
-    found = beside("batch", contestants, ratios, scene, needed & SLOW.keys())
+    found = beside("serve batch", contestants, ratios, scene, needed & SLOW.keys())
     costs = {"tokens compared": contest.ledger.compared, "ties among them": contest.ledger.ties}
     return Found(found.results, best(found.ratios, PEFT), costs)
 

@@ -5,8 +5,8 @@ from itertools import pairwise
 from statistics import quantiles
 
 from bench.harness import Figures, Ratio
+from bench.part import Found, Part, beside
 from bench.serve.ours import Ask, Played, make_engine, play, rows_of
-from bench.serve.part import Found, Part, beside
 from bench.serve.scene import Scene
 from gpu_workers.serve.engine.engine import Engine, Said
 
@@ -84,7 +84,7 @@ def run(scene: Scene, keys: Collection[str]) -> Found:
         "prefill_beside_ttft": Ratio("ttft_cpu_s", BESIDE, ALONE),
     }
     contestants = {ALONE: stage.alone, BESIDE: stage.beside, WITHOUT: stage.without}
-    return beside("beside", contestants, {key: ratios[key] for key in keys}, scene)
+    return beside("serve beside", contestants, {key: ratios[key] for key in keys}, scene)
 
 
 PARTS = [Part("prefill", ("prefill_beside_gap_p95", "prefill_beside_ttft"), run)]

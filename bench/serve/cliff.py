@@ -7,9 +7,9 @@ from contextlib import AsyncExitStack
 from random import Random
 
 from bench.harness import Figures, Ratio
+from bench.part import Found, Part, beside
 from bench.serve.beside import p95
 from bench.serve.ours import whole
-from bench.serve.part import Found, Part, beside
 from bench.serve.published import Published, closed_loop, question
 from bench.serve.scene import Scene
 from gpu_workers.serve.port import AdapterSpec, InferenceEngine
@@ -66,7 +66,7 @@ def run(scene: Scene, keys: Collection[str]) -> Found:
             WITHIN: lambda turn: crowded.asked(turn, CACHE),
         }
         try:
-            return beside("cliff", contestants, {key: ratios[key] for key in keys}, scene)
+            return beside("serve cliff", contestants, {key: ratios[key] for key in keys}, scene)
         finally:
             runner.run(stack.aclose())
 

@@ -4,9 +4,9 @@ from collections.abc import Collection
 from itertools import count
 
 from bench.harness import Figures, Ratio
+from bench.part import Found, Part, beside
 from bench.serve.beside import p95
 from bench.serve.ours import Ask, make_engine, play, rows_of
-from bench.serve.part import Found, Part, beside
 from bench.serve.scene import Scene
 from gpu_workers.serve.engine.engine import Said
 
@@ -53,7 +53,7 @@ def run(scene: Scene, _: Collection[str]) -> Found:
         FLOODED: lambda turn: crowd.waits(turn, 10 * HALF),
         SHARED: lambda turn: crowd.waits(turn, HALF),
     }
-    return beside("flood", contestants, {"flood_ttft_p95": Ratio("ttft_p95_cpu_s", FLOODED, SHARED)}, scene)
+    return beside("serve flood", contestants, {"flood_ttft_p95": Ratio("ttft_p95_cpu_s", FLOODED, SHARED)}, scene)
 
 
 PARTS = [Part("flood", ("flood_ttft_p95",), run)]

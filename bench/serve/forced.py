@@ -15,8 +15,8 @@ import numpy as np
 from jsonschema import Draft202012Validator
 
 from bench.harness import Figures, Ratio
+from bench.part import Found, Part, beside, together
 from bench.serve.ours import Ask, Played, make_engine, play, tiny_engine
-from bench.serve.part import Found, Part, beside, together
 from bench.serve.scene import Scene
 from gpu_workers.bases import tiny
 from gpu_workers.bases.chat import Chat, Sample
@@ -106,7 +106,7 @@ def forced_and_free(scene: Scene, keys: Collection[str]) -> Found:
         ratios[f"forced_{size}"] = Ratio("tokens/cpu-s", forced, free)
     for run in contestants.values():
         run(-1)  # reads the tools' part of the prompt
-    return beside("forced", contestants, ratios, scene)
+    return beside("serve forced", contestants, ratios, scene)
 
 
 async def malformed(base: Path, cache: Path, count: int) -> Found:

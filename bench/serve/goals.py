@@ -1,7 +1,5 @@
 """What each figure has to reach, said beside what it is."""
 
-from collections.abc import Iterator, Mapping
-
 AT_LEAST = {
     "peft_1": 1.15,
     "peft_4": 1.45,
@@ -31,12 +29,3 @@ AT_MOST = {
     "ready_to_first_token_s": 1.0,
     "wrong rows": 0.0,
 }
-
-
-def judged(figures: Mapping[str, float]) -> Iterator[str]:
-    """A line for each figure that has something to reach, in the order of the tables above."""
-    for bounds, sign, better in ((AT_LEAST, ">=", float.__ge__), (AT_MOST, "<=", float.__le__)):
-        for key, bound in bounds.items():
-            if key in figures:
-                reached = better(float(figures[key]), bound)
-                yield f"{'reached' if reached else 'MISSED '} {key:28} {figures[key]:8.3f} {sign} {bound:g}"

@@ -15,8 +15,8 @@ import msgspec
 import peft
 
 from bench.harness import Figures, Ratio
+from bench.part import Found, Part, beside
 from bench.serve.ours import whole
-from bench.serve.part import Found, Part, beside
 from bench.serve.published import COMPANY, Published
 from bench.serve.scene import Scene
 from gpu_workers.serve.port import AdapterKey, AdapterSpec, InferenceEngine
@@ -79,7 +79,7 @@ def run(scene: Scene, keys: Collection[str]) -> Found:
             PEER: lambda _: loader.theirs(model, folders),
         }
         try:
-            return beside("load", contestants, {key: ratios[key] for key in keys}, scene)
+            return beside("serve load", contestants, {key: ratios[key] for key in keys}, scene)
         finally:
             runner.run(stack.aclose())
 

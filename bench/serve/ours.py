@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench.part import Missing
 from bench.serve.scene import ONE_THREAD, Scene
 from bench.serve.timed import Timed
 from gpu_workers.adapters.store import FolderStore
@@ -21,10 +22,6 @@ from gpu_workers.serve.schedule.rows import EngineRow, Limits
 MEMORY = 1_024
 """MiB for keys and values: enough for every part that has the whole engine."""
 KNOWN = {field.name for field in fields(EngineRow)}
-
-
-class Missing(Exception):
-    """This engine cannot do that yet: the part is left out, by name and with the reason."""
 
 
 class Ask(NamedTuple):

@@ -5,8 +5,8 @@ import time
 from collections.abc import Collection
 from statistics import median
 
+from bench.part import Found, Part
 from bench.serve.ours import whole
-from bench.serve.part import Found, Part
 from bench.serve.published import Asked, Published, question
 from bench.serve.scene import Scene
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+from bench.part import Found, Part
 from bench.serve import kinds
 from bench.serve.ours import tiny_engine
-from bench.serve.part import Found, Part
 from bench.serve.scene import Scene
 from bench.serve.timed import TIE
 from bench.serve.truth import ASKED, NEW, Tiny

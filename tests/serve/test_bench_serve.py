@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from bench.harness import Quotient
+from bench.part import judged, wanted
 from bench.serve.batch import PAIRS, PEFT, best
-from bench.serve.goals import AT_LEAST, AT_MOST, judged
-from bench.serve.part import wanted
+from bench.serve.goals import AT_LEAST, AT_MOST
 from bench.serve.run import PARTS
 from bench.serve.timed import Ledger
 
@@ -51,7 +51,7 @@ def test_every_figure_with_something_to_reach_is_measured() -> None:
     keys = {key for part in PARTS for key in part.keys}
     assert (AT_LEAST.keys() | AT_MOST.keys()) <= keys
     assert (PEFT.keys() | PAIRS.keys()) <= keys
-    assert list(judged({"peft_1": 1.2, "wrong rows": 1.0})) == [
+    assert list(judged({"peft_1": 1.2, "wrong rows": 1.0}, AT_LEAST, AT_MOST)) == [
         "reached peft_1                          1.200 >= 1.15",
         "MISSED  wrong rows                      1.000 <= 0",
     ]

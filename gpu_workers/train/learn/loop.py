@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from gpu_workers.train.learn.packed import attending, read
 from gpu_workers.train.learn.samples import Batch, Padded
 from processors.training.settings import TrainSettings
 
@@ -19,9 +20,10 @@ def train(model: PeftModel, batches: Iterable[Batch], settings: TrainSettings) -
     optimizer = AdamW([p for p in model.parameters() if p.requires_grad], lr=settings.learning_rate, weight_decay=0.0)
     schedule = LambdaLR(optimizer, lambda done: _rate(done, settings))
     model.train()
-    for batch in batches:
-        yield step(model, batch, optimizer)
-        schedule.step()
+    with attending(model, settings):
+        for batch in batches:
+            yield step(model, batch, optimizer)
+            schedule.step()
     model.eval()
 
 
@@ -40,14 +42,10 @@ def step(model: PeftModel, batch: Batch, optimizer: Optimizer) -> float:
 
 
 def answer_loss(model: PeftModel, part: Padded) -> Tensor:
-    """Summed over answer tokens. The vocabulary is large: the head runs only where one of them is to be foretold.
-
-    No mask: padding stands behind every answer, where a causal model cannot see it.
-    """
+    """Summed over answer tokens. The vocabulary is large: the head runs only where one of them is to be foretold."""
     causal: Any = model.get_base_model()
     ids, answers = part.ids.to(causal.device), part.answers.to(causal.device)
-    hidden = causal.model(input_ids=ids, use_cache=False).last_hidden_state
-    logits = causal.lm_head(hidden[:, :-1][answers[:, 1:]])
+    logits = causal.lm_head(read(causal, part)[:, :-1][answers[:, 1:]])
     return cross_entropy(logits.float(), ids[:, 1:][answers[:, 1:]], reduction="sum")
 
 

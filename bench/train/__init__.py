@@ -1,0 +1,1 @@
+"""Training beside transformers' Trainer and PEFT, and what training promises."""
