@@ -60,7 +60,7 @@ def _typed(value: Any, kind: type, inner: type | None, accepted: Sequence[Any]) 
     return Typed(meant is not None and meant is not kind)
 
 
-def _members_typed(value: Sequence[Any], inner: type, accepted: Any) -> bool:
+def _members_typed(value: Any, inner: type, accepted: Any) -> bool:
     """One level deep. Against what is no list nothing is held."""
     return type(accepted) is not list or all(_typed(each, inner, None, accepted) is not None for each in value)
 
