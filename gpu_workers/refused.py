@@ -17,6 +17,18 @@ class UnknownVersion(Refused):
     reason = "unknown_adapter_version"
 
 
+class WithdrawnVersion(Refused):
+    """It was withdrawn: nobody is answered by it any more, however he asks."""
+
+    reason = "adapter_withdrawn"
+
+
+class NotPromoted(Refused):
+    """No version answers for the name; those that there are answer by their number."""
+
+    reason = "not_promoted"
+
+
 class UnusableAdapter(Refused):
     """The artifact is damaged, of another base, or asks for something that the engine does not compute."""
 

@@ -3,13 +3,13 @@
 import msgspec
 
 from projections.projection import Projection
-from schemas.adapters import AdapterReady, Evaluation
+from schemas.adapters import AdapterJudged, AdapterReady, Evaluation
 from schemas.envelope import Event
 from schemas.training import OffsetRange
 
 
 class Adapter(msgspec.Struct, frozen=True, kw_only=True):
-    """Never changes once it is ready: the first event of a version stands."""
+    """Never changes once it is ready: the first event of a version stands, and its first verdict."""
 
     company: str
     adapter: str
@@ -30,12 +30,22 @@ class Adapter(msgspec.Struct, frozen=True, kw_only=True):
     evaluation: Evaluation | None = None
     ready_at: int = 0
     event: str = ""
-    """Id of the event that said so."""
+    """Id of the event that said so; empty: not ready yet, or never."""
+    promoted: bool = False
+    """By the gate. What was decided by hand since stands in `rollouts`."""
+    verdict: str = ""
+    """What the gate's decision was, in a word; empty: it was never judged."""
+    verdict_detail: str = ""
+    against: int | None = None
+    """The version that answered until then; None: the base model."""
+    figures: str = "{}"
+    """What the verdict stands on, as JSON text."""
+    judged_at: int = 0
 
 
 def key(event: Event) -> str | None:
     """An adapter that is named into another company's rows belongs nowhere."""
-    if not isinstance(event, AdapterReady) or not event.adapter.startswith(f"{event.company}/"):
+    if not isinstance(event, AdapterJudged | AdapterReady) or not event.adapter.startswith(f"{event.company}/"):
         return None
     return f"{event.adapter}/{event.adapter_version}"
 
@@ -46,13 +56,27 @@ def initial(row: str) -> Adapter:
 
 
 def fold(state: Adapter, event: Event) -> Adapter:
+    """The verdict is said first; the row is the same whichever comes first."""
+    if isinstance(event, AdapterJudged):
+        return state if state.verdict else _judged(state, event)
     assert isinstance(event, AdapterReady)
-    if state.event:
-        return state
-    return Adapter(
-        company=state.company,
-        adapter=state.adapter,
-        version=state.version,
+    return state if state.event else _ready(state, event)
+
+
+def _judged(state: Adapter, event: AdapterJudged) -> Adapter:
+    return msgspec.structs.replace(
+        state,
+        verdict=event.reason,
+        verdict_detail=event.detail,
+        against=event.against,
+        figures=event.figures,
+        judged_at=event.time,
+    )
+
+
+def _ready(state: Adapter, event: AdapterReady) -> Adapter:
+    return msgspec.structs.replace(
+        state,
         run=event.run,
         sha256=event.sha256,
         uri=event.uri,
@@ -66,11 +90,12 @@ def fold(state: Adapter, event: Event) -> Adapter:
         seed=event.seed,
         identity=event.identity,
         evaluation=event.evaluation,
+        promoted=event.promoted,
         ready_at=event.time,
         event=event.id,
     )
 
 
 LORA_ADAPTERS = Projection(
-    name="lora_adapters", version=1, topics=("adapter-ready",), state=Adapter, key=key, initial=initial, fold=fold
+    name="lora_adapters", version=2, topics=("adapter-ready",), state=Adapter, key=key, initial=initial, fold=fold
 )

@@ -46,6 +46,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Of one dataset's rows."""
     train_threads: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Part of an adapter's identity: another count gives other bytes. 0: as many as there are cores."""
+    gate: Annotated[str, msgspec.Meta(pattern="^(on|off)$")] = "on"
+    """Whether a new adapter has to prove itself before it answers for its role. off: each does once it is ready."""
+    gate_irrelevance: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.8
+    """The least share of requests that need no tool which it has to answer without a call."""
+    gate_malformed: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.02
+    """The largest share of its answers that may hold a call that cannot be read."""
     api_host: str = "127.0.0.1"
     api_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8700
     api_url: str | None = None

@@ -1,12 +1,13 @@
 """Which adapters are known, and which of them are in memory. Plain data and plain rules."""
 
 from collections import Counter, OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from gpu_workers.refused import Refused, UnknownAdapter, UnknownVersion
+from gpu_workers.refused import NotPromoted, Refused, UnknownAdapter, UnknownVersion, WithdrawnVersion
 from gpu_workers.serve.port import AdapterKey, AdapterSpec
+from projections.rollouts import Rollout, answering
 from schemas.adapters import company_of
 
 TOLD = 20
@@ -19,6 +20,7 @@ class Catalogue:
     def __init__(self) -> None:
         self._versions: dict[str, dict[int, AdapterSpec]] = {}
         self._refused: dict[str, dict[int, Refused]] = {}
+        self._rollouts: dict[str, Rollout] = {}
 
     def add(self, spec: AdapterSpec) -> AdapterSpec | None:
         """Returns the one whose place it takes."""
@@ -26,6 +28,12 @@ class Catalogue:
         self._refused.get(spec.key.name, {}).pop(spec.key.version, None)
         before, versions[spec.key.version] = versions.get(spec.key.version), spec
         return before
+
+    def obey(self, rollout: Rollout) -> list[AdapterSpec]:
+        """Returns those that nobody is answered by any more."""
+        self._rollouts[rollout.adapter] = rollout
+        versions = self._versions.get(rollout.adapter, {})
+        return [versions[version] for version in rollout.withdrawn if version in versions]
 
     def held(self, key: AdapterKey) -> AdapterSpec | None:
         """What may be asked for under it now."""
@@ -49,7 +57,7 @@ class Catalogue:
         return gone
 
     def find(self, name: str, version: int | None) -> AdapterSpec:
-        """The newest version where none is asked for. Never another adapter, never the base."""
+        """The version that answers for the name where none is asked for. Never another adapter, never the base."""
         refused = self._refused.get(name, {})
         if version in refused:
             raise refused[version]
@@ -57,14 +65,48 @@ class Catalogue:
             raise refused[max(refused)]
         versions = self._of(name)
         if version is None:
-            return versions[max(versions)]
+            return versions[self._answers(name)]
+        if version in self._withdrawn(name):
+            raise WithdrawnVersion(f"{AdapterKey(name, version)} is withdrawn. {self._instead(name)}")
         if version not in versions:
-            known = ", ".join(map(str, sorted(versions)))
-            raise UnknownVersion(f"adapter {name} has no version {version} here; known are {known}.")
+            raise UnknownVersion(f"adapter {name} has no version {version} here. {self._instead(name)}")
         return versions[version]
 
     def keys(self) -> tuple[AdapterKey, ...]:
-        return tuple(spec.key for versions in self._versions.values() for spec in versions.values())
+        """Of all that answers by its version."""
+        return tuple(AdapterKey(name, version) for name in self._versions for version in self._asked(name))
+
+    def answering(self) -> tuple[AdapterKey, ...]:
+        """Of each name that answers without a version, the one that does."""
+        each = ((name, self._standing(name)) for name in self._versions)
+        return tuple(AdapterKey(name, version) for name, version in each if version is not None)
+
+    def _answers(self, name: str) -> int:
+        if (version := self._standing(name)) is not None:
+            return version
+        if (damaged := self._standing(name, self._refused.get(name, {}))) is not None:
+            raise self._refused[name][damaged]
+        raise NotPromoted(self._instead(name))
+
+    def _standing(self, name: str, known: Mapping[int, object] | None = None) -> int | None:
+        versions = self._versions.get(name, {}) if known is None else known
+        rollout = self._rollouts.get(name)
+        return max(versions, default=None) if rollout is None else answering(rollout, versions)
+
+    def _withdrawn(self, name: str) -> tuple[int, ...]:
+        return self._rollouts[name].withdrawn if name in self._rollouts else ()
+
+    def _asked(self, name: str) -> list[int]:
+        return [version for version in self._versions[name] if version not in self._withdrawn(name)]
+
+    def _instead(self, name: str) -> str:
+        """Who answers, and how to ask for another."""
+        standing, known = self._standing(name), sorted(self._asked(name))
+        now = (
+            f"No version is promoted to answer for {name}" if standing is None else f"Version {standing} answers for it"
+        )
+        told = f"{', '.join(map(str, known[-TOLD:]))}{' and older ones' if known[TOLD:] else ''}"
+        return f"{now}; {f'ask for one by its number, as in {name}@{known[-1]}: {told}.' if known else 'none is left.'}"
 
     def _of(self, name: str) -> dict[int, AdapterSpec]:
         if name not in self._versions:

@@ -1,4 +1,4 @@
-"""Every adapter.ready in the log, told to the engine. No group: each serving worker wants all of them."""
+"""Adapters and what is decided of them in the log, told to the engine. No group: each serving worker wants all."""
 
 import asyncio
 import json
@@ -8,8 +8,10 @@ from collections import deque
 from collections.abc import Callable
 
 from gpu_workers.serve.port import AdapterKey, AdapterSpec, InferenceEngine
+from projections.rollouts import ROLLOUTS, Rollout
 from schemas.adapters import ROLE, AdapterReady
 from schemas.codec.codec import decode
+from schemas.envelope import Event, Origin
 from schemas.errors import Poison, Retry
 from schemas.topics import TopicNames
 from streams.fairness.slices import unheard
@@ -26,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class AdapterFollower:
-    """What was ready before the start is read when it is asked for; what becomes ready later is read at once."""
+    """What was ready before the start is read when it is asked for; what is promoted later is read at once."""
 
     def __init__(
         self, events: EventLog, names: TopicNames, engine: InferenceEngine, beat: Callable[[], None] = unheard
@@ -34,6 +36,7 @@ class AdapterFollower:
         self._engine = engine
         self._tail = Tail(events, names.wire(TOPIC), self._take, beat)
         self._news: deque[AdapterSpec] = deque(maxlen=WARMED)
+        self._rollouts: dict[str, Rollout] = {}
 
     async def catch_up(self) -> None:
         """The engine knows whatever stands in the log at the time of the call. Nothing is read here: nobody waits for
@@ -64,14 +67,27 @@ class AdapterFollower:
     def _take(self, record: Record) -> None:
         origin = record.origin
         event = decode(record.value, origin, record.timestamp, record.headers)
-        if not isinstance(event, AdapterReady):
+        if not isinstance(event, Event):
             return
+        if isinstance(event, AdapterReady):
+            self._announce(event, origin)
+        self._decide(event)
+
+    def _announce(self, event: AdapterReady, origin: Origin) -> None:
         if (why := odd(event)) is not None:
             log.error("%s: adapter %.100r of company %s is not served: %s", origin, event.adapter, event.company, why)
             return
         spec = _spec(event)
         self._engine.announce(spec)
-        self._news.append(spec)
+        if event.promoted:
+            self._news.append(spec)
+
+    def _decide(self, event: Event) -> None:
+        """The rows of the projection, and nothing else, say who answers."""
+        if (name := ROLLOUTS.key(event)) is not None:
+            rollout = ROLLOUTS.fold(self._rollouts.get(name) or ROLLOUTS.initial(name), event)
+            self._rollouts[name] = rollout
+            self._engine.obey(rollout)
 
 
 def odd(event: AdapterReady) -> str | None:

@@ -11,6 +11,7 @@ import msgspec
 
 from gpu_workers.refused import BadQuestion
 from gpu_workers.serve.seen import Seen
+from projections.rollouts import Rollout
 from schemas.adapters import company_of
 from schemas.company import Message, ToolUse
 
@@ -99,7 +100,7 @@ def must_of(written: str | None) -> MustCall | MustFit | None:
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """`adapter` None is the base model; `version` None is the newest."""
+    """`adapter` None is the base model; `version` None is the one that answers for the name."""
 
     id: str
     """Of the one who asks; two of them may choose the same."""
@@ -253,8 +254,12 @@ class InferenceEngine(Protocol):
         """The adapter may be asked for; it is read when somebody does."""
         ...
 
+    def obey(self, rollout: Rollout) -> None:
+        """From the next question on. Without a rollout, a name is answered by the newest version of it."""
+        ...
+
     async def load(self, spec: AdapterSpec) -> None:
-        """Reads it now, where there is room. From its return on, questions without a version get the newest known.
+        """Reads it now, where there is room. From its return on, it may be asked for.
 
         Raises `Refused`: whoever asks for this version is told why, and older versions go on.
         """
@@ -268,7 +273,13 @@ class InferenceEngine(Protocol):
         """False: nothing will be answered any more."""
         ...
 
-    def known(self) -> tuple[AdapterKey, ...]: ...
+    def known(self) -> tuple[AdapterKey, ...]:
+        """Every version that answers by its number."""
+        ...
+
+    def answering(self) -> tuple[AdapterKey, ...]:
+        """Of each name that answers without a number, the version that does."""
+        ...
 
     def resident(self) -> tuple[Resident, ...]: ...
 

@@ -120,9 +120,9 @@ class InferenceWorker:
     async def _step(self, group: Subscription, polling: Polling | None) -> Polling | None:
         """One turn. The order of a commit is written here and nowhere else.
 
-        1. something came, or is done   2. what came is noted   3. results into the log, acknowledged   4. whose turn it
-        is goes into the engine   5. offsets below the first open request. A crash between 3 and 5 delivers again what
-        has a result: it is known.
+        1. something came, or is done   2. what came is noted, and what the log says of adapters by then   3. results
+        into the log, acknowledged   4. whose turn it is goes into the engine   5. offsets below the first open request.
+        A crash between 3 and 5 delivers again what has a result: it is known.
         """
         polling = polling or asyncio.create_task(self._inbox.poll(group, POLL_SECONDS))
         open_tasks: list[asyncio.Task[Any]] = [*(work.task for work in self._begun.work), polling]
@@ -132,6 +132,8 @@ class InferenceWorker:
         if not self._engine.alive():
             raise EngineStopped("The engine does not work any more. What is open stays in the log; restart the worker.")
         if came := polling.done():
+            if polling.result():
+                await self._looked_again()  # what was decided of adapters before these requests holds for them
             await self._take(await self._begun.ours(group, polling.result()))
             await self._begun.keep_only_ours(group)
         await self._publish()
@@ -236,7 +238,7 @@ class InferenceWorker:
         return Later(seconds)
 
     async def _looked_again(self) -> bool:
-        """It may have become ready a moment ago. False: the log does not answer."""
+        """Something may have been said of adapters a moment ago. False: the log does not answer."""
         try:
             await self._adapters.catch_up()
         except Retry:

@@ -20,6 +20,7 @@ from gpu_workers.train.world import LogOfRun
 from processors.dataset.turns import Manifest
 from processors.training import said as say
 from processors.training.admit import NotAdmitted, admit, enough, same_adapter, version_for, wrong_range
+from processors.training.promotion import judge
 from processors.training.settings import METHOD_NAMES, TrainSettings
 from projections.lora_adapters import LORA_ADAPTERS
 from projections.training_runs import ENDED, TRAINING_RUNS, Run
@@ -79,8 +80,8 @@ class Handling:
     def refused(self, request: TrainingRequested, reason: str, detail: str) -> TrainingRefused:
         return say.refused(request, NotAdmitted(reason, detail), self._now())
 
-    async def say(self, event: Event) -> None:
-        await self._log.append([to_outgoing(event, self._names)])
+    async def say(self, *events: Event) -> None:
+        await self._log.append([to_outgoing(event, self._names) for event in events])
 
     async def end(self, *outcomes: Event) -> None:
         """The last thing that is said of runs. One that no record can hold is lost, and holds up nobody."""
@@ -115,7 +116,7 @@ class Handling:
         """The order in which things are said is written here and nowhere else.
 
         1. what the log says already   2. admitted or refused   3. dataset   4. training.accepted
-        5. the child trains   6. artifact in the store   7. adapter.ready   8. training.completed
+        5. the child trains   6. artifact in the store   7. adapter.judged and adapter.ready   8. training.completed
         A crash between any two of them ends in the same events: ids, ranges and bytes come out the same.
         """
         known = await self._known(request, partition)
@@ -202,24 +203,28 @@ class Handling:
     async def _publish(
         self, request: TrainingRequested, settings: TrainSettings, manifest: Manifest, outcome: Trained, out: Path
     ) -> None:
-        """Ready is said unless the log has it: from this run, or from another with the very same bytes."""
+        """Ready is said unless the log has it: from this run, or from another with the very same bytes. The verdict is
+        said with it, in one append."""
         sha256 = await self._stored(request, outcome, out)
         adapters = await self._adapters.catch_up()
         if same_adapter(adapters, request, sha256) is None:
+            version, verdict = version_for(adapters, request), judge(outcome.measures, self._place.floors)
+            against = outcome.measures.against if outcome.measures else None
             ready = say.ready(
                 request,
                 settings,
                 manifest,
-                adapter_version=version_for(adapters, request),
+                adapter_version=version,
                 sha256=sha256,
                 uri=self._store.uri(sha256),
                 base_model=outcome.base.name,
                 base_sha256=outcome.base.sha256,
                 identity=outcome.identity,
                 evaluation=outcome.evaluation,
+                promoted=verdict.promoted,
                 now=self._now(),
             )
-            await self.say(ready)
+            await self.say(say.judged(request, version, against, verdict, self._now()), ready)
         await self.say(say.completed(request, sha256, request.time, self._now()))
 
     async def _stored(self, request: TrainingRequested, outcome: Trained, out: Path) -> str:

@@ -90,13 +90,13 @@ def adapter_name(request: TrainingRequested) -> str:
 def version_for(adapters: Mapping[str, Adapter], request: TrainingRequested) -> int:
     """One more than the newest version that is ready."""
     name = adapter_name(request)
-    return 1 + max((row.version for row in adapters.values() if row.adapter == name), default=0)
+    return 1 + max((row.version for row in adapters.values() if row.adapter == name and row.event), default=0)
 
 
 def same_adapter(adapters: Mapping[str, Adapter], request: TrainingRequested, sha256: str) -> Adapter | None:
     """A version that this run made already, or another run with the very same bytes: nothing new to serve."""
     name = adapter_name(request)
-    known = (row for row in adapters.values() if row.adapter == name)
+    known = (row for row in adapters.values() if row.adapter == name and row.event)
     return next((row for row in known if row.run == request.id or row.sha256 == sha256), None)
 
 

@@ -4,9 +4,10 @@ from math import isfinite
 
 from processors.dataset.turns import Manifest
 from processors.training.admit import NotAdmitted, adapter_name
+from processors.training.promotion import Verdict
 from processors.training.settings import TrainSettings
 from schemas import training
-from schemas.adapters import AdapterReady, Evaluation
+from schemas.adapters import AdapterJudged, AdapterReady, Evaluation
 from schemas.envelope import caused_by
 from schemas.words import shortened
 
@@ -39,6 +40,22 @@ def progressed(
     return training.TrainingProgressed(**fields, run=request.id, phase=phase, step=step, steps=steps, loss=finite)
 
 
+def judged(
+    request: training.TrainingRequested, adapter_version: int, against: int | None, verdict: Verdict, now: int
+) -> AdapterJudged:
+    return AdapterJudged(
+        **caused_by(request, "judged", now),
+        adapter=adapter_name(request),
+        adapter_version=adapter_version,
+        run=request.id,
+        promoted=verdict.promoted,
+        against=against,
+        reason=verdict.reason,
+        detail=shortened(verdict.detail, DETAIL),
+        figures=verdict.figures,
+    )
+
+
 def ready(
     request: training.TrainingRequested,
     settings: TrainSettings,
@@ -51,6 +68,7 @@ def ready(
     base_sha256: str,
     identity: str,
     evaluation: Evaluation | None,
+    promoted: bool,
     now: int,
 ) -> AdapterReady:
     return AdapterReady(
@@ -70,6 +88,7 @@ def ready(
         seed=settings.seed,
         identity=identity,
         evaluation=evaluation,
+        promoted=promoted,
     )
 
 

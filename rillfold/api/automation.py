@@ -14,6 +14,7 @@ from processors import gate
 from processors.parameters import canonical
 from projections.jobs import ENDED, JOBS
 from projections.lora_adapters import LORA_ADAPTERS
+from projections.rollouts import ROLLOUTS
 from rillfold.api.access import Asker, Serving, StillKnown, company_of
 from rillfold.api.company_data import Conversation, Output, data_event
 from rillfold.event_log import first
@@ -202,10 +203,16 @@ async def train_adapter(given: TrainAdapter, asker: Asker, serving: Serving) -> 
 
 @router.get("/adapters", response_model=dict[str, Any])
 async def adapters(asker: Asker, serving: Serving, company_id: str | None = None, after: str | None = None) -> Response:
-    """The company's adapters, newest version last. `next` is `after` of the next page; null on the last."""
+    """The company's adapters, newest version last. `next` is `after` of the next page; null on the last.
+
+    `rollouts` says of each role (of the first 1,000) which version answers, and which are withdrawn.
+    """
     company = company_of(asker, company_id)
     page = await serving.reads.page(LORA_ADAPTERS, company, after, ADAPTERS)
-    return passed_on({"company_id": company, "adapters": [row.compact for row in page.rows], "next": page.next})
+    rollouts = await serving.reads.page(ROLLOUTS, company, None, ADAPTERS)
+    ready = [row.compact for row in page.rows if row.value["event"]]
+    told = {"adapters": ready, "rollouts": [row.compact for row in rollouts.rows]}
+    return passed_on({"company_id": company, **told, "next": page.next})
 
 
 @router.post("/process", status_code=202, responses={200: {"model": JobBody, "description": "The job has ended."}})

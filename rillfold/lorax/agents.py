@@ -23,6 +23,7 @@ from gpu_workers.serve.port import (
     Snippet,
 )
 from gpu_workers.serve.seen import Seen
+from projections.rollouts import Rollout
 from rillfold.lorax.errors import UnknownRole
 from rillfold.lorax.roles import LoRAxAdapterRegistry
 
@@ -83,6 +84,9 @@ class AgentsEngine:
     def announce(self, spec: AdapterSpec) -> None:
         self._engine.announce(spec)
 
+    def obey(self, rollout: Rollout) -> None:
+        self._engine.obey(rollout)
+
     async def load(self, spec: AdapterSpec) -> None:
         await self._engine.load(spec)
 
@@ -94,6 +98,9 @@ class AgentsEngine:
 
     def known(self) -> tuple[AdapterKey, ...]:
         return tuple(map(self._registry.adapter_of, self._registry.roles()))
+
+    def answering(self) -> tuple[AdapterKey, ...]:
+        return self.known()
 
     def resident(self) -> tuple[Resident, ...]:
         return self._engine.resident()

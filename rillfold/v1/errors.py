@@ -11,6 +11,8 @@ from gpu_workers.serve.port import Failure
 STATUS = {
     "unknown_adapter": 404,
     "unknown_adapter_version": 404,
+    "adapter_withdrawn": 409,
+    "not_promoted": 409,
     "base_mismatch": 409,
     "unusable_adapter": 409,
     "prompt_too_long": 400,

@@ -28,12 +28,13 @@ def openai_routes(engine: InferenceEngine) -> APIRouter:
 
     @router.get("/models")
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [_model(name) for name in _names(engine)]}
+        return {"object": "list", "data": [*_models(engine).values()]}
 
     @router.get("/models/{name:path}", response_model=None)
     async def model(name: str) -> dict[str, Any] | JSONResponse:
         """Looked up among the names that there are, and nowhere else."""
-        return _model(name) if name in _names(engine) else error(404, f"no model {name!r} here", "model_not_found")
+        found = _models(engine).get(name)
+        return error(404, f"no model {name!r} here", "model_not_found") if found is None else found
 
     @router.post("/chat/completions", response_model=None)
     async def chat(body: ChatRequest, request: Request) -> Response:
@@ -154,9 +155,11 @@ async def _hung_up(request: Request) -> None:
         pass
 
 
-def _names(engine: InferenceEngine) -> list[str]:
-    keys = engine.known()
-    return [engine.model, *sorted({key.name for key in keys}), *sorted(map(str, keys))]
+def _models(engine: InferenceEngine) -> dict[str, dict[str, Any]]:
+    """All that may be asked for. A bare name says which version answers for it."""
+    answering, known = sorted(engine.answering()), sorted(engine.known())
+    bare = {key.name: _model(key.name) | {"version": key.version} for key in answering}
+    return {engine.model: _model(engine.model)} | bare | {str(key): _model(str(key)) for key in known}
 
 
 def _model(name: str) -> dict[str, Any]:

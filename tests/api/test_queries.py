@@ -377,7 +377,13 @@ async def test_adapters(world: World) -> None:
         await world.driver.send(ready(company, 1))
     await world.catch_up()
     answer = (await world.api.ask("GET", "/company-automation/adapters", world.api.acme)).json()
-    assert [row["adapter"] for row in answer["adapters"]] == ["acme/default"]
+    assert [(row["adapter"], row["promoted"]) for row in answer["adapters"]] == [("acme/default", True)]
+    await world.driver.send(
+        {"type": "rollout.decided", "company": "acme", "adapter": "acme/default", "adapter_version": 1, "percent": 0}
+    )
+    await world.catch_up()
+    answer = (await world.api.ask("GET", "/company-automation/adapters", world.api.acme)).json()
+    assert [(row["stable"], row["withdrawn"]) for row in answer["rollouts"]] == [(None, [1])]
 
 
 async def test_the_client_names_what_went_wrong(world: World) -> None:

@@ -68,13 +68,14 @@ def test_lineage_goes_down_to_the_offsets() -> None:
     adapter = Adapter(
         company="acme", adapter="acme/default", version=2, sha256="f" * 64, method="lora", rank=16, alpha=32.0,
         ranges=(OffsetRange(topic="company-data", partition=1, start=3, stop=9),),
-        evaluation=Evaluation(examples=60, before=0.0, after=0.983),
+        evaluation=Evaluation(examples=60, before=0.0, after=0.983), verdict="no_gain", against=1,
     )  # fmt: skip
     printer = Console(width=120)
     with printer.capture() as text:
         printer.print(lineage._tree(row(adapter, "acme/default/2").value))
     assert "company-data/1 offsets [3, 9)" in text.get()
     assert "0.000 -> 0.983 exact on 60 requests" in text.get()
+    assert "not promoted: no_gain, against version 1" in text.get()
 
 
 def test_a_trace_without_a_company_is_refused() -> None:

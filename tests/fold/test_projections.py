@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from projections.catalog import PROJECTIONS
 from projections.companies import COMPANIES
@@ -17,11 +19,11 @@ from projections.jobs import JOBS, MOST_STEPS, effect_id
 from projections.lora_adapters import LORA_ADAPTERS
 from projections.memories import MEMORIES
 from projections.projection import Projection
-from projections.rollouts import ROLLOUTS
+from projections.rollouts import REMEMBERED, ROLLOUTS, answering
 from projections.sessions import LISTED, SESSIONS
 from projections.tool_calls import TOOL_CALLS
 from projections.training_runs import TRAINING_RUNS
-from schemas.adapters import AdapterReady, Evaluation, RolloutDecided
+from schemas.adapters import AdapterJudged, AdapterReady, Evaluation, RolloutDecided
 from schemas.company import AgentOutputIngested, CompanyRegistered, ToolAuth, ToolRegistered, ToolRevoked
 from schemas.envelope import Event
 from schemas.inference import InferenceCompleted, InferenceFailed
@@ -109,7 +111,31 @@ def test_an_adapter_version_has_its_whole_lineage_and_never_changes():
     assert found.evaluation == Evaluation(examples=60, before=0.0, after=1.0)
 
 
+def judged(n: int, **changes: Any) -> AdapterJudged:
+    fields: dict[str, Any] = {
+        "adapter": "acme/default",
+        "adapter_version": 2,
+        "run": "r",
+        "promoted": False,
+        "against": 1,
+        "reason": "no_gain",
+        "figures": '{"level":0.05}',
+    }
+    return AdapterJudged(**envelope(n, "acme"), **{**fields, **changes})
+
+
+def test_a_verdict_and_its_adapter_are_one_row_whichever_comes_first():
+    ready, verdict = adapter(2, promoted=False), judged(1)
+    found = row(LORA_ADAPTERS, verdict, ready, judged(3, reason="better"), adapter(4, promoted=True))
+    assert found == row(LORA_ADAPTERS, ready, verdict)
+    assert (found.promoted, found.verdict, found.against, found.judged_at) == (False, "no_gain", 1, 1001)
+    assert (found.sha256, found.event, found.figures) == ("s", "e2", '{"level":0.05}')
+    alone = row(LORA_ADAPTERS, verdict)
+    assert (alone.event, alone.promoted) == ("", False), "no adapter until it is ready"
+
+
 def test_an_adapter_named_into_another_company_has_no_row():
+    assert LORA_ADAPTERS.key(judged(1, adapter="rival/default")) is None
     assert LORA_ADAPTERS.key(adapter(1, company="rival")) is None
     assert LORA_ADAPTERS.key(adapter(1)) == "acme/acme/default/2".removeprefix("acme/")
 
@@ -194,9 +220,60 @@ def decided(n: int, version: int, percent: int, company: str = "acme") -> Rollou
     ],
 )
 def test_a_rollout_has_one_stable_version_and_one_candidate(steps: list[tuple[int, int]], stands: tuple[Any, ...]):
-    found = row(ROLLOUTS, *(decided(n, *step) for n, step in enumerate(steps)))
+    there = [adapter(90 + version, adapter_version=version, promoted=False) for version in (1, 2)]
+    found = row(ROLLOUTS, *there, *(decided(n, *step) for n, step in enumerate(steps)))
     assert (found.stable, found.candidate, found.percent) == stands
+    assert answering(found, {1, 2}) == found.stable
     assert [(each.version, each.percent) for each in found.decisions] == [(v, min(p, 100)) for v, p in steps]
+
+
+def version(number: int, promoted: bool = True) -> AdapterReady:
+    return adapter(100 + number, adapter_version=number, promoted=promoted)
+
+
+@pytest.mark.parametrize(
+    ("told", "stable", "withdrawn"),
+    [
+        ([version(1), version(2)], 2, ()),
+        ([version(1), version(2, promoted=False)], 1, ()),
+        ([version(1), version(2, promoted=False), (2, 100)], 2, ()),
+        ([version(1), version(2), (1, 100)], 1, ()),
+        ([version(1), version(2), (1, 100), version(3)], 3, ()),
+        ([version(1), version(2), (2, 0)], 1, (2,)),
+        ([version(1), version(2), (2, 0), (1, 0)], None, (1, 2)),
+        ([version(1), version(2), (2, 0), (2, 100)], 2, ()),
+        ([version(1), version(2), (2, 0), (2, 5)], 1, ()),
+        ([version(1), (2, 100)], 1, ()),
+        ([version(1), (2, 0), version(2)], 2, ()),
+        ([version(1), (1, 0), version(1)], None, (1,)),
+        ([(0, 100), (-1, 0), version(1, promoted=False)], None, ()),
+    ],
+)
+def test_who_was_promoted_last_answers_until_it_is_withdrawn(told: list[Any], stable: int | None, withdrawn: Any):
+    events = [decided(n, *each) if isinstance(each, tuple) else each for n, each in enumerate(told)]
+    found = row(ROLLOUTS, *events)
+    assert (found.stable, found.withdrawn) == (stable, withdrawn)
+    assert found == row(ROLLOUTS, *[event for event in events for _ in range(2)]), "a repeat changes nothing"
+
+
+@given(st.lists(st.tuples(st.integers(0, 7), st.sampled_from([0, 1, 50, 100, None])), max_size=40))
+def test_whatever_is_decided_no_withdrawn_version_answers(steps: list[tuple[int, int | None]]):
+    """None: the next version is ready, and the gate promotes the odd ones."""
+    found, newest = ROLLOUTS.initial("acme/default"), 0
+    for n, (number, percent) in enumerate(steps):
+        newest += percent is None
+        event = version(newest, promoted=newest % 2 == 1) if percent is None else decided(n, number, percent)
+        found = ROLLOUTS.fold(found, event)
+        assert not {*found.promoted, found.stable, found.candidate} & {*found.withdrawn}
+        assert found.stable == (found.promoted[-1] if found.promoted else None) == answering(found, range(100))
+        assert found.newest == newest and {*found.promoted, *found.withdrawn} <= {*range(1, newest + 1)}
+        assert answering(found, {*found.promoted[:-1]}) == (found.promoted[-2] if found.promoted[1:] else None)
+
+
+def test_a_rollout_does_not_grow_with_its_versions():
+    found = row(ROLLOUTS, *map(version, range(1, 3 * REMEMBERED)))
+    assert found.promoted == tuple(range(2 * REMEMBERED, 3 * REMEMBERED))
+    assert row(ROLLOUTS, version(2**40)).newest == 2**40
 
 
 def test_a_decision_about_another_company_s_adapter_has_no_row():
@@ -219,6 +296,7 @@ EVENTS = [
     noted(12),
     MemoryForgotten(**envelope(13), memory="refunds"),
     decided(14, 1, 10),
+    judged(15),
 ]
 
 

@@ -66,10 +66,16 @@ class FakeEngine:
     def announce(self, _spec: object) -> None:
         return None
 
+    def obey(self, _rollout: object) -> None:
+        return None
+
     def alive(self) -> bool:
         return True
 
     def known(self) -> list[Any]:
+        return []
+
+    def answering(self) -> list[Any]:
         return []
 
 

@@ -25,6 +25,7 @@ from gpu_workers.train.run import run
 from gpu_workers.train.worker import GROUP, Trainer
 from processors.training.admit import RunBounds
 from rillfold.demo import data
+from schemas.adapters import AdapterJudged, AdapterReady
 from schemas.codec.codec import decode
 from schemas.envelope import Event, Origin
 from schemas.topics import TOPICS, TopicNames
@@ -116,6 +117,9 @@ class Office:
                 found += [self._event(record) for record in batch]
         return found
 
+    async def ready(self) -> list[AdapterReady]:
+        return [event for event in await self.said("adapter-ready") if isinstance(event, AdapterReady)]
+
     async def until(self, trainer: Trainer, enough: Callable[[list[Event]], bool], seconds: float = 120) -> list[Event]:
         """Runs a worker until the log says enough; re-raises what stops it before."""
         work = asyncio.create_task(trainer.run(lambda: None))
@@ -168,7 +172,7 @@ async def test_a_request_becomes_an_adapter_with_its_whole_story(office):
     await office.append(office.request("r1"))
     said = await office.until(office.trainer(), ended("r1"))
     (accepted,), (completed,) = of(said, TrainingAccepted), of(said, TrainingCompleted)
-    (ready,) = await office.said("adapter-ready")
+    (ready,) = await office.ready()
     assert ready.adapter == "acme/default"
     assert (ready.adapter_version, ready.run, ready.company) == (1, "r1", "acme")
     assert ready.ranges == accepted.ranges
@@ -188,7 +192,7 @@ async def test_the_same_request_twice_gives_one_adapter(office):
     await office.append(office.request("r2", role="other"))
     said = await office.until(office.trainer(), ended("r1", "r2"))
     assert Counter(event.run for event in of(said, TrainingCompleted)) == {"r1": 1, "r2": 1}
-    assert sorted(event.adapter for event in await office.said("adapter-ready")) == ["acme/default", "acme/other"]
+    assert sorted(event.adapter for event in await office.ready()) == ["acme/default", "acme/other"]
 
 
 async def test_companies_do_not_mix(office):
@@ -196,7 +200,7 @@ async def test_companies_do_not_mix(office):
     said = await office.until(office.trainer(), ended("a", "g"))
     accepted = {event.run: event for event in of(said, TrainingAccepted)}
     assert accepted["a"].manifest != accepted["g"].manifest
-    ready = {event.company: event for event in await office.said("adapter-ready")}
+    ready = {event.company: event for event in await office.ready()}
     assert {company: event.adapter for company, event in ready.items()} == {
         "acme": "acme/default",
         "globex": "globex/default",
@@ -207,18 +211,18 @@ async def test_companies_do_not_mix(office):
 async def test_the_same_ranges_give_the_same_bytes_and_more_data_the_next_version(office):
     await office.append(office.request("r1"))
     await office.until(office.trainer(), ended("r1"))
-    (first,) = await office.said("adapter-ready")
+    (first,) = await office.ready()
     await office.append(*conversations(data.ACME, 12)[8:])
 
     await office.append(office.request("again", ranges=first.ranges))
     said = await office.until(office.trainer(name="two"), ended("again"))
     again = next(event for event in of(said, TrainingCompleted) if event.run == "again")
     assert again.sha256 == first.sha256
-    assert await office.said("adapter-ready") == [first]
+    assert await office.ready() == [first]
 
     await office.append(office.request("now"))
     await office.until(office.trainer(name="three"), ended("now"))
-    newest = max(await office.said("adapter-ready"), key=lambda event: event.adapter_version)
+    newest = max(await office.ready(), key=lambda event: event.adapter_version)
     assert (newest.adapter_version, newest.run) == (2, "now")
     assert newest.sha256 != first.sha256
 
@@ -242,7 +246,7 @@ async def test_what_cannot_be_done_is_refused_with_its_reason(quiet_office, reas
     (refused,) = of(said, TrainingRefused)
     assert (refused.run, refused.reason) == ("r1", reason)
     assert refused.detail
-    assert [event.company for event in await office.said("adapter-ready")] == ["globex"]
+    assert [event.company for event in await office.ready()] == ["globex"]
 
 
 async def test_unknown_settings_are_refused_by_their_name(quiet_office):
@@ -262,7 +266,7 @@ async def test_a_child_that_dies_is_a_failed_run_and_the_next_one_goes_on(quiet_
     said = await quiet_office.until(quiet_office.trainer(train=dying), ended("r1", "r2"))
     (failed,) = of(said, TrainingFailed)
     assert (failed.run, failed.reason) == ("r1", "child_died")
-    assert [event.run for event in await quiet_office.said("adapter-ready")] == ["r2"]
+    assert [event.run for event in await quiet_office.ready()] == ["r2"]
 
 
 async def test_a_sample_that_is_too_long_fails_the_run_by_name(quiet_office, tmp_path):
@@ -309,8 +313,8 @@ async def test_a_crash_at_any_append_ends_in_exactly_one_adapter(tmp_path, tiny_
     whole = await Office(MemoryLog(), TopicNames(), tmp_path / "whole", tiny_base).open()
     await whole.append(whole.request("r1"))
     said = await whole.until(whole.trainer(), ended("r1"))
-    appends = len(said) - 1 + 1  # all but the request, and adapter.ready
-    (wanted,) = await whole.said("adapter-ready")
+    appends = len(said) - 1 + 1  # all but the request; adapter.judged and adapter.ready are one
+    (wanted,) = await whole.ready()
     once = {type(event) for event in said} - {TrainingProgressed}
 
     for at in range(1, appends + 1):
@@ -319,8 +323,10 @@ async def test_a_crash_at_any_append_ends_in_exactly_one_adapter(tmp_path, tiny_
         with pytest.raises(Crash):
             await office.until(office.trainer(CrashingLog(office.log, at, after=after)), lambda said: False)
         said = await office.until(office.trainer(name="next"), ended("r1"))
-        (ready,) = await office.said("adapter-ready")
+        (ready,) = await office.ready()
         assert (ready.id, ready.sha256, ready.adapter_version) == (wanted.id, wanted.sha256, 1), at
+        verdicts = of(await office.said("adapter-ready"), AdapterJudged)
+        assert [(each.run, each.promoted) for each in verdicts] == [("r1", ready.promoted)], at
         kinds = Counter(type(event) for event in said)
         assert {kind: kinds[kind] for kind in once} == dict.fromkeys(once, 1), at
 
@@ -393,5 +399,5 @@ async def test_work_whose_partition_went_away_is_dropped_and_done_elsewhere(quie
     for task in (first, second):
         task.cancel()
     await asyncio.gather(first, second, return_exceptions=True)
-    (ready,) = await office.said("adapter-ready")
+    (ready,) = await office.ready()
     assert ready.run == "r1"

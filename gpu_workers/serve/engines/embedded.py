@@ -41,6 +41,7 @@ from gpu_workers.serve.port import (
 )
 from gpu_workers.serve.seen import Seen, Visit
 from processors.answers import CallForm, ToolCalls, parse, tagged
+from projections.rollouts import Rollout
 from schemas.errors import Retry, RillfoldError
 from schemas.words import shortened
 
@@ -112,6 +113,10 @@ class EmbeddedEngine:
         if before is not None and before.content != spec.content:
             self._residency.drop(before)
 
+    def obey(self, rollout: Rollout) -> None:
+        for withdrawn in self._catalogue.obey(rollout):
+            self._residency.drop(withdrawn)
+
     async def load(self, spec: AdapterSpec) -> None:
         spec, before = spec.anew(), self._catalogue.held(spec.key)
         self._residency.drop(spec)
@@ -137,6 +142,9 @@ class EmbeddedEngine:
 
     def known(self) -> tuple[AdapterKey, ...]:
         return self._catalogue.keys()
+
+    def answering(self) -> tuple[AdapterKey, ...]:
+        return self._catalogue.answering()
 
     def resident(self) -> tuple[Resident, ...]:
         held = {spec.key: (weights, users) for spec, weights, users in self._residency}

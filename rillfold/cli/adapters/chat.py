@@ -34,7 +34,7 @@ class ServerAway(Retry):
 @click.argument("text", required=False)
 @click.option("--company", help="Whose adapter answers; without it the base model does.")
 @click.option("--role", show_default="default", help="Which of the company's adapters.")
-@click.option("--version", type=int, help="Not the newest version, but this one.")
+@click.option("--version", type=int, help="Not the version that answers for the role, but this one.")
 @click.option("--url", help="A serving worker's address, http://HOST:PORT; otherwise the API is asked.")
 @click.option("--max-tokens", default=256, show_default=True)
 @click.option("--temperature", default=0.0, show_default=True)

@@ -37,7 +37,7 @@ async def _read(settings: Settings, adapter: str) -> dict[str, Any]:
     company, _, rest = adapter.partition("/")
     name, _, version = rest.partition("/")
     async with read_model(settings) as reads:
-        rows = [row.value for row in await reads.rows(LORA_ADAPTERS, company, None, VERSIONS)]
+        rows = [row.value for row in await reads.rows(LORA_ADAPTERS, company, None, VERSIONS) if row.value["event"]]
     found = [row for row in rows if row["adapter"] == f"{company}/{name}" and version in ("", str(row["version"]))]
     if not found:
         known = ", ".join(f"{row['adapter']}/{row['version']}" for row in rows) or "none"
@@ -54,6 +54,10 @@ def _tree(row: dict[str, Any]) -> Tree:
     if row["evaluation"]:
         score = row["evaluation"]
         root.add(f"held out  {score['before']:.3f} -> {score['after']:.3f} exact on {score['examples']} requests")
+    if row["verdict"]:
+        said, against = "promoted" if row["promoted"] else "not promoted", row["against"]
+        than = "the base" if against is None else f"version {against}"
+        root.add(f"gate      {said}: {marked(row['verdict'])}, against {than}. {marked(row['verdict_detail'])}")
     data = root.add(f"dataset   manifest sha256 {marked(row['manifest'])}")
     for part in row["ranges"]:
         data.add(f"{marked(part['topic'])}/{part['partition']} offsets [{part['start']}, {part['stop']})")

@@ -110,7 +110,7 @@ async def _outcome(log: EventLog, names: TopicNames, request: TrainingRequested)
 async def _find(log: EventLog, names: TopicNames, name: str) -> Adapter:
     adapter, version = spelled(name)
     rows = (await View(log, names, LORA_ADAPTERS).catch_up()).values()
-    found = [row for row in rows if row.adapter == adapter and version in (None, row.version)]
+    found = [row for row in rows if row.adapter == adapter and row.event and version in (None, row.version)]
     if not found:
         known = ", ".join(sorted({row.adapter for row in rows})) or "none yet"
         raise NoAdapter(f"No adapter {name!r} is ready; known: {known}. Train one with `rillfold train`.")

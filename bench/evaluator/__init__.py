@@ -1,0 +1,1 @@
+"""Does our judge of calls say what the Berkeley leaderboard's says?"""

@@ -1,0 +1,145 @@
+"""The gate: what was measured decides who answers for a role, and one more right answer never speaks against it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from processors.measure.measures import CaseOutcome, Measures, Suite
+from processors.training.promotion import LEAST, LEVEL, SUITES, Floors, Verdict, judge
+
+FLOORS = Floors()
+
+
+def outcomes(right: int, cases: int, malformed: int = 0) -> tuple[CaseOutcome, ...]:
+    """The first `right` of them are right; those that cannot be read are among the others."""
+    return tuple(CaseOutcome(id=f"case-{n}", right=n < right, malformed=n >= cases - malformed) for n in range(cases))
+
+
+def measured(malformed: int = 0, **suites: tuple[int, int, int]) -> Measures:
+    """Suite = right by the new version, right by what answers now, cases."""
+    new = [Suite(name=name, outcomes=outcomes(new, cases, malformed)) for name, (new, _, cases) in suites.items()]
+    now = [Suite(name=name, outcomes=outcomes(old, cases)) for name, (_, old, cases) in suites.items()]
+    return Measures(candidate=tuple(new), served=tuple(now), against=3)
+
+
+GOOD: dict[str, Any] = {"held_out": (59, 0, 60), "foreign_tools": (10, 10, 40), "irrelevance": (40, 40, 40)}
+
+
+@pytest.mark.parametrize(
+    ("measures", "promoted", "reason"),
+    [
+        (measured(**GOOD), True, "better"),
+        (None, True, "not_measured"),
+        (measured(), True, "not_measured"),
+        (measured(irrelevance=(40, 40, 40)), True, "not_measured"),
+        (measured(irrelevance=(31, 40, 40)), False, "irrelevance"),
+        (measured(**GOOD | {"irrelevance": (32, 40, 40)}), True, "better"),
+        (measured(**GOOD | {"irrelevance": (31, 40, 40)}), False, "irrelevance"),
+        (measured(**GOOD | {"irrelevance": (31, 0, 40)}), False, "irrelevance"),
+        (measured(**GOOD | {"foreign_tools": (6, 10, 40)}), True, "better"),
+        (measured(**GOOD | {"foreign_tools": (5, 10, 40)}), False, "foreign_tools"),
+        (measured(**GOOD | {"held_out": (60, 60, 60)}), False, "no_gain"),
+        (measured(**GOOD | {"held_out": (0, 0, 60)}), False, "no_gain"),
+        (measured(**GOOD | {"held_out": (59, 55, 60)}), False, "no_gain"),
+        (measured(**GOOD | {"held_out": (60, 55, 60)}), True, "better"),
+        (measured(**GOOD | {"held_out": (57, 60, 60)}), False, "no_gain"),
+        (measured(**GOOD | {"held_out": (55, 60, 60)}), False, "worse"),
+        (measured(**GOOD | {"held_out": (5, 0, LEAST)}), True, "better"),
+        (measured(**GOOD | {"held_out": (4, 0, LEAST)}), False, "no_gain"),
+        (measured(**GOOD | {"held_out": (0, 0, 1)}), True, "too_few"),
+        (measured(**GOOD | {"held_out": (LEAST - 1, 0, LEAST - 1)}), True, "better"),
+        (measured(**GOOD | {"held_out": (1, 0, LEAST - 1)}), True, "too_few"),
+        (measured(**GOOD | {"held_out": (0, 1, LEAST - 1)}), False, "worse"),
+        (measured(2, held_out=(98, 0, 100)), True, "better"),
+        (measured(3, held_out=(97, 0, 100)), False, "malformed"),
+    ],
+)  # fmt: skip
+def test_a_version_answers_for_its_role_when_it_is_better_and_does_no_harm(
+    measures: Measures | None, promoted: bool, reason: str
+) -> None:
+    found = judge(measures, FLOORS)
+    assert (found.promoted, found.reason) == (promoted, reason), found
+    assert found.detail
+
+
+def test_where_the_gate_is_off_everything_is_promoted_and_still_told() -> None:
+    found = judge(measured(**GOOD | {"held_out": (0, 60, 60)}), Floors(on=False))
+    assert (found.promoted, found.reason) == (True, "off")
+    assert json.loads(found.figures)["suites"]["held_out"]["lost"] == 60
+
+
+def test_the_verdict_has_its_numbers_and_names_all_that_speaks_against() -> None:
+    found = judge(measured(**GOOD | {"held_out": (50, 60, 60), "irrelevance": (30, 40, 40)}), FLOORS)
+    assert found.reason == "irrelevance"
+    assert "75.0% of 40" in found.detail and "(0 won, 10 lost)" in found.detail
+    figures = json.loads(found.figures)
+    assert figures["against"] == 3 and figures["floors"] == {"irrelevance": 0.8, "malformed": 0.02}
+    own = figures["suites"]["held_out"]
+    assert (own["cases"], own["paired"], own["won"], own["lost"]) == (60, 60, 0, 10)
+    assert own["loss_p"] == 1 / 1024 and own["gain_p"] == 1.0
+
+
+def test_only_cases_that_both_were_asked_are_compared() -> None:
+    mine = Suite(name="held_out", outcomes=outcomes(30, 30))
+    other = tuple(msgspec.structs.replace(each, id=f"other-{each.id}") for each in outcomes(0, 30))
+    found = judge(Measures(candidate=(mine,), served=(Suite(name="held_out", outcomes=other),)), FLOORS)
+    assert (found.promoted, found.reason) == (True, "too_few"), "nothing was compared"
+    assert json.loads(found.figures)["suites"]["held_out"]["paired"] == 0
+
+
+SHARES = st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), max_size=30)
+MEASURED = st.fixed_dictionaries(dict.fromkeys(SUITES, SHARES))
+
+
+def of(cases: dict[str, list[tuple[bool, bool, bool]]]) -> Measures:
+    """Of each case: right now, right by the new version, and where it is not, whether it can be read."""
+    new, now = [], []
+    for name, each in cases.items():
+        ids = [f"{name}-{n}" for n in range(len(each))]
+        new.append(
+            Suite(
+                name=name,
+                outcomes=tuple(
+                    CaseOutcome(id=id_, right=right, malformed=odd and not right)
+                    for id_, (_, right, odd) in zip(ids, each, strict=True)
+                ),
+            )
+        )
+        now.append(
+            Suite(
+                name=name,
+                outcomes=tuple(CaseOutcome(id=i, right=was) for i, (was, *_) in zip(ids, each, strict=True)),
+            )
+        )
+    return Measures(candidate=tuple(new), served=tuple(now))
+
+
+@given(MEASURED, st.data())
+def test_one_more_right_answer_never_turns_a_promoted_version_away(cases: dict[str, Any], data: st.DataObject) -> None:
+    wrong = [(name, n) for name, each in cases.items() for n, (_, right, _) in enumerate(each) if not right]
+    before = judge(of(cases), FLOORS)
+    if not wrong:
+        return
+    name, n = data.draw(st.sampled_from(wrong))
+    was, _, odd = cases[name][n]
+    better = {**cases, name: [*cases[name][:n], (was, True, odd), *cases[name][n + 1 :]]}
+    assert judge(of(better), FLOORS).promoted >= before.promoted
+
+
+@given(MEASURED)
+def test_whatever_was_measured_there_is_a_verdict_and_the_same_one_each_time(cases: dict[str, Any]) -> None:
+    found = judge(of(cases), FLOORS)
+    assert found == judge(of(cases), FLOORS) and isinstance(found, Verdict)
+    figures = json.loads(found.figures)
+    own = figures["suites"].get("held_out")
+    if found.promoted and own and own["paired"] >= LEAST:
+        assert own["gain_p"] < LEVEL and own["won"] > own["lost"]
+    same = {name: [(was, was, odd) for was, _, odd in each] for name, each in cases.items()}
+    if len(cases["held_out"]) >= LEAST:
+        assert not judge(of(same), FLOORS).promoted, "an equal one does not take over"
