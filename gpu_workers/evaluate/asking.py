@@ -1,5 +1,5 @@
 """Cases are asked of the serving engine, all at once, of the base and of any adapters: what is measured is what is
-served. Greedy. A row ends early when nothing that could follow would make it right."""
+served. Greedy. A row ends early when nothing that may follow changes its verdict."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,10 +19,10 @@ from processors.measure.cases import Case
 
 ROWS, STEP = 64, 512
 """So many rows run at once, and so many tokens go through the model in a step. Nobody waits for a single one."""
-SPARE = 8
-"""Tokens that an answer may be longer than the longest right one of its suite."""
-IDLE_TOKENS = 32
-"""Whoever has called nothing in so many tokens calls nothing."""
+SPARE = 32
+"""Tokens that an answer may be longer than the longest right one of its suite: a wrong call has room to end, too."""
+IDLE_TOKENS, CALL_TOKENS = 32, 96
+"""Whoever has begun no call in so many tokens calls nothing; and so many are there for one that was begun."""
 
 OnDone = Callable[[int, int], None]
 """(answers done, answers in all)."""
@@ -45,7 +45,7 @@ class Answered(NamedTuple):
     side: Side
     text: str
     ended: bool
-    """The model itself stopped, or was stopped because it was wrong already; False: it had no more room."""
+    """The model itself stopped, or its verdict was settled; False: it had no more room."""
     fell: str = ""
     """Why it said nothing at all."""
 
@@ -81,7 +81,7 @@ class Asker:
     def _limits(self, cases: Iterable[Case]) -> dict[str, int]:
         longest: dict[str, int] = {}
         for case in {case.id: case for case in cases}.values():
-            right = IDLE_TOKENS if case.right is None else self._length(case) + SPARE
+            right = IDLE_TOKENS + CALL_TOKENS if case.right is None else self._length(case) + SPARE
             longest[case.suite] = max(longest.get(case.suite, 0), right)
         return longest
 
@@ -129,15 +129,18 @@ class Asker:
                 yield each.ticket, each.why
             elif each.finish is not None:
                 yield each.ticket, each.finish
-            elif self._hopeless(cases[each.ticket], going[each.ticket]):
+            elif self._settled(cases[each.ticket], going[each.ticket]):
                 engine.cancel(each.ticket)
-                yield each.ticket, "hopeless"
+                yield each.ticket, "settled"
 
-    def _hopeless(self, case: Case, row: LoraRow) -> bool:
-        """A call is right, with no words before it; and this can begin with a call no more."""
-        if case.right is None or not case.right.tool_calls or case.right.content:
+    def _settled(self, case: Case, row: LoraRow) -> bool:
+        """Nothing that may follow changes the verdict."""
+        if case.right is None:
+            return len(row.said) == IDLE_TOKENS and CALL not in self._chat.decode(row.said)
+        if not case.right.tool_calls or case.right.content:
             return False
-        said = self._chat.decode(row.said[: len(CALL)]).lstrip()  # a token says a letter at least
+        # A call is right, with no words before it; and this can begin with one no more. A token says a letter at least.
+        said = self._chat.decode(row.said[: len(CALL)]).lstrip()
         return not (said.startswith(CALL) or CALL.startswith(said))
 
     def _engine(self, rows: Sequence[LoraRow]) -> Engine:

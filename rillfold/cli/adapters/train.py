@@ -63,7 +63,7 @@ def retrain(adapter: str, until: str | None, measure: bool, as_json: bool) -> No
     """Train ADAPTER (company/role, or company/role@2) again, from the same offset ranges: the same bytes come out."""
 
     async def again(log: EventLog, names: TopicNames) -> tuple[Adapter, Run]:
-        old = await _find(log, names, adapter)
+        old = await find(log, names, adapter)
         request = await _repeated(log, names, adapter, old, until is not None, measure)
         await log.append([to_outgoing(request, names)])
         return old, await _outcome(log, names, request)
@@ -107,7 +107,7 @@ async def _outcome(log: EventLog, names: TopicNames, request: TrainingRequested)
     return run
 
 
-async def _find(log: EventLog, names: TopicNames, name: str) -> Adapter:
+async def find(log: EventLog, names: TopicNames, name: str) -> Adapter:
     adapter, version = spelled(name)
     rows = (await View(log, names, LORA_ADAPTERS).catch_up()).values()
     found = [row for row in rows if row.adapter == adapter and row.event and version in (None, row.version)]

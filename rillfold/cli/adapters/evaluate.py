@@ -1,0 +1,184 @@
+"""`rillfold evaluate`: how good an adapter is, beside the base model or another adapter, and how sure that is."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from rillfold.cli.adapters.train import find
+from rillfold.cli.terminal import live
+from rillfold.cli.terminal.answers import as_json, say_json
+from rillfold.event_log import in_log
+from rillfold.settings import Settings, from_env
+from rillfold.wiring import artifact_store
+from schemas.adapters import company_of
+from schemas.errors import Stop
+
+if TYPE_CHECKING:
+    from gpu_workers.evaluate.asking import Side
+    from gpu_workers.evaluate.written import Metrics
+    from processors.dataset.turns import Example
+    from projections.lora_adapters import Adapter
+    from schemas.topics import TopicNames
+    from streams.log.port import EventLog
+
+
+class NothingToMeasure(Stop):
+    """No row that an adapter could be asked."""
+
+
+class OtherBase(Stop):
+    """An adapter of another base model than the one that it is to be measured on."""
+
+
+class Measuring(NamedTuple):
+    """What the command was told beside the adapter's name."""
+
+    company: str | None
+    rows: Path | None
+    base: str | None
+    against: str | None
+    most: int
+    judge: str | None
+    judge_model: str
+    out: Path | None
+
+
+@click.command()
+@click.argument("adapter", metavar="FOLDER|COMPANY/ROLE[@VERSION]")
+@click.option("--company", help="Whose held-out rows, from the log. Default: the adapter's company.")
+@click.option("--rows", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Rows of `dataset build`.")
+@click.option("--base", help="A name of RILLFOLD_BASE_MODELS. Default: the adapter's, or RILLFOLD_BASE_MODEL.")
+@click.option("--against", metavar="FOLDER|COMPANY/ROLE[@VERSION]", help="Not the base model, but this adapter.")
+@click.option("--most", default=60, show_default=True, help="Held-out requests, at most.")
+@click.option("--judge", metavar="URL", help="An OpenAI-compatible endpoint, without its /v1, that judges words.")
+@click.option("--judge-model", default="default", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="metrics.json, error_analysis.json.")
+@as_json("The metrics as JSON.")
+def evaluate(
+    adapter: str,
+    company: str | None,
+    rows: Path | None,
+    base: str | None,
+    against: str | None,
+    most: int,
+    judge: str | None,
+    judge_model: str,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure ADAPTER on held-out rows, on made-up tools, and on requests that no tool fits."""
+    metrics = _measured(adapter, Measuring(company, rows, base, against, most, judge, judge_model, out))
+    say_json(metrics) if as_json else _show(metrics)
+
+
+def _measured(adapter: str, told: Measuring) -> Metrics:
+    settings = from_env()
+    candidate, of_base = _side(adapter, settings)
+    served = None if told.against is None else _side(told.against, settings)[0]
+    rows = _rows(adapter, told)
+    from gpu_workers.bases.before_torch import settle
+
+    settle()
+    from gpu_workers.bases import load
+    from gpu_workers.bases.chat import Chat
+    from gpu_workers.bases.device import Device
+    from gpu_workers.evaluate.asking import Asker
+    from gpu_workers.evaluate.judge import HttpJudge
+    from gpu_workers.evaluate.measure import CaseSizes, measure
+    from gpu_workers.evaluate.told import asked_judge, metrics, wrong_answers
+    from gpu_workers.evaluate.written import write
+
+    name = settings.base_name(told.base or of_base)
+    device = Device.best(settings.serve_threads or os.cpu_count())
+    model, tokenizer, identity = load.load(settings.bases().get(name, name), settings.cache_dir, device, name=name)
+    for side in (candidate, served):
+        _must_stand_on(identity.sha256, identity.name, side)
+    with live.line("evaluate") as tell:
+        sizes = CaseSizes(held_out=told.most, words=told.most)
+        measured = measure(Asker(model, Chat.of(tokenizer)), rows, candidate, served, sizes, tell)
+    said = None if told.judge is None else asked_judge(measured, HttpJudge(told.judge, told.judge_model))
+    found = metrics(measured, said)
+    if told.out is not None:
+        write(told.out, found, wrong_answers(measured))
+    return found
+
+
+def _side(name: str, settings: Settings) -> tuple[Side, str | None]:
+    """And the base model that it was trained on, where the log says so."""
+    from gpu_workers.adapters.origin import facts_in
+    from gpu_workers.adapters.store import must_hold_files
+    from gpu_workers.evaluate.asking import Side
+
+    if (folder := Path(name)).is_dir():
+        must_hold_files(folder)
+        facts, row = facts_in(folder), None
+    else:
+        row = in_log(lambda log, names: _ready(log, names, name))
+        folder = artifact_store(settings).place(row.sha256)
+        facts = facts_in(folder)
+    version = row.version if row else None
+    return Side(folder, facts is not None and facts.tools_in_prompt, version), row.base_model if row else None
+
+
+async def _ready(log: EventLog, names: TopicNames, name: str) -> Adapter:
+    return await find(log, names, name)
+
+
+def _must_stand_on(sha256: str, base: str, side: Side | None) -> None:
+    from gpu_workers.adapters.origin import base_of
+
+    if side is None or side.folder is None or (trained_on := base_of(side.folder)) in (None, sha256):
+        return
+    raise OtherBase(
+        f"{side.folder} was trained on base {trained_on}, and {base} is {sha256}. Name its own with --base."
+    )
+
+
+def _rows(adapter: str, told: Measuring) -> list[Example]:
+    from processors.dataset.turns import parse_row
+
+    if told.rows is not None:
+        lines = told.rows.read_bytes()
+    elif company := told.company or ("" if Path(adapter).is_dir() else company_of(adapter)):
+        lines = _replayed(company)
+    else:
+        raise NothingToMeasure(f"{adapter} is a folder: say whose rows it is measured on, with --company or --rows.")
+    rows = [parse_row(line) for line in lines.splitlines()]
+    if not any(row.held_out for row in rows):
+        raise NothingToMeasure(f"None of {len(rows)} rows is held out. Give rows of more questions: about a fifth are.")
+    return rows
+
+
+def _replayed(company: str) -> bytes:
+    """Everything that the company has given up to now."""
+    from streams.history import replay
+
+    async def built(log: EventLog, names: TopicNames, rows: Path) -> None:
+        with live.line("replay") as tell:
+            await replay.build(log, names, company, await replay.everything_up_to_now(log, names), rows, tell)
+
+    with tempfile.TemporaryDirectory() as folder:
+        rows = Path(folder) / "rows.jsonl"
+        in_log(lambda log, names: built(log, names, rows))
+        return rows.read_bytes()
+
+
+def _show(metrics: Metrics) -> None:
+    against = "base" if metrics.against is None else f"@{metrics.against}"
+    click.echo(
+        f"{'suite':14} {'cases':>5} {'adapter':>8} {against:>8}  {'difference':32} {'by chance':>9} {'malformed':>9}"
+    )
+    for each in metrics.suites:
+        found = each.difference
+        apart = f"{found.share:+.3f} (95%: {found.low:+.3f} to {found.high:+.3f})"
+        shares = f"{found.candidate:8.3f} {found.served:8.3f}"
+        click.echo(f"{each.suite:14} {found.cases:5} {shares}  {apart:32} {found.chance:9.4f} {each.malformed:9.3f}")
+    if metrics.quality is not None and metrics.served_quality is not None:
+        click.echo(f"{'words (F1)':20} {metrics.quality:8.3f} {metrics.served_quality:8.3f}")
+    if metrics.judge is not None:
+        click.echo(f"judge: {metrics.judge}")
