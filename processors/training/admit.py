@@ -6,6 +6,7 @@ import msgspec
 
 from processors.dataset.turns import Manifest
 from processors.training.settings import TrainSettings
+from processors.training.together import together
 from projections.lora_adapters import Adapter
 from schemas.adapters import ROLE
 from schemas.training import OffsetRange, TrainingRequested
@@ -24,6 +25,10 @@ class RunBounds(msgspec.Struct, frozen=True, kw_only=True):
     """From the beginning of the training to its end."""
     rows_bytes: int = 256 << 20
     """Of the dataset's rows: the child holds them in memory."""
+    runs_a_day: int = 0
+    """Of one company, begun within 24 hours. 0: any number."""
+    seconds_a_day: float = 0.0
+    """That runs of one company took within 24 hours. 0: any number."""
 
 
 class NotAdmitted(msgspec.Struct, frozen=True):
@@ -50,18 +55,21 @@ def admit(
         return NotAdmitted("bad_ranges", wrong)
     if missing := base_missing(request.base_model):
         return NotAdmitted("unknown_base_model", missing)
-    settings = _settings(request.settings)
-    if isinstance(settings, TrainSettings) and (texts := settings.steps * settings.batch) > bounds.texts:
+    return _settings(request, bounds)
+
+
+def _settings(request: TrainingRequested, bounds: RunBounds) -> TrainSettings | NotAdmitted:
+    text = request.settings
+    try:
+        settings = msgspec.json.decode(text, type=TrainSettings)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return NotAdmitted("bad_settings", f"settings {shown(text)}: {error}.")
+    if odd := together(request.method, settings):
+        return NotAdmitted("bad_settings", odd)
+    if not settings.epochs and (texts := settings.steps * settings.batch) > bounds.texts:
         detail = f"{settings.steps} steps of {settings.batch} are {texts} texts; a run here learns from {bounds.texts}."
         return NotAdmitted("too_much", detail)
     return settings
-
-
-def _settings(text: str) -> TrainSettings | NotAdmitted:
-    try:
-        return msgspec.json.decode(text, type=TrainSettings)
-    except (msgspec.DecodeError, RecursionError) as error:
-        return NotAdmitted("bad_settings", f"settings {shown(text)}: {error}.")
 
 
 def shown(word: str) -> str:
@@ -78,6 +86,14 @@ def enough(manifest: Manifest) -> NotAdmitted | None:
         f"{manifest.records} records in the ranges hold no answer of {manifest.company} to train on "
         f"({manifest.held_out} held out). Produce conversation.ingested or agent_output.ingested events first.",
     )
+
+
+def too_often(settings: TrainSettings, manifest: Manifest, bounds: RunBounds) -> NotAdmitted | None:
+    """Epochs cost what there is to learn from, which only the dataset tells."""
+    if (texts := settings.epochs * manifest.trained) <= bounds.texts:
+        return None
+    detail = f"{settings.epochs} epochs of {manifest.trained} are {texts} texts; a run here learns from {bounds.texts}."
+    return NotAdmitted("too_much", detail)
 
 
 def adapter_name(request: TrainingRequested) -> str:

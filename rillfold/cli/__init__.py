@@ -37,6 +37,7 @@ VERBS: dict[str, Verb] = {
     "dataset": Verb("rillfold.cli.adapters.dataset:dataset", "Build training data from the log, or verify it."),
     "train": Verb("rillfold.cli.adapters.train:train", "Ask for an adapter."),
     "retrain": Verb("rillfold.cli.adapters.train:retrain", "Train an adapter again from the same offsets."),
+    "withdraw": Verb("rillfold.cli.adapters.train:withdraw", "Take back the wish for an adapter."),
     "serve": Verb("rillfold.cli.operate.serve:serve", "Serve models without the log."),
     "chat": Verb("rillfold.cli.adapters.chat:chat", "Talk to a company's adapter."),
     "projection": Verb("rillfold.cli.projections.projection:projection", "Prove projections against the log."),

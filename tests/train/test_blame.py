@@ -114,7 +114,9 @@ async def test_a_machine_that_trains_nobody_ends_the_worker_at_the_first_run_and
 
     said = await office.until(office.trainer(name="two", train=train_here), ended("r1"))
     assert [type(event) for event in said if isinstance(event, ENDS)] == [TrainingCompleted]
-    assert len(of(said, TrainingAccepted)) == 1
+    claims = of(said, TrainingAccepted)
+    assert [claim.worker for claim in claims] == ["one", "two"]
+    assert len({claim.manifest for claim in claims}) == 1
 
 
 @pytest.mark.parametrize("what", [what for what in FAULTS if what != "a device that breaks"])
