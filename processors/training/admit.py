@@ -6,7 +6,6 @@ import msgspec
 
 from processors.dataset.turns import Manifest
 from processors.training.settings import TrainSettings
-from processors.training.together import together
 from projections.lora_adapters import Adapter
 from schemas.adapters import ROLE
 from schemas.training import OffsetRange, TrainingRequested
@@ -55,21 +54,23 @@ def admit(
         return NotAdmitted("bad_ranges", wrong)
     if missing := base_missing(request.base_model):
         return NotAdmitted("unknown_base_model", missing)
-    return _settings(request, bounds)
-
-
-def _settings(request: TrainingRequested, bounds: RunBounds) -> TrainSettings | NotAdmitted:
-    text = request.settings
-    try:
-        settings = msgspec.json.decode(text, type=TrainSettings)
-    except (msgspec.DecodeError, RecursionError) as error:
-        return NotAdmitted("bad_settings", f"settings {shown(text)}: {error}.")
-    if odd := together(request.method, settings):
-        return NotAdmitted("bad_settings", odd)
-    if not settings.epochs and (texts := settings.steps * settings.batch) > bounds.texts:
+    settings = _settings(request.settings)
+    if isinstance(settings, TrainSettings) and (texts := of_steps(settings)) > bounds.texts:
         detail = f"{settings.steps} steps of {settings.batch} are {texts} texts; a run here learns from {bounds.texts}."
         return NotAdmitted("too_much", detail)
     return settings
+
+
+def of_steps(settings: TrainSettings) -> int:
+    """Where epochs say how long, steps say nothing: see `too_often`."""
+    return 0 if settings.epochs else settings.steps * settings.batch
+
+
+def _settings(text: str) -> TrainSettings | NotAdmitted:
+    try:
+        return msgspec.json.decode(text, type=TrainSettings)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return NotAdmitted("bad_settings", f"settings {shown(text)}: {error}.")
 
 
 def shown(word: str) -> str:

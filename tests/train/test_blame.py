@@ -13,8 +13,9 @@ import msgspec
 import pytest
 
 from gpu_workers.errors import Diverged, Unhealthy
-from gpu_workers.train import blame, loop, parent
+from gpu_workers.train import blame, parent
 from gpu_workers.train.child import reason_of
+from gpu_workers.train.learn import loop
 from gpu_workers.train.lines import Broken, ProofSpec, Trained
 from gpu_workers.train.parent import KeptChild, Train
 from schemas.topics import TopicNames
@@ -28,7 +29,8 @@ POISON = msgspec.json.encode({**msgspec.json.decode(SHORT), "rank": 13}).decode(
 """Of the requests that break by what they ask for."""
 CHILD = """
 import os, torch
-from gpu_workers.train import child, loop, run
+from gpu_workers.train import child
+from gpu_workers.train.learn import loop
 sound = loop.step
 def step(model, batch, optimizer):
     poison = model.peft_config["default"].r == 13

@@ -97,6 +97,7 @@ class Office:
         bounds: RunBounds | None = None,
         inbox: Inbox | None = None,
         machine: Callable[[Callable], Callable] = on_a_machine_that_trains,
+        **more: Any,
     ) -> Trainer:
         place = Workplace(
             worker=name,
@@ -106,6 +107,7 @@ class Office:
             clock=lambda: next(self._times),
             bases={"tiny": self.base},
             bounds=bounds or RunBounds(),
+            **more,
         )
         return Trainer(log or self.log, self.names, self.store, place, machine(train), inbox)
 

@@ -167,10 +167,13 @@ def rule_of(adapter: Adapter) -> int:
 
 
 def _as_it_was(settings: str, rule: int | None, measure: bool) -> str:
-    """Without a rule the newest. An evaluation changes nothing of the bytes."""
+    """Without a rule the newest. An evaluation changes nothing of the bytes, where it does not say when a run ends."""
     said = {name: value for name, value in msgspec.json.decode(settings).items() if name != "rule"}
-    more = {} if rule is None else {"rule": rule}
-    return msgspec.json.encode(said | more | ({} if measure else {"evaluation_rows": 0}), order="sorted").decode()
+    if rule is not None:
+        said["rule"] = rule
+    if not measure and not said.get("patience"):
+        said |= {"evaluation_rows": 0, "measure_every": 0}
+    return msgspec.json.encode(said, order="sorted").decode()
 
 
 def _override(text: str) -> tuple[str, object]:
