@@ -98,7 +98,7 @@ def _requested(state: Run, event: training.TrainingRequested) -> Run:
 
 
 def _accepted(state: Run, event: training.TrainingAccepted) -> Run:
-    """A second claim after a crash has the same ranges, and takes the run over."""
+    """A second claim after a crash has the same ranges, and takes the run over: it says itself where that goes on."""
     if (state.status, state.worker, state.generation) == ("accepted", event.worker, event.generation):
         return state
     return msgspec.structs.replace(
@@ -110,6 +110,9 @@ def _accepted(state: Run, event: training.TrainingAccepted) -> Run:
         ranges=event.ranges,
         manifest=event.manifest,
         examples=event.examples,
+        phase="",
+        step=0,
+        steps=0,
         updated_at=event.time,
     )
 

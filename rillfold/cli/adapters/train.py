@@ -172,7 +172,7 @@ def _as_it_was(settings: str, rule: int | None, measure: bool) -> str:
     if rule is not None:
         said["rule"] = rule
     if not measure and not said.get("patience"):
-        said |= {"evaluation_rows": 0, "measure_every": 0}
+        said |= {"evaluation_rows": 0} | ({"measure_every": 0} if said.get("measure_every") else {})
     return msgspec.json.encode(said, order="sorted").decode()
 
 
