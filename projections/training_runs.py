@@ -10,7 +10,7 @@ ENDED = frozenset({"refused", "completed", "failed"})
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """The first outcome stands; what comes after it changes nothing."""
+    """The first outcome stands, and the newest claim: what an earlier claim still says changes nothing."""
 
     company: str
     run: str
@@ -20,7 +20,15 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     base_model: str = ""
     method: str = ""
     settings: str = "{}"
+    withdrawn: str | None = None
+    """Why the wish was taken back, where it was: the outcome follows."""
     worker: str = ""
+    generation: int = 0
+    """Of the newest claim."""
+    accepted_at: int = 0
+    """The first claim."""
+    worked: int = 0
+    """Microseconds from a claim to the last that it said, of all claims: what nobody did in between is not counted."""
     ranges: tuple[training.OffsetRange, ...] = ()
     manifest: str = ""
     examples: int = 0
@@ -28,6 +36,10 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     step: int = 0
     steps: int = 0
     loss: float | None = None
+    held_out_loss: float | None = None
+    """The newest there was."""
+    tokens_per_second: float | None = None
+    seconds_left: float | None = None
     adapter: str | None = None
     sha256: str | None = None
     seconds: float | None = None
@@ -55,10 +67,12 @@ def fold(state: Run, event: Event) -> Run:
     match event:
         case training.TrainingRequested() if state.status == "unknown":
             return _requested(state, event)
-        case training.TrainingAccepted():
+        case training.TrainingAccepted() if event.generation >= state.generation:
             return _accepted(state, event)
-        case training.TrainingProgressed():
+        case training.TrainingProgressed() if event.generation >= state.generation:
             return _progressed(state, event)
+        case training.TrainingWithdrawn() if state.status != "unknown" and state.withdrawn is None:
+            return msgspec.structs.replace(state, withdrawn=event.reason)
         case training.TrainingRefused():
             return _ended(state, event, status="refused", reason=event.reason, detail=event.detail)
         case training.TrainingFailed():
@@ -84,16 +98,21 @@ def _requested(state: Run, event: training.TrainingRequested) -> Run:
 
 
 def _accepted(state: Run, event: training.TrainingAccepted) -> Run:
-    """A second claim after a crash has the same ranges, and takes the run over."""
-    if (state.status, state.worker) == ("accepted", event.worker):
+    """A second claim after a crash has the same ranges, and takes the run over: it says itself where that goes on."""
+    if (state.status, state.worker, state.generation) == ("accepted", event.worker, event.generation):
         return state
     return msgspec.structs.replace(
         state,
         status="accepted",
         worker=event.worker,
+        generation=event.generation,
+        accepted_at=state.accepted_at or event.time,
         ranges=event.ranges,
         manifest=event.manifest,
         examples=event.examples,
+        phase="",
+        step=0,
+        steps=0,
         updated_at=event.time,
     )
 
@@ -102,14 +121,28 @@ def _progressed(state: Run, event: training.TrainingProgressed) -> Run:
     if (state.phase, state.step) == (event.phase, event.step):
         return state
     return msgspec.structs.replace(
-        state, phase=event.phase, step=event.step, steps=event.steps, loss=event.loss, updated_at=event.time
+        state,
+        phase=event.phase,
+        step=event.step,
+        steps=event.steps,
+        loss=event.loss,
+        held_out_loss=state.held_out_loss if event.held_out_loss is None else event.held_out_loss,
+        tokens_per_second=event.tokens_per_second,
+        seconds_left=event.seconds_left,
+        worked=_worked(state, event),
+        updated_at=event.time,
     )
 
 
 def _ended(state: Run, event: Event, **outcome: object) -> Run:
-    return msgspec.structs.replace(state, updated_at=event.time, **outcome)
+    return msgspec.structs.replace(state, worked=_worked(state, event), updated_at=event.time, **outcome)
+
+
+def _worked(state: Run, event: Event) -> int:
+    """Clocks differ, and are set back: time is never taken away."""
+    return state.worked + max(0, event.time - state.updated_at) if state.status == "accepted" else state.worked
 
 
 TRAINING_RUNS = Projection(
-    name="training_runs", version=1, topics=("training-request",), state=Run, key=key, initial=initial, fold=fold
+    name="training_runs", version=2, topics=("training-request",), state=Run, key=key, initial=initial, fold=fold
 )

@@ -44,6 +44,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """From the beginning of a training to its end."""
     train_max_bytes: Annotated[int, msgspec.Meta(ge=1)] = 256 << 20
     """Of one dataset's rows."""
+    train_runs_per_day: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Of one company, begun within 24 hours. 0: any number."""
+    train_seconds_per_day: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """That runs of one company take within 24 hours; one that has begun goes to its end. 0: any number."""
     train_threads: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Part of an adapter's identity: another count gives other bytes. 0: as many as there are cores."""
     gate: Annotated[str, msgspec.Meta(pattern="^(on|off)$")] = "on"

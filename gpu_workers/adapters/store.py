@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import NamedTemporaryFile, mkdtemp
 
 import msgspec
 
@@ -17,6 +17,7 @@ from gpu_workers.errors import ArtifactMissing, ArtifactRefused
 
 MANIFEST = "manifest.json"
 FILES = (CONFIG, TENSORS)
+SMALL = 1 << 20
 MAX_BYTES = {CONFIG: MAX_CONFIG, TENSORS: 4 << 30, MANIFEST: 1 << 20}
 
 
@@ -78,6 +79,18 @@ class FolderStore:
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         return sha256
+
+    def has_room(self) -> bool:
+        """For a small adapter. A disk that is full takes none, whatever it is."""
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+            with NamedTemporaryFile(prefix=".draft-", dir=self._root) as probe:
+                probe.write(bytes(SMALL))
+                probe.flush()
+                os.fsync(probe.fileno())
+        except OSError:
+            return False
+        return True
 
     def place(self, sha256: str) -> Path:
         """Where its files lie, unread: `verify` them. `ArtifactMissing` where there are none."""

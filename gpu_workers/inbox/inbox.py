@@ -157,6 +157,18 @@ class Inbox:
             del self._held[item.place][item.offset]
             self._forget_one(item)
 
+    def drop(self, company: str, ids: Collection[str]) -> list[Item]:
+        """Those that are not begun leave their line: they need nothing more."""
+        gone = [item for item in self._lines.get(company, ()) if item.id in ids]
+        if gone:
+            self._lines[company] = deque(item for item in self._lines[company] if item.id not in ids)
+            if not self._lines[company]:
+                del self._lines[company]
+        for item in gone:
+            del self._held[item.place][item.offset]
+            self._forget_one(item)
+        return gone
+
     def keep_only(self, assignment: Collection[TopicPartition]) -> None:
         """What belongs to another worker by now is that worker's to do."""
         self._polled = {place: offset for place, offset in self._polled.items() if place in assignment}

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import cast
+
+import msgspec
 
 from gpu_workers.adapters.store import Facts, FolderStore
 from gpu_workers.errors import NO_ROOM, ArtifactRefused, ChildDied, Unhealthy
 from gpu_workers.train.blame import OF_THE_BASE, Blame
+from gpu_workers.train.known import Known
 from gpu_workers.train.lines import Broken, Report, RunSpec, Trained
 from gpu_workers.train.parent import Train
 from gpu_workers.train.place import Workplace
+from gpu_workers.train.served import Served
+from gpu_workers.train.wishes import TakenBack, Wishes
 from gpu_workers.train.world import LogOfRun
 from processors.dataset.turns import Manifest
 from processors.training import said as say
-from processors.training.admit import NotAdmitted, admit, enough, same_adapter, version_for, wrong_range
+from processors.training.admit import NotAdmitted, admit, enough, same_adapter, too_often, version_for, wrong_range
 from processors.training.promotion import judge
+from processors.training.quota import over
 from processors.training.settings import METHOD_NAMES, TrainSettings
 from projections.lora_adapters import LORA_ADAPTERS
-from projections.training_runs import ENDED, TRAINING_RUNS, Run
+from projections.training_runs import ENDED, Run
 from schemas.envelope import Event
 from schemas.errors import Poison
 from schemas.topics import TopicNames
@@ -38,17 +43,7 @@ log = logging.getLogger(__name__)
 
 # So many live lines of a phase go into the log, however many steps it has.
 LINES = 50
-
-
-def _remembered(state: Run, event: Event) -> Run:
-    """What a worker must know of a run. The words of its request stay in the log: they may be a megabyte."""
-    run = TRAINING_RUNS.fold(state, event)
-    if run is state or run.status == "accepted":
-        return run
-    return Run(company=run.company, run=run.run, status=run.status)
-
-
-KNOWN = dataclasses.replace(TRAINING_RUNS, fold=_remembered)
+NOT_WANTED = NotAdmitted("withdrawn", "The wish was taken back (training.withdrawn).")
 
 
 class Handling:
@@ -66,16 +61,42 @@ class Handling:
         self._world = LogOfRun(event_log)
         self._log, self._names, self._store, self._place = cast(EventLog, self._world), names, store, place
         self._train_spec, self._beat = train, beat
-        self._runs = View(self._log, names, KNOWN, beat)
+        self._known = Known(self._log, names, beat)
+        self._wishes = Wishes()
         self._adapters = View(self._log, names, LORA_ADAPTERS, beat)
+        self._served = Served(self._log, names, store, beat)
         self._blame = Blame(place, train, beat)
 
+    async def sweep(self) -> None:
+        """At the start: nothing is kept here for runs that nobody takes up any more. Read again, of all partitions:
+        another worker may use this folder, too."""
+        if left := self._place.left():
+            rows = await Known(self._log, self._names, self._beat).up_to_now()
+            live = [(row.company, row.run) for row in rows.values() if row.status in ("requested", "accepted")]
+            self._place.keep_only(live, left)
+
     async def runs(self, partitions: Collection[int]) -> Mapping[str, Run]:
-        return await self._runs.catch_up(partitions)
+        return await self._known.up_to_now(partitions)
+
+    def withdrawn(self) -> Mapping[str, Collection[str]]:
+        """By company, as of the last `runs`: those that have no outcome yet. One that is under way is stopped."""
+        self._wishes.take_back(self._known.withdrawn())
+        return self._known.withdrawn()
+
+    def taken_back(self, request: TrainingRequested) -> Sequence[Event]:
+        """What is said of a run that nobody wants any more: it is refused; one that had begun fails."""
+        known, now = self._known.of(request.company, request.id), self._now()
+        if known.status != "accepted":
+            return [say.refused(request, NOT_WANTED, now)]
+        claim = say.claimed(request, known, self._place.worker, known.generation, now)
+        return [claim, say.failed(request, NOT_WANTED.reason, NOT_WANTED.detail, now)]
 
     def admitted(self, request: TrainingRequested) -> TrainSettings | TrainingRefused:
-        settings = admit(request, METHOD_NAMES, self._place.why_missing, self._place.bounds)
-        return say.refused(request, settings, self._now()) if isinstance(settings, NotAdmitted) else settings
+        place, now = self._place, self._now()
+        settings = admit(request, METHOD_NAMES, place.why_missing, place.bounds)
+        if not isinstance(settings, NotAdmitted) and not self._known.of(request.company, request.id).accepted_at:
+            settings = over(place.bounds, self._known.begun(request.company, now), now) or settings
+        return say.refused(request, settings, now) if isinstance(settings, NotAdmitted) else settings
 
     def refused(self, request: TrainingRequested, reason: str, detail: str) -> TrainingRefused:
         return say.refused(request, NotAdmitted(reason, detail), self._now())
@@ -93,11 +114,14 @@ class Handling:
                 log.critical("the outcome of run %s of %s cannot be said: %s", event.causation, event.company, error)
         if records:
             await self._log.append(records)
+        for event in outcomes:
+            self._place.forget(event.company, str(event.causation))
 
-    async def handle(self, request: TrainingRequested, partition: int) -> None:
+    async def handle(self, request: TrainingRequested, partition: int, generation: int = 0) -> None:
         """Returns when the outcome stands in the log. Raises what only the world can be the cause of."""
         try:
-            await self._to_its_end(request, partition)
+            await self._to_its_end(request, partition, generation)
+            self._place.forget(request.company, request.id)
         except _Ended as end:
             await self._ended_by(end.event)
         except Exception as error:
@@ -107,33 +131,54 @@ class Handling:
             reason = "no_space" if isinstance(error, OSError) and error.errno in NO_ROOM else "internal"
             await self._ended_by(say.failed(request, reason, f"{type(error).__name__}: {error}", self._now()))
 
-    async def _ended_by(self, event: Event) -> None:
-        if isinstance(event, TrainingFailed):
-            await self._blame.settle(event)
-        await self.end(event)
+    async def _ended_by(self, *events: Event) -> None:
+        for event in events:
+            if isinstance(event, TrainingFailed):
+                await self._blame.settle(event)
+        await self.end(*events)
 
-    async def _to_its_end(self, request: TrainingRequested, partition: int) -> None:
+    async def _to_its_end(self, request: TrainingRequested, partition: int, generation: int) -> None:
         """The order in which things are said is written here and nowhere else.
 
-        1. what the log says already   2. admitted or refused   3. dataset   4. training.accepted
-        5. the child trains   6. artifact in the store   7. adapter.judged and adapter.ready   8. training.completed
-        A crash between any two of them ends in the same events: ids, ranges and bytes come out the same.
+        1. what the log says already   2. a claim to what another began   3. admitted or refused   4. dataset
+        5. training.accepted   6. the child trains   7. artifact in the store   8. adapter.judged and adapter.ready
+        9. training.completed
+        A crash between any two of them ends in the same outcome: ids, ranges and bytes come out the same.
+        Taken back, a run is stopped before 7; from there on it is published.
         """
-        known = await self._known(request, partition)
+        await self.runs([partition])
+        known = self._known.of(request.company, request.id)
         if known.status in ENDED:
             return
+        if known.withdrawn is not None:
+            await self._ended_by(*self.taken_back(request))
+            return
+        claim = await self._claimed(request, known, generation)
         settings = self.admitted(request)
         if isinstance(settings, TrainingRefused):
             raise _Ended(settings)
         folder = self._place.empty_folder(request.company, request.id)
         try:
-            manifest = await self._dataset(request, known, folder / "rows.jsonl")
-            outcome = await self._train(request, settings, manifest, folder)
+            async with self._wishes.held(request.company, request.id):
+                manifest = await self._dataset(request, settings, known, claim, folder / "rows.jsonl")
+                outcome = await self._train(request, settings, manifest, claim, folder)
             await self._publish(request, settings, manifest, outcome, folder / "out")
+        except TakenBack:
+            await self.runs([partition])
+            await self._ended_by(*self.taken_back(request))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    async def _dataset(self, request: TrainingRequested, known: Run, rows: Path) -> Manifest:
+    async def _claimed(self, request: TrainingRequested, known: Run, generation: int) -> int:
+        """The number of this claim: none is below one that stands, also where the group has begun to count anew."""
+        claim = max(generation, known.generation)
+        if known.status == "accepted" and (known.worker, known.generation) != (self._place.worker, claim):
+            await self.say(say.claimed(request, known, self._place.worker, claim, self._now()))
+        return claim
+
+    async def _dataset(
+        self, request: TrainingRequested, settings: TrainSettings, known: Run, claim: int, rows: Path
+    ) -> Manifest:
         """The ranges that were accepted once stay those of the run, however long ago that was."""
         ranges = known.ranges or request.ranges or await everything_up_to_now(self._log, self._names)
         partitions = await self._log.starts(self._names.wire(DATA_TOPIC))
@@ -148,17 +193,19 @@ class Handling:
             raise self._refused(request, "missing_offsets", str(error)) from error
         except TooMuchData as error:
             raise self._refused(request, "too_much_data", str(error)) from error
-        if nothing := enough(manifest):
-            raise _Ended(say.refused(request, nothing, self._now()))
+        longest = await asyncio.to_thread(_longest, rows)
+        too_large = self._place.why_too_large(request.base_model, request.method, settings, longest)
+        if why := enough(manifest) or too_often(settings, manifest, self._place.bounds) or too_large:
+            raise _Ended(say.refused(request, why, self._now()))
         if known.manifest and known.manifest != manifest.sha256:
             detail = f"the run was accepted with manifest {known.manifest}; its ranges give {manifest.sha256} now."
             raise self._failed(request, "dataset_changed", detail)
         if not known.manifest:
-            await self.say(say.accepted(request, manifest, self._place.worker, self._now()))
+            await self.say(say.accepted(request, manifest, self._place.worker, claim, self._now()))
         return manifest
 
     async def _train(
-        self, request: TrainingRequested, settings: TrainSettings, manifest: Manifest, folder: Path
+        self, request: TrainingRequested, settings: TrainSettings, manifest: Manifest, claim: int, folder: Path
     ) -> Trained:
         heard: Report | None = None
 
@@ -167,9 +214,12 @@ class Handling:
             self._beat()
             before, heard = heard, it
             if it != before and _worth_saying(it):
-                await self.say(say.progressed(request, it.phase, it.step, it.steps, it.loss, self._now()))
+                await self.say(say.progressed(request, it.phase, it.step, it.steps, claim, self._now(), **_figures(it)))
 
-        spec = self._spec(request, settings, manifest, folder)
+        served, version = await self._served.now(request, await self._adapters.catch_up())
+        spec = msgspec.structs.replace(
+            self._spec(request, settings, manifest, folder), served=served, served_version=version
+        )
         limit = asyncio.timeout(seconds := self._place.bounds.seconds)
         try:
             async with limit:
@@ -198,6 +248,7 @@ class Handling:
             method=request.method,
             settings=settings,
             threads=self._place.threads,
+            checkpoints=self._place.checkpoints(request.company, request.id),
         )
 
     async def _publish(
@@ -236,13 +287,10 @@ class Handling:
         except ArtifactRefused as error:
             raise self._failed(request, "artifact_refused", str(error)) from error
         except OSError as error:
+            if error.errno in NO_ROOM and await asyncio.to_thread(self._store.has_room):
+                detail = f"the artifact store has no room for an adapter of this size: {error}. Lower rank."
+                raise self._failed(request, "no_space", detail) from error
             raise Unhealthy(f"The artifact store takes no adapter: {error}. Mend it; the request waits.") from error
-
-    async def _known(self, request: TrainingRequested, partition: int) -> Run:
-        rows = await self.runs([partition])
-        key = KNOWN.key(request)
-        assert key is not None
-        return rows.get(key) or KNOWN.initial(key)
 
     def _refused(self, request: TrainingRequested, reason: str, detail: str) -> _Ended:
         return _Ended(self.refused(request, reason, detail))
@@ -261,10 +309,25 @@ class _Ended(Exception):
         self.event = event
 
 
+def _figures(report: Report) -> dict[str, float | None]:
+    return {
+        "loss": report.loss,
+        "held_out_loss": report.held_out_loss,
+        "tokens_per_second": report.tokens_per_second,
+        "seconds_left": report.seconds_left,
+    }
+
+
+def _longest(rows: Path) -> int:
+    with rows.open("rb") as lines:
+        return max(map(len, lines), default=0)
+
+
 def _worth_saying(report: Report) -> bool:
-    """The first, the last, and about fifty between them; not that the child lives, which the watchman wants to know."""
+    """The first, the last, and about fifty between them, and what was measured on the way; not that the child lives,
+    which the watchman wants to know."""
     if not report.steps:
         return False
-    if report.steps <= LINES or report.step in (0, 1, report.steps):
+    if report.held_out_loss is not None or report.steps <= LINES or report.step in (0, 1, report.steps):
         return True
     return report.step * LINES // report.steps != (report.step - 1) * LINES // report.steps

@@ -2,17 +2,24 @@
 
 import hashlib
 import logging
+import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gpu_workers.bases.files import look
 from gpu_workers.errors import BaseModelMissing, BaseModelRefused, BaseNotServable, Unhealthy
+from gpu_workers.train.memory import device_memory, shape_of
 from processors.training.admit import NotAdmitted, RunBounds, shown
 from processors.training.promotion import Floors
+from processors.training.room import need, too_large
+from processors.training.settings import TrainSettings
 
 log = logging.getLogger(__name__)
+
+CHECKPOINTS = "checkpoint-"
+OF_A_RUN = re.compile(f"({CHECKPOINTS})?[0-9a-f]{{64}}")
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,8 @@ class Workplace:
     """Name -> packaged name or folder. Requests say the name; only the operator says where."""
     bounds: RunBounds = field(default_factory=RunBounds)
     floors: Floors = field(default_factory=Floors)
+    memory: Callable[[], tuple[int, bool]] = device_memory
+    """Bytes of the device that trains, and whether it is a GPU."""
 
     def check_bases(self) -> None:
         """At the start, before a request meets it: names each base model of the list that is not to be had, and raises
@@ -60,9 +69,36 @@ class Workplace:
         log.error("base model %s of RILLFOLD_BASE_MODELS cannot be had: %s", base_model, why)
         return f"base model {base_model!r} is on the list, and is not to be had here: the operator must look."
 
+    def why_too_large(self, base_model: str, method: str, settings: TrainSettings, longest: int) -> NotAdmitted | None:
+        """`longest`: bytes of the longest row."""
+        if (shape := shape_of(self.bases[base_model])) is None:
+            return None
+        there, on_gpu = self.memory()
+        return too_large(need(shape, method, settings, longest, on_gpu), there)
+
     def empty_folder(self, company: str, run: str) -> Path:
         """Named by hash: no word of a request is ever part of a path. What a crashed run left there is of no use."""
-        return self._empty(hashlib.sha256(f"{company}/{run}".encode()).hexdigest())
+        return self._empty(_named(company, run))
+
+    def checkpoints(self, company: str, run: str) -> Path:
+        """Where a run leaves what the next worker on this machine takes up. The child makes it when it has something;
+        the newest alone is kept there."""
+        return self.scratch / f"{CHECKPOINTS}{_named(company, run)}"
+
+    def forget(self, company: str, run: str) -> None:
+        """Its outcome stands: nobody takes it up."""
+        shutil.rmtree(self.checkpoints(company, run), ignore_errors=True)
+
+    def left(self) -> set[Path]:
+        """What runs have left here, of whichever worker."""
+        return {path for path in self.scratch.glob("*") if OF_A_RUN.fullmatch(path.name)}
+
+    def keep_only(self, live: Iterable[tuple[str, str]], of: Collection[Path]) -> None:
+        """What belongs to runs that may still be taken up, or are under way beside us."""
+        kept = {name for run in live for name in (_named(*run), f"{CHECKPOINTS}{_named(*run)}")}
+        for folder in of:
+            if folder.name not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def proof_folder(self) -> Path:
         """For a tiny run of this worker's own, where those of requests are."""
@@ -76,3 +112,7 @@ class Workplace:
         except OSError as error:
             raise Unhealthy(f"No folder for a run can be made in {self.scratch}: {error}. Make room there.") from error
         return folder
+
+
+def _named(company: str, run: str) -> str:
+    return hashlib.sha256(f"{company}/{run}".encode()).hexdigest()

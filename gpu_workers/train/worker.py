@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from gpu_workers.adapters.store import FolderStore
 from gpu_workers.inbox.begun import Begun, request_in
@@ -11,10 +11,10 @@ from gpu_workers.inbox.reread import Reread
 from gpu_workers.train.handling import Handling
 from gpu_workers.train.parent import Train, train_in_child
 from gpu_workers.train.place import Workplace
-from projections.training_runs import ENDED
+from projections.training_runs import ENDED, Run
 from schemas.envelope import Event
 from schemas.topics import TopicNames
-from schemas.training import TrainingRefused, TrainingRequested
+from schemas.training import TrainingRefused, TrainingRequested, TrainingWithdrawn
 from streams.health.standing import Standing
 from streams.health.watch import Counts
 from streams.log.port import EventLog, Subscription
@@ -44,6 +44,7 @@ class Trainer:
         self.standing = Standing()
         self._begun = Begun(self._inbox, self.standing, self._handle, 1, [self._words.clear])
         self._handling = Handling(event_log, names, store, place, train, self.standing.beat)
+        self._generation = 0
         self._runs_ended = 0
         self._waits: float = POLL_SECONDS
         """For the next poll: nothing, while runs end as soon as they are begun."""
@@ -52,6 +53,7 @@ class Trainer:
         return {"training_runs": ("Runs that came to an end.", self._runs_ended)}
 
     async def run(self, ready: Callable[[], None]) -> None:
+        await self._handling.sweep()
         async with self._log.subscribe(self._names.wire(GROUP), [self._names.wire(TOPIC)]) as group:
             ready()
             try:
@@ -61,9 +63,17 @@ class Trainer:
                 await self._begun.end()
 
     async def _step(self, group: Subscription) -> None:
-        """Poll; drop what is no longer ours; refuse at once what can be; finish runs and begin the next; commit."""
-        await self._take(await self._begun.ours(group, await self._inbox.poll(group, self._waits)))
+        """Poll; drop what is no longer ours; refuse at once what can be; stop what nobody wants any more; finish runs
+        and begin the next; commit."""
+        polled = await self._begun.ours(group, await self._inbox.poll(group, self._waits))
+        self._generation = group.generation()
+        told = list(self._told(polled))
+        await self._take(polled, [(item, event) for item, event in told if isinstance(event, TrainingRequested)])
         await self._begun.keep_only_ours(group)
+        if self._inbox.full() or any(isinstance(event, TrainingWithdrawn) for _, event in told):
+            # A full inbox is polled and hears nothing: what stands in the log is read beside it.
+            await self._handling.runs({partition for _, partition in group.assignment()})
+        await self._heed()
         await self._work_on(group)
 
     async def _work_on(self, group: Subscription) -> None:
@@ -84,41 +94,52 @@ class Trainer:
             if not self._begun.done():
                 return
 
-    async def _take(self, polled: Polled) -> None:
+    async def _take(self, polled: Polled, asked: Sequence[tuple[Item, TrainingRequested]]) -> None:
         """A request waits only for what it alone needs: one that cannot be done is refused while others train."""
-        asked = list(self._requests(polled))
         runs = await self._handling.runs({item.place[1] for item, _ in asked}) if asked else {}
-        refused: dict[tuple[str, str], Event] = {}
+        refused: dict[tuple[str, str], Sequence[Event]] = {}
         for item, request in asked:
             key = (item.company, item.id)
             known = runs.get("/".join(key))
             if key in refused or (known and known.status in ENDED):
                 continue
             held, crowded = self._inbox.has(*key), self._inbox.crowded(item.company)
-            if not held and (refusal := self._refusal(request, crowded)):
+            if not held and (refusal := self._refusal(request, known, crowded)):
                 refused[key] = refusal
             elif not crowded:
                 self._inbox.add(item)
             # Else it repeats a run that waits, for which there is one outcome.
-        if refused:
-            await self._handling.end(*refused.values())
-            self.standing.beat()
-            self._runs_ended += len(refused)
+        await self._end(refused)
         for place, records in polled.items():
             self._inbox.passed(place, records[-1].offset + 1)
 
-    def _refusal(self, request: TrainingRequested, crowded: str | None) -> TrainingRefused | None:
+    async def _heed(self) -> None:
+        """Of wishes taken back: those that wait are ended here, what is under way ends itself."""
+        for company, runs in list(self._handling.withdrawn().items()):
+            gone = {item.id: item for item in self._inbox.drop(company, runs)}
+            asked = [request_in(await self._words.of(item), TrainingRequested) for item in gone.values()]
+            await self._end({(it.company, it.id): self._handling.taken_back(it) for it in asked if it})
+
+    async def _end(self, outcomes: Mapping[tuple[str, str], Sequence[Event]]) -> None:
+        if outcomes:
+            await self._handling.end(*(event for events in outcomes.values() for event in events))
+            self.standing.beat()
+            self._runs_ended += len(outcomes)
+
+    def _refusal(self, request: TrainingRequested, known: Run | None, crowded: str | None) -> Sequence[Event]:
+        if known and known.withdrawn is not None:
+            return self._handling.taken_back(request)
         answer = self._handling.admitted(request)
         if isinstance(answer, TrainingRefused):
-            return answer
-        return self._handling.refused(request, TOO_MANY, crowded) if crowded else None
+            return [answer]
+        return [self._handling.refused(request, TOO_MANY, crowded)] if crowded else []
 
-    def _requests(self, polled: Polled) -> Iterator[tuple[Item, TrainingRequested]]:
+    def _told(self, polled: Polled) -> Iterator[tuple[Item, Event]]:
         for place, records in polled.items():
             for record in records:
-                if request := request_in(record, TrainingRequested):
-                    yield Item.of(request, place, record.offset), request
+                if event := request_in(record, Event):
+                    yield Item.of(event, place, record.offset), event
 
     async def _handle(self, item: Item) -> None:
         if request := request_in(await self._words.of(item), TrainingRequested):
-            await self._handling.handle(request, item.place[1])
+            await self._handling.handle(request, item.place[1], self._generation)

@@ -24,6 +24,10 @@ class RunBounds(msgspec.Struct, frozen=True, kw_only=True):
     """From the beginning of the training to its end."""
     rows_bytes: int = 256 << 20
     """Of the dataset's rows: the child holds them in memory."""
+    runs_a_day: int = 0
+    """Of one company, begun within 24 hours. 0: any number."""
+    seconds_a_day: float = 0.0
+    """That runs of one company took within 24 hours. 0: any number."""
 
 
 class NotAdmitted(msgspec.Struct, frozen=True):
@@ -54,10 +58,15 @@ def admit(
     if missing := base_missing(request.base_model):
         return missing if isinstance(missing, NotAdmitted) else NotAdmitted("unknown_base_model", missing)
     settings = _settings(request.settings)
-    if isinstance(settings, TrainSettings) and (texts := settings.steps * settings.batch) > bounds.texts:
+    if isinstance(settings, TrainSettings) and (texts := of_steps(settings)) > bounds.texts:
         detail = f"{settings.steps} steps of {settings.batch} are {texts} texts; a run here learns from {bounds.texts}."
         return NotAdmitted("too_much", detail)
     return settings
+
+
+def of_steps(settings: TrainSettings) -> int:
+    """Where epochs say how long, steps say nothing: see `too_often`."""
+    return 0 if settings.epochs else settings.steps * settings.batch
 
 
 def _settings(text: str) -> TrainSettings | NotAdmitted:
@@ -81,6 +90,14 @@ def enough(manifest: Manifest) -> NotAdmitted | None:
         f"{manifest.records} records in the ranges hold no answer of {manifest.company} to train on "
         f"({manifest.held_out} held out). Produce conversation.ingested or agent_output.ingested events first.",
     )
+
+
+def too_often(settings: TrainSettings, manifest: Manifest, bounds: RunBounds) -> NotAdmitted | None:
+    """Epochs cost what there is to learn from, which only the dataset tells."""
+    if (texts := settings.epochs * manifest.trained) <= bounds.texts:
+        return None
+    detail = f"{settings.epochs} epochs of {manifest.trained} are {texts} texts; a run here learns from {bounds.texts}."
+    return NotAdmitted("too_much", detail)
 
 
 def adapter_name(request: TrainingRequested) -> str:

@@ -6,6 +6,7 @@ from processors.dataset.turns import Manifest
 from processors.training.admit import NotAdmitted, adapter_name
 from processors.training.promotion import Verdict
 from processors.training.settings import TrainSettings
+from projections.training_runs import Run
 from schemas import training
 from schemas.adapters import AdapterJudged, AdapterReady, Evaluation
 from schemas.envelope import caused_by
@@ -20,24 +21,44 @@ def refused(request: training.TrainingRequested, why: NotAdmitted, now: int) -> 
 
 
 def accepted(
-    request: training.TrainingRequested, manifest: Manifest, worker: str, now: int
+    request: training.TrainingRequested, manifest: Manifest, worker: str, generation: int, now: int
 ) -> training.TrainingAccepted:
     return training.TrainingAccepted(
-        **caused_by(request, "accepted", now),
+        **caused_by(request, f"accepted/{generation}", now),
         run=request.id,
         worker=worker,
+        generation=generation,
         ranges=manifest.ranges,
         manifest=manifest.sha256,
         examples=manifest.trained,
     )
 
 
+def claimed(
+    request: training.TrainingRequested, run: Run, worker: str, generation: int, now: int
+) -> training.TrainingAccepted:
+    """A run that another worker, or this one before it was started again, began is taken over as it was accepted."""
+    return training.TrainingAccepted(
+        **caused_by(request, f"accepted/{generation}", now),
+        run=request.id,
+        worker=worker,
+        generation=generation,
+        ranges=run.ranges,
+        manifest=run.manifest,
+        examples=run.examples,
+    )
+
+
 def progressed(
-    request: training.TrainingRequested, phase: str, step: int, steps: int, loss: float | None, now: int
-) -> training.TrainingProgressed:
+    request: training.TrainingRequested, phase: str, step: int, steps: int, generation: int, now: int,
+    **figures: float | None,
+) -> training.TrainingProgressed:  # fmt: skip
+    """A run that diverges still reports its steps."""
     fields = caused_by(request, f"{phase}/{step}", now)
-    finite = loss if loss is not None and isfinite(loss) else None  # a run that diverges still reports its steps
-    return training.TrainingProgressed(**fields, run=request.id, phase=phase, step=step, steps=steps, loss=finite)
+    fields |= {name: figure if figure is not None and isfinite(figure) else None for name, figure in figures.items()}
+    return training.TrainingProgressed(
+        **fields, run=request.id, phase=phase, step=step, steps=steps, generation=generation
+    )
 
 
 def judged(

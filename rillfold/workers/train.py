@@ -33,7 +33,11 @@ async def _made(settings: Settings) -> AsyncIterator[Working]:
         clock=now,
         bases=settings.bases(),
         bounds=RunBounds(
-            texts=settings.train_max_texts, seconds=settings.train_max_seconds, rows_bytes=settings.train_max_bytes
+            texts=settings.train_max_texts,
+            seconds=settings.train_max_seconds,
+            rows_bytes=settings.train_max_bytes,
+            runs_a_day=settings.train_runs_per_day,
+            seconds_a_day=settings.train_seconds_per_day,
         ),
         floors=Floors(
             on=settings.gate == "on", irrelevance=settings.gate_irrelevance, malformed=settings.gate_malformed

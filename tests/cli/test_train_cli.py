@@ -132,6 +132,36 @@ async def test_a_worker_that_cannot_work_here_ends_with_70_and_says_what_to_mend
     assert not await ended_runs(kafka, names), "the request waits"
 
 
+async def test_a_wish_is_taken_back_and_who_waits_for_it_may_leave(
+    environ: dict[str, str], kafka: KafkaLog, names: TopicNames, tmp_path: Path
+) -> None:
+    """No worker is there at first: so the run waits, and so does the command."""
+    waiting = subprocess.Popen(  # noqa: ASYNC220
+        [sys.executable, "-m", "rillfold", "train", "--company", "acme", "--wait", *QUICK],
+        env=os.environ | environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    async with kafka.subscribe(names.wire("watch"), [names.wire("training-request")]) as group:
+        while not await group.poll():
+            pass
+    waiting.send_signal(signal.SIGINT)
+    _, said = await asyncio.to_thread(waiting.communicate, timeout=60)
+    assert waiting.returncode == 130
+    assert "Traceback" not in said
+    told = said.splitlines()[-1]
+    assert "goes on" in told
+    command = told.partition("`rillfold ")[2].partition("`")[0].split()
+    assert command[:2] == ["withdraw", "acme"]
+
+    assert rillfold(environ, *command, "--reason", "a slip").returncode == 0
+    with worker(environ, tmp_path):
+        (ended,) = await all_ended(kafka, names, 1)
+    assert (ended.run, ended.status, ended.reason) == (command[2], "refused", "withdrawn")
+    for wrong, why in ((command, "has ended already"), (["withdraw", "acme", "other"], "asked for no run")):
+        refused = rillfold(environ, *wrong)
+        assert refused.returncode == 1
+        assert why in refused.stderr
+
+
 async def test_a_dataset_can_be_proved_and_one_flipped_byte_is_named(
     environ: dict[str, str], kafka: KafkaLog, tmp_path: Path
 ) -> None:

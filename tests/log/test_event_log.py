@@ -297,6 +297,19 @@ class TestGroups:
             assert stays.generation() > shared > 0
             assert {(r.partition, r.offset) for r in seen} >= {(other[1], 0), (other[1], 1), (mine[1], 1)}
 
+    async def test_who_is_given_partitions_later_has_a_higher_generation_also_when_nobody_was_left(
+        self, log: EventLog, topic: str
+    ) -> None:
+        """A claim that names it is told from the claims before."""
+        seen = []
+        for _ in range(3):
+            async with log.subscribe(f"{topic}-g", [topic]) as member:
+                while not member.assignment():
+                    await member.poll(0.2)
+                seen.append(member.generation())
+        assert seen == sorted(set(seen))
+        assert seen[0] > 0
+
     async def test_equal_partition_numbers_of_two_topics_meet_in_one_member(self, log: EventLog, topic: str) -> None:
         twin = f"{topic}-twin"
         await log.create([TopicSpec(twin, 2)])

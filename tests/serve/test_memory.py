@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gpu_workers.serve.engines.memory import host_memory
+from gpu_workers.bases.host import host_memory
 
 GIB = 1 << 30
 WHOLE = host_memory(Path("/nowhere"))

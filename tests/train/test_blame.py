@@ -13,8 +13,9 @@ import msgspec
 import pytest
 
 from gpu_workers.errors import Diverged, Unhealthy
-from gpu_workers.train import blame, loop, parent
+from gpu_workers.train import blame, parent
 from gpu_workers.train.child import reason_of
+from gpu_workers.train.learn import loop
 from gpu_workers.train.lines import Broken, ProofSpec, Trained
 from gpu_workers.train.parent import KeptChild, Train
 from schemas.topics import TopicNames
@@ -28,7 +29,8 @@ POISON = msgspec.json.encode({**msgspec.json.decode(SHORT), "rank": 13}).decode(
 """Of the requests that break by what they ask for."""
 CHILD = """
 import os, torch
-from gpu_workers.train import child, loop, run
+from gpu_workers.train import child
+from gpu_workers.train.learn import loop
 sound = loop.step
 def step(model, batch, optimizer):
     poison = model.peft_config["default"].r == 13
@@ -114,7 +116,9 @@ async def test_a_machine_that_trains_nobody_ends_the_worker_at_the_first_run_and
 
     said = await office.until(office.trainer(name="two", train=train_here), ended("r1"))
     assert [type(event) for event in said if isinstance(event, ENDS)] == [TrainingCompleted]
-    assert len(of(said, TrainingAccepted)) == 1
+    claims = of(said, TrainingAccepted)
+    assert [claim.worker for claim in claims] == ["one", "two"]
+    assert len({claim.manifest for claim in claims}) == 1
 
 
 @pytest.mark.parametrize("what", [what for what in FAULTS if what != "a device that breaks"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gpu_workers.adapters.store import verify
+from gpu_workers.adapters.store import Facts, FolderStore, verify
 from gpu_workers.errors import ChildDied, Diverged, Unhealthy
 from gpu_workers.inbox.inbox import Inbox, Item
 from gpu_workers.train import parent
@@ -197,6 +198,29 @@ class FullStore:
     def put(self, folder: Path, facts: object) -> str:
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    def has_room(self) -> bool:
+        return False
+
+
+class NearlyFullStore(FolderStore):
+    """On a disk with room for small adapters, and for one of rank 13 no more."""
+
+    def put(self, folder: Path, facts: Facts) -> str:
+        if json.loads((folder / "adapter_config.json").read_text())["r"] == 13:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().put(folder, facts)
+
+
+async def test_an_adapter_for_which_a_store_has_no_room_fails_its_own_run_and_no_other_waits(office):
+    office.store = NearlyFullStore(office.tmp_path / "small")
+    large = msgspec.json.encode({**msgspec.json.decode(SHORT), "rank": 13}).decode()
+    await office.append(office.request("large", settings=large), office.request("small", "globex", settings=SHORT))
+    said = await office.until(office.trainer(train=train_here), ended("large", "small"))
+    assert reasons(said) == {("acme", "large"): "no_space", ("globex", "small"): "completed"}
+    assert {path.name[:6] for path in (office.tmp_path / "small" / "sha256").iterdir()}.isdisjoint({".draft"})
+    (office.tmp_path / "file").write_text("in the way")
+    assert not FolderStore(office.tmp_path / "file").has_room()
+
 
 async def test_a_store_that_takes_nothing_ends_the_worker_by_name_and_the_request_waits(office):
     store = office.store
@@ -207,7 +231,7 @@ async def test_a_store_that_takes_nothing_ends_the_worker_by_name_and_the_reques
     office.store = store
     said = await office.until(office.trainer(name="two", train=train_here), ended("r1"))
     assert [type(event) for event in said if isinstance(event, ENDS)] == [TrainingCompleted]
-    assert len(of(said, TrainingAccepted)) == 1
+    assert [claim.worker for claim in of(said, TrainingAccepted)] == ["one", "two"]
 
 
 async def test_a_scratch_folder_that_cannot_be_made_ends_the_worker_by_name(office):

@@ -98,6 +98,7 @@ class Office:
         bounds: RunBounds | None = None,
         inbox: Inbox | None = None,
         machine: Callable[[Callable], Callable] = on_a_machine_that_trains,
+        **more: Any,
     ) -> Trainer:
         place = Workplace(
             worker=name,
@@ -107,6 +108,7 @@ class Office:
             clock=lambda: next(self._times),
             bases={"tiny": self.base},
             bounds=bounds or RunBounds(),
+            **more,
         )
         return Trainer(log or self.log, self.names, self.store, place, machine(train), inbox)
 
@@ -315,7 +317,7 @@ async def test_a_crash_at_any_append_ends_in_exactly_one_adapter(tmp_path, tiny_
     said = await whole.until(whole.trainer(), ended("r1"))
     appends = len(said) - 1 + 1  # all but the request; adapter.judged and adapter.ready are one
     (wanted,) = await whole.ready()
-    once = {type(event) for event in said} - {TrainingProgressed}
+    once = {type(event) for event in said} - {TrainingProgressed, TrainingAccepted}
 
     for at in range(1, appends + 1):
         office = await Office(MemoryLog(), TopicNames(), tmp_path / f"{at}", tiny_base).open()
@@ -329,6 +331,11 @@ async def test_a_crash_at_any_append_ends_in_exactly_one_adapter(tmp_path, tiny_
         assert [(each.run, each.promoted) for each in verdicts] == [("r1", ready.promoted)], at
         kinds = Counter(type(event) for event in said)
         assert {kind: kinds[kind] for kind in once} == dict.fromkeys(once, 1), at
+        claims = of(said, TrainingAccepted)
+        assert len({(claim.ranges, claim.manifest, claim.examples) for claim in claims}) == 1, at
+        generations = [claim.generation for claim in claims]
+        assert generations == sorted({claim.generation for claim in claims}), "one claim a worker, each a higher one"
+        assert claims[-1].worker == "next" or (after and at == appends), "what had ended is nobody's to claim"
 
 
 async def test_what_is_finished_is_committed_and_never_done_again(quiet_office):

@@ -100,7 +100,9 @@ def one_by_one(history: Iterable[Line]) -> Rows:
                 key = projection.key(event)
                 if key is not None:
                     part = rows[label(projection)][record.partition]
-                    part[key] = projection.fold(part.get(key) or projection.initial(key), event)
+                    before = part.get(key) or projection.initial(key)
+                    if (after := projection.fold(before, event)) is not before:
+                        part[key] = after
     return _without_none(rows)
 
 

@@ -1,11 +1,8 @@
 """How many pages of keys and values there is memory for. They are taken once, at the start, and never exceeded."""
 
-import os
-from collections.abc import Iterator
-from pathlib import Path
-
 import torch
 
+from gpu_workers.bases.host import host_memory
 from gpu_workers.serve.engine.decoder import Decoder
 from gpu_workers.serve.schedule.pages import PAGE
 from schemas.errors import Stop
@@ -36,23 +33,3 @@ def _suits(device: torch.device, gpu_share: float) -> int:
         free, total = torch.cuda.mem_get_info(device)
         return max(0, int(free - (1 - gpu_share) * total)) * (BESIDE_SHARE - 1) // BESIDE_SHARE
     return host_memory() // HOST_SHARE
-
-
-def host_memory(root: Path = Path("/")) -> int:
-    """Of this machine, or what the container, or whatever else this process runs in, may have of it."""
-    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_allowed(root)])
-
-
-def _allowed(root: Path) -> Iterator[int]:
-    """By the control groups that hold this process, of both versions: its own and those around it."""
-    held = root / "proc/self/cgroup"
-    for line in held.read_text().splitlines() if held.is_file() else []:
-        _, kinds, own = line.split(":", 2)
-        if kinds and "memory" not in kinds.split(","):
-            continue
-        top, name = ("memory", "memory.limit_in_bytes") if kinds else ("", "memory.max")
-        group = Path(own.lstrip("/"))
-        for each in (group, *group.parents):
-            limit = root / "sys/fs/cgroup" / top / each / name
-            if limit.is_file() and (said := limit.read_text().strip()).isdecimal():
-                yield int(said)

@@ -1,7 +1,8 @@
-"""`rillfold train` and `rillfold retrain`: ask for an adapter, and watch it come."""
+"""`rillfold train`, `retrain` and `withdraw`: ask for an adapter, watch it come, and take the wish back."""
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TypeVar
 
 import click
 import msgspec
@@ -9,16 +10,26 @@ import msgspec
 from gpu_workers.serve.port import spelled
 from projections.lora_adapters import LORA_ADAPTERS, Adapter
 from projections.training_runs import ENDED, TRAINING_RUNS, Run
+from rillfold.cli.adapters.watch import leave, until_ended
 from rillfold.cli.terminal.answers import as_json, say, say_json
-from rillfold.cli.terminal.live import phases
 from rillfold.event_log import first, in_log
 from rillfold.settings import from_env
 from schemas.errors import Stop
 from schemas.topics import TopicNames
-from schemas.training import TrainingRequested
+from schemas.training import TrainingRequested, TrainingWithdrawn
 from streams.fold.view import View
 from streams.log.outgoing import to_outgoing
 from streams.log.port import EventLog
+
+Ask = Callable[[TrainingRequested], Awaitable[None]]
+Found = TypeVar("Found")
+KNOWN = 5
+FIRST_RULES = 2
+"""Of the dataset of adapters whose identity names no rule."""
+
+
+class NoRun(Stop):
+    """A run that nobody asked for, or that is over."""
 
 
 class NoAdapter(Stop):
@@ -45,11 +56,11 @@ def train(
     base = from_env().base_name(base_model)
     request = TrainingRequested(**first(company), role=role, method=method, base_model=base, settings=given)
 
-    async def ask(log: EventLog, names: TopicNames) -> Run | None:
-        await log.append([to_outgoing(request, names)])
+    async def wanted(log: EventLog, names: TopicNames, ask: Ask) -> Run | None:
+        await ask(request)
         return await _outcome(log, names, request) if wait else None
 
-    run = in_log(ask)
+    run = _wanted(wanted)
     done = {"adapter": run.adapter, "sha256": run.sha256, "seconds": run.seconds} if run else {}
     (say_json if as_json else say)({"run": request.id, **done})
 
@@ -62,18 +73,41 @@ def train(
 def retrain(adapter: str, until: str | None, measure: bool, as_json: bool) -> None:
     """Train ADAPTER (company/role, or company/role@2) again, from the same offset ranges: the same bytes come out."""
 
-    async def again(log: EventLog, names: TopicNames) -> tuple[Adapter, Run]:
+    async def again(log: EventLog, names: TopicNames, ask: Ask) -> tuple[Adapter, Run]:
         old = await find(log, names, adapter)
         request = await _repeated(log, names, adapter, old, until is not None, measure)
-        await log.append([to_outgoing(request, names)])
+        await ask(request)
         return old, await _outcome(log, names, request)
 
-    old, run = in_log(again)
+    old, run = _wanted(again)
     same = run.sha256 == old.sha256
     told = {"adapter": adapter, "sha256": run.sha256, "was": old.sha256, "identical": same, "run": run.run}
     (say_json if as_json else say)(told)
     if not same and until is None:
         raise NotTrained(f"{adapter}: the same ranges gave other bytes. Compare the identity of both runs.")
+
+
+@click.command()
+@click.argument("company")
+@click.argument("run")
+@click.option("--reason", default="", help="Stands in the log.")
+def withdraw(company: str, run: str, reason: str) -> None:
+    """Take back the wish for an adapter: RUN of COMPANY. One that waits is refused, one that trains is stopped."""
+
+    async def take_back(log: EventLog, names: TopicNames) -> None:
+        rows = await View(log, names, TRAINING_RUNS).catch_up()
+        row = rows.get(f"{company}/{run}")
+        if row is None or row.status == "unknown":
+            open_ones = [each.run for each in rows.values() if each.company == company and each.status not in ENDED]
+            known = ", ".join(open_ones[-KNOWN:]) or "none"
+            raise NoRun(f"{company} asked for no run {run!r}; its runs without an outcome: {known}.")
+        if row.status in ENDED:
+            raise NoRun(f"Run {run} of {company} has ended already, as {row.status}: there is nothing to take back.")
+        event = TrainingWithdrawn(**first(company), run=run, reason=reason)
+        await log.append([to_outgoing(event, names)])
+
+    in_log(take_back)
+    say({"withdrawn": f"{company}/{run}"})
 
 
 async def _repeated(
@@ -87,21 +121,27 @@ async def _repeated(
         role=asked.role,
         method=asked.method,
         base_model=from_env().base_name(asked.base_model),
-        settings=asked.settings if measure else _unmeasured(asked.settings),
+        settings=_as_it_was(asked.settings, None if until_now else rule_of(old), measure),
         ranges=() if until_now else old.ranges,
     )
 
 
+def _wanted(work: Callable[[EventLog, TopicNames, Ask], Awaitable[Found]]) -> Found:
+    """Ctrl-C ends the watching, and says how to end the run."""
+    asked: list[TrainingRequested] = []
+
+    async def ask(log: EventLog, names: TopicNames, request: TrainingRequested) -> None:
+        await log.append([to_outgoing(request, names)])
+        asked.append(request)
+
+    try:
+        return in_log(lambda log, names: work(log, names, partial(ask, log, names)))
+    except KeyboardInterrupt:
+        leave(asked)
+
+
 async def _outcome(log: EventLog, names: TopicNames, request: TrainingRequested) -> Run:
-    """Follows the run in the log until it ended."""
-    view = View(log, names, TRAINING_RUNS)
-    with phases() as tell:
-        while True:
-            run = (await view.catch_up())[f"{request.company}/{request.id}"]
-            if run.status in ENDED:
-                break
-            tell(run.phase or run.status, run.step, run.steps, "" if run.loss is None else f"loss {run.loss:.3f}")
-            await asyncio.sleep(0.3)
+    run = await until_ended(log, names, request)
     if run.status != "completed":
         raise NotTrained(f"run {run.run} was {run.status}: {run.reason}. {run.detail}")
     return run
@@ -117,9 +157,23 @@ async def find(log: EventLog, names: TopicNames, name: str) -> Adapter:
     return max(found, key=lambda row: row.version)
 
 
-def _unmeasured(settings: str) -> str:
-    """An evaluation changes nothing of the bytes."""
-    return msgspec.json.encode({**msgspec.json.decode(settings), "evaluation_rows": 0}, order="sorted").decode()
+def rule_of(adapter: Adapter) -> int:
+    """By which rule its rows were chosen: the newest one may choose others."""
+    try:
+        settings = msgspec.json.decode(adapter.identity).get("settings", {})
+        return int(settings.get("rule", FIRST_RULES))
+    except (msgspec.DecodeError, AttributeError, TypeError, ValueError):
+        return FIRST_RULES
+
+
+def _as_it_was(settings: str, rule: int | None, measure: bool) -> str:
+    """Without a rule the newest. An evaluation changes nothing of the bytes, where it does not say when a run ends."""
+    said = {name: value for name, value in msgspec.json.decode(settings).items() if name != "rule"}
+    if rule is not None:
+        said["rule"] = rule
+    if not measure and not said.get("patience"):
+        said |= {"evaluation_rows": 0} | ({"measure_every": 0} if said.get("measure_every") else {})
+    return msgspec.json.encode(said, order="sorted").decode()
 
 
 def _override(text: str) -> tuple[str, object]:

@@ -1,0 +1,68 @@
+"""What the log says of runs: a worker that starts again knows what the one before it knew."""
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
+
+from processors.training.quota import DAY
+from projections.training_runs import ENDED, TRAINING_RUNS, Run
+from schemas.envelope import Event
+from schemas.topics import TopicNames
+from schemas.training import TrainingWithdrawn
+from streams.fold.view import View
+from streams.log.port import EventLog
+
+
+class Known:
+    """The rows of training_runs up to the log's end, without words, which stay in the log: they may be a megabyte."""
+
+    def __init__(self, event_log: EventLog, names: TopicNames, beat: Callable[[], None]) -> None:
+        self._view = View(event_log, names, dataclasses.replace(TRAINING_RUNS, fold=self._fold), beat)
+        self._begun: defaultdict[str, dict[str, Run]] = defaultdict(dict)
+        """By company: what counts for its quota."""
+        self._withdrawn: defaultdict[str, set[str]] = defaultdict(set)
+        """By company: wishes taken back that have no outcome yet."""
+
+    async def up_to_now(self, partitions: Collection[int] | None = None) -> Mapping[str, Run]:
+        return await self._view.catch_up(partitions)
+
+    def of(self, company: str, run: str) -> Run:
+        key = f"{company}/{run}"
+        return self._view.rows.get(key) or TRAINING_RUNS.initial(key)
+
+    def begun(self, company: str, now: int) -> Collection[Run]:
+        """Of the last day. Older ones count no more, and are let go."""
+        runs = self._begun.get(company, {})
+        for run in [each for each in runs.values() if max(each.accepted_at, each.updated_at) <= now - DAY]:
+            del runs[run.run]
+        return runs.values()
+
+    def withdrawn(self) -> Mapping[str, Collection[str]]:
+        return self._withdrawn
+
+    def _fold(self, state: Run, event: Event) -> Run:
+        run = TRAINING_RUNS.fold(state, event)
+        if run is state:
+            return run
+        if run.accepted_at:
+            self._begun[run.company][run.run] = _figures(run)
+        if isinstance(event, TrainingWithdrawn):
+            self._withdrawn[run.company].add(run.run)
+        elif run.status in ENDED and run.company in self._withdrawn:
+            self._withdrawn[run.company].discard(run.run)
+            if not self._withdrawn[run.company]:
+                del self._withdrawn[run.company]
+        return run if run.status == "accepted" else _figures(run)
+
+
+def _figures(run: Run) -> Run:
+    return Run(
+        company=run.company,
+        run=run.run,
+        status=run.status,
+        withdrawn=None if run.withdrawn is None else "",
+        generation=run.generation,
+        accepted_at=run.accepted_at,
+        worked=run.worked,
+        updated_at=run.updated_at,
+    )
