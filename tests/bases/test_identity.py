@@ -19,7 +19,7 @@ from gpu_workers.errors import BaseModelMissing, BaseModelRefused, BaseNotServab
 from gpu_workers.refused import BaseMismatch
 from gpu_workers.serve.engines.pending import untold_calls
 from gpu_workers.serve.engines.start import EngineSetup, embedded
-from gpu_workers.serve.port import AdapterKey, AdapterSpec, Answer, Failure, MustCall, Question, Snippet
+from gpu_workers.serve.port import AdapterKey, AdapterSpec, Failure, MustCall, Question, Snippet
 from gpu_workers.train.place import Workplace
 from processors.answers import BARE, ToolCalls, parse
 from processors.training.admit import NotAdmitted
