@@ -24,6 +24,8 @@ _MARKS = range(0xE000, 0xF900)
 """Private use: letters that mean nothing by themselves."""
 _OURS = ("role", "content", "name", "type", "function", "description", "parameters")
 _THOUGHT = "</think>"
+_LOOKED_FOR = ("<think>", _THOUGHT, "<tool_response>", "</tool_response>")
+"""Words by which templates know what a message is. Thoughts are taken out before, and results say so by their role."""
 _ANSWER, _TOOL, _RESULT = "Yes it is", "probe_of_tools", "It is 7"
 _ASKED = Message(role="user", content="Is it so?")
 _CALL = ToolUse(name=_TOOL, arguments='{"a":1,"b":"x y"}')
@@ -54,7 +56,7 @@ class OwnTemplate:
         must_speak_in_turn(messages)
         said = [self._plain(message) for message in messages]
         offered = functions(tools) if tools else None
-        marked = _Marked(self._specials, (said, offered))
+        marked = _Marked((*self._specials, *_LOOKED_FOR), (said, offered))
         pieces = list(self._cut(marked.text_of(self._sandbox, asks)))
         if marked.broke and _borders(pieces) != _borders(self._cut(marked.harmless().text_of(self._sandbox, asks))):
             raise MessageRefused(
@@ -127,7 +129,7 @@ class OwnTemplate:
 
 
 class _Marked:
-    """Messages and tools with every special token that they spell broken in two."""
+    """Messages and tools with all that could pass for structure broken in two."""
 
     def __init__(self, specials: Sequence[str], given: Any, mark: str | None = None) -> None:
         self._specials, self._plain = specials, given
@@ -164,17 +166,17 @@ class _Marked:
         if not said:
             return text
         starts, ends = text.index(said[0]), len(text.rstrip())
-        if any(_overlaps(special, said) for special in self._specials):
+        if any(said in special or _met(special, said, special) for special in self._specials):
             text, ends = text[:starts] + self._mark + text[starts:], ends + 1
-        if any(_overlaps(said, special) for special in self._specials):
+        if any(_met(said, special, special) for special in self._specials):
             text = text[:ends] + self._mark + text[ends:]
         return text
 
 
-def _overlaps(first: str, then: str) -> bool:
-    """Whether some end of the first, not all of it, is how the other begins."""
-    most = min(len(first), len(then) + 1)
-    return any(then.startswith(first[-size:]) for size in range(1, most))
+def _met(first: str, then: str, special: str) -> bool:
+    """Whether some end of the first is how the other begins, and is not all of the token."""
+    most = min(len(first), len(then), len(special) - 1)
+    return any(then.startswith(first[-size:]) for size in range(1, most + 1))
 
 
 def _each(given: Any, change: Any) -> Any:

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import pytest
+
+from gpu_workers.bases import load as base_model
 from gpu_workers.bases import tiny
+from gpu_workers.bases.chat import Chat
+from gpu_workers.bases.device import Device
 
 _QWEN3 = """
 {%- set state = namespace(question=0) -%}
@@ -122,3 +128,30 @@ KINDS = {
 def make(root: Path, name: str) -> Path:
     texts = ["Look up customer C-4711, please.", "Refund 12 euros to Ms Grey.", '{"name": "crm_lookup", "a": 1}']
     return tiny.make(root / name, texts, kind=KINDS[name])
+
+
+class Speaker(NamedTuple):
+    name: str
+    folder: Path
+    model: Any
+    chat: Chat
+
+    @property
+    def words(self) -> Any:
+        return self.chat.tokenizer
+
+
+@pytest.fixture(scope="session")
+def speakers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Speaker]:
+    root = tmp_path_factory.mktemp("tongues")
+    found = {}
+    for name in KINDS:
+        model, tokenizer, _ = base_model.load(str(folder := make(root, name)), root, Device("cpu", "float32", 1))
+        chat = Chat.of(tokenizer, model.generation_config.eos_token_id)
+        found[name] = Speaker(name, folder, model, chat)
+    return found
+
+
+@pytest.fixture(params=sorted(KINDS))
+def each_speaker(request: pytest.FixtureRequest, speakers: dict[str, Speaker]) -> Speaker:
+    return speakers[request.param]

@@ -21,11 +21,11 @@ def test_a_folder_loads_and_is_named_by_its_content(tiny_base, tmp_path):
     assert (identity.family, identity.dtype) == ("qwen3", "float32")
     assert not any(parameter.requires_grad for parameter in model.parameters())
     copy = shutil.copytree(tiny_base, tmp_path / "copy")
-    assert base_files.folder_sha256(copy) == identity.sha256
+    assert base_files.folder_sha256(copy) == identity.weights_sha256
     weights = bytearray((copy / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (copy / "model.safetensors").write_bytes(weights)
-    assert base_files.folder_sha256(copy) != identity.sha256
+    assert base_files.folder_sha256(copy) != identity.weights_sha256
 
 
 def test_the_tokenizer_is_part_of_the_name(tiny_base, tmp_path):

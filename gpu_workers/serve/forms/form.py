@@ -217,7 +217,13 @@ def _compiled(tokens: llguidance.LLTokenizer, text: str, end: int) -> _Compiled:
     matcher = _run(lambda: llguidance.LLMatcher(tokens, text, log_level=0, limits=limits))
     if matcher.is_error():
         raise BadQuestion(f"nothing can be held to this form: {_first_line(matcher.get_error())}")
-    return _Compiled(matcher, end, tuple(Form(matcher.deep_copy(), end).forced()))
+    begins, trial = tuple(Form(matcher.deep_copy(), end).forced()), Form(matcher.deep_copy(), end)
+    try:
+        for token in begins:
+            trial.take(token)
+    except RowFailed as error:  # such as where a tag of calls is one token of the model's, and the grammar spells it
+        raise BadQuestion(f"this base model's tokens cannot be held to this form: {error}") from error
+    return _Compiled(matcher, end, begins)
 
 
 def _run(step: Callable[[], Result]) -> Result:
