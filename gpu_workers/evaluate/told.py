@@ -41,5 +41,5 @@ def asked_judge(measured: Measured, ask: Ask) -> str:
         return f"left out: {error}"
     return (
         f"of {len(answers)} answers that differ, the candidate's was better {found.candidate} times, the other's "
-        f"{found.served}, neither {found.neither}; {found.inconsistent} verdicts turned with the order: they count for nobody"
+        f"{found.served}, neither {found.neither}; {found.inconsistent} verdicts turned with the order and do not count"
     )
