@@ -10,7 +10,7 @@ from pathlib import Path
 from gpu_workers.bases.files import look
 from gpu_workers.errors import BaseModelMissing, BaseModelRefused, Unhealthy
 from processors.training.admit import RunBounds, shown
-from processors.training.promotion import Floors
+from processors.training.promotion import GateFloors
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ class Workplace:
     bases: Mapping[str, str]
     """Name -> packaged name or folder. Requests say the name; only the operator says where."""
     bounds: RunBounds = field(default_factory=RunBounds)
-    floors: Floors = field(default_factory=Floors)
+    floors: GateFloors = field(default_factory=GateFloors)
 
     def check_bases(self) -> None:
         """At the start, before a request meets it: names each base model of the list that is not to be had, and raises
