@@ -12,7 +12,7 @@ from gpu_workers.bases.files import look
 from gpu_workers.errors import BaseModelMissing, BaseModelRefused, BaseNotServable, Unhealthy
 from gpu_workers.train.memory import device_memory, shape_of
 from processors.training.admit import NotAdmitted, RunBounds, shown
-from processors.training.promotion import Floors
+from processors.training.promotion import GateFloors
 from processors.training.room import need, too_large
 from processors.training.settings import TrainSettings
 
@@ -32,7 +32,7 @@ class Workplace:
     bases: Mapping[str, str]
     """Name -> packaged name or folder. Requests say the name; only the operator says where."""
     bounds: RunBounds = field(default_factory=RunBounds)
-    floors: Floors = field(default_factory=Floors)
+    floors: GateFloors = field(default_factory=GateFloors)
     memory: Callable[[], tuple[int, bool]] = device_memory
     """Bytes of the device that trains, and whether it is a GPU."""
 

@@ -6,12 +6,11 @@ often its calls cannot be read, are bounded whatever was there before.
 """
 
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
-from math import comb
 from typing import Any
 
 import msgspec
 
+from processors.measure.confidence import mcnemar
 from processors.measure.measures import CaseOutcome, Measures
 from processors.parameters import canonical
 
@@ -22,7 +21,7 @@ LEAST = 10
 """With fewer cases, one that is right in half of them, where nothing was right before, is not told from chance."""
 
 
-class Floors(msgspec.Struct, frozen=True, kw_only=True):
+class GateFloors(msgspec.Struct, frozen=True, kw_only=True):
     """What the operator asks of every version."""
 
     on: bool = True
@@ -64,7 +63,7 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
         return _chance(self.lost, self.won)
 
 
-def judge(measures: Measures | None, floors: Floors) -> Verdict:
+def judge(measures: Measures | None, floors: GateFloors) -> Verdict:
     """Total. What was not measured speaks neither for a version nor against it."""
     found = _compared(measures) if measures else {}
     malformed = _malformed(measures) if measures else (0, 0)
@@ -83,7 +82,7 @@ Objection = tuple[str, str]
 """A word, and a sentence with its numbers."""
 
 
-def _below(found: Mapping[str, Compared], malformed: tuple[int, int], floors: Floors) -> list[Objection]:
+def _below(found: Mapping[str, Compared], malformed: tuple[int, int], floors: GateFloors) -> list[Objection]:
     """Bounds of the measured shares as they are: nobody gets the benefit of the doubt."""
     objections = []
     odd, cases = malformed
@@ -161,13 +160,12 @@ def _malformed(measures: Measures) -> tuple[int, int]:
 
 
 def _chance(more: int, fewer: int) -> float:
-    """Exact McNemar, one side: of as many throws of a coin as cases differ, `more` or more are heads."""
-    throws = more + fewer
-    return float(Fraction(sum(comb(throws, heads) for heads in range(more, throws + 1)), 1 << throws))
+    """Of as many throws of a coin as cases differ, `more` or more are heads: one side of McNemar's exact test."""
+    return mcnemar(more, fewer) / 2 if more > fewer else 1.0
 
 
 def _figures(
-    measures: Measures | None, floors: Floors, found: Mapping[str, Compared], malformed: tuple[int, int]
+    measures: Measures | None, floors: GateFloors, found: Mapping[str, Compared], malformed: tuple[int, int]
 ) -> str:
     suites: dict[str, Any] = {
         name: {**msgspec.structs.asdict(each), "gain_p": each.gain, "loss_p": each.loss} for name, each in found.items()

@@ -11,7 +11,7 @@ from gpu_workers.train.parent import KeptChild
 from gpu_workers.train.place import Workplace
 from gpu_workers.train.worker import Trainer
 from processors.training.admit import RunBounds
-from processors.training.promotion import Floors
+from processors.training.promotion import GateFloors
 from rillfold.event_log import event_log, now
 from rillfold.settings import Settings
 from rillfold.wiring import artifact_store
@@ -39,7 +39,7 @@ async def _made(settings: Settings) -> AsyncIterator[Working]:
             runs_a_day=settings.train_runs_per_day,
             seconds_a_day=settings.train_seconds_per_day,
         ),
-        floors=Floors(
+        floors=GateFloors(
             on=settings.gate == "on", irrelevance=settings.gate_irrelevance, malformed=settings.gate_malformed
         ),
     )

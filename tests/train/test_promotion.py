@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processors.measure.measures import CaseOutcome, Measures, Suite
-from processors.training.promotion import LEAST, LEVEL, SUITES, Floors, Verdict, judge
+from processors.training.promotion import LEAST, LEVEL, SUITES, GateFloors, Verdict, judge
 
-FLOORS = Floors()
+FLOORS = GateFloors()
 
 
 def outcomes(right: int, cases: int, malformed: int = 0) -> tuple[CaseOutcome, ...]:
@@ -69,7 +69,7 @@ def test_a_version_answers_for_its_role_when_it_is_better_and_does_no_harm(
 
 
 def test_where_the_gate_is_off_everything_is_promoted_and_still_told() -> None:
-    found = judge(measured(**GOOD | {"held_out": (0, 60, 60)}), Floors(on=False))
+    found = judge(measured(**GOOD | {"held_out": (0, 60, 60)}), GateFloors(on=False))
     assert (found.promoted, found.reason) == (True, "off")
     assert json.loads(found.figures)["suites"]["held_out"]["lost"] == 60
 
