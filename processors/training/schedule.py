@@ -30,22 +30,22 @@ class RankSchedule(msgspec.Struct, frozen=True, kw_only=True):
         return self.steps - self.settle
 
 
-class BadSchedule(msgspec.Struct, frozen=True):
+class NoSchedule(msgspec.Struct, frozen=True):
     """Why no ranks can be reallocated, with the nearest settings by which they can."""
 
     detail: str
 
 
-def rank_schedule(settings: TrainSettings, steps: int) -> RankSchedule | BadSchedule:
+def rank_schedule(settings: TrainSettings, steps: int) -> RankSchedule | NoSchedule:
     """People write a target over the first rank, too: then the first one is raised until there is something to cut."""
     if steps < FEWEST_STEPS:
-        return BadSchedule(
+        return NoSchedule(
             f"AdaLoRA has to learn what matters, cut, and settle: {steps} steps are too few. Set steps={FEWEST_STEPS}."
         )
     target = settings.target_rank or max(1, settings.rank // 2)
     first = settings.rank if settings.rank > target else min(MOST_RANK, ceil(1.5 * target))
     if first <= target:
-        return BadSchedule(
+        return NoSchedule(
             f"no rank may be over {MOST_RANK}, so none can be cut to {target} on average. "
             f"Set target_rank={MOST_RANK - 1} or less."
         )

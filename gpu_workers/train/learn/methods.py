@@ -51,7 +51,7 @@ def _lora(
 
 def _adalora(model: PreTrainedModel, settings: TrainSettings, steps: int) -> tuple[PeftModel, Ranks]:
     plan = schedule.rank_schedule(settings, steps)
-    if isinstance(plan, schedule.BadSchedule):
+    if isinstance(plan, schedule.NoSchedule):
         raise BadSchedule(plan.detail)
     config = AdaLoraConfig(
         init_r=plan.first_rank,
