@@ -50,6 +50,22 @@ class Diverged(Stop):
     """A loss that is no number: nothing can be learned from there on."""
 
 
+class BadSchedule(Stop):
+    """Ranks cannot be reallocated in so many steps, or from such a rank."""
+
+
+class BadPrecision(Stop):
+    """Numbers of a kind that this machine cannot train with."""
+
+
+class NoPairs(Stop):
+    """Rows without a single answer that was corrected: DPO has nothing to tell apart."""
+
+
+class OneSided(Stop):
+    """Rows that are all good or all bad: KTO has nothing to tell apart."""
+
+
 class ChildDied(Stop):
     """The process that trains ended without a word about why, or says what is none."""
 

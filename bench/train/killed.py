@@ -29,7 +29,7 @@ def run(scene: Scene, _: Collection[str]) -> Found:
         checkpoints = scene.root / f"checkpoints-{number}"
         checkpoints.mkdir()
         spec = scene.spec(f"killed-{number}", "lora", QUICK, scene.rows, str(scene.tiny))
-        spec = msgspec.structs.replace(spec, checkpoints=checkpoints)
+        spec = msgspec.structs.replace(spec, checkpoints=checkpoints, checkpoint_seconds=0.0)
         kill(spec, at=dice.randrange(1, STEPS), after=dice.random() / 50, threads=scene.threads)
         if number == 0 and not any(checkpoints.iterdir()):
             raise Missing("a run leaves no checkpoint")

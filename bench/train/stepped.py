@@ -11,9 +11,10 @@ from gpu_workers.bases import load as base_model
 from gpu_workers.bases.before_torch import settle
 from gpu_workers.bases.chat import Chat
 from gpu_workers.bases.device import Device
-from gpu_workers.train.learn.loop import train
+from gpu_workers.train.learn.loop import Loop
 from gpu_workers.train.learn.methods import METHODS
-from gpu_workers.train.learn.samples import Text, batches
+from gpu_workers.train.learn.samples import Text
+from gpu_workers.train.learn.supervised import Supervised
 from processors.training.settings import TrainSettings
 
 
@@ -26,10 +27,11 @@ def main() -> None:
     settings = msgspec.convert(job["settings"], TrainSettings, strict=False)
     learned = json.loads(Path(job["texts"]).read_text())
     texts = [Text(ids, [range(*each) for each in answers]) for ids, answers in learned]
-    adapted = METHODS["lora"](model, settings)
+    adapted = METHODS["lora"](model, settings, settings.steps)
+    loop = Loop(adapted, Supervised(texts, [], settings, Chat.of(tokenizer).end), settings, settings.steps)
     steps = Steps()
-    for loss in train(adapted, batches(texts, settings, Chat.of(tokenizer).end), settings):
-        steps.ended(loss)
+    for done in loop.run():
+        steps.ended(done.loss)
     print(json.dumps(steps.figures()))
 
 

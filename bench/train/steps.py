@@ -20,13 +20,13 @@ from gpu_workers.bases.chat import Chat
 from gpu_workers.train.learn.samples import fits, texts, to_sample
 from gpu_workers.train.lines import to_bytes
 from processors.dataset.turns import parse_row
-from processors.training.settings import TrainSettings
+from processors.training.settings import RULE_VERSION, TrainSettings
 from rillfold.demo import data
 
 BATCH, TOGETHER = 8, 4
 """`TOGETHER`: texts in memory at once where memory is what is measured, for both."""
-RULE = 3
-"""Of the dataset: from it on texts that begin alike are read once."""
+RULE = RULE_VERSION
+"""Of the dataset: from its third on, texts that begin alike are read once."""
 DEMO: dict[str, Any] = {**data.RECIPE, "micro_batch": data.RECIPE["batch"]}
 FIGURES = {"trainer_time": "cpu_s_per_step", "trainer_time_2": "cpu_s_per_step", "trainer_memory": "peak_rss_mb"}
 

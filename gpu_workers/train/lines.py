@@ -29,6 +29,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, tag="run"):
     served_version: int | None = None
     checkpoints: Path | None = None
     """Where a run that is broken off leaves what the next one takes up. None: nothing is kept."""
+    checkpoint_seconds: float = 30.0
+    """From one checkpoint to the next, at least; 0: one after each step."""
 
 
 class ProofSpec(msgspec.Struct, frozen=True, kw_only=True, tag="proof"):

@@ -2,70 +2,112 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import msgspec
-from peft import PeftModel, get_peft_model_state_dict
-from safetensors.torch import save_file
 
-from gpu_workers.adapters.store import CONFIG, TENSORS
 from gpu_workers.bases import load as base_model
+from gpu_workers.bases import nf4
 from gpu_workers.bases.chat import Chat
 from gpu_workers.bases.device import Device
 from gpu_workers.bases.files import RULE_OF_WHOLE_IDENTITY, BaseIdentity
-from gpu_workers.errors import DatasetRefused, Diverged
+from gpu_workers.errors import BadPrecision, DatasetRefused, Diverged
 from gpu_workers.evaluate.exact_match import accuracy, evaluate
-from gpu_workers.train.learn.loop import train
+from gpu_workers.train.learn.activation import generation_prompt
+from gpu_workers.train.learn.checkpoint import Checkpoints
+from gpu_workers.train.learn.loop import Loop, Stepped, steps_of
 from gpu_workers.train.learn.methods import METHODS
-from gpu_workers.train.learn.samples import batches, fits, texts
+from gpu_workers.train.learn.objectives import objective_of
+from gpu_workers.train.learn.samples import fits
+from gpu_workers.train.learn.saved import save
 from gpu_workers.train.lines import Report, RunSpec, Trained
 from processors.dataset.turns import Example, parse_row
 from processors.training.settings import TrainSettings
 from schemas.adapters import Evaluation
 
+log = logging.getLogger(__name__)
+
+Tell = Callable[[str, int, int], None]
+
 
 def run(spec: RunSpec, report: Callable[[Report], None]) -> Trained:
     """Load, measure, train, measure again, save."""
 
-    def told(phase: str, done: int, of: int, loss: float | None = None) -> None:
-        report(Report(phase=phase, step=done, steps=of, loss=loss))
+    def told(phase: str, done: int, of: int) -> None:
+        report(Report(phase=phase, step=done, steps=of))
 
-    device = Device.best(spec.threads)
+    device = device_of(spec)
     device.pin()
-    model, tokenizer, base = base_model.load(spec.base_model, spec.cache, device, told, spec.base_name)
-    base, older = base.as_known_to(spec.settings.rule), spec.settings.rule < RULE_OF_WHOLE_IDENTITY
-    chat = Chat.of(tokenizer, model.generation_config.eos_token_id, older=older)
+    model, chat, base = _base(spec, device, told)
     rows = _checked_rows(spec)
-    learned = texts(chat, (row for row in rows if not row.held_out), spec.settings.max_tokens)
+    objective = objective_of(rows, chat, spec.settings)
     held_out = _to_measure(rows, chat, spec.settings)
 
     before = accuracy(evaluate(model, chat, held_out, on_done=partial(told, "evaluate before")))
-    adapted = METHODS[spec.method](model, spec.settings)
-    losses: list[float] = []
-    for loss in train(adapted, batches(learned, spec.settings, chat.end), spec.settings):
-        losses.append(_finite(loss, len(losses) + 1))
-        told("train", len(losses), spec.settings.steps, loss)
-    after = accuracy(evaluate(adapted, chat, held_out, on_done=partial(told, "evaluate after")))
+    steps = steps_of(spec.settings, objective.texts)
+    trigger = generation_prompt(chat) if spec.settings.activation == "generation-prompt" else ()
+    adapted = METHODS[spec.method](model, spec.settings, steps, trigger)
+    loop = Loop(adapted, objective, spec.settings, steps)
+    _train(loop, Checkpoints(spec.checkpoints, _deciding(spec, base, device), spec.checkpoint_seconds), steps, report)
+    after = accuracy(evaluate(adapted.model, chat, held_out, on_done=partial(told, "evaluate after")))
 
     save(adapted, base, spec.out)
     measured = Evaluation(examples=len(held_out), before=before, after=after) if held_out else None
-    return Trained(base=base, identity=_identity(spec, device), evaluation=measured, losses=tuple(losses))
+    return Trained(base=base, identity=_identity(spec, device), evaluation=measured, losses=tuple(loop.losses))
 
 
-def save(model: PeftModel, base: BaseIdentity, out: Path) -> None:
-    """peft's own two files, with nothing in them that another run of the same spec would write otherwise."""
-    tensors = {name: tensor.contiguous().cpu() for name, tensor in sorted(get_peft_model_state_dict(model).items())}
-    save_file(tensors, out / TENSORS, metadata={"format": "pt"})
-    config: dict[str, Any] = model.peft_config["default"].to_dict()
-    config |= {"base_model_name_or_path": base.name, "revision": base.sha256, "inference_mode": True}
-    plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
-    plain["target_modules"] = sorted(plain["target_modules"])
-    (out / CONFIG).write_text(json.dumps(plain, sort_keys=True, indent=2, default=str) + "\n")
+def _train(loop: Loop, kept: Checkpoints, steps: int, report: Callable[[Report], None]) -> None:
+    """On from where a run that was broken off left it."""
+    if (state := kept.read()) is not None:
+        loop.restore(state)
+        log.warning("taken up after step %d of %d", len(loop.losses), steps)
+    for done in loop.run():
+        _finite(done)
+        kept.keep(loop.state)
+        report(
+            Report(
+                phase="train",
+                step=done.number,
+                steps=steps,
+                loss=done.loss,
+                held_out_loss=done.held_out_loss,
+                tokens_per_second=done.tokens_per_second,
+                seconds_left=done.seconds_left,
+            )
+        )
+
+
+def device_of(spec: RunSpec) -> Device:
+    """In the numbers that the settings ask for."""
+    device, precision = Device.best(spec.threads), spec.settings.precision
+    if precision == "auto":
+        return device
+    if precision == "float16" and device.kind == "cpu":
+        raise BadPrecision("float16 is trained on a GPU alone: its small numbers vanish here. Set precision=bfloat16.")
+    if precision == "float16" and spec.method == "adalora":
+        raise BadPrecision("AdaLoRA weighs ranks by gradients, which overflow in float16. Set precision=bfloat16.")
+    return replace(device, dtype=precision)
+
+
+def _base(spec: RunSpec, device: Device, told: Tell) -> tuple[Any, Chat, BaseIdentity]:
+    model, tokenizer, base = base_model.load(spec.base_model, spec.cache, device, told, spec.base_name)
+    base = base.as_known_to(spec.settings.rule)
+    if METHODS[spec.method].in_four_bits:
+        nf4.quantise(model)
+        base = base.quantised()
+    older = spec.settings.rule < RULE_OF_WHOLE_IDENTITY
+    return model, Chat.of(tokenizer, model.generation_config.eos_token_id, older=older), base
+
+
+def _deciding(spec: RunSpec, base: BaseIdentity, device: Device) -> str:
+    """All that the bytes of a run come from: what another run left is of no use to it."""
+    return f"{spec.rows_sha256} {base.sha256} {_identity(spec, device)}"
 
 
 def _checked_rows(spec: RunSpec) -> list[Example]:
@@ -80,10 +122,9 @@ def _parsed(lines: bytes) -> Iterator[Example]:
     return (parse_row(line) for line in lines.splitlines())
 
 
-def _finite(loss: float, step: int) -> float:
-    if isfinite(loss):
-        return loss
-    raise Diverged(f"the loss of step {step} is {loss}. Lower learning_rate or alpha, or raise warmup.")
+def _finite(done: Stepped) -> None:
+    if not isfinite(done.loss):
+        raise Diverged(f"the loss of step {done.number} is {done.loss}. Lower learning_rate or alpha, or raise warmup.")
 
 
 def _to_measure(rows: Sequence[Example], chat: Chat, settings: TrainSettings) -> list[Example]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 import msgspec
 
 from processors.dataset.turns import Manifest
+from processors.training.agree import disagreement
 from processors.training.settings import TrainSettings
 from projections.lora_adapters import Adapter
 from schemas.adapters import ROLE
@@ -58,6 +59,8 @@ def admit(
     if missing := base_missing(request.base_model):
         return missing if isinstance(missing, NotAdmitted) else NotAdmitted("unknown_base_model", missing)
     settings = _settings(request.settings)
+    if isinstance(settings, TrainSettings) and (wrong_with := disagreement(request.method, settings)):
+        return NotAdmitted(*wrong_with)
     if isinstance(settings, TrainSettings) and (texts := of_steps(settings)) > bounds.texts:
         detail = f"{settings.steps} steps of {settings.batch} are {texts} texts; a run here learns from {bounds.texts}."
         return NotAdmitted("too_much", detail)

@@ -9,7 +9,8 @@ from processors.dataset.selection import Selection
 Module = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 MODULES: tuple[Module, ...] = get_args(Module)
 
-METHOD_NAMES = ("lora",)
+METHOD_NAMES = ("lora", "rslora", "qlora", "adalora")
+MOST_RANK = 64
 
 RULE_VERSION = 2
 Objective = Literal["supervised", "dpo", "kto"]
@@ -24,7 +25,7 @@ Texts = Annotated[int, msgspec.Meta(gt=0, le=1024)]
 class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The defaults reach the figures of docs/training.md on the packaged model."""
 
-    rank: Annotated[int, msgspec.Meta(gt=0, le=64)] = 16
+    rank: Annotated[int, msgspec.Meta(gt=0, le=MOST_RANK)] = 16
     alpha: Annotated[float, msgspec.Meta(gt=0, le=1024)] = 32.0
     dropout: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.1
     learning_rate: Annotated[float, msgspec.Meta(gt=0, le=1)] = 2e-3
@@ -55,5 +56,5 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Measures of the held-out loss without a gain, after which a run ends; 0: it never ends early."""
     measure_every: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
     """Steps between two measures of the held-out loss; 0: none."""
-    target_rank: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
+    target_rank: Annotated[int, msgspec.Meta(ge=0, le=MOST_RANK)] = 0
     """Of AdaLoRA, on average; 0: half of `rank`, with which it begins."""

@@ -26,7 +26,7 @@ from gpu_workers.bases.chat import Chat
 from gpu_workers.errors import ChildDied, DatasetRefused
 from gpu_workers.evaluate.exact_match import accuracy, answer, evaluate, is_exact
 from gpu_workers.train import child as child_process
-from gpu_workers.train.learn.loop import answer_loss
+from gpu_workers.train.learn.loss import answer_loss
 from gpu_workers.train.learn.methods import METHODS
 from gpu_workers.train.learn.samples import batches, texts, to_sample
 from gpu_workers.train.lines import Broken, Report, RunSpec, SpecTaken, Trained, to_bytes
@@ -219,7 +219,7 @@ def children_of(pid: int) -> list[int]:
 
 def test_only_answer_tokens_carry_loss(tiny_loaded, tiny_chat, quick):
     """The loss of our short-cut equals that of the whole model with every other label masked."""
-    model = METHODS["lora"](copy.deepcopy(tiny_loaded[0]), msgspec.structs.replace(quick, dropout=0.0))
+    model = METHODS["lora"](copy.deepcopy(tiny_loaded[0]), msgspec.structs.replace(quick, dropout=0.0), quick.steps)
     talk = data.training(data.ACME, 1, finished=1.0)[0]
     read = texts(tiny_chat, rows_of([talk, talk[:2]]), 1024)
     assert [len(text.answers) for text in read] == [2, 1]
@@ -228,14 +228,14 @@ def test_only_answer_tokens_carry_loss(tiny_loaded, tiny_chat, quick):
     mask = torch.zeros_like(part.ids)
     for line, text in enumerate(sorted(read, key=lambda text: len(text.ids))):
         mask[line, : len(text.ids)] = 1
-    theirs = model(input_ids=part.ids, attention_mask=mask, labels=labels).loss * part.answers.sum()
+    theirs = model.model(input_ids=part.ids, attention_mask=mask, labels=labels).loss * part.answers.sum()
     assert torch.allclose(answer_loss(model, part), theirs, rtol=1e-4)
 
 
 def test_a_conversation_is_read_once_and_each_of_its_answers_learned_as_if_it_stood_alone(
     tiny_loaded, tiny_chat, quick
 ):
-    model = METHODS["lora"](copy.deepcopy(tiny_loaded[0]), msgspec.structs.replace(quick, dropout=0.0))
+    model = METHODS["lora"](copy.deepcopy(tiny_loaded[0]), msgspec.structs.replace(quick, dropout=0.0), quick.steps)
     rows = rows_of([data.training(data.ACME, 1, finished=1.0)[0]])
     (text,) = texts(tiny_chat, rows, 1024)
     alone = [to_sample(tiny_chat, row, 1024) for row in rows]

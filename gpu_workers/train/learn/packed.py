@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from gpu_workers.train.learn.methods import Adapted
 from gpu_workers.train.learn.samples import Padded
 from processors.training.settings import TrainSettings
 
@@ -34,19 +35,20 @@ class Packed(NamedTuple):
     """Where each node stands first in `nodes`, counted along the lines."""
 
 
-def pack(part: Padded) -> Packed:
-    """A text ends with its last answer."""
-    tree: dict[tuple[int, int], int] = {}
+def pack(part: Padded, acts: Tensor | None = None) -> Packed:
+    """A text ends with its last answer. `acts`: where an adapter does; what it does not touch is not what it does."""
+    tree: dict[tuple[int, int, bool], int] = {}
     ids: list[int] = []
     positions: list[int] = []
     first: list[int] = []
     width = part.ids.shape[1]
     lines = [[0] * width for _ in part.ids]
     ends = (part.answers * torch.arange(1, width + 1)).amax(dim=1).tolist()
+    active = (torch.ones_like(part.answers) if acts is None else acts).tolist()
     for line, (text, end) in enumerate(zip(part.ids.tolist(), ends, strict=True)):
         node = -1
         for place, token in enumerate(text[:end]):
-            node = tree.setdefault((node, token), len(tree))
+            node = tree.setdefault((node, token, active[line][place]), len(tree))
             if node == len(ids):
                 ids.append(token)
                 positions.append(place)
@@ -56,26 +58,35 @@ def pack(part: Padded) -> Packed:
     return Packed(torch.tensor(ids), torch.tensor(positions), torch.tensor(lines), torch.tensor(first))
 
 
-def read(causal: Any, part: Padded) -> Tensor:
+def read(adapted: Adapted, part: Padded) -> Tensor:
     """What the model makes of every text at every place: packed while `attending`, else line by line.
 
     No mask: padding stands behind every answer, where a causal model cannot see it.
     """
-    if causal.config._attn_implementation != ATTENTION:
+    causal: Any = adapted.model.get_base_model()
+    acts = None if adapted.activation is None else adapted.activation.places(part.answers)
+    packed = pack(part, acts) if causal.config._attn_implementation == ATTENTION else None
+    if adapted.activation is not None and acts is not None:
+        places = acts if packed is None else acts.flatten()[packed.first][None]
+        adapted.activation.at(places.to(causal.device))
+    if packed is None:
         states: Tensor = causal.model(input_ids=part.ids.to(causal.device), use_cache=False).last_hidden_state
         return states
-    packed = Packed(*(each.to(causal.device) for each in pack(part)))
-    seen = causal.model(
+    return _packed_states(causal, Packed(*(each.to(causal.device) for each in packed)))
+
+
+def _packed_states(causal: Any, packed: Packed) -> Tensor:
+    states: Tensor = causal.model(
         input_ids=packed.ids[None], position_ids=packed.positions[None], use_cache=False, packed=packed
     ).last_hidden_state[0]
-    return seen[packed.nodes]  # type: ignore[no-any-return]
+    return states[packed.nodes]
 
 
 @contextmanager
 def attending(model: Any, settings: TrainSettings) -> Iterator[None]:
-    """While it lasts the model takes packed rows, and no others. Adapters of older rules were read line by line, and
-    are for ever; one that acts from a place on in each text cannot share what stands before it."""
-    if settings.rule < SINCE or settings.activation != "always":
+    """While it lasts the model takes packed rows, and no others. Adapters of older rules are read line by line for
+    ever."""
+    if settings.rule < SINCE:
         yield
         return
     AttentionInterface.register(ATTENTION, _attend)

@@ -1,0 +1,112 @@
+"""Learning from corrections and thumbs: what was preferred becomes likelier, and rows that teach nothing are named."""
+
+from __future__ import annotations
+
+import copy
+from math import log
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+
+from gpu_workers.errors import NoPairs, OneSided
+from gpu_workers.train.learn.loop import Loop
+from gpu_workers.train.learn.loss import answer_chances, answer_loss
+from gpu_workers.train.learn.methods import METHODS, Adapted
+from gpu_workers.train.learn.objectives import objective_of
+from processors.dataset.turns import Example
+from processors.training.settings import TrainSettings
+from rillfold.demo import data
+from schemas.company import Message
+from tests.support.training import rows_of
+
+WRONG = Message(role="assistant", content="I do not know.")
+
+
+class Row(Example, frozen=True, kw_only=True):
+    """An answer, and what was said of it."""
+
+    rejected: Message | None = None
+    good: bool | None = None
+
+
+def said_of(rows: list[Example], **said: Any) -> list[Row]:
+    return [Row(**msgspec.structs.asdict(row), **said) for row in rows]
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Example]:
+    return rows_of(data.training(data.ACME, 12, finished=0.0))
+
+
+def settings(objective: str, **more: Any) -> TrainSettings:
+    plain = {"rank": 4, "alpha": 8, "dropout": 0.0, "steps": 12, "batch": 4, "micro_batch": 2, "warmup": 1}
+    return TrainSettings(**{**plain, "learning_rate": 0.02, "objective": objective, **more})
+
+
+def learned(model: Any, chat: Any, rows: list[Any], how: TrainSettings, method: str = "lora") -> tuple[Adapted, Any]:
+    objective = objective_of(rows, chat, how)
+    adapted = METHODS[method](copy.deepcopy(model), how, how.steps)
+    loop = Loop(adapted, objective, how, how.steps)
+    for _ in loop.run():
+        pass
+    return adapted, loop
+
+
+def test_chances_are_the_losses_of_each_text(tiny_loaded, tiny_chat, rows):
+    how = settings("dpo")
+    adapted = METHODS["lora"](copy.deepcopy(tiny_loaded[0]), how, how.steps)
+    part = objective_of(said_of(rows, rejected=WRONG), tiny_chat, how).batches(1).__next__()[0]
+    chances = answer_chances(adapted, part)
+    assert len(chances) == len(part.ids)
+    assert torch.allclose(-chances.sum(), answer_loss(adapted, part), rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["lora", "adalora"])
+def test_dpo_makes_what_was_corrected_less_likely_than_the_correction(tiny_loaded, tiny_chat, rows, method):
+    louder = 400 if method == "adalora" else 8  # it begins with singular values of nothing
+    how = settings("dpo", alpha=louder)
+    _, loop = learned(tiny_loaded[0], tiny_chat, said_of(rows, rejected=WRONG), how, method)
+    assert loop.losses[0] == pytest.approx(log(2), rel=1e-4), "an adapter of nothing is its own reference"
+    assert loop.losses[-1] < 0.3
+
+
+def test_kto_makes_the_good_likelier_and_the_bad_less(tiny_loaded, tiny_chat, rows):
+    how = settings("kto")
+    bad = [msgspec.structs.replace(row, answer=WRONG) for row in said_of(rows[: len(rows) // 3], good=False)]
+    judged = said_of(rows, good=True) + bad
+    adapted, loop = learned(tiny_loaded[0], tiny_chat, judged, how)
+    assert loop.losses[-1] < loop.losses[0]
+    fresh = objective_of(judged, tiny_chat, how)
+    gains: dict[bool, list[float]] = {True: [], False: []}
+    with torch.no_grad():
+        for batch in fresh.batches(8):
+            for part in batch:
+                after = answer_chances(adapted, part.texts)
+                with adapted.model.disable_adapter():
+                    gained = after - answer_chances(adapted, part.texts)
+                for good, gain in zip(part.good.tolist(), gained.tolist(), strict=True):
+                    gains[good].append(gain)
+    assert min(gains[True]) > 0 > max(gains[False])
+
+
+def test_rows_that_hold_nothing_for_an_objective_are_named(tiny_chat, rows):
+    with pytest.raises(NoPairs, match="objective=supervised"):
+        objective_of(said_of(rows), tiny_chat, settings("dpo"))
+    for good in (True, False, None):
+        with pytest.raises(OneSided, match="needs both"):
+            objective_of(said_of(rows, good=good), tiny_chat, settings("kto"))
+
+
+@pytest.mark.parametrize("objective", ["dpo", "kto"])
+def test_the_order_is_that_of_contents_and_seed_alone(tiny_chat, rows, objective):
+    judged = said_of(rows, rejected=WRONG)
+
+    def drawn(rows: list[Row], seed: int) -> list[Any]:
+        parts = [
+            part for batch in objective_of(rows, tiny_chat, settings(objective, seed=seed)).batches(6) for part in batch
+        ]
+        return [(part if objective == "dpo" else part.texts).ids.tolist() for part in parts]
+
+    assert drawn(judged, 0) == drawn(list(reversed(judged)), 0) != drawn(judged, 1)
