@@ -14,6 +14,7 @@ from gpu_workers.adapters.config import MAX_RANK
 from gpu_workers.adapters.store import FolderStore, verify
 from gpu_workers.adapters.weights import LoraWeights, read_adapter
 from gpu_workers.bases import load as base_model
+from gpu_workers.bases import nf4
 from gpu_workers.bases.chat import Chat
 from gpu_workers.bases.device import Device
 from gpu_workers.bases.files import Progress, silent
@@ -52,6 +53,8 @@ class EngineSetup:
     memory: int = 0
     """MiB for keys and values; 0: what suits the machine, as `gpu_share` says where there is a GPU."""
     gpu_share: float = 0.9
+    in_four_bits: bool = False
+    """The base is the one that adapters were trained on by qlora, and another than the one it is made from."""
     public: Path | None = None
     """The file of prompts' beginnings that all companies share."""
 
@@ -59,7 +62,9 @@ class EngineSetup:
     def of(cls, dtype: str, threads: int, rows: int, **more: Any) -> EngineSetup:
         """auto and 0 mean: what suits this machine."""
         device = Device.best(threads or os.cpu_count())
-        if dtype != "auto":
+        if dtype == "nf4":
+            more["in_four_bits"] = True
+        elif dtype != "auto":
             device = replace(device, dtype=dtype)
         chunk = GPU_CHUNK if device.kind == "cuda" else Limits.chunk
         return cls(device, Limits(rows=rows, chunk=chunk), **more)
@@ -85,6 +90,9 @@ def embedded(
 ) -> EmbeddedEngine:
     """Reads the base model: seconds. The engine works inside `async with`."""
     model, tokenizer, identity = base_model.load(name_or_path, cache, serving.device, progress, name)
+    if serving.in_four_bits:
+        nf4.roundly(model)
+        identity = nf4.identity(identity)
     decoder, chat = Decoder(model), Chat.of(tokenizer)
     stops = frozenset({chat.end, *_end_tokens(model.generation_config.eos_token_id)})
 
