@@ -220,9 +220,11 @@ from gpu_workers.bases.before_torch import settle
 settle()
 import torch
 torch.set_num_threads(1)
+from gpu_workers.bases import load
 from gpu_workers.train.lines import spec_of
 from gpu_workers.train.run import run
 spec, dice, kills, seen = spec_of(sys.stdin.buffer.readline()), random.Random(7), 0, 0
+load.load(spec.base_model, spec.cache)  # imports what every run imports
 while True:
     heard, told = os.pipe()
     if not (child := os.fork()):
@@ -244,7 +246,7 @@ print(kills, seen)
 
 def test_a_run_that_is_killed_twenty_times_ends_with_the_same_bytes(tmp_path, tiny_base, fast):
     """One process imports torch once, and forks: a run is a child that may be killed at any instruction."""
-    settings = msgspec.structs.replace(fast, steps=60, batch=1)
+    settings = msgspec.structs.replace(fast, steps=40, batch=1)
     whole = spec_for(tmp_path, tiny_base, "adalora", settings, "whole")
     run(msgspec.structs.replace(whole, checkpoints=None), lambda _: None)
     spec = spec_for(tmp_path, tiny_base, "adalora", settings, "killed")
