@@ -231,7 +231,7 @@ while True:
         run(spec, lambda report: report.phase == "train" and os.write(told, b"."))
         os._exit(0)
     os.close(told)
-    if kills < 20 and os.read(heard, 1):  # it steps: killed soon after, wherever that finds it
+    if kills < 8 and os.read(heard, 1):  # it steps: killed soon after, wherever that finds it
         seen += 1
         select.select([], [], [], dice.random() * 0.03)
         os.kill(child, signal.SIGKILL)
@@ -244,15 +244,15 @@ print(kills, seen)
 """
 
 
-def test_a_run_that_is_killed_twenty_times_ends_with_the_same_bytes(tmp_path, tiny_base, fast):
+def test_a_run_that_is_killed_eight_times_ends_with_the_same_bytes(tmp_path, tiny_base, fast):
     """One process imports torch once, and forks: a run is a child that may be killed at any instruction."""
-    settings = msgspec.structs.replace(fast, steps=40, batch=1)
+    settings = msgspec.structs.replace(fast, steps=20, batch=1)
     whole = spec_for(tmp_path, tiny_base, "adalora", settings, "whole")
     run(msgspec.structs.replace(whole, checkpoints=None), lambda _: None)
     spec = spec_for(tmp_path, tiny_base, "adalora", settings, "killed")
     done = subprocess.run([sys.executable, "-c", KILLED], input=to_bytes(spec), capture_output=True, check=True)
     kills, seen = map(int, done.stdout.split())
-    assert kills == seen == 20, done.stderr.decode()
+    assert kills == seen == 8, done.stderr.decode()
     assert sha256(spec.out / TENSORS) == sha256(whole.out / TENSORS)
 
 
