@@ -75,8 +75,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     serve_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8701
     serve_threads: Annotated[int, msgspec.Meta(ge=0)] = 0
     """0: as many as there are cores."""
-    serve_dtype: Annotated[str, msgspec.Meta(pattern="^(auto|float32|bfloat16)$")] = "auto"
-    """auto: bfloat16 on a GPU that has it, float32 elsewhere."""
+    serve_dtype: Annotated[str, msgspec.Meta(pattern="^(auto|float32|bfloat16|nf4)$")] = "auto"
+    """auto: bfloat16 on a GPU that has it, float32 elsewhere; nf4: the base that qlora trains on, computed so."""
     serve_rows: Annotated[int, msgspec.Meta(ge=1)] = 32
     """Questions answered at once."""
     serve_adapters: Annotated[int, msgspec.Meta(ge=1)] = 100

@@ -6,17 +6,13 @@ Weights lie packed, two to a byte, and are unpacked for each product.
 
 from __future__ import annotations
 
-import hashlib
 from functools import cache
 from typing import Any
 
-import msgspec
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
-
-from gpu_workers.bases.files import BaseIdentity
 
 NF4 = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
@@ -69,17 +65,22 @@ class _Times(Function):
 
 
 def quantise(model: nn.Module) -> None:
-    """Every linear module but the head, one after the other: both forms of all are never in memory at once."""
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) is nn.Linear and name != HEAD:
-                setattr(parent, name, Nf4Linear(child))
+    """One module after the other: both forms of all are never in memory at once."""
+    for parent, name, linear in _packable(model):
+        setattr(parent, name, Nf4Linear(linear))
 
 
-def identity(base: BaseIdentity) -> BaseIdentity:
-    """Another base than the one it was made from: an adapter learned what its rounding needs."""
-    whole = hashlib.sha256(f"{base.sha256}\0{FORMAT}".encode()).hexdigest()
-    return msgspec.structs.replace(base, sha256=whole)
+@torch.no_grad()
+def roundly(model: nn.Module) -> None:
+    """The same numbers unpacked, for who multiplies by them all the time and has the room."""
+    for _, _, linear in _packable(model):
+        linear.weight.copy_(unpack(*pack(linear.weight), shape=(linear.out_features, linear.in_features)))
+
+
+def _packable(model: nn.Module) -> list[tuple[nn.Module, str, nn.Linear]]:
+    """Every linear module but the head, with where it stands."""
+    found = [(parent, *named) for parent in model.modules() for named in parent.named_children()]
+    return [(parent, name, child) for parent, name, child in found if type(child) is nn.Linear and name != HEAD]
 
 
 def pack(weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

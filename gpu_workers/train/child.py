@@ -3,6 +3,7 @@
 Standard input stays open as long as the worker lives: when it ends, so does the child.
 """
 
+import gc
 import os
 import re
 import threading
@@ -87,6 +88,7 @@ def _train_all(specs: SimpleQueue[bytes], voice: Voice) -> None:
             voice.send(Broken(reason="no_space", detail=str(error)))
         if torch.cuda.is_available():
             return
+        gc.collect()  # a model and its adapter hold each other: the next run has the room of this one
 
 
 def reason_of(error: Exception) -> str:

@@ -67,7 +67,11 @@ def test_a_base_in_four_bits_is_another_base_and_takes_an_eighth_of_the_room(tin
     model, _, identity = tiny_loaded
     small = copy.deepcopy(model)
     nf4.quantise(small)
-    assert nf4.identity(identity).sha256 != identity.sha256
+    assert identity.quantised().sha256 != identity.sha256
+    rounded = copy.deepcopy(model)
+    nf4.roundly(rounded)
+    assert torch.equal(rounded.model.layers[1].mlp.up_proj.weight, small.model.layers[1].mlp.up_proj.weight)
+    assert not torch.equal(rounded.model.layers[1].mlp.up_proj.weight, model.model.layers[1].mlp.up_proj.weight)
     assert Decoder(small).shapes() == Decoder(model).shapes()
     was = sum(each.weight.nbytes for name, each in model.named_modules() if name.endswith("proj"))
     layers = [each for each in small.modules() if isinstance(each, nf4.Nf4Linear)]

@@ -14,6 +14,7 @@ from gpu_workers.adapters.config import MAX_RANK
 from gpu_workers.adapters.store import FolderStore, verify
 from gpu_workers.adapters.weights import LoraWeights, read_adapter
 from gpu_workers.bases import load as base_model
+from gpu_workers.bases import nf4
 from gpu_workers.bases.chat import Chat
 from gpu_workers.bases.device import Device
 from gpu_workers.bases.files import NF4, BaseIdentity, Progress, silent
@@ -52,6 +53,8 @@ class EngineSetup:
     memory: int = 0
     """MiB for keys and values; 0: what suits the machine, as `gpu_share` says where there is a GPU."""
     gpu_share: float = 0.9
+    in_four_bits: bool = False
+    """The base is the one that adapters were trained on by qlora, and another than the one it is made from."""
     public: Path | None = None
     """The file of prompts' beginnings that all companies share."""
 
@@ -59,7 +62,9 @@ class EngineSetup:
     def of(cls, dtype: str, threads: int, rows: int, **more: Any) -> EngineSetup:
         """auto and 0 mean: what suits this machine."""
         device = Device.best(threads or os.cpu_count())
-        if dtype != "auto":
+        if dtype == "nf4":
+            more["in_four_bits"] = True
+        elif dtype != "auto":
             device = replace(device, dtype=dtype)
         chunk = GPU_CHUNK if device.kind == "cuda" else Limits.chunk
         return cls(device, Limits(rows=rows, chunk=chunk), **more)
@@ -85,6 +90,9 @@ def embedded(
 ) -> EmbeddedEngine:
     """Reads the base model: seconds. The engine works inside `async with`."""
     model, tokenizer, identity = base_model.load(name_or_path, cache, serving.device, progress, name)
+    if serving.in_four_bits:
+        nf4.roundly(model)
+        identity = identity.quantised()
     decoder, chat = Decoder(model), Chat.of(tokenizer, model.generation_config.eos_token_id)
     pages = pages_for(decoder, serving.limits.rows, serving.memory, serving.gpu_share)
 
@@ -142,7 +150,7 @@ def _check_base(spec: AdapterSpec, base: BaseIdentity) -> None:
     if spec.base_sha256 in (four_bits.sha256, four_bits.weights_sha256):
         raise BaseMismatch(
             f"adapter {spec.key} was trained on {four_bits.name}, this base held in four bits ({NF4}), and here it is "
-            f"served in {base.dtype}: it would answer otherwise. Train it by a method that leaves the base whole."
+            f"served in {base.dtype}: it would answer otherwise. Serve it with RILLFOLD_SERVE_DTYPE=nf4."
         )
     raise BaseMismatch(
         f"adapter {spec.key} was trained on base {spec.base_sha256}, here is {base.name} with {base.sha256}."
