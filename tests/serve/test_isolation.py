@@ -13,6 +13,7 @@ import torch
 
 from gpu_workers.adapters.weights import LoraWeights
 from gpu_workers.refused import EngineStopped, TooLong, UnusableAdapter
+from gpu_workers.serve.engine.bounds import FiniteBounds
 from gpu_workers.serve.engine.decoder import Computed, Decoder, Tokens
 from gpu_workers.serve.engine.engine import Engine, Fell, LoraRow, Said
 from gpu_workers.serve.engine.kv import KVCache
@@ -206,6 +207,21 @@ def test_an_adapter_is_proven_finite_in_use(model: Any) -> None:
         with pytest.raises(UnusableAdapter, match="not finite"):
             prove(monster(decoder, size))
     prove(monster(decoder, 1e-3))
+
+
+@pytest.mark.parametrize("only", ["", "q_proj", "v_proj", "layers.1.mlp", "down_proj"])
+def test_what_bounds_prove_finite_is_so_when_it_is_run(model: Any, only: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no adapter of a training is run for it."""
+    decoder = Decoder(model)
+    bounds, prove = FiniteBounds(decoder), Trial(decoder)
+    sizes = [10.0**power for power in range(-3, 20)]
+    proven = [size for size in sizes if bounds.prove(monster(decoder, size, only))]
+    assert proven == sizes[: len(proven)] and 1e-3 in proven and 1e18 not in proven
+    monkeypatch.setattr(FiniteBounds, "prove", lambda *_: False)
+    prove(monster(decoder, proven[-1], only))
+    monkeypatch.undo()
+    monkeypatch.setattr(Decoder, "forward", lambda *_: pytest.fail("it was run"))
+    prove(monster(decoder, 0.1, only))
 
 
 def test_lanes_keep_no_adapter_in_memory() -> None:

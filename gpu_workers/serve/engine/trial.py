@@ -1,4 +1,5 @@
-"""Finite in its numbers is not finite in use: a short prompt through the model shows what an adapter does to it."""
+"""Finite in its numbers is not finite in use. Most adapters' bounds prove it; of the others a short prompt through the
+model shows what they do to it."""
 
 import threading
 
@@ -8,6 +9,7 @@ from torch import Tensor
 from gpu_workers.adapters.weights import LoraWeights
 from gpu_workers.refused import UnusableAdapter
 from gpu_workers.serve.engine.attention import RowSpan
+from gpu_workers.serve.engine.bounds import FiniteBounds
 from gpu_workers.serve.engine.decoder import Decoder, Tokens
 from gpu_workers.serve.engine.lanes import NOBODY, Lanes, Plan, plan
 
@@ -44,12 +46,15 @@ class Trial:
     """Tries adapters, one at a time, beside the engine: the base model's weights are shared, the lanes are its own."""
 
     def __init__(self, decoder: Decoder) -> None:
+        self._bounds = FiniteBounds(decoder)
         self._decoder = decoder.beside()
         self._lanes = Lanes(self._decoder.sites, self._decoder.embedding)
         self._turn = threading.Lock()
 
     def __call__(self, weights: LoraWeights) -> None:
         """Raises UnusableAdapter."""
+        if self._bounds.prove(weights):
+            return
         with self._turn:
             lane = self._lanes.seat({weights})[weights]
             device = str(self._decoder.embedding.device)
