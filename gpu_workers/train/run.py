@@ -24,7 +24,7 @@ from gpu_workers.train.learn.loop import train
 from gpu_workers.train.learn.methods import METHODS
 from gpu_workers.train.learn.samples import batches, fits, texts
 from gpu_workers.train.lines import Report, RunSpec, Trained
-from processors.dataset.turns import Example, parse_row
+from processors.dataset.lessons import Row, row_of, was_wrong
 from processors.training.settings import TrainSettings
 from schemas.adapters import Evaluation
 
@@ -40,7 +40,7 @@ def run(spec: RunSpec, report: Callable[[Report], None]) -> Trained:
     model, tokenizer, base = base_model.load(spec.base_model, spec.cache, device, told, spec.base_name)
     chat = Chat.of(tokenizer)
     rows = _checked_rows(spec)
-    learned = texts(chat, (row for row in rows if not row.held_out), spec.settings.max_tokens)
+    learned = texts(chat, (row for row in rows if not row.held_out), spec.settings.max_tokens, spec.settings.tools)
     held_out = _to_measure(rows, chat, spec.settings)
 
     before = accuracy(evaluate(model, chat, held_out, on_done=partial(told, "evaluate before")))
@@ -67,7 +67,7 @@ def save(model: PeftModel, base: BaseIdentity, out: Path) -> None:
     (out / CONFIG).write_text(json.dumps(plain, sort_keys=True, indent=2, default=str) + "\n")
 
 
-def _checked_rows(spec: RunSpec) -> list[Example]:
+def _checked_rows(spec: RunSpec) -> list[Row]:
     """The rows that the manifest speaks of, and no others."""
     lines = spec.rows.read_bytes()
     if hashlib.sha256(lines).hexdigest() != spec.rows_sha256:
@@ -75,8 +75,8 @@ def _checked_rows(spec: RunSpec) -> list[Example]:
     return list(_parsed(lines))
 
 
-def _parsed(lines: bytes) -> Iterator[Example]:
-    return (parse_row(line) for line in lines.splitlines())
+def _parsed(lines: bytes) -> Iterator[Row]:
+    return (row_of(line) for line in lines.splitlines())
 
 
 def _finite(loss: float, step: int) -> float:
@@ -85,14 +85,14 @@ def _finite(loss: float, step: int) -> float:
     raise Diverged(f"the loss of step {step} is {loss}. Lower learning_rate or alpha, or raise warmup.")
 
 
-def _to_measure(rows: Sequence[Example], chat: Chat, settings: TrainSettings) -> list[Example]:
+def _to_measure(rows: Sequence[Row], chat: Chat, settings: TrainSettings) -> list[Row]:
     """Held-out requests whose right answer is a call; always the same ones, spread over the log.
 
     One that is longer than the run allows is passed over: it would cost the others their run.
     """
-    calls = [row for row in rows if row.held_out and row.answer.tool_calls]
+    calls = [row for row in rows if row.held_out and row.answer.tool_calls and not was_wrong(row)]
     calls.sort(key=lambda row: hashlib.sha256(msgspec.json.encode(row.prompt)).digest())
-    fitting = (row for row in calls if fits(chat, row, settings.max_tokens))
+    fitting = (row for row in calls if fits(chat, row, settings.max_tokens, settings.tools))
     return list(islice(fitting, settings.evaluation_rows))
 
 

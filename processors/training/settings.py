@@ -11,7 +11,7 @@ MODULES: tuple[Module, ...] = get_args(Module)
 
 METHOD_NAMES = ("lora",)
 
-RULE_VERSION = 2
+RULE_VERSION = 3
 Objective = Literal["supervised", "dpo", "kto"]
 Activation = Literal["always", "generation-prompt"]
 Tools = Literal["closed-book", "in-prompt"]
