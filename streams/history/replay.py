@@ -15,7 +15,7 @@ from schemas.envelope import Origin
 from schemas.rejected import Rejected
 from schemas.topics import TopicNames
 from schemas.training import OffsetRange
-from streams.errors import TooMuchData
+from streams.errors import TooMuchData, UnknownTopic
 from streams.fairness.slices import Slices, unheard
 from streams.history.learned import Learned, Wanted
 from streams.log.port import EventLog, Record
@@ -43,7 +43,11 @@ async def everything_up_to_now(log: EventLog, names: TopicNames, rule: int = RUL
 
 async def topics_there(log: EventLog, names: TopicNames, rule: int) -> tuple[str, ...]:
     """company-data, and what tools replied, where there are tools and the rule listens to them."""
-    if rule < THIRD or not await log.describe([names.wire(REPLIES_TOPIC)]):
+    if rule < THIRD:
+        return (DATA_TOPIC,)
+    try:
+        await log.starts(names.wire(REPLIES_TOPIC))
+    except UnknownTopic:
         return (DATA_TOPIC,)
     return DATA_TOPIC, REPLIES_TOPIC
 
