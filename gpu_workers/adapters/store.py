@@ -54,13 +54,40 @@ def must_hold_files(folder: Path) -> None:
 
 
 class FolderStore:
-    """`<root>/sha256/<hex>/` with the adapter's two files and its manifest.
+    """`<root>/sha256/<hex>/` with the adapter's two files and its manifest; `<root>/manifests/sha256/<hex>.json` with
+    that of the dataset: by it, an old adapter can be made again.
 
-    Content-addressed: putting the same adapter twice is putting it once.
+    Content-addressed: putting the same twice is putting it once.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute() / "sha256"
+        self._manifests = root.absolute() / "manifests" / "sha256"
+
+    def put_manifest(self, body: bytes) -> str:
+        """Of a dataset, as canonical JSON. On the disk, whole, once it returns."""
+        sha256 = hashlib.sha256(body).hexdigest()
+        self._manifests.mkdir(parents=True, exist_ok=True)
+        draft = Path(mkdtemp(prefix=".draft-", dir=self._manifests))
+        try:
+            (draft / MANIFEST).write_bytes(body)
+            _sync(draft / MANIFEST)
+            (draft / MANIFEST).replace(self._manifests / f"{sha256}.json")
+            _sync(self._manifests)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        return sha256
+
+    def manifest(self, sha256: str) -> bytes:
+        """What was put, or an error that says why not."""
+        path = self._manifests / f"{_hex(sha256)}.json"
+        try:
+            body = path.read_bytes()
+        except FileNotFoundError as error:
+            raise ArtifactMissing(f"dataset manifest {path}: not there. Is this the store of that run?") from error
+        if hashlib.sha256(body).hexdigest() != sha256:
+            raise ArtifactRefused(f"dataset manifest {path}: was altered: its hash is not its name. Take it away.")
+        return body
 
     def put(self, folder: Path, facts: Facts) -> str:
         """Takes the two files of an adapter; returns the hash under which they can be had once it returns."""

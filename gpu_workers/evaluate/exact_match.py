@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
 from gpu_workers.bases.chat import Chat
 from processors.answers import CALL, TAGGED, CallForm, ToolCalls, may_begin_bare, parse
-from processors.dataset.turns import Example
+from processors.dataset.lessons import Row
 
 BATCH = 64
 
@@ -20,7 +20,7 @@ OnDone = Callable[[int, int], None]
 class Scored(NamedTuple):
     """One held-out request, what was wanted and what came."""
 
-    example: Example
+    example: Row
     text: str
     exact: bool
 
@@ -32,7 +32,7 @@ def unwatched(_done: int, _of: int) -> None:
 def evaluate(
     model: Any,
     chat: Chat,
-    examples: Sequence[Example],
+    examples: Sequence[Row],
     *,
     batch: int = BATCH,
     on_done: OnDone = unwatched,
@@ -54,7 +54,7 @@ def accuracy(scored: Sequence[Scored]) -> float:
     return sum(each.exact for each in scored) / len(scored) if scored else 0.0
 
 
-def is_exact(example: Example, text: str, form: CallForm = TAGGED) -> bool:
+def is_exact(example: Row, text: str, form: CallForm = TAGGED) -> bool:
     """All calls in order, names and arguments equal in canonical form; words before them only where some are right."""
     meant, right = parse(text, form), example.answer
     if not isinstance(meant, ToolCalls) or (meant.text and not right.content):

@@ -21,7 +21,7 @@ from gpu_workers.train.place import Workplace
 from gpu_workers.train.served import Served
 from gpu_workers.train.wishes import TakenBack, Wishes
 from gpu_workers.train.world import LogOfRun
-from processors.dataset.turns import Manifest
+from processors.dataset.turns import Manifest, canonical
 from processors.training import said as say
 from processors.training.admit import NotAdmitted, admit, enough, same_adapter, too_often, version_for, wrong_range
 from processors.training.promotion import judge
@@ -35,7 +35,7 @@ from schemas.topics import TopicNames
 from schemas.training import TrainingFailed, TrainingRefused, TrainingRequested
 from streams.errors import MissingOffsets, TooMuchData
 from streams.fold.view import View
-from streams.history.replay import DATA_TOPIC, build, everything_up_to_now
+from streams.history.replay import build, everything_up_to_now, partitions_of
 from streams.log.outgoing import to_outgoing
 from streams.log.port import EventLog
 
@@ -180,14 +180,14 @@ class Handling:
         self, request: TrainingRequested, settings: TrainSettings, known: Run, claim: int, rows: Path
     ) -> Manifest:
         """The ranges that were accepted once stay those of the run, however long ago that was."""
-        ranges = known.ranges or request.ranges or await everything_up_to_now(self._log, self._names)
-        partitions = await self._log.starts(self._names.wire(DATA_TOPIC))
+        ranges = known.ranges or request.ranges or await everything_up_to_now(self._log, self._names, settings.rule)
+        partitions = await partitions_of(self._log, self._names, settings.rule)
         if wrong := wrong_range(ranges, partitions):
             raise self._refused(request, "bad_ranges", wrong)
         try:
             manifest = await build(
                 self._log, self._names, request.company, ranges, rows,
-                most_bytes=self._place.bounds.rows_bytes, beat=self._beat,
+                most_bytes=self._place.bounds.rows_bytes, beat=self._beat, rule=settings.rule, select=settings.select,
             )  # fmt: skip
         except MissingOffsets as error:
             raise self._refused(request, "missing_offsets", str(error)) from error
@@ -200,9 +200,17 @@ class Handling:
         if known.manifest and known.manifest != manifest.sha256:
             detail = f"the run was accepted with manifest {known.manifest}; its ranges give {manifest.sha256} now."
             raise self._failed(request, "dataset_changed", detail)
+        self._keep(manifest)
         if not known.manifest:
             await self.say(say.accepted(request, manifest, self._place.worker, claim, self._now()))
         return manifest
+
+    def _keep(self, manifest: Manifest) -> None:
+        """Before anything is said of it: what an adapter was made of can be read as long as the adapter."""
+        try:
+            self._store.put_manifest(canonical(manifest))
+        except OSError as error:
+            raise Unhealthy(f"The artifact store takes no manifest: {error}. Mend it; the request waits.") from error
 
     async def _train(
         self, request: TrainingRequested, settings: TrainSettings, manifest: Manifest, claim: int, folder: Path

@@ -27,7 +27,7 @@ from gpu_workers.train.learn.objectives import objective_of
 from gpu_workers.train.learn.samples import fits
 from gpu_workers.train.learn.saved import save
 from gpu_workers.train.lines import Report, RunSpec, Trained
-from processors.dataset.turns import Example, parse_row
+from processors.dataset.lessons import Row, row_of, was_wrong
 from processors.training.settings import TrainSettings
 from schemas.adapters import Evaluation
 
@@ -110,7 +110,7 @@ def _deciding(spec: RunSpec, base: BaseIdentity, device: Device) -> str:
     return f"{spec.rows_sha256} {base.sha256} {_identity(spec, device)}"
 
 
-def _checked_rows(spec: RunSpec) -> list[Example]:
+def _checked_rows(spec: RunSpec) -> list[Row]:
     """The rows that the manifest speaks of, and no others."""
     lines = spec.rows.read_bytes()
     if hashlib.sha256(lines).hexdigest() != spec.rows_sha256:
@@ -118,8 +118,8 @@ def _checked_rows(spec: RunSpec) -> list[Example]:
     return list(_parsed(lines))
 
 
-def _parsed(lines: bytes) -> Iterator[Example]:
-    return (parse_row(line) for line in lines.splitlines())
+def _parsed(lines: bytes) -> Iterator[Row]:
+    return (row_of(line) for line in lines.splitlines())
 
 
 def _finite(done: Stepped) -> None:
@@ -127,14 +127,14 @@ def _finite(done: Stepped) -> None:
         raise Diverged(f"the loss of step {done.number} is {done.loss}. Lower learning_rate or alpha, or raise warmup.")
 
 
-def _to_measure(rows: Sequence[Example], chat: Chat, settings: TrainSettings) -> list[Example]:
+def _to_measure(rows: Sequence[Row], chat: Chat, settings: TrainSettings) -> list[Row]:
     """Held-out requests whose right answer is a call; always the same ones, spread over the log.
 
     One that is longer than the run allows is passed over: it would cost the others their run.
     """
-    calls = [row for row in rows if row.held_out and row.answer.tool_calls]
+    calls = [row for row in rows if row.held_out and row.answer.tool_calls and not was_wrong(row)]
     calls.sort(key=lambda row: hashlib.sha256(msgspec.json.encode(row.prompt)).digest())
-    fitting = (row for row in calls if fits(chat, row, settings.max_tokens))
+    fitting = (row for row in calls if fits(chat, row, settings.max_tokens, settings.tools))
     return list(islice(fitting, settings.evaluation_rows))
 
 

@@ -1,10 +1,11 @@
-"""From events to a dataset: which turns are learned from, in which bytes, under which hash. Its manifest is it."""
+"""Rules 1 and 2, as they always were: which turns are learned from, in which bytes, under which hash."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from processors.dataset.selection import Selection
 from schemas.company import AgentOutputIngested, ConversationIngested, Message, may_speak
 from schemas.envelope import Event, Origin
 from schemas.training import OffsetRange
@@ -12,7 +13,8 @@ from schemas.words import shallow
 
 RULE = "answers"
 """Every assistant turn of a conversation, and every agent output that succeeded."""
-RULE_VERSION = 2
+FIRST, SECOND = 1, 2
+"""The first left nothing out: what no model can be shown broke its runs."""
 
 HELD_OUT_PERCENT = 20
 
@@ -33,22 +35,35 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
     answer: Message
 
 
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """All that it takes to make the same bytes again, and the hash that proves it."""
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """All that it takes to make the same bytes again, and the hash that proves it.
+
+    What a rule does not know is None, and not written: the manifests of older rules keep their bytes.
+    """
 
     company: str
     rule: str
     rule_version: int
     ranges: tuple[OffsetRange, ...]
     records: int
-    """Read within the ranges, all companies together."""
+    """Read within the ranges: up to rule 2 all companies' together, from rule 3 on the company's own."""
     rejected: int
     """Not understood: on the dead-letter topic, not in the dataset."""
-    left_out: int
-    """Answers that no model can be shown, nor what stood before them: see `teaches`."""
+    left_out: int | None = None
+    """Answers that no model can be shown, nor what stood before them. Rule 1 left none out."""
     trained: int
     held_out: int
     rows_sha256: str
+    select: Selection | None = None
+    """Rule 3, like what follows."""
+    tools_from: tuple[OffsetRange, ...] | None = None
+    """Before the ranges: of these nothing is learned but which tools were on offer."""
+    repeats: int | None = None
+    """Conversations that had been told before, word for word."""
+    bad: int | None = None
+    """Rows whose answer was wrong and has no correction; not counted in `trained`."""
+    corrected: int | None = None
+    """Rows whose answer somebody put right."""
 
     @property
     def sha256(self) -> str:
@@ -60,15 +75,16 @@ def is_held_out(question: str) -> bool:
     return int.from_bytes(hashlib.sha256(question.strip().encode()).digest()[:8], "big") % 100 < HELD_OUT_PERCENT
 
 
-def select(event: Event, origin: Origin, company: str) -> Iterator[Example]:
+def select(event: Event, origin: Origin, company: str, rule: int = SECOND) -> Iterator[Example]:
     """What one event teaches: nothing, one answer, or one for each assistant turn."""
     if event.company != company:
         return
     if isinstance(event, ConversationIngested):
-        held_out = is_held_out(_question(event.messages))
+        held_out = is_held_out(question(event.messages))
         for turn, message in enumerate(event.messages):
             if message.role == "assistant" and turn > 0:
-                yield _example(origin, turn, held_out, event.messages[: min(turn, TURNS)], message)
+                shown = turn if rule == FIRST else min(turn, TURNS)
+                yield _example(origin, turn, held_out, event.messages[:shown], message)
     elif isinstance(event, AgentOutputIngested) and event.success:
         prompt = (Message(role="user", content=event.prompt),)
         answer = Message(role="assistant", content=event.output, tool_calls=event.tool_calls)
@@ -107,13 +123,14 @@ def parse_row(line: bytes) -> Example:
 class DatasetCounts:
     """Counts and hashes rows as they pass, so that no dataset has to fit into memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, rule: int = SECOND) -> None:
+        self._rule = rule
         self.records = self.rejected = self.left_out = self.trained = self.held_out = 0
         self._digest = hashlib.sha256()
 
     def add(self, example: Example) -> bytes:
         """Its row; nothing, where it cannot be one."""
-        if not teaches(example):
+        if self._rule != FIRST and not teaches(example):
             self.left_out += 1
             return b""
         line = row(example)
@@ -126,11 +143,11 @@ class DatasetCounts:
         return Manifest(
             company=company,
             rule=RULE,
-            rule_version=RULE_VERSION,
+            rule_version=self._rule,
             ranges=in_order(ranges),
             records=self.records,
             rejected=self.rejected,
-            left_out=self.left_out,
+            left_out=None if self._rule == FIRST else self.left_out,
             trained=self.trained,
             held_out=self.held_out,
             rows_sha256=self._digest.hexdigest(),
@@ -147,7 +164,7 @@ def canonical(value: msgspec.Struct) -> bytes:
     return msgspec.json.encode(value, order="sorted")
 
 
-def _question(messages: Sequence[Message]) -> str:
+def question(messages: Sequence[Message]) -> str:
     """What a person asked first: all answers of one conversation go to one side."""
     return next((message.content for message in messages if message.role == "user"), "")
 

@@ -11,7 +11,7 @@ from projections.lora_adapters import Adapter
 from schemas.adapters import ROLE
 from schemas.training import OffsetRange, TrainingRequested
 
-DATA_TOPICS = ("company-data",)
+DATA_TOPICS = ("company-data", "tool-result")
 # Of a word that somebody else wrote, so much is repeated to him.
 _SHOWN = 100
 
@@ -120,17 +120,18 @@ def same_adapter(adapters: Mapping[str, Adapter], request: TrainingRequested, sh
     return next((row for row in known if row.run == request.id or row.sha256 == sha256), None)
 
 
-def wrong_range(ranges: Collection[OffsetRange], partitions: Collection[int] | None = None) -> str | None:
-    """`partitions`: those that the topic has, where that is known."""
+def wrong_range(ranges: Collection[OffsetRange], partitions: Mapping[str, Collection[int]] | None = None) -> str | None:
+    """`partitions`: those of each topic that the rule learns from, where that is known."""
+    topics = DATA_TOPICS if partitions is None else tuple(partitions)
     taken: set[tuple[str, int]] = set()
     for part in ranges:
-        if part.topic not in DATA_TOPICS:
-            return f"topic {shown(part.topic)} holds no training data; known: {', '.join(DATA_TOPICS)}."
+        if part.topic not in topics:
+            return f"topic {shown(part.topic)} holds no training data; known: {', '.join(topics)}."
         if part.partition < 0 or not 0 <= part.start <= part.stop:
             return f"{part.topic}/{part.partition} [{part.start}, {part.stop}) is no range."
         if (part.topic, part.partition) in taken:
             return f"{part.topic}/{part.partition} stands twice."
-        if partitions is not None and part.partition not in partitions:
-            return f"{part.topic} has {len(partitions)} partitions, no {part.partition}."
+        if partitions is not None and part.partition not in partitions[part.topic]:
+            return f"{part.topic} has {len(partitions[part.topic])} partitions, no {part.partition}."
         taken.add((part.topic, part.partition))
     return None

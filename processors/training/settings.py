@@ -12,7 +12,7 @@ MODULES: tuple[Module, ...] = get_args(Module)
 METHOD_NAMES = ("lora", "rslora", "qlora", "adalora")
 MOST_RANK = 64
 
-RULE_VERSION = 2
+RULE_VERSION = 3
 Objective = Literal["supervised", "dpo", "kto"]
 Activation = Literal["always", "generation-prompt"]
 Tools = Literal["closed-book", "in-prompt"]

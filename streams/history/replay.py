@@ -1,21 +1,27 @@
 """Replay for training: exact offset ranges in, dataset rows and their manifest out; a missing offset is named."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from math import inf
 from pathlib import Path
 from typing import BinaryIO
 
-from processors.dataset.turns import DatasetCounts, Manifest, in_order, select
+from processors.dataset.gathering import THIRD
+from processors.dataset.selection import Selection
+from processors.dataset.turns import DatasetCounts, Manifest, in_order
+from processors.dataset.turns import select as select_turns
+from processors.training.settings import RULE_VERSION
 from schemas.codec.codec import decode
 from schemas.envelope import Origin
 from schemas.rejected import Rejected
 from schemas.topics import TopicNames
 from schemas.training import OffsetRange
-from streams.errors import TooMuchData
+from streams.errors import TooMuchData, UnknownTopic
 from streams.fairness.slices import Slices, unheard
+from streams.history.learned import Learned, Wanted
 from streams.log.port import EventLog, Record
 
-DATA_TOPIC = "company-data"
+DATA_TOPIC, REPLIES_TOPIC = "company-data", "tool-result"
+EVERYTHING = Selection()
 
 OnRecords = Callable[[int, int], None]
 """(offsets done, offsets in all)."""
@@ -25,12 +31,29 @@ def nobody(_done: int, _of: int) -> None:
     """Progress for nobody."""
 
 
-async def everything_up_to_now(log: EventLog, names: TopicNames) -> tuple[OffsetRange, ...]:
-    """All that company-data holds at this moment, as exact ranges under our own topic name."""
-    wire = names.wire(DATA_TOPIC)
-    starts, ends = await log.starts(wire), await log.ends(wire)
-    parts = (OffsetRange(topic=DATA_TOPIC, partition=p, start=starts[p], stop=ends[p]) for p in ends)
-    return in_order(list(parts))
+async def everything_up_to_now(log: EventLog, names: TopicNames, rule: int = RULE_VERSION) -> tuple[OffsetRange, ...]:
+    """All that a rule learns from and the log holds at this moment, as exact ranges under our own topic names."""
+    parts = []
+    for topic in await topics_there(log, names, rule):
+        wire = names.wire(topic)
+        starts, ends = await log.starts(wire), await log.ends(wire)
+        parts += [OffsetRange(topic=topic, partition=p, start=starts[p], stop=ends[p]) for p in ends]
+    return in_order(parts)
+
+
+async def topics_there(log: EventLog, names: TopicNames, rule: int) -> tuple[str, ...]:
+    """company-data, and what tools replied, where there are tools and the rule listens to them."""
+    if rule < THIRD:
+        return (DATA_TOPIC,)
+    try:
+        await log.starts(names.wire(REPLIES_TOPIC))
+    except UnknownTopic:
+        return (DATA_TOPIC,)
+    return DATA_TOPIC, REPLIES_TOPIC
+
+
+async def partitions_of(log: EventLog, names: TopicNames, rule: int) -> Mapping[str, Collection[int]]:
+    return {topic: await log.starts(names.wire(topic)) for topic in await topics_there(log, names, rule)}
 
 
 async def build(
@@ -42,18 +65,59 @@ async def build(
     on_records: OnRecords = nobody,
     most_bytes: float = inf,
     beat: Callable[[], None] = unheard,
+    *,
+    rule: int = RULE_VERSION,
+    select: Selection = EVERYTHING,
+    tools_from: Sequence[OffsetRange] | None = None,
+    provenance: Path | None = None,
 ) -> Manifest:
-    """Writes the rows to a file and returns their manifest. Holds one batch in memory, however long the log is, and
-    lets others have their turn within it.
+    """Writes the rows to a file and returns their manifest. Never holds the log, and lets others have their turn.
 
+    `tools_from`: what to read for the tools that were on offer before the ranges; None: all that the log has of it.
     `TooMuchData` where the rows grow beyond `most_bytes`.
     """
-    tally, slices = DatasetCounts(), Slices(beat)
+    if rule < THIRD:
+        return await _in_order_of_the_log(log, names, company, ranges, rows, rule, on_records, most_bytes, beat)
+    before = await _before(log, names, ranges) if tools_from is None else tools_from
+    wanted = Wanted(company, ranges, before, select, most_bytes)
+    done, total = dict[OffsetRange, int](), sum(part.stop - part.start for part in (*before, *ranges))
+
+    def on_range(part: OffsetRange, offset: int) -> None:
+        done[part] = offset - part.start
+        on_records(sum(done.values()), total)
+
+    return await Learned(log, names, wanted, Slices(beat)).build(rows, provenance, on_range)
+
+
+async def _before(log: EventLog, names: TopicNames, ranges: Sequence[OffsetRange]) -> tuple[OffsetRange, ...]:
+    """What the log holds below each range of company-data: tools were registered there."""
+    starts = await log.starts(names.wire(DATA_TOPIC))
+    data = [part for part in ranges if part.topic == DATA_TOPIC]
+    return tuple(
+        OffsetRange(topic=DATA_TOPIC, partition=part.partition, start=starts[part.partition], stop=part.start)
+        for part in data
+        if part.stop > part.start > starts.get(part.partition, part.start)
+    )
+
+
+async def _in_order_of_the_log(
+    log: EventLog,
+    names: TopicNames,
+    company: str,
+    ranges: Sequence[OffsetRange],
+    rows: Path,
+    rule: int,
+    on_records: OnRecords,
+    most_bytes: float,
+    beat: Callable[[], None],
+) -> Manifest:
+    """Rules 1 and 2."""
+    tally, slices = DatasetCounts(rule), Slices(beat)
     done, total = 0, sum(part.stop - part.start for part in ranges)
     with rows.open("wb") as out:
         for part in in_order(ranges):
             async for batch in log.read(names.wire(part.topic), part.partition, part.start, part.stop):
-                await _write(out, batch, part.topic, company, tally, most_bytes, slices)
+                await _write(out, batch, part.topic, company, rule, tally, most_bytes, slices)
                 on_records(done + batch[-1].offset + 1 - part.start, total)
             done += part.stop - part.start
             on_records(done, total)
@@ -65,12 +129,13 @@ async def _write(
     batch: Sequence[Record],
     topic: str,
     company: str,
+    rule: int,
     tally: DatasetCounts,
     most_bytes: float,
     slices: Slices,
 ) -> None:
     for record in batch:
-        for line in _rows(record, topic, company, tally):
+        for line in _rows(record, topic, company, rule, tally):
             if out.write(line) and out.tell() > most_bytes:
                 raise TooMuchData(company, Origin(topic, record.partition, record.offset), most_bytes)
             if slices.over():
@@ -79,12 +144,12 @@ async def _write(
             await slices.give_up()
 
 
-def _rows(record: Record, topic: str, company: str, tally: DatasetCounts) -> Iterator[bytes]:
+def _rows(record: Record, topic: str, company: str, rule: int, tally: DatasetCounts) -> Iterator[bytes]:
     origin = Origin(topic, record.partition, record.offset)
     event = decode(record.value, origin, record.timestamp, record.headers)
     tally.records += 1
     if isinstance(event, Rejected):
         tally.rejected += 1
         return
-    for example in select(event, origin, company):
+    for example in select_turns(event, origin, company, rule):
         yield tally.add(example)

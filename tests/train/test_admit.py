@@ -51,7 +51,7 @@ HOSTILE: dict[str, list[dict]] = {
         for base in ("", ".", "..", "/", "~", "~nouser/x", "a\0b", "/etc", "x" * 300, "x" * 500_000, "\n", "tiny/")
     ],
     "bad_ranges": [
-        {"ranges": (part(topic="tool-result"),)},
+        {"ranges": (part(topic="tool-call"),)},
         {"ranges": (part(topic="x" * 500_000),)},
         {"ranges": (part(topic="../company-data"),)},
         {"ranges": (part(partition=-1),)},
@@ -130,8 +130,8 @@ def test_the_operator_says_how_much_one_run_may_learn_from():
 
 
 def test_a_partition_that_is_not_there_is_named():
-    assert wrong_range((part(partition=3),), range(4)) is None
-    assert "no 4" in str(wrong_range((part(partition=4),), range(4)))
+    assert wrong_range((part(partition=3),), {"company-data": range(4)}) is None
+    assert "no 4" in str(wrong_range((part(partition=4),), {"company-data": range(4)}))
 
 
 json_values = st.recursive(

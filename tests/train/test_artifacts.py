@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -287,3 +288,16 @@ def test_a_tensor_that_stands_twice_or_lies_deep_is_refused(tmp_path):
         path.write_bytes(len(header).to_bytes(8, "little") + header)
         with pytest.raises(ArtifactRefused, match="header"):
             check_tensors(path)
+
+
+def test_a_datasets_manifest_is_kept_by_its_hash_and_an_altered_one_is_refused(tmp_path):
+    store, body = FolderStore(tmp_path), b'{"company":"acme"}'
+    sha256 = store.put_manifest(body)
+    assert store.put_manifest(body) == sha256 == hashlib.sha256(body).hexdigest()
+    assert store.manifest(sha256) == body
+    (path,) = (tmp_path / "manifests" / "sha256").iterdir()
+    path.write_bytes(b"{}")
+    with pytest.raises(ArtifactRefused, match="was altered"):
+        store.manifest(sha256)
+    with pytest.raises(ArtifactMissing, match="not there"):
+        store.manifest("0" * 64)

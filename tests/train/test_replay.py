@@ -1,4 +1,4 @@
-"""Replay on both logs: exact ranges in, the same bytes out, and every gap named."""
+"""Replay on both logs: exact ranges in, the same bytes out, and every gap named. By rule 2, in the order of the log."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import json
 import time
 import tracemalloc
+from functools import partial
 
 import msgspec
 import pytest
@@ -16,11 +17,14 @@ from rillfold.demo import data
 from schemas.topics import TopicNames
 from schemas.training import OffsetRange
 from streams.errors import MissingOffsets
-from streams.history.replay import build, everything_up_to_now
+from streams.history import replay
+from streams.history.replay import everything_up_to_now
 from streams.log.memory import MemoryLog
 from streams.log.outgoing import to_outgoing
 from streams.log.port import EventLog, Outgoing, TopicSpec
 from tests.support.training import conversations
+
+build = partial(replay.build, rule=2)
 
 
 @pytest.fixture

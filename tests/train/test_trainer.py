@@ -234,7 +234,7 @@ REFUSED = {
     "unknown_method": {"method": "magic"},
     "unknown_base_model": {"base_model": "/nowhere/at/all"},
     "bad_settings": {"settings": '{"steps": 0}'},
-    "bad_ranges": {"ranges": (OffsetRange(topic="tool-result", partition=0, start=0, stop=1),)},
+    "bad_ranges": {"ranges": (OffsetRange(topic="tool-call", partition=0, start=0, stop=1),)},
     "missing_offsets": {"ranges": (OffsetRange(topic="company-data", partition=0, start=0, stop=10_000_000),)},
     "no_data": {"company": "nobody"},
 }

@@ -27,7 +27,7 @@ def _watched(rows: Rows, chat: Chat, settings: TrainSettings) -> Rows:
     """Held-out rows for the held-out loss: always the same ones, spread over all."""
     if not settings.measure_every:
         return []
-    kept = [row for row in rows if row.held_out and fits(chat, row, settings.max_tokens)]
+    kept = [row for row in rows if row.held_out and fits(chat, row, settings.max_tokens, settings.tools)]
     kept.sort(key=lambda row: hashlib.sha256(msgspec.json.encode([row.prompt, row.answer])).digest())
     return list(islice(kept, settings.evaluation_rows))
 
@@ -62,11 +62,15 @@ def _kto(learned: Rows, watched: Rows, chat: Chat, settings: TrainSettings) -> K
 
 def _texts(rows: Iterable[Any], chat: Chat, settings: TrainSettings) -> list[Text]:
     """An activated adapter acts from one place on: there each answer is a text of its own."""
-    return _alone(rows, chat, settings) if settings.activation != "always" else texts(chat, rows, settings.max_tokens)
+    return (
+        _alone(rows, chat, settings)
+        if settings.activation != "always"
+        else texts(chat, rows, settings.max_tokens, settings.tools)
+    )
 
 
 def _alone(rows: Iterable[Any], chat: Chat, settings: TrainSettings) -> list[Text]:
-    return [text for row in rows for text in texts(chat, [row], settings.max_tokens)]
+    return [text for row in rows for text in texts(chat, [row], settings.max_tokens, settings.tools)]
 
 
 def _as_rejected(row: Any) -> Any:

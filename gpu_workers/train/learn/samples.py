@@ -1,7 +1,8 @@
 """Rows become texts, texts become batches, in an order that the seed decides."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from hashlib import sha256
+from itertools import chain, count, groupby, islice
 from random import Random
 from typing import NamedTuple
 
@@ -10,8 +11,9 @@ from torch import Tensor
 
 from gpu_workers.bases.chat import Chat, Sample
 from gpu_workers.errors import DatasetRefused
+from processors.dataset.lessons import Row, was_wrong
 from processors.dataset.turns import Example
-from processors.training.settings import TrainSettings
+from processors.training.settings import Tools, TrainSettings
 
 
 class Text(NamedTuple):
@@ -19,6 +21,8 @@ class Text(NamedTuple):
 
     ids: list[int]
     answers: list[range]
+    story: str = ""
+    """Rule 3: what it is, whatever else is learned from. Empty: its place among the others is what it is known by."""
 
 
 class Padded(NamedTuple):
@@ -32,37 +36,52 @@ Batch = list[Padded]
 """What one step learns from: texts of like length in each part, so that little is padded."""
 
 
-def texts(chat: Chat, rows: Iterable[Example], max_tokens: int) -> list[Text]:
-    """Answers of one record share a text where one's prompt goes on from another: nothing is read twice."""
+def texts(chat: Chat, rows: Iterable[Row], max_tokens: int, tools: Tools = "closed-book") -> list[Text]:
+    """Answers of one story share a text where one's prompt goes on from another: nothing is read twice.
+
+    What somebody called wrong is in the prompt of what came after it, and is no answer to learn.
+    """
     found: list[Text] = []
-    for _, same in groupby(rows, key=lambda row: (row.topic, row.partition, row.offset)):
+    learned = (row for row in rows if not was_wrong(row))
+    for story, same in groupby(learned, key=_story):
         last = Text([], [])
         for row in same:
-            prompt, answer = to_sample(chat, row, max_tokens)
+            prompt, answer = to_sample(chat, row, max_tokens, tools)
             goes_on = prompt[: len(last.ids)] == last.ids
             earlier = last.answers if goes_on else []
             if earlier:
                 found.pop()
             whole = prompt + answer
-            last = Text(whole, [*earlier, range(len(prompt), len(whole))])
+            name = story if isinstance(story, str) else ""
+            last = Text(whole, [*earlier, range(len(prompt), len(whole))], name)
             found.append(last)
     return found
 
 
-def to_sample(chat: Chat, example: Example, max_tokens: int) -> Sample:
-    """The example as the model will see it in service. Raises rather than cut anything off."""
-    sample = chat.sample((*example.prompt, example.answer))
+def _story(row: Row) -> Hashable:
+    return (row.topic, row.partition, row.offset) if isinstance(row, Example) else row.story
+
+
+def to_sample(chat: Chat, row: Row, max_tokens: int, tools: Tools = "closed-book") -> Sample:
+    """The row as the model will see it in service. Raises rather than cut anything off."""
+    sample = _sample(chat, row, tools)
     length = _tokens(sample)
     if length > max_tokens:
+        where = f"{row.topic}/{row.partition}/{row.offset}" if isinstance(row, Example) else f"story {row.story}"
         raise DatasetRefused(
-            f"{example.topic}/{example.partition}/{example.offset} turn {example.turn}: {length} tokens, "
+            f"{where} turn {row.turn}: {length} tokens, "
             f"the run allows {max_tokens}. Raise max_tokens or leave the record out of the ranges."
         )
     return sample
 
 
-def fits(chat: Chat, example: Example, max_tokens: int) -> bool:
-    return _tokens(chat.sample((*example.prompt, example.answer))) <= max_tokens
+def fits(chat: Chat, row: Row, max_tokens: int, tools: Tools = "closed-book") -> bool:
+    return _tokens(_sample(chat, row, tools)) <= max_tokens
+
+
+def _sample(chat: Chat, row: Row, tools: Tools) -> Sample:
+    offered = row.tools if tools == "in-prompt" and not isinstance(row, Example) else None
+    return chat.sample((*row.prompt, row.answer), offered)
 
 
 def _tokens(sample: Sample) -> int:
@@ -71,19 +90,38 @@ def _tokens(sample: Sample) -> int:
 
 def batches(texts: Sequence[Text], settings: TrainSettings, pad: int) -> Iterator[Batch]:
     """As many as there are steps."""
-    order = _order(len(texts), settings.steps * settings.batch, Random(settings.seed))  # noqa: S311 - no secret
+    if not texts:
+        raise DatasetRefused(
+            "no answer to learn from: each is held out or was called wrong. Correct some, or add more."
+        )
+    order = _order(texts, settings.steps * settings.batch, settings.seed)
     for start in range(0, len(order), settings.batch):
         drawn = sorted((texts[index] for index in order[start : start + settings.batch]), key=_length)
         parts = range(0, len(drawn), settings.micro_batch)
         yield [_padded(drawn[first : first + settings.micro_batch], pad) for first in parts]
 
 
-def _order(texts: int, wanted: int, random: Random) -> list[int]:
+def _order(texts: Sequence[Text], wanted: int, seed: int) -> list[int]:
     """Epoch after epoch, each in a new order."""
-    order: list[int] = []
-    while len(order) < wanted:
-        order += random.sample(range(texts), texts)
-    return order[:wanted]
+    epochs = _drawn_by_content(texts, seed) if texts[0].story else _drawn_by_place(len(texts), seed)
+    return list(islice(chain.from_iterable(epochs), wanted))
+
+
+def _drawn_by_content(texts: Sequence[Text], seed: int) -> Iterator[list[int]]:
+    """A text that is not there any more, or not yet, moves no two others past each other."""
+    nth = [n for _, same in groupby(text.story for text in texts) for n, _ in enumerate(same)]
+    for epoch in count():
+        drawn = [
+            sha256(f"{seed}/{epoch}/{text.story}/{n}".encode()).digest() for text, n in zip(texts, nth, strict=True)
+        ]
+        yield sorted(range(len(texts)), key=drawn.__getitem__)
+
+
+def _drawn_by_place(texts: int, seed: int) -> Iterator[list[int]]:
+    """As by rules 1 and 2, for ever."""
+    random = Random(seed)  # noqa: S311 - no secret
+    while True:
+        yield random.sample(range(texts), texts)
 
 
 def _length(text: Text) -> int:

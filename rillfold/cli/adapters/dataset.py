@@ -1,27 +1,43 @@
 """`rillfold dataset`: what a training run would learn from, as files, with the proof that they are the log's."""
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import reduce
 from pathlib import Path
+from typing import Any, get_args
 
 import click
-import msgspec
 
-from processors.dataset.turns import Manifest, canonical, parse_row, row
-from rillfold.cli.terminal import live
+from processors.dataset.selection import Selection, Taught
+from processors.dataset.turns import Manifest
+from processors.training.settings import RULE_VERSION
+from rillfold.cli.adapters import dataset_files as files
 from rillfold.cli.terminal.answers import as_json, say_json
-from rillfold.event_log import in_log
 from schemas.errors import Stop
-from schemas.topics import TopicNames
 from schemas.training import OffsetRange
 from streams.history import replay
-from streams.log.port import EventLog
-
-ROWS, MANIFEST = "rows.jsonl", "manifest.json"
 
 
-class Altered(Stop):
-    """A dataset that is not what its manifest says."""
+class NothingThere(Stop):
+    """No record of the company stands in the ranges."""
+
+
+_NARROWING = (
+    click.option("--agent", "agents", multiple=True, help="Only what this agent answered. As often as you like."),
+    click.option(
+        "--type", "types", multiple=True, type=click.Choice(get_args(Taught)), help="Only events of this type."
+    ),
+    click.option(
+        "--since", metavar="TIME", help="Only what happened from here on, such as 2026-11-01 or 2026-11-01T08:00."
+    ),
+    click.option("--until", metavar="TIME", help="Only what happened before."),
+    click.option("--leave-out", "leave_out", multiple=True, metavar="ENTITY", help="As if the log had never held it."),
+    click.option("--outcomes/--no-outcomes", default=True, help="Whether feedback and tools' replies count."),
+)
+
+
+def _narrowing(command: Callable[..., Any]) -> Callable[..., Any]:
+    return reduce(lambda decorated, option: option(decorated), reversed(_NARROWING), command)
 
 
 @click.group()
@@ -31,14 +47,43 @@ def dataset() -> None:
 
 @dataset.command()
 @click.option("--company", required=True)
-@click.option("--range", "ranges", multiple=True, metavar="PARTITION:START:STOP", help="Default: everything up to now.")
+@click.option(
+    "--range", "ranges", multiple=True, metavar="[TOPIC:]PARTITION:START:STOP", help="Default: all up to now."
+)
+@click.option(
+    "--tools-from", multiple=True, metavar="PARTITION:START:STOP", help="Read for tools alone. Default: all before."
+)
+@click.option("--rule", type=click.IntRange(1, RULE_VERSION), default=RULE_VERSION, show_default=True)
+@_narrowing
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder for the files.")
+@click.option("--parquet", is_flag=True, help="Also as rows.parquet. Needs rillfold[parquet].")
+@click.option("--force", is_flag=True, help="Write over another dataset in the folder.")
 @as_json("The manifest as JSON.")
-def build(company: str, ranges: Sequence[str], out: Path, as_json: bool) -> None:
+def build(
+    company: str,
+    ranges: Sequence[str],
+    tools_from: Sequence[str],
+    rule: int,
+    out: Path,
+    parquet: bool,
+    force: bool,
+    as_json: bool,
+    **narrowed: Any,
+) -> None:
     """Replay exact offset ranges of company-data into rows and their manifest."""
-    out.mkdir(parents=True, exist_ok=True)
-    manifest = _built(company, [_range(text) for text in ranges], out / ROWS)
-    (out / MANIFEST).write_bytes(canonical(manifest) + b"\n")
+    select = _selection(**narrowed)
+    if rule < RULE_VERSION and (select != Selection() or parquet or tools_from):
+        raise click.UsageError(f"Rule {rule} takes all of a company, as JSON lines: leave selection and --parquet out.")
+    before = tuple(map(_range, tools_from)) or None
+    wish = files.DatasetWish(company, tuple(map(_range, ranges)), rule, select, before)
+    with files.draft(out, parquet) as made:
+        manifest = files.build(wish, made)
+        if manifest.rule_version == RULE_VERSION and not manifest.records:
+            raise NothingThere(
+                f"No record of company {company!r} stands in the ranges: see `rillfold query companies` for its name, "
+                f"and whether its events have the key `{company}` or `{company}/...`."
+            )
+        files.settle(made, out, manifest, force=force)
     _tell(manifest, as_json)
 
 
@@ -48,57 +93,55 @@ def build(company: str, ranges: Sequence[str], out: Path, as_json: bool) -> None
 @as_json("The manifest as JSON.")
 def verify(folder: Path, offline: bool, as_json: bool) -> None:
     """Check the rows against the manifest, then build them again from the log and compare."""
-    manifest = _read(folder)
-    _check_rows(folder, manifest)
+    manifest = files.read(folder)
+    files.check_rows(folder, manifest)
     if not offline:
-        again = _built(manifest.company, manifest.ranges, folder / f".{ROWS}.again")
-        (folder / f".{ROWS}.again").unlink()
+        with files.draft(folder, parquet=False) as made:
+            again = files.build(files.wish_of(manifest), made)
         if again != manifest:
-            raise Altered(f"{folder}: the log gives manifest {again.sha256} now, the folder has {manifest.sha256}.")
+            raise files.Altered(
+                f"{folder}: the log gives manifest {again.sha256} now, the folder has {manifest.sha256}."
+            )
     _tell(manifest, as_json)
 
 
-def _built(company: str, ranges: Sequence[OffsetRange], rows: Path) -> Manifest:
-    async def built(log: EventLog, names: TopicNames) -> Manifest:
-        wanted = ranges or await replay.everything_up_to_now(log, names)
-        with live.line("replay") as tell:
-            return await replay.build(log, names, company, wanted, rows, tell)
+def _selection(
+    agents: Sequence[str],
+    types: Sequence[Taught],
+    since: str | None,
+    until: str | None,
+    leave_out: Sequence[str],
+    outcomes: bool,
+) -> Selection:
+    return Selection(
+        agents=tuple(agents),
+        types=tuple(types),
+        since=_time(since),
+        until=_time(until),
+        outcomes=outcomes,
+        leave_out=tuple(leave_out),
+    )
 
-    return in_log(built)
+
+def _time(text: str | None) -> int | None:
+    """In microseconds. A time without a zone is UTC."""
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is no time such as 2026-11-01 or 2026-11-01T08:00:00+01:00") from error
+    seconds = (at if at.tzinfo else at.replace(tzinfo=UTC)) - datetime(1970, 1, 1, tzinfo=UTC)
+    return (seconds.days * 86_400 + seconds.seconds) * 1_000_000 + seconds.microseconds
 
 
 def _range(text: str) -> OffsetRange:
+    *topic, numbers = text.partition(":") if text.startswith((replay.DATA_TOPIC, replay.REPLIES_TOPIC)) else (text,)
     try:
-        partition, start, stop = (int(part) for part in text.split(":"))
+        partition, start, stop = (int(part) for part in numbers.split(":"))
     except ValueError as error:
         raise click.BadParameter(f"{text!r} is not PARTITION:START:STOP, such as 0:0:1200") from error
-    return OffsetRange(topic=replay.DATA_TOPIC, partition=partition, start=start, stop=stop)
-
-
-def _read(folder: Path) -> Manifest:
-    try:
-        return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
-    except (OSError, msgspec.DecodeError) as error:
-        raise Altered(f"{folder / MANIFEST}: {error}. Build the dataset again.") from error
-
-
-def _check_rows(folder: Path, manifest: Manifest) -> None:
-    """Names the first row that is not what the canonical form of its own content says, where there is one."""
-    path = folder / ROWS
-    try:
-        lines = path.read_bytes()
-    except OSError as error:
-        raise Altered(f"{path}: {error}. Build the dataset again.") from error
-    if hashlib.sha256(lines).hexdigest() == manifest.rows_sha256:
-        return
-    for number, line in enumerate(lines.splitlines(keepends=True), start=1):
-        try:
-            if row(parse_row(line)) == line:
-                continue
-        except ValueError:
-            pass
-        raise Altered(f"{path}: line {number} was altered. Build the dataset again.")
-    raise Altered(f"{path}: its sha256 is not {manifest.rows_sha256}: rows were altered, added or taken away.")
+    return OffsetRange(topic=topic[0] if topic else replay.DATA_TOPIC, partition=partition, start=start, stop=stop)
 
 
 def _tell(manifest: Manifest, as_json: bool) -> None:
@@ -108,5 +151,7 @@ def _tell(manifest: Manifest, as_json: bool) -> None:
     click.echo(f"manifest {manifest.sha256}")
     click.echo(f"rows     {manifest.rows_sha256}")
     click.echo(f"{manifest.trained} to train on, {manifest.held_out} held out, from {manifest.records} records")
+    if manifest.bad or manifest.corrected:
+        click.echo(f"{manifest.bad} wrong, {manifest.corrected} corrected")
     for part in manifest.ranges:
         click.echo(f"  {part.topic}/{part.partition} [{part.start}, {part.stop})")

@@ -1,0 +1,143 @@
+"""A dataset in a folder: written beside, moved when it is whole, and held against its manifest."""
+
+import hashlib
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import NamedTuple
+
+import msgspec
+
+from processors.dataset.lessons import line_of, row_of
+from processors.dataset.selection import Selection
+from processors.dataset.turns import Manifest, canonical
+from processors.training.admit import wrong_range
+from rillfold.cli.terminal import live
+from rillfold.event_log import in_log
+from schemas.errors import Stop
+from schemas.topics import TopicNames
+from schemas.training import OffsetRange
+from streams.history import replay
+from streams.log.port import EventLog
+
+ROWS, MANIFEST, PROVENANCE, PARQUET = "rows.jsonl", "manifest.json", "provenance.jsonl", "rows.parquet"
+FILES = (ROWS, PROVENANCE, PARQUET, MANIFEST)
+
+
+class Altered(Stop):
+    """A dataset that is not what its manifest says."""
+
+
+class InTheWay(Stop):
+    """Another dataset lies where this one should."""
+
+
+class BadRanges(Stop):
+    """Offsets that no log can have."""
+
+
+class DatasetWish(NamedTuple):
+    """What a dataset is to be made of. No ranges: everything up to now."""
+
+    company: str
+    ranges: tuple[OffsetRange, ...]
+    rule: int
+    select: Selection
+    tools_from: tuple[OffsetRange, ...] | None
+
+
+def wish_of(manifest: Manifest) -> DatasetWish:
+    select = manifest.select or Selection()
+    return DatasetWish(manifest.company, manifest.ranges, manifest.rule_version, select, manifest.tools_from)
+
+
+@contextmanager
+def draft(out: Path, parquet: bool) -> Iterator[Path]:
+    """A folder in that folder, gone afterwards; what was there stays whole meanwhile."""
+    if parquet:
+        from rillfold.cli.adapters import parquet as writer
+
+        writer.must_be_there()
+    out.mkdir(parents=True, exist_ok=True)
+    folder = Path(mkdtemp(prefix=".dataset-", dir=out))
+    (folder / PARQUET).touch() if parquet else None
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def build(wish: DatasetWish, folder: Path) -> Manifest:
+    async def built(log: EventLog, names: TopicNames) -> Manifest:
+        partitions = await replay.partitions_of(log, names, wish.rule)
+        if wrong := wrong_range(wish.ranges, partitions) or wrong_range(wish.tools_from or (), partitions):
+            raise BadRanges(f"{wrong} See `rillfold topics list` for what is there.")
+        ranges = wish.ranges or await replay.everything_up_to_now(log, names, wish.rule)
+        with live.line("replay") as tell:
+            return await replay.build(
+                log, names, wish.company, ranges, folder / ROWS, tell,
+                rule=wish.rule, select=wish.select, tools_from=wish.tools_from, provenance=folder / PROVENANCE,
+            )  # fmt: skip
+
+    return in_log(built)
+
+
+def settle(made: Path, out: Path, manifest: Manifest, *, force: bool) -> None:
+    """Moves the files to their places, the manifest last."""
+    if not force:
+        _must_be_free(out, manifest)
+    if (made / PARQUET).exists():
+        from rillfold.cli.adapters import parquet
+
+        parquet.write(made / ROWS, made / PARQUET)
+    (made / MANIFEST).write_bytes(canonical(manifest) + b"\n")
+    for name in FILES:
+        if (made / name).exists():
+            (made / name).replace(out / name)
+        else:
+            (out / name).unlink(missing_ok=True)
+
+
+def _must_be_free(out: Path, manifest: Manifest) -> None:
+    lying = [name for name in FILES if (out / name).exists()]
+    if not lying:
+        return
+    there = read(out).sha256 if MANIFEST in lying else "without a manifest"
+    if there != manifest.sha256:
+        raise InTheWay(f"{out} holds another dataset ({there}). Name another folder, or give --force.")
+
+
+def read(folder: Path) -> Manifest:
+    try:
+        return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+    except (OSError, msgspec.DecodeError) as error:
+        raise Altered(f"{folder / MANIFEST}: {error}. Build the dataset again.") from error
+
+
+def check_rows(folder: Path, manifest: Manifest) -> None:
+    """Names the first row that is not what the canonical form of its own content says, where there is one."""
+    path = folder / ROWS
+    try:
+        lines = path.read_bytes()
+    except OSError as error:
+        raise Altered(f"{path}: {error}. Build the dataset again.") from error
+    if hashlib.sha256(lines).hexdigest() != manifest.rows_sha256:
+        raise Altered(_first_altered(path, lines.splitlines(keepends=True), manifest))
+    if (folder / PARQUET).exists():
+        from rillfold.cli.adapters import parquet
+
+        if parquet.sha256(folder / PARQUET) != manifest.rows_sha256:
+            raise Altered(f"{folder / PARQUET} does not hold the rows of {ROWS}. Build the dataset again.")
+
+
+def _first_altered(path: Path, lines: Sequence[bytes], manifest: Manifest) -> str:
+    for number, line in enumerate(lines, start=1):
+        try:
+            if line_of(row_of(line)) == line:
+                continue
+        except ValueError:
+            pass
+        return f"{path}: line {number} was altered. Build the dataset again."
+    return f"{path}: its sha256 is not {manifest.rows_sha256}: rows were altered, added or taken away."

@@ -1,0 +1,121 @@
+"""Rule 3 over the log: the company's own records into a gathering, the talks into a file, rows out in their order."""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, NamedTuple
+
+import msgspec
+
+from processors.dataset.gathering import Content, Gathering, LessonCounts, Story
+from processors.dataset.lessons import Talk
+from processors.dataset.marks import Opinion, TakenAt
+from processors.dataset.selection import Selection
+from processors.dataset.turns import Manifest, in_order
+from schemas.company import ToolRegistered, ToolRevoked
+from schemas.rejected import Rejected
+from schemas.topics import TopicNames
+from schemas.training import OffsetRange
+from streams.errors import TooMuchData
+from streams.fairness.slices import Slices
+from streams.history.whose import Owner
+from streams.log.port import EventLog, Record
+
+OnRange = Callable[[OffsetRange, int], None]
+"""(range, the offset up to which it was read)."""
+
+
+class Wanted(NamedTuple):
+    """One dataset: whose, out of what, and how large it may be."""
+
+    company: str
+    ranges: Sequence[OffsetRange]
+    tools_from: Sequence[OffsetRange]
+    select: Selection
+    most_bytes: float
+
+
+class Learned:
+    """Memory: one batch, and half a KiB for each conversation told, each word about one and each offer of tools.
+
+    The rows, and apart from them all that is held here, are at most `most_bytes`; talks lie in a nameless file.
+    """
+
+    def __init__(self, log: EventLog, names: TopicNames, wanted: Wanted, slices: Slices) -> None:
+        self._log, self._names, self._wanted, self._slices = log, names, wanted, slices
+        self._owner = Owner(wanted.company, names)
+        self._gathering, self._counts = Gathering(wanted.select), LessonCounts()
+        self._places: dict[bytes, tuple[int, int]] = {}
+
+    async def build(self, rows: Path, provenance: Path | None, on_range: OnRange) -> Manifest:
+        wanted = self._wanted
+        with TemporaryFile(dir=rows.parent) as talks:
+            for part in in_order(wanted.tools_from):
+                await self._gather(part, talks, on_range, tools_only=True)
+            for part in in_order(wanted.ranges):
+                await self._gather(part, talks, on_range)
+            with ExitStack() as files:
+                out = files.enter_context(rows.open("wb"))
+                beside = files.enter_context(provenance.open("wb")) if provenance else None
+                await self._write(talks, out, beside)
+        return self._counts.manifest(wanted.company, tuple(wanted.ranges), tuple(wanted.tools_from), wanted.select)
+
+    async def _gather(self, part: OffsetRange, talks: IO[bytes], on_range: OnRange, tools_only: bool = False) -> None:
+        async for batch in self._log.read(self._names.wire(part.topic), part.partition, part.start, part.stop):
+            async for record in self._own(batch):
+                self._take(record, part.topic, talks, tools_only)
+            on_range(part, batch[-1].offset + 1)
+        on_range(part, part.stop)
+
+    async def _own(self, batch: Sequence[Record]) -> AsyncIterator[Record]:
+        for record in batch:
+            if self._owner.may_own(record):
+                yield record
+            if self._slices.over():
+                await self._slices.give_up()
+
+    def _take(self, record: Record, topic: str, talks: IO[bytes], tools_only: bool) -> None:
+        event = self._owner.read(record)
+        if tools_only and not isinstance(event, ToolRegistered | ToolRevoked):
+            return
+        if not tools_only and event is not None:
+            self._counts.records += 1
+        if isinstance(event, Rejected):
+            self._counts.rejected += 1
+        elif event is not None:
+            place = TakenAt(record.timestamp, topic, record.partition, record.offset)
+            self._keep(self._gathering.take(event, place), talks, place)
+
+    def _keep(self, content: Content | None, talks: IO[bytes], place: TakenAt) -> None:
+        if content is not None:
+            self._places[content.sha256] = talks.tell(), len(content.text)
+            talks.write(content.text)
+        self._must_fit(self._gathering.size, place)
+
+    def _must_fit(self, size: int, place: TakenAt) -> None:
+        if size > self._wanted.most_bytes:
+            raise TooMuchData(self._wanted.company, place, self._wanted.most_bytes)
+
+    async def _write(self, talks: IO[bytes], out: IO[bytes], beside: IO[bytes] | None) -> None:
+        for story in self._gathering.stories():
+            start, size = self._places[story.content]
+            talks.seek(start)
+            talk = msgspec.json.decode(talks.read(size), type=Talk)
+            opinions = self._gathering.opinions(story, talk)
+            for line in self._counts.rows(story, talk, opinions):
+                out.write(line)
+                self._must_fit(out.tell(), story.told[0].place)
+                if self._slices.over():
+                    await self._slices.give_up()
+            if beside is not None:
+                beside.write(_provenance(story, opinions))
+
+
+def _provenance(story: Story, opinions: Mapping[int, Opinion]) -> bytes:
+    """Where a story was told, and where its answers were judged. A line a story."""
+    judged = {str(turn): [str(place) for place in opinion.said_at] for turn, opinion in sorted(opinions.items())}
+    told = sorted(each.place for each in story.told)
+    return (
+        msgspec.json.encode({"story": story.sha256, "from": [str(place) for place in told], "judged": judged}) + b"\n"
+    )
