@@ -76,7 +76,7 @@ def _ask(state: Job, now: int, kind: str, detail: str, must: str | None = None) 
         job=state.job,
         adapter=f"{state.company}/{state.role}" if state.use_adapter else None,
         messages=conversation(state),
-        tools=None if state.use_adapter and must is None else state.tools,
+        tools=state.tools,
         max_tokens=MAX_TOKENS,
         must=must,
     )

@@ -89,6 +89,14 @@ class FolderStore:
             raise ArtifactRefused(f"dataset manifest {path}: was altered: its hash is not its name. Take it away.")
         return body
 
+    def put_measures(self, folder: Path, sha256: str) -> None:
+        """What a run measured of an artifact, for people: beside it, since an artifact's files are exactly its own."""
+        if folder.is_dir():
+            shutil.copytree(folder, self.measures(sha256), dirs_exist_ok=True)
+
+    def measures(self, sha256: str) -> Path:
+        return self._root.parent / "measures" / _hex(sha256)
+
     def put(self, folder: Path, facts: Facts) -> str:
         """Takes the two files of an adapter; returns the hash under which they can be had once it returns."""
         must_hold_files(folder)

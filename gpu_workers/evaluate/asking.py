@@ -14,7 +14,7 @@ from gpu_workers.serve.engines.asked import Base, RowMaker
 from gpu_workers.serve.port import AdapterKey, AdapterSpec, Question
 from gpu_workers.serve.schedule.pages import PAGE
 from gpu_workers.serve.schedule.rows import Limits
-from processors.answers import CALL
+from processors.answers import CALL, begins_bare, may_begin_bare, parse, tagged
 from processors.measure.cases import Case
 
 ROWS, STEP = 64, 512
@@ -55,8 +55,7 @@ class Asker:
 
     def __init__(self, model: Any, chat: Chat) -> None:
         self._decoder, self._chat = Decoder(model), chat
-        eos = model.generation_config.eos_token_id
-        self._stops = frozenset({chat.end, *(eos if isinstance(eos, list) else [] if eos is None else [eos])})
+        self._stops = chat.ends
         self._base = Base("base", "", self._decoder.context, self._decoder.embedding.shape[0])
         self._rows = RowMaker(chat, self._base)
         self._weights: dict[Path, LoraWeights] = {}
@@ -135,13 +134,17 @@ class Asker:
 
     def _settled(self, case: Case, row: LoraRow) -> bool:
         """Nothing that may follow changes the verdict."""
+        bare = self._chat.form.bare
         if case.right is None:
-            return len(row.said) == IDLE_TOKENS and CALL not in self._chat.decode(row.said)
+            if len(row.said) != IDLE_TOKENS:
+                return False
+            said = self._chat.decode(row.said)
+            return CALL not in said and not (bare and begins_bare(said))
         if not case.right.tool_calls or case.right.content:
             return False
         # A call is right, with no words before it; and this can begin with one no more. A token says a letter at least.
         said = self._chat.decode(row.said[: len(CALL)]).lstrip()
-        return not (said.startswith(CALL) or CALL.startswith(said))
+        return not (said.startswith(CALL) or CALL.startswith(said) or (bare and may_begin_bare(said)))
 
     def _engine(self, rows: Sequence[LoraRow]) -> Engine:
         """With memory for those that run at once, and no more."""
@@ -152,7 +155,8 @@ class Asker:
     def _answered(self, case: Case, side: Side, row: LoraRow, how: Refused | str) -> Answered:
         if isinstance(how, Refused):
             return Answered(case, side, "", True, f"{how.reason}: {how}")
-        return Answered(case, side, self._chat.decode(_before(row.said, self._stops)), how != "length")
+        said = self._chat.decode(_before(row.said, self._stops))
+        return Answered(case, side, tagged(said, parse(said, self._chat.form), self._chat.form), how != "length")
 
 
 def _shown(case: Case, side: Side) -> str | None:

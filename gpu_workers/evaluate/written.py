@@ -1,9 +1,8 @@
 """A measurement as files for people: figures, and every answer that was wrong. No torch: a worker puts them away, too.
 
-They lie beside the artifacts, under the same hash, and not among an artifact's files, which are exactly two.
+The store keeps them beside an artifact, under its hash (`FolderStore.measures`).
 """
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -70,16 +69,3 @@ def write(folder: Path, metrics: Metrics, wrong: Sequence[WrongAnswer]) -> None:
     for name, what in ((METRICS, metrics), (ERRORS, wrong)):
         (folder / name).write_bytes(msgspec.json.format(msgspec.json.encode(what), indent=1) + b"\n")
 
-
-def kept_at(store: Path, sha256: str) -> Path:
-    """Of an artifact, in the folder of its store."""
-    return store / "measures" / sha256
-
-
-def keep(out: Path, store: Path, sha256: str) -> None:
-    """From where a run left them. A run that measured nothing left none."""
-    there = kept_at(store, sha256)
-    for name in (METRICS, ERRORS):
-        if (out / name).is_file():
-            there.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(out / name, there / name)

@@ -15,7 +15,7 @@ from gpu_workers.adapters.store import Facts, FolderStore
 from gpu_workers.errors import NO_ROOM, ArtifactRefused, ChildDied, Unhealthy
 from gpu_workers.train.blame import OF_THE_BASE, Blame
 from gpu_workers.train.known import Known
-from gpu_workers.train.lines import Broken, Report, RunSpec, Trained
+from gpu_workers.train.lines import MEASURED, Broken, Report, RunSpec, Trained
 from gpu_workers.train.parent import Train
 from gpu_workers.train.place import Workplace
 from gpu_workers.train.served import Served
@@ -162,7 +162,7 @@ class Handling:
             async with self._wishes.held(request.company, request.id):
                 manifest = await self._dataset(request, settings, known, claim, folder / "rows.jsonl")
                 outcome = await self._train(request, settings, manifest, claim, folder)
-            await self._publish(request, settings, manifest, outcome, folder / "out")
+            await self._publish(request, settings, manifest, outcome, folder)
         except TakenBack:
             await self.runs([partition])
             await self._ended_by(*self.taken_back(request))
@@ -260,11 +260,11 @@ class Handling:
         )
 
     async def _publish(
-        self, request: TrainingRequested, settings: TrainSettings, manifest: Manifest, outcome: Trained, out: Path
+        self, request: TrainingRequested, settings: TrainSettings, manifest: Manifest, outcome: Trained, folder: Path
     ) -> None:
         """Ready is said unless the log has it: from this run, or from another with the very same bytes. The verdict is
         said with it, in one append."""
-        sha256 = await self._stored(request, outcome, out)
+        sha256 = await self._stored(request, settings, outcome, folder)
         adapters = await self._adapters.catch_up()
         if same_adapter(adapters, request, sha256) is None:
             version, verdict = version_for(adapters, request), judge(outcome.measures, self._place.floors)
@@ -286,12 +286,16 @@ class Handling:
             await self.say(say.judged(request, version, against, verdict, self._now()), ready)
         await self.say(say.completed(request, sha256, request.time, self._now()))
 
-    async def _stored(self, request: TrainingRequested, outcome: Trained, out: Path) -> str:
+    async def _stored(
+        self, request: TrainingRequested, settings: TrainSettings, outcome: Trained, folder: Path
+    ) -> str:
         """The adapter may be refused for what it is; a store that takes nothing is the world's."""
-        base = outcome.base
-        facts = Facts(company=request.company, base_model=base.name, base_sha256=base.sha256, tools_in_prompt=False)
+        base, shown = outcome.base, settings.tools == "in-prompt"
+        facts = Facts(company=request.company, base_model=base.name, base_sha256=base.sha256, tools_in_prompt=shown)
         try:
-            return await asyncio.to_thread(self._store.put, out, facts)
+            sha256 = await asyncio.to_thread(self._store.put, folder / "out", facts)
+            await asyncio.to_thread(self._store.put_measures, folder / MEASURED, sha256)
+            return sha256
         except ArtifactRefused as error:
             raise self._failed(request, "artifact_refused", str(error)) from error
         except OSError as error:

@@ -9,6 +9,9 @@ from processors.measure.measures import Measures
 from processors.training.settings import TrainSettings
 from schemas.adapters import Evaluation
 
+MEASURED = "measured"
+"""A folder beside `out`: figures, and every answer that was wrong."""
+
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True, tag="run"):
     """All that decides an adapter's bytes, and where to put them."""

@@ -6,30 +6,30 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from math import isfinite
 from typing import Any
 
 import msgspec
 
+from gpu_workers.adapters.origin import facts_in
 from gpu_workers.bases import load as base_model
 from gpu_workers.bases import nf4
 from gpu_workers.bases.chat import Chat
 from gpu_workers.bases.device import Device
 from gpu_workers.bases.files import RULE_OF_WHOLE_IDENTITY, BaseIdentity
 from gpu_workers.errors import BadPrecision, DatasetRefused, Diverged
-from gpu_workers.evaluate.exact_match import accuracy, evaluate
+from gpu_workers.evaluate.asking import Asker, Side
+from gpu_workers.evaluate.measure import CaseSizes, Measured, measure
+from gpu_workers.evaluate.told import metrics, wrong_answers
+from gpu_workers.evaluate.written import write
 from gpu_workers.train.learn.activation import generation_prompt
 from gpu_workers.train.learn.checkpoint import Checkpoints
 from gpu_workers.train.learn.loop import Loop, Stepped, steps_of
 from gpu_workers.train.learn.methods import METHODS
 from gpu_workers.train.learn.objectives import objective_of
-from gpu_workers.train.learn.samples import fits
 from gpu_workers.train.learn.saved import save
-from gpu_workers.train.lines import Report, RunSpec, Trained
-from processors.dataset.lessons import Row, row_of, was_wrong
-from processors.training.settings import TrainSettings
-from schemas.adapters import Evaluation
+from gpu_workers.train.lines import MEASURED, Report, RunSpec, Trained
+from processors.dataset.lessons import Row, row_of
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ Tell = Callable[[str, int, int], None]
 
 
 def run(spec: RunSpec, report: Callable[[Report], None]) -> Trained:
-    """Load, measure, train, measure again, save."""
+    """Load, train, save, and measure what was saved."""
 
     def told(phase: str, done: int, of: int) -> None:
         report(Report(phase=phase, step=done, steps=of))
@@ -47,19 +47,42 @@ def run(spec: RunSpec, report: Callable[[Report], None]) -> Trained:
     model, chat, base = _base(spec, device, told)
     rows = _checked_rows(spec)
     objective = objective_of(rows, chat, spec.settings)
-    held_out = _to_measure(rows, chat, spec.settings)
-
-    before = accuracy(evaluate(model, chat, held_out, on_done=partial(told, "evaluate before")))
     steps = steps_of(spec.settings, objective.texts)
     trigger = generation_prompt(chat) if spec.settings.activation == "generation-prompt" else ()
     adapted = METHODS[spec.method](model, spec.settings, steps, trigger)
     loop = Loop(adapted, objective, spec.settings, steps)
     _train(loop, Checkpoints(spec.checkpoints, _deciding(spec, base, device), spec.checkpoint_seconds), steps, report)
-    after = accuracy(evaluate(adapted.model, chat, held_out, on_done=partial(told, "evaluate after")))
-
     save(adapted, base, spec.out)
-    measured = Evaluation(examples=len(held_out), before=before, after=after) if held_out else None
-    return Trained(base=base, identity=_identity(spec, device), evaluation=measured, losses=tuple(loop.losses))
+    found = _measured(spec, base, Asker(adapted.model.unload(), chat), rows, partial(told, "measure"))
+    return Trained(
+        base=base,
+        identity=_identity(spec, device),
+        evaluation=found.evaluation() if found else None,
+        losses=tuple(loop.losses),
+        measures=found.measures if found else None,
+    )
+
+
+def _measured(
+    spec: RunSpec, base: BaseIdentity, asker: Asker, rows: Sequence[Row], on_done: Callable[[int, int], None]
+) -> Measured | None:
+    """What was saved, beside what answers now. None: the settings ask for no measure."""
+    settings = spec.settings
+    if not settings.evaluation_rows:
+        return None
+    candidate = Side(spec.out, settings.tools == "in-prompt")
+    sizes = CaseSizes(held_out=settings.evaluation_rows, max_tokens=settings.max_tokens)
+    found = measure(asker, rows, candidate, _served(spec, base, candidate), sizes, on_done)
+    write(spec.out.parent / MEASURED, metrics(found), wrong_answers(found))
+    return found
+
+
+def _served(spec: RunSpec, base: BaseIdentity, candidate: Side) -> Side:
+    """An adapter of another base than this one cannot be asked on it: then the base is what answers."""
+    facts = facts_in(spec.served) if spec.served else None
+    if facts is None or facts.base_sha256 not in (base.sha256, base.weights_sha256):
+        return Side(tools_in_prompt=candidate.tools_in_prompt)
+    return Side(spec.served, facts.tools_in_prompt, spec.served_version)
 
 
 def _train(loop: Loop, kept: Checkpoints, steps: int, report: Callable[[Report], None]) -> None:
@@ -127,22 +150,11 @@ def _finite(done: Stepped) -> None:
         raise Diverged(f"the loss of step {done.number} is {done.loss}. Lower learning_rate or alpha, or raise warmup.")
 
 
-def _to_measure(rows: Sequence[Row], chat: Chat, settings: TrainSettings) -> list[Row]:
-    """Held-out requests whose right answer is a call; always the same ones, spread over the log.
-
-    One that is longer than the run allows is passed over: it would cost the others their run.
-    """
-    calls = [row for row in rows if row.held_out and row.answer.tool_calls and not was_wrong(row)]
-    calls.sort(key=lambda row: hashlib.sha256(msgspec.json.encode(row.prompt)).digest())
-    fitting = (row for row in calls if fits(chat, row, settings.max_tokens, settings.tools))
-    return list(islice(fitting, settings.evaluation_rows))
-
-
 def _identity(spec: RunSpec, device: Device) -> str:
     facts = {
         "method": spec.method,
         "settings": msgspec.to_builtins(spec.settings),
-        "tools_in_prompt": False,  # trained closed-book: it knows its company's tools by heart
+        "tools_in_prompt": spec.settings.tools == "in-prompt",  # closed-book, it knows its tools by heart
         "machine": device.identity(),
     }
     return json.dumps(facts, sort_keys=True, separators=(",", ":"))
