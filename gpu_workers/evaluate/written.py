@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from processors.measure.confidence import Difference, difference
+from processors.measure.confidence import SuiteDifference, difference
 from processors.measure.measures import Measures
 from processors.measure.mistakes import Mistake
 from schemas.company import Message
@@ -20,7 +20,7 @@ class SuiteFigures(msgspec.Struct, frozen=True, kw_only=True):
     """Of one suite, by both."""
 
     suite: str
-    difference: Difference
+    difference: SuiteDifference
     malformed: float
     """Share of the candidate's answers."""
     served_malformed: float
@@ -68,4 +68,3 @@ def write(folder: Path, metrics: Metrics, wrong: Sequence[WrongAnswer]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, what in ((METRICS, metrics), (ERRORS, wrong)):
         (folder / name).write_bytes(msgspec.json.format(msgspec.json.encode(what), indent=1) + b"\n")
-

@@ -286,9 +286,7 @@ class Handling:
             await self.say(say.judged(request, version, against, verdict, self._now()), ready)
         await self.say(say.completed(request, sha256, request.time, self._now()))
 
-    async def _stored(
-        self, request: TrainingRequested, settings: TrainSettings, outcome: Trained, folder: Path
-    ) -> str:
+    async def _stored(self, request: TrainingRequested, settings: TrainSettings, outcome: Trained, folder: Path) -> str:
         """The adapter may be refused for what it is; a store that takes nothing is the world's."""
         base, shown = outcome.base, settings.tools == "in-prompt"
         facts = Facts(company=request.company, base_model=base.name, base_sha256=base.sha256, tools_in_prompt=shown)

@@ -12,7 +12,7 @@ RESAMPLES = 2_000
 LEVEL = 0.95
 
 
-class Difference(msgspec.Struct, frozen=True, kw_only=True):
+class SuiteDifference(msgspec.Struct, frozen=True, kw_only=True):
     """Of two adapters, or of one and the base, on the cases that both answered."""
 
     cases: int
@@ -34,13 +34,13 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
         return self.candidate - self.served
 
 
-def difference(candidate: Suite, served: Suite, seed: int = 0) -> Difference:
+def difference(candidate: Suite, served: Suite, seed: int = 0) -> SuiteDifference:
     """Case by case, by id; what one of them was not asked says nothing."""
     before = {outcome.id: outcome.right for outcome in served.outcomes}
     pairs = [(each.right, before[each.id]) for each in candidate.outcomes if each.id in before]
     gained, lost = (pairs.count((right, not right)) for right in (True, False))
     low, high = interval([int(now) - int(then) for now, then in pairs], seed)
-    return Difference(
+    return SuiteDifference(
         cases=len(pairs),
         candidate=_mean([now for now, _ in pairs]),
         served=_mean([then for _, then in pairs]),

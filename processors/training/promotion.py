@@ -154,8 +154,10 @@ def _pairs(candidate: Sequence[CaseOutcome], served: Sequence[CaseOutcome]) -> C
 
 
 def _malformed(measures: Measures) -> tuple[int, int]:
-    """Of all that it answered, in whatever suite."""
-    outcomes = [each for suite in measures.candidate for each in suite.outcomes]
+    """Of what it is asked in service. Others' tools in a prompt are no such thing for who learned its own by heart:
+    a call that it fails to write there is not right, and no more."""
+    served = [suite for suite in measures.candidate if suite.name != FOREIGN_TOOLS]
+    outcomes = [each for suite in served for each in suite.outcomes]
     return sum(each.malformed for each in outcomes), len(outcomes)
 
 
