@@ -50,8 +50,9 @@ def test_the_model_speaks_and_its_turns_are_its_own() -> None:
     model, tokenizer, identity = base_model.load(NAME, from_env().cache_dir)
     assert (identity.name, identity.family) == (NAME, "llama")
     chat = Chat.of(tokenizer)
-    assert chat.default_system == "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
     question = Message(role="user", content="What is the capital of France?")
+    said_first = chat.decode(chat.prompt((question,)))
+    assert "You are a helpful AI assistant named SmolLM, trained by Hugging Face" in said_first
     right = Message(role="assistant", content="The capital of France is Paris.")
     case = Case(id="france", suite="words", prompt=(question,), right=right)
     (answered,) = Asker(model, chat).answers([(case, Side())], unwatched)
