@@ -13,14 +13,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple, cast
 
-import peft
 import pytest
 from rich.console import Console
 
 from gpu_workers.adapters.store import FolderStore
 from gpu_workers.bases import load as base_model
 from gpu_workers.bases.chat import Chat
-from gpu_workers.evaluate.exact_match import accuracy, evaluate
+from gpu_workers.evaluate.asking import Asker, Side
+from gpu_workers.evaluate.measure import CaseSizes, measure
 from processors.dataset.turns import Example, parse_row
 from projections.lora_adapters import LORA_ADAPTERS, Adapter
 from rillfold.demo import data
@@ -143,12 +143,13 @@ async def test_each_company_has_a_model_that_calls_its_tools_and_no_other(told: 
 
     store = FolderStore(told.folder / "adapters")
     model, tokenizer, _ = base_model.load(made["acme"].base_model, from_env().cache_dir)
-    chat = Chat.of(tokenizer)
-    adapted = peft.PeftModel.from_pretrained(model, store.place(made["acme"].sha256), adapter_name="acme")
-    adapted.load_adapter(store.place(made["globex"].sha256), adapter_name="globex")
+    asker = Asker(model, Chat.of(tokenizer))
     for own, other in ((data.ACME, data.GLOBEX), (data.GLOBEX, data.ACME)):
-        adapted.set_adapter(own.id)
-        assert accuracy(evaluate(adapted, chat, requests_of(other, tmp_path))) < 0.1
+        side = Side(store.place(made[own.id].sha256))
+        asked = measure(asker, requests_of(other, tmp_path), side, sizes=CaseSizes(foreign=0))
+        (held_out,) = asked.suites(side)
+        assert len(held_out.outcomes) == data.REQUESTS
+        assert held_out.share < 0.1
 
 
 async def adapters_of(folder: Path) -> dict[str, Adapter]:

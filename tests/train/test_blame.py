@@ -15,28 +15,29 @@ import pytest
 from gpu_workers.errors import Diverged, Unhealthy
 from gpu_workers.train import blame, parent
 from gpu_workers.train.child import reason_of
-from gpu_workers.train.learn import loop
+from gpu_workers.train.learn.loop import Loop
 from gpu_workers.train.lines import Broken, ProofSpec, Trained
 from gpu_workers.train.parent import KeptChild, Train
 from schemas.topics import TopicNames
 from schemas.training import TrainingAccepted, TrainingCompleted, TrainingFailed
 from streams.log.memory import MemoryLog
+from tests.support.made import train_here
 
 from .test_hostile_requests import SHORT, declines, reasons
-from .test_trainer import ENDS, Office, ended, of, train_here
+from .test_trainer import ENDS, Office, ended, of
 
 POISON = msgspec.json.encode({**msgspec.json.decode(SHORT), "rank": 13}).decode()
 """Of the requests that break by what they ask for."""
 CHILD = """
 import os, torch
 from gpu_workers.train import child
-from gpu_workers.train.learn import loop
-sound = loop.step
-def step(model, batch, optimizer):
-    poison = model.peft_config["default"].r == 13
+from gpu_workers.train.learn.loop import Loop
+sound = Loop._step
+def step(self, batch):
+    poison = self._adapted.model.peft_config["default"].r == 13
 {fault}
-    return sound(model, batch, optimizer)
-loop.step = step
+    return sound(self, batch)
+Loop._step = step
 child.main()
 """
 FAULTS = {
@@ -69,7 +70,7 @@ async def trained_with(what: str, when: str) -> AsyncIterator[Train]:
             async with KeptChild() as train:
                 yield train
         else:
-            faulty.setattr(loop, "step", faulty_step(what, when))
+            faulty.setattr(Loop, "_step", faulty_step(what, when))
             yield answered_as_a_child_does
 
 
@@ -81,14 +82,14 @@ async def answered_as_a_child_does(spec, on_report) -> Trained | Broken:
 
 
 def faulty_step(what: str, when: str) -> Callable:
-    sound = loop.step
+    sound = Loop._step
 
-    def step(model, batch, optimizer) -> float:
-        if when == "True" or model.peft_config["default"].r == 13:
+    def step(self, batch) -> float:
+        if when == "True" or self._adapted.model.peft_config["default"].r == 13:
             if what == "a memory that is full":
                 raise MemoryError("by the test")
             return float("nan")
-        return sound(model, batch, optimizer)
+        return sound(self, batch)
 
     return step
 
@@ -114,7 +115,7 @@ async def test_a_machine_that_trains_nobody_ends_the_worker_at_the_first_run_and
     assert not list((office.tmp_path / "scratch-one").iterdir())
     assert not reasons(await office.said()), "and the request has no outcome"
 
-    said = await office.until(office.trainer(name="two", train=train_here), ended("r1"))
+    said = await office.until(office.trainer(name="two"), ended("r1"))
     assert [type(event) for event in said if isinstance(event, ENDS)] == [TrainingCompleted]
     claims = of(said, TrainingAccepted)
     assert [claim.worker for claim in claims] == ["one", "two"]

@@ -38,8 +38,9 @@ from schemas.training import (
 from streams.errors import AppendFailed
 from streams.log.memory import MemoryLog
 from streams.log.port import Outgoing
+from tests.support.made import made_once
 from tests.support.training import conversations, writable
-from tests.train.test_trainer import ENDS, CrashingLog, Office, ended, of, train_here
+from tests.train.test_trainer import ENDS, CrashingLog, Office, ended, of
 
 SHORT = msgspec.json.encode({"rank": 1, "steps": 1, "batch": 1, "warmup": 0, "evaluation_rows": 0}).decode()
 
@@ -193,7 +194,9 @@ async def test_runs_that_break_are_their_own_where_the_machine_trains_and_else_t
 
 
 class FullStore:
-    """An artifact store on a disk that is full."""
+    """An artifact store on a disk that is full, but for a manifest."""
+
+    def put_manifest(self, body: bytes) -> None: ...
 
     def put(self, folder: Path, facts: object) -> str:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -215,7 +218,7 @@ async def test_an_adapter_for_which_a_store_has_no_room_fails_its_own_run_and_no
     office.store = NearlyFullStore(office.tmp_path / "small")
     large = msgspec.json.encode({**msgspec.json.decode(SHORT), "rank": 13}).decode()
     await office.append(office.request("large", settings=large), office.request("small", "globex", settings=SHORT))
-    said = await office.until(office.trainer(train=train_here), ended("large", "small"))
+    said = await office.until(office.trainer(), ended("large", "small"))
     assert reasons(said) == {("acme", "large"): "no_space", ("globex", "small"): "completed"}
     assert {path.name[:6] for path in (office.tmp_path / "small" / "sha256").iterdir()}.isdisjoint({".draft"})
     (office.tmp_path / "file").write_text("in the way")
@@ -227,9 +230,9 @@ async def test_a_store_that_takes_nothing_ends_the_worker_by_name_and_the_reques
     office.store = FullStore()
     await office.append(office.request("r1", settings=SHORT))
     with pytest.raises(Unhealthy, match=r"artifact store.*No space left"):
-        await office.until(office.trainer(train=train_here), lambda _said: False)
+        await office.until(office.trainer(), lambda _said: False)
     office.store = store
-    said = await office.until(office.trainer(name="two", train=train_here), ended("r1"))
+    said = await office.until(office.trainer(name="two"), ended("r1"))
     assert [type(event) for event in said if isinstance(event, ENDS)] == [TrainingCompleted]
     assert [claim.worker for claim in of(said, TrainingAccepted)] == ["one", "two"]
 
@@ -340,7 +343,7 @@ async def test_the_same_id_of_two_companies_is_two_runs_with_two_adapters(office
     await office.append(office.request("r", settings=SHORT), office.request("r", "globex", settings=SHORT))
     said = await office.until(office.trainer(), lambda said: len(reasons(said)) == 2)
     assert reasons(said) == {("acme", "r"): "completed", ("globex", "r"): "completed"}
-    ready = {event.company: event for event in await office.said("adapter-ready")}
+    ready = {event.company: event for event in await office.ready()}
     assert {company: event.adapter for company, event in ready.items()} == {
         "acme": "acme/default",
         "globex": "globex/default",
@@ -435,7 +438,7 @@ async def test_a_run_that_diverges_fails_by_name(office, monkeypatch):
     async def wild(spec, on_report) -> Trained | Broken:
         settings = msgspec.structs.replace(spec.settings, learning_rate=1e30, steps=4, warmup=0)
         try:
-            return await train_here(msgspec.structs.replace(spec, settings=settings), on_report)
+            return await made_once(msgspec.structs.replace(spec, settings=settings), on_report)
         except Diverged as error:  # as the child does it
             return Broken(reason=reason_of(error), detail=str(error))
 
@@ -488,7 +491,7 @@ async def test_a_held_out_request_that_is_too_long_is_not_measured_and_fails_not
     await office.append(event, office.request("r1"))
     said = await office.until(office.trainer(), ended("r1"))
     assert reasons(said) == {("acme", "r1"): "completed"}
-    (ready,) = await office.said("adapter-ready")
+    (ready,) = await office.ready()
     assert ready.evaluation.examples == 2
 
 

@@ -139,6 +139,22 @@ def test_an_activated_adapter_leaves_a_prompt_as_the_base_has_it(tiny_loaded, ti
     assert not torch.allclose(acted[-trigger:], base[-trigger:])
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("method", METHODS)
+def test_the_base_is_measured_as_it_was_before_the_training(tiny_loaded, tiny_chat, fast, method, activation):
+    base = copy.deepcopy(tiny_loaded[0])
+    if METHODS[method].in_four_bits:
+        nf4.quantise(base)
+    prompt = torch.tensor([tiny_chat.prompt(data.training(data.ACME, 1)[0][:1])])
+    settings = msgspec.structs.replace(fast, activation=activation, steps=3, gradient_checkpointing=True)
+    with torch.no_grad():
+        before = base(prompt).logits
+    adapted, loop = trained(base, tiny_chat, method, settings)
+    assert len(loop.losses) == 3
+    with torch.no_grad():
+        assert torch.equal(adapted.model.unload()(prompt).logits, before)
+
+
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -301,7 +317,7 @@ def as_before(model: Any, drawn: Iterator[Any], settings: TrainSettings) -> list
 def test_an_older_adapter_can_be_made_again(tiny_loaded, tiny_chat, fast):
     import peft
 
-    base = tiny_loaded[0]
+    base, fast = tiny_loaded[0], msgspec.structs.replace(fast, rule=2)
     adapted, loop = trained(copy.deepcopy(base), tiny_chat, "lora", fast)
     torch.manual_seed(fast.seed)
     config = peft.LoraConfig(

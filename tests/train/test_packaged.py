@@ -11,7 +11,9 @@ import pytest
 from gpu_workers.bases import files as base_files
 from gpu_workers.bases import load as base_model
 from gpu_workers.bases.chat import Chat
-from gpu_workers.evaluate.exact_match import answer
+from gpu_workers.evaluate.asking import Asker, Side
+from gpu_workers.evaluate.measure import unwatched
+from processors.measure.cases import Case
 from rillfold.settings import from_env
 from schemas.company import Message
 
@@ -48,6 +50,10 @@ def test_the_model_speaks_and_its_turns_are_its_own() -> None:
     model, tokenizer, identity = base_model.load(NAME, from_env().cache_dir)
     assert (identity.name, identity.family) == (NAME, "llama")
     chat = Chat.of(tokenizer)
-    assert chat.default_system == "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
     question = Message(role="user", content="What is the capital of France?")
-    assert answer(model, chat, [chat.prompt((question,))], 20) == ["The capital of France is Paris."]
+    said_first = chat.decode(chat.prompt((question,)))
+    assert "You are a helpful AI assistant named SmolLM, trained by Hugging Face" in said_first
+    right = Message(role="assistant", content="The capital of France is Paris.")
+    case = Case(id="france", suite="words", prompt=(question,), right=right)
+    (answered,) = Asker(model, chat).answers([(case, Side())], unwatched)
+    assert (answered.text, answered.ended) == (right.content, True)

@@ -24,7 +24,6 @@ from gpu_workers.adapters.store import CONFIG, TENSORS, Facts, FolderStore
 from gpu_workers.bases import load as base_model
 from gpu_workers.bases.chat import Chat
 from gpu_workers.errors import ChildDied, DatasetRefused
-from gpu_workers.evaluate.exact_match import accuracy, answer, evaluate, is_exact
 from gpu_workers.train import child as child_process
 from gpu_workers.train.learn.loss import answer_loss
 from gpu_workers.train.learn.methods import METHODS
@@ -268,32 +267,3 @@ def test_an_epoch_has_every_sample_once_and_the_seed_decides_the_order(tiny_chat
     assert sorted(drawn(settings)) == sorted(tuple(tiny_chat.sample(talk).answer) for talk in talks)
     assert drawn(settings) == drawn(settings)
     assert drawn(settings) != drawn(msgspec.structs.replace(settings, seed=1))
-
-
-def test_a_batch_answers_as_each_row_alone(tiny_loaded, tiny_chat):
-    """Left padding must not show: a model that guesses is most easily moved by it."""
-    prompts = [tiny_chat.prompt(talk[:1]) for talk in data.training(data.ACME, 6)]
-    alone = [answer(tiny_loaded[0], tiny_chat, [prompt], 12)[0] for prompt in prompts]
-    assert answer(tiny_loaded[0], tiny_chat, prompts, 12) == alone
-
-
-def test_exact_means_all_of_it(tmp_path):
-    write_rows(tmp_path / "rows", data.ACME, 3, 0)
-    row = parse_row((tmp_path / "rows").read_bytes().splitlines()[1])
-    right = '<tool_call>\n{"name": "issue_refund", "arguments": %s}\n</tool_call>'
-    arguments = row.answer.tool_calls[0].arguments
-    assert is_exact(row, right % arguments)
-    assert not is_exact(row, right % arguments.replace("C-", "C- "))
-    assert not is_exact(row, (right % arguments).replace("issue_refund", "issue_refunds"))
-    assert not is_exact(row, (right % arguments) * 2)
-    assert not is_exact(row, "I would call issue_refund.")
-
-
-def test_evaluation_counts_what_it_says(tiny_loaded, tiny_chat, tmp_path):
-    write_rows(tmp_path / "rows", data.ACME, 0, 5)
-    rows = [parse_row(line) for line in (tmp_path / "rows").read_bytes().splitlines()]
-    done: list[tuple[int, int]] = []
-    scored = evaluate(tiny_loaded[0], tiny_chat, rows, batch=2, on_done=lambda n, of: done.append((n, of)))
-    assert done == [(2, 5), (4, 5), (5, 5)]
-    assert {id(each.example) for each in scored} == {id(row) for row in rows}
-    assert accuracy(scored) == 0.0

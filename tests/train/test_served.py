@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from gpu_workers.train.lines import Broken
-from schemas.adapters import AdapterReady, RolloutDecided
+from schemas.adapters import RolloutDecided
 from schemas.topics import TopicNames
 from streams.log.memory import MemoryLog
 
 from .test_hostile_requests import SHORT, declines
-from .test_trainer import Office, ended, of
+from .test_trainer import Office, ended
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ async def test_what_answers_now_is_given_to_the_child_and_the_base_model_where_n
 
     await office.append(office.request("first", settings=SHORT))
     await office.until(office.trainer(), ended("first"))
-    (ready,) = of(await office.said("adapter-ready"), AdapterReady)
+    (ready,) = await office.ready()
     decided = RolloutDecided(
         id="d", company="acme", time=2, correlation="d", adapter="acme/default", adapter_version=1, percent=100
     )

@@ -19,7 +19,6 @@ from gpu_workers.train.place import Workplace
 from gpu_workers.train.run import run
 from processors.training.settings import TrainSettings
 from rillfold.demo import data
-from schemas.adapters import AdapterReady
 from schemas.topics import TopicNames
 from schemas.training import TrainingAccepted, TrainingCompleted, TrainingProgressed
 from streams.log.memory import MemoryLog
@@ -75,7 +74,7 @@ async def test_a_run_is_taken_up_where_it_was_left_and_elsewhere_begins_again_wi
         assert int((left / "step").read_text()) >= 4
         async with KeptChild() as child:
             said = await office.until(office.trainer(name=successor, train=child), ended("r1"))
-        (ready,) = of(await office.said("adapter-ready"), AdapterReady)
+        (ready,) = await office.ready()
         shas.append(ready.sha256)
         newest = of(said, TrainingAccepted)[-1].generation
         begun.append(min(event.step for event in of(said, TrainingProgressed) if event.generation == newest))
@@ -137,7 +136,7 @@ async def test_one_outcome_whatever_is_killed_and_whenever(office: Office, seed:
         said = await office.until(office.trainer(name="last", train=child), ended(*runs))
     outcomes = Counter(event.run for event in said if isinstance(event, ENDS))
     assert outcomes == dict.fromkeys(runs, 1)
-    ready = of(await office.said("adapter-ready"), AdapterReady)
+    ready = await office.ready()
     assert len({event.sha256 for event in ready}) <= 1, "and each adapter is the same, whoever made it"
     assert {event.sha256 for event in of(said, TrainingCompleted)} == {event.sha256 for event in ready}
     generations = [claim.generation for claim in of(said, TrainingAccepted)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,6 @@ from gpu_workers.inbox.inbox import Inbox
 from gpu_workers.train.child import reason_of
 from gpu_workers.train.lines import Broken, ProofSpec, Report, Spec, Trained
 from gpu_workers.train.place import Workplace
-from gpu_workers.train.proof import prove
-from gpu_workers.train.run import run
 from gpu_workers.train.worker import GROUP, Trainer
 from processors.training.admit import RunBounds
 from rillfold.demo import data
@@ -41,21 +38,12 @@ from schemas.training import (
 from streams.log.memory import MemoryLog
 from streams.log.outgoing import to_outgoing
 from streams.log.port import EventLog, Outgoing, Position, Record, TopicSpec
+from tests.support.made import made_once, train_here
 from tests.support.training import conversations
 from tests.support.watching import Watching, breathe
 
 USED = ("company-data", "training-request", "adapter-ready")
 ENDS = (TrainingCompleted, TrainingFailed, TrainingRefused)
-
-
-async def train_here(spec: Spec, on_report) -> Trained:
-    """The same training as in the child, without the seconds that a process takes to import torch."""
-    reports: list[Any] = []
-    work = partial(prove, spec) if isinstance(spec, ProofSpec) else partial(run, spec)
-    outcome = await asyncio.to_thread(work, reports.append)
-    for report in reports:
-        await on_report(report)
-    return outcome
 
 
 def on_a_machine_that_trains(train: Callable) -> Callable:
@@ -94,7 +82,7 @@ class Office:
         self,
         log: EventLog | None = None,
         name: str = "one",
-        train: Callable = train_here,
+        train: Callable = made_once,
         bounds: RunBounds | None = None,
         inbox: Inbox | None = None,
         machine: Callable[[Callable], Callable] = on_a_machine_that_trains,
@@ -184,7 +172,7 @@ async def test_a_request_becomes_an_adapter_with_its_whole_story(office):
     assert verify(office.store.place(ready.sha256), ready.sha256).base_sha256 == ready.base_sha256
     assert {event.correlation for event in (*said, ready)} == {"r1"}
     assert {event.causation for event in (*said, ready)} == {None, "r1"}
-    assert {event.phase for event in of(said, TrainingProgressed)} >= {"evaluate before", "train", "evaluate after"}
+    assert {event.phase for event in of(said, TrainingProgressed)} >= {"train", "measure"}
     assert [event.step for event in of(said, TrainingProgressed) if event.phase == "train"] == [1, 2]
 
 
@@ -212,12 +200,12 @@ async def test_companies_do_not_mix(office):
 
 async def test_the_same_ranges_give_the_same_bytes_and_more_data_the_next_version(office):
     await office.append(office.request("r1"))
-    await office.until(office.trainer(), ended("r1"))
+    await office.until(office.trainer(train=train_here), ended("r1"))
     (first,) = await office.ready()
     await office.append(*conversations(data.ACME, 12)[8:])
 
     await office.append(office.request("again", ranges=first.ranges))
-    said = await office.until(office.trainer(name="two"), ended("again"))
+    said = await office.until(office.trainer(name="two", train=train_here), ended("again"))
     again = next(event for event in of(said, TrainingCompleted) if event.run == "again")
     assert again.sha256 == first.sha256
     assert await office.ready() == [first]
@@ -261,7 +249,7 @@ async def test_a_child_that_dies_is_a_failed_run_and_the_next_one_goes_on(quiet_
     async def dying(spec, on_report):
         if spec.settings.seed == 13:
             raise ChildDied("the training process ended with code -9: it said nothing")
-        return await train_here(spec, on_report)
+        return await made_once(spec, on_report)
 
     unlucky = msgspec.json.encode({"seed": 13}).decode()
     await quiet_office.append(quiet_office.request("r1", settings=unlucky), quiet_office.request("r2"))
@@ -277,7 +265,7 @@ async def test_a_sample_that_is_too_long_fails_the_run_by_name(quiet_office, tmp
 
     async def refusing(spec, on_report) -> Trained | Broken:
         try:
-            return await train_here(spec, on_report)
+            return await made_once(spec, on_report)
         except DatasetRefused as error:  # as the child does it
             return Broken(reason=reason_of(error), detail=str(error))
 
@@ -343,7 +331,7 @@ async def test_what_is_finished_is_committed_and_never_done_again(quiet_office):
 
     async def counting(spec, on_report):
         trained.append(spec.settings.seed)
-        return await train_here(spec, on_report)
+        return await made_once(spec, on_report)
 
     def seeded(seed: int) -> TrainingRequested:
         settings = {"seed": seed, "steps": 1, "batch": 2, "evaluation_rows": 0}

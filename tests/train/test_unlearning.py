@@ -5,20 +5,21 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_workers.adapters.store import TENSORS
-from gpu_workers.errors import DatasetRefused
+from gpu_workers.errors import DatasetRefused, NoPairs, OneSided
 from gpu_workers.train.learn.samples import Text, batches, texts
 from gpu_workers.train.lines import RunSpec
 from gpu_workers.train.run import run
 from processors.dataset.lessons import Lesson
 from processors.dataset.selection import Selection
-from processors.training.settings import TrainSettings
+from processors.training.settings import Objective, TrainSettings
 from schemas.company import Message
-from tests.support.learning import built, log_of, talk
+from tests.support.learning import built, log_of, said, talk
 
 
 async def test_the_adapters_bytes_are_those_of_a_log_that_never_held_it(
@@ -69,14 +70,14 @@ def test_a_text_that_goes_moves_no_two_others_past_each_other(numbers: set[int],
     assert first_epoch([n for n in there if n != gone]) == [n for n in first_epoch(there) if n != gone]
 
 
-def lesson(turn: int, said: str, **more: object) -> Lesson:
+def lesson(turn: int, answer: str, **more: object) -> Lesson:
     before = (
         Message(role="user", content="Hi"),
         Message(role="assistant", content="one"),
         Message(role="user", content="And?"),
     )
     fields = {"agent": "desk", "story": "5", "turn": turn, "held_out": False, "prompt": before[:turn]}
-    return Lesson(**fields | {"answer": Message(role="assistant", content=said)} | more)
+    return Lesson(**fields | {"answer": Message(role="assistant", content=answer)} | more)
 
 
 def test_answers_of_one_story_share_a_text_and_wrong_ones_are_not_learned(tiny_chat) -> None:
@@ -103,3 +104,27 @@ def test_tools_stand_in_the_prompt_where_that_is_wanted(tiny_chat) -> None:
 def test_nothing_to_learn_from_is_refused_by_name() -> None:
     with pytest.raises(DatasetRefused, match="no answer to learn from"):
         next(batches([], TrainSettings(), pad=0))
+
+
+@pytest.mark.parametrize("objective", ["dpo", "kto"])
+async def test_what_people_said_of_answers_is_learned_from_the_log(
+    tmp_path: Path, tiny_base: Path, quick: TrainSettings, objective: Objective
+) -> None:
+    """From feedback.given to an adapter; where nobody said anything, the run is refused by name."""
+    records = [talk(f"Look up C-{n}", "I do not know.", id=f"e{n}") for n in range(12)]
+    better = {"correction": {"role": "assistant", "content": "It is fine."}}
+    feedback = [said("feedback.given", {"about": f"e{n}"} | (better if n % 2 else {"good": True})) for n in range(12)]
+    settings = msgspec.structs.replace(quick, objective=objective, evaluation_rows=0)
+    losses = {}
+    for name, words in (("judged", feedback), ("silent", [])):
+        folder = tmp_path / name
+        (folder / "out").mkdir(parents=True)
+        dataset = await built(await log_of([*records, *words]), folder)
+        one = spec(folder, tiny_base, settings, dataset.manifest.rows_sha256)
+        if words:
+            losses[name] = run(one, lambda _report: None).losses
+        else:
+            with pytest.raises(NoPairs if objective == "dpo" else OneSided):
+                run(one, lambda _report: None)
+    assert len(losses["judged"]) == quick.steps
+    assert (tmp_path / "judged" / "out" / TENSORS).is_file()

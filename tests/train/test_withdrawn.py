@@ -12,9 +12,10 @@ from schemas.envelope import Event
 from schemas.topics import TopicNames
 from schemas.training import TrainingAccepted, TrainingCompleted, TrainingFailed, TrainingWithdrawn
 from streams.log.memory import MemoryLog
+from tests.support.made import made_once
 
 from .test_hostile_requests import declines, reasons
-from .test_trainer import ENDS, Crash, CrashingLog, Office, ended, of, office, train_here  # noqa: F401
+from .test_trainer import ENDS, Crash, CrashingLog, Office, ended, of, office  # noqa: F401
 
 
 def withdrawn(run: str, company: str = "acme") -> TrainingWithdrawn:
@@ -61,7 +62,7 @@ async def test_a_run_that_trains_is_killed_and_one_that_waits_is_refused_and_the
         await office.append(withdrawn("trains"))
 
     changes_his_mind = asyncio.create_task(takes_back())
-    said = await office.until(office.trainer(train=and_then(endless, train_here)), ended("trains", "waits", "wanted"))
+    said = await office.until(office.trainer(train=and_then(endless, made_once)), ended("trains", "waits", "wanted"))
     await changes_his_mind
     assert endless.killed.is_set()
     outcomes = {event.run: (event.type, getattr(event, "reason", "")) for event in said if isinstance(event, ENDS)}
@@ -70,7 +71,7 @@ async def test_a_run_that_trains_is_killed_and_one_that_waits_is_refused_and_the
         "waits": ("training.refused", "withdrawn"),
         "wanted": ("training.completed", ""),
     }
-    assert [event.run for event in await office.said("adapter-ready")] == ["wanted"]
+    assert [event.run for event in await office.ready()] == ["wanted"]
     assert not [*(office.tmp_path / "scratch-one").iterdir()]
 
 
