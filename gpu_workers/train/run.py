@@ -34,6 +34,8 @@ from processors.dataset.lessons import Row, row_of
 log = logging.getLogger(__name__)
 
 Tell = Callable[[str, int, int], None]
+MADE_UP = 16
+"""Cases of each made-up suite: fewer than whoever asks for a measure gets, for each run pays for them."""
 
 
 def run(spec: RunSpec, report: Callable[[Report], None]) -> Trained:
@@ -71,7 +73,7 @@ def _measured(
     if not settings.evaluation_rows:
         return None
     candidate = Side(spec.out, settings.tools == "in-prompt")
-    sizes = CaseSizes(held_out=settings.evaluation_rows, max_tokens=settings.max_tokens)
+    sizes = CaseSizes(held_out=settings.evaluation_rows, max_tokens=settings.max_tokens, foreign=MADE_UP)
     found = measure(asker, rows, candidate, _served(spec, base, candidate), sizes, on_done)
     write(spec.out.parent / MEASURED, metrics(found), wrong_answers(found))
     return found

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from processors.dataset.selection import Selection
 from processors.training.schedule import NoSchedule, rank_schedule
 from processors.training.settings import TrainSettings
 
@@ -35,5 +36,8 @@ def disagreement(method: str, settings: TrainSettings) -> Disagreement | None:
         detail = (
             f"{settings.objective} learns from feedback, which rows of rule {settings.rule} do not have. Set rule=3."
         )
+        return Disagreement("bad_settings", detail)
+    if settings.rule < RULE_OF_FEEDBACK and (settings.tools != "closed-book" or settings.select != Selection()):
+        detail = f"rows of rule {settings.rule} know neither tools nor select: those are of rule 3 on. Set rule=3."
         return Disagreement("bad_settings", detail)
     return None

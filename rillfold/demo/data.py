@@ -136,10 +136,15 @@ GLOBEX = DemoCompany(
 )
 COMPANIES = (ACME, GLOBEX)
 
-TALKS, REQUESTS = 200, 60
-"""How many conversations a company gives to learn from, and how many held-out requests it is measured on."""
-RECIPE: dict[str, Any] = {"dropout": 0.0, "steps": 26, "batch": 4}
+TALKS, PLAIN, REQUESTS = 200, 200, 60
+"""How many conversations a company gives to learn from that call, and that do not; and how many held-out requests it
+is measured on."""
+RECIPE: dict[str, Any] = {"dropout": 0.0, "steps": 26, "batch": 8, "micro_batch": 8}
 """Training settings of the demo that are not the defaults: they save time, and docs/training.md says what they cost."""
+RECIPES: dict[str, dict[str, Any]] = {
+    ACME.id: RECIPE,
+    GLOBEX.id: {**RECIPE, "activation": "generation-prompt", "rank": 32, "alpha": 64.0},
+}
 
 _FIRST = """
     Maria Tom Aisha Jonas Elena Peter Grace Omar Lucia Henrik Nadia Paul Ingrid Diego Sofia Marcus Anton Emily Hanna
@@ -191,7 +196,7 @@ def reply(company: DemoCompany, tool: str, arguments: Values) -> Values:
     """What the company's own endpoint answers. What the arguments do not say is looked up: always the same person."""
     chosen = company.tool(tool)
     known = {kind: arguments[name] for name, kind in chosen.arguments.items()}
-    known.setdefault("person", _draw("person", Random(_canonical(arguments)), side=1))  # noqa: S311
+    known.setdefault("person", draw("person", Random(_canonical(arguments)), side=1))  # noqa: S311
     return _filled(chosen.reply, known)
 
 
@@ -201,7 +206,7 @@ def _requests(company: DemoCompany, random: Random, side: int) -> Iterator[Reque
     while True:
         for tool in company.tools:
             while True:
-                values = {kind: _draw(kind, random, side) for kind in _MAKERS}
+                values = {kind: draw(kind, random, side) for kind in _MAKERS}
                 text = random.choice(tool.sentences).format(**values)
                 if text not in seen and is_held_out(text) == bool(side):
                     break
@@ -209,7 +214,7 @@ def _requests(company: DemoCompany, random: Random, side: int) -> Iterator[Reque
             yield Request(text, ToolUse(name=tool.name, arguments=_canonical(_filled(tool.arguments, values))), values)
 
 
-def _draw(kind: str, random: Random, side: int) -> Any:
+def draw(kind: str, random: Random, side: int) -> Any:
     """A value of one side: the value's own hash decides which it is on, so no value is on both."""
     while True:
         value = _MAKERS[kind](random)

@@ -20,8 +20,8 @@ from gpu_workers.adapters.store import FolderStore
 from gpu_workers.bases import load as base_model
 from gpu_workers.bases.chat import Chat
 from gpu_workers.evaluate.asking import Asker, Side
-from gpu_workers.evaluate.measure import CaseSizes, measure
-from processors.dataset.turns import Example, parse_row
+from gpu_workers.evaluate.measure import judged, unwatched
+from processors.measure.cases import Case, held_out
 from projections.lora_adapters import LORA_ADAPTERS, Adapter
 from rillfold.demo import data
 from rillfold.demo.parts import ALL
@@ -34,7 +34,7 @@ from schemas.topics import TopicNames
 from streams.fold.view import View
 from streams.log.kafka.log import KafkaLog
 from tests.story.telling import GONE_WITHIN, begin, demo_folder, on
-from tests.support.training import write_rows
+from tests.support.training import rows_of
 from tests.support.waiting import until
 
 
@@ -131,7 +131,7 @@ def test_after_all_that_the_whole_story_is_told(told: Told) -> None:
 
 @pytest.mark.model
 @pytest.mark.timeout(1_800)
-async def test_each_company_has_a_model_that_calls_its_tools_and_no_other(told: Told, tmp_path: Path) -> None:
+async def test_each_company_has_a_model_that_calls_its_tools_and_no_other(told: Told) -> None:
     assert told.code == 0, "the story was not told to its end"
     made = await adapters_of(told.folder)
     assert set(made) == {company.id for company in data.COMPANIES}
@@ -140,16 +140,15 @@ async def test_each_company_has_a_model_that_calls_its_tools_and_no_other(told: 
         assert adapter.evaluation.examples == data.REQUESTS
         assert adapter.evaluation.before < 0.1
         assert adapter.evaluation.after >= 0.95
+        assert adapter.promoted and adapter.verdict == "better", adapter.verdict_detail
 
     store = FolderStore(told.folder / "adapters")
     model, tokenizer, _ = base_model.load(made["acme"].base_model, from_env().cache_dir)
     asker = Asker(model, Chat.of(tokenizer))
     for own, other in ((data.ACME, data.GLOBEX), (data.GLOBEX, data.ACME)):
         side = Side(store.place(made[own.id].sha256))
-        asked = measure(asker, requests_of(other, tmp_path), side, sizes=CaseSizes(foreign=0))
-        (held_out,) = asked.suites(side)
-        assert len(held_out.outcomes) == data.REQUESTS
-        assert held_out.share < 0.1
+        answers = asker.answers([(case, side) for case in requests_of(other)], unwatched)
+        assert sum(judged(each).right for each in answers) < 0.1 * len(answers)
 
 
 async def adapters_of(folder: Path) -> dict[str, Adapter]:
@@ -160,7 +159,8 @@ async def adapters_of(folder: Path) -> dict[str, Adapter]:
     return {row.company: row for row in rows.values() if row.version == 1}
 
 
-def requests_of(company: data.DemoCompany, folder: Path) -> list[Example]:
-    write_rows(folder / company.id, company, data.TALKS, data.REQUESTS)
-    rows = map(parse_row, (folder / company.id).read_bytes().splitlines())
-    return [row for row in rows if row.held_out and row.answer.tool_calls]
+def requests_of(company: data.DemoCompany) -> list[Case]:
+    rows = rows_of([data.conversation(company, request)[:2] for request in data.held_out(company)])
+    cases = held_out(rows, data.REQUESTS, lambda _: True)
+    assert len(cases) == data.REQUESTS
+    return cases

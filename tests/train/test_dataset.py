@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processors.dataset.turns import TURNS, DatasetCounts, in_order, is_held_out, parse_row, row, select, teaches
+from processors.measure.foreign import TOOLS, Foreign
 from rillfold.demo import data
+from rillfold.demo.plain import NO_TOOL, plain
 from schemas.company import AgentOutputIngested, ConversationIngested, Message, TextIngested, ToolUse
 from schemas.envelope import Origin
 from schemas.training import OffsetRange
@@ -139,7 +141,9 @@ def test_one_changed_byte_changes_both_hashes():
 
 PROGRAM = """
 from processors.dataset.turns import DatasetCounts, select
+from processors.measure.foreign import TOOLS, Foreign
 from rillfold.demo import data
+from rillfold.demo.plain import NO_TOOL, plain
 from schemas.company import ConversationIngested
 from schemas.envelope import Origin
 tally = DatasetCounts()
@@ -178,6 +182,22 @@ def test_nothing_of_the_held_out_requests_is_in_the_training_data(company):
         asked = {str(value) for value in json.loads(request.call.arguments).values()}
         assert not asked & trained, request
         assert not any(f" {value} " in said for value in asked), request
+
+
+def test_plain_talk_is_answered_in_words_and_is_none_of_what_the_gate_asks():
+    acme, again = plain(data.ACME), plain(data.ACME)
+    assert acme == again
+    assert acme != plain(data.GLOBEX)
+    texts = [user.content for user, _ in acme]
+    assert len(set(texts)) == data.PLAIN and not any(map(is_held_out, texts))
+    assert not any(answer.tool_calls for _, answer in acme)
+    wishes = [answer.content for _, answer in acme].count(NO_TOOL)
+    assert 0.15 < wishes / data.PLAIN < 0.35
+    asked = {case.prompt[-1].content for seed in range(40) for case in Foreign(seed).nothing_fits()}
+    assert len(asked) > 300 and asked.isdisjoint(texts)
+    asked_words = {word for tool in TOOLS for word in tool.name.split("_")}
+    said = {word.strip(".,!?").lower() for text in texts for word in text.split()}
+    assert not asked_words & said
 
 
 def test_both_companies_hear_the_same_sentences_and_want_other_tools():

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from processors.dataset.selection import Selection
 from processors.training.agree import disagreement
 from processors.training.schedule import NoSchedule, RankSchedule, rank_schedule
 from processors.training.settings import MOST_RANK, TrainSettings
@@ -54,6 +55,8 @@ def test_the_nearest_that_works_is_named():
         ("bad_settings", "lora", TrainSettings(patience=1)),
         ("bad_settings", "lora", TrainSettings(measure_every=1, evaluation_rows=0)),
         ("bad_settings", "lora", TrainSettings(objective="dpo", rule=2)),
+        ("bad_settings", "lora", TrainSettings(tools="in-prompt", rule=2)),
+        ("bad_settings", "lora", TrainSettings(select=Selection(agents=("desk",)), rule=2)),
     ],
 )
 def test_what_does_not_go_together_is_refused(reason: str, method: str, settings: TrainSettings):

@@ -10,6 +10,7 @@ import msgspec
 from rillfold.client import Client
 from rillfold.demo import data
 from rillfold.demo.data import ACME, COMPANIES, GLOBEX, DemoCompany
+from rillfold.demo.plain import plain
 from rillfold.demo.stage import NotAsTold, Stage
 from rillfold.event_log import first
 from rillfold.http.keys import ApiKeys
@@ -125,7 +126,7 @@ async def _by_a_stranger(stage: Stage, company: DemoCompany) -> None:
 def conversations(company: DemoCompany) -> list[tuple[Message, ...]]:
     """To learn from, and to be measured on: which is which is decided by the dataset's own rule."""
     measured = [data.conversation(company, request) for request in data.held_out(company)]
-    return [*data.training(company), *(turns[:2] for turns in measured)]
+    return [*data.training(company), *plain(company), *(turns[:2] for turns in measured)]
 
 
 def _row(company: DemoCompany, turns: tuple[Message, ...]) -> dict[str, object]:

@@ -1,17 +1,20 @@
-"""Part 3: a training request per company, and one adapter each, with the offsets that made it."""
+"""Part 3: a training request per company, and one adapter each: the offsets that made it, and the gate's verdict."""
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from projections.training_runs import ENDED
-from rillfold.demo.data import COMPANIES, RECIPE, DemoCompany
+from rillfold.demo.data import COMPANIES, RECIPES, DemoCompany
 from rillfold.demo.stage import NotAsTold, Stage
 from rillfold.demo.story import live
 
 BEFORE_BELOW, AFTER_AT_LEAST = 0.1, 0.95
+OTHERS = {"irrelevance": "requests that need no tool", "foreign_tools": "tools of others, in the prompt"}
+"""What the gate looks at beside the company's own requests."""
 
 
 async def tell(stage: Stage) -> None:
@@ -19,7 +22,7 @@ async def tell(stage: Stage) -> None:
         await asyncio.to_thread(stage.crew.until_ready, ("train",))
     for company in COMPANIES:
         began = time.monotonic()
-        started = await stage.client.train(company.id, settings=RECIPE)
+        started = await stage.client.train(company.id, settings=RECIPES[company.id])
         with live(stage.console, f"training {started['adapter']}") as show:
             run = await _ended(stage, company, started["run"], show)
         stage.figures[f"seconds to train and measure {company.id}"] = f"{time.monotonic() - began:.0f}"
@@ -63,6 +66,17 @@ async def _ready(stage: Stage, company: DemoCompany, sha256: str) -> None:
         measured["after"] >= AFTER_AT_LEAST,
         f"{adapter['adapter']} v{adapter['version']} gets {measured['after']:.2f} of them right; values never trained",
     )
+    _judged(stage, adapter)
     ranges = ", ".join(f"{r['topic']}/{r['partition']} [{r['start']}, {r['stop']})" for r in adapter["ranges"])
     stage.say(f"made from {ranges}")
     stage.say(f"bytes sha256 {sha256[:16]}…, dataset {adapter['manifest'][:16]}…")
+
+
+def _judged(stage: Stage, adapter: dict[str, Any]) -> None:
+    """What it does with requests that are not its company's, beside the base model, and what the gate says of all."""
+    suites = json.loads(adapter["figures"])["suites"]
+    for name, what in OTHERS.items():
+        suite = suites[name]
+        stage.say(f"{what}: right in {suite['served']:.2f} → {suite['share']:.2f} of {suite['cases']}")
+    who = f"{adapter['adapter']} v{adapter['version']}"
+    stage.expect(adapter["promoted"], f"{who} is promoted, as {adapter['verdict']}: {adapter['verdict_detail']}")
