@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, Protocol
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from gpu_workers.bases.chatml import END, START, ChatMl, Piece
-from gpu_workers.bases.chatml import render as render
-from gpu_workers.bases.own_template import OwnTemplate
-from gpu_workers.bases.sandbox import Sandbox
+from gpu_workers.bases.templates.chatml import END, START, ChatMl, Stretch
+from gpu_workers.bases.templates.chatml import render as render
+from gpu_workers.bases.templates.own_template import OwnTemplate
+from gpu_workers.bases.templates.sandbox import Sandbox
 from gpu_workers.errors import BaseModelRefused, MessageRefused, PromptDrift
 from processors.answers import CallForm
 from processors.answers import body as body
@@ -37,7 +37,7 @@ class Template(Protocol):
     @property
     def end(self) -> str: ...
 
-    def write(self, messages: Sequence[Message], tools: str | None, *, asks: bool) -> list[Piece]: ...
+    def write(self, messages: Sequence[Message], tools: str | None, *, asks: bool) -> list[Stretch]: ...
 
 
 class Sample(NamedTuple):
@@ -118,7 +118,7 @@ class Chat:
         ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return list(ids)
 
-    def _ids(self, pieces: Sequence[Piece]) -> list[int]:
+    def _ids(self, pieces: Sequence[Stretch]) -> list[int]:
         ids: list[int] = []
         for text, special in pieces:
             ids += [self.specials[text]] if special else self.encode(text)

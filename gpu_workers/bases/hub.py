@@ -1,6 +1,5 @@
 """Models that lie in the local cache of a model hub. Nothing is ever fetched."""
 
-import os
 import re
 from pathlib import Path
 
@@ -24,6 +23,7 @@ def cached(id_: str) -> Path | None:
 
 
 def cache() -> Path:
-    """Where the hub's own client keeps what it fetched."""
-    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
-    return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
+    """Where the hub's own client keeps what it fetched: it reads the environment for that, we do not."""
+    from huggingface_hub import constants  # not before somebody asks: who only reads settings needs none
+
+    return Path(constants.HF_HUB_CACHE)

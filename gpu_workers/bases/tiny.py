@@ -27,7 +27,7 @@ _CUT = (
 )
 
 
-class Kind(NamedTuple):
+class TinyKind(NamedTuple):
     """What the model is like, and how it is spoken to. The first of its tokens pads."""
 
     family: str = "qwen3"
@@ -40,11 +40,11 @@ class Kind(NamedTuple):
     """Tokens that may be written by anybody, such as those around calls."""
 
 
-QWEN3 = Kind()
+QWEN3 = TinyKind()
 
 
 def make(
-    folder: Path, texts: Iterable[str], *, hidden: int = 64, layers: int = 2, seed: int = 0, kind: Kind = QWEN3
+    folder: Path, texts: Iterable[str], *, hidden: int = 64, layers: int = 2, seed: int = 0, kind: TinyKind = QWEN3
 ) -> Path:
     """Writes a Hugging Face folder. The same arguments give the same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def make(
     return folder
 
 
-def _tokenizer(folder: Path, texts: Iterable[str], kind: Kind) -> int:
+def _tokenizer(folder: Path, texts: Iterable[str], kind: TinyKind) -> int:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(_CUT), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]

@@ -25,7 +25,7 @@ Ask = Callable[[Sequence[Message]], str]
 """What a model says to messages. Raises JudgeAway."""
 
 
-class Pair(NamedTuple):
+class SideBySide(NamedTuple):
     """What both said to one request."""
 
     request: str
@@ -52,24 +52,24 @@ class HttpJudge:
             raise JudgeAway(f"the judge {self._model} at {self._url} gives no verdict: {error!r:.200}.") from error
 
 
-def pairs(measured: Measured) -> list[Pair]:
+def pairs(measured: Measured) -> list[SideBySide]:
     """Words that both were asked for, and said otherwise."""
     served = {each.case.id: each.text for each in measured.of(measured.served)}
     said = (each for each in measured.of(measured.candidate) if each.case.suite == "words" and each.case.right)
     return [
-        Pair(each.case.prompt[-1].content, each.text, served[each.case.id], each.case.right.content)
+        SideBySide(each.case.prompt[-1].content, each.text, served[each.case.id], each.case.right.content)
         for each in said
         if each.case.right and each.text != served.get(each.case.id, each.text)
     ]
 
 
-def judge(ask: Ask, answers: Sequence[Pair], seconds: float = ALL_SECONDS) -> Verdicts:
+def judge(ask: Ask, answers: Sequence[SideBySide], seconds: float = ALL_SECONDS) -> Verdicts:
     """Each pair in both orders. Raises JudgeAway at the first question that gets no answer."""
     until = time.monotonic() + seconds
     return counted([_one(ask, pair, until) for pair in answers])
 
 
-def _one(ask: Ask, pair: Pair, until: float) -> Preferred | None:
+def _one(ask: Ask, pair: SideBySide, until: float) -> Preferred | None:
     if time.monotonic() > until:
         raise JudgeAway("the judge is too slow: it had its time for all questions together. Ask it for fewer rows.")
     first, last = asked(pair.request, pair.candidate, pair.served, pair.right)

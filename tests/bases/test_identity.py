@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from huggingface_hub import constants
 
 from gpu_workers.bases import files
 from gpu_workers.bases import load as base_model
@@ -81,15 +85,26 @@ def test_a_base_in_four_bits_is_another_and_older_runs_know_it_by_its_older_name
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    for name in ("HF_HUB_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    """The client reads its environment once, as it is imported."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
     return tmp_path / "hf" / "hub"
 
 
-def test_a_hub_id_is_found_in_the_local_cache_as_its_client_lays_it_out(
-    copied: Path, hub: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(
+    "says, at",
+    [
+        ({"HF_HOME": "/a", "HF_HUB_CACHE": "/b", "XDG_CACHE_HOME": "/c"}, "/b"),
+        ({"HF_HOME": "/a", "XDG_CACHE_HOME": "/c"}, "/a/hub"),
+        ({"XDG_CACHE_HOME": "/c"}, "/c/huggingface/hub"),
+    ],
+)
+def test_the_cache_is_where_its_client_has_it(says: dict[str, str], at: str) -> None:
+    code = "from gpu_workers.bases.hub import cache; print(cache())"
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), **says}
+    assert subprocess.check_output([sys.executable, "-c", code], env=environ, text=True).strip() == at
+
+
+def test_a_hub_id_is_found_in_the_local_cache_as_its_client_lays_it_out(copied: Path, hub: Path) -> None:
     model = hub / "models--org--some-model"
     blobs, snapshot = model / "blobs", model / "snapshots" / ("c0ffee" + "0" * 34)
     snapshot.mkdir(parents=True)
@@ -103,9 +118,6 @@ def test_a_hub_id_is_found_in_the_local_cache_as_its_client_lays_it_out(
     assert find("org/some-model") == snapshot and name_of("org/some-model") == "some-model"
     _, _, loaded = base_model.load("org/some-model", hub, CPU)
     assert loaded.name == "some-model" and loaded.sha256 == identity(snapshot).sha256
-    monkeypatch.setenv("HF_HOME", "/nowhere")
-    monkeypatch.setenv("HF_HUB_CACHE", str(hub))
-    assert find("org/some-model") == snapshot
 
 
 @pytest.mark.parametrize("id_", ["../..", "org/..", "org/a/b", "/org", "org/", "org/" + "x" * 5000, "org/\0", "örg/x"])

@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from gpu_workers.bases import own_template, sandbox
 from gpu_workers.bases.chat import Chat
-from gpu_workers.bases.chatml import ChatMl
-from gpu_workers.bases.own_template import OwnTemplate
-from gpu_workers.bases.sandbox import Sandbox
+from gpu_workers.bases.templates import own_template, sandbox
+from gpu_workers.bases.templates.chatml import ChatMl
+from gpu_workers.bases.templates.own_template import OwnTemplate
+from gpu_workers.bases.templates.sandbox import Sandbox
 from gpu_workers.errors import BaseModelRefused, MessageRefused
 from processors.answers import BARE, TAGGED, Malformed, Spoken, ToolCalls, body, parse, tagged
 from schemas.company import Message, ToolUse

@@ -86,8 +86,7 @@ def test_a_call_its_reply_and_the_words_after_it() -> None:
         Message(role="assistant", tool_calls=(ToolUse(name="refund", arguments='{"order":"A1"}'),)),
         Message(role="tool", name="refund", content="done"),
     )
-    assert second.adapter == "acme/default"
-    assert second.tools is None
+    assert (second.adapter, second.tools) == ("acme/default", TOOLS)
     assert len({event.id for event in sent}) == len(sent)
     assert {event.correlation for event in sent} == {"r1"}
 
@@ -103,7 +102,7 @@ def test_a_first_step_that_must_call_is_held_to_it_and_what_follows_is_free(use_
     state, sent = run(requested(first_step="call", use_adapter=use_adapter), [CALL % "A1", "Refunded."])
     first, second = [event for event in sent if isinstance(event, InferenceRequested)]
     assert (first.must, first.tools) == (ANY_CALL, TOOLS)
-    assert (second.must, second.tools) == (None, None if use_adapter else TOOLS)
+    assert (second.must, second.tools) == (None, TOOLS)
     assert (state.status, state.first_step) == ("completed", "call")
 
 
@@ -247,9 +246,9 @@ HALF = '<tool_call>{"name": "refund", "arguments": {"order": "\\ud800"}}</tool_c
 @pytest.mark.parametrize(
     ("tools", "answer", "reason"),
     [
-        (DEEP, CALL % "A1", "unusable_schema"),
-        ('[{"name":"refund","parameters":' + '{"not":' * 400 + "{}" + "}" * 402 + "]", CALL % "A1", "unusable_schema"),
-        ("\ud800", CALL % "A1", "unusable_schema"),
+        (DEEP, CALL % "A1", "unfit"),
+        ('[{"name":"refund","parameters":' + '{"not":' * 400 + "{}" + "}" * 402 + "]", CALL % "A1", "unfit"),
+        ("\ud800", CALL % "A1", "unfit"),
         ('[{"name":"refund","parameters":{"$ref":"#/%24defs/x"}}]', CALL % "A1", "unusable_schema"),
         (None, f'<tool_call>{{"name": "refund", "arguments": {DEEP}', "malformed_call"),
         (None, '<tool_call>{"name": "refund", "arguments": {"a": ' + "[" * 500 + "]" * 500 + "}}</tool_call>",

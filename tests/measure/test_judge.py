@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from gpu_workers.evaluate.asking import Answered, Side
-from gpu_workers.evaluate.judge import HttpJudge, JudgeAway, Pair, judge, pairs
+from gpu_workers.evaluate.judge import HttpJudge, JudgeAway, SideBySide, judge, pairs
 from gpu_workers.evaluate.measure import Measured
 from gpu_workers.evaluate.told import asked_judge, metrics
 from processors.measure.cases import Case
@@ -19,8 +19,8 @@ from processors.measure.judging import counted, preferred
 from schemas.company import Message
 
 PAIRS = [
-    Pair("Who?", "A long and good answer.", "No.", ""),
-    Pair("Why?", "So.", "Because it is like that.", "Because."),
+    SideBySide("Who?", "A long and good answer.", "No.", ""),
+    SideBySide("Why?", "So.", "Because it is like that.", "Because."),
 ]
 
 
@@ -94,7 +94,7 @@ def test_a_judge_that_is_down_is_named_and_the_rest_is_measured() -> None:
     assert said.startswith("left out: the judge m at http://127.0.0.1:")
     told = metrics(found, said)
     assert (told.quality, told.served_quality, told.judge) == (1.0, 0.0, said)
-    assert pairs(found) == [Pair("Why?", "because", "No", "Because.")]
+    assert pairs(found) == [SideBySide("Why?", "because", "No", "Because.")]
 
 
 def test_a_judge_that_is_slow_is_left_when_its_time_is_over() -> None:

@@ -107,12 +107,12 @@ _THINKS_NOT = _QWEN3.replace("enable_thinking is false", "false").replace("(loop
 
 KINDS = {
     "ours": tiny.QWEN3,
-    "qwen3": tiny.Kind(
+    "qwen3": tiny.TinyKind(
         template=_QWEN3,
         marks=("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>"),
     ),
-    "qwen3-instruct": tiny.Kind(template=_THINKS_NOT, marks=("<tool_call>", "</tool_call>")),
-    "llama3": tiny.Kind(
+    "qwen3-instruct": tiny.TinyKind(template=_THINKS_NOT, marks=("<tool_call>", "</tool_call>")),
+    "llama3": tiny.TinyKind(
         family="llama",
         template=_LLAMA3,
         specials=(

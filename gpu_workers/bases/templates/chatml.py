@@ -34,7 +34,7 @@ class Turn(NamedTuple):
     body: str
 
 
-class Piece(NamedTuple):
+class Stretch(NamedTuple):
     """Of a conversation as a template writes it."""
 
     text: str
@@ -50,13 +50,13 @@ class ChatMl:
     form: CallForm = TAGGED
     end: str = END
 
-    def write(self, messages: Sequence[Message], tools: str | None, *, asks: bool) -> list[Piece]:
+    def write(self, messages: Sequence[Message], tools: str | None, *, asks: bool) -> list[Stretch]:
         """`asks`: up to where the model starts to answer; else everything that was said."""
-        pieces: list[Piece] = []
+        pieces: list[Stretch] = []
         for role, text in turns(messages, tools, self.default_system):
             # Role and body apart, as a model meets them: its own answer begins with a fresh token.
-            pieces += [Piece(START, True), Piece(f"{role}\n"), Piece(text), Piece(END, True), Piece("\n")]
-        return [*pieces, Piece(START, True), Piece("assistant\n")] if asks else pieces
+            pieces += [Stretch(START, True), Stretch(f"{role}\n"), Stretch(text), Stretch(END, True), Stretch("\n")]
+        return [*pieces, Stretch(START, True), Stretch("assistant\n")] if asks else pieces
 
 
 def turns(messages: Sequence[Message], tools: str | None = None, default_system: str | None = None) -> list[Turn]:

@@ -14,8 +14,8 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from gpu_workers.bases.chatml import Piece, functions, must_speak_in_turn
-from gpu_workers.bases.sandbox import Sandbox
+from gpu_workers.bases.templates.chatml import Stretch, functions, must_speak_in_turn
+from gpu_workers.bases.templates.sandbox import Sandbox
 from gpu_workers.errors import BaseModelRefused, MessageRefused
 from processors.answers import BARE, TAGGED, CallForm, body
 from schemas.company import Message, ToolUse
@@ -51,7 +51,7 @@ class OwnTemplate:
         except MessageRefused as error:
             raise BaseModelRefused(str(error)) from error
 
-    def write(self, messages: Sequence[Message], tools: str | None, *, asks: bool) -> list[Piece]:
+    def write(self, messages: Sequence[Message], tools: str | None, *, asks: bool) -> list[Stretch]:
         """`asks`: up to where the model starts to answer, without thinking; else everything that was said."""
         must_speak_in_turn(messages)
         said = [self._plain(message) for message in messages]
@@ -62,12 +62,12 @@ class OwnTemplate:
             raise MessageRefused(
                 "a message spells one of the model's special tokens, and its own chat template lets it pass for one."
             )
-        return [apart for text, special in pieces for apart in self._apart(Piece(marked.without(text), special))]
+        return [apart for text, special in pieces for apart in self._apart(Stretch(marked.without(text), special))]
 
-    def _apart(self, piece: Piece) -> list[Piece]:
+    def _apart(self, piece: Stretch) -> list[Stretch]:
         """What stands before somebody's words, and the words: a model's own answer begins with a fresh token."""
         head = next((each for each in self._heads if not piece.special and piece.text.startswith(each)), "")
-        return [Piece(head), Piece(piece.text.removeprefix(head))] if head else [piece]
+        return [Stretch(head), Stretch(piece.text.removeprefix(head))] if head else [piece]
 
     def _plain(self, message: Message) -> dict[str, str]:
         """Calls are written here, so that there may be several; thoughts are neither learned nor remembered."""
@@ -78,15 +78,15 @@ class OwnTemplate:
         plain = {"role": message.role, "content": content}
         return plain | ({"name": message.name} if message.name else {})
 
-    def _cut(self, text: str) -> Iterator[Piece]:
+    def _cut(self, text: str) -> Iterator[Stretch]:
         start = 0
         for found in self._split.finditer(text) if self._specials else ():
             if found.start() > start:
-                yield Piece(text[start : found.start()], False)
-            yield Piece(found.group(), True)
+                yield Stretch(text[start : found.start()], False)
+            yield Stretch(found.group(), True)
             start = found.end()
         if start < len(text):
-            yield Piece(text[start:], False)
+            yield Stretch(text[start:], False)
 
     def _must_know_tools(self) -> None:
         said = [_ASKED, Message(role="assistant", tool_calls=(_CALL,)), Message(role="tool", content=_RESULT)]
@@ -209,5 +209,5 @@ def _borders(pieces: Any) -> list[str]:
     return [text for text, special in pieces if special]
 
 
-def _joined(pieces: Sequence[Piece]) -> str:
+def _joined(pieces: Sequence[Stretch]) -> str:
     return "".join(text for text, _ in pieces)
