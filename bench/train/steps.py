@@ -19,7 +19,7 @@ from gpu_workers.bases import load as base_model
 from gpu_workers.bases.chat import Chat
 from gpu_workers.train.learn.samples import fits, texts, to_sample
 from gpu_workers.train.lines import to_bytes
-from processors.dataset.turns import parse_row
+from processors.dataset.lessons import row_of
 from processors.training.settings import RULE_VERSION, TrainSettings
 from rillfold.demo import data
 
@@ -38,12 +38,12 @@ class Contest:
         self._scene = scene
         _, tokenizer, _ = base_model.load(scene.base, scene.cache)
         self._chat = Chat.of(tokenizer)
-        self._rows = [parse_row(line) for line in scene.rows.path.read_bytes().splitlines()]
+        self._rows = [row_of(line) for line in scene.rows.path.read_bytes().splitlines()]
 
     @cached_property
     def learned(self) -> list[Any]:
         found = texts(self._chat, (row for row in self._rows if not row.held_out), TrainSettings().max_tokens)
-        return [(text.ids, [(each.start, each.stop) for each in text.answers]) for text in found]
+        return [(text.ids, [(each.start, each.stop) for each in text.answers], text.story) for text in found]
 
     @cached_property
     def measured(self) -> Path:

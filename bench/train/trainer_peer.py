@@ -50,7 +50,7 @@ def adapted(model: Any, settings: dict[str, Any]) -> Any:
 
 def labelled(texts: list[Any]) -> list[dict[str, list[int]]]:
     rows = []
-    for ids, answers in sorted(texts, key=lambda text: len(text[0])):
+    for ids, answers, _ in sorted(texts, key=lambda text: len(text[0])):
         labels = [-100] * len(ids)
         for start, stop in answers:
             labels[start:stop] = ids[start:stop]
