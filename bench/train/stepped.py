@@ -26,7 +26,7 @@ def main() -> None:
     model, tokenizer, _ = base_model.load(job["base"], Path(job["cache"]), device)
     settings = msgspec.convert(job["settings"], TrainSettings, strict=False)
     learned = json.loads(Path(job["texts"]).read_text())
-    texts = [Text(ids, [range(*each) for each in answers]) for ids, answers in learned]
+    texts = [Text(ids, [range(*each) for each in answers], story) for ids, answers, story in learned]
     adapted = METHODS["lora"](model, settings, settings.steps)
     loop = Loop(adapted, Supervised(texts, [], settings, Chat.of(tokenizer).end), settings, settings.steps)
     steps = Steps()

@@ -17,9 +17,11 @@ from bench.part import Found, Part, beside
 from bench.train.scene import Scene, child
 from gpu_workers.bases import load as base_model
 from gpu_workers.bases.chat import Chat
-from gpu_workers.train.learn.samples import fits, texts, to_sample
+from gpu_workers.evaluate.asking import Asker, Side
+from gpu_workers.evaluate.measure import CaseSizes, cases_of
+from gpu_workers.train.learn.samples import texts
 from gpu_workers.train.lines import to_bytes
-from processors.dataset.turns import parse_row
+from processors.dataset.lessons import row_of
 from processors.training.settings import RULE_VERSION, TrainSettings
 from rillfold.demo import data
 
@@ -36,22 +38,24 @@ class Contest:
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
-        _, tokenizer, _ = base_model.load(scene.base, scene.cache)
+        self._model, tokenizer, _ = base_model.load(scene.base, scene.cache)
         self._chat = Chat.of(tokenizer)
-        self._rows = [parse_row(line) for line in scene.rows.path.read_bytes().splitlines()]
+        self._rows = [row_of(line) for line in scene.rows.path.read_bytes().splitlines()]
 
     @cached_property
     def learned(self) -> list[Any]:
         found = texts(self._chat, (row for row in self._rows if not row.held_out), TrainSettings().max_tokens)
-        return [(text.ids, [(each.start, each.stop) for each in text.answers]) for text in found]
+        return [(text.ids, [(each.start, each.stop) for each in text.answers], text.story) for text in found]
 
     @cached_property
     def measured(self) -> Path:
-        """Prompt and right answer of every held-out request."""
-        limit = TrainSettings().max_tokens
-        calls = (row for row in self._rows if row.held_out and row.answer.tool_calls)
-        held_out = [to_sample(self._chat, row, limit) for row in calls if fits(self._chat, row, limit)]
-        return self._kept("measured", held_out[: TrainSettings().evaluation_rows])
+        """Prompts and right answers of every case that we ask, suite by suite; none where words are right."""
+        suites: dict[str, list[tuple[list[int], list[int]]]] = {}
+        for case in cases_of(Asker(self._model, self._chat), self._rows, Side(), CaseSizes()):
+            shown = case.tools if case.shown else None
+            right = [] if case.right is None else self._chat.sample((*case.prompt, case.right), shown).answer
+            suites.setdefault(case.suite, []).append((self._chat.prompt(case.prompt, shown), right))
+        return self._kept("measured", suites)
 
     def steps(self, who: str, threads: int, settings: TrainSettings) -> Callable[[int], Figures]:
         few = self._kept(f"texts-{settings.steps * settings.batch}", self.learned[: settings.steps * settings.batch])

@@ -18,7 +18,9 @@ from bench.train.clock import Steps, whole
 
 MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 GENERATED = 64
-"""Held-out requests in one batch, as we have them."""
+"""Requests in one batch, as we have them."""
+IDLE_TOKENS = 32
+"""Of an answer to a request that needs no call."""
 
 
 class Clock(TrainerCallback):
@@ -50,7 +52,7 @@ def adapted(model: Any, settings: dict[str, Any]) -> Any:
 
 def labelled(texts: list[Any]) -> list[dict[str, list[int]]]:
     rows = []
-    for ids, answers in sorted(texts, key=lambda text: len(text[0])):
+    for ids, answers, _ in sorted(texts, key=lambda text: len(text[0])):
         labels = [-100] * len(ids)
         for start, stop in answers:
             labels[start:stop] = ids[start:stop]
@@ -93,29 +95,35 @@ def train(model: Any, texts: list[Any], settings: dict[str, Any], out: Path) -> 
     return steps.figures()
 
 
-def exact(model: Any, measured: list[Any], end: int) -> float:
-    """Greedy, batched, padded on the left; an answer counts where it is the right one, token for token."""
+def exact(model: Any, suites: dict[str, list[Any]], end: int) -> float:
+    """What is held out, of all that is asked: an answer counts where it is the right one, token for token."""
     model.eval()
-    right = 0
-    ordered = sorted(measured, key=lambda each: len(each[0]))
-    for start in range(0, len(ordered), GENERATED):
-        part = ordered[start : start + GENERATED]
-        longest = max(len(prompt) for prompt, _ in part)
-        ids = torch.tensor([[end] * (longest - len(prompt)) + prompt for prompt, _ in part])
-        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt, _ in part])
-        new = max(len(answer) for _, answer in part) + 8
-        with torch.inference_mode():
-            out = model.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                max_new_tokens=new,
-                do_sample=False,
-                eos_token_id=end,
-                pad_token_id=end,
-            )
-        said = out[:, longest:].tolist()
-        right += sum(row[: len(answer)] == answer for row, (_, answer) in zip(said, part, strict=True))
-    return right / len(measured)
+    right = {suite: sum(_right(model, part, end) for part in _parts(cases)) for suite, cases in suites.items()}
+    return right["held_out"] / len(suites["held_out"])
+
+
+def _parts(cases: list[Any]) -> list[list[Any]]:
+    ordered = sorted(cases, key=lambda each: len(each[0]))
+    return [ordered[start : start + GENERATED] for start in range(0, len(ordered), GENERATED)]
+
+
+def _right(model: Any, part: list[Any], end: int) -> int:
+    """Greedy, batched, padded on the left. Who should call nothing has no more tokens than we give before we look."""
+    longest = max(len(prompt) for prompt, _ in part)
+    ids = torch.tensor([[end] * (longest - len(prompt)) + prompt for prompt, _ in part])
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt, _ in part])
+    answers = max(len(answer) for _, answer in part)
+    with torch.inference_mode():
+        out = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=answers + 8 if answers else IDLE_TOKENS,
+            do_sample=False,
+            eos_token_id=end,
+            pad_token_id=end,
+        )
+    said = out[:, longest:].tolist()
+    return sum(bool(answer) and row[: len(answer)] == answer for row, (_, answer) in zip(said, part, strict=True))
 
 
 def main() -> None:

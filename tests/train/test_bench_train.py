@@ -26,7 +26,7 @@ def test_every_figure_with_something_to_reach_is_measured() -> None:
 
 
 def test_the_peer_learns_at_answers_alone_and_pads_behind_them() -> None:
-    texts = [[[5, 6, 7, 8], [[2, 4]]], [[5, 9], [[1, 2]]]]
+    texts = [[[5, 6, 7, 8], [[2, 4]], "a"], [[5, 9], [[1, 2]], "b"]]
     rows = collated(labelled(texts))
     assert rows["input_ids"].tolist() == [[5, 9, 0, 0], [5, 6, 7, 8]]
     assert rows["labels"].tolist() == [[-100, 9, -100, -100], [-100, -100, 7, 8]]
