@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from gpu_workers.adapters.store import Facts, FolderStore
 from gpu_workers.errors import ArtifactRefused
-from gpu_workers.evaluate.written import ERRORS, METRICS, keep, kept_at
+from gpu_workers.evaluate.written import ERRORS, METRICS
 from rillfold.cli.adapters.evaluate import NothingToMeasure, OtherBase, evaluate
 from rillfold.demo import data
 from tests.support.models import ALL, save_adapter
@@ -39,8 +39,10 @@ def test_figures_with_their_confidence_and_every_mistake(tmp_path, tiny_base, ad
         assert each["candidate"] == pytest.approx(share)
     assert {"prompt", "expected", "predicted", "mistake"} <= set(wrong[0])
 
-    keep(tmp_path / "out", tmp_path / "adapters", "ab" * 32)
-    assert {path.name for path in kept_at(tmp_path / "adapters", "ab" * 32).iterdir()} == {METRICS, ERRORS}
+    store = FolderStore(tmp_path / "adapters")
+    store.put_measures(tmp_path / "out", "ab" * 32)
+    kept = {path.name: path.read_bytes() for path in store.measures("ab" * 32).iterdir()}
+    assert kept == {name: (tmp_path / "out" / name).read_bytes() for name in (METRICS, ERRORS)}
 
 
 def test_what_cannot_be_measured_says_why(tmp_path, tiny_base, adapter):

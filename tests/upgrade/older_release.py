@@ -197,12 +197,7 @@ def _chat(release: Release, key: str) -> Any:
 
 def at_rest(release: Release) -> dict[str, Any]:
     """What the release says when nothing is left to do."""
-
-    def proofs() -> Any:
-        found = release.ask("GET", "/projections")
-        return found if not any(lag for each in found for of in each["lag"].values() for lag in of.values()) else None
-
-    positions = {each["projection"]: each["positions"] for each in until("the sink", proofs)}
+    positions = {each["projection"]: each["positions"] for each in until("the sink", lambda: caught_up(release))}
     return {
         "positions": positions,
         "digests": {each["projection"]: each for each in release.says("projection", "digest")},
@@ -210,6 +205,12 @@ def at_rest(release: Release) -> dict[str, Any]:
         "lineage": release.says("lineage", "acme/default"),
         "rows": {name: release.says("query", name)["rows"] for name in positions},
     }
+
+
+def caught_up(release: Release) -> Any:
+    """How far each projection in Postgres knows the log; nothing while that is not its end."""
+    found = release.ask("GET", "/projections")
+    return found if not any(lag for each in found for of in each["lag"].values() for lag in of.values()) else None
 
 
 def ends(endpoints: Endpoints) -> dict[str, dict[int, int]]:
