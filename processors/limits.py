@@ -38,6 +38,15 @@ class Bucket(msgspec.Struct, frozen=True):
     def filled(self, size: float, a_second: float, now: float) -> Bucket:
         return Bucket(min(size, self.left + max(0.0, now - self.at) * a_second), now)
 
+    def wait(self, wanted: float, size: float, a_second: float, now: float) -> int:
+        """Whole seconds until it holds as much, zero if it does now. `wanted` is `size` at most."""
+        missing = wanted - self.filled(size, a_second, now).left
+        if missing <= 0:
+            return 0
+        seconds = ceil(missing / a_second)
+        # Sums of floats may fall a hair short then: the same sum that admits is asked.
+        return seconds + (self.filled(size, a_second, now + seconds).left < wanted)
+
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """What one company uses now, and has used lately."""
@@ -54,23 +63,22 @@ class Busy(msgspec.Struct, frozen=True):
     reason: str
     """too_many_at_once, too_many_prompts, too_often or too_many_bytes."""
     retry_after: int
-    """Seconds, at least one."""
+    """Seconds, at least one: by then no rate stands in the way, whatever the reason was."""
 
 
 def admit(usage: Usage, cost: RequestCost, bounds: CompanyBounds, now: float) -> Usage | Busy:
     """The usage with the request in it, or why not and when to come again."""
-    requests = usage.requests.filled(bounds.a_second * BURST_SECONDS, bounds.a_second, now)
-    sent = usage.bytes.filled(bounds.bytes_a_minute, bounds.bytes_a_minute / MINUTE, now)
-    if usage.at_once >= bounds.at_once:
-        return Busy("too_many_at_once", 1)
-    if cost.prompt and usage.prompts >= bounds.prompts:
-        return Busy("too_many_prompts", 1)
-    if requests.left < 1:
-        return Busy("too_often", _seconds(1 - requests.left, bounds.a_second))
+    # One request fits at the slowest rate, too: else it would be told to come again for ever.
+    burst, bytes_a_second = max(1.0, bounds.a_second * BURST_SECONDS), bounds.bytes_a_minute / MINUTE
     # A body larger than a minute's bytes is let in when nothing else was sent.
     wanted = min(cost.bytes, bounds.bytes_a_minute)
-    if sent.left < wanted:
-        return Busy("too_many_bytes", _seconds(wanted - sent.left, bounds.bytes_a_minute / MINUTE))
+    often = usage.requests.wait(1, burst, bounds.a_second, now)
+    much = usage.bytes.wait(wanted, bounds.bytes_a_minute, bytes_a_second, now)
+    reason = _reason(usage, cost, bounds, often, much)
+    if reason is not None:
+        return Busy(reason, max(1, often, much))
+    requests = usage.requests.filled(burst, bounds.a_second, now)
+    sent = usage.bytes.filled(bounds.bytes_a_minute, bytes_a_second, now)
     return Usage(
         at_once=usage.at_once + 1,
         prompts=usage.prompts + cost.prompt,
@@ -91,5 +99,11 @@ def forgettable(usage: Usage, now: float) -> bool:
     return rests and usage.bytes.left >= 0
 
 
-def _seconds(missing: float, a_second: float) -> int:
-    return max(1, ceil(missing / a_second))
+def _reason(usage: Usage, cost: RequestCost, bounds: CompanyBounds, often: int, much: int) -> str | None:
+    if usage.at_once >= bounds.at_once:
+        return "too_many_at_once"
+    if cost.prompt and usage.prompts >= bounds.prompts:
+        return "too_many_prompts"
+    if often:
+        return "too_often"
+    return "too_many_bytes" if much else None

@@ -64,8 +64,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """None: the admin key that `rillfold api` keeps in the data folder."""
     company_requests: Annotated[int, msgspec.Meta(ge=1)] = 64
     """A company's requests under way at once, in each API process: also those that wait, and streams."""
-    company_rate: Annotated[float, msgspec.Meta(gt=0)] = 100.0
-    """Its requests a second; what it did not use for ten seconds it may use at once."""
+    company_rate: Annotated[float, msgspec.Meta(ge=0.02)] = 100.0
+    """Its requests a second; what it did not use for ten seconds it may use at once, and one in any case."""
     company_bytes: Annotated[int, msgspec.Meta(ge=1)] = 256 << 20
     """Its bytes of request bodies a minute."""
     company_prompts: Annotated[int, msgspec.Meta(ge=1)] = 32

@@ -129,5 +129,6 @@ async def test_the_client_comes_again_once_when_told(serve, empty_log, tmp_path:
         assert len(await api.events("company-data")) == 12
     given = settings(tmp_path, company_rate=0.02)
     async with serve(tmp_path, empty_log, given) as api, Client(api.url, api.acme) as client:
+        await client.produce("company-data", [TEXT])
         with pytest.raises(ApiAway, match=r"too_often \(429\).* Come again in [45]\d s"):
             await client.produce("company-data", [TEXT])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processors.limits import MINUTE, Busy, CompanyBounds, RequestCost, Usage, admit, finished, forgettable
+from processors.limits import MINUTE, Bucket, Busy, CompanyBounds, RequestCost, Usage, admit, finished, forgettable
 
 BOUNDS = CompanyBounds(at_once=3, a_second=2.0, bytes_a_minute=600, prompts=1)
 
@@ -67,6 +67,24 @@ def test_who_comes_when_told_is_let_in_and_nobody_gets_more_than_the_rate(asked)
             continue
         usage, taken = finished(found, cost, 0), taken + 1
     assert taken <= 20 + now * BOUNDS.a_second
+
+
+@given(st.floats(0, 1e6), st.floats(-1, 1), st.floats(-9_000, 600), st.integers(0, 9_000), st.floats(0.02, 2.0))
+def test_the_seconds_told_are_enough_for_both_rates(pause, requests, sent, size, a_second) -> None:
+    bounds = CompanyBounds(at_once=3, a_second=a_second, bytes_a_minute=600, prompts=1)
+    usage = Usage(requests=Bucket(requests, pause), bytes=Bucket(sent, pause))
+    found = admit(usage, RequestCost(bytes=size), bounds, pause)
+    if isinstance(found, Busy):
+        later = admit(usage, RequestCost(bytes=size), bounds, pause + found.retry_after)
+        assert isinstance(later, Usage), (found, later)
+
+
+def test_a_rate_below_one_in_ten_seconds_lets_one_in_at_a_time() -> None:
+    bounds = CompanyBounds(at_once=3, a_second=0.02, bytes_a_minute=600, prompts=1)
+    usage = admit(Usage(), RequestCost(), bounds, 0.0)
+    assert isinstance(usage, Usage)
+    assert admit(usage, RequestCost(), bounds, 0.0) == Busy("too_often", 50)
+    assert isinstance(admit(usage, RequestCost(), bounds, 50.0), Usage)
 
 
 def test_only_who_rests_is_forgotten() -> None:
