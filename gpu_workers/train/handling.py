@@ -157,7 +157,7 @@ class Handling:
         settings = self.admitted(request)
         if isinstance(settings, TrainingRefused):
             raise _Ended(settings)
-        folder = self._place.empty_folder(request.company, request.id)
+        folder = self._place.empty_folder(request.company, request.id, claim)
         try:
             async with self._wishes.held(request.company, request.id):
                 manifest = await self._dataset(request, settings, known, claim, folder / "rows.jsonl")

@@ -152,12 +152,16 @@ def test_wrong_answers_of_a_dataset_are_what_kto_learns_from_and_supervised_does
     kto = objective_of(rows, tiny_chat, settings("kto", batch=3))
     assert answers_in(kto, tiny_chat) == [("It is on its way.", True), ("No idea.", False), ("No idea.", False)]
     supervised = objective_of(rows, tiny_chat, settings("supervised", batch=2, micro_batch=1))
-    assert (supervised.texts, answers_in(supervised, tiny_chat)) == (2, [("It is on its way.", None), ("No idea.", None)])
+    assert (supervised.texts, answers_in(supervised, tiny_chat)) == (
+        2,
+        [("It is on its way.", None), ("No idea.", None)],
+    )
 
 
 async def test_a_dataset_of_wrong_answers_alone_is_one_for_kto(tmp_path):
     wrong = [
-        said("agent_output.ingested", agent="desk", prompt=f"Question {n}", output="no", success=False) for n in range(9)
+        said("agent_output.ingested", agent="desk", prompt=f"Question {n}", output="no", success=False)
+        for n in range(9)
     ]
     manifest = (await built(await log_of(wrong), tmp_path)).manifest
     assert manifest.trained == 0 < manifest.bad
