@@ -104,8 +104,8 @@ class Workplace:
         return self._empty(f"{self.owner}{_named(company, run, str(claim))[:48]}")
 
     def checkpoints(self, company: str, run: str) -> Path:
-        """Of the run, whoever has it. Where a run leaves what the next worker on this machine takes up. The child makes it when it has something;
-        the newest alone is kept there."""
+        """Of the run, whoever has it: here it leaves what the next worker on this machine takes up. The child makes it
+        when it has something; the newest alone is kept there."""
         return self.scratch / f"{CHECKPOINTS}{_named(company, run)}"
 
     def forget(self, company: str, run: str) -> None:

@@ -53,7 +53,10 @@ class Checkpoints:
         _sync(file.parent)
 
     def read(self) -> dict[str, Any] | None:
-        """None: there is none, or it is torn, or another run's. Nothing in it is run. Drafts of one that was killed go."""
+        """None: there is none, or it is torn, or another run's. Nothing in it is run.
+
+        Drafts go: whoever wrote them was killed, or has lost the run.
+        """
         if self._file is None:
             return None
         for draft in self._file.parent.glob(f"*{DRAFT}"):
