@@ -15,6 +15,7 @@ from gpu_workers.train.learn.loop import Loop
 from gpu_workers.train.learn.loss import answer_chances, answer_loss
 from gpu_workers.train.learn.methods import METHODS, Adapted
 from gpu_workers.train.learn.objectives import objective_of
+from gpu_workers.train.learn.ranks import TALLIES
 from processors.dataset.lessons import Lesson
 from processors.dataset.turns import Example
 from processors.training.admit import RunBounds, enough, too_often
@@ -170,3 +171,34 @@ async def test_a_dataset_of_wrong_answers_alone_is_one_for_kto(tmp_path):
     epochs = settings("kto", epochs=2)
     assert too_often(epochs, manifest, RunBounds(texts=2 * manifest.bad)) is None
     assert too_often(epochs, manifest, RunBounds(texts=2 * manifest.bad - 1)).reason == "too_much"
+
+
+def test_how_many_texts_are_in_memory_at_once_changes_nothing(tiny_loaded, tiny_chat):
+    """KTO's distance from the base is that of the whole batch."""
+    rows = lessons(True, False, None, False, True, True, rejected=WRONG)
+    loud = {"alpha": 64, "steps": 4, "batch": 8, "beta": 1.0}
+    once, *others = (
+        learned(tiny_loaded[0], tiny_chat, rows, settings("kto", **loud, micro_batch=size))[1].losses
+        for size in (8, 4, 1)
+    )
+    for losses in others:
+        assert losses == pytest.approx(once, rel=1e-3)
+
+
+@pytest.mark.parametrize(("objective", "drops"), [("supervised", True), ("dpo", False), ("kto", False)])
+def test_what_is_held_against_the_base_has_no_dropout(tiny_loaded, objective, drops):
+    adapted = METHODS["lora"](copy.deepcopy(tiny_loaded[0]), settings(objective, dropout=0.5), 1)
+    found = [each.p for each in adapted.model.modules() if isinstance(each, torch.nn.Dropout) and each.p]
+    assert bool(found) is drops
+
+
+def test_what_adalora_remembers_goes_to_where_its_parameters_are(tiny_loaded, tiny_chat, rows):
+    how = settings("supervised")
+    adapted = METHODS["adalora"](copy.deepcopy(tiny_loaded[0]), how, how.steps)
+    next(Loop(adapted, objective_of(rows, tiny_chat, how), how, how.steps).run())
+    state = adapted.ranks.state()
+    adapted.model.to("meta")  # a device that every machine has
+    adapted.ranks.restore(state)
+    restored = adapted.ranks.state()
+    remembered = [each for name in TALLIES for each in restored[name].values()]
+    assert remembered and {each.device.type for each in remembered} == {"meta"}
