@@ -157,7 +157,7 @@ class Handling:
         settings = self.admitted(request)
         if isinstance(settings, TrainingRefused):
             raise _Ended(settings)
-        folder = self._place.empty_folder(request.company, request.id)
+        folder = self._place.empty_folder(request.company, request.id, claim)
         try:
             async with self._wishes.held(request.company, request.id):
                 manifest = await self._dataset(request, settings, known, claim, folder / "rows.jsonl")
@@ -195,7 +195,7 @@ class Handling:
             raise self._refused(request, "too_much_data", str(error)) from error
         longest = await asyncio.to_thread(_longest, rows)
         too_large = self._place.why_too_large(request.base_model, request.method, settings, longest)
-        if why := enough(manifest) or too_often(settings, manifest, self._place.bounds) or too_large:
+        if why := enough(manifest, settings) or too_often(settings, manifest, self._place.bounds) or too_large:
             raise _Ended(say.refused(request, why, self._now()))
         if known.manifest and known.manifest != manifest.sha256:
             detail = f"the run was accepted with manifest {known.manifest}; its ranges give {manifest.sha256} now."

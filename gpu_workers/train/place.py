@@ -1,12 +1,15 @@
 """Where a training worker runs: its folders, and the base models of its operator."""
 
+import fcntl
 import hashlib
 import logging
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_hex
 
 from gpu_workers.bases.files import look
 from gpu_workers.errors import BaseModelMissing, BaseModelRefused, BaseNotServable, Unhealthy
@@ -18,8 +21,9 @@ from processors.training.settings import TrainSettings
 
 log = logging.getLogger(__name__)
 
-CHECKPOINTS = "checkpoint-"
-OF_A_RUN = re.compile(f"({CHECKPOINTS})?[0-9a-f]{{64}}")
+CHECKPOINTS, PROOF, ALIVE = "checkpoint-", "proof-", "alive-"
+OF_A_RUN = re.compile(f"{CHECKPOINTS}[0-9a-f]{{64}}")
+OF_A_WORKER = re.compile(f"({PROOF}|{ALIVE})?(?P<owner>[0-9a-f]{{16}})([0-9a-f]{{48}})?")
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Workplace:
     floors: GateFloors = field(default_factory=GateFloors)
     memory: Callable[[], tuple[int, bool]] = device_memory
     """Bytes of the device that trains, and whether it is a GPU."""
+    owner: str = field(default_factory=lambda: token_hex(8))
+    """In the name of each folder that is this worker's own, whoever else works here."""
 
     def check_bases(self) -> None:
         """At the start, before a request meets it: names each base model of the list that is not to be had, and raises
@@ -76,13 +82,30 @@ class Workplace:
         there, on_gpu = self.memory()
         return too_large(need(shape, method, settings, longest, on_gpu), there)
 
-    def empty_folder(self, company: str, run: str) -> Path:
-        """Named by hash: no word of a request is ever part of a path. What a crashed run left there is of no use."""
-        return self._empty(_named(company, run))
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """While a worker lives nobody sweeps what is its own. The kernel lets go for one that is killed."""
+        draft = self.scratch / f".{ALIVE}{self.owner}"
+        with self._making_room():
+            self.scratch.mkdir(parents=True, exist_ok=True)
+            lock = draft.open("w")
+        with lock:
+            with self._making_room():
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held = draft.rename(self.scratch / f"{ALIVE}{self.owner}")  # none is there that nobody holds
+            try:
+                yield
+            finally:
+                held.unlink(missing_ok=True)
+
+    def empty_folder(self, company: str, run: str, claim: int) -> Path:
+        """Of this worker and claim alone: who had the run before may still be at its end here, and clears up after
+        itself. Named by hash: no word of a request is ever part of a path."""
+        return self._empty(f"{self.owner}{_named(company, run, str(claim))[:48]}")
 
     def checkpoints(self, company: str, run: str) -> Path:
-        """Where a run leaves what the next worker on this machine takes up. The child makes it when it has something;
-        the newest alone is kept there."""
+        """Of the run, whoever has it: here it leaves what the next worker on this machine takes up. The child makes it
+        when it has something; the newest alone is kept there."""
         return self.scratch / f"{CHECKPOINTS}{_named(company, run)}"
 
     def forget(self, company: str, run: str) -> None:
@@ -91,28 +114,55 @@ class Workplace:
 
     def left(self) -> set[Path]:
         """What runs have left here, of whichever worker."""
-        return {path for path in self.scratch.glob("*") if OF_A_RUN.fullmatch(path.name)}
+        return {path for path in self.scratch.glob("*") if OF_A_RUN.fullmatch(path.name) or _owner(path)}
 
     def keep_only(self, live: Iterable[tuple[str, str]], of: Collection[Path]) -> None:
-        """What belongs to runs that may still be taken up, or are under way beside us."""
+        """What belongs to runs that may still be taken up, or to workers that live. Older releases name a run's folder
+        by the run alone."""
         kept = {name for run in live for name in (_named(*run), f"{CHECKPOINTS}{_named(*run)}")}
-        for folder in of:
-            if folder.name not in kept:
-                shutil.rmtree(folder, ignore_errors=True)
+        alive = {owner for owner in set(map(_owner, of)) if owner and self._lives(owner)}
+        for path in of:
+            if path.name in kept or _owner(path) in alive:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+    def _lives(self, owner: str) -> bool:
+        try:
+            with (self.scratch / f"{ALIVE}{owner}").open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
 
     def proof_folder(self) -> Path:
         """For a tiny run of this worker's own, where those of requests are."""
-        return self._empty(f"proof-{hashlib.sha256(self.worker.encode()).hexdigest()[:16]}")
+        return self._empty(f"{PROOF}{self.owner}")
 
     def _empty(self, name: str) -> Path:
         folder = self.scratch / name
         shutil.rmtree(folder, ignore_errors=True)
-        try:
+        with self._making_room():
             (folder / "out").mkdir(parents=True)
-        except OSError as error:
-            raise Unhealthy(f"No folder for a run can be made in {self.scratch}: {error}. Make room there.") from error
         return folder
 
+    @contextmanager
+    def _making_room(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise Unhealthy(f"No folder for a run can be made in {self.scratch}: {error}. Make room there.") from error
 
-def _named(company: str, run: str) -> str:
-    return hashlib.sha256(f"{company}/{run}".encode()).hexdigest()
+
+def _owner(path: Path) -> str | None:
+    """Whose alone it is; None: nobody's."""
+    found = OF_A_WORKER.fullmatch(path.name)
+    return found["owner"] if found else None
+
+
+def _named(*whose: str) -> str:
+    return hashlib.sha256("/".join(whose).encode()).hexdigest()

@@ -38,7 +38,7 @@ class Trainer:
         train: Train = train_in_child,
         inbox: Inbox | None = None,
     ) -> None:
-        self._log, self._names = event_log, names
+        self._log, self._names, self._place = event_log, names, place
         self._inbox = Inbox() if inbox is None else inbox  # an empty one is false
         self._words = Reread(event_log, self._inbox, ahead=1)
         self.standing = Standing()
@@ -53,14 +53,15 @@ class Trainer:
         return {"training_runs": ("Runs that came to an end.", self._runs_ended)}
 
     async def run(self, ready: Callable[[], None]) -> None:
-        await self._handling.sweep()
-        async with self._log.subscribe(self._names.wire(GROUP), [self._names.wire(TOPIC)]) as group:
-            ready()
-            try:
-                while True:
-                    await self._step(group)
-            finally:
-                await self._begun.end()
+        with self._place.held():
+            await self._handling.sweep()
+            async with self._log.subscribe(self._names.wire(GROUP), [self._names.wire(TOPIC)]) as group:
+                ready()
+                try:
+                    while True:
+                        await self._step(group)
+                finally:
+                    await self._begun.end()
 
     async def _step(self, group: Subscription) -> None:
         """Poll; drop what is no longer ours; refuse at once what can be; stop what nobody wants any more; finish runs

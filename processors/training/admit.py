@@ -84,9 +84,15 @@ def shown(word: str) -> str:
     return repr(word if len(word) <= _SHOWN else f"{word[:_SHOWN]}\u2026")
 
 
-def enough(manifest: Manifest) -> NotAdmitted | None:
+def to_learn(manifest: Manifest, settings: TrainSettings) -> int:
+    """Texts of an epoch, at most: by KTO wrong answers are learned from too, also those that were corrected."""
+    more = (manifest.bad or 0) + (manifest.corrected or 0) if settings.objective == "kto" else 0
+    return manifest.trained + more
+
+
+def enough(manifest: Manifest, settings: TrainSettings) -> NotAdmitted | None:
     """A dataset with nothing to train on is no dataset."""
-    if manifest.trained:
+    if to_learn(manifest, settings):
         return None
     return NotAdmitted(
         "no_data",
@@ -97,9 +103,9 @@ def enough(manifest: Manifest) -> NotAdmitted | None:
 
 def too_often(settings: TrainSettings, manifest: Manifest, bounds: RunBounds) -> NotAdmitted | None:
     """Epochs cost what there is to learn from, which only the dataset tells."""
-    if (texts := settings.epochs * manifest.trained) <= bounds.texts:
+    if (texts := settings.epochs * (once := to_learn(manifest, settings))) <= bounds.texts:
         return None
-    detail = f"{settings.epochs} epochs of {manifest.trained} are {texts} texts; a run here learns from {bounds.texts}."
+    detail = f"{settings.epochs} epochs of {once} are {texts} texts; a run here learns from {bounds.texts}."
     return NotAdmitted("too_much", detail)
 
 

@@ -92,11 +92,11 @@ async def test_no_id_is_a_path_and_nothing_of_the_data_folder_goes(office):
 def test_two_companies_never_share_a_folder(tmp_path):
     place = Workplace(worker="w", scratch=tmp_path, cache=tmp_path, threads=1, clock=lambda: 1, bases={})
     pairs = [("acme", "r"), ("acme", "s"), ("globex", "r"), ("a", "b/c"), ("a.b", "c")]
-    folders = {place.empty_folder(*pair) for pair in pairs}
+    folders = {place.empty_folder(*pair, 1) for pair in pairs}
     assert len(folders) == len(pairs)
-    (first,) = (folder for folder in folders if folder == place.empty_folder("acme", "r"))
+    (first,) = (folder for folder in folders if folder == place.empty_folder("acme", "r", 1))
     (first / "left").write_text("by a crash")
-    assert [path.name for path in place.empty_folder("acme", "r").iterdir()] == ["out"]
+    assert [path.name for path in place.empty_folder("acme", "r", 1).iterdir()] == ["out"]
 
 
 BASES = ("", "..", "/", "~nouser/x", "~", "a\0b", "x" * 300, "x" * 100_000, "tiny/../tiny", "{base}", "./tiny", "\n")

@@ -87,7 +87,7 @@ async def test_a_run_is_taken_up_where_it_was_left_and_elsewhere_begins_again_wi
 async def test_what_nobody_takes_up_any_more_is_swept_at_the_start(office: Office) -> None:
     place = Workplace("w", office.tmp_path / "scratch-one", office.tmp_path, 1, lambda: 1, {})
     for run_ in ("ended", "open", "nobody's"):
-        for folder in (place.checkpoints("globex", run_), place.empty_folder("globex", run_)):
+        for folder in (place.checkpoints("globex", run_), place.empty_folder("globex", run_, 1)):
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "big").write_bytes(bytes(1000))
     (place.scratch / "keep").mkdir()
@@ -98,12 +98,15 @@ async def test_what_nobody_takes_up_any_more_is_swept_at_the_start(office: Offic
 
     async def looks(spec, on_report) -> Broken:
         left.update(path.name for path in place.scratch.iterdir())
+        own.update({spec.out.parent.name, *(path.name for path in place.scratch.glob("alive-*"))})
         under_way.set()
         return await declines(spec, on_report)
 
     left: set[str] = set()
+    own: set[str] = set()
     await office.until(office.trainer(train=looks), ended("open"))
-    assert left == {"keep", place.checkpoints("globex", "open").name, place.empty_folder("globex", "open").name}
+    assert left == own | {"keep", place.checkpoints("globex", "open").name}
+    assert len(own) == 2, "what is the living worker's"
 
 
 KILLS = 6

@@ -5,7 +5,9 @@ import io
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from time import monotonic
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 
 log = logging.getLogger(__name__)
 
-NAME = "checkpoint"
+NAME, DRAFT = "checkpoint", ".draft"
 SHARE = 100
 """No more than a hundredth of a run's time goes into them."""
 
@@ -26,26 +28,40 @@ class Checkpoints:
         self._spec, self._seconds, self._due = spec, seconds, monotonic() + seconds
 
     def keep(self, state: Callable[[], dict[str, Any]]) -> None:
-        """When it is time: in a file beside, synced, then in one move."""
+        """When it is time: in a file beside, synced, then in one move.
+
+        Whoever had the run before may still write its last one. Each has a draft of its own, and both hold the same
+        run: whichever move comes last, who reads it ends with the same bytes.
+        """
         if self._file is None or (began := monotonic()) < self._due:
             return
         buffer = io.BytesIO()
         torch.save(state(), buffer)
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        draft = self._file.with_suffix(".draft")
-        with draft.open("wb") as out:
-            out.write(f"{_proof(self._spec, buffer.getbuffer())}\n".encode())
-            out.write(buffer.getbuffer())
-            out.flush()
-            os.fsync(out.fileno())
-        draft.rename(self._file)
-        _sync(self._file.parent)
+        with suppress(FileNotFoundError):  # swept under us: the run is somebody else's by now, or has its outcome
+            self._write(self._file, buffer.getbuffer())
         now = monotonic()
         self._due = now + max(self._seconds, SHARE * (now - began) if self._seconds else 0.0)
 
+    def _write(self, file: Path, payload: Any) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=file.parent, suffix=DRAFT, delete=False) as out:
+            out.write(f"{_proof(self._spec, payload)}\n".encode())
+            out.write(payload)
+            out.flush()
+            os.fsync(out.fileno())
+        Path(out.name).rename(file)
+        _sync(file.parent)
+
     def read(self) -> dict[str, Any] | None:
-        """None: there is none, or it is torn, or another run's. Nothing in it is run."""
-        if self._file is None or not self._file.is_file():
+        """None: there is none, or it is torn, or another run's. Nothing in it is run.
+
+        Drafts go: whoever wrote them was killed, or has lost the run.
+        """
+        if self._file is None:
+            return None
+        for draft in self._file.parent.glob(f"*{DRAFT}"):
+            draft.unlink(missing_ok=True)
+        if not self._file.is_file():
             return None
         with self._file.open("rb") as file:
             said, payload = file.readline().strip().decode("ascii", "replace"), file.read()

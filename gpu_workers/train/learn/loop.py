@@ -29,6 +29,9 @@ class Objective(Protocol):
     def weight(self, batch: Sequence[Any]) -> int:
         """By what the losses of a batch's parts are divided, all together."""
 
+    def begin(self, adapted: Adapted, batch: Sequence[Any]) -> None:
+        """Before the first of a batch's parts: what none of them alone can tell."""
+
     def tokens(self, part: Any) -> int: ...
 
     def loss(self, adapted: Adapted, part: Any) -> Tensor:
@@ -99,6 +102,7 @@ class Loop:
     def _step(self, batch: Sequence[Any]) -> float:
         """One part after the other goes forward and back."""
         weight = self._objective.weight(batch)
+        self._objective.begin(self._adapted, batch)
         total = 0.0
         for part in batch:
             loss = self._objective.loss(self._adapted, part) / weight
@@ -122,6 +126,7 @@ class Loop:
     @torch.no_grad()
     def _measure(self, held_out: Sequence[Any]) -> float:
         self._adapted.model.eval()
+        self._objective.begin(self._adapted, held_out)
         summed = sum(float(self._objective.loss(self._adapted, part)) for part in held_out)
         self._adapted.model.train()
         loss = summed / self._objective.weight(held_out)

@@ -70,7 +70,8 @@ def _common(settings: TrainSettings) -> dict[str, Any]:
     return {
         "task_type": TaskType.CAUSAL_LM,
         "lora_alpha": settings.alpha,  # peft divides: any number will do
-        "lora_dropout": settings.dropout,
+        # What is held against the same model without its adapter is no noise's to change.
+        "lora_dropout": settings.dropout if settings.objective == "supervised" else 0.0,
         "target_modules": list(settings.modules),
         "bias": "none",
     }

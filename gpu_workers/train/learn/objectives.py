@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -12,6 +12,7 @@ from gpu_workers.train.learn.loop import Objective
 from gpu_workers.train.learn.preferences import Dpo, Judged, Kto, Pair, judged
 from gpu_workers.train.learn.samples import Text, fits, texts
 from gpu_workers.train.learn.supervised import Supervised
+from processors.dataset.lessons import was_wrong
 from processors.training.settings import TrainSettings
 
 Rows = Sequence[Any]
@@ -19,8 +20,10 @@ Rows = Sequence[Any]
 
 def objective_of(rows: Rows, chat: Chat, settings: TrainSettings) -> Objective:
     """Raises NoPairs or OneSided where the rows have nothing for it."""
-    learned = [row for row in rows if not row.held_out]
-    return _MAKERS[settings.objective](learned, _watched(rows, chat, settings), chat, settings)
+    kind = _KINDS[settings.objective]
+    taught = [row for row in rows if kind.teaches(row)]
+    learned = [row for row in taught if not row.held_out]
+    return kind.make(learned, _watched(taught, chat, settings), chat, settings)
 
 
 def _watched(rows: Rows, chat: Chat, settings: TrainSettings) -> Rows:
@@ -41,9 +44,8 @@ def _supervised(learned: Rows, watched: Rows, chat: Chat, settings: TrainSetting
 
 def _dpo(learned: Rows, watched: Rows, chat: Chat, settings: TrainSettings) -> Dpo:
     def read(rows: Rows) -> list[Pair]:
-        corrected = [row for row in rows if row.rejected is not None]
-        chosen = _alone(corrected, chat, settings)
-        rejected = _alone(map(_as_rejected, corrected), chat, settings)
+        chosen = _alone(rows, chat, settings)
+        rejected = _alone(map(_as_rejected, rows), chat, settings)
         return [Pair(*both) for both in zip(chosen, rejected, strict=True)]
 
     return Dpo(read(learned), read(watched), settings, chat.end)
@@ -51,9 +53,8 @@ def _dpo(learned: Rows, watched: Rows, chat: Chat, settings: TrainSettings) -> D
 
 def _kto(learned: Rows, watched: Rows, chat: Chat, settings: TrainSettings) -> Kto:
     def read(rows: Rows) -> list[Judged]:
-        said = [(row, True) for row in rows if row.good or row.rejected is not None]
-        said += [(row, False) for row in rows if row.good is False and row.rejected is None]
-        said += [(_as_rejected(row), False) for row in rows if row.rejected is not None]
+        said = [(row, bool(row.good) or _was_corrected(row)) for row in rows]
+        said += [(_as_rejected(row), False) for row in rows if _was_corrected(row)]
         alone = _alone([row for row, _ in said], chat, settings)
         return judged([(text, good) for text, (_, good) in zip(alone, said, strict=True)], settings.seed)
 
@@ -77,8 +78,27 @@ def _as_rejected(row: Any) -> Any:
     return msgspec.structs.replace(row, answer=row.rejected)
 
 
-_MAKERS: Mapping[str, Callable[[Rows, Rows, Chat, TrainSettings], Objective]] = {
-    "supervised": _supervised,
-    "dpo": _dpo,
-    "kto": _kto,
+def _was_right(row: Any) -> bool:
+    """As far as anybody knows. What was called wrong stands in the prompt of what came after it all the same."""
+    return not was_wrong(row)
+
+
+def _was_corrected(row: Any) -> bool:
+    """Rows of rules 1 and 2 hold nothing of what was said of them."""
+    return getattr(row, "rejected", None) is not None
+
+
+def _was_judged(row: Any) -> bool:
+    return getattr(row, "good", None) is not None or _was_corrected(row)
+
+
+class _Kind(NamedTuple):
+    teaches: Callable[[Any], bool]
+    make: Callable[[Rows, Rows, Chat, TrainSettings], Objective]
+
+
+_KINDS: Mapping[str, _Kind] = {
+    "supervised": _Kind(_was_right, _supervised),
+    "dpo": _Kind(_was_corrected, _dpo),
+    "kto": _Kind(_was_judged, _kto),
 }

@@ -2,7 +2,7 @@
 
 Every token is a node of a tree, its parent the token before it. Each sees the tokens of its own text before it, at
 their own places, and nothing of the others. What several texts share takes the sum of their gradients, which is what
-reading it once for each of them would add up to.
+reading it once for each of them would add up to, but for dropout: they share what it drops there, too.
 """
 
 from collections.abc import Iterator

@@ -60,6 +60,8 @@ class Dpo:
     def weight(self, batch: Sequence[Padded]) -> int:
         return sum(len(part.ids) for part in batch) // 2
 
+    def begin(self, adapted: Adapted, batch: Sequence[Padded]) -> None: ...
+
     def tokens(self, part: Padded) -> int:
         return tokens_in(part)
 
@@ -83,6 +85,7 @@ class Kto:
                 f"the dataset holds {good} answers that were called good and {bad} that were called bad; KTO needs "
                 "both. Give feedback on more of them, or train with objective=supervised."
             )
+        self._apart = 0.0
         self._weights = max(1.0, bad / good), max(1.0, good / bad)
         self._judged, self._held_out, self._settings, self._pad = judged, held_out, settings, pad
         self.texts = len(judged)
@@ -100,15 +103,19 @@ class Kto:
     def weight(self, batch: Sequence[JudgedPart]) -> int:
         return sum(len(part.good) for part in batch)
 
+    @torch.no_grad()
+    def begin(self, adapted: Adapted, batch: Sequence[JudgedPart]) -> None:
+        """How far the adapter went, over the whole batch: how many texts are in memory at once changes nothing."""
+        gains = sum(float(_gains(adapted, part.others).sum()) for part in batch)
+        self._apart = max(0.0, gains / self.weight(batch))
+
     def tokens(self, part: JudgedPart) -> int:
         return tokens_in(part.texts) + tokens_in(part.others)
 
     def loss(self, adapted: Adapted, part: JudgedPart) -> Tensor:
-        with torch.no_grad():
-            apart = _gains(adapted, part.others).mean().clamp_min(0)
         gains = _gains(adapted, part.texts)
         good = part.good.to(gains.device)
-        above = torch.where(good, gains - apart, apart - gains)
+        above = torch.where(good, gains - self._apart, self._apart - gains)
         desirable, undesirable = self._weights
         weights = torch.where(good, desirable, undesirable)
         return (weights * (1 - torch.sigmoid(self._settings.beta * above))).sum()

@@ -75,9 +75,12 @@ class ReallocatedRanks:
         return {"pattern": self._config.rank_pattern} | {name: getattr(allocator, name) for name in TALLIES}
 
     def restore(self, state: dict[str, Any]) -> None:
+        """A checkpoint is read into the machine's memory: what belongs to a parameter goes to where that is."""
         self._config.rank_pattern = state["pattern"]
+        parameters = dict(self._model.model.named_parameters())
         for name in TALLIES:
-            setattr(self._model.rankallocator, name, dict(state[name]))
+            tallies = {whose: each.to(parameters[whose].device) for whose, each in state[name].items()}
+            setattr(self._model.rankallocator, name, tallies)
 
 
 def _from_orthogonal(alike: list[Tensor]) -> Iterable[Tensor]:

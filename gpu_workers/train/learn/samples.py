@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gpu_workers.bases.chat import Chat, Sample
 from gpu_workers.errors import DatasetRefused
-from processors.dataset.lessons import Row, was_wrong
+from processors.dataset.lessons import Row
 from processors.dataset.turns import Example
 from processors.training.settings import Tools, TrainSettings
 
@@ -37,13 +37,11 @@ Batch = list[Padded]
 
 
 def texts(chat: Chat, rows: Iterable[Row], max_tokens: int, tools: Tools = "closed-book") -> list[Text]:
-    """Answers of one story share a text where one's prompt goes on from another: nothing is read twice.
-
-    What somebody called wrong is in the prompt of what came after it, and is no answer to learn.
+    """One answer of each row, good or bad: which rows it is learned from the objective says. Answers of one story
+    share a text where one's prompt goes on from another: nothing is read twice.
     """
     found: list[Text] = []
-    learned = (row for row in rows if not was_wrong(row))
-    for story, same in groupby(learned, key=_story):
+    for story, same in groupby(rows, key=_story):
         last = Text([], [])
         for row in same:
             prompt, answer = to_sample(chat, row, max_tokens, tools)

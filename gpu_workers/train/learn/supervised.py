@@ -31,6 +31,8 @@ class Supervised:
     def weight(self, batch: Sequence[Padded]) -> int:
         return sum(int(part.answers.sum()) for part in batch)
 
+    def begin(self, adapted: Adapted, batch: Sequence[Padded]) -> None: ...
+
     def tokens(self, part: Padded) -> int:
         return tokens_in(part)
 
