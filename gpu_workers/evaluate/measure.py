@@ -31,12 +31,15 @@ class Measured(NamedTuple):
     candidate: Side
     served: Side
     answers: Sequence[Answered]
+    unasked: int | None = None
+    """The version that answers now, where it cannot be asked on this base: `served` is the base model then."""
 
     @property
     def measures(self) -> Measures:
-        return Measures(
-            candidate=self.suites(self.candidate), served=self.suites(self.served), against=self.served.version
-        )
+        ours = self.suites(self.candidate)
+        if self.unasked is not None:
+            return Measures(candidate=ours, served=(), against=self.unasked, comparable=False)
+        return Measures(candidate=ours, served=self.suites(self.served), against=self.served.version)
 
     def suites(self, side: Side) -> tuple[Suite, ...]:
         """Without one that had no case."""
