@@ -36,10 +36,14 @@ class Measured(NamedTuple):
 
     @property
     def measures(self) -> Measures:
-        ours = self.suites(self.candidate)
-        if self.unasked is not None:
-            return Measures(candidate=ours, served=(), against=self.unasked, comparable=False)
-        return Measures(candidate=ours, served=self.suites(self.served), against=self.served.version)
+        asked = self.unasked is None
+        return Measures(
+            candidate=self.suites(self.candidate),
+            served=self.suites(self.served) if asked else (),
+            against=self.served.version if asked else self.unasked,
+            comparable=asked,
+            tools_in_prompt=self.candidate.tools_in_prompt,
+        )
 
     def suites(self, side: Side) -> tuple[Suite, ...]:
         """Without one that had no case."""

@@ -36,3 +36,5 @@ class Measures(msgspec.Struct, frozen=True, kw_only=True):
     """The version that answers now; None: the base model."""
     comparable: bool = True
     """False: that version could not be asked on the base of this run."""
+    tools_in_prompt: bool = False
+    """Tools stand in the new adapter's prompt in service, as they did in training."""

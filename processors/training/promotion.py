@@ -166,9 +166,11 @@ def _pairs(candidate: Sequence[CaseOutcome], served: Sequence[CaseOutcome]) -> C
 
 
 def _malformed(measures: Measures) -> tuple[int, int]:
-    """Of what it is asked in service. Others' tools in a prompt are no such thing for who learned its own by heart:
-    a call that it fails to write there is not right, and no more."""
-    served = [suite for suite in measures.candidate if suite.name != FOREIGN_TOOLS]
+    """Of what it is asked in service: requests of the company and those that need no tool, and where tools stand in its
+    prompt those for others' tools as well. Who learned its own by heart never sees such a prompt: a call that it fails
+    to write there is not right, and no more."""
+    in_service = SUITES if measures.tools_in_prompt else (HELD_OUT, IRRELEVANCE)
+    served = [suite for suite in measures.candidate if suite.name in in_service]
     outcomes = [each for suite in served for each in suite.outcomes]
     return sum(each.malformed for each in outcomes), len(outcomes)
 
