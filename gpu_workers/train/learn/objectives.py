@@ -3,18 +3,21 @@
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from gpu_workers.bases.chat import Chat
 from gpu_workers.train.learn.loop import Objective
 from gpu_workers.train.learn.preferences import Dpo, Judged, Kto, Pair, judged
-from gpu_workers.train.learn.samples import Text, fits, texts
+from gpu_workers.train.learn.samples import Text, alone, content, fits, texts
 from gpu_workers.train.learn.supervised import Supervised
+from processors.dataset.lessons import was_wrong
+from processors.dataset.turns import SECOND
 from processors.training.settings import TrainSettings
 
 Rows = Sequence[Any]
+Item = TypeVar("Item")
 
 
 def objective_of(rows: Rows, chat: Chat, settings: TrainSettings) -> Objective:
@@ -34,7 +37,7 @@ def _watched(rows: Rows, chat: Chat, settings: TrainSettings) -> Rows:
 
 def _supervised(learned: Rows, watched: Rows, chat: Chat, settings: TrainSettings) -> Supervised:
     def read(rows: Rows) -> list[Text]:
-        return _texts(rows, chat, settings)
+        return _once(_texts(rows, chat, settings), content, settings)
 
     return Supervised(read(learned), read(watched), settings, chat.end)
 
@@ -44,7 +47,8 @@ def _dpo(learned: Rows, watched: Rows, chat: Chat, settings: TrainSettings) -> D
         corrected = [row for row in rows if row.rejected is not None]
         chosen = _alone(corrected, chat, settings)
         rejected = _alone(map(_as_rejected, corrected), chat, settings)
-        return [Pair(*both) for both in zip(chosen, rejected, strict=True)]
+        pairs = [Pair(*both) for both in zip(chosen, rejected, strict=True)]
+        return _once(pairs, lambda pair: content(pair.chosen) + content(pair.rejected), settings)
 
     return Dpo(read(learned), read(watched), settings, chat.end)
 
@@ -54,8 +58,9 @@ def _kto(learned: Rows, watched: Rows, chat: Chat, settings: TrainSettings) -> K
         said = [(row, True) for row in rows if row.good or row.rejected is not None]
         said += [(row, False) for row in rows if row.good is False and row.rejected is None]
         said += [(_as_rejected(row), False) for row in rows if row.rejected is not None]
-        alone = _alone([row for row, _ in said], chat, settings)
-        return judged([(text, good) for text, (_, good) in zip(alone, said, strict=True)], settings.seed)
+        texts = _alone([row for row, _ in said], chat, settings)
+        both = [(text, good) for text, (_, good) in zip(texts, said, strict=True)]
+        return judged(_once(both, lambda each: f"{content(each[0])}{each[1]}", settings), settings.seed)
 
     return Kto(read(learned), read(watched), settings, chat.end)
 
@@ -63,14 +68,24 @@ def _kto(learned: Rows, watched: Rows, chat: Chat, settings: TrainSettings) -> K
 def _texts(rows: Iterable[Any], chat: Chat, settings: TrainSettings) -> list[Text]:
     """An activated adapter acts from one place on: there each answer is a text of its own."""
     return (
-        _alone(rows, chat, settings)
+        _alone([row for row in rows if not was_wrong(row)], chat, settings)
         if settings.activation != "always"
         else texts(chat, rows, settings.max_tokens, settings.tools)
     )
 
 
 def _alone(rows: Iterable[Any], chat: Chat, settings: TrainSettings) -> list[Text]:
-    return [text for row in rows for text in texts(chat, [row], settings.max_tokens, settings.tools)]
+    return [alone(chat, row, settings.max_tokens, settings.tools) for row in rows]
+
+
+def _once(items: Iterable[Item], content_of: Callable[[Item], str], settings: TrainSettings) -> list[Item]:
+    """Conversations that differ only in what a model is not shown teach one thing: it is learned once, as the first."""
+    if settings.rule <= SECOND:
+        return list(items)
+    found: dict[str, Item] = {}
+    for item in items:
+        found.setdefault(content_of(item), item)
+    return list(found.values())
 
 
 def _as_rejected(row: Any) -> Any:
