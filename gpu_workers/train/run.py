@@ -30,6 +30,7 @@ from gpu_workers.train.learn.objectives import objective_of
 from gpu_workers.train.learn.saved import save
 from gpu_workers.train.lines import MEASURED, Report, RunSpec, Trained
 from processors.dataset.lessons import Row, row_of
+from processors.measure.cases import watched
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,8 @@ def _measured(
     candidate = Side(spec.out, settings.tools == "in-prompt")
     sizes = CaseSizes(held_out=settings.evaluation_rows, max_tokens=settings.max_tokens)
     served = _served(spec, base)
-    found = measure(asker, rows, candidate, served, sizes, on_done)
+    asked = [row for row in rows if not watched(row)] if settings.patience else rows
+    found = measure(asker, asked, candidate, served, sizes, on_done)
     if served is None:
         found = found._replace(unasked=spec.served_version)
     write(spec.out.parent / MEASURED, metrics(found), wrong_answers(found))

@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from processors.dataset.lessons import Lesson, Row, conversation_of, was_wrong
+from processors.dataset.turns import question
 from schemas.company import Message
 
 SuiteName = Literal["held_out", "foreign_tools", "irrelevance", "words"]
@@ -31,13 +32,19 @@ def held_out(rows: Iterable[Row], most: int, fits: Callable[[Case], bool], shown
     """Requests whose right answer is a call, so many at most; always the same ones, spread over the log.
 
     One of each conversation, the first: its others hang together with it, and would count one thing many times. So
-    would two that a model cannot tell apart. One that does not fit is passed over: it would cost the others their run. An
-    answer that was judged bad is no measure of anything. `shown`: tools stand in the prompt.
+    would two that a model cannot tell apart. One that does not fit is passed over: it would cost the others their
+    run. An answer that was judged bad is no measure of anything. `shown`: tools stand in the prompt.
     """
     first: dict[Hashable, Row] = {}
     for row in sorted(_of(rows, calls=True), key=lambda each: each.turn):
         first.setdefault(conversation_of(row), row)
     return list(islice(filter(fits, _cases(first.values(), "held_out", shown)), most))
+
+
+def watched(row: Row) -> bool:
+    """Held out for the early end of a run, whose weights it chooses: a run with patience is not measured on it. By the
+    question alone, so that all of a conversation is on one side."""
+    return row.held_out and sha256(question(row.prompt).strip().encode()).digest()[-1] % 2 == 1
 
 
 def words(rows: Iterable[Row], most: int, fits: Callable[[Case], bool], shown: bool = False) -> list[Case]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpu_workers.train.learn.objectives import _watched
 from processors.dataset.lessons import Lesson
-from processors.measure.cases import held_out
+from processors.measure.cases import held_out, watched
+from processors.training.settings import TrainSettings
 from schemas.company import Message, ToolUse
 
 
@@ -47,3 +50,13 @@ def test_order_of_rows_changes_nothing_and_one_prompt_has_one_right_answer(order
 
 def _call(name: str) -> Message:
     return Message(role="assistant", tool_calls=(ToolUse(name=name, arguments="{}"),))
+
+
+@pytest.mark.parametrize("patience", [0, 2])
+def test_what_decides_when_a_run_ends_is_not_what_it_is_measured_on(tiny_chat, patience: int) -> None:
+    rows = [lesson(n, said=f"Order {n}") for n in range(40)]
+    how = TrainSettings(patience=patience, measure_every=1, evaluation_rows=1000)
+    seen = {row.story for row in _watched(rows, tiny_chat, how)}
+    assert seen == {row.story for row in rows if watched(row) or not patience}
+    assert 5 < sum(map(watched, rows)) < 35
+    assert not any(watched(msgspec.structs.replace(row, held_out=False)) for row in rows)

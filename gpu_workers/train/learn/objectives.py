@@ -14,6 +14,7 @@ from gpu_workers.train.learn.samples import Text, alone, content, fits, texts
 from gpu_workers.train.learn.supervised import Supervised
 from processors.dataset.lessons import was_wrong
 from processors.dataset.turns import SECOND
+from processors.measure.cases import watched
 from processors.training.settings import TrainSettings
 
 Rows = Sequence[Any]
@@ -27,10 +28,12 @@ def objective_of(rows: Rows, chat: Chat, settings: TrainSettings) -> Objective:
 
 
 def _watched(rows: Rows, chat: Chat, settings: TrainSettings) -> Rows:
-    """Held-out rows for the held-out loss: always the same ones, spread over all."""
+    """Held-out rows for the held-out loss: always the same ones, spread over all. Where it decides when a run ends,
+    none that the gate looks at."""
     if not settings.measure_every:
         return []
-    kept = [row for row in rows if row.held_out and fits(chat, row, settings.max_tokens, settings.tools)]
+    some = [row for row in rows if (watched(row) if settings.patience else row.held_out)]
+    kept = [row for row in some if fits(chat, row, settings.max_tokens, settings.tools)]
     kept.sort(key=lambda row: hashlib.sha256(msgspec.json.encode([row.prompt, row.answer])).digest())
     return list(islice(kept, settings.evaluation_rows))
 
