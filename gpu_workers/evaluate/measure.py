@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from gpu_workers.evaluate.asking import Answered, Asker, OnDone, Side
-from processors.measure.cases import Case, MeasuredRow, held_out, tools_of, words
+from processors.dataset.lessons import Row
+from processors.measure.cases import Case, held_out, tools_of, words
 from processors.measure.foreign import Foreign
 from processors.measure.measures import CaseOutcome, Measures, Suite
 from processors.measure.mistakes import Judgement, classify, token_f1
@@ -31,11 +32,18 @@ class Measured(NamedTuple):
     candidate: Side
     served: Side
     answers: Sequence[Answered]
+    unasked: int | None = None
+    """The version that answers now, where it cannot be asked on this base: `served` is the base model then."""
 
     @property
     def measures(self) -> Measures:
+        asked = self.unasked is None
         return Measures(
-            candidate=self.suites(self.candidate), served=self.suites(self.served), against=self.served.version
+            candidate=self.suites(self.candidate),
+            served=self.suites(self.served) if asked else (),
+            against=self.served.version if asked else self.unasked,
+            comparable=asked,
+            tools_in_prompt=self.candidate.tools_in_prompt,
         )
 
     def suites(self, side: Side) -> tuple[Suite, ...]:
@@ -80,7 +88,7 @@ def unwatched(_done: int, _of: int) -> None:
 
 def measure(
     asker: Asker,
-    rows: Sequence[MeasuredRow],
+    rows: Sequence[Row],
     candidate: Side,
     served: Side | None = None,
     sizes: CaseSizes = CaseSizes(),  # noqa: B008 - nobody writes it
@@ -96,7 +104,7 @@ def measure(
     return Measured(candidate, served, asker.answers(asked, on_done))
 
 
-def cases_of(asker: Asker, rows: Sequence[MeasuredRow], side: Side, sizes: CaseSizes) -> list[Case]:
+def cases_of(asker: Asker, rows: Sequence[Row], side: Side, sizes: CaseSizes) -> list[Case]:
     """Long prompts of made-up tools come first: each list is read once, and then found."""
 
     def fits(case: Case) -> bool:
@@ -104,4 +112,5 @@ def cases_of(asker: Asker, rows: Sequence[MeasuredRow], side: Side, sizes: CaseS
 
     foreign = Foreign(own=tools_of(rows))
     made_up = [*foreign.calls(sizes.foreign), *foreign.nothing_fits(sizes.foreign)]
-    return [*made_up, *held_out(rows, sizes.held_out, fits), *words(rows, sizes.words, fits)]
+    shown = side.tools_in_prompt
+    return [*made_up, *held_out(rows, sizes.held_out, fits, shown), *words(rows, sizes.words, fits, shown)]

@@ -28,8 +28,9 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, tag="run"):
     settings: TrainSettings
     threads: int
     served: Path | None = None
-    """The adapter that answers for the role now; None: the base model does."""
+    """The adapter that answers for the role now; None: it is not at hand, or none does."""
     served_version: int | None = None
+    """None: the base model is what there is."""
     checkpoints: Path | None = None
     """Where a run that is broken off leaves what the next one takes up. None: nothing is kept."""
     checkpoint_seconds: float = 30.0

@@ -30,6 +30,7 @@ from gpu_workers.train.learn.objectives import objective_of
 from gpu_workers.train.learn.saved import save
 from gpu_workers.train.lines import MEASURED, Report, RunSpec, Trained
 from processors.dataset.lessons import Row, row_of
+from processors.measure.cases import watched
 
 log = logging.getLogger(__name__)
 
@@ -74,16 +75,21 @@ def _measured(
         return None
     candidate = Side(spec.out, settings.tools == "in-prompt")
     sizes = CaseSizes(held_out=settings.evaluation_rows, max_tokens=settings.max_tokens, foreign=MADE_UP)
-    found = measure(asker, rows, candidate, _served(spec, base, candidate), sizes, on_done)
+    served = _served(spec, base)
+    asked = [row for row in rows if not watched(row)] if settings.patience else rows
+    found = measure(asker, asked, candidate, served, sizes, on_done)
+    if served is None:
+        found = found._replace(unasked=spec.served_version)
     write(spec.out.parent / MEASURED, metrics(found), wrong_answers(found))
     return found
 
 
-def _served(spec: RunSpec, base: BaseIdentity, candidate: Side) -> Side:
-    """An adapter of another base than this one cannot be asked on it: then the base is what answers."""
+def _served(spec: RunSpec, base: BaseIdentity) -> Side | None:
+    """None: nothing answers yet, or an adapter that cannot be asked on this base: one of another, or one that is not
+    in this store."""
     facts = facts_in(spec.served) if spec.served else None
     if facts is None or facts.base_sha256 not in (base.sha256, base.weights_sha256):
-        return Side(tools_in_prompt=candidate.tools_in_prompt)
+        return None
     return Side(spec.served, facts.tools_in_prompt, spec.served_version)
 
 

@@ -21,18 +21,20 @@ class Served:
     def __init__(self, event_log: EventLog, names: TopicNames, store: FolderStore, beat: Callable[[], None]) -> None:
         self._rollouts, self._store = View(event_log, names, ROLLOUTS, beat), store
 
-    async def now(
-        self, request: TrainingRequested, adapters: Mapping[str, Adapter]
-    ) -> tuple[Path, int] | tuple[None, None]:
-        """Its folder and version. None: the base model answers, or an adapter of another one, which cannot be measured
-        on this; or this store does not have it."""
+    async def now(self, request: TrainingRequested, adapters: Mapping[str, Adapter]) -> tuple[Path | None, int | None]:
+        """Its folder and version. No version: nothing answers, and the base model is what there is. No folder: this
+        store does not have it. Whether it stands on the base of a run, the child sees by the hashes."""
         name = adapter_name(request)
         rollout = (await self._rollouts.catch_up()).get(name)
-        row = adapters.get(f"{name}/{rollout.stable}") if rollout else None
-        if row is None or row.base_model != request.base_model:
+        if rollout is None or rollout.stable is None:
             return None, None
         try:
-            return self._store.place(row.sha256), row.version
+            return self._place(name, rollout.stable, adapters), rollout.stable
         except ArtifactMissing as error:
-            log.warning("run %s of %s is measured against the base model: %s", request.id, request.company, error)
-            return None, None
+            log.warning("run %s of %s cannot be held against %s: %s", request.id, request.company, name, error)
+            return None, rollout.stable
+
+    def _place(self, name: str, version: int, adapters: Mapping[str, Adapter]) -> Path:
+        if (row := adapters.get(f"{name}/{version}")) is None:
+            raise ArtifactMissing(f"version {version}: not among the adapters that this worker knows.")
+        return self._store.place(row.sha256)

@@ -1,7 +1,7 @@
 """Rule 3: rows that hold all they are, and nothing of where they stood."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from math import isfinite
 from typing import Any, NoReturn
@@ -134,6 +134,11 @@ def _whole(text: str) -> int:
 def was_wrong(row: Row) -> bool:
     """Nobody should learn it, nor be measured by it."""
     return isinstance(row, Lesson) and row.good is False
+
+
+def conversation_of(row: Row) -> Hashable:
+    """All its answers have one."""
+    return (row.topic, row.partition, row.offset) if isinstance(row, Example) else row.story
 
 
 def line_of(row: Row) -> bytes:

@@ -31,5 +31,10 @@ class Measures(msgspec.Struct, frozen=True, kw_only=True):
 
     candidate: tuple[Suite, ...]
     served: tuple[Suite, ...]
+    """Empty where what answers now could not be asked."""
     against: int | None = None
     """The version that answers now; None: the base model."""
+    comparable: bool = True
+    """False: that version could not be asked on the base of this run."""
+    tools_in_prompt: bool = False
+    """Tools stand in the new adapter's prompt in service, as they did in training."""

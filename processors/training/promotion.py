@@ -2,7 +2,8 @@
 
 It has to be better than what answers now by more than chance explains, on requests of the company that neither was
 trained on; it may have lost nothing on the tools of others; and what it does with requests that need no tool, and how
-often its calls cannot be read, are bounded whatever was there before.
+often its calls cannot be read, are bounded whatever was there before. Where what answers now could not be asked, nobody
+knows whether it is better, and a person decides.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +34,8 @@ class GateFloors(msgspec.Struct, frozen=True, kw_only=True):
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     promoted: bool
     reason: str
-    """One of: better, too_few, not_measured, off; or malformed, irrelevance, foreign_tools, worse, no_gain."""
+    """One of: better, too_few, not_measured, off; or malformed, irrelevance, not_comparable, foreign_tools, worse,
+    no_gain."""
     detail: str
     figures: str
     """What it stands on, as canonical JSON text."""
@@ -70,7 +72,7 @@ def judge(measures: Measures | None, floors: GateFloors) -> Verdict:
     figures = _figures(measures, floors, found, malformed)
     if not floors.on:
         return Verdict(promoted=True, reason="off", detail="The gate is off (RILLFOLD_GATE).", figures=figures)
-    objections = [*_below(found, malformed, floors), *_lost(found), *_not_better(found)]
+    objections = [*_below(found, malformed, floors), *_unknown(measures), *_lost(found), *_not_better(found)]
     if objections:
         detail = " ".join(sentence for _, sentence in objections)
         return Verdict(promoted=False, reason=objections[0][0], detail=detail, figures=figures)
@@ -96,6 +98,16 @@ def _below(found: Mapping[str, Compared], malformed: tuple[int, int], floors: Ga
         )
         objections.append((IRRELEVANCE, told))
     return objections
+
+
+def _unknown(measures: Measures | None) -> list[Objection]:
+    if measures is None or measures.comparable:
+        return []
+    told = (
+        f"Version {measures.against} answers now and could not be asked on this version's base model: it stands on "
+        "another one, or is not in this worker's store. Compare them, and promote by hand: rillfold adapters promote."
+    )
+    return [("not_comparable", told)]
 
 
 def _lost(found: Mapping[str, Compared]) -> list[Objection]:
@@ -154,9 +166,11 @@ def _pairs(candidate: Sequence[CaseOutcome], served: Sequence[CaseOutcome]) -> C
 
 
 def _malformed(measures: Measures) -> tuple[int, int]:
-    """Of what it is asked in service. Others' tools in a prompt are no such thing for who learned its own by heart:
-    a call that it fails to write there is not right, and no more."""
-    served = [suite for suite in measures.candidate if suite.name != FOREIGN_TOOLS]
+    """Of what it is asked in service: requests of the company and those that need no tool, and where tools stand in its
+    prompt those for others' tools as well. Who learned its own by heart never sees such a prompt: a call that it fails
+    to write there is not right, and no more."""
+    in_service = SUITES if measures.tools_in_prompt else (HELD_OUT, IRRELEVANCE)
+    served = [suite for suite in measures.candidate if suite.name in in_service]
     outcomes = [each for suite in served for each in suite.outcomes]
     return sum(each.malformed for each in outcomes), len(outcomes)
 
@@ -176,6 +190,7 @@ def _figures(
     return canonical(
         {
             "against": measures.against if measures else None,
+            "comparable": measures is None or measures.comparable,
             "floors": {"irrelevance": floors.irrelevance, "malformed": floors.malformed},
             "level": LEVEL,
             "malformed": {"answers": odd, "cases": cases},

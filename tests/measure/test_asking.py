@@ -95,6 +95,8 @@ def test_every_case_of_every_suite_is_counted_for_both(asker, adapter, rows):
         [each.id for each in suite.outcomes] for suite in theirs
     ]
     assert found.evaluation().examples == 5 and found.evaluation().before == 0.0
+    assert not found.measures.tools_in_prompt
+    assert found._replace(candidate=Side(adapter, tools_in_prompt=True)).measures.tools_in_prompt
 
 
 def test_an_adapter_that_serves_now_is_asked_too_and_so_is_the_base(asker, adapter, rows, tiny_loaded, tmp_path):

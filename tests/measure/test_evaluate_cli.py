@@ -11,8 +11,10 @@ from click.testing import CliRunner
 from gpu_workers.adapters.store import Facts, FolderStore
 from gpu_workers.errors import ArtifactRefused
 from gpu_workers.evaluate.written import ERRORS, METRICS
-from rillfold.cli.adapters.evaluate import NothingToMeasure, OtherBase, evaluate
+from processors.dataset.lessons import Lesson, line_of
+from rillfold.cli.adapters.evaluate import Measuring, NothingToMeasure, OtherBase, _rows, evaluate
 from rillfold.demo import data
+from schemas.company import Message
 from tests.support.models import ALL, save_adapter
 from tests.support.training import write_rows
 
@@ -43,6 +45,16 @@ def test_figures_with_their_confidence_and_every_mistake(tmp_path, tiny_base, ad
     store.put_measures(tmp_path / "out", "ab" * 32)
     kept = {path.name: path.read_bytes() for path in store.measures("ab" * 32).iterdir()}
     assert kept == {name: (tmp_path / "out" / name).read_bytes() for name in (METRICS, ERRORS)}
+
+
+def test_rows_of_the_newest_rule_are_read(tmp_path):
+    lesson = Lesson(
+        agent="a", story="s", turn=1, held_out=True, prompt=(Message(role="user", content="Hi"),),
+        answer=Message(role="assistant", content="Hello"), tools="[]",
+    )  # fmt: skip
+    path = tmp_path / "rows"
+    path.write_bytes(line_of(lesson))
+    assert _rows("acme/default", Measuring(None, path, None, None, 1, None, "", None)) == [lesson]
 
 
 def test_what_cannot_be_measured_says_why(tmp_path, tiny_base, adapter):

@@ -68,6 +68,28 @@ def test_a_version_answers_for_its_role_when_it_is_better_and_does_no_harm(
     assert found.detail
 
 
+@pytest.mark.parametrize("suites", [GOOD, {"held_out": (3, 0, 3)}, {"irrelevance": (40, 40, 40)}, {}])
+def test_over_a_version_that_could_not_be_asked_nothing_is_promoted_but_by_hand(suites: dict[str, Any]) -> None:
+    found = msgspec.structs.replace(measured(**suites), served=(), comparable=False)
+    verdict = judge(found, FLOORS)
+    assert (verdict.promoted, verdict.reason) == (False, "not_comparable")
+    assert "Version 3" in verdict.detail and "rillfold adapters promote" in verdict.detail
+    assert json.loads(verdict.figures)["comparable"] is False
+    assert judge(found, GateFloors(on=False)).promoted
+
+
+@pytest.mark.parametrize(("in_prompt", "reason", "cases"), [(False, "better", 100), (True, "malformed", 140)])
+def test_calls_for_others_tools_have_to_be_read_where_tools_stand_in_the_prompt(
+    in_prompt: bool, reason: str, cases: int
+) -> None:
+    found = measured(**GOOD)
+    odd = Suite(name="foreign_tools", outcomes=outcomes(10, 40, malformed=30))
+    candidate = tuple(odd if suite.name == odd.name else suite for suite in found.candidate)
+    verdict = judge(msgspec.structs.replace(found, candidate=candidate, tools_in_prompt=in_prompt), FLOORS)
+    assert verdict.reason == reason
+    assert json.loads(verdict.figures)["malformed"] == {"answers": 30 if in_prompt else 0, "cases": cases}
+
+
 def test_where_the_gate_is_off_everything_is_promoted_and_still_told() -> None:
     found = judge(measured(**GOOD | {"held_out": (0, 60, 60)}), GateFloors(on=False))
     assert (found.promoted, found.reason) == (True, "off")

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from gpu_workers.train.lines import Broken
+from gpu_workers.adapters.store import Facts, FolderStore
+from gpu_workers.train.lines import Broken, RunSpec
+from gpu_workers.train.run import run
+from processors.training.promotion import GateFloors, judge
+from processors.training.settings import TrainSettings
+from rillfold.demo import data
 from schemas.adapters import RolloutDecided
 from schemas.topics import TopicNames
 from streams.log.memory import MemoryLog
+from tests.support.models import ALL, save_adapter
+from tests.support.training import write_rows
 
 from .test_hostile_requests import SHORT, declines
 from .test_trainer import Office, ended
@@ -36,3 +45,36 @@ async def test_what_answers_now_is_given_to_the_child_and_the_base_model_where_n
     await office.append(decided, office.request("next"), office.request("other", role="other"))
     await office.until(office.trainer(name="two", train=looks), ended("next", "other"))
     assert given == [(office.store.place(ready.sha256), 1), (None, None)]
+    shutil.rmtree(office.store.place(ready.sha256))
+    await office.append(office.request("last", settings=SHORT))
+    await office.until(office.trainer(name="three", train=looks), ended("last"))
+    assert given[2:] == [(None, 1)], "it answers, and is not at hand"
+
+
+@pytest.mark.parametrize("why", ["another base", "not at hand"])
+def test_a_version_that_cannot_be_asked_is_named_and_the_base_does_not_stand_in(
+    tmp_path: Path, tiny_base: Path, tiny_loaded: Any, quick: TrainSettings, why: str
+) -> None:
+    """One that was trained in four bits answers now, say."""
+    manifest = write_rows(tmp_path / "rows", data.ACME, 4, 4)
+    store = FolderStore(tmp_path / "store")
+    folder = save_adapter(tiny_loaded[0], tmp_path / "a", 1, r=4, lora_alpha=8, target_modules=ALL)
+    base_sha256 = tiny_loaded[2].quantised().sha256
+    sha256 = store.put(folder, Facts(company="acme", base_model="t", base_sha256=base_sha256, tools_in_prompt=False))
+    (tmp_path / "out").mkdir()
+    spec = RunSpec(
+        rows=tmp_path / "rows",
+        rows_sha256=manifest.rows_sha256,
+        out=tmp_path / "out",
+        cache=tmp_path,
+        base_model=str(tiny_base),
+        method="lora",
+        settings=quick,
+        threads=1,
+        served=store.place(sha256) if why == "another base" else None,
+        served_version=7,
+    )
+    found = run(spec, lambda _report: None)
+    assert found.measures is not None and found.evaluation is not None
+    assert (found.measures.against, found.measures.comparable, found.measures.served) == (7, False, ())
+    assert judge(found.measures, GateFloors(irrelevance=0, malformed=1)).reason == "not_comparable"

@@ -102,6 +102,25 @@ def test_tools_stand_in_the_prompt_where_that_is_wanted(tiny_chat) -> None:
     assert "crm_lookup" in tiny_chat.decode(in_prompt[0].ids)
 
 
+@pytest.mark.parametrize("objective", ["supervised", "dpo", "kto"])
+@pytest.mark.parametrize("activation", ["always", "generation-prompt"])
+def test_what_differs_only_in_what_is_not_shown_is_learned_once(tiny_chat, objective: str, activation: str) -> None:
+    wrong = Message(role="assistant", content="wrong")
+    named: list[Lesson] = []
+    for n in range(6):
+        tools = f'[{{"name":"t{n}","description":"d","parameters":{{}},"registered":""}}]'
+        named.append(lesson(1, "right", story=str(n), tools=tools, rejected=wrong))
+        named.append(lesson(1, "bad", story=f"{n}-bad", tools=tools, good=False))
+
+    def learned(rows: list[Lesson], **more: object) -> int:
+        how = TrainSettings(**{"objective": objective, "activation": activation, "precision": "float32"} | more)
+        return objective_of(rows, tiny_chat, how).texts
+
+    once = {"supervised": 1, "dpo": 1, "kto": 3}[objective]
+    assert learned(named) == learned(named[:2]) == once
+    assert learned(named, tools="in-prompt") == 6 * once
+
+
 def test_nothing_to_learn_from_is_refused_by_name() -> None:
     with pytest.raises(DatasetRefused, match="no answer to learn from"):
         next(batches([], TrainSettings(), pad=0))

@@ -3,19 +3,22 @@
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from gpu_workers.bases.chat import Chat
 from gpu_workers.train.learn.loop import Objective
 from gpu_workers.train.learn.preferences import Dpo, Judged, Kto, Pair, judged
-from gpu_workers.train.learn.samples import Text, fits, texts
+from gpu_workers.train.learn.samples import Text, alone, content, fits, texts
 from gpu_workers.train.learn.supervised import Supervised
 from processors.dataset.lessons import was_wrong
+from processors.dataset.turns import SECOND
+from processors.measure.cases import watched
 from processors.training.settings import TrainSettings
 
 Rows = Sequence[Any]
+Item = TypeVar("Item")
 
 
 def objective_of(rows: Rows, chat: Chat, settings: TrainSettings) -> Objective:
@@ -27,17 +30,19 @@ def objective_of(rows: Rows, chat: Chat, settings: TrainSettings) -> Objective:
 
 
 def _watched(rows: Rows, chat: Chat, settings: TrainSettings) -> Rows:
-    """Held-out rows for the held-out loss: always the same ones, spread over all."""
+    """Held-out rows for the held-out loss: always the same ones, spread over all. Where it decides when a run ends,
+    none that the gate looks at."""
     if not settings.measure_every:
         return []
-    kept = [row for row in rows if row.held_out and fits(chat, row, settings.max_tokens, settings.tools)]
+    some = [row for row in rows if (watched(row) if settings.patience else row.held_out)]
+    kept = [row for row in some if fits(chat, row, settings.max_tokens, settings.tools)]
     kept.sort(key=lambda row: hashlib.sha256(msgspec.json.encode([row.prompt, row.answer])).digest())
     return list(islice(kept, settings.evaluation_rows))
 
 
 def _supervised(learned: Rows, watched: Rows, chat: Chat, settings: TrainSettings) -> Supervised:
     def read(rows: Rows) -> list[Text]:
-        return _texts(rows, chat, settings)
+        return _once(_texts(rows, chat, settings), content, settings)
 
     return Supervised(read(learned), read(watched), settings, chat.end)
 
@@ -46,7 +51,8 @@ def _dpo(learned: Rows, watched: Rows, chat: Chat, settings: TrainSettings) -> D
     def read(rows: Rows) -> list[Pair]:
         chosen = _alone(rows, chat, settings)
         rejected = _alone(map(_as_rejected, rows), chat, settings)
-        return [Pair(*both) for both in zip(chosen, rejected, strict=True)]
+        pairs = [Pair(*both) for both in zip(chosen, rejected, strict=True)]
+        return _once(pairs, lambda pair: content(pair.chosen) + content(pair.rejected), settings)
 
     return Dpo(read(learned), read(watched), settings, chat.end)
 
@@ -55,23 +61,32 @@ def _kto(learned: Rows, watched: Rows, chat: Chat, settings: TrainSettings) -> K
     def read(rows: Rows) -> list[Judged]:
         said = [(row, bool(row.good) or _was_corrected(row)) for row in rows]
         said += [(_as_rejected(row), False) for row in rows if _was_corrected(row)]
-        alone = _alone([row for row, _ in said], chat, settings)
-        return judged([(text, good) for text, (_, good) in zip(alone, said, strict=True)], settings.seed)
+        texts = _alone([row for row, _ in said], chat, settings)
+        both = [(text, good) for text, (_, good) in zip(texts, said, strict=True)]
+        return judged(_once(both, lambda each: f"{content(each[0])}{each[1]}", settings), settings.seed)
 
     return Kto(read(learned), read(watched), settings, chat.end)
 
 
 def _texts(rows: Iterable[Any], chat: Chat, settings: TrainSettings) -> list[Text]:
     """An activated adapter acts from one place on: there each answer is a text of its own."""
-    return (
-        _alone(rows, chat, settings)
-        if settings.activation != "always"
-        else texts(chat, rows, settings.max_tokens, settings.tools)
-    )
+    if settings.activation != "always":
+        return _alone(rows, chat, settings)
+    return texts(chat, rows, settings.max_tokens, settings.tools)
 
 
 def _alone(rows: Iterable[Any], chat: Chat, settings: TrainSettings) -> list[Text]:
-    return [text for row in rows for text in texts(chat, [row], settings.max_tokens, settings.tools)]
+    return [alone(chat, row, settings.max_tokens, settings.tools) for row in rows]
+
+
+def _once(items: Iterable[Item], content_of: Callable[[Item], str], settings: TrainSettings) -> list[Item]:
+    """Conversations that differ only in what a model is not shown teach one thing: it is learned once, as the first."""
+    if settings.rule <= SECOND:
+        return list(items)
+    found: dict[str, Item] = {}
+    for item in items:
+        found.setdefault(content_of(item), item)
+    return list(found.values())
 
 
 def _as_rejected(row: Any) -> Any:

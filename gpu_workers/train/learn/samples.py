@@ -1,6 +1,6 @@
 """Rows become texts, texts become batches, in an order that the seed decides."""
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from itertools import chain, count, groupby, islice
 from random import Random
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gpu_workers.bases.chat import Chat, Sample
 from gpu_workers.errors import DatasetRefused
-from processors.dataset.lessons import Row
+from processors.dataset.lessons import Row, conversation_of
 from processors.dataset.turns import Example
 from processors.training.settings import Tools, TrainSettings
 
@@ -41,7 +41,7 @@ def texts(chat: Chat, rows: Iterable[Row], max_tokens: int, tools: Tools = "clos
     share a text where one's prompt goes on from another: nothing is read twice.
     """
     found: list[Text] = []
-    for story, same in groupby(rows, key=_story):
+    for _, same in groupby(rows, key=conversation_of):
         last = Text([], [])
         for row in same:
             prompt, answer = to_sample(chat, row, max_tokens, tools)
@@ -50,14 +50,24 @@ def texts(chat: Chat, rows: Iterable[Row], max_tokens: int, tools: Tools = "clos
             if earlier:
                 found.pop()
             whole = prompt + answer
-            name = story if isinstance(story, str) else ""
-            last = Text(whole, [*earlier, range(len(prompt), len(whole))], name)
+            last = Text(whole, [*earlier, range(len(prompt), len(whole))], _name(row))
             found.append(last)
     return found
 
 
-def _story(row: Row) -> Hashable:
-    return (row.topic, row.partition, row.offset) if isinstance(row, Example) else row.story
+def alone(chat: Chat, row: Row, max_tokens: int, tools: Tools = "closed-book") -> Text:
+    """One answer, right or wrong, as a text of its own."""
+    prompt, answer = to_sample(chat, row, max_tokens, tools)
+    return Text(prompt + answer, [range(len(prompt), len(prompt) + len(answer))], _name(row))
+
+
+def content(text: Text) -> str:
+    """All that is learned of it; who told it is no part of that."""
+    return sha256(repr((text.ids, text.answers)).encode()).hexdigest()
+
+
+def _name(row: Row) -> str:
+    return "" if isinstance(row, Example) else row.story
 
 
 def to_sample(chat: Chat, row: Row, max_tokens: int, tools: Tools = "closed-book") -> Sample:

@@ -21,7 +21,7 @@ from schemas.errors import Stop
 if TYPE_CHECKING:
     from gpu_workers.evaluate.asking import Side
     from gpu_workers.evaluate.written import Metrics
-    from processors.dataset.turns import Example
+    from processors.dataset.lessons import Row
     from projections.lora_adapters import Adapter
     from schemas.topics import TopicNames
     from streams.log.port import EventLog
@@ -139,8 +139,8 @@ def _must_stand_on(sha256: str, base: str, side: Side | None) -> None:
     )
 
 
-def _rows(adapter: str, told: Measuring) -> list[Example]:
-    from processors.dataset.turns import parse_row
+def _rows(adapter: str, told: Measuring) -> list[Row]:
+    from processors.dataset.lessons import row_of
 
     if told.rows is not None:
         lines = told.rows.read_bytes()
@@ -148,7 +148,7 @@ def _rows(adapter: str, told: Measuring) -> list[Example]:
         lines = _replayed(company)
     else:
         raise NothingToMeasure(f"{adapter} is a folder: say whose rows it is measured on, with --company or --rows.")
-    rows = [parse_row(line) for line in lines.splitlines()]
+    rows = [row_of(line) for line in lines.splitlines()]
     if not any(row.held_out for row in rows):
         raise NothingToMeasure(f"None of {len(rows)} rows is held out. Give rows of more questions: about a fifth are.")
     return rows
