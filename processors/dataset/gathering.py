@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from processors.dataset.lessons import Lesson, Talk, lessons, line_of, story_of
 from processors.dataset.marks import HELD, Marks, Opinion, TakenAt, Telling
+from processors.dataset.noticed import Noticed, Watch
 from processors.dataset.offers import Offers
 from processors.dataset.selection import Selection
 from processors.dataset.turns import RULE, Manifest, canonical, in_order
@@ -47,7 +48,7 @@ class Gathering:
 
     def __init__(self, select: Selection) -> None:
         self._select = select
-        self._left_out = frozenset(select.leave_out)
+        self._watch = Watch(select)
         self._told: dict[bytes, list[Telling]] = {}
         self._marks, self._offers = Marks(), Offers()
         self._held = 0
@@ -58,7 +59,7 @@ class Gathering:
 
     def take(self, event: Event, place: TakenAt) -> Content | None:
         """What one event of the company adds. Of an entity that is left out, nothing."""
-        if getattr(event, "entity", None) in self._left_out:
+        if self._watch.leaves_out(getattr(event, "entity", None)):
             return None
         if isinstance(event, ToolRegistered | ToolRevoked):
             self._offers.take(event, place)
@@ -66,9 +67,14 @@ class Gathering:
             self._marks.feedback(event, place)
         elif isinstance(event, ToolReturned) and self._select.outcomes:
             self._marks.reply(event, place)
-        elif isinstance(event, Teaching) and self._is_selected(event):
-            return self._tell(event, place)
+        elif isinstance(event, Teaching):
+            self._watch.hears(event.agent)
+            return self._tell(event, place) if self._is_selected(event) else None
         return None
+
+    def noticed(self) -> Noticed:
+        """When the opinions of every story were asked for."""
+        return self._watch.noticed(self._marks.unheard)
 
     def stories(self) -> list[Story]:
         """In the order of their names, which is the order of the rows."""

@@ -53,7 +53,13 @@ class Marks:
     def __init__(self) -> None:
         self.size = 0
         self._said: dict[str, list[tuple[int | None, _Word]]] = {}
+        self._heard: set[TakenAt] = set()
         self._replies: dict[str, dict[str, _Word]] = {}
+
+    @property
+    def unheard(self) -> int:
+        """Words of feedback that were about no answer whose opinions were asked for."""
+        return sum(word.place not in self._heard for said in self._said.values() for _, word in said)
 
     def feedback(self, event: FeedbackGiven, place: TakenAt) -> None:
         if event.good is None and event.correction is None:
@@ -76,6 +82,7 @@ class Marks:
             for turn, word in self._words(messages, turns, each):
                 if turn in words:
                     words[turn].append(word)
+                    self._heard.add(word.place)
         return {turn: _opinion(said) for turn, said in words.items() if said}
 
     def _words(self, messages: Sequence[Message], turns: Sequence[int], told: Telling) -> Iterator[tuple[int, _Word]]:

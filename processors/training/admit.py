@@ -7,6 +7,7 @@ import msgspec
 from processors.dataset.turns import Manifest
 from processors.training.agree import disagreement
 from processors.training.settings import TrainSettings
+from processors.training.wrong_settings import wrong_setting
 from projections.lora_adapters import Adapter
 from schemas.adapters import ROLE
 from schemas.training import OffsetRange, TrainingRequested
@@ -45,6 +46,19 @@ def admit(
     bounds: RunBounds,
 ) -> TrainSettings | NotAdmitted:
     """Total: any request ends as settings or a refusal. `base_missing` tells why a base cannot be had here, or None."""
+    settings = plain_settings(request, methods)
+    if isinstance(settings, NotAdmitted):
+        return settings
+    if missing := base_missing(request.base_model):
+        return missing if isinstance(missing, NotAdmitted) else NotAdmitted("unknown_base_model", missing)
+    if (texts := of_steps(settings)) > bounds.texts:
+        detail = f"{settings.steps} steps of {settings.batch} are {texts} texts; a run here learns from {bounds.texts}."
+        return NotAdmitted("too_much", detail)
+    return settings
+
+
+def plain_settings(request: TrainingRequested, methods: Collection[str]) -> TrainSettings | NotAdmitted:
+    """As far as a request can be judged where nothing is trained, so that whoever asks hears it at once."""
     if not ROLE.fullmatch(request.role):
         return NotAdmitted(
             "bad_role",
@@ -52,18 +66,13 @@ def admit(
         )
     if request.method not in methods:
         return NotAdmitted(
-            "unknown_method", f"method {shown(request.method)}; this worker trains {', '.join(methods)}."
+            "unknown_method", f"method {shown(request.method)}; what can be asked for: {', '.join(methods)}."
         )
     if wrong := wrong_range(request.ranges):
         return NotAdmitted("bad_ranges", wrong)
-    if missing := base_missing(request.base_model):
-        return missing if isinstance(missing, NotAdmitted) else NotAdmitted("unknown_base_model", missing)
     settings = _settings(request.settings)
     if isinstance(settings, TrainSettings) and (wrong_with := disagreement(request.method, settings)):
         return NotAdmitted(*wrong_with)
-    if isinstance(settings, TrainSettings) and (texts := of_steps(settings)) > bounds.texts:
-        detail = f"{settings.steps} steps of {settings.batch} are {texts} texts; a run here learns from {bounds.texts}."
-        return NotAdmitted("too_much", detail)
     return settings
 
 
@@ -76,7 +85,7 @@ def _settings(text: str) -> TrainSettings | NotAdmitted:
     try:
         return msgspec.json.decode(text, type=TrainSettings)
     except (msgspec.DecodeError, RecursionError) as error:
-        return NotAdmitted("bad_settings", f"settings {shown(text)}: {error}.")
+        return NotAdmitted("bad_settings", wrong_setting(text) or f"settings {shown(text)}: {error}.")
 
 
 def shown(word: str) -> str:

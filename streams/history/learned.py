@@ -11,6 +11,7 @@ import msgspec
 from processors.dataset.gathering import Content, Gathering, LessonCounts, Story
 from processors.dataset.lessons import Talk
 from processors.dataset.marks import Opinion, TakenAt
+from processors.dataset.noticed import Noticed
 from processors.dataset.selection import Selection
 from processors.dataset.turns import Manifest, in_order
 from schemas.company import ToolRegistered, ToolRevoked
@@ -24,6 +25,9 @@ from streams.log.port import EventLog, Record
 
 OnRange = Callable[[OffsetRange, int], None]
 """(range, the offset up to which it was read)."""
+
+OnNoticed = Callable[[Noticed], None]
+"""Told once, when the rows stand."""
 
 
 class Wanted(NamedTuple):
@@ -48,7 +52,7 @@ class Learned:
         self._gathering, self._counts = Gathering(wanted.select), LessonCounts()
         self._places: dict[bytes, tuple[int, int]] = {}
 
-    async def build(self, rows: Path, provenance: Path | None, on_range: OnRange) -> Manifest:
+    async def build(self, rows: Path, provenance: Path | None, on_range: OnRange, on_noticed: OnNoticed) -> Manifest:
         wanted = self._wanted
         with TemporaryFile(dir=rows.parent) as talks:
             for part in in_order(wanted.tools_from):
@@ -59,6 +63,7 @@ class Learned:
                 out = files.enter_context(rows.open("wb"))
                 beside = files.enter_context(provenance.open("wb")) if provenance else None
                 await self._write(talks, out, beside)
+        on_noticed(self._gathering.noticed())
         return self._counts.manifest(wanted.company, tuple(wanted.ranges), tuple(wanted.tools_from), wanted.select)
 
     async def _gather(self, part: OffsetRange, talks: IO[bytes], on_range: OnRange, tools_only: bool = False) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from processors.dataset.gathering import THIRD
+from processors.dataset.noticed import Noticed
 from processors.dataset.selection import Selection
 from processors.dataset.turns import DatasetCounts, Manifest, in_order
 from processors.dataset.turns import select as select_turns
@@ -17,7 +18,7 @@ from schemas.topics import TopicNames
 from schemas.training import OffsetRange
 from streams.errors import TooMuchData, UnknownTopic
 from streams.fairness.slices import Slices, unheard
-from streams.history.learned import Learned, Wanted
+from streams.history.learned import Learned, OnNoticed, Wanted
 from streams.log.port import EventLog, Record
 
 DATA_TOPIC, REPLIES_TOPIC = "company-data", "tool-result"
@@ -29,6 +30,10 @@ OnRecords = Callable[[int, int], None]
 
 def nobody(_done: int, _of: int) -> None:
     """Progress for nobody."""
+
+
+def unnoticed(_noticed: Noticed) -> None:
+    """Told to nobody."""
 
 
 async def everything_up_to_now(log: EventLog, names: TopicNames, rule: int = RULE_VERSION) -> tuple[OffsetRange, ...]:
@@ -70,10 +75,12 @@ async def build(
     select: Selection = EVERYTHING,
     tools_from: Sequence[OffsetRange] | None = None,
     provenance: Path | None = None,
+    on_noticed: OnNoticed = unnoticed,
 ) -> Manifest:
     """Writes the rows to a file and returns their manifest. Never holds the log, and lets others have their turn.
 
     `tools_from`: what to read for the tools that were on offer before the ranges; None: all that the log has of it.
+    `on_noticed` hears, by rule 3, what stands in no manifest.
     `TooMuchData` where the rows grow beyond `most_bytes`.
     """
     if rule < THIRD:
@@ -86,7 +93,7 @@ async def build(
         done[part] = offset - part.start
         on_records(sum(done.values()), total)
 
-    return await Learned(log, names, wanted, Slices(beat)).build(rows, provenance, on_range)
+    return await Learned(log, names, wanted, Slices(beat)).build(rows, provenance, on_range, on_noticed)
 
 
 async def _before(log: EventLog, names: TopicNames, ranges: Sequence[OffsetRange]) -> tuple[OffsetRange, ...]:

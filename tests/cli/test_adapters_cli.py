@@ -62,6 +62,10 @@ async def test_a_version_is_promoted_and_withdrawn_by_hand_with_the_reason(
     table = " ".join((await command("list", "acme")).stdout.split())
     assert "acme/default@2" in table and "0 %: people do not" in table and "globex" not in table
 
+    none = await command("list", "nobody")
+    assert (none.exit_code, none.stdout) == (0, "") and "rillfold train --company nobody" in none.stderr
+    assert json.loads((await command("list", "nobody", "--json")).stdout) == []
+
     before = await kafka.ends(names.wire("adapter-ready"))
     with pytest.raises(NoSuchVersion, match="acme/default@1, acme/default@2") as unknown:
         await command("withdraw", "acme/default@3", "--reason", "x")

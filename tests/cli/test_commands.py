@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +13,10 @@ from projections.company_tools import COMPANY_TOOLS, Tool
 from projections.jobs import JOBS, Job
 from projections.lora_adapters import Adapter
 from projections.projection import Projection
+from projections.training_runs import TRAINING_RUNS, Run
 from rillfold.cli.adapters import lineage
+from rillfold.cli.adapters.train import train
+from rillfold.cli.adapters.trained import Trained
 from rillfold.cli.events import trace
 from rillfold.cli.projections import rows_of
 from rillfold.cli.terminal.plain import plain
@@ -76,6 +80,62 @@ def test_lineage_goes_down_to_the_offsets() -> None:
     assert "company-data/1 offsets [3, 9)" in text.get()
     assert "0.000 -> 0.983 exact on 60 requests" in text.get()
     assert "not promoted: no_gain, against version 1" in text.get()
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("a/b", ("a/b", None)), ("a/b@12", ("a/b", 12)), ("a/b/12", ("a/b", 12)), ("a/b/x", ("a/b@x", None))],
+)
+def test_a_version_is_spelled_as_everywhere_and_as_it_once_was(word: str, meant: tuple[str, int | None]) -> None:
+    assert lineage._spelled(word) == meant
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"rank": 16, "target_rank": 0}, "rank 16 at first, 8 on average at the end"),
+        ({"rank": 8, "target_rank": 8}, "rank 12 at first, 8 on average at the end"),
+        ({"rank": "x"}, "rank 16"),
+    ],
+)
+def test_lineage_tells_both_ranks_of_adalora(settings: dict[str, object], told: str) -> None:
+    identity = msgspec.json.encode({"settings": settings}).decode()
+    adapter = Adapter(company="a", adapter="a/b", version=1, method="adalora", rank=16, identity=identity)
+    assert lineage._rank(row(adapter, "a/b/1").value) == told
+    assert lineage._rank(row(msgspec.structs.replace(adapter, method="lora"), "a/b/1").value) == "rank 16"
+
+
+def test_why_a_run_was_refused_is_in_a_table_of_little_room() -> None:
+    run = Run(
+        company="acme", run="r", status="refused", base_model="smollm2-135m-instruct", method="lora", reason="no_data"
+    )
+    assert any("no_data" in line for line in shown(TRAINING_RUNS, [row(run, "acme/r")], 60))
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["--set", "stepz=1"], "did you mean steps?"),
+        (["--method", "lorra"], "unknown_method"),
+        (["--role", "../x"], "bad_role"),
+        (["--method", "lora", "--set", "target_rank=4"], "leave it out"),
+    ],
+)
+def test_what_no_worker_would_take_is_not_asked_for(given: list[str], told: str) -> None:
+    done = CliRunner().invoke(train, ["--company", "acme", *given])
+    assert done.exit_code == 2 and told in " ".join(done.output.split())
+
+
+def test_what_was_trained_is_told_with_its_version_and_what_the_gate_said() -> None:
+    run = Run(company="acme", run="r", status="completed", adapter="acme/default", sha256="f", seconds=1.0)
+    refused = Adapter(company="acme", adapter="acme/default", version=3, verdict="malformed", event="e")
+    made = Trained(run, refused)
+    assert (made.told()["adapter"], made.told()["gate"]) == ("acme/default@3", "not promoted: malformed")
+    assert {"adapter_version": 3, "promoted": False, "verdict": "malformed"}.items() <= made.facts().items()
+    for remedy in ("lineage acme/default@3", "chat --company acme --version 3", "promote acme/default@3"):
+        assert remedy in made.remedy
+    better = Trained(run, msgspec.structs.replace(refused, promoted=True, verdict="better"))
+    assert (better.told()["gate"], better.remedy) == ("promoted: better", "")
 
 
 def test_a_trace_without_a_company_is_refused() -> None:

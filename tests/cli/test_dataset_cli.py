@@ -35,6 +35,7 @@ async def say(
     records += [
         talk("Sell it", "Sold.", agent="sales", time=5_000_000),
         talk("Hello", "Hi.", company="globex"),
+        said("feedback.given", about="nothing", good=True),
         said("feedback.given", about="e0", good=False),
         said("tool.returned", call="c", job="e1", tool="look", ok=False),
     ]
@@ -42,12 +43,12 @@ async def say(
         await log.create(wanted(names, [BY_NAME["company-data"], BY_NAME["tool-result"]]))
         await log.append([record._replace(topic=names.wire(record.topic), timestamp=None) for record in records])
 
-    async def run(*words: str, fails: str = "") -> Any:
+    async def run(*words: str, fails: str = "", lines: bool = False) -> Any:
         done: Result = await asyncio.to_thread(CliRunner().invoke, rillfold, ["dataset", *words])
         if not fails:
             assert done.exit_code == 0, (done.output, done.exception)
-            return json.loads(done.stdout)
-        told = f"{done.output} {done.exception}"
+            return done.stdout if lines else json.loads(done.stdout)
+        told = " ".join(f"{done.output} {done.exception}".split())
         assert done.exit_code and fails in told and "Traceback" not in done.output, told
         return told
 
@@ -72,6 +73,18 @@ async def test_a_narrowed_dataset_is_proved_from_its_manifest_alone(say: Say, tm
     rows = [json.loads(line) for line in (folder / "rows.jsonl").read_bytes().splitlines()]
     assert manifest["trained"] + manifest["held_out"] + manifest["bad"] >= len(rows) == 12
     assert manifest["bad"] == 1
+    assert built["noticed"] == {
+        "left_out": {"y": 6},
+        "taught_by": {"desk": 6},
+        "agents": ["desk", "sales"],
+        "unheard": 1,
+    }
+    first = (folder / "rows.jsonl").read_bytes()
+    (folder / "rows.jsonl").write_bytes(first.replace(b'"content":"Fine."', b'"content":"Bad.."', 1))
+    number = next(n for n, line in enumerate(first.splitlines(), start=1) if b'"content":"Fine."' in line)
+    await say("verify", str(folder), "--offline", fails="without --offline")
+    await say("verify", str(folder), fails=f"line {number} was altered")
+    (folder / "rows.jsonl").write_bytes(first)
     assert lying(folder) == ["manifest.json", "provenance.jsonl", "rows.jsonl", "rows.parquet"]
     assert await say("verify", str(folder), "--json") == built
     everything = await say(
@@ -104,8 +117,16 @@ async def test_what_cannot_be_built_is_said_with_its_remedy_and_changes_nothing(
     await say(*build, "--range", "tool-call:0:0:1", fails="is not PARTITION:START:STOP")
     await say(*build, "--rule", "2", "--agent", "desk", fails="Rule 2")
     await say(*build, "--since", "yesterday", fails="is no time")
+    await say(*build, "--since", "2026-11-02", "--until", "2026-11-02", fails="is not before --until")
+    await say(*build, "--leave-out", "x", "--leave-out", "xx", "--force", fails="--leave-out 'xx': no event")
+    told = await say(*build, "--agent", "desk", "--agent", "nobody", "--force", fails="--agent 'nobody': no answer")
+    assert "there: desk, sales" in told
     assert await say("verify", folder, "--json") == first
     assert lying(folder) == ["manifest.json", "provenance.jsonl", "rows.jsonl"]
+    lines = await say("build", "--company", "acme", "--out", f"{folder}-2", "--since", "2099-01-01", lines=True)
+    assert "0 to train on" in lines and "nothing to train on" in lines and "2 judgements" in lines
+    lines = await say("build", "--company", "acme", "--out", f"{folder}-3", "--leave-out", "x", lines=True)
+    assert "left out x: 6 events" in lines and "nothing to train on" not in lines
     old = await say(*build, "--rule", "2", "--force", "--json")
     assert old["manifest"]["rule_version"] == 2 and "select" not in old["manifest"]
     assert await say("verify", folder, "--json") == old

@@ -81,17 +81,19 @@ async def test_a_killed_worker_and_its_successor_make_one_adapter_that_can_be_ma
 def _commands(environ: dict[str, str]) -> None:
     """Served in order: when the second run has ended, so has the killed one."""
     waited = answer(rillfold(environ, "train", "--company", "acme", "--wait", "--json", *QUICK))
-    assert waited["adapter"] == "acme/default"
+    assert (waited["adapter"], waited["adapter_version"]) == ("acme/default", 1)
+    assert isinstance(waited["promoted"], bool) and waited["verdict"]
     again = answer(rillfold(environ, "retrain", "acme/default@1", "--json"))
     assert again["identical"] is True
     assert again["sha256"] == waited["sha256"]
     refused = rillfold(environ, "train", "--company", "acme", "--wait", "--set", "stepz=1")
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "bad_settings" in refused.stderr
     assert "stepz" in refused.stderr
-    unknown = rillfold(environ, "retrain", "acme/nothing")
-    assert unknown.returncode == 1
-    assert "acme/default" in unknown.stderr
+    for nothing in ("acme/nothing", "acme/default@9"):
+        unknown = rillfold(environ, "retrain", nothing)
+        assert unknown.returncode == 1
+        assert "acme/default@1" in unknown.stderr
 
 
 async def test_hostile_requests_leave_the_worker_and_the_data_folder_as_they_are(

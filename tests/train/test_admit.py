@@ -109,6 +109,30 @@ def test_a_hostile_request_is_refused_by_name_in_an_event_that_can_be_written(re
     assert len(encode(said)) < 10_000
 
 
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"stepz": 1}, ("'stepz'", "did you mean steps?", "docs/training.md")),
+        ({"zzz": 1}, ("'zzz'", "known: rank,", "docs/training.md")),
+        ({"rank": "16"}, ("rank: a whole number of 1 to 64", '"16"')),
+        ({"steps": 2, "rank": 65}, ("rank: a whole number of 1 to 64", "65")),
+        ({"learning_rate": 0}, ("learning_rate: a number over 0 and up to 1,",)),
+        ({"dropout": 1}, ("dropout: a number from 0 and under 1,",)),
+        ({"tools": "none"}, ("tools: one of closed-book, in-prompt", '"none"')),
+        ({"modules": ["lm_head"]}, ("modules: a list of 1 to 7, each one of down_proj,", "lm_head")),
+        ({"gradient_checkpointing": 1}, ("gradient_checkpointing: true or false",)),
+        ({"select": {"agent": ["x"]}}, ("'select.agent'", "did you mean agents?")),
+        ({"select": {"agents": "x"}}, ("select.agents: a list, each a text",)),
+        ({"select": {"since": "x"}}, ("select.since: a whole number or null",)),
+        ({"select": 1}, ("select: a JSON object",)),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_it_may_be(fields, told):
+    refusal = answer(request(**settings(**fields)))
+    assert isinstance(refusal, NotAdmitted)
+    assert all(words in refusal.detail for words in told), refusal.detail
+
+
 def test_what_is_at_the_edge_is_admitted():
     edge = {
         "rank": 64,

@@ -8,11 +8,14 @@ from typing import Any, get_args
 
 import click
 
+from processors.dataset.noticed import Noticed
 from processors.dataset.selection import Selection, Taught
 from processors.dataset.turns import Manifest
 from processors.training.settings import RULE_VERSION
 from rillfold.cli.adapters import dataset_files as files
+from rillfold.cli.adapters import selected
 from rillfold.cli.terminal.answers import as_json, say_json
+from rillfold.cli.terminal.plain import plain
 from schemas.errors import Stop
 from schemas.training import OffsetRange
 from streams.history import replay
@@ -56,7 +59,7 @@ def dataset() -> None:
 @click.option("--rule", type=click.IntRange(1, RULE_VERSION), default=RULE_VERSION, show_default=True)
 @_narrowing
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder for the files.")
-@click.option("--parquet", is_flag=True, help="Also as rows.parquet. Needs rillfold[parquet].")
+@click.option("--parquet", is_flag=True, help="Also as rows.parquet. Needs pyarrow (pip install pyarrow).")
 @click.option("--force", is_flag=True, help="Write over another dataset in the folder.")
 @as_json("The manifest as JSON.")
 def build(
@@ -77,14 +80,16 @@ def build(
     before = tuple(map(_range, tools_from)) or None
     wish = files.DatasetWish(company, tuple(map(_range, ranges)), rule, select, before)
     with files.draft(out, parquet) as made:
-        manifest = files.build(wish, made)
+        manifest, noticed = files.build(wish, made)
         if manifest.rule_version == RULE_VERSION and not manifest.records:
             raise NothingThere(
                 f"No record of company {company!r} stands in the ranges: see `rillfold query companies` for its name, "
                 f"and whether its events have the key `{company}` or `{company}/...`."
             )
+        if noticed:
+            selected.must_be_there(noticed)
         files.settle(made, out, manifest, force=force)
-    _tell(manifest, as_json)
+    _tell(manifest, noticed, as_json)
 
 
 @dataset.command()
@@ -94,15 +99,14 @@ def build(
 def verify(folder: Path, offline: bool, as_json: bool) -> None:
     """Check the rows against the manifest, then build them again from the log and compare."""
     manifest = files.read(folder)
-    files.check_rows(folder, manifest)
-    if not offline:
+    noticed = None
+    if offline:
+        files.check_rows(folder, manifest)
+    else:
         with files.draft(folder, parquet=False) as made:
-            again = files.build(files.wish_of(manifest), made)
-        if again != manifest:
-            raise files.Altered(
-                f"{folder}: the log gives manifest {again.sha256} now, the folder has {manifest.sha256}."
-            )
-    _tell(manifest, as_json)
+            again, noticed = files.build(files.wish_of(manifest), made)
+            files.check_again(folder, manifest, made, again)
+    _tell(manifest, noticed, as_json)
 
 
 def _selection(
@@ -113,11 +117,14 @@ def _selection(
     leave_out: Sequence[str],
     outcomes: bool,
 ) -> Selection:
+    start, stop = _time(since), _time(until)
+    if start is not None and stop is not None and start >= stop:
+        raise click.UsageError(f"--since {since} is not before --until {until}: nothing happened in between.")
     return Selection(
         agents=tuple(agents),
         types=tuple(types),
-        since=_time(since),
-        until=_time(until),
+        since=start,
+        until=stop,
         outcomes=outcomes,
         leave_out=tuple(leave_out),
     )
@@ -144,14 +151,17 @@ def _range(text: str) -> OffsetRange:
     return OffsetRange(topic=topic[0] if topic else replay.DATA_TOPIC, partition=partition, start=start, stop=stop)
 
 
-def _tell(manifest: Manifest, as_json: bool) -> None:
+def _tell(manifest: Manifest, noticed: Noticed | None, as_json: bool) -> None:
     if as_json:
-        say_json({"sha256": manifest.sha256, "manifest": manifest})
+        beside = {} if noticed is None else {"noticed": noticed._asdict()}
+        say_json({"sha256": manifest.sha256, "manifest": manifest, **beside})
         return
     click.echo(f"manifest {manifest.sha256}")
     click.echo(f"rows     {manifest.rows_sha256}")
     click.echo(f"{manifest.trained} to train on, {manifest.held_out} held out, from {manifest.records} records")
     if manifest.bad or manifest.corrected:
         click.echo(f"{manifest.bad} wrong, {manifest.corrected} corrected")
+    for line in selected.told(manifest, noticed):
+        click.echo(plain(line))
     for part in manifest.ranges:
         click.echo(f"  {part.topic}/{part.partition} [{part.start}, {part.stop})")

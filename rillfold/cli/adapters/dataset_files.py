@@ -4,6 +4,7 @@ import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from processors.dataset.lessons import line_of, row_of
+from processors.dataset.noticed import Noticed
 from processors.dataset.selection import Selection
 from processors.dataset.turns import Manifest, canonical
 from processors.training.admit import wrong_range
@@ -69,7 +71,15 @@ def draft(out: Path, parquet: bool) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def build(wish: DatasetWish, folder: Path) -> Manifest:
+class Built(NamedTuple):
+    manifest: Manifest
+    noticed: Noticed | None
+    """Rules 1 and 2 notice nothing."""
+
+
+def build(wish: DatasetWish, folder: Path) -> Built:
+    noticed: list[Noticed] = []
+
     async def built(log: EventLog, names: TopicNames) -> Manifest:
         partitions = await replay.partitions_of(log, names, wish.rule)
         if wrong := wrong_range(wish.ranges, partitions) or wrong_range(wish.tools_from or (), partitions):
@@ -79,9 +89,10 @@ def build(wish: DatasetWish, folder: Path) -> Manifest:
             return await replay.build(
                 log, names, wish.company, ranges, folder / ROWS, tell,
                 rule=wish.rule, select=wish.select, tools_from=wish.tools_from, provenance=folder / PROVENANCE,
+                on_noticed=noticed.append,
             )  # fmt: skip
 
-    return in_log(built)
+    return Built(in_log(built), noticed[0] if noticed else None)
 
 
 def settle(made: Path, out: Path, manifest: Manifest, *, force: bool) -> None:
@@ -116,15 +127,15 @@ def read(folder: Path) -> Manifest:
         raise Altered(f"{folder / MANIFEST}: {error}. Build the dataset again.") from error
 
 
-def check_rows(folder: Path, manifest: Manifest) -> None:
-    """Names the first row that is not what the canonical form of its own content says, where there is one."""
+def check_rows(folder: Path, manifest: Manifest, again: Path | None = None) -> None:
+    """Names the first row that is not what the log gives `again`, or, where that is not known, is not canonical."""
     path = folder / ROWS
     try:
         lines = path.read_bytes()
     except OSError as error:
         raise Altered(f"{path}: {error}. Build the dataset again.") from error
     if hashlib.sha256(lines).hexdigest() != manifest.rows_sha256:
-        raise Altered(_first_altered(path, lines.splitlines(keepends=True), manifest))
+        raise Altered(_first_altered(path, lines.splitlines(keepends=True), manifest, again))
     if (folder / PARQUET).exists():
         from rillfold.cli.adapters import parquet
 
@@ -132,12 +143,35 @@ def check_rows(folder: Path, manifest: Manifest) -> None:
             raise Altered(f"{folder / PARQUET} does not hold the rows of {ROWS}. Build the dataset again.")
 
 
-def _first_altered(path: Path, lines: Sequence[bytes], manifest: Manifest) -> str:
-    for number, line in enumerate(lines, start=1):
-        try:
-            if line_of(row_of(line)) == line:
-                continue
-        except ValueError:
-            pass
+def check_again(folder: Path, manifest: Manifest, made: Path, again: Manifest) -> None:
+    """Against what the log gives now. Where that is not what the manifest says, the files are held against it alone."""
+    same = again.rows_sha256 == manifest.rows_sha256
+    check_rows(folder, manifest, made / ROWS if same else None)
+    if again == manifest:
+        return
+    number = first_other(folder / ROWS, made / ROWS)
+    where = "" if number is None else f" The first row that differs is line {number} of {ROWS}."
+    raise Altered(f"{folder}: the log gives manifest {again.sha256} now, the folder has {manifest.sha256}.{where}")
+
+
+def _first_altered(path: Path, lines: Sequence[bytes], manifest: Manifest, again: Path | None) -> str:
+    odd = (number for number, line in enumerate(lines, start=1) if not _is_canonical(line))
+    number = next(odd, None) if again is None else first_other(path, again)
+    if number is not None:
         return f"{path}: line {number} was altered. Build the dataset again."
-    return f"{path}: its sha256 is not {manifest.rows_sha256}: rows were altered, added or taken away."
+    told = f"{path}: its sha256 is not {manifest.rows_sha256}: rows were altered, added or taken away."
+    return told if again else f"{told} Where the log still gives it, `verify` without --offline names the first."
+
+
+def _is_canonical(line: bytes) -> bool:
+    try:
+        return line_of(row_of(line)) == line
+    except ValueError:
+        return False
+
+
+def first_other(path: Path, again: Path) -> int | None:
+    """The number of the first line that two files do not share; None where they are the same."""
+    with path.open("rb") as ours, again.open("rb") as theirs:
+        pairs = enumerate(zip_longest(ours, theirs), start=1)
+        return next((number for number, (one, other) in pairs if one != other), None)

@@ -23,9 +23,7 @@ def must_be_there() -> None:
     try:
         import pyarrow  # noqa: F401
     except ImportError as error:
-        raise NoArrow(
-            "Parquet is written by pyarrow, which is not installed: pip install 'rillfold[parquet]'."
-        ) from error
+        raise NoArrow("Parquet is written by pyarrow, which is not installed here: pip install pyarrow.") from error
 
 
 def write(rows: Path, target: Path) -> None:

@@ -7,11 +7,15 @@ from typing import TypeVar
 import click
 import msgspec
 
-from gpu_workers.serve.port import spelled
+from gpu_workers.serve.port import AdapterKey, spelled
+from processors.training.admit import NotAdmitted, plain_settings
+from processors.training.settings import METHOD_NAMES
 from projections.lora_adapters import LORA_ADAPTERS, Adapter
 from projections.training_runs import ENDED, TRAINING_RUNS, Run
+from rillfold.cli.adapters.trained import Trained, trained
 from rillfold.cli.adapters.watch import leave, until_ended
 from rillfold.cli.terminal.answers import as_json, say, say_json
+from rillfold.cli.terminal.plain import plain
 from rillfold.event_log import first, in_log
 from rillfold.settings import from_env
 from schemas.errors import Stop
@@ -23,7 +27,7 @@ from streams.log.port import EventLog
 
 Ask = Callable[[TrainingRequested], Awaitable[None]]
 Found = TypeVar("Found")
-KNOWN = 5
+KNOWN, KNOWN_VERSIONS = 5, 20
 FIRST_RULES = 2
 """Of the dataset of adapters whose identity names no rule."""
 
@@ -55,14 +59,20 @@ def train(
     given = msgspec.json.encode(dict(_override(text) for text in overrides), order="sorted").decode()
     base = from_env().base_name(base_model)
     request = TrainingRequested(**first(company), role=role, method=method, base_model=base, settings=given)
+    if isinstance(refusal := plain_settings(request, METHOD_NAMES), NotAdmitted):
+        raise click.UsageError(f"{refusal.reason}: {refusal.detail}")
 
-    async def wanted(log: EventLog, names: TopicNames, ask: Ask) -> Run | None:
+    async def wanted(log: EventLog, names: TopicNames, ask: Ask) -> Trained | None:
         await ask(request)
-        return await _outcome(log, names, request) if wait else None
+        return await trained(log, names, request, await _outcome(log, names, request)) if wait else None
 
-    run = _wanted(wanted)
-    done = {"adapter": run.adapter, "sha256": run.sha256, "seconds": run.seconds} if run else {}
-    (say_json if as_json else say)({"run": request.id, **done})
+    done = _wanted(wanted)
+    if as_json:
+        say_json({"run": request.id, **(done.facts() if done else {})})
+        return
+    say({"run": request.id, **(done.told() if done else {})})
+    if done and done.remedy:
+        click.echo(plain(done.remedy))
 
 
 @click.command()
@@ -152,7 +162,8 @@ async def find(log: EventLog, names: TopicNames, name: str) -> Adapter:
     rows = (await View(log, names, LORA_ADAPTERS).catch_up()).values()
     found = [row for row in rows if row.adapter == adapter and row.event and version in (None, row.version)]
     if not found:
-        known = ", ".join(sorted({row.adapter for row in rows})) or "none yet"
+        versions = sorted((row.adapter, row.version) for row in rows if row.event)
+        known = ", ".join(str(AdapterKey(*each)) for each in versions[-KNOWN_VERSIONS:]) or "none yet"
         raise NoAdapter(f"No adapter {name!r} is ready; known: {known}. Train one with `rillfold train`.")
     return max(found, key=lambda row: row.version)
 

@@ -64,6 +64,9 @@ def list_(company: str, as_json: bool) -> None:
     if as_json:
         say_json([_facts(found, each) for each in found.adapters])
         return
+    if not found.adapters:
+        click.echo(plain(f"{company} has no adapter. `rillfold train --company {company} --wait` makes one."), err=True)
+        return
     table = Table(box=None, pad_edge=False)
     for heading in HEADINGS:
         table.add_column(heading, no_wrap=heading != HEADINGS[-1])

@@ -14,6 +14,7 @@ import click
 import msgspec
 
 from rillfold.cli.terminal.answers import as_json
+from rillfold.cli.terminal.plain import plain
 from rillfold.event_log import event_log
 from rillfold.settings import from_env
 from schemas.codec.catalog import kind_of
@@ -52,6 +53,8 @@ def produce(
     given = {key: value for key, value in (("company", company), ("type", type_)) if value}
     outcome, signalled = asyncio.run(_run(topic, file, name, form, rejects, given))
     _tell(outcome, as_json)
+    if not outcome.rejected and rejects.is_file():
+        click.echo(plain(f"{rejects} is of an earlier send: nothing was rejected now."), err=True)
     sys.exit(128 + signalled if signalled else 1 if outcome.rejected or outcome.stopped else 0)
 
 

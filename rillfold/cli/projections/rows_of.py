@@ -18,6 +18,7 @@ from streams.read_model.reads import ProjectedRow
 CELL = 40
 # What rich puts around a cell.
 BORDER = 3
+FIRST = ("status", "reason")
 IDS = ("updated_by", "correlation", "event", "last")
 Proof = dict[str, Any]
 
@@ -67,7 +68,9 @@ def many(projection: Projection[Any], rows: Sequence[ProjectedRow], width: int) 
 
 
 def _fields(projection: Projection[Any]) -> list[tuple[str, object]]:
-    return [(field.name, field.default) for field in msgspec.structs.fields(projection.state)]
+    """What became of a row, and why, before all else that it says."""
+    fields = [(field.name, field.default) for field in msgspec.structs.fields(projection.state)]
+    return sorted(fields, key=lambda field: FIRST.index(field[0]) if field[0] in FIRST else len(FIRST))
 
 
 def _says(row: ProjectedRow, name: str, usual: object) -> bool:

@@ -1,0 +1,35 @@
+"""What a dataset's selection met in the log: a name that is nowhere there is refused, the rest is told."""
+
+from collections.abc import Iterator
+
+import click
+
+from processors.dataset.noticed import SHOWN, Noticed
+from processors.dataset.turns import Manifest
+
+
+def must_be_there(noticed: Noticed) -> None:
+    """Nobody is to believe that something was left out, or narrowed to, that was never there."""
+    if missing := [name for name, events in noticed.left_out.items() if not events]:
+        raise click.UsageError(
+            f"--leave-out {missing[0]!r}: no event in the ranges has this entity, so nothing of it was left out. "
+            "Compare it with `entity` of the events that were sent, or take it out of the command."
+        )
+    if missing := [name for name, events in noticed.taught_by.items() if not events]:
+        there = ", ".join(noticed.agents) or "none"
+        more = ", and more" if len(noticed.agents) == SHOWN else ""
+        raise click.UsageError(
+            f"--agent {missing[0]!r}: no answer in the ranges is of this agent; there: {there}{more}."
+        )
+
+
+def told(manifest: Manifest, noticed: Noticed | None) -> Iterator[str]:
+    """Lines for people, beside the manifest's."""
+    if not manifest.trained:
+        yield "nothing to train on: a run over these ranges and this selection is refused (no_data)"
+    if noticed is None:
+        return
+    for name, events in noticed.left_out.items():
+        yield f"left out {name}: {events} events"
+    if noticed.unheard:
+        yield f"{noticed.unheard} judgements (feedback.given) hit no answer here: `about` names none of its events"
