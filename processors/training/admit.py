@@ -6,7 +6,7 @@ import msgspec
 
 from processors.dataset.turns import Manifest
 from processors.training.agree import disagreement
-from processors.training.settings import TrainSettings
+from processors.training.settings import MOST_SETTINGS, TrainSettings, spelled
 from projections.lora_adapters import Adapter
 from schemas.adapters import ROLE
 from schemas.training import OffsetRange, TrainingRequested
@@ -74,9 +74,13 @@ def of_steps(settings: TrainSettings) -> int:
 
 def _settings(text: str) -> TrainSettings | NotAdmitted:
     try:
-        return msgspec.json.decode(text, type=TrainSettings)
+        settings = msgspec.json.decode(text, type=TrainSettings)
     except (msgspec.DecodeError, RecursionError) as error:
         return NotAdmitted("bad_settings", f"settings {shown(text)}: {error}.")
+    if (size := len(spelled(settings))) > MOST_SETTINGS:
+        detail = f"settings {shown(text)}: {size} bytes with all that is left out; at most {MOST_SETTINGS}."
+        return NotAdmitted("bad_settings", f"{detail} Select fewer names.")
+    return settings
 
 
 def shown(word: str) -> str:
