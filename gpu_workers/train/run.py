@@ -8,7 +8,6 @@ from functools import partial
 from math import isfinite
 from typing import Any
 
-
 from gpu_workers.adapters.origin import facts_in
 from gpu_workers.bases import load as base_model
 from gpu_workers.bases import nf4
@@ -27,8 +26,8 @@ from gpu_workers.train.learn.methods import METHODS
 from gpu_workers.train.learn.objectives import objective_of
 from gpu_workers.train.learn.saved import save
 from gpu_workers.train.lines import MEASURED, Report, RunSpec, Trained
-from processors.training.settings import spelled
 from processors.dataset.lessons import Row, row_of
+from processors.training.settings import spelled
 
 log = logging.getLogger(__name__)
 

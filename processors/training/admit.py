@@ -22,7 +22,7 @@ class RunBounds(msgspec.Struct, frozen=True, kw_only=True):
     texts: int = 20_000
     """Steps times batch."""
     seconds: float = 21_600.0
-    """From the beginning of the training to its end."""
+    """From the beginning of the training to its end; the reading of its dataset may take as long again."""
     rows_bytes: int = 256 << 20
     """Of the dataset's rows: the child holds them in memory."""
     runs_a_day: int = 0
