@@ -154,8 +154,11 @@ class FolderStore:
         _sync(self._root)
 
 
-def verify(folder: Path, sha256: str) -> Facts:
-    """Exact names, sizes and hashes: what was put, and so was checked. Whoever reads the tensors checks them again."""
+def verify(folder: Path, sha256: str, company: str | None = None) -> Facts:
+    """Exact names, sizes and hashes: what was put, and so was checked. Whoever reads the tensors checks them again.
+
+    `company`: whose it must be; None: whoever asks holds it by its hash, for himself.
+    """
     names = {entry.name: entry for entry in folder.iterdir()}
     if set(names) != {*FILES, MANIFEST} or any(entry.is_symlink() or not entry.is_file() for entry in names.values()):
         raise ArtifactRefused(f"adapter {folder}: holds {sorted(names)}, not exactly {sorted((*FILES, MANIFEST))}.")
@@ -166,6 +169,8 @@ def verify(folder: Path, sha256: str) -> Facts:
     if hashlib.sha256(body).hexdigest() != sha256:
         raise ArtifactRefused(f"adapter {folder}: {MANIFEST} was altered: its hash is not {sha256}.")
     manifest = _manifest(body, folder)
+    if company is not None and manifest.facts.company != company:
+        raise ArtifactRefused(f"adapter {folder}: is of {manifest.facts.company:.100}, not of {company:.100}.")
     for name in FILES:
         if _file(folder / name) != manifest.files.get(name):
             raise ArtifactRefused(f"adapter {folder}: {name} was altered: size or hash differ from {MANIFEST}.")

@@ -114,5 +114,6 @@ def _spec(event: AdapterReady) -> AdapterSpec:
         key=AdapterKey(event.adapter, event.adapter_version),
         sha256=event.sha256,
         base_sha256=event.base_sha256,
+        company=event.company,
         tools_in_prompt=bool(identity.get("tools_in_prompt", True)) if isinstance(identity, dict) else True,
     )

@@ -52,6 +52,8 @@ class AdapterSpec(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str | None = None
     """Content hash of the artifact; checked each time that it is read, where it is known."""
     base_sha256: str | None = None
+    company: str | None = None
+    """Whose the artifact must be, by its own manifest; None: of anybody."""
     tools_in_prompt: bool = True
     """Whether the adapter was trained with its tools rendered in the prompt: it is served as it was trained."""
     reading: int = 0
@@ -61,7 +63,7 @@ class AdapterSpec(msgspec.Struct, frozen=True, kw_only=True):
     def content(self) -> Hashable:
         """What is in memory under it. Names and versions of one hash share it; another base never does."""
         if self.sha256 is not None:
-            return self.sha256, self.base_sha256
+            return self.sha256, self.base_sha256, self.company
         return self.key, self.folder, self.base_sha256, self.reading
 
     def anew(self) -> AdapterSpec:

@@ -184,11 +184,19 @@ class Handling:
         partitions = await partitions_of(self._log, self._names, settings.rule)
         if wrong := wrong_range(ranges, partitions):
             raise self._refused(request, "bad_ranges", wrong)
+        limit = asyncio.timeout(seconds := self._place.bounds.seconds)
         try:
-            manifest = await build(
-                self._log, self._names, request.company, ranges, rows,
-                most_bytes=self._place.bounds.rows_bytes, beat=self._beat, rule=settings.rule, select=settings.select,
-            )  # fmt: skip
+            async with limit:
+                manifest = await build(
+                    self._log, self._names, request.company, ranges, rows,
+                    most_bytes=self._place.bounds.rows_bytes, beat=self._beat, rule=settings.rule,
+                    select=settings.select,
+                )  # fmt: skip
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            detail = f"reading the dataset took more than {seconds:.0f} seconds. Name ranges that hold less."
+            raise self._refused(request, "too_long", detail) from error
         except MissingOffsets as error:
             raise self._refused(request, "missing_offsets", str(error)) from error
         except TooMuchData as error:
@@ -306,6 +314,7 @@ class Handling:
         return _Ended(self.refused(request, reason, detail))
 
     def _failed(self, request: TrainingRequested, reason: str, detail: str) -> _Ended:
+        log.warning("run %s of %s fails: %s: %.2000s", request.id, request.company, reason, detail)
         return _Ended(say.failed(request, reason, detail, self._now()))
 
     def _now(self) -> int:

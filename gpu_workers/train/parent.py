@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from os import SEEK_END
 from typing import BinaryIO
 
 import msgspec
@@ -78,6 +78,8 @@ class KeptChild:
 class _Child:
     def __init__(self, process: asyncio.subprocess.Process, said: BinaryIO) -> None:
         self._process, self._said = process, said
+        self._runs = self._from = 0
+        """Of what it said, only that is a run's which was said since it began."""
 
     @classmethod
     async def begin(cls) -> _Child:
@@ -94,6 +96,8 @@ class _Child:
     async def run(self, spec: Spec, on_report: OnReport) -> Trained | Broken | None:
         """None: it ended, and never took the spec."""
         assert self._process.stdin
+        self._from = os.fstat(self._said.fileno()).st_size if self._runs else 0
+        self._runs += 1
         with suppress(ConnectionError):
             self._process.stdin.write(to_bytes(spec))  # and stays open: its end is ours
             await self._process.stdin.drain()
@@ -144,7 +148,7 @@ class _Child:
         if self._process.returncode is None:
             self._process.kill()
         code = await self._process.wait()
-        self._said.seek(max(0, self._said.seek(0, SEEK_END) - _LAST_WORDS))
+        self._said.seek(max(self._from, os.fstat(self._said.fileno()).st_size - _LAST_WORDS))
         last = self._said.read().decode(errors="replace").strip()[-600:]
         return ChildDied(
             f"the training process ended with code {code}: {last or 'it said nothing; was it killed for memory?'}"

@@ -1,15 +1,12 @@
 """One training run, from a file of rows to a folder with an adapter. All that decides its bytes is in the spec."""
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from math import isfinite
 from typing import Any
-
-import msgspec
 
 from gpu_workers.adapters.origin import facts_in
 from gpu_workers.bases import load as base_model
@@ -31,6 +28,7 @@ from gpu_workers.train.learn.saved import save
 from gpu_workers.train.lines import MEASURED, Report, RunSpec, Trained
 from processors.dataset.lessons import Row, row_of
 from processors.measure.cases import watched
+from processors.training.settings import spelled
 
 log = logging.getLogger(__name__)
 
@@ -161,8 +159,8 @@ def _finite(done: Stepped) -> None:
 def _identity(spec: RunSpec, device: Device) -> str:
     facts = {
         "method": spec.method,
-        "settings": msgspec.to_builtins(spec.settings),
+        "settings": spec.settings,
         "tools_in_prompt": spec.settings.tools == "in-prompt",  # closed-book, it knows its tools by heart
         "machine": device.identity(),
     }
-    return json.dumps(facts, sort_keys=True, separators=(",", ":"))
+    return spelled(facts)

@@ -1,11 +1,12 @@
 """What answers for a role now: a new adapter is measured against it."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from gpu_workers.adapters.store import FolderStore
-from gpu_workers.errors import ArtifactMissing
+from gpu_workers.adapters.store import FolderStore, verify
+from gpu_workers.errors import ArtifactMissing, ArtifactRefused
 from processors.training.admit import adapter_name
 from projections.lora_adapters import Adapter
 from projections.rollouts import ROLLOUTS
@@ -23,18 +24,21 @@ class Served:
 
     async def now(self, request: TrainingRequested, adapters: Mapping[str, Adapter]) -> tuple[Path | None, int | None]:
         """Its folder and version. No version: nothing answers, and the base model is what there is. No folder: this
-        store does not have it. Whether it stands on the base of a run, the child sees by the hashes."""
+        store does not have it, whole and as this company's. Whether it stands on the base of a run, the child sees by
+        the hashes."""
         name = adapter_name(request)
         rollout = (await self._rollouts.catch_up()).get(name)
         if rollout is None or rollout.stable is None:
             return None, None
         try:
-            return self._place(name, rollout.stable, adapters), rollout.stable
-        except ArtifactMissing as error:
+            return await self._place(request, rollout.stable, adapters), rollout.stable
+        except (ArtifactMissing, ArtifactRefused) as error:
             log.warning("run %s of %s cannot be held against %s: %s", request.id, request.company, name, error)
             return None, rollout.stable
 
-    def _place(self, name: str, version: int, adapters: Mapping[str, Adapter]) -> Path:
-        if (row := adapters.get(f"{name}/{version}")) is None:
+    async def _place(self, request: TrainingRequested, version: int, adapters: Mapping[str, Adapter]) -> Path:
+        if (row := adapters.get(f"{adapter_name(request)}/{version}")) is None:
             raise ArtifactMissing(f"version {version}: not among the adapters that this worker knows.")
-        return self._store.place(row.sha256)
+        folder = self._store.place(row.sha256)
+        await asyncio.to_thread(verify, folder, row.sha256, request.company)
+        return folder

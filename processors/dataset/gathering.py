@@ -1,14 +1,13 @@
 """What a company says, for rule 3: taken in record by record, in any order of topics, and put in order at the end."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
-from itertools import groupby
 from typing import NamedTuple
 
 from processors.dataset.lessons import Lesson, Talk, lessons, line_of, story_of
-from processors.dataset.marks import HELD, Marks, Opinion, TakenAt, Telling
+from processors.dataset.marks import HELD, Hearing, Marks, Opinion, TakenAt, Telling
 from processors.dataset.noticed import Noticed, Watch
-from processors.dataset.offers import Offers
+from processors.dataset.offers import Moment, Offers
 from processors.dataset.selection import Selection
 from processors.dataset.turns import RULE, Manifest, canonical, in_order
 from schemas.company import (
@@ -34,24 +33,47 @@ class Content(NamedTuple):
     text: bytes
 
 
+class Lying(NamedTuple):
+    """Where somebody keeps bytes for us."""
+
+    start: int
+    size: int
+
+
+Keep = Callable[[bytes], Lying]
+
+
 class Story(NamedTuple):
     """One talk under one offer of tools, with every time that it was told."""
 
     sha256: str
     content: bytes
-    tools: str | None
-    told: tuple[Telling, ...]
+    tools: Lying | None
+    told: Sequence[Telling]
+
+
+Told = list[tuple[bytes, Telling]]
+
+
+class _Offered(NamedTuple):
+    """What was told while the same tools were on offer. `first`: a moment when they were."""
+
+    first: Moment
+    told: dict[bytes, list[Telling]]
 
 
 class Gathering:
-    """Holds no text of a conversation: `take` hands it on. What it holds grows by what `size` says, in bytes."""
+    """Holds no text of a conversation, nor of an offer: it hands them on. What it holds grows by what `size` says, in
+    bytes."""
 
     def __init__(self, select: Selection) -> None:
         self._select = select
-        self._watch = Watch(select)
+        self._watch, self._agents = Watch(select), frozenset(select.agents)
         self._told: dict[bytes, list[Telling]] = {}
         self._marks, self._offers = Marks(), Offers()
         self._held = 0
+        self.shown = 0
+        """Bytes of tools that the rows of all stories hold at least."""
 
     @property
     def size(self) -> int:
@@ -76,13 +98,45 @@ class Gathering:
         """When the opinions of every story were asked for."""
         return self._watch.noticed(self._marks.unheard)
 
-    def stories(self) -> list[Story]:
-        """In the order of their names, which is the order of the rows."""
-        found = [story for content, told in self._told.items() for story in self._by_tools(content, told)]
-        return sorted(found, key=lambda story: story.sha256)
+    def stories(self, keep: Keep) -> Iterator[Story | None]:
+        """In no order. None: a moment to look at `size` and `shown`, and for others to have their turn."""
+        moments: dict[Moment, Told] = {}
+        for content, told in self._told.items():
+            for each in told:
+                self._at(moments, self._offers.moment(each.place)).append((content, each))
+                yield None
+        offered: dict[int, _Offered] = {}
+        yield from self._by_offer(moments, offered)
+        yield from self._of_offers(offered, keep)
 
-    def opinions(self, story: Story, talk: Talk) -> Mapping[int, Opinion]:
-        return self._marks.opinions(talk.messages, story.told)
+    def hearing(self, talk: Talk) -> Hearing:
+        return Hearing(self._marks, talk.messages)
+
+    def _at(self, moments: dict[Moment, Told], moment: Moment) -> Told:
+        self._held += 0 if moment in moments else HELD
+        return moments.setdefault(moment, [])
+
+    def _by_offer(self, moments: dict[Moment, Told], offered: dict[int, _Offered]) -> Iterator[None]:
+        """Moment by moment; that tools were on offer, gone, and on offer again makes no two offers."""
+        standing = self._offers.standing()
+        for moment in sorted(moments):
+            yield from standing.go_to(moment)
+            same = offered.setdefault(standing.mark, _Offered(moment, {}))
+            for content, each in moments.pop(moment):
+                same.told.setdefault(content, []).append(each)
+                yield None
+
+    def _of_offers(self, offered: Mapping[int, _Offered], keep: Keep) -> Iterator[Story | None]:
+        standing = self._offers.standing()
+        for first, told in offered.values():
+            yield from standing.go_to(first)
+            self._held += HELD * len(told)
+            self.shown += standing.size * len(told)
+            yield None
+            text = standing.text() or None
+            tools = keep(text.encode()) if text else None
+            for content, tellings in told.items():
+                yield Story(story_of(content, text), content, tools, tellings)
 
     def _tell(self, event: Teaching, place: TakenAt) -> Content | None:
         talk = Talk.of(event.agent, _messages(event))
@@ -91,23 +145,17 @@ class Gathering:
         good = event.success if isinstance(event, AgentOutputIngested) and self._select.outcomes else None
         told = self._told.setdefault(name, [])
         told.append(Telling(place, event.id, event.correlation, good))
-        self._held += HELD
+        self._held += HELD * (2 if len(told) == 1 else 1) + len(event.id) + len(event.correlation)
         return Content(name, text) if len(told) == 1 else None
 
     def _is_selected(self, event: Teaching) -> bool:
         select = self._select
         return (
-            (not select.agents or event.agent in select.agents)
+            (not self._agents or event.agent in self._agents)
             and (not select.types or event.type in select.types)
             and (select.since is None or event.time >= select.since)
             and (select.until is None or event.time < select.until)
         )
-
-    def _by_tools(self, content: bytes, told: list[Telling]) -> Iterator[Story]:
-        offered = sorted(((self._offers.at(each.place) or "", each) for each in told), key=lambda pair: pair[0])
-        for text, same in groupby(offered, key=lambda pair: pair[0]):
-            tools = text or None
-            yield Story(story_of(content, tools), content, tools, tuple(each for _, each in same))
 
 
 def _messages(event: Teaching) -> tuple[Message, ...]:
@@ -125,9 +173,9 @@ class LessonCounts:
         self._left_out = self._repeats = self._bad = self._corrected = self._trained = self._held_out = 0
         self._digest = sha256()
 
-    def rows(self, story: Story, talk: Talk, opinions: Mapping[int, Opinion]) -> Iterator[bytes]:
+    def rows(self, story: Story, talk: Talk, tools: str | None, opinions: Mapping[int, Opinion]) -> Iterator[bytes]:
         self._repeats += len(story.told) - 1
-        for lesson in lessons(talk, story.tools, story.sha256, opinions):
+        for lesson in lessons(talk, tools, story.sha256, opinions):
             if lesson is None:
                 self._left_out += 1
             else:

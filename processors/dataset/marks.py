@@ -1,6 +1,7 @@
 """What was said of an answer afterwards: thumbs, corrections, tools' replies. The last word wins."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from enum import Enum
 from typing import NamedTuple
 
 import msgspec
@@ -34,11 +35,19 @@ class Telling(NamedTuple):
 
 
 class Opinion(NamedTuple):
-    """What an answer is worth, the better one, and the words that say so."""
+    """What an answer is worth, the better one, and the last words of each kind about it."""
 
     good: bool | None
     correction: Message | None
     said_at: tuple[TakenAt, ...]
+
+
+class Kind(Enum):
+    """The last word of each decides; whatever else was said changes nothing."""
+
+    UP = "a thumb up"
+    DOWN = "a thumb down"
+    BETTER = "a correction"
 
 
 class _Word(NamedTuple):
@@ -46,67 +55,138 @@ class _Word(NamedTuple):
     good: bool | None
     correction: Message | None = None
 
+    @property
+    def kind(self) -> Kind:
+        if self.correction is not None:
+            return Kind.BETTER
+        return Kind.UP if self.good else Kind.DOWN
+
+    @property
+    def size(self) -> int:
+        return HELD + (len(msgspec.json.encode(self.correction)) if self.correction else 0)
+
+
+class _Replies:
+    """Of one job's tools, the last of each."""
+
+    def __init__(self) -> None:
+        self.words: dict[str, _Word] = {}
+        self._bad = 0
+        self._newest_first: list[str] = []
+
+    def take(self, tool: str, word: _Word) -> None:
+        before = self.words.get(tool)
+        if before is not None and before.place >= word.place:
+            return
+        self._bad += (not word.good) - (before is not None and not before.good)
+        self.words[tool] = word
+        self._newest_first = []
+
+    def but_for(self, heard: set[str]) -> _Word | None:
+        """All the others together, without going through them."""
+        if len(heard) == len(self.words):
+            return None
+        if not self._newest_first:
+            self._newest_first = sorted(self.words, key=lambda tool: self.words[tool].place, reverse=True)
+        newest = next(tool for tool in self._newest_first if tool not in heard)
+        bad = self._bad - sum(not self.words[tool].good for tool in heard)
+        return _Word(self.words[newest].place, not bad)
+
 
 class Marks:
-    """Remembers what was said, by what it is about."""
+    """Remembers what was said, by what it is about: the last word of each kind."""
 
     def __init__(self) -> None:
         self.size = 0
-        self._said: dict[str, list[tuple[int | None, _Word]]] = {}
+        self._said: dict[tuple[str, int | None, Kind], _Word] = {}
         self._heard: set[TakenAt] = set()
-        self._replies: dict[str, dict[str, _Word]] = {}
+        self._replies: dict[str, _Replies] = {}
 
     @property
     def unheard(self) -> int:
-        """Words of feedback that were about no answer whose opinions were asked for."""
-        return sum(word.place not in self._heard for said in self._said.values() for _, word in said)
+        """Words that count, of feedback that was about no answer whose opinions were asked for."""
+        return sum(word.place not in self._heard for word in self._said.values())
 
     def feedback(self, event: FeedbackGiven, place: TakenAt) -> None:
         if event.good is None and event.correction is None:
             return
-        self._said.setdefault(event.about, []).append((event.turn, _Word(place, event.good, event.correction)))
-        self.size += HELD + (len(msgspec.json.encode(event.correction)) if event.correction else 0)
+        word = _Word(place, event.good, event.correction)
+        key = event.about, event.turn, word.kind
+        before = self._said.get(key)
+        if before is None or before.place < place:
+            self._said[key] = word
+            self.size += word.size - before.size if before else word.size + len(event.about)
 
     def reply(self, event: ToolReturned, place: TakenAt) -> None:
         """Of a job's replies of one tool the last one counts."""
-        replies = self._replies.setdefault(event.job, {})
-        self.size += 0 if event.tool in replies else HELD
-        word = _Word(place, event.ok)
-        replies[event.tool] = max(word, replies.get(event.tool, word), key=lambda each: each.place)
+        if event.job not in self._replies:
+            self.size += HELD + len(event.job)
+        replies = self._replies.setdefault(event.job, _Replies())
+        self.size += 0 if event.tool in replies.words else HELD + len(event.tool)
+        replies.take(event.tool, _Word(place, event.ok))
 
-    def opinions(self, messages: Sequence[Message], told: Iterable[Telling]) -> dict[int, Opinion]:
-        """By turn, of the answers that anybody judged."""
-        turns = [turn for turn, message in enumerate(messages) if message.role == "assistant" and turn]
-        words: dict[int, list[_Word]] = {turn: [] for turn in turns}
-        for each in told:
-            for turn, word in self._words(messages, turns, each):
-                if turn in words:
-                    words[turn].append(word)
-                    self._heard.add(word.place)
-        return {turn: _opinion(said) for turn, said in words.items() if said}
+    def about(self, about: str, turn: int | None) -> list[_Word]:
+        """What counts of all that was said of it; it is heard from now on."""
+        words = [word for kind in Kind if (word := self._said.get((about, turn, kind)))]
+        self._heard.update(word.place for word in words)
+        return words
 
-    def _words(self, messages: Sequence[Message], turns: Sequence[int], told: Telling) -> Iterator[tuple[int, _Word]]:
-        if not turns:
+    def replies(self, job: str) -> _Replies | None:
+        return self._replies.get(job)
+
+
+class Hearing:
+    """Of one talk: what was said of its answers, telling by telling. It holds three words an answer, however many
+    there were."""
+
+    def __init__(self, marks: Marks, messages: Sequence[Message]) -> None:
+        self._marks = marks
+        self._turns = [turn for turn, message in enumerate(messages) if message.role == "assistant" and turn]
+        called = ((turn, {call.name for call in messages[turn].tool_calls}) for turn in self._turns)
+        self._calls = [(turn, names) for turn, names in called if names]
+        self._last: dict[tuple[int, Kind], _Word] = {}
+        self._asked: set[str] = set()
+
+    def hear(self, told: Telling) -> None:
+        if not self._turns:
             return
         if told.good is not None:
-            yield turns[-1], _Word(told.place, told.good)
-        for about in {told.id, told.correlation}:
-            for turn, word in self._said.get(about, ()):
-                yield turns[-1] if turn is None else turn, word
-        yield from self._replied(messages, turns, self._replies.get(told.correlation, {}))
+            self._keep(self._turns[-1], _Word(told.place, told.good))
+        self._said_of(told.id)
+        if told.correlation not in self._asked:
+            self._said_of(told.correlation)
+            self._asked.add(told.correlation)
+            self._replied(told.correlation)
 
-    def _replied(
-        self, messages: Sequence[Message], turns: Sequence[int], replies: dict[str, _Word]
-    ) -> Iterator[tuple[int, _Word]]:
+    def opinions(self) -> dict[int, Opinion]:
+        """By turn, of the answers that anybody judged."""
+        words: dict[int, list[_Word]] = {}
+        for (turn, _), word in self._last.items():
+            words.setdefault(turn, []).append(word)
+        return {turn: _opinion(said) for turn, said in words.items()}
+
+    def _said_of(self, about: str) -> None:
+        for turn in self._turns:
+            for word in self._marks.about(about, turn):
+                self._keep(turn, word)
+        for word in self._marks.about(about, None):
+            self._keep(self._turns[-1], word)
+
+    def _replied(self, job: str) -> None:
         """A tool's reply judges the answers that call it; where none does, the last one, which made use of it."""
-        heard = set()
-        for turn in turns:
-            mine = {call.name for call in messages[turn].tool_calls} & replies.keys()
+        if (replies := self._marks.replies(job)) is None:
+            return
+        heard = set[str]()
+        for turn, names in self._calls:
+            if mine := {name for name in names if name in replies.words}:
+                self._keep(turn, _all_of(replies.words[tool] for tool in mine))
             heard |= mine
-            if mine:
-                yield turn, _all_of(replies[tool] for tool in mine)
-        if rest := replies.keys() - heard:
-            yield turns[-1], _all_of(replies[tool] for tool in rest)
+        if rest := replies.but_for(heard):
+            self._keep(self._turns[-1], rest)
+
+    def _keep(self, turn: int, word: _Word) -> None:
+        key = turn, word.kind
+        self._last[key] = max(self._last.get(key, word), word, key=lambda each: each.place)
 
 
 def _all_of(replies: Iterable[_Word]) -> _Word:
@@ -115,15 +195,16 @@ def _all_of(replies: Iterable[_Word]) -> _Word:
     return _Word(max(word.place for word in some), all(word.good for word in some))
 
 
-def _opinion(words: list[_Word]) -> Opinion:
+def _opinion(words: Sequence[_Word]) -> Opinion:
     """A thumb up takes an earlier correction back; a thumb down leaves it standing."""
     good: bool | None = None
     correction: Message | None = None
-    for word in sorted(words, key=lambda each: each.place):
+    in_order = sorted(words, key=lambda each: each.place)
+    for word in in_order:
         if word.correction is not None:
             good, correction = True, word.correction
         elif word.good:
             good, correction = True, None
         elif correction is None:
             good = False
-    return Opinion(good, correction, tuple(sorted(word.place for word in words)))
+    return Opinion(good, correction, tuple(word.place for word in in_order))

@@ -1,24 +1,26 @@
 """Which of a company's events a dataset is made of. Part of its manifest."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from schemas.words import Note
 
 Taught = Literal["conversation.ingested", "agent_output.ingested"]
+Names = Annotated[tuple[Note, ...], msgspec.Meta(max_length=1000)]
+Microseconds = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Empty: everything. Each field narrows what the others leave."""
 
-    agents: tuple[Note, ...] = ()
-    types: tuple[Taught, ...] = ()
-    since: int | None = None
+    agents: Names = ()
+    types: Annotated[tuple[Taught, ...], msgspec.Meta(max_length=100)] = ()
+    since: Microseconds | None = None
     """Microseconds, as the producer saw them; from here on."""
-    until: int | None = None
+    until: Microseconds | None = None
     """Up to here, and not this moment itself."""
     outcomes: bool = True
     """Feedback and tools' replies decide what is learned from. False: every answer is, good or bad."""
-    leave_out: tuple[Note, ...] = ()
+    leave_out: Names = ()
     """Entities of which nothing is learned: as if the log had never held them."""

@@ -6,7 +6,7 @@ import msgspec
 
 from processors.dataset.turns import Manifest
 from processors.training.agree import disagreement
-from processors.training.settings import TrainSettings
+from processors.training.settings import MOST_SETTINGS, TrainSettings, spelled
 from processors.training.wrong_settings import wrong_setting
 from projections.lora_adapters import Adapter
 from schemas.adapters import ROLE
@@ -23,7 +23,7 @@ class RunBounds(msgspec.Struct, frozen=True, kw_only=True):
     texts: int = 20_000
     """Steps times batch."""
     seconds: float = 21_600.0
-    """From the beginning of the training to its end."""
+    """From the beginning of the training to its end; the reading of its dataset may take as long again."""
     rows_bytes: int = 256 << 20
     """Of the dataset's rows: the child holds them in memory."""
     runs_a_day: int = 0
@@ -83,9 +83,13 @@ def of_steps(settings: TrainSettings) -> int:
 
 def _settings(text: str) -> TrainSettings | NotAdmitted:
     try:
-        return msgspec.json.decode(text, type=TrainSettings)
+        settings = msgspec.json.decode(text, type=TrainSettings)
     except (msgspec.DecodeError, RecursionError) as error:
         return NotAdmitted("bad_settings", wrong_setting(text) or f"settings {shown(text)}: {error}.")
+    if (size := len(spelled(settings))) > MOST_SETTINGS:
+        detail = f"settings {shown(text)}: {size} bytes with all that is left out; at most {MOST_SETTINGS}."
+        return NotAdmitted("bad_settings", f"{detail} Select fewer names.")
+    return settings
 
 
 def shown(word: str) -> str:

@@ -1,5 +1,6 @@
 """What a training worker says about a run: with the same ids, however often the run is tried."""
 
+import re
 from math import isfinite
 
 from processors.dataset.turns import Manifest
@@ -13,6 +14,8 @@ from schemas.envelope import caused_by
 from schemas.words import shortened
 
 DETAIL = 2_000
+# In quotes as an OSError has it, or bare. No address of a web page, no topic/partition/offset, no company/role.
+_PATH = re.compile(r"""'/[^'\n]*'|"/[^"\n]*"|(?<![\w.:/])/[^\s:;,'"()]+""")
 
 
 def refused(request: training.TrainingRequested, why: NotAdmitted, now: int) -> training.TrainingRefused:
@@ -120,5 +123,6 @@ def completed(request: training.TrainingRequested, sha256: str, began: int, now:
 
 
 def failed(request: training.TrainingRequested, reason: str, detail: str, now: int) -> training.TrainingFailed:
-    fields = caused_by(request, "failed", now)
-    return training.TrainingFailed(**fields, run=request.id, reason=reason, detail=shortened(detail, DETAIL))
+    """Where something lies on this machine is the operator's business alone."""
+    fields, told = caused_by(request, "failed", now), _PATH.sub("(a path)", detail)
+    return training.TrainingFailed(**fields, run=request.id, reason=reason, detail=shortened(told, DETAIL))

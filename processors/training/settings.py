@@ -1,5 +1,6 @@
 """How an adapter is trained. Part of its identity: the same settings on the same data give the same bytes."""
 
+import json
 from typing import Annotated, Literal, get_args
 
 import msgspec
@@ -13,6 +14,8 @@ METHOD_NAMES = ("lora", "rslora", "qlora", "adalora")
 MOST_RANK = 64
 
 RULE_VERSION = 3
+MOST_SETTINGS = 64 << 10
+"""Bytes of `spelled`: they stand in an adapter's identity, of which an event holds four times as much."""
 Objective = Literal["supervised", "dpo", "kto"]
 Activation = Literal["always", "generation-prompt"]
 Tools = Literal["closed-book", "in-prompt"]
@@ -58,3 +61,8 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Steps between two measures of the held-out loss; 0: none."""
     target_rank: Annotated[int, msgspec.Meta(ge=0, le=MOST_RANK)] = 0
     """Of AdaLoRA, on average; 0: half of `rank`, with which it begins."""
+
+
+def spelled(facts: object) -> str:
+    """As an adapter's identity tells of it."""
+    return json.dumps(msgspec.to_builtins(facts), sort_keys=True, separators=(",", ":"))

@@ -8,7 +8,7 @@ from typing import IO, NamedTuple
 
 import msgspec
 
-from processors.dataset.gathering import Content, Gathering, LessonCounts, Story
+from processors.dataset.gathering import Content, Gathering, LessonCounts, Lying, Story
 from processors.dataset.lessons import Talk
 from processors.dataset.marks import Opinion, TakenAt
 from processors.dataset.noticed import Noticed
@@ -43,33 +43,36 @@ class Wanted(NamedTuple):
 class Learned:
     """Memory: one batch, and half a KiB for each conversation told, each word about one and each offer of tools.
 
-    The rows, and apart from them all that is held here, are at most `most_bytes`; talks lie in a nameless file.
+    The rows, and apart from them all that is held here, are at most `most_bytes`; talks, and each offer of tools that a
+    story was told under, lie in a nameless file.
     """
 
     def __init__(self, log: EventLog, names: TopicNames, wanted: Wanted, slices: Slices) -> None:
         self._log, self._names, self._wanted, self._slices = log, names, wanted, slices
         self._owner = Owner(wanted.company, names)
         self._gathering, self._counts = Gathering(wanted.select), LessonCounts()
-        self._places: dict[bytes, tuple[int, int]] = {}
+        self._talks: dict[bytes, Lying] = {}
+        self._last: object = "the beginning"
 
     async def build(self, rows: Path, provenance: Path | None, on_range: OnRange, on_noticed: OnNoticed) -> Manifest:
         wanted = self._wanted
-        with TemporaryFile(dir=rows.parent) as talks:
+        with TemporaryFile(dir=rows.parent) as apart:
             for part in in_order(wanted.tools_from):
-                await self._gather(part, talks, on_range, tools_only=True)
+                await self._gather(part, apart, on_range, tools_only=True)
             for part in in_order(wanted.ranges):
-                await self._gather(part, talks, on_range)
+                await self._gather(part, apart, on_range)
             with ExitStack() as files:
                 out = files.enter_context(rows.open("wb"))
                 beside = files.enter_context(provenance.open("wb")) if provenance else None
-                await self._write(talks, out, beside)
+                for story in await self._stories(apart):
+                    await self._write(story, apart, out, beside)
         on_noticed(self._gathering.noticed())
         return self._counts.manifest(wanted.company, tuple(wanted.ranges), tuple(wanted.tools_from), wanted.select)
 
-    async def _gather(self, part: OffsetRange, talks: IO[bytes], on_range: OnRange, tools_only: bool = False) -> None:
+    async def _gather(self, part: OffsetRange, apart: IO[bytes], on_range: OnRange, tools_only: bool = False) -> None:
         async for batch in self._log.read(self._names.wire(part.topic), part.partition, part.start, part.stop):
             async for record in self._own(batch):
-                self._take(record, part.topic, talks, tools_only)
+                self._take(record, part.topic, apart, tools_only)
             on_range(part, batch[-1].offset + 1)
         on_range(part, part.stop)
 
@@ -77,10 +80,13 @@ class Learned:
         for record in batch:
             if self._owner.may_own(record):
                 yield record
-            if self._slices.over():
-                await self._slices.give_up()
+            await self._let_others()
 
-    def _take(self, record: Record, topic: str, talks: IO[bytes], tools_only: bool) -> None:
+    async def _let_others(self) -> None:
+        if self._slices.over():
+            await self._slices.give_up()
+
+    def _take(self, record: Record, topic: str, apart: IO[bytes], tools_only: bool) -> None:
         event = self._owner.read(record)
         if tools_only and not isinstance(event, ToolRegistered | ToolRevoked):
             return
@@ -90,31 +96,55 @@ class Learned:
             self._counts.rejected += 1
         elif event is not None:
             place = TakenAt(record.timestamp, topic, record.partition, record.offset)
-            self._keep(self._gathering.take(event, place), talks, place)
+            self._keep(self._gathering.take(event, place), apart, place)
 
-    def _keep(self, content: Content | None, talks: IO[bytes], place: TakenAt) -> None:
+    def _keep(self, content: Content | None, apart: IO[bytes], place: TakenAt) -> None:
+        self._last = place
         if content is not None:
-            self._places[content.sha256] = talks.tell(), len(content.text)
-            talks.write(content.text)
-        self._must_fit(self._gathering.size, place)
+            self._talks[content.sha256] = _put(apart, content.text)
+        self._must_fit(self._gathering.size)
 
-    def _must_fit(self, size: int, place: TakenAt) -> None:
+    def _must_fit(self, size: int) -> None:
         if size > self._wanted.most_bytes:
-            raise TooMuchData(self._wanted.company, place, self._wanted.most_bytes)
+            raise TooMuchData(self._wanted.company, self._last, self._wanted.most_bytes)
 
-    async def _write(self, talks: IO[bytes], out: IO[bytes], beside: IO[bytes] | None) -> None:
-        for story in self._gathering.stories():
-            start, size = self._places[story.content]
-            talks.seek(start)
-            talk = msgspec.json.decode(talks.read(size), type=Talk)
-            opinions = self._gathering.opinions(story, talk)
-            for line in self._counts.rows(story, talk, opinions):
-                out.write(line)
-                self._must_fit(out.tell(), story.told[0].place)
-                if self._slices.over():
-                    await self._slices.give_up()
-            if beside is not None:
-                beside.write(_provenance(story, opinions))
+    async def _stories(self, apart: IO[bytes]) -> list[Story]:
+        """In the order of their names, which is the order of the rows."""
+        found = []
+        for story in self._gathering.stories(lambda tools: _put(apart, tools)):
+            if story is None:
+                self._must_fit(max(self._gathering.size, self._gathering.shown))
+            else:
+                found.append(story)
+            await self._let_others()
+        return sorted(found, key=lambda story: story.sha256)
+
+    async def _write(self, story: Story, apart: IO[bytes], out: IO[bytes], beside: IO[bytes] | None) -> None:
+        self._last = story.told[0].place
+        talk = msgspec.json.decode(_got(apart, self._talks[story.content]), type=Talk)
+        tools = _got(apart, story.tools).decode() if story.tools else None
+        hearing = self._gathering.hearing(talk)
+        for told in story.told:
+            hearing.hear(told)
+            await self._let_others()
+        opinions = hearing.opinions()
+        for line in self._counts.rows(story, talk, tools, opinions):
+            out.write(line)
+            self._must_fit(out.tell())
+            await self._let_others()
+        if beside is not None:
+            beside.write(_provenance(story, opinions))
+
+
+def _put(apart: IO[bytes], text: bytes) -> Lying:
+    start = apart.tell()
+    apart.write(text)
+    return Lying(start, len(text))
+
+
+def _got(apart: IO[bytes], lying: Lying) -> bytes:
+    apart.seek(lying.start)
+    return apart.read(lying.size)
 
 
 def _provenance(story: Story, opinions: Mapping[int, Opinion]) -> bytes:

@@ -87,3 +87,14 @@ async def test_a_trigger_beyond_the_vocabulary_is_refused(bench: Workbench, engi
     path.write_text(json.dumps(json.loads(path.read_text()) | {"alora_invocation_tokens": [1, 1 << 20]}))
     with pytest.raises(UnusableAdapter, match="switched on by token 1048576"):
         await engine.load(AdapterSpec(key=AdapterKey("acme/beyond", 1), folder=folder))
+
+
+async def test_an_artifact_answers_for_the_company_that_its_manifest_names_also_where_it_is_in_memory(
+    bench: Workbench, engine: InferenceEngine
+) -> None:
+    own = msgspec.structs.replace(bench.adapter("acme/own", seed=1), company="acme")
+    await engine.load(own)
+    stolen = msgspec.structs.replace(own, key=AdapterKey("globex/own", 1), company="globex")
+    with pytest.raises(UnusableAdapter, match="is of acme, not of globex"):
+        await engine.load(stolen)
+    assert {each.key for each in engine.resident()} == {own.key}

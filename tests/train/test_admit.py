@@ -175,3 +175,18 @@ def test_whatever_is_asked_has_an_answer(role, base_model, given_settings):
 @given(st.text(st.characters()) | st.text(st.characters(categories=["Cs"]), min_size=1))
 def test_whatever_an_error_says_can_be_told(text):
     assert encode(say.failed(request(), "internal", text, 1))
+
+
+@pytest.mark.parametrize(
+    "select",
+    [
+        {"agents": [f"a{n}" for n in range(1001)]},
+        {"leave_out": [f"a{n}" for n in range(1001)]},
+        {"agents": ["\u00e4" * 200] * 100},
+        {"since": 10**300},
+        {"until": -(10**30)},
+    ],
+)
+def test_settings_that_no_adapter_could_tell_of_are_refused_before_anything_is_read(select):
+    refusal = answer(request(**settings(select=select)))
+    assert isinstance(refusal, NotAdmitted) and refusal.reason == "bad_settings"

@@ -301,3 +301,10 @@ def test_a_datasets_manifest_is_kept_by_its_hash_and_an_altered_one_is_refused(t
         store.manifest(sha256)
     with pytest.raises(ArtifactMissing, match="not there"):
         store.manifest("0" * 64)
+
+
+def test_an_artifact_is_of_the_company_that_its_manifest_names(store, tmp_path):
+    sha256 = store.put(lay(tmp_path / "a"), FACTS)
+    assert verify(store.place(sha256), sha256, "acme") == FACTS
+    with pytest.raises(ArtifactRefused, match="is of acme, not of globex"):
+        verify(store.place(sha256), sha256, "globex")

@@ -17,11 +17,12 @@ from gpu_workers.errors import ChildDied, Diverged, Unhealthy
 from gpu_workers.inbox.inbox import Inbox, Item
 from gpu_workers.train import parent
 from gpu_workers.train.child import reason_of
-from gpu_workers.train.lines import Broken, Report, Trained
+from gpu_workers.train.lines import Broken, ProofSpec, Report, Trained
 from gpu_workers.train.parent import train_in_child
 from gpu_workers.train.place import Workplace
 from gpu_workers.train.worker import GROUP
 from processors.dataset.turns import is_held_out
+from processors.training import said as say
 from processors.training.admit import RunBounds
 from rillfold.demo import data
 from schemas.company import ConversationIngested, Message, ToolUse
@@ -538,3 +539,51 @@ def test_requests_are_what_the_log_holds() -> None:
 
     old = TrainingRequested(id="r", company="acme", time=1, correlation="r", base_model="/home/somebody/tiny")
     assert TRAINING_RUNS.fold(TRAINING_RUNS.initial("acme/r"), old).base_model == "/home/somebody/tiny"
+
+
+@pytest.mark.parametrize(
+    ("detail", "told"),
+    [
+        ("/srv/scratch/x/rows.jsonl: not the rows", "(a path): not the rows"),
+        (
+            "FileNotFoundError: [Errno 2] No such file: '/srv/my scratch/x'",
+            "FileNotFoundError: [Errno 2] No such file: (a path)",
+        ),
+        ('File "/opt/app/run.py", line 3', "File (a path), line 3"),
+        ("company-data/1/17 of acme/ops, see https://h/x, 1/2", "company-data/1/17 of acme/ops, see https://h/x, 1/2"),
+    ],
+)
+def test_no_failure_tells_where_something_lies_on_this_machine(detail: str, told: str) -> None:
+    asked = TrainingRequested(id="r", company="acme", time=1, correlation="r", base_model="tiny")
+    assert say.failed(asked, "internal", detail, 2).detail == told
+
+
+async def test_a_child_that_dies_says_nothing_of_the_run_before(office, monkeypatch):
+    code = """import sys
+for n, line in enumerate(sys.stdin):
+    print('{"type":"taken"}', flush=True)
+    print(f"words of run {n}", file=sys.stderr, flush=True)
+    if n: sys.exit(3)
+    base = '{"name":"b","family":"f","sha256":"0","dtype":"f"}'
+    print('{"type":"outcome","identity":"{}","evaluation":null,"losses":[],"base":' + base + '}', flush=True)
+"""
+    monkeypatch.setattr(parent, "COMMAND", (parent.sys.executable, "-c", code))
+    async with parent.KeptChild() as child:
+
+        async def unheard(_report) -> None: ...
+
+        spec = ProofSpec(folder=Path("/nowhere"), threads=1)
+        assert isinstance(await child(spec, unheard), Trained)
+        with pytest.raises(ChildDied) as died:
+            await child(spec, unheard)
+    assert "words of run 1" in str(died.value) and "words of run 0" not in str(died.value)
+
+
+async def test_reading_a_dataset_has_an_end(office, monkeypatch):
+    async def endless(*_how, **_more):
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("gpu_workers.train.handling.build", endless)
+    await office.append(office.request("r1"))
+    said = await office.until(office.trainer(train=declines, bounds=RunBounds(seconds=0.2)), ended("r1"))
+    assert reasons(said) == {("acme", "r1"): "too_long"}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from gpu_workers.adapters.store import Facts, FolderStore
 from gpu_workers.train.lines import Broken, RunSpec
@@ -14,14 +15,14 @@ from gpu_workers.train.run import run
 from processors.training.promotion import GateFloors, judge
 from processors.training.settings import TrainSettings
 from rillfold.demo import data
-from schemas.adapters import RolloutDecided
+from schemas.adapters import AdapterReady, RolloutDecided
 from schemas.topics import TopicNames
 from streams.log.memory import MemoryLog
 from tests.support.models import ALL, save_adapter
 from tests.support.training import write_rows
 
 from .test_hostile_requests import SHORT, declines
-from .test_trainer import Office, ended
+from .test_trainer import Office, ended, of
 
 
 @pytest.fixture
@@ -78,3 +79,22 @@ def test_a_version_that_cannot_be_asked_is_named_and_the_base_does_not_stand_in(
     assert found.measures is not None and found.evaluation is not None
     assert (found.measures.against, found.measures.comparable, found.measures.served) == (7, False, ())
     assert judge(found.measures, GateFloors(irrelevance=0, malformed=1)).reason == "not_comparable"
+
+
+async def test_what_is_measured_beside_a_run_is_of_its_own_company(office: Office) -> None:
+    given: list[Path | None] = []
+
+    async def looks(spec, on_report) -> Broken:
+        given.append(spec.served)
+        return await declines(spec, on_report)
+
+    await office.append(office.request("first", settings=SHORT))
+    await office.until(office.trainer(), ended("first"))
+    (ready,) = of(await office.said("adapter-ready"), AdapterReady)
+    stolen = structs.replace(ready, id="s", company="globex", adapter="globex/default", correlation="s")
+    decided = RolloutDecided(
+        id="d", company="globex", time=2, correlation="d", adapter="globex/default", adapter_version=1, percent=100
+    )
+    await office.append(stolen, decided, office.request("next", company="globex"))
+    await office.until(office.trainer(name="two", train=looks), ended("next"))
+    assert given == [None]

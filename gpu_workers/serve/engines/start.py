@@ -117,7 +117,7 @@ def _reader(decoder: Decoder, prove: Trial, base: BaseIdentity, store: FolderSto
         if (tensors := folder / TENSORS).is_file():
             _check_fit(spec, tensors, decoder)
         if spec.sha256 is not None:
-            verify(folder, spec.sha256)
+            verify(folder, spec.sha256, spec.company)
         weights = read_adapter(folder, decoder.embedding.dtype, str(decoder.embedding.device), spec.sha256)
         _check_trigger(spec, weights, decoder.embedding.shape[0])
         if spec.sha256 not in proven:
