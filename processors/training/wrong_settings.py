@@ -77,7 +77,9 @@ def _bounds(of: inspect.IntType | inspect.FloatType) -> str:
 
 
 def _length(of: inspect.VarTupleType) -> str:
-    return "" if of.max_length is None else f" of {of.min_length or 0} to {of.max_length}"
+    if of.max_length is None:
+        return ""
+    return f" of {of.min_length} to {of.max_length}" if of.min_length else f" of at most {of.max_length}"
 
 
 def _cut(text: str) -> str:

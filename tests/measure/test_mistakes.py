@@ -7,6 +7,7 @@ import json
 import pytest
 
 from processors.answers import ToolCalls, parse
+from processors.dataset.lessons import Lesson
 from processors.measure.cases import held_out, tools_of, words
 from processors.measure.foreign import TOOLS, Foreign
 from processors.measure.mistakes import classify, token_f1
@@ -85,10 +86,10 @@ def test_rows_become_cases_once_and_bad_answers_none():
         rows, 9, lambda _: False
     )
 
-    class Bad:
-        held_out, prompt, answer, good = True, rows[0].prompt, rows[0].answer, False
-
-    assert held_out([Bad()], 10, lambda case: True) == []
+    bad = Lesson(
+        agent="a", story="s", turn=1, held_out=True, prompt=rows[0].prompt, answer=rows[0].answer, good=False
+    )  # fmt: skip
+    assert held_out([bad], 10, lambda case: True) == []
 
 
 def test_made_up_tools_are_the_same_each_time_and_nobodys_own():

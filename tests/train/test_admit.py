@@ -122,8 +122,8 @@ def test_a_hostile_request_is_refused_by_name_in_an_event_that_can_be_written(re
         ({"modules": ["lm_head"]}, ("modules: a list of 1 to 7, each one of down_proj,", "lm_head")),
         ({"gradient_checkpointing": 1}, ("gradient_checkpointing: true or false",)),
         ({"select": {"agent": ["x"]}}, ("'select.agent'", "did you mean agents?")),
-        ({"select": {"agents": "x"}}, ("select.agents: a list, each a text",)),
-        ({"select": {"since": "x"}}, ("select.since: a whole number or null",)),
+        ({"select": {"agents": "x"}}, ("select.agents: a list of at most 1000, each a text",)),
+        ({"select": {"since": "x"}}, ("select.since: a whole number",)),
         ({"select": 1}, ("select: a JSON object",)),
     ],
 )
