@@ -42,7 +42,7 @@ class Opinion(NamedTuple):
     said_at: tuple[TakenAt, ...]
 
 
-class Kind(Enum):
+class WordKind(Enum):
     """The last word of each decides; whatever else was said changes nothing."""
 
     UP = "a thumb up"
@@ -56,10 +56,10 @@ class _Word(NamedTuple):
     correction: Message | None = None
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> WordKind:
         if self.correction is not None:
-            return Kind.BETTER
-        return Kind.UP if self.good else Kind.DOWN
+            return WordKind.BETTER
+        return WordKind.UP if self.good else WordKind.DOWN
 
     @property
     def size(self) -> int:
@@ -98,7 +98,7 @@ class Marks:
 
     def __init__(self) -> None:
         self.size = 0
-        self._said: dict[tuple[str, int | None, Kind], _Word] = {}
+        self._said: dict[tuple[str, int | None, WordKind], _Word] = {}
         self._heard: set[TakenAt] = set()
         self._replies: dict[str, _Replies] = {}
 
@@ -127,7 +127,7 @@ class Marks:
 
     def about(self, about: str, turn: int | None) -> list[_Word]:
         """What counts of all that was said of it; it is heard from now on."""
-        words = [word for kind in Kind if (word := self._said.get((about, turn, kind)))]
+        words = [word for kind in WordKind if (word := self._said.get((about, turn, kind)))]
         self._heard.update(word.place for word in words)
         return words
 
@@ -144,7 +144,7 @@ class Hearing:
         self._turns = [turn for turn, message in enumerate(messages) if message.role == "assistant" and turn]
         called = ((turn, {call.name for call in messages[turn].tool_calls}) for turn in self._turns)
         self._calls = [(turn, names) for turn, names in called if names]
-        self._last: dict[tuple[int, Kind], _Word] = {}
+        self._last: dict[tuple[int, WordKind], _Word] = {}
         self._asked: set[str] = set()
 
     def hear(self, told: Telling) -> None:

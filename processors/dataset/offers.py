@@ -64,8 +64,8 @@ class Offers:
     def moment(self, place: TakenAt) -> Moment:
         return tuple(self._before(partition, place) for partition in sorted(self._parts))
 
-    def standing(self) -> "Standing":
-        return Standing([self._parts[partition] for partition in sorted(self._parts)])
+    def standing(self) -> "OnOffer":
+        return OnOffer([self._parts[partition] for partition in sorted(self._parts)])
 
     def _tool(self, text: str) -> _Tool | None:
         """None: it can never be called."""
@@ -79,7 +79,7 @@ class Offers:
         return bisect_right(part.since, place.timestamp)
 
 
-class Standing:
+class OnOffer:
     """What is on offer at one moment. It goes from one to the next change by change: in their order, each is looked at
     once."""
 

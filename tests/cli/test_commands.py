@@ -16,7 +16,7 @@ from projections.projection import Projection
 from projections.training_runs import TRAINING_RUNS, Run
 from rillfold.cli.adapters import lineage
 from rillfold.cli.adapters.train import train
-from rillfold.cli.adapters.trained import Trained
+from rillfold.cli.adapters.trained import TrainedVersion
 from rillfold.cli.events import trace
 from rillfold.cli.projections import rows_of
 from rillfold.cli.terminal.plain import plain
@@ -129,12 +129,12 @@ def test_what_no_worker_would_take_is_not_asked_for(given: list[str], told: str)
 def test_what_was_trained_is_told_with_its_version_and_what_the_gate_said() -> None:
     run = Run(company="acme", run="r", status="completed", adapter="acme/default", sha256="f", seconds=1.0)
     refused = Adapter(company="acme", adapter="acme/default", version=3, verdict="malformed", event="e")
-    made = Trained(run, refused)
+    made = TrainedVersion(run, refused)
     assert (made.told()["adapter"], made.told()["gate"]) == ("acme/default@3", "not promoted: malformed")
     assert {"adapter_version": 3, "promoted": False, "verdict": "malformed"}.items() <= made.facts().items()
     for remedy in ("lineage acme/default@3", "chat --company acme --version 3", "promote acme/default@3"):
         assert remedy in made.remedy
-    better = Trained(run, msgspec.structs.replace(refused, promoted=True, verdict="better"))
+    better = TrainedVersion(run, msgspec.structs.replace(refused, promoted=True, verdict="better"))
     assert (better.told()["gate"], better.remedy) == ("promoted: better", "")
 
 

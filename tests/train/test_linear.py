@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from processors import gate
 from processors.dataset.marks import Hearing, Marks, Opinion, TakenAt, Telling
-from processors.dataset.offers import Offers, Standing
+from processors.dataset.offers import Offers
 from processors.gate import snapshot
 from schemas.company import FeedbackGiven, Message, ToolAuth, ToolRegistered, ToolRevoked, ToolUse
 from schemas.tools import ToolReturned
@@ -193,9 +193,9 @@ def test_tools_are_those_of_whoever_reads_everything_that_came_before(changes: A
 async def test_a_tool_is_read_once_and_looked_at_once_however_many_conversations_are_told_between(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, moved, check, stands = [], [], gate.check_parameters, Standing._stands
+    read, moved, check, stands = [], [], gate.check_parameters, OnOffer._stands
     monkeypatch.setattr(gate, "check_parameters", lambda parameters: (read.append(1), check(parameters))[1])
-    monkeypatch.setattr(Standing, "_stands", lambda *change: (moved.append(1), stands(*change))[1])
+    monkeypatch.setattr(OnOffer, "_stands", lambda *change: (moved.append(1), stands(*change))[1])
     many = 60
     pairs = ((tool("small", str(n)), talk(f"{n}", "yes")) for n in range(many))
     made = await built(await log_of([tool("large"), *(record for pair in pairs for record in pair)]), tmp_path)
@@ -207,8 +207,8 @@ async def test_a_tool_is_read_once_and_looked_at_once_however_many_conversations
 async def test_offers_beyond_the_bound_are_refused_before_they_are_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, text = [], Standing.text
-    monkeypatch.setattr(Standing, "text", lambda standing: (made.append(standing.size), text(standing))[1])
+    made, text = [], OnOffer.text
+    monkeypatch.setattr(OnOffer, "text", lambda standing: (made.append(standing.size), text(standing))[1])
     records = [tool("large", "d" * 50_000)]
     for n in range(50):
         records += [tool("small", str(n)), talk("Do", "yes")]

@@ -12,7 +12,7 @@ from processors.training.admit import NotAdmitted, plain_settings
 from processors.training.settings import METHOD_NAMES
 from projections.lora_adapters import LORA_ADAPTERS, Adapter
 from projections.training_runs import ENDED, TRAINING_RUNS, Run
-from rillfold.cli.adapters.trained import Trained, trained
+from rillfold.cli.adapters.trained import TrainedVersion, trained
 from rillfold.cli.adapters.watch import leave, until_ended
 from rillfold.cli.terminal.answers import as_json, say, say_json
 from rillfold.cli.terminal.plain import plain
@@ -62,7 +62,7 @@ def train(
     if isinstance(refusal := plain_settings(request, METHOD_NAMES), NotAdmitted):
         raise click.UsageError(f"{refusal.reason}: {refusal.detail}")
 
-    async def wanted(log: EventLog, names: TopicNames, ask: Ask) -> Trained | None:
+    async def wanted(log: EventLog, names: TopicNames, ask: Ask) -> TrainedVersion | None:
         await ask(request)
         return await trained(log, names, request, await _outcome(log, names, request)) if wait else None
 

@@ -12,7 +12,7 @@ from streams.fold.view import View
 from streams.log.port import EventLog
 
 
-class Trained(NamedTuple):
+class TrainedVersion(NamedTuple):
     """A run, and the version that its bytes are."""
 
     run: Run
@@ -56,7 +56,7 @@ class Trained(NamedTuple):
         return str(AdapterKey(self.adapter.adapter, self.adapter.version))
 
 
-async def trained(log: EventLog, names: TopicNames, request: TrainingRequested, run: Run) -> Trained:
+async def trained(log: EventLog, names: TopicNames, request: TrainingRequested, run: Run) -> TrainedVersion:
     """Bytes that another run had made already are that run's version."""
     adapters = await View(log, names, LORA_ADAPTERS).catch_up()
-    return Trained(run, same_adapter(adapters, request, run.sha256 or ""))
+    return TrainedVersion(run, same_adapter(adapters, request, run.sha256 or ""))
