@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from processors import gate
 from processors.dataset.marks import Hearing, Marks, Opinion, TakenAt, Telling
-from processors.dataset.offers import Offers
+from processors.dataset.offers import Offers, OnOffer
 from processors.gate import snapshot
 from schemas.company import FeedbackGiven, Message, ToolAuth, ToolRegistered, ToolRevoked, ToolUse
 from schemas.tools import ToolReturned
