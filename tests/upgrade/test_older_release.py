@@ -36,7 +36,8 @@ NO_VERDICT = {"promoted": True, "verdict": "", "verdict_detail": "", "against": 
 """Of an adapter that knew no gate: it answers on."""
 NEVER_SAID = {"withdrawn": None, "held_out_loss": None, "tokens_per_second": None, "seconds_left": None}
 """Of a run whose worker knew none of it."""
-MOVES_ON = {"status", "answer", "step", "history", "replies", "updated_at", "prompt_tokens", "completion_tokens"}
+MOVES_ON = {"status", "answer", "step", "history", "replies", "updated_at"}
+MOVES_ON |= {"adapter_version", "prompt_tokens", "completion_tokens"}
 """Of a job that was under way: what its next steps change."""
 REFUSED_NOW = {"company_tools"}
 """Where the folder has words that are no words of today (docs/guarantees.md, Limits)."""
