@@ -19,6 +19,7 @@ from schemas.adapters import company_of
 from schemas.errors import Stop
 
 if TYPE_CHECKING:
+    from gpu_workers.bases.files import BaseIdentity
     from gpu_workers.evaluate.asking import Side
     from gpu_workers.evaluate.written import Metrics
     from processors.dataset.turns import Example
@@ -97,7 +98,7 @@ def _measured(adapter: str, told: Measuring) -> Metrics:
     device = Device.best(settings.serve_threads or os.cpu_count())
     model, tokenizer, identity = load.load(settings.bases().get(name, name), settings.cache_dir, device, name=name)
     for side in (candidate, served):
-        _must_stand_on(identity.sha256, identity.name, side)
+        _must_stand_on(identity, side)
     with live.line("evaluate") as tell:
         sizes = CaseSizes(held_out=told.most, words=told.most)
         measured = measure(Asker(model, Chat.of(tokenizer)), rows, candidate, served, sizes, tell)
@@ -129,13 +130,16 @@ async def _ready(log: EventLog, names: TopicNames, name: str) -> Adapter:
     return await find(log, names, name)
 
 
-def _must_stand_on(sha256: str, base: str, side: Side | None) -> None:
+def _must_stand_on(base: BaseIdentity, side: Side | None) -> None:
+    """By either hash that it is known by: an adapter of an older release names the older one."""
     from gpu_workers.adapters.origin import base_of
 
-    if side is None or side.folder is None or (trained_on := base_of(side.folder)) in (None, sha256):
+    if side is None or side.folder is None:
+        return
+    if (trained_on := base_of(side.folder)) in (None, base.sha256, base.weights_sha256):
         return
     raise OtherBase(
-        f"{side.folder} was trained on base {trained_on}, and {base} is {sha256}. Name its own with --base."
+        f"{side.folder} was trained on base {trained_on}, and {base.name} is {base.sha256}. Name its own with --base."
     )
 
 
