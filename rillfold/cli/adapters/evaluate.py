@@ -131,16 +131,16 @@ async def _ready(log: EventLog, names: TopicNames, name: str) -> Adapter:
 
 
 def _must_stand_on(base: BaseIdentity, side: Side | None) -> None:
-    """By either of its hashes, as in serving."""
+    """By either hash that it is known by: an adapter of an older release names the older one."""
     from gpu_workers.adapters.origin import base_of
 
     if side is None or side.folder is None:
         return
-    if (trained_on := base_of(side.folder)) not in (None, base.sha256, base.weights_sha256):
-        raise OtherBase(
-            f"{side.folder} was trained on base {trained_on}, and {base.name} is {base.sha256}. "
-            "Name its own with --base."
-        )
+    if (trained_on := base_of(side.folder)) in (None, base.sha256, base.weights_sha256):
+        return
+    raise OtherBase(
+        f"{side.folder} was trained on base {trained_on}, and {base.name} is {base.sha256}. Name its own with --base."
+    )
 
 
 def _rows(adapter: str, told: Measuring) -> list[Row]:
