@@ -21,9 +21,10 @@ def is_free(port: int, host: str = HOST) -> bool:
     return True
 
 
-def free_port() -> int:
+def free_port(*given: int) -> int:
+    """`given`: those that were drawn before, for who binds none of them until it has all."""
     for port in random.SystemRandom().sample(FREE_RANGE, 200):
-        if is_free(port):
+        if port not in given and is_free(port):
             return port
     raise StackError(f"No free port on {HOST} between {FREE_RANGE.start} and {FREE_RANGE.stop}: stop other servers.")
 
@@ -35,5 +36,5 @@ def must_be_free(port: int, variable: str, host: str = HOST) -> int:
     return port
 
 
-def wanted_or_free(port: int, variable: str) -> int:
-    return must_be_free(port, variable) if port else free_port()
+def wanted_or_free(port: int, variable: str, *given: int) -> int:
+    return must_be_free(port, variable) if port else free_port(*given)

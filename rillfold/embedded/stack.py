@@ -74,11 +74,11 @@ def _start(
     """Both first, then waits for both. Whatever runs is in `children`, should one fail."""
     logs, database, (class_path, flags) = data_dir / "logs", None, java
     kafka_port = ports.wanted_or_free(settings.kafka_port, "RILLFOLD_KAFKA_PORT")
-    both = (kafka_port, ports.free_port())
+    both = (kafka_port, ports.free_port(kafka_port))
     broker = kafka.start(data_dir / "kafka", logs, class_path, both, flags=flags, keep_open=[lock])
     children.append(broker)
     if with_postgres:
-        port = ports.wanted_or_free(settings.postgres_port, "RILLFOLD_POSTGRES_PORT")
+        port = ports.wanted_or_free(settings.postgres_port, "RILLFOLD_POSTGRES_PORT", *both)
         server = postgres.start(data_dir / "postgres", logs, port, [lock])
         children.append(server)
         server.wait_until(postgres.started)

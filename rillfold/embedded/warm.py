@@ -42,7 +42,7 @@ def _make(class_path: Sequence[Path], scratch: Path) -> Path:
             scratch / "kafka",
             scratch,
             class_path,
-            (ports.free_port(), ports.free_port()),
+            (first := ports.free_port(), ports.free_port(first)),
             flags=["-XX:AOTMode=record", f"-XX:AOTConfiguration={noted}"],
         )
         stopping.callback(recorder.stop)

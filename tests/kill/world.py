@@ -61,7 +61,9 @@ class Servers:
         self._class_path = resolve("kafka", settings.cache_dir, repository=settings.maven_repository)
         cached = start_cache(self._class_path, settings.cache_dir)
         self._flags = [f"-XX:AOTCache={cached}"] if cached else []
-        self._kafka_ports, self._postgres_port = (ports.free_port(), ports.free_port()), ports.free_port()
+        broker = ports.free_port()
+        self._kafka_ports = broker, ports.free_port(broker)
+        self._postgres_port = ports.free_port(*self._kafka_ports)
         self.bootstrap = f"{ports.HOST}:{self._kafka_ports[0]}"
         self.dsn = postgres.dsn(self._postgres_port)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rillfold.embedded import ports
 from rillfold.embedded.state import Endpoints
 from rillfold.settings import Settings
 from tests.support.servers import COMPOSE, Choice, choose, docker_is_silent, in_containers, reached_at
@@ -66,3 +67,8 @@ def test_servers_in_containers() -> None:
         assert endpoints.postgres_dsn is not None
         with psycopg.connect(endpoints.postgres_dsn) as database:
             assert database.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_ports_that_are_drawn_before_any_is_bound_are_all_different():
+    given = ports.FREE_RANGE[:-50]
+    assert ports.free_port(*given) in ports.FREE_RANGE[-50:]

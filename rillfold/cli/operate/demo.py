@@ -53,7 +53,8 @@ def demo(keep: bool, data_dir: Path) -> None:
 
 def _urls() -> dict[str, str]:
     """Ports of this demo's own, so that two of them stand side by side."""
-    return {worker: f"http://{ports.HOST}:{ports.free_port()}" for worker in ("api", "serve")}
+    api = ports.free_port()
+    return {worker: f"http://{ports.HOST}:{port}" for worker, port in (("api", api), ("serve", ports.free_port(api)))}
 
 
 def _environment(urls: dict[str, str], servers: Endpoints) -> dict[str, str]:
