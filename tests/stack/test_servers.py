@@ -70,5 +70,5 @@ def test_servers_in_containers() -> None:
 
 
 def test_ports_that_are_drawn_before_any_is_bound_are_all_different():
-    given = ports.FREE_RANGE[:-50]
-    assert ports.free_port(*given) in ports.FREE_RANGE[-50:]
+    given = ports.FREE_RANGE[::2]
+    assert not {ports.free_port(*given) for _ in range(20)} & set(given)
