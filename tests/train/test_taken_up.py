@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import sys
 from collections import Counter
@@ -121,7 +122,8 @@ async def killed(child: KeptChild, seconds: float) -> None:
 @pytest.mark.usefixtures("fake")
 async def test_one_outcome_whatever_is_killed_and_whenever(office: Office) -> None:
     """The worker at one of its appends, before or after it, or the child at any moment, time after time."""
-    print("seed", seed := random.SystemRandom().randrange(1 << 32))  # pytest shows it when this fails
+    seed = random.SystemRandom().randrange(1 << 32)
+    logging.getLogger(__name__).warning("seed %d", seed)  # pytest shows it when this fails
     dice, runs = random.Random(seed), [f"r{n}" for n in range(3)]
     await office.append(*(office.request(run_) for run_ in runs))
     for kill in range(KILLS):
