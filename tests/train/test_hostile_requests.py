@@ -299,7 +299,7 @@ async def test_a_refusal_waits_for_no_training(office):
     async def endless(spec, on_report):
         await asyncio.Event().wait()
 
-    await office.append(office.request("r1"), office.request("r2", "globex", base_model="..", settings="?"))
+    await office.append(office.request("r1"), office.request("r2", "globex", base_model=".."))
     said = await office.until(office.trainer(train=endless), ended("r2"))
     assert reasons(said) == {("globex", "r2"): "unknown_base_model"}
 
