@@ -23,6 +23,7 @@ from gpu_workers.bases.load import load
 from gpu_workers.serve.engines.embedded import EmbeddedEngine
 from gpu_workers.serve.engines.start import EngineSetup, embedded
 from gpu_workers.serve.port import AdapterKey, AdapterSpec, Answer, MustCall, Outcome, Question
+from gpu_workers.train.learn.activation import generation_prompt
 from processors.training.settings import MODULES
 from rillfold.settings import from_env
 from schemas.company import Message
@@ -41,7 +42,7 @@ LORA: dict[str, Any] = {"task_type": "CAUSAL_LM", "target_modules": list(MODULES
 
 def make_adapters(model: Any, chat: Chat, root: Path) -> dict[str, Path]:
     """Activated ones act from where the answer begins: the prompt before is the base model's, and read once for all."""
-    trigger = [chat.start, *chat.encode("assistant\n")]
+    trigger = list(generation_prompt(chat))
     configs = {
         "acme/lora": peft.LoraConfig(r=8, **LORA),
         "acme/critic": peft.LoraConfig(r=8, alora_invocation_tokens=trigger, **LORA),
