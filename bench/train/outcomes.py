@@ -5,24 +5,20 @@ from typing import Any
 
 import msgspec
 
-from bench.part import Found, Missing, Part
+from bench.part import Found, Part
 from bench.train.scene import Scene, child
+from bench.train.spoilt import conversation, told
 from gpu_workers.train.lines import to_bytes
 from processors.dataset.selection import Selection
-from processors.training.settings import RULE_VERSION, TrainSettings
+from processors.training.settings import TrainSettings
 from rillfold.demo import data
-from rillfold.demo.spoilt import conversation, told
 
-RULE = 3
-"""The dataset's first rule that listens to outcomes."""
 SPOILT = ("issue_refund", "amount")
 RECIPE = TrainSettings(dropout=0.0)
 HOW = {"by outcomes and corrections": Selection(), "by everything": Selection(outcomes=False)}
 
 
 def run(scene: Scene, _: Collection[str]) -> Found:
-    if RULE_VERSION < RULE:
-        raise Missing(f"the dataset's rule {RULE} is not here: nothing listens to outcomes")
     results = {f"outcomes: {how}": _learned(scene, how, select) for how, select in HOW.items()}
     good, all_ = (each["after"] for each in results.values())
     return Found(results, {}, {"outcomes": good, "outcomes, by everything": all_, "outcomes gain": good - all_})

@@ -13,13 +13,13 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from bench.part import Missing
+from bench.train.spoilt import conversation
 from gpu_workers.bases import tiny
 from gpu_workers.bases.chat import render
 from gpu_workers.bases.load import prepare
 from gpu_workers.train.lines import RunSpec
 from processors.training.settings import METHOD_NAMES, TrainSettings
 from rillfold.demo import data
-from rillfold.demo.spoilt import conversation
 from rillfold.settings import from_env
 from schemas.envelope import Event
 from schemas.topics import TopicNames

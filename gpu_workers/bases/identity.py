@@ -20,8 +20,8 @@ _PASSING = {
 _TEMPLATE = "chat_template.jinja"
 
 
-def identify(name: str, folder: Path, dtype: str, *, quantised: bool = False) -> BaseIdentity:
-    """Reads all of its weights. `quantised`: held in four bits, as runs of method qlora do."""
+def identify(name: str, folder: Path, dtype: str) -> BaseIdentity:
+    """Reads all of its weights."""
     family, weights, template = check_folder(folder), folder_sha256(folder), _template_of(folder)
     facts = {
         "weights": weights,
@@ -30,10 +30,9 @@ def identify(name: str, folder: Path, dtype: str, *, quantised: bool = False) ->
         "template": template,
     }
     whole = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    found = BaseIdentity(
+    return BaseIdentity(
         name=name, family=family, sha256=whole, weights_sha256=weights, template_sha256=template, dtype=dtype
     )
-    return found.quantised() if quantised else found
 
 
 def _lasting(settings: Mapping[str, Any]) -> dict[str, Any]:

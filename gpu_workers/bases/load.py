@@ -62,9 +62,8 @@ def prepare(name_or_path: str, cache: Path, progress: Progress = silent) -> Path
     return found if found.is_dir() else converted(found, cache, progress)
 
 
-def identify(name: str, folder: Path, device: Device, *, quantised: bool = False) -> BaseIdentity:
-    """`quantised`: its weights are held in four bits (NF4), and that is another base."""
-    return whole_identity(name, folder, str(device.torch_dtype)[6:], quantised=quantised)
+def identify(name: str, folder: Path, device: Device) -> BaseIdentity:
+    return whole_identity(name, folder, str(device.torch_dtype)[6:])
 
 
 def quiet() -> None:

@@ -7,12 +7,9 @@ from gpu_workers.evaluate.asking import Answered, Asker, OnDone, Side
 from processors.dataset.lessons import Row
 from processors.measure.cases import Case, held_out, tools_of, words
 from processors.measure.foreign import Foreign
-from processors.measure.measures import CaseOutcome, Measures, Suite
+from processors.measure.measures import SUITES, CaseOutcome, Measures, Suite
 from processors.measure.mistakes import Judgement, classify, token_f1
 from schemas.adapters import Evaluation
-
-SUITES = ("held_out", "foreign_tools", "irrelevance")
-"""What the gate looks at, in this order."""
 
 
 class CaseSizes(NamedTuple):

@@ -54,7 +54,9 @@ def run(spec: RunSpec, report: Callable[[Report], None]) -> Trained:
     loop = Loop(adapted, objective, spec.settings, steps)
     _train(loop, Checkpoints(spec.checkpoints, _deciding(spec, base, device), spec.checkpoint_seconds), steps, report)
     save(adapted, base, spec.out)
-    found = _measured(spec, base, Asker(adapted.model.unload(), chat), rows, partial(told, "measure"))
+    found = None
+    if spec.settings.evaluation_rows:  # else its weights are not laid out once more for nothing
+        found = _measured(spec, base, Asker(adapted.model.unload(), chat), rows, partial(told, "measure"))
     return Trained(
         base=base,
         identity=_identity(spec, device),
@@ -66,11 +68,9 @@ def run(spec: RunSpec, report: Callable[[Report], None]) -> Trained:
 
 def _measured(
     spec: RunSpec, base: BaseIdentity, asker: Asker, rows: Sequence[Row], on_done: Callable[[int, int], None]
-) -> Measured | None:
-    """What was saved, beside what answers now. None: the settings ask for no measure."""
+) -> Measured:
+    """What was saved, beside what answers now."""
     settings = spec.settings
-    if not settings.evaluation_rows:
-        return None
     candidate = Side(spec.out, settings.tools == "in-prompt")
     sizes = CaseSizes(held_out=settings.evaluation_rows, max_tokens=settings.max_tokens, foreign=MADE_UP)
     served = _served(spec, base)

@@ -9,7 +9,7 @@ from processors.dataset.marks import HELD, Hearing, Marks, Opinion, TakenAt, Tel
 from processors.dataset.noticed import Noticed, Watch
 from processors.dataset.offers import Moment, Offers
 from processors.dataset.selection import Selection
-from processors.dataset.turns import RULE, Manifest, canonical, in_order
+from processors.dataset.turns import RULE, THIRD, Manifest, canonical, in_order
 from schemas.company import (
     AgentOutputIngested,
     ConversationIngested,
@@ -22,7 +22,6 @@ from schemas.envelope import Event
 from schemas.tools import ToolReturned
 from schemas.training import OffsetRange
 
-THIRD = 3
 Teaching = ConversationIngested | AgentOutputIngested
 
 

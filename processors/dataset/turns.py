@@ -13,7 +13,7 @@ from schemas.words import shallow
 
 RULE = "answers"
 """Every assistant turn of a conversation, and every agent output that succeeded."""
-FIRST, SECOND = 1, 2
+FIRST, SECOND, THIRD = 1, 2, 3
 """The first left nothing out: what no model can be shown broke its runs."""
 
 HELD_OUT_PERCENT = 20

@@ -6,7 +6,7 @@ from math import comb
 import msgspec
 
 from processors.measure.draws import draws
-from processors.measure.measures import Suite
+from processors.measure.measures import Suite, paired
 
 RESAMPLES = 2_000
 LEVEL = 0.95
@@ -35,9 +35,7 @@ class SuiteDifference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def difference(candidate: Suite, served: Suite, seed: int = 0) -> SuiteDifference:
-    """Case by case, by id; what one of them was not asked says nothing."""
-    before = {outcome.id: outcome.right for outcome in served.outcomes}
-    pairs = [(each.right, before[each.id]) for each in candidate.outcomes if each.id in before]
+    pairs = paired(candidate.outcomes, served.outcomes)
     gained, lost = (pairs.count((right, not right)) for right in (True, False))
     low, high = interval([int(now) - int(then) for now, then in pairs], seed)
     return SuiteDifference(

@@ -1,6 +1,11 @@
 """What a training run measured: every case of every suite, by the adapter and by what it would replace."""
 
+from collections.abc import Sequence
+
 import msgspec
+
+HELD_OUT, FOREIGN_TOOLS, IRRELEVANCE = SUITES = ("held_out", "foreign_tools", "irrelevance")
+"""What the gate looks at, in this order."""
 
 
 class CaseOutcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -38,3 +43,9 @@ class Measures(msgspec.Struct, frozen=True, kw_only=True):
     """False: that version could not be asked on the base of this run."""
     tools_in_prompt: bool = False
     """Tools stand in the new adapter's prompt in service, as they did in training."""
+
+
+def paired(candidate: Sequence[CaseOutcome], served: Sequence[CaseOutcome]) -> list[tuple[bool, bool]]:
+    """Whether each is right, case by case, by id; what one of them was not asked says nothing."""
+    before = {each.id: each.right for each in served}
+    return [(each.right, before[each.id]) for each in candidate if each.id in before]

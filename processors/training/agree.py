@@ -3,11 +3,9 @@
 from typing import NamedTuple
 
 from processors.dataset.selection import Selection
+from processors.dataset.turns import THIRD
 from processors.training.schedule import NoSchedule, rank_schedule
 from processors.training.settings import TrainSettings
-
-RULE_OF_FEEDBACK = 3
-"""The first dataset rule whose rows know what people said of an answer."""
 
 
 class Disagreement(NamedTuple):
@@ -32,12 +30,12 @@ def disagreement(method: str, settings: TrainSettings) -> Disagreement | None:
     if settings.measure_every and not settings.evaluation_rows:
         detail = f"measure_every={settings.measure_every} measures on evaluation_rows, of which there are 0. Set some."
         return Disagreement("bad_settings", detail)
-    if settings.objective != "supervised" and settings.rule < RULE_OF_FEEDBACK:
+    if settings.objective != "supervised" and settings.rule < THIRD:
         detail = (
             f"{settings.objective} learns from feedback, which rows of rule {settings.rule} do not have. Set rule=3."
         )
         return Disagreement("bad_settings", detail)
-    if settings.rule < RULE_OF_FEEDBACK and (settings.tools != "closed-book" or settings.select != Selection()):
+    if settings.rule < THIRD and (settings.tools != "closed-book" or settings.select != Selection()):
         detail = f"rows of rule {settings.rule} know neither tools nor select: those are of rule 3 on. Set rule=3."
         return Disagreement("bad_settings", detail)
     return None

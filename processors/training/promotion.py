@@ -12,10 +12,17 @@ from typing import Any
 import msgspec
 
 from processors.measure.confidence import mcnemar
-from processors.measure.measures import CaseOutcome, Measures
+from processors.measure.measures import (
+    FOREIGN_TOOLS,
+    HELD_OUT,
+    IRRELEVANCE,
+    SUITES,
+    CaseOutcome,
+    Measures,
+    paired,
+)
 from processors.parameters import canonical
 
-HELD_OUT, FOREIGN_TOOLS, IRRELEVANCE = SUITES = ("held_out", "foreign_tools", "irrelevance")
 LEVEL = 0.05
 """A difference is one where chance alone would bring it about less often than this."""
 LEAST = 10
@@ -153,8 +160,7 @@ def _compared(measures: Measures) -> dict[str, Compared]:
 
 
 def _pairs(candidate: Sequence[CaseOutcome], served: Sequence[CaseOutcome]) -> Compared:
-    now = {each.id: each.right for each in served}
-    pairs = [(each.right, now[each.id]) for each in candidate if each.id in now]
+    pairs = paired(candidate, served)
     return Compared(
         cases=len(candidate),
         share=sum(each.right for each in candidate) / len(candidate),

@@ -26,21 +26,20 @@ def refused(request: training.TrainingRequested, why: NotAdmitted, now: int) -> 
 def accepted(
     request: training.TrainingRequested, manifest: Manifest, worker: str, generation: int, now: int
 ) -> training.TrainingAccepted:
-    return training.TrainingAccepted(
-        **caused_by(request, f"accepted/{generation}", now),
+    run = Run(
+        company=request.company,
         run=request.id,
-        worker=worker,
-        generation=generation,
         ranges=manifest.ranges,
         manifest=manifest.sha256,
         examples=manifest.trained,
     )
+    return claimed(request, run, worker, generation, now)
 
 
 def claimed(
     request: training.TrainingRequested, run: Run, worker: str, generation: int, now: int
 ) -> training.TrainingAccepted:
-    """A run that another worker, or this one before it was started again, began is taken over as it was accepted."""
+    """`run`: as it is accepted now, or was by another worker, or by this one before it was started again."""
     return training.TrainingAccepted(
         **caused_by(request, f"accepted/{generation}", now),
         run=request.id,

@@ -5,10 +5,9 @@ from math import inf
 from pathlib import Path
 from typing import BinaryIO
 
-from processors.dataset.gathering import THIRD
 from processors.dataset.noticed import Noticed
 from processors.dataset.selection import Selection
-from processors.dataset.turns import DatasetCounts, Manifest, in_order
+from processors.dataset.turns import THIRD, DatasetCounts, Manifest, in_order
 from processors.dataset.turns import select as select_turns
 from processors.training.settings import RULE_VERSION
 from schemas.codec.codec import decode

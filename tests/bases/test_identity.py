@@ -39,8 +39,8 @@ def copied(speakers: dict[str, Speaker], tmp_path: Path) -> Path:
     return Path(shutil.copytree(speakers["llama3"].folder, tmp_path / "copy"))
 
 
-def identity(folder: Path, **more: Any) -> BaseIdentity:
-    return base_model.identify("it", folder, CPU, **more)
+def identity(folder: Path) -> BaseIdentity:
+    return base_model.identify("it", folder, CPU)
 
 
 def altered(file: Path, **members: Any) -> None:
@@ -74,7 +74,7 @@ def test_neither_its_folder_nor_the_library_that_wrote_it_is_in_its_name(copied:
 
 
 def test_a_base_in_four_bits_is_another_and_older_runs_know_it_by_its_older_name(copied: Path) -> None:
-    whole, four = identity(copied), identity(copied, quantised=True)
+    whole, four = identity(copied), identity(copied).quantised()
     assert four.name == "it-nf4" and four.quantisation == "nf4"
     assert len({whole.sha256, whole.weights_sha256, four.sha256, four.weights_sha256}) == 4
     for rule in (1, 2):

@@ -7,10 +7,10 @@ import pytest
 from bench.part import wanted
 from bench.train.goals import AT_LEAST, AT_MOST
 from bench.train.run import PARTS
+from bench.train.spoilt import SHARE, told
 from bench.train.trainer_peer import collated, labelled
 from processors.dataset.turns import is_held_out
 from rillfold.demo import data
-from rillfold.demo.spoilt import SHARE, told
 from schemas.company import ConversationIngested, FeedbackGiven
 from schemas.tools import ToolReturned
 

@@ -5,9 +5,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
 
-import torch
-
-from gpu_workers.train.learn.samples import Padded, Text
+from gpu_workers.train.learn.samples import Text
 
 Item = TypeVar("Item")
 
@@ -33,14 +31,3 @@ def in_parts(drawn: Iterator[Item], steps: int, batch: int, part: int) -> Iterat
     for _ in range(steps):
         whole = list(islice(drawn, batch))
         yield [whole[first : first + part] for first in range(0, len(whole), part)]
-
-
-def padded(texts: Sequence[Text], pad: int) -> Padded:
-    longest = max(len(text.ids) for text in texts)
-    ids = torch.full((len(texts), longest), pad)
-    answers = torch.zeros((len(texts), longest), dtype=torch.bool)
-    for line, text in enumerate(texts):
-        ids[line, : len(text.ids)] = torch.tensor(text.ids)
-        for answer in text.answers:
-            answers[line, answer.start : answer.stop] = True
-    return Padded(ids, answers)

@@ -13,7 +13,7 @@ from gpu_workers.train.learn.preferences import Dpo, Judged, Kto, Pair, judged
 from gpu_workers.train.learn.samples import Text, alone, content, fits, texts
 from gpu_workers.train.learn.supervised import Supervised
 from processors.dataset.lessons import was_wrong
-from processors.dataset.turns import SECOND
+from processors.dataset.turns import THIRD
 from processors.measure.cases import watched
 from processors.training.settings import TrainSettings
 
@@ -81,7 +81,7 @@ def _alone(rows: Iterable[Any], chat: Chat, settings: TrainSettings) -> list[Tex
 
 def _once(items: Iterable[Item], content_of: Callable[[Item], str], settings: TrainSettings) -> list[Item]:
     """Conversations that differ only in what a model is not shown teach one thing: it is learned once, as the first."""
-    if settings.rule <= SECOND:
+    if settings.rule < THIRD:
         return list(items)
     found: dict[str, Item] = {}
     for item in items:

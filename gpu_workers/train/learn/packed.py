@@ -16,11 +16,10 @@ from transformers import AttentionInterface
 
 from gpu_workers.train.learn.methods import Adapted
 from gpu_workers.train.learn.samples import Padded
+from processors.dataset.turns import THIRD
 from processors.training.settings import TrainSettings
 
 ATTENTION = "packed"
-SINCE = 3
-"""The rule of the dataset."""
 
 
 class Packed(NamedTuple):
@@ -86,7 +85,7 @@ def _packed_states(causal: Any, packed: Packed) -> Tensor:
 def attending(model: Any, settings: TrainSettings) -> Iterator[None]:
     """While it lasts the model takes packed rows, and no others. Adapters of older rules are read line by line for
     ever."""
-    if settings.rule < SINCE:
+    if settings.rule < THIRD:
         yield
         return
     AttentionInterface.register(ATTENTION, _attend)

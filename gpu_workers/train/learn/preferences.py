@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from gpu_workers.errors import NoPairs, OneSided
-from gpu_workers.train.learn.draw import endlessly, in_order, in_parts, key, padded
+from gpu_workers.train.learn.draw import endlessly, in_order, in_parts, key
 from gpu_workers.train.learn.loss import answer_chances, tokens_in
 from gpu_workers.train.learn.methods import Adapted
-from gpu_workers.train.learn.samples import Padded, Text
+from gpu_workers.train.learn.samples import Padded, Text, padded
 from processors.training.settings import TrainSettings
 
 

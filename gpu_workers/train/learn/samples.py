@@ -106,7 +106,7 @@ def batches(texts: Sequence[Text], settings: TrainSettings, pad: int) -> Iterato
     for start in range(0, len(order), settings.batch):
         drawn = sorted((texts[index] for index in order[start : start + settings.batch]), key=_length)
         parts = range(0, len(drawn), settings.micro_batch)
-        yield [_padded(drawn[first : first + settings.micro_batch], pad) for first in parts]
+        yield [padded(drawn[first : first + settings.micro_batch], pad) for first in parts]
 
 
 def _order(texts: Sequence[Text], wanted: int, seed: int) -> list[int]:
@@ -136,7 +136,7 @@ def _length(text: Text) -> int:
     return len(text.ids)
 
 
-def _padded(texts: Sequence[Text], pad: int) -> Padded:
+def padded(texts: Sequence[Text], pad: int) -> Padded:
     longest = max(map(_length, texts))
     ids = torch.full((len(texts), longest), pad)
     answers = torch.zeros((len(texts), longest), dtype=torch.bool)

@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from gpu_workers.serve.port import AdapterKey, spelled
+from processors.dataset.turns import SECOND
 from processors.training.admit import NotAdmitted, plain_settings
 from processors.training.settings import METHOD_NAMES
 from projections.lora_adapters import LORA_ADAPTERS, Adapter
@@ -28,8 +29,6 @@ from streams.log.port import EventLog
 Ask = Callable[[TrainingRequested], Awaitable[None]]
 Found = TypeVar("Found")
 KNOWN, KNOWN_VERSIONS = 5, 20
-FIRST_RULES = 2
-"""Of the dataset of adapters whose identity names no rule."""
 
 
 class NoRun(Stop):
@@ -169,12 +168,12 @@ async def find(log: EventLog, names: TopicNames, name: str) -> Adapter:
 
 
 def rule_of(adapter: Adapter) -> int:
-    """By which rule its rows were chosen: the newest one may choose others."""
+    """By which rule its rows were chosen: the newest one may choose others. One that names none is older than that."""
     try:
         settings = msgspec.json.decode(adapter.identity).get("settings", {})
-        return int(settings.get("rule", FIRST_RULES))
+        return int(settings.get("rule", SECOND))
     except (msgspec.DecodeError, AttributeError, TypeError, ValueError):
-        return FIRST_RULES
+        return SECOND
 
 
 def _as_it_was(settings: str, rule: int | None, measure: bool) -> str:
