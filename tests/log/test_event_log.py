@@ -42,8 +42,11 @@ def next_offsets(records: Sequence[Record]) -> Mapping[tuple[str, int], int]:
 
 
 async def settled(*members: Subscription) -> None:
-    """Every member has one partition of the two. Members join while they poll."""
-    while sorted(len(member.assignment()) for member in members) != [1, 1]:
+    """Every member has one partition of the two, by one assignment: one who has not polled since still holds what an
+    earlier one gave him. Members join while they poll."""
+    while [len(member.assignment()) for member in members] != [1, 1] or len(
+        {each.generation() for each in members}
+    ) > 1:
         for member in members:
             await member.poll(0.2, limit=1)
 
