@@ -18,8 +18,9 @@ from projections.costs import COSTS
 from rillfold.embedded.state import Endpoints
 from streams.errors import DatabaseCannot
 from streams.read_model import reads as module
+from streams.read_model.connection import Asking
 from streams.read_model.postgres import PostgresSink
-from streams.read_model.questions import CONNECTIONS, OF_ONE
+from streams.read_model.questions import CONNECTIONS, OF_ONE, DatabaseTurns
 from streams.read_model.reads import Reads
 from streams.read_model.schema import changed_index, table_of
 
@@ -90,26 +91,31 @@ async def held(model: Model, connections: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_companies_take_turns_at_the_connections(model: Model) -> None:
-    """Two companies ask as much as they like. A third one's question has an answer before the others' backlog."""
-    answered: list[str] = []
+async def test_companies_take_turns_at_the_connections(stack: Endpoints) -> None:
+    """Two companies ask as much as they like. A third one's question is next, before the others' backlog."""
+    questions, begun = DatabaseTurns(stack.postgres_dsn, "public", 0), list[str]()
+    one_more, door = asyncio.Semaphore(0), asyncio.Event()
 
     async def ask(company: str) -> None:
-        await model.reads.page(COMPANIES, company, None, 10)
-        answered.append(company)
+        async def question(connection: Asking) -> None:
+            begun.append(company)  # in the order of the turns, which that of the answers need not be
+            one_more.release()
+            await door.wait()
+            await connection.execute("SELECT 1")
 
-    async with model.database.transaction():
-        await model.ask(f"LOCK TABLE {TABLE} IN ACCESS EXCLUSIVE MODE")
-        asked = [asyncio.create_task(ask("acme")) for _ in range(60)]
-        await held(model, OF_ONE)
-        asked += [asyncio.create_task(ask("initech")) for _ in range(60)]
-        await held(model, CONNECTIONS)
-        asked.append(asyncio.create_task(ask("globex")))
-        await asyncio.sleep(0)
-        assert answered == []
+        await questions.ask(company, question)
+
+    asked = [asyncio.create_task(ask("acme")) for _ in range(60)]
+    await asyncio.gather(*(one_more.acquire() for _ in range(OF_ONE)))
+    asked += [asyncio.create_task(ask("initech")) for _ in range(60)]
+    await asyncio.gather(*(one_more.acquire() for _ in range(CONNECTIONS - OF_ONE)))
+    asked.append(asyncio.create_task(ask("globex")))
+    await asyncio.sleep(0)
+    assert begun == ["acme"] * OF_ONE + ["initech"] * (CONNECTIONS - OF_ONE)
+    door.set()
     await asyncio.gather(*asked)
-    # Those before it were under way already, and those beside it went through the door with it.
-    assert answered.index("globex") < 2 * CONNECTIONS
+    await questions.close()
+    assert begun.index("globex") == CONNECTIONS
 
 
 async def test_whoever_leaves_the_line_takes_no_turn_with_it(model: Model) -> None:
