@@ -20,6 +20,7 @@ from streams.bridge.lookups import Lookups
 from streams.bridge.secrets import FileSecrets
 from streams.bridge.tools import Tools
 from streams.errors import ToolsBehind
+from streams.history.places import Places
 from streams.log.kafka.producer import Producer
 from streams.log.port import EventLog
 
@@ -96,6 +97,11 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
             )
         finally:
             await tools.close()
+
+
+def places(settings: Settings) -> Places:
+    """Where whose records were seen in the log, for datasets."""
+    return Places(settings.data_dir.absolute() / "places")
 
 
 def artifact_store(settings: Settings) -> FolderStore:

@@ -17,4 +17,6 @@ AT_MOST = {
     "trainer_memory": 0.8,
     "trainer_run": 0.7,
     "exact qlora behind lora": 0.05,
+    "reading": 0.1,
+    "reading interleaved: share decoded": 0.02,
 }

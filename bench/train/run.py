@@ -7,11 +7,11 @@ import sys
 
 from bench.harness import options, report
 from bench.part import Part, all_of, judged, wanted
-from bench.train import killed, methods, outcomes, steps
+from bench.train import killed, methods, outcomes, reading, steps
 from bench.train.goals import AT_LEAST, AT_MOST
 from bench.train.scene import Scene, scene
 
-PARTS: list[Part[Scene]] = [part for module in (steps, methods, killed, outcomes) for part in module.PARTS]
+PARTS: list[Part[Scene]] = [part for module in (reading, steps, methods, killed, outcomes) for part in module.PARTS]
 
 
 def main() -> None:

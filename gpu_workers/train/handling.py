@@ -190,7 +190,7 @@ class Handling:
                 manifest = await build(
                     self._log, self._names, request.company, ranges, rows,
                     most_bytes=self._place.bounds.rows_bytes, beat=self._beat, rule=settings.rule,
-                    select=settings.select,
+                    select=settings.select, places=self._place.places,
                 )  # fmt: skip
         except TimeoutError as error:
             if not limit.expired():

@@ -18,6 +18,7 @@ from processors.training.admit import NotAdmitted, RunBounds, shown
 from processors.training.promotion import GateFloors
 from processors.training.room import need, too_large
 from processors.training.settings import TrainSettings
+from streams.history.places import Places
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class Workplace:
     """Name -> packaged name or folder. Requests say the name; only the operator says where."""
     bounds: RunBounds = field(default_factory=RunBounds)
     floors: GateFloors = field(default_factory=GateFloors)
+    places: Places = field(default_factory=Places)
     memory: Callable[[], tuple[int, bool]] = device_memory
     """Bytes of the device that trains, and whether it is a GPU."""
     owner: str = field(default_factory=lambda: token_hex(8))

@@ -14,7 +14,7 @@ from processors.training.admit import RunBounds
 from processors.training.promotion import GateFloors
 from rillfold.event_log import event_log, now
 from rillfold.settings import Settings
-from rillfold.wiring import artifact_store
+from rillfold.wiring import artifact_store, places
 from rillfold.workers.run import Working, worker
 from schemas.errors import RillfoldError
 from streams.health.watchman import EX_SOFTWARE
@@ -42,6 +42,7 @@ async def _made(settings: Settings) -> AsyncIterator[Working]:
         floors=GateFloors(
             on=settings.gate == "on", irrelevance=settings.gate_irrelevance, malformed=settings.gate_malformed
         ),
+        places=places(settings),
     )
     place.check_bases()
     async with event_log(settings) as events, KeptChild() as child:

@@ -20,6 +20,7 @@ from schemas.topics import TopicNames
 from schemas.training import OffsetRange
 from streams.errors import TooMuchData
 from streams.fairness.slices import Slices
+from streams.history.places import Places
 from streams.history.whose import Owner
 from streams.log.port import EventLog, Record
 
@@ -47,8 +48,8 @@ class Learned:
     story was told under, lie in a nameless file.
     """
 
-    def __init__(self, log: EventLog, names: TopicNames, wanted: Wanted, slices: Slices) -> None:
-        self._log, self._names, self._wanted, self._slices = log, names, wanted, slices
+    def __init__(self, log: EventLog, names: TopicNames, wanted: Wanted, slices: Slices, places: Places) -> None:
+        self._log, self._names, self._wanted, self._slices, self._places = log, names, wanted, slices, places
         self._owner = Owner(wanted.company, names)
         self._gathering, self._counts = Gathering(wanted.select), LessonCounts()
         self._talks: dict[bytes, Lying] = {}
@@ -70,7 +71,8 @@ class Learned:
         return self._counts.manifest(wanted.company, tuple(wanted.ranges), tuple(wanted.tools_from), wanted.select)
 
     async def _gather(self, part: OffsetRange, apart: IO[bytes], on_range: OnRange, tools_only: bool = False) -> None:
-        async for batch in self._log.read(self._names.wire(part.topic), part.partition, part.start, part.stop):
+        wire, company = self._names.wire(part.topic), self._wanted.company
+        async for batch in self._places.read(self._log, wire, part.partition, part.start, part.stop, company):
             async for record in self._own(batch):
                 self._take(record, part.topic, apart, tools_only)
             on_range(part, batch[-1].offset + 1)

@@ -18,6 +18,7 @@ from schemas.training import OffsetRange
 from streams.errors import TooMuchData, UnknownTopic
 from streams.fairness.slices import Slices, unheard
 from streams.history.learned import Learned, OnNoticed, Wanted
+from streams.history.places import Places
 from streams.log.port import EventLog, Record
 
 DATA_TOPIC, REPLIES_TOPIC = "company-data", "tool-result"
@@ -75,11 +76,13 @@ async def build(
     tools_from: Sequence[OffsetRange] | None = None,
     provenance: Path | None = None,
     on_noticed: OnNoticed = unnoticed,
+    places: Places | None = None,
 ) -> Manifest:
     """Writes the rows to a file and returns their manifest. Never holds the log, and lets others have their turn.
 
     `tools_from`: what to read for the tools that were on offer before the ranges; None: all that the log has of it.
     `on_noticed` hears, by rule 3, what stands in no manifest.
+    `places`: where, by rule 3, the company's records are known to lie; what lies between is not fetched.
     `TooMuchData` where the rows grow beyond `most_bytes`.
     """
     if rule < THIRD:
@@ -92,7 +95,9 @@ async def build(
         done[part] = offset - part.start
         on_records(sum(done.values()), total)
 
-    return await Learned(log, names, wanted, Slices(beat)).build(rows, provenance, on_range, on_noticed)
+    return await Learned(log, names, wanted, Slices(beat), places or Places()).build(
+        rows, provenance, on_range, on_noticed
+    )
 
 
 async def _before(log: EventLog, names: TopicNames, ranges: Sequence[OffsetRange]) -> tuple[OffsetRange, ...]:

@@ -16,6 +16,7 @@ from processors.dataset.selection import Selection
 from processors.dataset.turns import canonical
 from schemas.company import Message, ToolUse
 from streams.errors import TooMuchData
+from streams.history.places import Places
 from streams.log.port import Outgoing
 from tests.support.learning import STORED, built, everything, log_of, said, stored, talk
 
@@ -91,6 +92,13 @@ async def test_what_others_write_is_never_decoded(tmp_path: Path, monkeypatch: p
     records = [talk(f"{n}", "yes", company="globex" if n % 4 else "acme") for n in range(40)]
     await built(await log_of(records), tmp_path)
     assert len(read) == 10
+
+
+async def test_a_build_that_remembers_gives_what_one_without_a_memory_gives(tmp_path: Path) -> None:
+    log, places = await log_of(stored()), Places(tmp_path / "places")
+    for company in ("acme", "globex", "acme"):
+        assert await built(log, tmp_path, company, places=places) == await built(log, tmp_path, company)
+    assert list((tmp_path / "places").iterdir())
 
 
 async def test_rows_carry_the_tools_on_offer_then_and_who_answered(tmp_path: Path) -> None:

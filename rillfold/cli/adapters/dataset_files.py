@@ -18,6 +18,8 @@ from processors.dataset.turns import Manifest, canonical
 from processors.training.admit import wrong_range
 from rillfold.cli.terminal import live
 from rillfold.event_log import in_log
+from rillfold.settings import from_env
+from rillfold.wiring import places
 from schemas.errors import Stop
 from schemas.topics import TopicNames
 from schemas.training import OffsetRange
@@ -89,7 +91,7 @@ def build(wish: DatasetWish, folder: Path) -> Built:
             return await replay.build(
                 log, names, wish.company, ranges, folder / ROWS, tell,
                 rule=wish.rule, select=wish.select, tools_from=wish.tools_from, provenance=folder / PROVENANCE,
-                on_noticed=noticed.append,
+                on_noticed=noticed.append, places=places(from_env()),
             )  # fmt: skip
 
     return Built(in_log(built), noticed[0] if noticed else None)

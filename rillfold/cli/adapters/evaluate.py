@@ -14,7 +14,7 @@ from rillfold.cli.terminal import live
 from rillfold.cli.terminal.answers import as_json, say_json
 from rillfold.event_log import in_log
 from rillfold.settings import Settings, from_env
-from rillfold.wiring import artifact_store
+from rillfold.wiring import artifact_store, places
 from schemas.adapters import company_of
 from schemas.errors import Stop
 
@@ -164,7 +164,8 @@ def _replayed(company: str) -> bytes:
 
     async def built(log: EventLog, names: TopicNames, rows: Path) -> None:
         with live.line("replay") as tell:
-            await replay.build(log, names, company, await replay.everything_up_to_now(log, names), rows, tell)
+            ranges = await replay.everything_up_to_now(log, names)
+            await replay.build(log, names, company, ranges, rows, tell, places=places(from_env()))
 
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "rows.jsonl"
