@@ -139,13 +139,15 @@ def test_whoever_comes_moves_nobody_of_another_rank(monkeypatch: pytest.MonkeyPa
     assert sorted(filled) == [16, 16, 64, 64, 128]
 
 
-def test_what_was_idle_for_long_gives_its_memory_back() -> None:
+@pytest.mark.parametrize("number", range(len(OF_ONE_BUCKET)))
+def test_what_was_idle_for_long_gives_its_memory_back(number: int) -> None:
+    """In whichever lane the one lies that is left."""
     lanes, site = fresh()
     lanes.seat(set(ADAPTERS))
-    lanes.seat({ADAPTERS[0]})
+    lanes.seat({OF_ONE_BUCKET[number]})
     assert set(site.stacks) == {8, 16, 64, 128}, "they may be wanted again at once"
     for _ in range(IDLE_STEPS + 1):
-        lanes.seat({ADAPTERS[0]})
+        lanes.seat({OF_ONE_BUCKET[number]})
     assert set(site.stacks) == {8} and len(site.stacks[8].a) == 1
     check(of((0, 3), (5, 1), (6, 2)), lanes, site)
 

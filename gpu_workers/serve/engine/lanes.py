@@ -222,9 +222,8 @@ class _Bucket:
 
     def seat(self, wanted: Set[LoraWeights]) -> dict[LoraWeights, int]:
         lanes = assign(dict(self._held), wanted)
-        most = max(lanes.values()) + 1
-        roomy = 1 << (most - 1).bit_length()
-        if most > self._capacity or self.idles(4 * roomy < self._capacity):
+        roomy = 1 << (len(lanes) - 1).bit_length()
+        if len(lanes) > self._capacity or self.idles(4 * roomy < self._capacity):
             self._make_room(roomy, len(wanted))
             lanes = assign({}, wanted)
         for weights, lane in lanes.items():
