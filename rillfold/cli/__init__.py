@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import click
 
 from rillfold import __version__
+from rillfold.cli.terminal.given import check_text, why
 from rillfold.cli.terminal.plain import plain
 from schemas.errors import RillfoldError
 
@@ -82,7 +83,16 @@ def main() -> None:
     # What aiokafka would print on standard error comes to people as one of our own errors.
     logging.getLogger("aiokafka").addHandler(logging.NullHandler())
     try:
+        check_text(sys.argv[1:])
         rillfold(standalone_mode=True)
     except RillfoldError as error:
-        click.echo(plain(f"rillfold: {error}"), err=True)
-        sys.exit(1)
+        _end(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _end(why(error))
+
+
+def _end(told: str) -> None:
+    click.echo(plain(f"rillfold: {told}"), err=True)
+    sys.exit(1)

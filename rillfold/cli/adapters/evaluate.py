@@ -12,6 +12,7 @@ import click
 from rillfold.cli.adapters.train import find
 from rillfold.cli.terminal import live
 from rillfold.cli.terminal.answers import as_json, say_json
+from rillfold.cli.terminal.given import MOST
 from rillfold.event_log import in_log
 from rillfold.settings import Settings, from_env
 from rillfold.wiring import artifact_store, places
@@ -55,7 +56,7 @@ class Measuring(NamedTuple):
 @click.option("--rows", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Rows of `dataset build`.")
 @click.option("--base", help="A name of RILLFOLD_BASE_MODELS. Default: the adapter's, or RILLFOLD_BASE_MODEL.")
 @click.option("--against", metavar="FOLDER|COMPANY/ROLE[@VERSION]", help="Not the base model, but this adapter.")
-@click.option("--most", default=60, show_default=True, help="Held-out requests, at most.")
+@click.option("--most", default=60, show_default=True, type=click.IntRange(1, MOST), help="Held-out requests, at most.")
 @click.option("--judge", metavar="URL", help="An OpenAI-compatible endpoint, without its /v1, that judges words.")
 @click.option("--judge-model", default="default", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="metrics.json, error_analysis.json.")

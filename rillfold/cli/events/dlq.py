@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from rillfold.cli.terminal.answers import as_json, say, say_json
+from rillfold.cli.terminal.given import MOST
 from rillfold.cli.terminal.plain import plain
 from rillfold.event_log import in_log
 from schemas.errors import Stop
@@ -38,7 +39,7 @@ def dlq() -> None:
 
 @dlq.command("list")
 @filters
-@click.option("--limit", default=1000, show_default=True, help="The newest so many.")
+@click.option("--limit", default=1000, show_default=True, type=click.IntRange(1, MOST), help="The newest so many.")
 @as_json("One JSON list for machines.")
 def list_(limit: int, as_json: bool, **wanted: str | None) -> None:
     """Where each came from, and why it was refused."""

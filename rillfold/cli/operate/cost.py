@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from rillfold.cli.terminal.answers import as_json, say_json
+from rillfold.cli.terminal.given import MOST, Number
 from rillfold.cli.terminal.live import phases
 from rillfold.cli.terminal.plain import marked
 from rillfold.lorax.measure import CostPlan, Footprint, apart, one_engine, separate_models
 from rillfold.lorax.price import GIB, Prices, bills
 from rillfold.settings import from_env
-from schemas.errors import Stop
 
 SHOWN = Prices()
 HEADS = ("agents", "on", "", "GiB", "tok/s", "tok/cpu-s", "GPUs", "€/h GPU", "€/h GiB", "€/M tok")
@@ -26,22 +26,23 @@ def cost() -> None:
     """Say what serving costs."""
 
 
+PRICE = Number(0, MOST, min_open=True)
+
+
 @cost.command()
 @click.option("--agents", default=100, show_default=True, type=click.IntRange(1, 10_000), help="How many of them.")
 @click.option("--models", default=4, show_default=True, type=click.IntRange(1, 64), help="Separate models to load.")
 @click.option("--rank", default=16, show_default=True, type=click.IntRange(1, 64), help="Of each adapter.")
 @click.option("--tokens", default=16, show_default=True, type=click.IntRange(1, 512), help="Of each answer, at most.")
-@click.option("--gpu-hour", default=SHOWN.gpu_hour, show_default=True, help="Euros for an hour of a GPU.")
-@click.option("--gpu-gib", default=SHOWN.gpu_gib, show_default=True, help="Its memory.")
-@click.option("--gib-hour", default=SHOWN.gib_hour, show_default=True, help="Euros for an hour of a GiB of memory.")
+@click.option("--gpu-hour", default=SHOWN.gpu_hour, show_default=True, type=PRICE, help="Euros for an hour of a GPU.")
+@click.option("--gpu-gib", default=SHOWN.gpu_gib, show_default=True, type=PRICE, help="Its memory.")
+@click.option("--gib-hour", default=SHOWN.gib_hour, show_default=True, type=PRICE, help="Euros for an hour of one GiB.")
 @as_json()
 def compare(agents: int, models: int, rank: int, tokens: int, as_json: bool, **prices: float) -> None:
     """N agents on one engine against a model each: memory, tokens a second and euros.
 
     Loads both, asks both, and says which figures are measured and which follow from them.
     """
-    if unfit := [name for name, price in prices.items() if not 0 < price < 1e9]:
-        raise Stop(f"--{unfit[0].replace('_', '-')} {prices[unfit[0]]}: give a price or a size above 0.")
     counts = sorted({n for n in (1, 2, models) if n <= models})
     plan = CostPlan(settings=from_env(), agents=agents, models=tuple(counts), rank=rank, tokens=tokens)
     with phases() as tell:

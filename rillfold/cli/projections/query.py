@@ -13,7 +13,7 @@ from rillfold.settings import from_env
 @click.argument("name", type=click.Choice(sorted(PROJECTIONS)))
 @click.argument("key", required=False)
 @click.option("--company", help="Only this company's rows.")
-@click.option("--limit", default=50, show_default=True)
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 100_000), help="Rows, at most.")
 @as_json("Whole rows and their proof, as one JSON object.")
 def query(name: str, key: str | None, company: str | None, limit: int, as_json: bool) -> None:
     """Show the rows of a projection, or one row by its KEY (company/...)."""

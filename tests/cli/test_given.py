@@ -1,0 +1,64 @@
+"""What a command is given: no number without bounds, no bytes that are no text, no file error as a traceback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from rillfold.cli import main
+from rillfold.cli import rillfold as root
+from rillfold.cli.terminal.given import Number
+
+
+def commands(command: click.Command, name: str, context: click.Context) -> Iterator[tuple[str, click.Command]]:
+    yield name, command
+    if isinstance(command, click.Group):
+        for each in command.list_commands(context):
+            found = command.get_command(context, each)
+            assert found is not None
+            yield from commands(found, f"{name} {each}", context)
+
+
+def test_every_number_has_its_bounds() -> None:
+    loose, numbers = [], 0
+    for name, command in commands(root, "rillfold", click.Context(root)):
+        for parameter in command.params:
+            number = isinstance(parameter.type, click.types.IntParamType | click.types.FloatParamType)
+            numbers += number
+            if number and not isinstance(parameter.type, click.IntRange | Number):
+                loose.append(f"{name} --{parameter.name}")
+    assert not loose and numbers > 10
+
+
+@pytest.mark.parametrize("word", ["nan", "inf", "-inf", "-1", "1e400", "nine"])
+def test_what_is_no_number_is_refused_by_the_options_name(word: str) -> None:
+    with pytest.raises(click.BadParameter):
+        Number(0, 2).convert(word, None, None)
+    assert Number(0, 2).convert("1.5", None, None) == 1.5
+
+
+def told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
+    monkeypatch.setattr(sys, "argv", ["rillfold", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_bytes_that_are_no_text_are_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    line = told(capsys, monkeypatch, "train", "--company", "caf\udce9")
+    assert "'caf\ufffd' is not UTF-8" in line
+
+
+def test_a_place_that_takes_nothing_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "below"
+    line = told(capsys, monkeypatch, "dataset", "build", "--company", "acme", "--out", str(out))
+    assert str(out) in line and "Not a directory" in line
