@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Annotated
 
@@ -173,6 +174,11 @@ def given_by(kind: type[msgspec.Struct], prefix: str, environ: Mapping[str, str]
 
 def _parse(text: str, kind: object) -> object:
     if kind is Path:
+        if not text.strip() or "\0" in text:
+            raise msgspec.ValidationError("it names no place")
         return Path(text)
     source: object = msgspec.json.decode(text) if getattr(kind, "__origin__", None) is dict else text
-    return msgspec.convert(source, kind, strict=False)
+    found: object = msgspec.convert(source, kind, strict=False)
+    if isinstance(found, float) and not isfinite(found):
+        raise msgspec.ValidationError("it has no end")
+    return found

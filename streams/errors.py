@@ -236,6 +236,16 @@ class DatabaseAway(Retry):
         )
 
 
+class UnreadableDsn(Stop):
+    """What should say where Postgres is says nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "RILLFOLD_POSTGRES_DSN is no connection string. Write postgresql://USER:PASSWORD@HOST:PORT/DATABASE, or "
+            "host=... port=... dbname=... user=... password=..."
+        )
+
+
 class DatabaseCannot(Retry):
     """Postgres answers, and cannot do it now."""
 

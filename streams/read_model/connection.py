@@ -8,6 +8,8 @@ from psycopg.abc import RV, PQGen
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.waiting import wait_async
 
+from streams.errors import UnreadableDsn
+
 LOOK_SECONDS = 0.1
 REACHED: dict[str, Any] = {
     "connect_timeout": 5,
@@ -21,7 +23,10 @@ REACHED: dict[str, Any] = {
 
 
 def reached(dsn: str) -> dict[str, Any]:
-    return REACHED | conninfo_to_dict(dsn)
+    try:
+        return REACHED | conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError as error:
+        raise UnreadableDsn from error  # the text of it may hold a password
 
 
 class Asking(psycopg.AsyncConnection[Any]):

@@ -12,6 +12,9 @@ import pytest
 from rillfold.cli import main
 from rillfold.cli import rillfold as root
 from rillfold.cli.terminal.given import Number
+from rillfold.settings import from_env
+from schemas.errors import Stop
+from streams.read_model.connection import reached
 
 
 def commands(command: click.Command, name: str, context: click.Context) -> Iterator[tuple[str, click.Command]]:
@@ -62,3 +65,29 @@ def test_a_place_that_takes_nothing_is_named(
     out = tmp_path / "file" / "below"
     line = told(capsys, monkeypatch, "dataset", "build", "--company", "acme", "--out", str(out))
     assert str(out) in line and "Not a directory" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("DATA_DIR", ""), ("DATA_DIR", " "), ("CACHE_DIR", "a\0b"), ("STALL_SECONDS", "inf")),
+        *(("STALL_SECONDS", "nan"), ("API_PORT", "99999"), ("TOPIC_MAP", "[")),
+    ],
+)
+def test_a_setting_that_says_nothing_is_named(name: str, value: str) -> None:
+    with pytest.raises(Stop, match=f"RILLFOLD_{name}=.*is not usable"):
+        from_env({f"RILLFOLD_{name}": value})
+
+
+@pytest.mark.parametrize("dsn", ["garbage", "postgresql://u:geheim@[", "host=h pass word=geheim"])
+def test_a_dsn_that_is_none_is_named_and_its_password_is_not(dsn: str) -> None:
+    with pytest.raises(Stop, match="RILLFOLD_POSTGRES_DSN") as said:
+        reached(dsn)
+    assert "geheim" not in str(said.value)
+
+
+def test_letters_of_a_topic_that_is_not_there_are_not_asked_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = told(capsys, monkeypatch, "dlq", "redrive", "--yes", "--topic", "nosuch")
+    assert "No topic nosuch" in line and "company-data" in line

@@ -9,9 +9,10 @@ from rillfold.cli.terminal.answers import as_json, say, say_json
 from rillfold.cli.terminal.given import MOST
 from rillfold.cli.terminal.plain import plain
 from rillfold.event_log import in_log
+from rillfold.settings import from_env
 from schemas.errors import Stop
 from schemas.rejected import RecordRejected
-from schemas.topics import TopicNames
+from schemas.topics import BY_NAME, TopicNames
 from streams.history import letters
 from streams.log.port import EventLog
 
@@ -84,6 +85,9 @@ def redrive(yes: bool, as_json: bool, **wanted: str | None) -> None:
 
 
 def _wanted(given: Mapping[str, str | None]) -> letters.Wanted:
+    there = sorted(map(from_env().topic_names().wire, BY_NAME))
+    if (topic := given.get("topic")) is not None and topic not in there:
+        raise Stop(f"No topic {topic} is read here. These are: {', '.join(there)}.")
     return lambda letter: all(value in (None, getattr(letter, field)) for field, value in given.items())
 
 
