@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from math import isfinite
 from pathlib import Path
 from typing import Annotated
@@ -154,6 +155,14 @@ def from_env(environ: Mapping[str, str] | None = None) -> Settings:
     if "XDG_CACHE_HOME" in environ:
         given["cache_dir"] = Path(environ["XDG_CACHE_HOME"]) / "rillfold"
     return Settings(**given | given_by(Settings, PREFIX, environ))  # type: ignore[arg-type]
+
+
+def misspelt(environ: Mapping[str, str]) -> Iterator[str]:
+    """What looks like a setting and is none. No error: a platform, or another release, has variables of its own."""
+    names = [PREFIX + field.name.upper() for field in msgspec.structs.fields(Settings)]
+    for name in sorted(set(environ) - set(names)):
+        if name.startswith(PREFIX) and "_SERVICE_" not in name and (near := get_close_matches(name, names, 1, 0.85)):
+            yield f"{name} is no setting, and is not read. Is {near[0]} meant?"
 
 
 def given_by(kind: type[msgspec.Struct], prefix: str, environ: Mapping[str, str] | None = None) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """The verbs. Each lives in a module of its own and is imported only when it is called."""
 
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -84,6 +85,7 @@ def main() -> None:
     logging.getLogger("aiokafka").addHandler(logging.NullHandler())
     try:
         check_text(sys.argv[1:])
+        _doubt()
         rillfold(standalone_mode=True)
     except RillfoldError as error:
         _end(str(error))
@@ -91,6 +93,14 @@ def main() -> None:
         if error.filename is None:
             raise
         _end(why(error))
+
+
+def _doubt() -> None:
+    if any(name.startswith("RILLFOLD_") for name in os.environ):
+        from rillfold.settings import misspelt  # only now: `--help` pays for no settings
+
+        for doubt in misspelt(os.environ):
+            click.echo(plain(f"rillfold: {doubt}"), err=True)
 
 
 def _end(told: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from rillfold.cli import main
 from rillfold.cli import rillfold as root
 from rillfold.cli.terminal.given import Number
-from rillfold.settings import from_env
+from rillfold.settings import from_env, misspelt
 from schemas.errors import Stop
 from streams.read_model.connection import reached
 
@@ -77,6 +77,13 @@ def test_a_place_that_takes_nothing_is_named(
 def test_a_setting_that_says_nothing_is_named(name: str, value: str) -> None:
     with pytest.raises(Stop, match=f"RILLFOLD_{name}=.*is not usable"):
         from_env({f"RILLFOLD_{name}": value})
+
+
+def test_a_setting_that_is_misspelt_is_named_with_the_one_that_is_meant() -> None:
+    given = {"RILLFOLD_TOPIC_PREFX": "a-", "RILLFOLD_SERVICE_HOST": "10.0.0.1", "RILLFOLD_DATA_DIR": "x", "HOME": "/"}
+    assert list(misspelt(given)) == [
+        "RILLFOLD_TOPIC_PREFX is no setting, and is not read. Is RILLFOLD_TOPIC_PREFIX meant?"
+    ]
 
 
 @pytest.mark.parametrize("dsn", ["garbage", "postgresql://u:geheim@[", "host=h pass word=geheim"])
