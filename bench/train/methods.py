@@ -7,7 +7,7 @@ from typing import Any
 from bench.part import Found, Missing, Part
 from bench.train.scene import Scene, child
 from gpu_workers.train.lines import to_bytes
-from processors.training.settings import TrainSettings
+from processors.training.settings import OF_METHOD, TrainSettings
 
 RECIPE: dict[str, Any] = {"dropout": 0.0}
 """The defaults, 24 steps of eight, but for dropout."""
@@ -16,7 +16,7 @@ OF: dict[str, tuple[str, dict[str, Any]]] = {
     "rslora": ("rslora", {"alpha": 8.0}),
     "qlora": ("qlora", {}),
     "activated": ("lora", {"activation": "generation-prompt", "rank": 32, "alpha": 64.0}),
-    "adalora": ("adalora", {"steps": 36}),
+    "adalora": ("adalora", dict(OF_METHOD["adalora"])),
 }
 """Activated at twice the rank; rsLoRA at the scale that LoRA has here, alpha over the root of the rank."""
 AGAIN = 3

@@ -6,7 +6,7 @@ import msgspec
 
 from processors.dataset.turns import Manifest
 from processors.training.agree import disagreement
-from processors.training.settings import MOST_SETTINGS, TrainSettings, spelled
+from processors.training.settings import MOST_SETTINGS, TrainSettings, of_method, spelled
 from processors.training.wrong_settings import wrong_setting
 from projections.lora_adapters import Adapter
 from schemas.adapters import ROLE
@@ -70,7 +70,7 @@ def plain_settings(request: TrainingRequested, methods: Collection[str]) -> Trai
         )
     if wrong := wrong_range(request.ranges):
         return NotAdmitted("bad_ranges", wrong)
-    settings = _settings(request.settings)
+    settings = _settings(request.method, request.settings)
     if isinstance(settings, TrainSettings) and (wrong_with := disagreement(request.method, settings)):
         return NotAdmitted(*wrong_with)
     return settings
@@ -81,9 +81,9 @@ def of_steps(settings: TrainSettings) -> int:
     return 0 if settings.epochs else settings.steps * settings.batch
 
 
-def _settings(text: str) -> TrainSettings | NotAdmitted:
+def _settings(method: str, text: str) -> TrainSettings | NotAdmitted:
     try:
-        settings = msgspec.json.decode(text, type=TrainSettings)
+        settings = of_method(method, msgspec.json.decode(text, type=TrainSettings), msgspec.json.decode(text))
     except (msgspec.DecodeError, RecursionError) as error:
         return NotAdmitted("bad_settings", wrong_setting(text) or f"settings {shown(text)}: {error}.")
     if (size := len(spelled(settings))) > MOST_SETTINGS:

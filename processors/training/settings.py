@@ -1,6 +1,7 @@
 """How an adapter is trained. Part of its identity: the same settings on the same data give the same bytes."""
 
 import json
+from collections.abc import Container, Mapping
 from typing import Annotated, Literal, get_args
 
 import msgspec
@@ -61,6 +62,16 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Steps between two measures of the held-out loss; 0: none."""
     target_rank: Annotated[int, msgspec.Meta(ge=0, le=MOST_RANK)] = 0
     """Of AdaLoRA, on average; 0: half of `rank`, with which it begins."""
+
+
+OF_METHOD: Mapping[str, Mapping[str, float | int]] = {"adalora": {"alpha": 512.0, "steps": 40}}
+"""Where nobody says otherwise. AdaLoRA's singular values begin at nothing, and a short run moves them by hundredths."""
+
+
+def of_method(method: str, settings: TrainSettings, given: Container[str]) -> TrainSettings:
+    """What was not given, as the method needs it."""
+    wanted = {name: value for name, value in OF_METHOD.get(method, {}).items() if name not in given}
+    return msgspec.structs.replace(settings, **wanted)
 
 
 def spelled(facts: object) -> str:

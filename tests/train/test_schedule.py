@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processors.dataset.selection import Selection
+from processors.training.admit import plain_settings
 from processors.training.agree import disagreement
 from processors.training.schedule import NoSchedule, RankSchedule, rank_schedule
-from processors.training.settings import MOST_RANK, TrainSettings
+from processors.training.settings import METHOD_NAMES, MOST_RANK, TrainSettings
+from schemas.training import TrainingRequested
 
 RANKS = st.integers(1, MOST_RANK)
 
@@ -68,3 +70,21 @@ def test_what_does_not_go_together_is_refused(reason: str, method: str, settings
 def test_what_goes_together_is_not():
     assert disagreement("adalora", TrainSettings(target_rank=20, patience=2, measure_every=3)) is None
     assert disagreement("adalora", TrainSettings(steps=1, epochs=3)) is None
+
+
+@pytest.mark.parametrize(
+    ("method", "said", "alpha", "steps"),
+    [
+        *(("lora", "{}", 32, 24), ("adalora", "{}", 512, 40)),
+        *(("adalora", '{"alpha": 8}', 8, 40), ("adalora", '{"steps": 90, "rank": 4}', 512, 90)),
+    ],
+)
+def test_a_method_has_what_it_needs_where_nobody_says_otherwise(
+    method: str, said: str, alpha: float, steps: int
+) -> None:
+    request = TrainingRequested(
+        id="r", company="acme", time=1, correlation="c", role="desk", method=method, base_model="b", settings=said
+    )
+    settings = plain_settings(request, METHOD_NAMES)
+    assert isinstance(settings, TrainSettings)
+    assert (settings.alpha, settings.steps) == (alpha, steps)
