@@ -39,6 +39,9 @@ class Template(Protocol):
 
     def write(self, messages: Sequence[Message], tools: str | None, *, asks: bool) -> list[Stretch]: ...
 
+    def tag(self, text: str) -> list[Stretch]:
+        """What stands before or behind a call, as it writes that."""
+
 
 class Sample(NamedTuple):
     """What is trained on: the prompt as inference sees it, and the answer, which alone carries loss."""

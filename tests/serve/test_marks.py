@@ -18,10 +18,11 @@ from tokenizers import normalizers
 from transformers import AutoTokenizer
 
 from gpu_workers.bases.chat import Chat, body
+from gpu_workers.serve.engines.asked import Base, RowMaker
 from gpu_workers.serve.engines.embedded import EmbeddedEngine
 from gpu_workers.serve.engines.start import EngineSetup, embedded
 from gpu_workers.serve.forms.form import Form, Forms
-from gpu_workers.serve.port import Answer, MustCall, MustFit, Snippet
+from gpu_workers.serve.port import AdapterKey, AdapterSpec, Answer, MustCall, MustFit, Snippet
 from gpu_workers.serve.schedule.rows import Limits
 from processors.answers import ToolCalls, parse
 from schemas.company import Message, ToolUse
@@ -42,8 +43,8 @@ def may_come(form: Form) -> list[int]:
 
 
 def token_of(chat: Chat, text: str) -> list[int]:
-    """The one that it is, where the base has one that anybody may write."""
-    return [token for token, mark in chat.marks.items() if mark == text]
+    """The one that it is, where the base has one."""
+    return [token for token, added in chat.tokenizer.added_tokens_decoder.items() if str(added) == text]
 
 
 def test_a_call_as_it_is_trained_is_never_barred(each_speaker: Speaker) -> None:
@@ -57,6 +58,20 @@ def test_a_call_as_it_is_trained_is_never_barred(each_speaker: Speaker) -> None:
         follow(form, trained)
         fixed = forms.for_(MustCall(tool="refund"), offering(refund=fields(note={"const": note})))
         assert list(fixed.begins) == trained
+
+
+def test_an_adapter_of_an_older_release_is_held_to_calls_as_it_was_trained(speakers: dict[str, Speaker]) -> None:
+    """Which wrote all tags in letters, or as the marks that they are, whatever the base's own template does."""
+    for name in ("tags", "qwen3-instruct"):
+        chat = speakers[name].chat
+        rows = RowMaker(chat, Base(name, "now", 2_048, older_sha256="then"))
+        question = ask("Refund 12", must=MustCall(), tools=TOOLS)
+        call = Message(role="assistant", tool_calls=(ToolUse(name="refund", arguments='{"note":"x"}'),))
+        for base, said in (("then", chat.as_older()), ("now", chat)):
+            spec = AdapterSpec(key=AdapterKey("acme/ops", 1), folder=Path(), sha256="a", base_sha256=base)
+            form = rows.row(1, question, spec, None).form
+            assert form is not None
+            follow(form, said.sample([ASKED, call], TOOLS).answer)
 
 
 def test_every_allowed_way_is_one_call_of_the_named_tool(each_speaker: Speaker) -> None:
@@ -73,7 +88,7 @@ def test_every_allowed_way_is_one_call_of_the_named_tool(each_speaker: Speaker) 
         assert ids[: len(opens)] == opens and ids[-1 - len(closes) : -1] == closes
 
 
-@pytest.mark.parametrize("name", ["qwen3", "qwen3-instruct"])
+@pytest.mark.parametrize("name", ["qwen3", "qwen3-instruct", "tags"])
 def test_a_tag_that_is_a_token_is_said_in_no_pieces(name: str, speakers: dict[str, Speaker]) -> None:
     """Where chances are wanted nothing is said unasked, and each token is chosen among those that may come."""
     chat = speakers[name].chat
@@ -122,7 +137,7 @@ def test_what_people_write_is_a_mark_where_the_model_s_own_reading_has_one_and_n
     for text in SPELLED:
         more, of_theirs = found(text) - found("x"), theirs(text) - theirs("x")
         assert not more.keys() & set(chat.specials.values())
-        for token in token_of(chat, text):
+        for token in chat.marks.keys() & token_of(chat, text):
             assert more[token] == of_theirs[token] == 1
     assert not (found("<tool_ call>") - found("x")).keys() & chat.marks.keys()
 

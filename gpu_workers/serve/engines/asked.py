@@ -46,8 +46,7 @@ class RowMaker:
     def __init__(self, chat: Chat, base: Base) -> None:
         self._chat, self._older, self._base = chat, chat.as_older(), base
         self._forms = Forms.of(chat)
-        same = self._older.form == chat.form
-        self._older_forms = self._forms if same else Forms.of(self._older)
+        self._older_forms = self._forms if self._older is chat else Forms.of(self._older)
 
     def chat(self, spec: AdapterSpec | None) -> Chat:
         """As it was trained, so it is asked."""

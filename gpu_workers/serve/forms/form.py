@@ -86,7 +86,7 @@ class Forms:
         """A question that cannot be held to its form costs its work once, too."""
         try:
             words = self._read()
-            return _compiled(words.native, grammar(must, tools, self._chat.form, words.literal), self._chat.end)
+            return _compiled(words.native, grammar(must, tools, self._chat.form, words), self._chat.end)
         except BadQuestion as error:
             return error
 

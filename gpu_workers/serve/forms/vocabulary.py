@@ -21,11 +21,16 @@ class Vocabulary:
     """Read once for a base model, which takes a second. Raises BadQuestion where it says other than the chats do."""
 
     def __init__(self, chat: Chat) -> None:
-        self._cutter, self._marks = _Cutter(chat), chat.marks
+        self._cutter, self._chat = _Cutter(chat), chat
         self.native = LLTokenizer(TokenizerWrapper(self._cutter), None, chat.end, LLTokenizer.json_slices())
         probe = chat.encode(_PROBE)
         if self.native.tokenize_str(_PROBE) != probe or self.native.decode_str(probe) != _PROBE:
             raise BadQuestion("this base model's tokens cannot be held to a form: its tokenizer reads them otherwise.")
+
+    def tag(self, text: str) -> str:
+        """What stands around a call, as the chats write it: special tokens, where the base's tags are some."""
+        stretches = self._chat.template.tag(text)
+        return " ".join(f"<[{self._chat.specials[it]}]>" if special else self.literal(it) for it, special in stretches)
 
     def literal(self, text: str) -> str:
         """As a grammar writes it: a mark, such as the tags around calls, as the one token that it is; the rest spelled.
@@ -34,7 +39,7 @@ class Vocabulary:
         """
         parts, start = [], 0
         for token, (begins, ends) in self._cutter.cut(text):
-            if token in self._marks:
+            if token in self._chat.marks:
                 parts += [_spelled(text[start:begins]), f"<[{token}]>"]
                 start = ends
         return " ".join(part for part in [*parts, _spelled(text[start:])] if part)
