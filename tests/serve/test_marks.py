@@ -70,7 +70,7 @@ def test_an_adapter_of_an_older_release_is_held_to_calls_as_it_was_trained(speak
         for base, said in (("then", chat.as_older()), ("now", chat)):
             spec = AdapterSpec(key=AdapterKey("acme/ops", 1), folder=Path(), sha256="a", base_sha256=base)
             form = rows.row(1, question, spec, None).form
-            assert form is not None
+            assert isinstance(form, Form)
             follow(form, said.sample([ASKED, call], TOOLS).answer)
 
 
