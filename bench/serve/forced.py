@@ -65,7 +65,7 @@ class Calls:
 
     def __init__(self, scene: Scene) -> None:
         self._chat = Chat.of(scene.plain.tokenizer)
-        self._forms = Forms.of(self._chat, scene.vocabulary)
+        self._forms = Forms.of(self._chat)
         self._forced = make_engine(scene.plain.model, self._chat.ends)
         self._free = make_engine(scene.plain.model)
         conversations = (conversation(ACME, request)[:2] for request in held_out(ACME, REQUESTS))

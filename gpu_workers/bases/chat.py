@@ -39,6 +39,9 @@ class Template(Protocol):
 
     def write(self, messages: Sequence[Message], tools: str | None, *, asks: bool) -> list[Stretch]: ...
 
+    def tag(self, text: str) -> list[Stretch]:
+        """What stands before or behind a call, as it writes that."""
+
 
 class Sample(NamedTuple):
     """What is trained on: the prompt as inference sees it, and the answer, which alone carries loss."""
@@ -58,6 +61,8 @@ class Chat:
     ends: frozenset[int]
     """Generation stops at any of these."""
     specials: Mapping[str, int] = field(compare=False)
+    marks: Mapping[int, str] = field(compare=False)
+    """Tokens that anybody may write and no text is cut through, such as the tags around calls of some models."""
 
     @classmethod
     def of(
@@ -69,7 +74,7 @@ class Chat:
         specials = {each: _special(tokenizer, each) for each in _specials(tokenizer)}
         told = [eos] if isinstance(eos, int) else list(eos or ())
         own = [specials[each] for each in (template.end, str(tokenizer.eos_token), *ENDS) if each in specials]
-        return cls(tokenizer, template, specials[template.end], frozenset([*own, *told]), specials)
+        return cls(tokenizer, template, specials[template.end], frozenset([*own, *told]), specials, _marks(tokenizer))
 
     def as_older(self) -> Chat:
         """Where it is the same, this one."""
@@ -110,7 +115,8 @@ class Chat:
         if not isinstance(piece, str):
             return b""
         table = _byte_of()
-        plain = token not in self.tokenizer.all_special_ids and all(letter in table for letter in piece)
+        added = token in self.marks or piece in self.specials
+        plain = not added and all(letter in table for letter in piece)
         return bytes(table[letter] for letter in piece) if plain else piece.encode()
 
     def encode(self, text: str) -> list[int]:
@@ -191,6 +197,11 @@ def _words(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
 def _specials(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
     added = getattr(tokenizer, "added_tokens_decoder", {})
     return frozenset([*tokenizer.all_special_tokens, *(str(each) for each in added.values() if each.special)])
+
+
+def _marks(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    return {token: str(each) for token, each in added.items() if not each.special}
 
 
 @cache

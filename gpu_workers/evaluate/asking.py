@@ -56,7 +56,7 @@ class Asker:
     def __init__(self, model: Any, chat: Chat) -> None:
         self._decoder, self._chat = Decoder(model), chat
         self._stops = chat.ends
-        self._base = Base("base", "", self._decoder.context, self._decoder.embedding.shape[0])
+        self._base = Base("base", "", self._decoder.context)
         self._rows = RowMaker(chat, self._base)
         self._weights: dict[Path, LoraWeights] = {}
 

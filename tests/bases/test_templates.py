@@ -93,7 +93,8 @@ def test_a_training_prompt_is_the_inference_prompt_and_the_answer_goes_on_from_i
     sample = chat.sample(talk, tools)
     assert sample.prompt == chat.prompt(talk[:-1], tools)
     assert sample.answer[-1] == chat.end and chat.ends.isdisjoint(sample.answer[:-1])
-    assert borders(chat, sample.answer) == [chat.end]
+    tags = [chat.specials[each] for each in ("<tool_call>", "</tool_call>") if each in chat.specials]
+    assert borders(chat, sample.answer) == [*tags * len(talk[-1].tool_calls), chat.end]
     if talk[-2].role != "assistant":
         whole = chat.history(talk, tools)
         assert whole[: len(sample.prompt) + len(sample.answer)] == [*sample.prompt, *sample.answer]
@@ -113,7 +114,7 @@ def test_no_words_make_a_border_that_harmless_ones_do_not(
 
 
 def test_what_is_rendered_is_what_the_libraries_render(each_speaker: Speaker) -> None:
-    """Of text that spells no token: the very letters, for each turn that asks."""
+    """Of text that spells no token: the very letters, for each turn that asks, and tags of calls that are tokens."""
     chat = each_speaker.chat
     if isinstance(chat.template, ChatMl):
         pytest.skip("the model has no template that knows tools")
@@ -135,7 +136,10 @@ def test_what_is_rendered_is_what_the_libraries_render(each_speaker: Speaker) ->
             plain, given, tokenize=False, add_generation_prompt=True, enable_thinking=False, strftime_now=None,
             date="26 Jul 2024",
         )  # fmt: skip
-        assert chat.tokenizer.decode(chat.prompt(talk[:stop], TOOLS)) == theirs
+        ours, added = chat.prompt(talk[:stop], TOOLS), chat.tokenizer.added_tokens_decoder
+        assert chat.tokenizer.decode(ours) == theirs
+        read = chat.tokenizer(theirs, add_special_tokens=False)["input_ids"]
+        assert [token for token in ours if token in added] == [token for token in read if token in added]
 
 
 def test_each_is_spoken_to_in_its_own_words(speakers: dict[str, Speaker]) -> None:
@@ -144,6 +148,7 @@ def test_each_is_spoken_to_in_its_own_words(speakers: dict[str, Speaker]) -> Non
     assert told == {
         "qwen3": (OwnTemplate, TAGGED),
         "qwen3-instruct": (OwnTemplate, TAGGED),
+        "tags": (OwnTemplate, TAGGED),
         "llama3": (OwnTemplate, BARE),
     }
     llama, qwen = speakers["llama3"].chat, speakers["qwen3"].chat

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
 from random import Random
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from jsonschema import Draft202012Validator
@@ -17,17 +15,17 @@ from transformers import AutoTokenizer
 from gpu_workers.bases import load as base_model
 from gpu_workers.bases.chat import Chat, body
 from gpu_workers.refused import BadQuestion, Refused, RowFailed
-from gpu_workers.serve.forms.form import KEPT, WORN, Form, Forms
+from gpu_workers.serve.forms.form import KEPT, WORN, Forms
 from gpu_workers.serve.forms.mask import mask_logits
 from gpu_workers.serve.port import MustCall, MustFit
 from processors.answers import ToolCalls, parse
 from rillfold.demo.data import ACME, COMPANIES, DemoCompany, held_out
 from rillfold.settings import from_env
 from schemas.company import Message, ToolUse
+from tests.support.forms import fields, follow, may_come, offering, wander
 from tests.support.workbench import Workbench
 
 pytestmark = pytest.mark.model
-LONGEST = 300
 
 
 @pytest.fixture(scope="module")
@@ -50,52 +48,8 @@ def each(request: pytest.FixtureRequest) -> tuple[Chat, Forms]:
     return found
 
 
-def offering(**parameters: Any) -> str:
-    tools = [{"type": "function", "function": {"name": name, "parameters": it}} for name, it in parameters.items()]
-    return json.dumps(tools)
-
-
 def tools_of(company: DemoCompany) -> str:
     return offering(**{tool.name: tool.parameters() for tool in company.tools})
-
-
-def fields(**properties: Any) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": sorted(properties), "additionalProperties": False}
-
-
-def follow(form: Form, ids: list[int]) -> int:
-    """Says these tokens, forced ones without asking. How many were asked for; an error where one may not come."""
-    said = asked = 0
-    while not form.ended:
-        forced = form.forced()
-        assert forced == ids[said : said + len(forced)]
-        if not forced:
-            assert may_come(form, ids[said])
-            forced = [ids[said]]
-            asked += 1
-        for token in forced:
-            form.take(token)
-        said += len(forced)
-    assert said == len(ids)
-    return asked
-
-
-def may_come(form: Form, token: int) -> bool:
-    words = form.allowed()
-    return bool(words[token // 32] >> (token % 32) & 1)
-
-
-def wander(form: Form, dice: Random) -> Iterator[tuple[list[int], bool]]:
-    """Any way that the form allows, all tokens alike likely: pieces, and whether they were forced."""
-    for _ in range(LONGEST):
-        if form.ended:
-            return
-        forced = form.forced()
-        bits = np.unpackbits(form.allowed().view(np.uint8), bitorder="little")
-        piece = forced or [int(dice.choice(np.flatnonzero(bits)))]
-        for token in piece:
-            form.take(token)
-        yield piece, bool(forced)
 
 
 def canonical_ids(chat: Chat, call: ToolUse) -> list[int]:

@@ -147,7 +147,7 @@ def test_who_asks_for_an_adapter_that_nobody_has_hears_of_those_of_its_company_a
 def test_a_prompt_without_the_trigger_is_told_its_text_and_what_to_do(bench: Workbench, tmp_path: Path) -> None:
     trigger = bench.chat.encode(" Paris")
     folder = save_adapter(bench.model, tmp_path / "a", 4, r=4, target_modules=ALL, alora_invocation_tokens=trigger)
-    rows = RowMaker(bench.chat, Base("tiny", bench.base_sha256, 512, len(bench.chat.tokenizer)))
+    rows = RowMaker(bench.chat, Base("tiny", bench.base_sha256, 512))
     spec = AdapterSpec(key=AdapterKey("acme/ops", 1), folder=folder)
     assert rows.row(1, ask("In Paris?"), spec, read_adapter(folder)).active_from
     with pytest.raises(NotActivated, match=r"acme/ops@1 .*' Paris' \(tokens \[.*write it into a message"):

@@ -112,6 +112,7 @@ KINDS = {
         marks=("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>"),
     ),
     "qwen3-instruct": tiny.TinyKind(template=_THINKS_NOT, marks=("<tool_call>", "</tool_call>")),
+    "tags": tiny.TinyKind(template=_THINKS_NOT, specials=(*tiny.SPECIALS, "<tool_call>", "</tool_call>")),
     "llama3": tiny.TinyKind(
         family="llama",
         template=_LLAMA3,

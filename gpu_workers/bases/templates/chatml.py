@@ -58,6 +58,9 @@ class ChatMl:
             pieces += [Stretch(START, True), Stretch(f"{role}\n"), Stretch(text), Stretch(END, True), Stretch("\n")]
         return [*pieces, Stretch(START, True), Stretch("assistant\n")] if asks else pieces
 
+    def tag(self, text: str) -> list[Stretch]:
+        return [Stretch(text)]
+
 
 def turns(messages: Sequence[Message], tools: str | None = None, default_system: str | None = None) -> list[Turn]:
     """What each turn says. Tools stand in the system turn; results of neighbouring calls share one user turn."""

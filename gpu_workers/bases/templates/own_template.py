@@ -17,12 +17,12 @@ from jinja2 import TemplateError
 from gpu_workers.bases.templates.chatml import Stretch, functions, must_speak_in_turn
 from gpu_workers.bases.templates.sandbox import Sandbox
 from gpu_workers.errors import BaseModelRefused, MessageRefused
-from processors.answers import BARE, TAGGED, CallForm, body
+from processors.answers import BARE, TAGGED, CallForm, body, write
 from schemas.company import Message, ToolUse
 
 _MARKS = range(0xE000, 0xF900)
 """Private use: letters that mean nothing by themselves."""
-_OURS = ("role", "content", "name", "type", "function", "description", "parameters")
+_OURS = ("role", "content", "calls", "name", "type", "function", "description", "parameters")
 _THOUGHT = "</think>"
 _LOOKED_FOR = ("<think>", _THOUGHT, "<tool_response>", "</tool_response>")
 """Words by which templates know what a message is. Thoughts are taken out before, and results say so by their role."""
@@ -56,7 +56,7 @@ class OwnTemplate:
         must_speak_in_turn(messages)
         said = [self._plain(message) for message in messages]
         offered = functions(tools) if tools else None
-        marked = _Marked((*self._specials, *_LOOKED_FOR), (said, offered))
+        marked = _Marked((*self._specials, *_LOOKED_FOR), (said, offered), self.form)
         pieces = list(self._cut(marked.text_of(self._sandbox, asks)))
         if marked.broke and _borders(pieces) != _borders(self._cut(marked.harmless().text_of(self._sandbox, asks))):
             raise MessageRefused(
@@ -64,18 +64,21 @@ class OwnTemplate:
             )
         return [apart for text, special in pieces for apart in self._apart(Stretch(marked.without(text), special))]
 
+    def tag(self, text: str) -> list[Stretch]:
+        return list(self._cut(text))
+
     def _apart(self, piece: Stretch) -> list[Stretch]:
         """What stands before somebody's words, and the words: a model's own answer begins with a fresh token."""
         head = next((each for each in self._heads if not piece.special and piece.text.startswith(each)), "")
         return [Stretch(head), Stretch(piece.text.removeprefix(head))] if head else [piece]
 
-    def _plain(self, message: Message) -> dict[str, str]:
-        """Calls are written here, so that there may be several; thoughts are neither learned nor remembered."""
-        content = message.content
+    def _plain(self, message: Message) -> dict[str, Any]:
+        """Calls stand beside the words, for their tags are not; thoughts are neither learned nor remembered."""
+        content, calls = message.content, list[str]()
         if message.role == "assistant":
-            kept = content.rpartition(_THOUGHT)[2].lstrip("\n") if self._thinks else content
-            content = body(Message(role="assistant", content=kept, tool_calls=message.tool_calls), self.form)
-        plain = {"role": message.role, "content": content}
+            content = content.rpartition(_THOUGHT)[2].lstrip("\n") if self._thinks else content
+            calls = [write(call, self.form._replace(opens="", closes="")) for call in message.tool_calls]
+        plain = {"role": message.role, "content": "" if calls and self.form.bare else content, "calls": calls}
         return plain | ({"name": message.name} if message.name else {})
 
     def _cut(self, text: str) -> Iterator[Stretch]:
@@ -131,8 +134,8 @@ class OwnTemplate:
 class _Marked:
     """Messages and tools with all that could pass for structure broken in two."""
 
-    def __init__(self, specials: Sequence[str], given: Any, mark: str | None = None) -> None:
-        self._specials, self._plain = specials, given
+    def __init__(self, specials: Sequence[str], given: Any, form: CallForm, mark: str | None = None) -> None:
+        self._specials, self._form = specials, form
         texts = list(_texts(given))
         self._letters = sum(map(len, texts))
         self._mark = mark or next(chr(each) for each in _MARKS if not any(chr(each) in text for text in texts))
@@ -140,14 +143,16 @@ class _Marked:
         self._given = _each(given, self._broken)
 
     def text_of(self, sandbox: Sandbox, asks: bool) -> str:
-        messages, tools = self._given
+        said, tools = self._given
+        messages = [_with_calls(each, self._form) for each in said]
         return sandbox.render(
             self._letters, messages=messages, tools=tools, add_generation_prompt=asks, enable_thinking=False
         )
 
     def harmless(self) -> _Marked:
         """The same where all that was broken is other letters: the borders must come out the same."""
-        return _Marked(self._specials, _each(self._given, lambda text: text.replace(self._mark, "x")), self._mark)
+        letters = _each(self._given, lambda text: text.replace(self._mark, "x"))
+        return _Marked(self._specials, letters, self._form, self._mark)
 
     def without(self, text: str) -> str:
         return text.replace(self._mark, "")
@@ -171,6 +176,15 @@ class _Marked:
         if any(_met(said, special, special) for special in self._specials):
             text = text[:ends] + self._mark + text[ends:]
         return text
+
+
+def _with_calls(said: dict[str, Any], form: CallForm) -> dict[str, Any]:
+    """As a template gets it. We write calls, so that there may be several, and their tags: a tag that is one of the
+    model's special tokens is that token."""
+    words = [said["content"]] if said["content"] else []
+    calls = [f"{form.opens}{call}{form.closes}" for call in said["calls"]]
+    plain = {name: value for name, value in said.items() if name != "calls"}
+    return plain | {"content": form.between.join(words + calls)}
 
 
 def _met(first: str, then: str, special: str) -> bool:

@@ -33,7 +33,6 @@ class Base:
     name: str
     sha256: str
     context: int
-    vocabulary: int
     public: tuple[tuple[int, ...], ...] = ()
     """Beginnings of prompts that the operator declares to be no secret."""
     older_sha256: str = ""
@@ -46,9 +45,8 @@ class Base:
 class RowMaker:
     def __init__(self, chat: Chat, base: Base) -> None:
         self._chat, self._older, self._base = chat, chat.as_older(), base
-        self._forms = Forms.of(chat, base.vocabulary)
-        same = self._older.form == chat.form
-        self._older_forms = self._forms if same else Forms.of(self._older, base.vocabulary)
+        self._forms = Forms.of(chat)
+        self._older_forms = self._forms if self._older is chat else Forms.of(self._older)
 
     def chat(self, spec: AdapterSpec | None) -> Chat:
         """As it was trained, so it is asked."""

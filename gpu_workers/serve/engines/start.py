@@ -100,10 +100,8 @@ def embedded(
         torch.set_num_threads(serving.device.threads)  # counts for the calling thread: the engine's own
         return Engine(decoder, chat.ends, replace(serving.limits, pages=pages))
 
-    context, vocabulary = min(decoder.context, (pages - 1) * PAGE), decoder.embedding.shape[0]
-    base = Base(
-        identity.name, identity.sha256, context, vocabulary, declared(serving.public, chat), identity.weights_sha256
-    )
+    context = min(decoder.context, (pages - 1) * PAGE)
+    base = Base(identity.name, identity.sha256, context, declared(serving.public, chat), identity.weights_sha256)
     read = _reader(decoder, Trial(decoder), identity, store)
     return EmbeddedEngine(make_engine, base, chat, read, serving.bounds())
 

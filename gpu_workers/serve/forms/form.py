@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from gpu_workers.bases.chat import Chat
 from gpu_workers.refused import BadQuestion, RowFailed
 from gpu_workers.serve.forms.grammar import grammar
+from gpu_workers.serve.forms.vocabulary import Vocabulary
 from gpu_workers.serve.port import MustCall, MustFit
 
 Words = NDArray[np.int32]
@@ -45,20 +45,17 @@ class _Key(NamedTuple):
 
 
 class Forms:
-    """All forms over one base model. `vocabulary`: how many tokens the model has chances for, if more than the tokens'.
+    """All forms over one base model. Made at once; the tokens are read when the first is asked for: in a second."""
 
-    Made at once; the tokens are read when the first form is asked for, which takes a second.
-    """
-
-    def __init__(self, chat: Chat, vocabulary: int | None = None) -> None:
-        self._chat, self._vocabulary = chat, vocabulary
-        self._tokens: llguidance.LLTokenizer | BadQuestion | None = None
+    def __init__(self, chat: Chat) -> None:
+        self._chat = chat
+        self._vocabulary: Vocabulary | BadQuestion | None = None
         self._kept: OrderedDict[_Key, _Compiled | BadQuestion] = OrderedDict()
         self._reading, self._keeping = threading.Lock(), threading.Lock()
 
     @classmethod
-    def of(cls, chat: Chat, vocabulary: int | None = None) -> Forms:
-        return cls(chat, vocabulary)
+    def of(cls, chat: Chat) -> Forms:
+        return cls(chat)
 
     def for_(self, must: MustCall | MustFit, tools: str | None, owner: str | None = None) -> Form:
         """For one answer. Raises BadQuestion. Up to a second where a grammar is new: not on an event loop.
@@ -88,35 +85,21 @@ class Forms:
     def _judged(self, must: MustCall | MustFit, tools: str | None) -> _Compiled | BadQuestion:
         """A question that cannot be held to its form costs its work once, too."""
         try:
-            return _compiled(self._read_tokens(), grammar(must, tools, self._chat.form), self._chat.end)
+            words = self._read()
+            return _compiled(words.native, grammar(must, tools, self._chat.form, words), self._chat.end)
         except BadQuestion as error:
             return error
 
-    def _read_tokens(self) -> llguidance.LLTokenizer:
+    def _read(self) -> Vocabulary:
         with self._reading:
-            if self._tokens is None:
+            if self._vocabulary is None:
                 try:
-                    self._tokens = tokens_of(self._chat, self._vocabulary)
+                    self._vocabulary = _run(lambda: Vocabulary(self._chat))
                 except BadQuestion as error:
-                    self._tokens = error
-            if isinstance(self._tokens, BadQuestion):
-                raise self._tokens
-            return self._tokens
-
-
-def tokens_of(chat: Chat, vocabulary: int | None) -> llguidance.LLTokenizer:
-    """Raises BadQuestion where the grammar would read the tokens otherwise than the model says them."""
-    told = json.loads(chat.tokenizer.backend_tokenizer.to_str())
-    if "ByteLevel" in json.dumps(told["pre_tokenizer"]):
-        # Some files name a decoder of another family beside it; what bytes a token stands for, the cutter decides.
-        told["decoder"] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
-    told["padding"] = told["truncation"] = None
-    slices = llguidance.LLTokenizer.json_slices()
-    tokens = _run(lambda: llguidance.LLTokenizer(json.dumps(told), vocabulary, chat.end, slices))
-    probe = '<tool_call>\n{"name": "Ä b", "arguments": {"a_b": 1.5, "c": ["ü", null]}}\n</tool_call>'
-    if tokens.tokenize_str(probe) != chat.encode(probe) or tokens.decode_str(chat.encode(probe)) != probe:
-        raise BadQuestion("this base model's tokens cannot be held to a form: its tokenizer reads them otherwise.")
-    return tokens
+                    self._vocabulary = error
+            if isinstance(self._vocabulary, BadQuestion):
+                raise self._vocabulary
+            return self._vocabulary
 
 
 class Form:
@@ -217,19 +200,15 @@ def _compiled(tokens: llguidance.LLTokenizer, text: str, end: int) -> _Compiled:
     matcher = _run(lambda: llguidance.LLMatcher(tokens, text, log_level=0, limits=limits))
     if matcher.is_error():
         raise BadQuestion(f"nothing can be held to this form: {_first_line(matcher.get_error())}")
-    begins, trial = tuple(Form(matcher.deep_copy(), end).forced()), Form(matcher.deep_copy(), end)
-    try:
-        for token in begins:
-            trial.take(token)
-    except RowFailed as error:  # such as where a tag of calls is one token of the model's, and the grammar spells it
-        raise BadQuestion(f"this base model's tokens cannot be held to this form: {error}") from error
-    return _Compiled(matcher, end, begins)
+    return _Compiled(matcher, end, tuple(Form(matcher.deep_copy(), end).forced()))
 
 
 def _run(step: Callable[[], Result]) -> Result:
     """Whatever goes wrong inside is the question's own failure: a panic of the native code is no Exception."""
     try:
         return step()
+    except BadQuestion:
+        raise
     except BaseException as error:
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
             raise BadQuestion(f"the form cannot be worked with: {_first_line(str(error))}") from error

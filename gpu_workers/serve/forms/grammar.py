@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from gpu_workers.refused import BadQuestion
 from gpu_workers.serve.forms.settled import Schema, read, settled
 from gpu_workers.serve.port import MustCall, MustFit
-from processors.answers import TAGGED, CallForm
+from processors.answers import CallForm
 from schemas.words import LABEL, fits
 
 GRAMMAR_LETTERS = 200_000
@@ -22,10 +22,18 @@ _WRITTEN = {
 }
 
 
-def grammar(must: MustCall | MustFit, tools: str | None, form: CallForm = TAGGED) -> str:
+class Spelling(Protocol):
+    """How what must be said is written in a grammar, by what the tokenizer makes of it."""
+
+    def tag(self, text: str) -> str: ...
+
+    def literal(self, text: str) -> str: ...
+
+
+def grammar(must: MustCall | MustFit, tools: str | None, form: CallForm, spelling: Spelling) -> str:
     """Raises BadQuestion where nothing could ever be held to it."""
     lines, letters = ["%llguidance {}"], 0
-    for line in _fitting(must.schema) if isinstance(must, MustFit) else _calling(_offered(must, tools), form):
+    for line in _fitting(must.schema) if isinstance(must, MustFit) else _calling(_offered(must, tools), form, spelling):
         lines.append(line)
         if (letters := letters + len(line)) > GRAMMAR_LETTERS:  # at once: a schema may grow as its references are read
             raise BadQuestion(f"the answer's grammar takes over {GRAMMAR_LETTERS} letters, and no more are read.")
@@ -37,12 +45,12 @@ def _fitting(schema: str) -> Iterator[str]:
     yield f"start: %json {_schema(settled(read(schema, what), what))}"
 
 
-def _calling(tools: list[Schema], form: CallForm) -> Iterator[str]:
+def _calling(tools: list[Schema], form: CallForm, spelling: Spelling) -> Iterator[str]:
     yield "start: " + " | ".join(f"call{index}" for index in range(len(tools)))
-    after = json.dumps("}" + form.closes)
+    opens, closes = spelling.tag(form.opens), spelling.tag(form.closes)
     for index, function in enumerate(tools):
-        before = f'{form.opens}{{"name": {json.dumps(function["name"], ensure_ascii=False)}, "{form.key}": '
-        yield f"call{index}: {json.dumps(before, ensure_ascii=False)} arguments{index} {after}"
+        before = f'{{"name": {json.dumps(function["name"], ensure_ascii=False)}, "{form.key}": '
+        yield f'call{index}: {opens} {spelling.literal(before)} arguments{index} "}}" {closes}'
         yield f"arguments{index}: %json {_schema(_parameters(function))}"
 
 
