@@ -157,10 +157,10 @@ def from_env(environ: Mapping[str, str] | None = None) -> Settings:
     return Settings(**given | given_by(Settings, PREFIX, environ))  # type: ignore[arg-type]
 
 
-def misspelt(environ: Mapping[str, str]) -> Iterator[str]:
+def misspelt(environ: Mapping[str, str] | None = None) -> Iterator[str]:
     """What looks like a setting and is none. No error: a platform, or another release, has variables of its own."""
     names = [PREFIX + field.name.upper() for field in msgspec.structs.fields(Settings)]
-    for name in sorted(set(environ) - set(names)):
+    for name in sorted(set(os.environ if environ is None else environ) - set(names)):
         if name.startswith(PREFIX) and "_SERVICE_" not in name and (near := get_close_matches(name, names, 1, 0.85)):
             yield f"{name} is no setting, and is not read. Is {near[0]} meant?"
 

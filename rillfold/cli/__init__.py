@@ -1,7 +1,6 @@
 """The verbs. Each lives in a module of its own and is imported only when it is called."""
 
 import logging
-import os
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -85,7 +84,8 @@ def main() -> None:
     logging.getLogger("aiokafka").addHandler(logging.NullHandler())
     try:
         check_text(sys.argv[1:])
-        _doubt()
+        if not "".join(sys.argv[1:2]).startswith("-"):
+            _doubt()
         rillfold(standalone_mode=True)
     except RillfoldError as error:
         _end(str(error))
@@ -96,11 +96,10 @@ def main() -> None:
 
 
 def _doubt() -> None:
-    if any(name.startswith("RILLFOLD_") for name in os.environ):
-        from rillfold.settings import misspelt  # only now: `--help` pays for no settings
+    from rillfold.settings import misspelt  # only now: `--help` pays for no settings
 
-        for doubt in misspelt(os.environ):
-            click.echo(plain(f"rillfold: {doubt}"), err=True)
+    for doubt in misspelt():
+        click.echo(plain(f"rillfold: {doubt}"), err=True)
 
 
 def _end(told: str) -> None:
