@@ -6,7 +6,9 @@ import copy
 import hashlib
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from gpu_workers.errors import BadPrecision
 from gpu_workers.serve.engine.decoder import Decoder
 from gpu_workers.serve.engine.engine import Engine, LoraRow, Said
 from gpu_workers.serve.schedule.rows import Limits
+from gpu_workers.train.learn import recomputed
 from gpu_workers.train.learn.activation import generation_prompt
 from gpu_workers.train.learn.checkpoint import Checkpoints
 from gpu_workers.train.learn.loop import Loop, steps_of
@@ -125,6 +128,32 @@ def test_what_was_trained_is_what_is_served(tiny_loaded, tiny_chat, tmp_path, fa
     served = said_by_the_engine(base, tmp_path, prompts, 8)
     assert served == [said_by_the_model(adapted, prompt, 8) for prompt in prompts]
     assert served != said_by_the_engine(base, None, prompts, 8)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("method", ["lora", "qlora", "adalora"])
+def test_what_is_computed_again_is_not_kept_and_changes_no_bit(
+    tiny_loaded, tiny_chat, fast, monkeypatch, method, dropout
+):
+    settings = msgspec.structs.replace(fast, steps=3, dropout=dropout, micro_batch=4)
+    base = copy.deepcopy(tiny_loaded[0])
+    if METHODS[method].in_four_bits:
+        nf4.quantise(base)
+    left_out, pack = Counter[bool](), recomputed._pack
+
+    def counted(recipes: Any, saved: torch.Tensor) -> Any:
+        packed = pack(recipes, saved)
+        left_out[not isinstance(packed, torch.Tensor)] += 1
+        return packed
+
+    monkeypatch.setattr(recomputed, "_pack", counted)
+    adapted, _ = trained(copy.deepcopy(base), tiny_chat, method, settings)
+    blocks = len(base.model.layers) * settings.steps
+    assert left_out[True] >= (1 if dropout else 2) * blocks
+    monkeypatch.setattr("gpu_workers.train.learn.loop.frugal", lambda _: nullcontext())
+    plain, _ = trained(base, tiny_chat, method, settings)
+    learned = dict(adapted.model.named_parameters())
+    assert all(torch.equal(learned[name], each) for name, each in plain.model.named_parameters())
 
 
 def test_an_activated_adapter_leaves_a_prompt_as_the_base_has_it(tiny_loaded, tiny_chat, fast):

@@ -1,6 +1,7 @@
 """The training loop. What a step does is written once, here, and so is all that a broken run needs to go on."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from itertools import islice
 from math import ceil, inf
 from time import monotonic
@@ -14,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from gpu_workers.train.learn.methods import Adapted
 from gpu_workers.train.learn.packed import attending
+from gpu_workers.train.learn.recomputed import frugal
 from processors.training.settings import TrainSettings
 
 
@@ -78,7 +80,9 @@ class Loop:
 
     def run(self) -> Iterator[Stepped]:
         """Leaves the trained adapter in the model: the best that was measured, where patience watches."""
-        with attending(self._adapted.model, self._settings):
+        causal: Any = self._adapted.model.get_base_model()
+        again = self._settings.gradient_checkpointing  # keeps less still
+        with attending(self._adapted.model, self._settings), nullcontext() if again else frugal(causal):
             yield from self._run()
 
     def _run(self) -> Iterator[Stepped]:
