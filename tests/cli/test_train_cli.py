@@ -94,29 +94,6 @@ def _commands(environ: dict[str, str]) -> None:
         unknown = rillfold(environ, "retrain", nothing)
         assert unknown.returncode == 1
         assert "acme/default@1" in unknown.stderr
-    _evaluated(environ, waited["sha256"])
-
-
-def _evaluated(environ: dict[str, str], sha256: str) -> None:
-    """By its name alone: rows and hash come from the log, files from the store, the base from the list."""
-
-    def evaluated(*line: str) -> Any:
-        done = CliRunner().invoke(evaluate, line, env=environ, catch_exceptions=False)
-        assert done.exit_code == 0, done.output
-        return json.loads(done.stdout)
-
-    measured = evaluated("acme/default", "--json")
-    cases = {each["suite"]: each["difference"]["cases"] for each in measured["suites"]}
-    assert (measured["against"], cases) == (None, {"held_out": 3, "foreign_tools": 24, "irrelevance": 24})
-    itself = evaluated("acme/default@1", "--against", "acme/default", "--company", "acme", "--most", "1", "--json")
-    assert (itself["against"], {each["difference"]["gained"] for each in itself["suites"]}) == (1, {0})
-    with pytest.raises(NoAdapter, match="known: acme/default@1"):
-        evaluated("acme/default@2")
-    with pytest.raises(NothingToMeasure, match="None of 0 rows"):
-        evaluated("acme/default", "--company", "globex")
-    FolderStore(Path(environ["RILLFOLD_DATA_DIR"]) / "adapters").place(sha256).rename(environ["RILLFOLD_DATA_DIR"] + "/elsewhere")
-    with pytest.raises(ArtifactMissing, match="Is this the store it was published to"):
-        evaluated("acme/default")
 
 
 async def test_hostile_requests_leave_the_worker_and_the_data_folder_as_they_are(
