@@ -16,6 +16,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
+
 from gpu_workers.bases.before_torch import settle
 
 settle()
@@ -110,7 +112,7 @@ class House:
     """Where it is trained: a folder, with a base model and a store."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self.base = root, str(_made(root / "base"))
+        self.root, self.base = root, str(_made(root / "tiny"))
 
     def version(
         self, name: str, events: Sequence[Event], served: Path | None, select: Selection
@@ -125,9 +127,10 @@ class House:
             cache=self.root,
             base_model=self.base,
             method="lora",
-            settings=LEARNING,
+            settings=replace(LEARNING, select=select),
             threads=1,
             served=served,
+            served_version=1 if served else None,
         )
         trained = run(spec, _unheard)
         verdict = judge(trained.measures, FLOORS)

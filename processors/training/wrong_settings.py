@@ -17,24 +17,35 @@ def wrong_setting(text: str) -> str | None:
     return _wrong_field(text, TrainSettings, "")
 
 
-def near(word: str, known: tuple[str, ...]) -> str:
-    """What somebody may have meant."""
-    close = get_close_matches(word[:NAME_LETTERS], known, 3)
-    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}."
-
-
 def _wrong_field(text: str | msgspec.Raw, struct: type[msgspec.Struct], under: str) -> str | None:
     try:
         given = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, RecursionError):
         return None
-    types = {field.encode_name: field.type for field in msgspec.structs.fields(struct)}
+    types = _types(struct)
     for name, value in given.items():
         if name not in types:
-            return f"no setting is called {_cut(under + name)!r}: {near(name, tuple(types))} {PAGE}."
+            return f"no setting is called {_cut(under + name)!r}: {_remedy(name, struct, under)} {PAGE}."
         if told := _wrong_value(value, types[name], under + name):
             return told
     return None
+
+
+def _remedy(word: str, struct: type[msgspec.Struct], under: str) -> str:
+    """What somebody may have meant. A path in one name is looked at as what it would be in objects."""
+    types = _types(struct)
+    outer, _, inner = word.partition(".")
+    if inner and outer in types and isinstance(of := inspect.type_info(types[outer]), inspect.StructType):
+        if inner in _types(of.cls):
+            return f'it is a field of {under}{outer}, {{"{outer}": {{"{inner}": ...}}}}.'
+        return _remedy(inner, of.cls, f"{under}{outer}.")
+    close = get_close_matches(word[:NAME_LETTERS], types, 3)
+    names = [under + name for name in close or types]
+    return f"did you mean {' or '.join(names)}?" if close else f"known: {', '.join(names)}."
+
+
+def _types(struct: type[msgspec.Struct]) -> dict[str, type]:
+    return {field.encode_name: field.type for field in msgspec.structs.fields(struct)}
 
 
 def _wrong_value(value: msgspec.Raw, type_: type, name: str) -> str | None:

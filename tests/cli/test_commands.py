@@ -15,7 +15,7 @@ from projections.lora_adapters import Adapter
 from projections.projection import Projection
 from projections.training_runs import TRAINING_RUNS, Run
 from rillfold.cli.adapters import lineage
-from rillfold.cli.adapters.train import train
+from rillfold.cli.adapters.train import _settings, train
 from rillfold.cli.adapters.trained import TrainedVersion
 from rillfold.cli.events import trace
 from rillfold.cli.projections import rows_of
@@ -116,6 +116,11 @@ def test_why_a_run_was_refused_is_in_a_table_of_little_room() -> None:
     ("given", "told"),
     [
         (["--set", "stepz=1"], "did you mean steps?"),
+        (["--set", 'select.leave_outt=["c-17"]'], "'select.leave_outt': did you mean select.leave_out?"),
+        (["--set", 'selct.agents=["sales"]'], "'selct': did you mean select?"),
+        (["--set", "select.leave_out=c-17"], "select.leave_out: a list"),
+        (["--set", 'select.leave_out=["c-17"]', "--set", "select={}"], "select is given already"),
+        (["--set", "select=1", "--set", 'select.agents=["sales"]'], "has no fields"),
         (["--method", "lorra"], "unknown_method"),
         (["--role", "../x"], "bad_role"),
         (["--method", "lora", "--set", "target_rank=4"], "leave it out"),
@@ -124,6 +129,12 @@ def test_why_a_run_was_refused_is_in_a_table_of_little_room() -> None:
 def test_what_no_worker_would_take_is_not_asked_for(given: list[str], told: str) -> None:
     done = CliRunner().invoke(train, ["--company", "acme", *given])
     assert done.exit_code == 2 and told in " ".join(done.output.split())
+
+
+def test_fields_of_a_setting_are_set_one_by_one() -> None:
+    said = ['select.leave_out=["c-17"]', "steps=3", "select.outcomes=false", "tools=in-prompt"]
+    select = {"leave_out": ["c-17"], "outcomes": False}
+    assert _settings(said) == {"select": select, "steps": 3, "tools": "in-prompt"}
 
 
 def test_what_was_trained_is_told_with_its_version_and_what_the_gate_said() -> None:

@@ -203,6 +203,24 @@ async def test_nothing_crosses_between_companies(bench: Workbench, engine: Embed
         assert isinstance(failed, InferenceFailed) and failed.reason == "unknown_adapter"
 
 
+async def test_an_artifact_of_one_company_never_answers_under_the_name_of_another(
+    bench: Workbench, engine: EmbeddedEngine, world: World
+) -> None:
+    """Whoever has learned its hash can say that it is his; the artifact itself says whose it is."""
+    spec = bench.adapter("acme/taken", seed=6)
+    claimed = msgspec.structs.replace(ready_event(spec, "globex"), adapter="globex/mine")
+    await world.say(ready_event(spec), claimed)
+    own, thief = request("Mine?", "acme/taken"), request("Mine?", "globex/mine", company="globex")
+    async with world.worker(engine):
+        await world.say(own)
+        answer = (await world.results(1))[own.id]
+        await world.say(thief)  # it lies in memory by now
+        failed = (await world.results(2))[thief.id]
+    assert isinstance(answer, InferenceCompleted) and answer.text == bench.peft(spec, ask("Mine?"))
+    assert isinstance(failed, InferenceFailed) and failed.reason == "unusable_adapter", failed
+    assert "not of globex" in failed.detail
+
+
 async def test_a_damaged_adapter_fails_its_requests_and_the_version_before_goes_on(
     bench: Workbench, engine: EmbeddedEngine, world: World
 ) -> None:

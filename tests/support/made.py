@@ -6,11 +6,13 @@ import asyncio
 import atexit
 import hashlib
 import shutil
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 
-from gpu_workers.train.lines import MEASURED, ProofSpec, Report, Spec, Trained
+from gpu_workers.bases.files import name_of
+from gpu_workers.train.lines import MEASURED, ProofSpec, Report, RunSpec, Spec, Trained
 from gpu_workers.train.parent import OnReport
 from gpu_workers.train.proof import prove
 from gpu_workers.train.run import run
@@ -38,30 +40,43 @@ class MadeOnce:
     async def __call__(self, spec: Spec, on_report: OnReport) -> Trained:
         if isinstance(spec, ProofSpec):
             return await train_here(spec, on_report)
-        decides = spec.rows_sha256, spec.base_model, spec.base_name, spec.method, spec.settings, spec.served
-        key = hashlib.sha256(repr(decides).encode()).hexdigest()
-        made, parts = self._folder / key, (spec.out.name, MEASURED)
-        if key in self._ended:
-            _copied(made, spec.out.parent, parts)
-        else:
-            reports: list[Report] = []
-            outcome = await asyncio.to_thread(run, spec, reports.append)
-            self._ended[key] = [it for it in reports if it.phase == "train" or it.step == it.steps], outcome
-            _copied(spec.out.parent, made, parts)
-        reported, outcome = self._ended[key]
-        for report in reported:
+        reports: list[Report] = []
+        outcome = await asyncio.to_thread(self.run, spec, reports.append)
+        for report in reports:
             await on_report(report)
         return outcome
+
+    def run(self, spec: RunSpec, report: Callable[[Report], None]) -> Trained:
+        made, here = self._folder / _key(spec), (spec.out, spec.out.parent / MEASURED)
+        kept = made / "out", made / MEASURED
+        if made.name in self._ended:
+            _copied(kept, here)
+        else:
+            reports: list[Report] = []
+            outcome = run(spec, reports.append)
+            self._ended[made.name] = [it for it in reports if it.phase == "train" or it.step == it.steps], outcome
+            _copied(here, kept)
+        reported, outcome = self._ended[made.name]
+        for each in reported:
+            report(each)
+        return outcome
+
+
+def _key(spec: RunSpec) -> str:
+    """All that an adapter and its measure come from; what is served lies under its hash, in whichever store."""
+    base = spec.base_model, spec.base_name or name_of(spec.base_model)
+    served = spec.served and spec.served.name, spec.served_version
+    return hashlib.sha256(repr((spec.rows_sha256, base, spec.method, spec.settings, served)).encode()).hexdigest()
 
 
 def _done(spec: Spec, report: OnReport) -> Trained:
     return prove(spec, report) if isinstance(spec, ProofSpec) else run(spec, report)
 
 
-def _copied(whence: Path, where: Path, parts: tuple[str, ...]) -> None:
-    for part in parts:
-        if (whence / part).exists():
-            shutil.copytree(whence / part, where / part, dirs_exist_ok=True)
+def _copied(whence: Iterable[Path], where: Iterable[Path]) -> None:
+    for source, target in zip(whence, where, strict=True):
+        if source.exists():
+            shutil.copytree(source, target, dirs_exist_ok=True)
 
 
 made_once = MadeOnce()

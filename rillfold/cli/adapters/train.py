@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 import msgspec
@@ -55,7 +55,7 @@ def train(
     company: str, role: str, base_model: str | None, method: str, overrides: Sequence[str], wait: bool, as_json: bool
 ) -> None:
     """Ask for an adapter from all that COMPANY has given up to now. A training worker must be running."""
-    given = msgspec.json.encode(dict(_override(text) for text in overrides), order="sorted").decode()
+    given = msgspec.json.encode(_settings(overrides), order="sorted").decode()
     base = from_env().base_name(base_model)
     request = TrainingRequested(**first(company), role=role, method=method, base_model=base, settings=given)
     if isinstance(refusal := plain_settings(request, METHOD_NAMES), NotAdmitted):
@@ -184,6 +184,22 @@ def _as_it_was(settings: str, rule: int | None, measure: bool) -> str:
     if not measure and not said.get("patience"):
         said |= {"evaluation_rows": 0} | ({"measure_every": 0} if said.get("measure_every") else {})
     return msgspec.json.encode(said, order="sorted").decode()
+
+
+def _settings(overrides: Sequence[str]) -> dict[str, Any]:
+    """A name with a dot is a field of a setting: select.agents=["sales"]."""
+    given: dict[str, Any] = {}
+    for text in overrides:
+        name, value = _override(text)
+        place, (*above, field) = given, name.split(".")
+        for each in above:
+            place = place.setdefault(each, {})
+            if not isinstance(place, dict):
+                raise click.BadParameter(f"{text!r}: {each} is given as {place!r} already, which has no fields.")
+        if field in place:
+            raise click.BadParameter(f"{text!r}: {name} is given already. Say it once.")
+        place[field] = value
+    return given
 
 
 def _override(text: str) -> tuple[str, object]:
