@@ -128,9 +128,10 @@ class House:
             settings=LEARNING,
             threads=1,
             served=served,
+            served_version=1 if served else None,
         )
         trained = run(spec, _unheard)
-        verdict = judge(trained.measures, FLOORS)
+        verdict = judge(trained.measures, FLOORS, spec.served_version)
         share = trained.evaluation.after if trained.evaluation else 0.0
         print(f"{name}: {share:.2f} of the held-out wishes right: {_said(verdict)}", flush=True)
         return self._stored(out, trained.base), verdict

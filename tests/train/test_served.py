@@ -78,7 +78,7 @@ def test_a_version_that_cannot_be_asked_is_named_and_the_base_does_not_stand_in(
     found = run(spec, lambda _report: None)
     assert found.measures is not None and found.evaluation is not None
     assert (found.measures.against, found.measures.comparable, found.measures.served) == (7, False, ())
-    assert judge(found.measures, GateFloors(irrelevance=0, malformed=1)).reason == "not_comparable"
+    assert judge(found.measures, GateFloors(irrelevance=0, malformed=1), 7).reason == "not_comparable"
 
 
 async def test_what_is_measured_beside_a_run_is_of_its_own_company(office: Office) -> None:
