@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from gpu_workers.errors import ChildDied
 from gpu_workers.train import worker
 from schemas.topics import TopicNames
 from schemas.training import TrainingAccepted, TrainingCompleted, TrainingWithdrawn
@@ -67,15 +66,7 @@ class Held:
         return await self._then(spec, on_report)
 
 
-async def dies(spec, on_report):
-    raise ChildDied("the training process ended with code -9")
-
-
-async def breaks(spec, on_report):
-    raise ValueError("nobody foresaw this")
-
-
-@pytest.mark.parametrize("then", [declines, made_once, dies, breaks], ids=["broken", "trained", "died", "raises"])
+@pytest.mark.parametrize("then", [declines, made_once], ids=["broken", "trained"])
 async def test_who_lost_a_run_says_nothing_of_its_end(office: Office, then: Callable) -> None:  # noqa: F811
     await office.append(office.request("r1"))
     sleepy, his, hers = Sleepy(office.log), Held(then), Held(made_once)

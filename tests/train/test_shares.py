@@ -205,6 +205,19 @@ def test_each_remedy_takes_less(fewer: dict) -> None:
     assert need(SHAPE, "lora", changed, 1 << 20, False).total < need(SHAPE, "lora", much, 1 << 20, False).total
 
 
+def test_a_row_of_dpo_is_two_texts_of_which_each_may_be_as_long_as_any() -> None:
+    def activations(objective: str, longest: int) -> int:
+        settings = TrainSettings(max_tokens=1000, objective=objective)
+        return need(SHAPE, "lora", settings, longest, True).activations
+
+    most = activations("supervised", 1 << 20)
+    assert activations("dpo", 1 << 20) == 2 * most, "both answers are in memory until the way back"
+    assert activations("kto", 1 << 20) == most, "one text at a time; the other is only looked at"
+    for longest in (400, 4000):
+        assert activations("dpo", longest) == activations("supervised", longest), "the row holds both, its prompt once"
+    assert most < activations("dpo", 6000) == activations("supervised", 4000) * 6000 // 4000
+
+
 def test_four_bits_take_less_and_short_rows_are_no_long_ones() -> None:
     settings = TrainSettings(max_tokens=131_072)
     assert need(SHAPE, "qlora", settings, 100, True).base < need(SHAPE, "lora", settings, 100, True).base / 2
