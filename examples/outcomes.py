@@ -133,7 +133,7 @@ class House:
             served_version=1 if served else None,
         )
         trained = run(spec, _unheard)
-        verdict = judge(trained.measures, FLOORS)
+        verdict = judge(trained.measures, FLOORS, spec.served_version)
         share = trained.evaluation.after if trained.evaluation else 0.0
         print(f"{name}: {share:.2f} of the held-out wishes right: {_said(verdict)}", flush=True)
         return self._stored(out, trained.base), verdict

@@ -10,7 +10,7 @@ ENDED = frozenset({"refused", "completed", "failed"})
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """The first outcome stands, and the newest claim: what an earlier claim still says changes nothing."""
+    """The newest claim stands, and its first outcome: what an earlier claim still says changes nothing."""
 
     company: str
     run: str
@@ -28,7 +28,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     accepted_at: int = 0
     """The first claim."""
     worked: int = 0
-    """Microseconds from a claim to the last that it said, of all claims: what nobody did in between is not counted."""
+    """Microseconds from a claim to the last that it said, of all claims: what nobody did in between is not counted. Of
+    a run that was refused once its dataset was read, that reading."""
     ranges: tuple[training.OffsetRange, ...] = ()
     manifest: str = ""
     examples: int = 0
@@ -49,6 +50,15 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: int = 0
 
 
+Outcome = training.TrainingRefused | training.TrainingFailed | training.TrainingCompleted
+
+
+def overtaken(run: Run, generation: int) -> bool:
+    """Whether a claim of this number is not the newest any more. 0: older releases gave their outcomes none, and those
+    are believed."""
+    return 0 < generation < run.generation
+
+
 def key(event: Event) -> str | None:
     if isinstance(event, training.TrainingRequested):
         return f"{event.company}/{event.id}"
@@ -62,7 +72,7 @@ def initial(row: str) -> Run:
 
 
 def fold(state: Run, event: Event) -> Run:
-    if state.status in ENDED:
+    if state.status in ENDED or (isinstance(event, Outcome) and overtaken(state, event.generation)):
         return state
     match event:
         case training.TrainingRequested() if state.status == "unknown":
@@ -74,7 +84,7 @@ def fold(state: Run, event: Event) -> Run:
         case training.TrainingWithdrawn() if state.status != "unknown" and state.withdrawn is None:
             return msgspec.structs.replace(state, withdrawn=event.reason)
         case training.TrainingRefused():
-            return _ended(state, event, status="refused", reason=event.reason, detail=event.detail)
+            return _refused(state, event)
         case training.TrainingFailed():
             return _ended(state, event, status="failed", reason=event.reason, detail=event.detail)
         case training.TrainingCompleted():
@@ -132,6 +142,14 @@ def _progressed(state: Run, event: training.TrainingProgressed) -> Run:
         worked=_worked(state, event),
         updated_at=event.time,
     )
+
+
+def _refused(state: Run, event: training.TrainingRefused) -> Run:
+    """Before anybody claimed it, it may have cost the reading of its dataset."""
+    told = _ended(state, event, status="refused", reason=event.reason, detail=event.detail)
+    if state.status == "accepted":
+        return told
+    return msgspec.structs.replace(told, worked=state.worked + max(0, int(event.read_seconds * 1e6)))
 
 
 def _ended(state: Run, event: Event, **outcome: object) -> Run:

@@ -47,9 +47,15 @@ class TrainingRefused(Event, frozen=True, kw_only=True):
     """The run cannot be done, and why."""
 
     type: str = "training.refused"
+    version: int = 2
     run: Id
     reason: Label
     detail: Text = ""
+    generation: int = 0
+    """Of the claim by which it is said, or the worker's own where none was made. Version 1 knew neither it nor what
+    follows."""
+    read_seconds: float = 0.0
+    """Its dataset was read for so long before it was refused; 0: it was not."""
 
 
 class TrainingProgressed(Event, frozen=True, kw_only=True):
@@ -73,19 +79,25 @@ class TrainingCompleted(Event, frozen=True, kw_only=True):
     """The run ended well."""
 
     type: str = "training.completed"
+    version: int = 2
     run: Id
     adapter: Adapter
     sha256: Label
     seconds: float
+    generation: int = 0
+    """Of the claim: what an earlier one says does not count. Version 1 knew none."""
 
 
 class TrainingFailed(Event, frozen=True, kw_only=True):
     """The run ended badly."""
 
     type: str = "training.failed"
+    version: int = 2
     run: Id
     reason: Label
     detail: Text = ""
+    generation: int = 0
+    """Of the claim: what an earlier one says does not count. Version 1 knew none."""
 
 
 class TrainingWithdrawn(Event, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ import msgspec
 from gpu_workers.adapters.store import Facts, FolderStore
 from gpu_workers.errors import NO_ROOM, ArtifactRefused, ChildDied, Unhealthy
 from gpu_workers.train.blame import OF_THE_BASE, Blame
-from gpu_workers.train.known import Known
+from gpu_workers.train.known import Known, Underway
 from gpu_workers.train.lines import MEASURED, Broken, Report, RunSpec, Trained
 from gpu_workers.train.parent import Train
 from gpu_workers.train.place import Workplace
@@ -28,11 +28,11 @@ from processors.training.promotion import judge
 from processors.training.quota import over
 from processors.training.settings import METHOD_NAMES, TrainSettings
 from projections.lora_adapters import LORA_ADAPTERS
-from projections.training_runs import ENDED, Run
+from projections.training_runs import ENDED, Outcome, Run
 from schemas.envelope import Event
 from schemas.errors import Poison
 from schemas.topics import TopicNames
-from schemas.training import TrainingFailed, TrainingRefused, TrainingRequested
+from schemas.training import TrainingAccepted, TrainingFailed, TrainingRefused, TrainingRequested
 from streams.errors import MissingOffsets, TooMuchData
 from streams.fold.view import View
 from streams.history.replay import build, everything_up_to_now, partitions_of
@@ -41,8 +41,6 @@ from streams.log.port import EventLog
 
 log = logging.getLogger(__name__)
 
-# So many live lines of a phase go into the log, however many steps it has.
-LINES = 50
 NOT_WANTED = NotAdmitted("withdrawn", "The wish was taken back (training.withdrawn).")
 
 
@@ -61,7 +59,7 @@ class Handling:
         self._world = LogOfRun(event_log)
         self._log, self._names, self._store, self._place = cast(EventLog, self._world), names, store, place
         self._train_spec, self._beat = train, beat
-        self._known = Known(self._log, names, beat)
+        self._known = Known(self._log, names, beat, place.worker)
         self._wishes = Wishes()
         self._adapters = View(self._log, names, LORA_ADAPTERS, beat)
         self._served = Served(self._log, names, store, beat)
@@ -71,7 +69,7 @@ class Handling:
         """At the start: nothing is kept here for runs that nobody takes up any more. Read again, of all partitions:
         another worker may use this folder, too."""
         if left := self._place.left():
-            rows = await Known(self._log, self._names, self._beat).up_to_now()
+            rows = await Known(self._log, self._names, self._beat, self._place.worker).up_to_now()
             live = [(row.company, row.run) for row in rows.values() if row.status in ("requested", "accepted")]
             self._place.keep_only(live, left)
 
@@ -83,107 +81,131 @@ class Handling:
         self._wishes.take_back(self._known.withdrawn())
         return self._known.withdrawn()
 
-    def taken_back(self, request: TrainingRequested) -> Sequence[Event]:
+    def claim_of(self, request: TrainingRequested, generation: int) -> int:
+        """The number under which this worker speaks of a run, and claims it. `generation`: of the group, as far as it
+        has heard."""
+        return self._known.claim_of(request.company, request.id, generation)
+
+    def taken_back(self, request: TrainingRequested, claim: int, read_seconds: float = 0.0) -> Sequence[Event]:
         """What is said of a run that nobody wants any more: it is refused; one that had begun fails."""
         known, now = self._known.of(request.company, request.id), self._now()
         if known.status != "accepted":
-            return [say.refused(request, NOT_WANTED, now)]
-        claim = say.claimed(request, known, self._place.worker, known.generation, now)
-        return [claim, say.failed(request, NOT_WANTED.reason, NOT_WANTED.detail, now)]
+            return [say.refused(request, NOT_WANTED, claim, now, read_seconds)]
+        failed = say.failed(request, NOT_WANTED.reason, NOT_WANTED.detail, claim, now)
+        return [*self._claimed(request, known, claim), failed]
 
-    def admitted(self, request: TrainingRequested) -> TrainSettings | TrainingRefused:
+    def admitted(self, request: TrainingRequested) -> TrainSettings | NotAdmitted:
         place, now = self._place, self._now()
         settings = admit(request, METHOD_NAMES, place.why_missing, place.bounds)
         if not isinstance(settings, NotAdmitted) and not self._known.of(request.company, request.id).accepted_at:
             settings = over(place.bounds, self._known.begun(request.company, now), now) or settings
-        return say.refused(request, settings, now) if isinstance(settings, NotAdmitted) else settings
+        return settings
 
-    def refused(self, request: TrainingRequested, reason: str, detail: str) -> TrainingRefused:
-        return say.refused(request, NotAdmitted(reason, detail), self._now())
+    def refused(self, request: TrainingRequested, why: NotAdmitted, claim: int) -> TrainingRefused:
+        return say.refused(request, why, claim, self._now())
 
     async def say(self, *events: Event) -> None:
         await self._log.append([to_outgoing(event, self._names) for event in events])
 
-    async def end(self, *outcomes: Event) -> None:
-        """The last thing that is said of runs. One that no record can hold is lost, and holds up nobody."""
+    async def end(self, partitions: Collection[int], *outcomes: Event) -> Sequence[Event]:
+        """The last thing that is said of runs, and what of it was. Who slept may have lost them meanwhile: of a run
+        that has an outcome or a newer claim by now nothing is said. One that no record can hold holds up nobody."""
+        await self.runs(partitions)
+        last = [event for event in outcomes if not self._lost(event)]
         records = []
-        for event in outcomes:
+        for event in last:
             try:
                 records.append(to_outgoing(event, self._names))
             except Poison as error:
                 log.critical("the outcome of run %s of %s cannot be said: %s", event.causation, event.company, error)
         if records:
             await self._log.append(records)
-        for event in outcomes:
+        for event in last:
             self._place.forget(event.company, str(event.causation))
+        return last
 
-    async def handle(self, request: TrainingRequested, partition: int, generation: int = 0) -> None:
-        """Returns when the outcome stands in the log. Raises what only the world can be the cause of."""
-        try:
-            await self._to_its_end(request, partition, generation)
+    def _lost(self, event: Event) -> bool:
+        assert isinstance(event, TrainingAccepted | Outcome)
+        return self._known.lost(event.company, event.run, event.generation)
+
+    async def handle(self, request: TrainingRequested, partition: int, generation: int = 0) -> bool:
+        """Returns when the outcome stands in the log. False: another has claimed the run since, and nothing is said of
+        what came of it here. Raises what only the world can be the cause of."""
+        await self.runs([partition])
+        known = self._known.of(request.company, request.id)
+        if known.status not in ENDED:
+            outcomes = await self._outcomes(Underway(request, partition, self.claim_of(request, generation)), known)
+            for event in outcomes:
+                if isinstance(event, TrainingFailed):
+                    await self._blame.settle(event)
+            if await self.end([partition], *outcomes):
+                return True
+            known = self._known.of(request.company, request.id)
+        if known.status in ENDED:
             self._place.forget(request.company, request.id)
+        return known.status in ENDED
+
+    async def _outcomes(self, it: Underway, known: Run) -> Sequence[Event]:
+        """Whatever a request causes ends in its own event. Empty: it is another's to end."""
+        request = it.request
+        if known.withdrawn is not None:
+            return self.taken_back(request, it.claim)
+        try:
+            return [await self._to_its_end(it, known)]
         except _Ended as end:
-            await self._ended_by(end.event)
+            return [end.event]
+        except _Overtaken:
+            return []
+        except TakenBack:
+            await self.runs([it.partition])
+            gone = self._known.lost(request.company, request.id, it.claim)
+            return [] if gone else self.taken_back(request, it.claim, it.read_seconds(self._now()))
         except Exception as error:
             if self._world.is_to_blame(error):
                 raise
             log.exception("run %s of %s broke", request.id, request.company)
             reason = "no_space" if isinstance(error, OSError) and error.errno in NO_ROOM else "internal"
-            await self._ended_by(say.failed(request, reason, f"{type(error).__name__}: {error}", self._now()))
+            return [say.failed(request, reason, f"{type(error).__name__}: {error}", it.claim, self._now())]
 
-    async def _ended_by(self, *events: Event) -> None:
-        for event in events:
-            if isinstance(event, TrainingFailed):
-                await self._blame.settle(event)
-        await self.end(*events)
-
-    async def _to_its_end(self, request: TrainingRequested, partition: int, generation: int) -> None:
+    async def _to_its_end(self, it: Underway, known: Run) -> Event:
         """The order in which things are said is written here and nowhere else.
 
         1. what the log says already   2. a claim to what another began   3. admitted or refused   4. dataset
         5. training.accepted   6. the child trains   7. artifact in the store   8. adapter.judged and adapter.ready
         9. training.completed
         A crash between any two of them ends in the same outcome: ids, ranges and bytes come out the same.
-        Taken back, a run is stopped before 7; from there on it is published.
+        Taken back, a run is stopped before 7; from there on it is published. Before 8 and before each outcome the
+        worker looks whether the run is its own still.
         """
-        await self.runs([partition])
-        known = self._known.of(request.company, request.id)
-        if known.status in ENDED:
-            return
-        if known.withdrawn is not None:
-            await self._ended_by(*self.taken_back(request))
-            return
-        claim = await self._claimed(request, known, generation)
+        request = it.request
+        if claims := self._claimed(request, known, it.claim):
+            await self.say(*claims)
         settings = self.admitted(request)
-        if isinstance(settings, TrainingRefused):
-            raise _Ended(settings)
-        folder = self._place.empty_folder(request.company, request.id, claim)
+        if isinstance(settings, NotAdmitted):
+            raise self._refused(it, settings)
+        folder = self._place.empty_folder(request.company, request.id, it.claim)
         try:
             async with self._wishes.held(request.company, request.id):
-                manifest = await self._dataset(request, settings, known, claim, folder / "rows.jsonl")
-                outcome = await self._train(request, settings, manifest, claim, folder)
-            await self._publish(request, settings, manifest, outcome, folder)
-        except TakenBack:
-            await self.runs([partition])
-            await self._ended_by(*self.taken_back(request))
+                manifest = await self._dataset(it, settings, known, folder / "rows.jsonl")
+                outcome = await self._train(it, settings, manifest, folder)
+            return await self._publish(it, settings, manifest, outcome, folder)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    async def _claimed(self, request: TrainingRequested, known: Run, generation: int) -> int:
-        """The number of this claim: none is below one that stands, also where the group has begun to count anew."""
-        claim = max(generation, known.generation)
-        if known.status == "accepted" and (known.worker, known.generation) != (self._place.worker, claim):
-            await self.say(say.claimed(request, known, self._place.worker, claim, self._now()))
-        return claim
+    def _claimed(self, request: TrainingRequested, known: Run, claim: int) -> Sequence[Event]:
+        """To a run that was accepted: nothing where this claim stands."""
+        if known.status != "accepted" or (known.worker, known.generation) == (self._place.worker, claim):
+            return []
+        return [say.claimed(request, known, self._place.worker, claim, self._now())]
 
-    async def _dataset(
-        self, request: TrainingRequested, settings: TrainSettings, known: Run, claim: int, rows: Path
-    ) -> Manifest:
+    async def _dataset(self, it: Underway, settings: TrainSettings, known: Run, rows: Path) -> Manifest:
         """The ranges that were accepted once stay those of the run, however long ago that was."""
+        request = it.request
         ranges = known.ranges or request.ranges or await everything_up_to_now(self._log, self._names, settings.rule)
         partitions = await partitions_of(self._log, self._names, settings.rule)
         if wrong := wrong_range(ranges, partitions):
-            raise self._refused(request, "bad_ranges", wrong)
+            raise self._refused(it, NotAdmitted("bad_ranges", wrong))
+        it.reads_since = self._now()
         limit = asyncio.timeout(seconds := self._place.bounds.seconds)
         try:
             async with limit:
@@ -196,21 +218,21 @@ class Handling:
             if not limit.expired():
                 raise
             detail = f"reading the dataset took more than {seconds:.0f} seconds. Name ranges that hold less."
-            raise self._refused(request, "too_long", detail) from error
+            raise self._refused(it, NotAdmitted("too_long", detail)) from error
         except MissingOffsets as error:
-            raise self._refused(request, "missing_offsets", str(error)) from error
+            raise self._refused(it, NotAdmitted("missing_offsets", str(error))) from error
         except TooMuchData as error:
-            raise self._refused(request, "too_much_data", str(error)) from error
+            raise self._refused(it, NotAdmitted("too_much_data", str(error))) from error
         longest = await asyncio.to_thread(_longest, rows)
         too_large = self._place.why_too_large(request.base_model, request.method, settings, longest)
         if why := enough(manifest, settings) or too_often(settings, manifest, self._place.bounds) or too_large:
-            raise _Ended(say.refused(request, why, self._now()))
+            raise self._refused(it, why)
         if known.manifest and known.manifest != manifest.sha256:
             detail = f"the run was accepted with manifest {known.manifest}; its ranges give {manifest.sha256} now."
-            raise self._failed(request, "dataset_changed", detail)
+            raise self._failed(it, "dataset_changed", detail)
         self._keep(manifest)
         if not known.manifest:
-            await self.say(say.accepted(request, manifest, self._place.worker, claim, self._now()))
+            await self.say(say.accepted(request, manifest, self._place.worker, it.claim, self._now()))
         return manifest
 
     def _keep(self, manifest: Manifest) -> None:
@@ -220,17 +242,16 @@ class Handling:
         except OSError as error:
             raise Unhealthy(f"The artifact store takes no manifest: {error}. Mend it; the request waits.") from error
 
-    async def _train(
-        self, request: TrainingRequested, settings: TrainSettings, manifest: Manifest, claim: int, folder: Path
-    ) -> Trained:
-        heard: Report | None = None
+    async def _train(self, it: Underway, settings: TrainSettings, manifest: Manifest, folder: Path) -> Trained:
+        request, heard = it.request, None
 
-        async def on_report(it: Report) -> None:
+        async def on_report(told: Report) -> None:
             nonlocal heard
             self._beat()
-            before, heard = heard, it
-            if it != before and _worth_saying(it):
-                await self.say(say.progressed(request, it.phase, it.step, it.steps, claim, self._now(), **_figures(it)))
+            before, heard = heard, told
+            if told != before and told.worth_saying():
+                phase, step, steps = told.phase, told.step, told.steps
+                await self.say(say.progressed(request, phase, step, steps, it.claim, self._now(), **told.figures()))
 
         served, version = await self._served.now(request, await self._adapters.catch_up())
         spec = msgspec.structs.replace(
@@ -241,16 +262,16 @@ class Handling:
             async with limit:
                 outcome = await self._train_spec(spec, on_report)
         except ChildDied as error:
-            raise self._failed(request, "child_died", str(error)) from error
+            raise self._failed(it, "child_died", str(error)) from error
         except TimeoutError as error:
             if not limit.expired():
                 raise
             detail = f"the run took more than {seconds:.0f} seconds. Ask for fewer steps, or a smaller batch."
-            raise self._failed(request, "too_long", detail) from error
+            raise self._failed(it, "too_long", detail) from error
         if isinstance(outcome, Broken):
             where = outcome.reason in OF_THE_BASE
             detail = self._place.not_to_be_had(request.base_model, outcome.detail) if where else outcome.detail
-            raise self._failed(request, outcome.reason, detail)
+            raise self._failed(it, outcome.reason, detail)
         return outcome
 
     def _spec(self, request: TrainingRequested, settings: TrainSettings, manifest: Manifest, folder: Path) -> RunSpec:
@@ -268,15 +289,19 @@ class Handling:
         )
 
     async def _publish(
-        self, request: TrainingRequested, settings: TrainSettings, manifest: Manifest, outcome: Trained, folder: Path
-    ) -> None:
+        self, it: Underway, settings: TrainSettings, manifest: Manifest, outcome: Trained, folder: Path
+    ) -> Event:
         """Ready is said unless the log has it: from this run, or from another with the very same bytes. The verdict is
-        said with it, in one append."""
-        sha256 = await self._stored(request, settings, outcome, folder)
+        said with it, in one append. What is left to say is how the run ended."""
+        request, sha256 = it.request, await self._stored(it, settings, outcome, folder)
         adapters = await self._adapters.catch_up()
+        await self.runs([it.partition])
+        if self._known.lost(request.company, request.id, it.claim):
+            raise _Overtaken
         if same_adapter(adapters, request, sha256) is None:
-            version, verdict = version_for(adapters, request), judge(outcome.measures, self._place.floors)
-            against = outcome.measures.against if outcome.measures else None
+            answers = await self._served.version(request)
+            version, verdict = version_for(adapters, request), judge(outcome.measures, self._place.floors, answers)
+            against = outcome.measures.against if outcome.measures else answers
             ready = say.ready(
                 request,
                 settings,
@@ -292,33 +317,38 @@ class Handling:
                 now=self._now(),
             )
             await self.say(say.judged(request, version, against, verdict, self._now()), ready)
-        await self.say(say.completed(request, sha256, request.time, self._now()))
+        return say.completed(request, sha256, it.claim, self._now())
 
-    async def _stored(self, request: TrainingRequested, settings: TrainSettings, outcome: Trained, folder: Path) -> str:
+    async def _stored(self, it: Underway, settings: TrainSettings, outcome: Trained, folder: Path) -> str:
         """The adapter may be refused for what it is; a store that takes nothing is the world's."""
         base, shown = outcome.base, settings.tools == "in-prompt"
-        facts = Facts(company=request.company, base_model=base.name, base_sha256=base.sha256, tools_in_prompt=shown)
+        facts = Facts(company=it.request.company, base_model=base.name, base_sha256=base.sha256, tools_in_prompt=shown)
         try:
             sha256 = await asyncio.to_thread(self._store.put, folder / "out", facts)
             await asyncio.to_thread(self._store.put_measures, folder / MEASURED, sha256)
             return sha256
         except ArtifactRefused as error:
-            raise self._failed(request, "artifact_refused", str(error)) from error
+            raise self._failed(it, "artifact_refused", str(error)) from error
         except OSError as error:
             if error.errno in NO_ROOM and await asyncio.to_thread(self._store.has_room):
                 detail = f"the artifact store has no room for an adapter of this size: {error}. Lower rank."
-                raise self._failed(request, "no_space", detail) from error
+                raise self._failed(it, "no_space", detail) from error
             raise Unhealthy(f"The artifact store takes no adapter: {error}. Mend it; the request waits.") from error
 
-    def _refused(self, request: TrainingRequested, reason: str, detail: str) -> _Ended:
-        return _Ended(self.refused(request, reason, detail))
+    def _refused(self, it: Underway, why: NotAdmitted) -> _Ended:
+        now = self._now()
+        return _Ended(say.refused(it.request, why, it.claim, now, it.read_seconds(now)))
 
-    def _failed(self, request: TrainingRequested, reason: str, detail: str) -> _Ended:
-        log.warning("run %s of %s fails: %s: %.2000s", request.id, request.company, reason, detail)
-        return _Ended(say.failed(request, reason, detail, self._now()))
+    def _failed(self, it: Underway, reason: str, detail: str) -> _Ended:
+        log.warning("run %s of %s fails: %s: %.2000s", it.request.id, it.request.company, reason, detail)
+        return _Ended(say.failed(it.request, reason, detail, it.claim, self._now()))
 
     def _now(self) -> int:
         return self._place.clock()
+
+
+class _Overtaken(Exception):
+    """Another has claimed the run: whatever is made of it here, nothing is said."""
 
 
 class _Ended(Exception):
@@ -328,25 +358,6 @@ class _Ended(Exception):
         self.event = event
 
 
-def _figures(report: Report) -> dict[str, float | None]:
-    return {
-        "loss": report.loss,
-        "held_out_loss": report.held_out_loss,
-        "tokens_per_second": report.tokens_per_second,
-        "seconds_left": report.seconds_left,
-    }
-
-
 def _longest(rows: Path) -> int:
     with rows.open("rb") as lines:
         return max(map(len, lines), default=0)
-
-
-def _worth_saying(report: Report) -> bool:
-    """The first, the last, and about fifty between them, and what was measured on the way; not that the child lives,
-    which the watchman wants to know."""
-    if not report.steps:
-        return False
-    if report.held_out_loss is not None or report.steps <= LINES or report.step in (0, 1, report.steps):
-        return True
-    return report.step * LINES // report.steps != (report.step - 1) * LINES // report.steps

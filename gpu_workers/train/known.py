@@ -1,23 +1,38 @@
 """What the log says of runs: a worker that starts again knows what the one before it knew."""
 
-import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 
 from processors.training.quota import DAY
-from projections.training_runs import ENDED, TRAINING_RUNS, Run
+from projections.training_runs import ENDED, TRAINING_RUNS, Run, overtaken
 from schemas.envelope import Event
 from schemas.topics import TopicNames
-from schemas.training import TrainingWithdrawn
+from schemas.training import TrainingRequested, TrainingWithdrawn
 from streams.fold.view import View
 from streams.log.port import EventLog
+
+
+@dataclass
+class Underway:
+    """A run in this worker's hands."""
+
+    request: TrainingRequested
+    partition: int
+    claim: int
+    reads_since: int | None = None
+    """When the reading of its dataset began."""
+
+    def read_seconds(self, now: int) -> float:
+        return 0.0 if self.reads_since is None else max(1, now - self.reads_since) / 1e6
 
 
 class Known:
     """The rows of training_runs up to the log's end, without words, which stay in the log: they may be a megabyte."""
 
-    def __init__(self, event_log: EventLog, names: TopicNames, beat: Callable[[], None]) -> None:
-        self._view = View(event_log, names, dataclasses.replace(TRAINING_RUNS, fold=self._fold), beat)
+    def __init__(self, event_log: EventLog, names: TopicNames, beat: Callable[[], None], worker: str) -> None:
+        self._worker = worker
+        self._view = View(event_log, names, replace(TRAINING_RUNS, fold=self._fold), beat)
         self._begun: defaultdict[str, dict[str, Run]] = defaultdict(dict)
         """By company: what counts for its quota."""
         self._withdrawn: defaultdict[str, set[str]] = defaultdict(set)
@@ -29,6 +44,21 @@ class Known:
     def of(self, company: str, run: str) -> Run:
         key = f"{company}/{run}"
         return self._view.rows.get(key) or TRAINING_RUNS.initial(key)
+
+    def claim_of(self, company: str, run: str, generation: int) -> int:
+        """The worker's own claim goes on; one over another's has a higher number, also where the group has begun to
+        count anew."""
+        known = self.of(company, run)
+        return max(generation, known.generation + self._others(known))
+
+    def lost(self, company: str, run: str, claim: int) -> bool:
+        """It has an outcome by now, or another has claimed it since."""
+        known = self.of(company, run)
+        same = self._others(known) and known.generation == claim
+        return known.status in ENDED or overtaken(known, claim) or same
+
+    def _others(self, known: Run) -> bool:
+        return known.status == "accepted" and known.worker != self._worker
 
     def begun(self, company: str, now: int) -> Collection[Run]:
         """Of the last day. Older ones count no more, and are let go."""
@@ -44,7 +74,7 @@ class Known:
         run = TRAINING_RUNS.fold(state, event)
         if run is state:
             return run
-        if run.accepted_at:
+        if run.accepted_at or run.worked:
             self._begun[run.company][run.run] = _figures(run)
         if isinstance(event, TrainingWithdrawn):
             self._withdrawn[run.company].add(run.run)

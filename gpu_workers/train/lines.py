@@ -13,6 +13,10 @@ MEASURED = "measured"
 """A folder beside `out`: figures, and every answer that was wrong."""
 
 
+# So many live lines of a phase go into the log, however many steps it has.
+LINES = 50
+
+
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True, tag="run"):
     """All that decides an adapter's bytes, and where to put them."""
 
@@ -62,6 +66,23 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report"):
     held_out_loss: float | None = None
     tokens_per_second: float | None = None
     seconds_left: float | None = None
+
+    def figures(self) -> dict[str, float | None]:
+        return {
+            "loss": self.loss,
+            "held_out_loss": self.held_out_loss,
+            "tokens_per_second": self.tokens_per_second,
+            "seconds_left": self.seconds_left,
+        }
+
+    def worth_saying(self) -> bool:
+        """The first, the last, and about fifty between them, and what was measured on the way; not that the child
+        lives, which the watchman wants to know."""
+        if not self.steps:
+            return False
+        if self.held_out_loss is not None or self.steps <= LINES or self.step in (0, 1, self.steps):
+            return True
+        return self.step * LINES // self.steps != (self.step - 1) * LINES // self.steps
 
 
 class Trained(msgspec.Struct, frozen=True, kw_only=True, tag="outcome"):

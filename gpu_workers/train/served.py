@@ -26,15 +26,18 @@ class Served:
         """Its folder and version. No version: nothing answers, and the base model is what there is. No folder: this
         store does not have it, whole and as this company's. Whether it stands on the base of a run, the child sees by
         the hashes."""
-        name = adapter_name(request)
-        rollout = (await self._rollouts.catch_up()).get(name)
-        if rollout is None or rollout.stable is None:
+        if (version := await self.version(request)) is None:
             return None, None
         try:
-            return await self._place(request, rollout.stable, adapters), rollout.stable
+            return await self._place(request, version, adapters), version
         except (ArtifactMissing, ArtifactRefused) as error:
+            name = adapter_name(request)
             log.warning("run %s of %s cannot be held against %s: %s", request.id, request.company, name, error)
-            return None, rollout.stable
+            return None, version
+
+    async def version(self, request: TrainingRequested) -> int | None:
+        rollout = (await self._rollouts.catch_up()).get(adapter_name(request))
+        return rollout.stable if rollout else None
 
     async def _place(self, request: TrainingRequested, version: int, adapters: Mapping[str, Adapter]) -> Path:
         if (row := adapters.get(f"{adapter_name(request)}/{version}")) is None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from gpu_workers.adapters.store import FolderStore
 from gpu_workers.inbox.begun import Begun, request_in
@@ -11,10 +11,11 @@ from gpu_workers.inbox.reread import Reread
 from gpu_workers.train.handling import Handling
 from gpu_workers.train.parent import Train, train_in_child
 from gpu_workers.train.place import Workplace
+from processors.training.admit import NotAdmitted
 from projections.training_runs import ENDED, Run
 from schemas.envelope import Event
 from schemas.topics import TopicNames
-from schemas.training import TrainingRefused, TrainingRequested, TrainingWithdrawn
+from schemas.training import TrainingRequested, TrainingWithdrawn
 from streams.health.standing import Standing
 from streams.health.watch import Counts
 from streams.log.port import EventLog, Subscription
@@ -22,6 +23,8 @@ from streams.log.port import EventLog, Subscription
 GROUP = "rillfold-train"
 TOPIC = "training-request"
 POLL_SECONDS = 0.5
+# A worker that lost a run hears so from the group by then; where it did not lose it, it begins the run anew.
+LOST_SECONDS = 5.0
 # A run that ends so soon makes room for the next before the next poll, as long as the polls allow.
 SOON_SECONDS = 0.1
 
@@ -82,11 +85,13 @@ class Trainer:
         until one takes its time or the next poll is due."""
         until, self._waits = time.monotonic() + POLL_SECONDS, POLL_SECONDS
         while True:
-            for ended in (done := self._begun.done()):
-                ended.task.result()  # what only the world can be the cause of is raised here
+            for work in self._begun.done():
+                if not work.task.result():  # what only the world can be the cause of is raised here
+                    self._begun.postponed(work, LOST_SECONDS)
+                    continue
+                self._begun.finished([work])
                 self._runs_ended += 1
                 self._waits = 0  # there is room: what stands in the log is asked for at once
-            self._begun.finished(done)
             self._begun.begin()
             await self._begun.commit(group)
             if not self._begun.work or not self._inbox.full() or time.monotonic() >= until:
@@ -110,7 +115,7 @@ class Trainer:
             elif not crowded:
                 self._inbox.add(item)
             # Else it repeats a run that waits, for which there is one outcome.
-        await self._end(refused)
+        await self._end({item.place[1] for item, _ in asked}, refused)
         for place, records in polled.items():
             self._inbox.passed(place, records[-1].offset + 1)
 
@@ -119,21 +124,27 @@ class Trainer:
         for company, runs in list(self._handling.withdrawn().items()):
             gone = {item.id: item for item in self._inbox.drop(company, runs)}
             asked = [request_in(await self._words.of(item), TrainingRequested) for item in gone.values()]
-            await self._end({(it.company, it.id): self._handling.taken_back(it) for it in asked if it})
+            told = {(it.company, it.id): self._taken_back(it) for it in asked if it}
+            await self._end({item.place[1] for item in gone.values()}, told)
 
-    async def _end(self, outcomes: Mapping[tuple[str, str], Sequence[Event]]) -> None:
+    def _taken_back(self, request: TrainingRequested) -> Sequence[Event]:
+        return self._handling.taken_back(request, self._handling.claim_of(request, self._generation))
+
+    async def _end(self, partitions: Collection[int], outcomes: Mapping[tuple[str, str], Sequence[Event]]) -> None:
         if outcomes:
-            await self._handling.end(*(event for events in outcomes.values() for event in events))
+            await self._handling.end(partitions, *(event for events in outcomes.values() for event in events))
             self.standing.beat()
             self._runs_ended += len(outcomes)
 
     def _refusal(self, request: TrainingRequested, known: Run | None, crowded: str | None) -> Sequence[Event]:
         if known and known.withdrawn is not None:
-            return self._handling.taken_back(request)
-        answer = self._handling.admitted(request)
-        if isinstance(answer, TrainingRefused):
-            return [answer]
-        return [self._handling.refused(request, TOO_MANY, crowded)] if crowded else []
+            return self._taken_back(request)
+        why = self._handling.admitted(request)
+        if not isinstance(why, NotAdmitted):
+            if crowded is None:
+                return []
+            why = NotAdmitted(TOO_MANY, crowded)
+        return [self._handling.refused(request, why, self._handling.claim_of(request, self._generation))]
 
     def _told(self, polled: Polled) -> Iterator[tuple[Item, Event]]:
         for place, records in polled.items():
@@ -141,6 +152,8 @@ class Trainer:
                 if event := request_in(record, Event):
                     yield Item.of(event, place, record.offset), event
 
-    async def _handle(self, item: Item) -> None:
-        if request := request_in(await self._words.of(item), TrainingRequested):
-            await self._handling.handle(request, item.place[1], self._generation)
+    async def _handle(self, item: Item) -> bool:
+        """Whether it is done with."""
+        generation = self._generation
+        request = request_in(await self._words.of(item), TrainingRequested)
+        return request is None or await self._handling.handle(request, item.place[1], generation)

@@ -2,8 +2,8 @@
 
 It has to be better than what answers now by more than chance explains, on requests of the company that neither was
 trained on; it may have lost nothing on the tools of others; and what it does with requests that need no tool, and how
-often its calls cannot be read, are bounded whatever was there before. Where what answers now could not be asked, nobody
-knows whether it is better, and a person decides.
+often its calls cannot be read, are bounded whatever was there before. Where what answers now could not be asked, or
+nothing was measured beside it, nobody knows whether it is better, and a person decides.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,8 +41,8 @@ class GateFloors(msgspec.Struct, frozen=True, kw_only=True):
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     promoted: bool
     reason: str
-    """One of: better, too_few, not_measured, off; or malformed, irrelevance, not_comparable, foreign_tools, worse,
-    no_gain."""
+    """One of: better, too_few, not_measured (where nothing answers yet), off; or malformed, irrelevance,
+    not_comparable, not_measured, foreign_tools, worse, no_gain."""
     detail: str
     figures: str
     """What it stands on, as canonical JSON text."""
@@ -72,14 +72,16 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
         return _chance(self.lost, self.won)
 
 
-def judge(measures: Measures | None, floors: GateFloors) -> Verdict:
-    """Total. What was not measured speaks neither for a version nor against it."""
+def judge(measures: Measures | None, floors: GateFloors, answers: int | None) -> Verdict:
+    """Total. `answers`: the version that does now. Over one nothing is promoted that was not measured beside it; where
+    none does, what was not measured speaks neither for a version nor against it."""
     found = _compared(measures) if measures else {}
     malformed = _malformed(measures) if measures else (0, 0)
     figures = _figures(measures, floors, found, malformed)
     if not floors.on:
         return Verdict(promoted=True, reason="off", detail="The gate is off (RILLFOLD_GATE).", figures=figures)
-    objections = [*_below(found, malformed, floors), *_unknown(measures), *_lost(found), *_not_better(found)]
+    unknown = _not_comparable(measures, answers) or _not_measured(found, answers)
+    objections = [*_below(found, malformed, floors), *unknown, *_lost(found), *_not_better(found)]
     if objections:
         detail = " ".join(sentence for _, sentence in objections)
         return Verdict(promoted=False, reason=objections[0][0], detail=detail, figures=figures)
@@ -107,14 +109,28 @@ def _below(found: Mapping[str, Compared], malformed: tuple[int, int], floors: Ga
     return objections
 
 
-def _unknown(measures: Measures | None) -> list[Objection]:
-    if measures is None or measures.comparable:
+BY_HAND = "Compare them, and promote by hand: rillfold adapters promote."
+
+
+def _not_comparable(measures: Measures | None, answers: int | None) -> list[Objection]:
+    if measures is None or (measures.comparable and answers in (None, measures.against)):
         return []
-    told = (
-        f"Version {measures.against} answers now and could not be asked on this version's base model: it stands on "
-        "another one, or is not in this worker's store. Compare them, and promote by hand: rillfold adapters promote."
-    )
-    return [("not_comparable", told)]
+    if measures.comparable:
+        told = f"Version {answers} answers since this run began, and was not asked."
+    else:
+        told = (
+            f"Version {measures.against} answers now and could not be asked on this version's base model: it stands on "
+            "another one, or is not in this worker's store."
+        )
+    return [("not_comparable", f"{told} {BY_HAND}")]
+
+
+def _not_measured(found: Mapping[str, Compared], answers: int | None) -> list[Objection]:
+    own = found.get(HELD_OUT)
+    if answers is None or (own and own.paired):
+        return []
+    told = f"No held-out request of the company was measured beside version {answers}, which answers now."
+    return [("not_measured", f"{told} {BY_HAND}")]
 
 
 def _lost(found: Mapping[str, Compared]) -> list[Objection]:

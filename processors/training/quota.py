@@ -11,12 +11,13 @@ DAY = 86_400_000_000
 
 
 def over(bounds: RunBounds, begun: Collection[Run], now: int) -> NotAdmitted | None:
-    """May one more run of the company begin? `begun`: all that ever were, those that failed among them.
+    """May one more run of the company begin? `begun`: all that ever were, those that failed among them, and those that
+    were refused once their dataset was read: that is work, too.
 
     A run that has begun goes to its end.
     """
     since = now - DAY
-    accepted = sorted(run.accepted_at for run in begun if run.accepted_at > since)
+    accepted = sorted(at for run in begun if (at := run.accepted_at or run.updated_at) > since)
     if bounds.runs_a_day and len(accepted) >= bounds.runs_a_day:
         free = accepted[len(accepted) - bounds.runs_a_day] + DAY
         detail = f"{len(accepted)} runs have begun in 24 hours, and {bounds.runs_a_day} may. {_again(free)}"

@@ -18,9 +18,17 @@ DETAIL = 2_000
 _PATH = re.compile(r"""'/[^'\n]*'|"/[^"\n]*"|(?<![\w.:/])/[^\s:;,'"()]+""")
 
 
-def refused(request: training.TrainingRequested, why: NotAdmitted, now: int) -> training.TrainingRefused:
-    fields = caused_by(request, "refused", now)
-    return training.TrainingRefused(**fields, run=request.id, reason=why.reason, detail=shortened(why.detail, DETAIL))
+def refused(
+    request: training.TrainingRequested, why: NotAdmitted, generation: int, now: int, read_seconds: float = 0.0
+) -> training.TrainingRefused:
+    return training.TrainingRefused(
+        **caused_by(request, "refused", now),
+        run=request.id,
+        reason=why.reason,
+        detail=shortened(why.detail, DETAIL),
+        generation=generation,
+        read_seconds=read_seconds,
+    )
 
 
 def accepted(
@@ -115,13 +123,27 @@ def ready(
     )
 
 
-def completed(request: training.TrainingRequested, sha256: str, began: int, now: int) -> training.TrainingCompleted:
-    fields = caused_by(request, "completed", now)
-    name, seconds = adapter_name(request), max(0, now - began) / 1e6
-    return training.TrainingCompleted(**fields, run=request.id, adapter=name, sha256=sha256, seconds=seconds)
+def completed(
+    request: training.TrainingRequested, sha256: str, generation: int, now: int
+) -> training.TrainingCompleted:
+    return training.TrainingCompleted(
+        **caused_by(request, "completed", now),
+        run=request.id,
+        adapter=adapter_name(request),
+        sha256=sha256,
+        seconds=max(0, now - request.time) / 1e6,
+        generation=generation,
+    )
 
 
-def failed(request: training.TrainingRequested, reason: str, detail: str, now: int) -> training.TrainingFailed:
+def failed(
+    request: training.TrainingRequested, reason: str, detail: str, generation: int, now: int
+) -> training.TrainingFailed:
     """Where something lies on this machine is the operator's business alone."""
-    fields, told = caused_by(request, "failed", now), _PATH.sub("(a path)", detail)
-    return training.TrainingFailed(**fields, run=request.id, reason=reason, detail=shortened(told, DETAIL))
+    return training.TrainingFailed(
+        **caused_by(request, "failed", now),
+        run=request.id,
+        reason=reason,
+        detail=shortened(_PATH.sub("(a path)", detail), DETAIL),
+        generation=generation,
+    )

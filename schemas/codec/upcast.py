@@ -38,6 +38,16 @@ def training_progressed_2(old: Fields) -> Fields:
     return old | {"generation": 0, "held_out_loss": None, "tokens_per_second": None, "seconds_left": None}
 
 
+def training_refused_2(old: Fields) -> Fields:
+    """What had been read counted for nobody."""
+    return old | {"generation": 0, "read_seconds": 0.0}
+
+
+def training_ended_2(old: Fields) -> Fields:
+    """Outcomes were believed, whoever had the run by then."""
+    return old | {"generation": 0}
+
+
 def adapter_ready_2(old: Fields) -> Fields:
     """There was no gate: whatever was ready was served."""
     return old | {"promoted": True}
@@ -50,6 +60,9 @@ UPCASTERS: Mapping[Kind, Callable[[Fields], Fields]] = {
     Kind("inference.requested", 1): inference_requested_2,
     Kind("training.accepted", 1): training_accepted_2,
     Kind("training.progressed", 1): training_progressed_2,
+    Kind("training.refused", 1): training_refused_2,
+    Kind("training.completed", 1): training_ended_2,
+    Kind("training.failed", 1): training_ended_2,
     Kind("adapter.ready", 1): adapter_ready_2,
 }
 """From which version. The step leads to the next."""

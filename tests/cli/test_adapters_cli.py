@@ -42,7 +42,7 @@ async def test_a_version_is_promoted_and_withdrawn_by_hand_with_the_reason(
 
     await kafka.create(wanted(names, [BY_NAME["adapter-ready"]]))
     asked = TrainingRequested(id="run-2", company="acme", time=1, correlation="run-2", base_model="tiny")
-    verdict = judged(asked, 2, 1, judge(None, GateFloors()), 1)
+    verdict = judged(asked, 2, 1, judge(None, GateFloors(), None), 1)
     events = [ready(1, True), verdict, ready(2, False), ready(1, True, "globex/default")]
     await kafka.append([to_outgoing(event, names) for event in events])
 

@@ -104,7 +104,7 @@ def test_a_hostile_request_is_refused_by_name_in_an_event_that_can_be_written(re
     refusal = answer(asked)
     assert isinstance(refusal, NotAdmitted)
     assert refusal.reason == reason
-    said = say.refused(asked, refusal, 2)
+    said = say.refused(asked, refusal, 1, 2)
     assert said.detail
     assert len(encode(said)) < 10_000
 
@@ -178,7 +178,7 @@ def test_whatever_is_asked_has_an_answer(role, base_model, given_settings):
 
 @given(st.text(st.characters()) | st.text(st.characters(categories=["Cs"]), min_size=1))
 def test_whatever_an_error_says_can_be_told(text):
-    assert encode(say.failed(request(), "internal", text, 1))
+    assert encode(say.failed(request(), "internal", text, 1, 2))
 
 
 @pytest.mark.parametrize(

@@ -555,7 +555,7 @@ def test_requests_are_what_the_log_holds() -> None:
 )
 def test_no_failure_tells_where_something_lies_on_this_machine(detail: str, told: str) -> None:
     asked = TrainingRequested(id="r", company="acme", time=1, correlation="r", base_model="tiny")
-    assert say.failed(asked, "internal", detail, 2).detail == told
+    assert say.failed(asked, "internal", detail, 1, 2).detail == told
 
 
 async def test_a_child_that_dies_says_nothing_of_the_run_before(office, monkeypatch):

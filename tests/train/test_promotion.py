@@ -63,7 +63,7 @@ GOOD: dict[str, Any] = {"held_out": (59, 0, 60), "foreign_tools": (10, 10, 40), 
 def test_a_version_answers_for_its_role_when_it_is_better_and_does_no_harm(
     measures: Measures | None, promoted: bool, reason: str
 ) -> None:
-    found = judge(measures, FLOORS)
+    found = judge(measures, FLOORS, None if reason == "not_measured" else 3)
     assert (found.promoted, found.reason) == (promoted, reason), found
     assert found.detail
 
@@ -71,11 +71,36 @@ def test_a_version_answers_for_its_role_when_it_is_better_and_does_no_harm(
 @pytest.mark.parametrize("suites", [GOOD, {"held_out": (3, 0, 3)}, {"irrelevance": (40, 40, 40)}, {}])
 def test_over_a_version_that_could_not_be_asked_nothing_is_promoted_but_by_hand(suites: dict[str, Any]) -> None:
     found = msgspec.structs.replace(measured(**suites), served=(), comparable=False)
-    verdict = judge(found, FLOORS)
+    verdict = judge(found, FLOORS, 3)
     assert (verdict.promoted, verdict.reason) == (False, "not_comparable")
     assert "Version 3" in verdict.detail and "rillfold adapters promote" in verdict.detail
     assert json.loads(verdict.figures)["comparable"] is False
-    assert judge(found, GateFloors(on=False)).promoted
+    assert judge(found, GateFloors(on=False), 3).promoted
+
+
+NOTHING: dict[str, Any] = {"held_out": (0, 0, 0)}
+
+
+@pytest.mark.parametrize("suites", [None, {}, NOTHING, {"irrelevance": (40, 40, 40)}], ids=str)
+def test_over_a_version_that_answers_nothing_is_promoted_unmeasured_but_by_hand(suites: dict[str, Any] | None) -> None:
+    found = None if suites is None else measured(**suites)
+    verdict = judge(found, FLOORS, 3)
+    assert (verdict.promoted, verdict.reason) == (False, "not_measured")
+    assert "version 3" in verdict.detail and "rillfold adapters promote" in verdict.detail
+    assert judge(found, FLOORS, None).promoted, "where none answers, nothing speaks against it"
+    assert judge(found, GateFloors(on=False), 3).promoted
+
+
+def test_cases_that_only_the_new_version_was_asked_measure_nothing_beside_one_that_answers() -> None:
+    alone = msgspec.structs.replace(measured(**GOOD), served=())
+    assert judge(alone, FLOORS, 3).reason == "not_measured"
+
+
+def test_a_version_that_answers_since_the_run_began_is_not_replaced_by_what_was_not_measured_beside_it() -> None:
+    verdict = judge(measured(**GOOD), FLOORS, 4)
+    assert (verdict.promoted, verdict.reason) == (False, "not_comparable")
+    assert "Version 4" in verdict.detail and "rillfold adapters promote" in verdict.detail
+    assert judge(measured(**GOOD), FLOORS, None).promoted, "what it was measured beside answers no more"
 
 
 @pytest.mark.parametrize(("in_prompt", "reason", "cases"), [(False, "better", 100), (True, "malformed", 140)])
@@ -85,19 +110,19 @@ def test_calls_for_others_tools_have_to_be_read_where_tools_stand_in_the_prompt(
     found = measured(**GOOD)
     odd = Suite(name="foreign_tools", outcomes=outcomes(10, 40, malformed=30))
     candidate = tuple(odd if suite.name == odd.name else suite for suite in found.candidate)
-    verdict = judge(msgspec.structs.replace(found, candidate=candidate, tools_in_prompt=in_prompt), FLOORS)
+    verdict = judge(msgspec.structs.replace(found, candidate=candidate, tools_in_prompt=in_prompt), FLOORS, 3)
     assert verdict.reason == reason
     assert json.loads(verdict.figures)["malformed"] == {"answers": 30 if in_prompt else 0, "cases": cases}
 
 
 def test_where_the_gate_is_off_everything_is_promoted_and_still_told() -> None:
-    found = judge(measured(**GOOD | {"held_out": (0, 60, 60)}), GateFloors(on=False))
+    found = judge(measured(**GOOD | {"held_out": (0, 60, 60)}), GateFloors(on=False), 3)
     assert (found.promoted, found.reason) == (True, "off")
     assert json.loads(found.figures)["suites"]["held_out"]["lost"] == 60
 
 
 def test_the_verdict_has_its_numbers_and_names_all_that_speaks_against() -> None:
-    found = judge(measured(**GOOD | {"held_out": (50, 60, 60), "irrelevance": (30, 40, 40)}), FLOORS)
+    found = judge(measured(**GOOD | {"held_out": (50, 60, 60), "irrelevance": (30, 40, 40)}), FLOORS, 3)
     assert found.reason == "irrelevance"
     assert "75.0% of 40" in found.detail and "(0 won, 10 lost)" in found.detail
     figures = json.loads(found.figures)
@@ -110,7 +135,7 @@ def test_the_verdict_has_its_numbers_and_names_all_that_speaks_against() -> None
 def test_only_cases_that_both_were_asked_are_compared() -> None:
     mine = Suite(name="held_out", outcomes=outcomes(30, 30))
     other = tuple(msgspec.structs.replace(each, id=f"other-{each.id}") for each in outcomes(0, 30))
-    found = judge(Measures(candidate=(mine,), served=(Suite(name="held_out", outcomes=other),)), FLOORS)
+    found = judge(Measures(candidate=(mine,), served=(Suite(name="held_out", outcomes=other),)), FLOORS, None)
     assert (found.promoted, found.reason) == (True, "too_few"), "nothing was compared"
     assert json.loads(found.figures)["suites"]["held_out"]["paired"] == 0
 
@@ -145,23 +170,23 @@ def of(cases: dict[str, list[tuple[bool, bool, bool]]]) -> Measures:
 @given(MEASURED, st.data())
 def test_one_more_right_answer_never_turns_a_promoted_version_away(cases: dict[str, Any], data: st.DataObject) -> None:
     wrong = [(name, n) for name, each in cases.items() for n, (_, right, _) in enumerate(each) if not right]
-    before = judge(of(cases), FLOORS)
+    before = judge(of(cases), FLOORS, None)
     if not wrong:
         return
     name, n = data.draw(st.sampled_from(wrong))
     was, _, odd = cases[name][n]
     better = {**cases, name: [*cases[name][:n], (was, True, odd), *cases[name][n + 1 :]]}
-    assert judge(of(better), FLOORS).promoted >= before.promoted
+    assert judge(of(better), FLOORS, None).promoted >= before.promoted
 
 
 @given(MEASURED)
 def test_whatever_was_measured_there_is_a_verdict_and_the_same_one_each_time(cases: dict[str, Any]) -> None:
-    found = judge(of(cases), FLOORS)
-    assert found == judge(of(cases), FLOORS) and isinstance(found, Verdict)
+    found = judge(of(cases), FLOORS, None)
+    assert found == judge(of(cases), FLOORS, None) and isinstance(found, Verdict)
     figures = json.loads(found.figures)
     own = figures["suites"].get("held_out")
     if found.promoted and own and own["paired"] >= LEAST:
         assert own["gain_p"] < LEVEL and own["won"] > own["lost"]
     same = {name: [(was, was, odd) for was, _, odd in each] for name, each in cases.items()}
     if len(cases["held_out"]) >= LEAST:
-        assert not judge(of(same), FLOORS).promoted, "an equal one does not take over"
+        assert not judge(of(same), FLOORS, None).promoted, "an equal one does not take over"

@@ -15,9 +15,10 @@ from gpu_workers.train.run import run
 from processors.training.promotion import GateFloors, judge
 from processors.training.settings import TrainSettings
 from rillfold.demo import data
-from schemas.adapters import AdapterReady, RolloutDecided
+from schemas.adapters import AdapterJudged, AdapterReady, RolloutDecided
 from schemas.topics import TopicNames
 from streams.log.memory import MemoryLog
+from tests.support.made import made_once
 from tests.support.models import ALL, save_adapter
 from tests.support.training import write_rows
 
@@ -78,7 +79,34 @@ def test_a_version_that_cannot_be_asked_is_named_and_the_base_does_not_stand_in(
     found = run(spec, lambda _report: None)
     assert found.measures is not None and found.evaluation is not None
     assert (found.measures.against, found.measures.comparable, found.measures.served) == (7, False, ())
-    assert judge(found.measures, GateFloors(irrelevance=0, malformed=1)).reason == "not_comparable"
+    assert judge(found.measures, GateFloors(irrelevance=0, malformed=1), 7).reason == "not_comparable"
+
+
+async def test_what_was_not_measured_answers_where_none_does_and_replaces_none_that_was_promoted_meanwhile(
+    office: Office,
+) -> None:
+    """The first is the company's first; while the third is trained, a person promotes the second."""
+
+    async def promotes(spec, on_report):
+        if spec.settings.seed == 3:
+            assert spec.served_version == 1
+            await office.append(structs.replace(by_hand, adapter_version=2))
+        return await made_once(spec, on_report)
+
+    by_hand = RolloutDecided(
+        id="d", company="acme", time=2, correlation="d", adapter="acme/default", adapter_version=2, percent=100
+    )
+    unmeasured = '{"rank": 1, "steps": 1, "batch": 1, "warmup": 0, "evaluation_rows": 0, "seed": %d}'
+    for seed in (1, 2, 3):
+        await office.append(office.request(f"r{seed}", settings=unmeasured % seed))
+        await office.until(office.trainer(name=f"w{seed}", train=promotes), ended(f"r{seed}"))
+    verdicts = of(await office.said("adapter-ready"), AdapterJudged)
+    assert [(each.promoted, each.reason, each.against) for each in verdicts] == [
+        (True, "not_measured", None),
+        (False, "not_measured", 1),
+        (False, "not_measured", 2),
+    ]
+    assert [each.promoted for each in await office.ready()] == [True, False, False]
 
 
 async def test_what_is_measured_beside_a_run_is_of_its_own_company(office: Office) -> None:

@@ -14,7 +14,7 @@ from processors.training.admit import NotAdmitted, RunBounds, admit
 from processors.training.quota import DAY, over
 from processors.training.room import Shape, need, too_large
 from processors.training.settings import TrainSettings
-from projections.training_runs import TRAINING_RUNS, Run
+from projections.training_runs import ENDED, TRAINING_RUNS, Run
 from schemas.envelope import Event
 from schemas.topics import TopicNames
 from schemas.training import (
@@ -107,6 +107,48 @@ def test_what_an_earlier_claim_still_says_changes_nothing_however_it_is_mixed() 
     )
 
 
+def ends(generation: int) -> list[Event]:
+    return [
+        said(TrainingCompleted, 40, adapter="acme/default", sha256="s", seconds=1.0, generation=generation),
+        said(TrainingFailed, 40, reason="too_long", generation=generation),
+        said(TrainingRefused, 40, reason="no_data", generation=generation),
+    ]
+
+
+def test_how_an_earlier_claim_says_that_it_ended_is_no_outcome() -> None:
+    newer = [ASKED, claim(10, 4, "one"), claim(20, 7, "two")]
+    for late, outcome, of_an_older_release in zip(ends(6), ends(7), ends(0), strict=True):
+        assert told(*newer, late) == told(*newer)
+        assert told(*newer, late, outcome) == told(*newer, outcome)
+        assert told(*newer, outcome).status in ENDED
+        assert told(*newer, of_an_older_release).status in ENDED, "those had no number, and are believed"
+
+
+def test_what_was_refused_once_it_was_read_counts_with_the_time_that_it_took() -> None:
+    run = told(ASKED, said(TrainingRefused, 90 * SECOND, reason="no_data", read_seconds=60.0))
+    assert (run.accepted_at, run.worked) == (0, 60 * SECOND)
+    assert told(ASKED, said(TrainingRefused, 90 * SECOND, reason="bad_role")).worked == 0
+    refusal = over(RunBounds(runs_a_day=1), [run], 100 * SECOND)
+    assert refusal is not None and refusal.reason == "over_quota"
+    refusal = over(RunBounds(seconds_a_day=60), [run], 100 * SECOND)
+    assert refusal is not None and refusal.reason == "over_budget"
+    assert over(RunBounds(runs_a_day=1, seconds_a_day=60), [run], 90 * SECOND + DAY) is None
+
+
+async def test_a_run_that_was_read_for_nothing_is_one_of_the_day_and_one_that_was_not_read_is_none(
+    office: Office,
+) -> None:
+    bounds = RunBounds(runs_a_day=2)
+    unread = office.request("unread", "nobody", settings='{"steps": 0}')
+    await office.append(unread, office.request("r0", "nobody"), office.request("r1", "nobody"))
+    await office.until(office.trainer(train=declines, bounds=bounds), ended("unread", "r0", "r1"))
+    await office.append(office.request("r2", "nobody"))
+    said = await office.until(office.trainer(name="two", train=declines, bounds=bounds), ended("r2"))
+    found = [reasons(said)["nobody", run] for run in ("unread", "r0", "r1", "r2")]
+    assert found == ["bad_settings", "no_data", "no_data", "over_quota"]
+    assert [event.read_seconds > 0 for event in of(said, TrainingRefused)] == [False, True, True, False]
+
+
 async def test_a_run_over_the_quota_is_refused_by_a_worker_that_was_started_again_and_other_companies_train(
     office: Office,
 ) -> None:
@@ -161,6 +203,19 @@ def test_each_remedy_takes_less(fewer: dict) -> None:
     much = TrainSettings(max_tokens=4096, micro_batch=8)
     changed = TrainSettings(**{"max_tokens": 4096, "micro_batch": 8, **fewer})
     assert need(SHAPE, "lora", changed, 1 << 20, False).total < need(SHAPE, "lora", much, 1 << 20, False).total
+
+
+def test_a_row_of_dpo_is_two_texts_of_which_each_may_be_as_long_as_any() -> None:
+    def activations(objective: str, longest: int) -> int:
+        settings = TrainSettings(max_tokens=1000, objective=objective)
+        return need(SHAPE, "lora", settings, longest, True).activations
+
+    most = activations("supervised", 1 << 20)
+    assert activations("dpo", 1 << 20) == 2 * most, "both answers are in memory until the way back"
+    assert activations("kto", 1 << 20) == most, "one text at a time; the other is only looked at"
+    for longest in (400, 4000):
+        assert activations("dpo", longest) == activations("supervised", longest), "the row holds both, its prompt once"
+    assert most < activations("dpo", 6000) == activations("supervised", 4000) * 6000 // 4000
 
 
 def test_four_bits_take_less_and_short_rows_are_no_long_ones() -> None:

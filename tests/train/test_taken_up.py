@@ -14,8 +14,8 @@ import msgspec
 import pytest
 
 from gpu_workers.train import parent
-from gpu_workers.train.lines import Broken, Report, RunSpec
-from gpu_workers.train.parent import KeptChild
+from gpu_workers.train.lines import Broken, Report, RunSpec, Spec, Trained
+from gpu_workers.train.parent import KeptChild, OnReport, Train
 from gpu_workers.train.place import Workplace
 from gpu_workers.train.run import run
 from processors.training.settings import TrainSettings
@@ -52,6 +52,13 @@ def fake(tiny_base: Path, tmp_path_factory) -> Iterator[None]:
         yield
 
 
+def keeping_each_step(child: KeptChild) -> Train:
+    async def trains(spec: Spec, on_report: OnReport) -> Trained | Broken:
+        return await child(msgspec.structs.replace(spec, checkpoint_seconds=0.0), on_report)
+
+    return trains
+
+
 async def stopped_at(office: Office, step: int, name: str = "one") -> None:
     """The worker and its child are gone when the log has heard of this step."""
 
@@ -59,7 +66,7 @@ async def stopped_at(office: Office, step: int, name: str = "one") -> None:
         return any(event.step >= step for event in of(said, TrainingProgressed))
 
     async with KeptChild() as child:
-        await office.until(office.trainer(name=name, train=child), reached)
+        await office.until(office.trainer(name=name, train=keeping_each_step(child)), reached, seconds=600)
 
 
 @pytest.mark.usefixtures("fake")
@@ -83,6 +90,51 @@ async def test_a_run_is_taken_up_where_it_was_left_and_elsewhere_begins_again_wi
     assert len(set(shas)) == 1
     assert begun[0] > 4
     assert begun[1] == 1
+
+
+REAL = parent.COMMAND
+STICKS = """
+import threading
+from gpu_workers.train import child
+
+def sticks(specs, voice, trains=child._train_all):
+    from gpu_workers.train.learn.checkpoint import Checkpoints
+
+    def kept(self, state, keep=Checkpoints.keep):
+        if len(state()["losses"]) == 5:
+            threading.Event().wait()
+        keep(self, state)
+
+    Checkpoints.keep = kept
+    trains(specs, voice)
+
+child._train_all = sticks
+child.main()
+"""
+"""The real child, which stops for ever in the middle of its run: after its fifth step, before it keeps or says it."""
+
+
+async def test_a_real_child_that_is_killed_in_the_middle_is_taken_up_and_ends_with_the_bytes_of_one_that_was_not(
+    office: Office,
+) -> None:
+    eight = '{"rank": 2, "steps": 8, "batch": 2, "warmup": 1, "evaluation_rows": 0}'
+    await office.append(office.request("killed", settings=eight))
+    with pytest.MonkeyPatch.context() as command:
+        command.setattr(parent, "COMMAND", (sys.executable, "-c", STICKS))
+        await stopped_at(office, 4)
+        command.setattr(parent, "COMMAND", REAL)
+        await office.append(office.request("whole", settings=eight, role="other"))
+        async with KeptChild() as child:
+            said = await office.until(
+                office.trainer(train=keeping_each_step(child)), ended("killed", "whole"), seconds=600
+            )
+    steps = [(event.run, event.step, event.generation) for event in of(said, TrainingProgressed)]
+    newest = of([event for event in said if getattr(event, "run", "") == "killed"], TrainingAccepted)[-1].generation
+    assert [step for run_, step, claim in steps if (run_, claim) == ("killed", newest)] == [5, 6, 7, 8]
+    assert [step for run_, step, _ in steps if run_ == "whole"] == [*range(1, 9)]
+    killed_, whole = await office.ready()
+    assert [killed_.run, whole.run] == ["killed", "whole"]
+    assert killed_.sha256 == whole.sha256
 
 
 async def test_what_nobody_takes_up_any_more_is_swept_at_the_start(office: Office) -> None:
