@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gpu_workers.bases.chat import Chat
-from gpu_workers.bases.templates.chatml import ChatMl
+from gpu_workers.bases.templates.chatml import ChatMl, functions
 from gpu_workers.serve.engines.asked import Base, RowMaker
 from gpu_workers.serve.port import AdapterKey, AdapterSpec
 from gpu_workers.serve.worker import _question
@@ -57,7 +59,7 @@ async def lessons_and_questions(folder: Path) -> tuple[list[Lesson], list[Infere
 
 def asked(chat: Chat, question: InferenceRequested, tools: Tools) -> list[int]:
     spec = AdapterSpec(key=AdapterKey("acme/default", 1), tools_in_prompt=tools == "in-prompt")
-    rows = RowMaker(chat, Base("tiny", "0" * 64, 4096, len(chat.tokenizer)))
+    rows = RowMaker(chat, Base("tiny", "0" * 64, 4096))
     return list(rows.row(1, _question(question), spec, None).prompt)
 
 
@@ -73,3 +75,15 @@ async def test_a_job_is_asked_what_a_run_has_learned_to_answer(
     shown = ["Find" in chat.decode(prompt) and "C-1" in chat.decode(prompt) for prompt in learned]
     assert shown == [tools == "in-prompt"] * 2
     assert isinstance(chat.template, ChatMl) == (each_speaker.name == "ours")
+
+
+async def test_a_client_that_names_its_tools_in_any_order_asks_the_same(each_speaker: Speaker, tmp_path: Path) -> None:
+    _, (question, _) = await lessons_and_questions(tmp_path)
+    assert question.tools is not None
+    shuffled = [
+        {"function": dict(reversed(tool["function"].items())), "type": "function"}
+        for tool in reversed(functions(question.tools))
+    ]
+    given = msgspec.structs.replace(question, tools=json.dumps(shuffled, indent=1))
+    assert given.tools != question.tools
+    assert asked(each_speaker.chat, given, "in-prompt") == asked(each_speaker.chat, question, "in-prompt")

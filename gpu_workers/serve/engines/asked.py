@@ -10,6 +10,7 @@ import msgspec
 
 from gpu_workers.adapters.weights import LoraWeights
 from gpu_workers.bases.chat import Chat
+from gpu_workers.bases.templates.chatml import functions
 from gpu_workers.refused import BadQuestion, NotActivated, PromptTooLong
 from gpu_workers.serve.admission import LETTERS_A_TOKEN as GUESSED_LETTERS
 from gpu_workers.serve.engine.engine import LoraRow
@@ -79,15 +80,14 @@ class RowMaker:
         return forms.for_(must, question.tools, owner_of(question)) if must is not None else None
 
     def _prompt(self, question: Question, spec: AdapterSpec | None) -> list[int]:
-        """An adapter that was trained without its tools in the prompt is served without them."""
-        tools = question.tools if spec is None or spec.tools_in_prompt else None
+        """An adapter is asked as it was trained: without tools, or with them in the order of its data."""
         model, context = self._base.name, self._base.context
         if (parts := _parts(question)) * TOKENS_A_PART >= context:
             raise PromptTooLong(f"{parts} messages, calls and tools; {model} reads {context} tokens.")
         if (count := letters(question)) > context * LETTERS_A_TOKEN:
             raise PromptTooLong(f"the prompt has {count} letters; {model} reads {context} tokens.")
         try:
-            prompt = self.chat(spec).prompt(question.messages, tools)
+            prompt = self.chat(spec).prompt(question.messages, _tools(question, spec))
         except Exception as error:
             why = f"messages or tools cannot be rendered: {type(error).__name__}: {error}"
             raise BadQuestion(why) from error
@@ -131,6 +131,16 @@ def letters(question: Question) -> int:
         for message in question.messages
     )
     return said + len(question.tools or "")
+
+
+def _tools(question: Question, spec: AdapterSpec | None) -> str | None:
+    """A base model has them as the client wrote them."""
+    if spec is None or question.tools is None:
+        return question.tools
+    if not spec.tools_in_prompt:
+        return None
+    named = sorted(functions(question.tools), key=lambda tool: str(tool["function"].get("name")))
+    return msgspec.json.encode(named, order="sorted").decode()
 
 
 def _parts(question: Question) -> int:
