@@ -27,14 +27,14 @@ LABELS = {
     "exact activated": f"{_EXACT}: activated LoRA, twice the rank",
     "exact adalora": f"{_EXACT}: AdaLoRA, really unequal ranks",
     "replay": "three processes, one request: so many ended in the same bytes",
-    "replay tiny": "the same on a tiny base",
+    "replay tiny": "three processes, one request, a tiny base: so many ended in the same bytes",
     "resumed": "runs killed at random and taken up: of 20, so many ended in the bytes of one that was not",
-    "resumed: from a checkpoint": "so many of them went on from a checkpoint",
+    "resumed: from a checkpoint": "runs killed at random: of 20, so many went on from a checkpoint",
     "outcomes": f"a fifth of the data spoilt, {_EXACT}: taught by outcomes and corrections",
-    "outcomes, by everything": "the same, taught by everything",
-    "outcomes gain": "the difference",
+    "outcomes, by everything": f"a fifth of the data spoilt, {_EXACT}: taught by everything",
+    "outcomes gain": "so much is taught by outcomes better",
     "reading: share decoded": "of a million records, decoded for a company with one in a hundred, in 20 stretches",
-    "reading interleaved: share decoded": "the same, scattered over all",
+    "reading interleaved: share decoded": "of a million records, decoded for a company with one in a hundred, scattered over all",
 }
 """Figures that have no peer, in words. Their names are short because they are asked for by them."""
 
@@ -65,7 +65,7 @@ def rows(result: dict[str, Any]) -> Iterator[str]:
         spread = f"{each['ratio']:.2f} ({each['low']:.2f} to {each['high']:.2f})"
         yield f"| {each['ours']}, {each['figure']} | {each['peer']} | {spread} | {command} |\n"
     for name, value in result.get("costs", {}).items():
-        yield f"| {LABELS.get(name, name)} | | {value:,.4g} | {command} |\n"
+        yield f"| {LABELS.get(name, name)} | | {round(value, 3):,.6g} | {command} |\n"
 
 
 def merged(before: dict[str, Any] | None, result: dict[str, Any]) -> dict[str, Any]:
