@@ -34,7 +34,7 @@ LABELS = {
     "outcomes, by everything": f"a fifth of the data spoilt, {_EXACT}: taught by everything",
     "outcomes gain": "so much is taught by outcomes better",
     "reading: share decoded": "of a million records, decoded for a company with one in a hundred, in 20 stretches",
-    "reading interleaved: share decoded": "of a million records, decoded for a company with one in a hundred, scattered over all",
+    "reading interleaved: share decoded": "of a million records, decoded for a company with one in a hundred, scattered",
 }
 """Figures that have no peer, in words. Their names are short because they are asked for by them."""
 
