@@ -33,8 +33,8 @@ LABELS = {
     "outcomes": f"a fifth of the data spoilt, {_EXACT}: taught by outcomes and corrections",
     "outcomes, by everything": f"a fifth of the data spoilt, {_EXACT}: taught by everything",
     "outcomes gain": "so much is taught by outcomes better",
-    "reading: share decoded": "of a million records, decoded for a company with one in a hundred, in 20 stretches",
-    "reading interleaved: share decoded": "of a million records, decoded for a company with one in a hundred, scattered",
+    "reading: share decoded": "of a million records, decoded for one company of a hundred, in 20 stretches",
+    "reading interleaved: share decoded": "of a million records, decoded for one company of a hundred, scattered",
 }
 """Figures that have no peer, in words. Their names are short because they are asked for by them."""
 
