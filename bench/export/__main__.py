@@ -25,7 +25,7 @@ from gpu_workers.bases.chat import Chat
 from gpu_workers.bases.files import file_sha256
 from gpu_workers.bases.load import prepare
 from gpu_workers.export.adapter import ReadyBase, export_gguf
-from gpu_workers.export.base import export_base
+from gpu_workers.export.base_model import export_base
 from rillfold.llama_cpp import LlamaCppClient
 from rillfold.settings import from_env
 from schemas.company import Message

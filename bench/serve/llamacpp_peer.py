@@ -17,7 +17,7 @@ from bench.serve.timed import Timed
 from gpu_workers.bases.identity import identify
 from gpu_workers.bases.load import prepare
 from gpu_workers.export.adapter import ReadyBase, export_gguf
-from gpu_workers.export.base import export_base
+from gpu_workers.export.base_model import export_base
 
 CELLS = 128
 """Of each slot's cache: prompt and answer are shorter."""

@@ -22,7 +22,7 @@ from gpu_workers.bases.files import BaseIdentity, file_sha256
 from gpu_workers.bases.shapes import linear_shapes
 from gpu_workers.errors import ExportRefused
 from gpu_workers.export.architecture import Architecture
-from gpu_workers.export.gguf_file import OURS, Stored, gguf_file
+from gpu_workers.export.gguf_file import OURS, TensorToWrite, gguf_file
 from gpu_workers.export.whole import whole
 
 GGUF = "adapter.gguf"
@@ -31,7 +31,7 @@ EARLY = 1
 So it is told to find what follows the first, and both do the same."""
 
 
-class Origin(NamedTuple):
+class AdapterOrigin(NamedTuple):
     """What a file says of where its adapter comes from."""
 
     name: str = ""
@@ -48,7 +48,7 @@ class ReadyBase(NamedTuple):
     named: bool = False
 
 
-def export_peft(folder: Path, out: Path) -> Path:
+def export_peft(folder: Path, out: Path) -> list[Path]:
     """The folder that PEFT, vLLM and others read: the very bytes that were trained, with our manifest beside them."""
     sha256 = _checked(folder)
     names = [*FILES, MANIFEST] if sha256 else list(FILES)
@@ -58,10 +58,10 @@ def export_peft(folder: Path, out: Path) -> Path:
     for name in reversed(names):  # the configuration last: without it, a folder is no adapter yet
         with whole(out / name) as draft:
             shutil.copyfile(folder / name, draft)
-    return out
+    return [out / name for name in names]
 
 
-def export_gguf(folder: Path, base: ReadyBase, out: Path, origin: Origin | None = None) -> Path:
+def export_gguf(folder: Path, base: ReadyBase, out: Path, origin: AdapterOrigin | None = None) -> Path:
     """Writes `out`; the same adapter gives the same bytes. Raises whatever would make it another adapter there."""
     sha256 = _checked(folder)
     config = check_adapter(folder)
@@ -70,9 +70,9 @@ def export_gguf(folder: Path, base: ReadyBase, out: Path, origin: Origin | None 
     _must_fit(folder, config, linear_shapes(base.folder), model.vocab_size)
     it = Architecture.of(model)
     alpha, matrices = _matrices(folder, config)
-    tensors = [Stored.of(name, tensor) for name, tensor in _placed(matrices, it)]
+    tensors = [TensorToWrite.of(name, tensor) for name, tensor in _placed(matrices, it)]
     with gguf_file(out, it.name, tensors) as writer:
-        _describe(writer, origin or Origin(), base.identity)
+        _describe(writer, origin or AdapterOrigin(), base.identity)
         writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
         writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
         if config.activation is not None:
@@ -84,7 +84,7 @@ def export_gguf(folder: Path, base: ReadyBase, out: Path, origin: Origin | None 
     return out
 
 
-def _describe(writer: gguf.GGUFWriter, origin: Origin, base: BaseIdentity) -> None:
+def _describe(writer: gguf.GGUFWriter, origin: AdapterOrigin, base: BaseIdentity) -> None:
     writer.add_type(gguf.GGUFType.ADAPTER)
     if origin.name:
         writer.add_name(origin.name)
@@ -116,7 +116,9 @@ def _must_be_of(folder: Path, base: ReadyBase) -> None:
         return
     four_bits = it.quantised()
     if trained_on not in (four_bits.sha256, four_bits.weights_sha256):
-        raise ExportRefused(f"adapter {folder}: was trained on base {trained_on}, and {it.name} is {it.sha256}.")
+        raise ExportRefused(
+            f"adapter {folder}: was trained on base {trained_on}, and {it.name} is {it.sha256}. Name its own."
+        )
     if not base.named:
         raise ExportRefused(
             f"adapter {folder}: was trained on {four_bits.name}, this base held in four bits, and a GGUF file of it is "

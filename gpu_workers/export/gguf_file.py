@@ -21,7 +21,7 @@ OURS = "rillfold."
 """Keys that are ours begin so; others read over them."""
 
 
-class Stored(NamedTuple):
+class TensorToWrite(NamedTuple):
     """A tensor of the file, read when it is written: a model need not fit into memory twice."""
 
     name: str
@@ -29,14 +29,14 @@ class Stored(NamedTuple):
     read: Callable[[], Tensor]
 
     @classmethod
-    def of(cls, name: str, tensor: Tensor) -> Stored:
+    def of(cls, name: str, tensor: Tensor) -> TensorToWrite:
         """One that is in memory already."""
         return cls(name, tensor.shape, lambda: tensor)
 
 
 @contextmanager
 def gguf_file(
-    path: Path, architecture: str, tensors: Sequence[Stored], progress: Progress = silent
+    path: Path, architecture: str, tensors: Sequence[TensorToWrite], progress: Progress = silent
 ) -> Iterator[GGUFWriter]:
     """Say what the file is; the tensors are written after that, in float32."""
     with whole(path) as draft:
@@ -56,7 +56,7 @@ def gguf_file(
     progress("written", len(tensors), len(tensors))
 
 
-def _finite(path: Path, stored: Stored) -> Tensor:
+def _finite(path: Path, stored: TensorToWrite) -> Tensor:
     tensor = stored.read().float().contiguous()
     if not is_finite(tensor):
         raise ExportRefused(f"{path}: {stored.name} holds numbers that are not finite in float32. It is not written.")

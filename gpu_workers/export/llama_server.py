@@ -23,6 +23,8 @@ HOST = "127.0.0.1"
 PROGRAM = "llama-server"
 LOOK_SECONDS, STOP_SECONDS = 0.02, 5.0
 MAGIC = b"GGUF"
+TAIL = 1 << 16
+"""Bytes of what it said that are looked at for why it ended."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ class LlamaServer:
         """The last thing that it said."""
         if self._said is None:
             return ""
-        self._said.seek(0)
+        self._said.seek(max(0, self._said.seek(0, os.SEEK_END) - TAIL))
         lines = self._said.read().decode(errors="replace").strip().splitlines()
         wrong = [line for line in lines if "rror" in line or "fail" in line.lower()]
         return (wrong or lines or ["it said nothing"])[-1].strip()[:300]

@@ -20,7 +20,7 @@ from gpu_workers.bases.chat import Chat
 from gpu_workers.bases.device import Device
 from gpu_workers.bases.files import BaseIdentity
 from gpu_workers.export.adapter import ReadyBase, export_gguf
-from gpu_workers.export.base import export_base
+from gpu_workers.export.base_model import export_base
 from rillfold.llama_cpp import LlamaCppClient
 from tests.cli.conftest import kafka
 from tests.support.threads import one_thread

@@ -16,7 +16,7 @@ from gpu_workers.bases import tiny
 from gpu_workers.bases.chat import Chat
 from gpu_workers.bases.device import Device
 from gpu_workers.export.adapter import export_gguf
-from gpu_workers.export.base import export_base
+from gpu_workers.export.base_model import export_base
 from rillfold.llama_cpp import LlamaCppClient
 from schemas.company import Message, ToolUse
 from tests.export.conftest import TEXTS, Exported

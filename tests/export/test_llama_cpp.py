@@ -41,6 +41,25 @@ def test_an_activated_adapter_is_not_asked_without_its_invocation(running: Llama
         running.complete([5, 6, 7], adapter="activated LoRA", max_tokens=2)
 
 
+def test_one_that_knows_no_activated_adapters_is_too_old(
+    running: LlamaCppClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running.start()
+    ask = running.server.ask
+
+    def forgetful(method: str, path: str, body: object = None) -> Any:
+        answer = ask(method, path, body)
+        return [{"path": each["path"]} for each in answer] if path == "/lora-adapters" else answer
+
+    monkeypatch.setattr(running.server, "ask", forgetful)
+    try:
+        with pytest.raises(LlamaCppFailed, match=r"7\.gguf acts from its invocation on.*too old"):
+            running._learn()
+    finally:
+        monkeypatch.undo()
+        running._learn()
+
+
 def test_calls_of_tools_are_read_by_the_one_parser(running: LlamaCppClient, monkeypatch: pytest.MonkeyPatch) -> None:
     from gpu_workers.export.llama_chat import Completed
 

@@ -18,8 +18,8 @@ from bench.serve.kinds import broken
 from gpu_workers.adapters.store import CONFIG, TENSORS, Facts, FolderStore
 from gpu_workers.bases import tiny
 from gpu_workers.errors import ArtifactRefused, ExportRefused
-from gpu_workers.export.adapter import Origin, export_gguf, export_peft
-from gpu_workers.export.base import export_base
+from gpu_workers.export.adapter import AdapterOrigin, export_gguf, export_peft
+from gpu_workers.export.base_model import export_base
 from schemas.errors import Stop
 from tests.export.conftest import TEXTS, Exported
 
@@ -96,7 +96,7 @@ def test_where_it_comes_from_stands_in_keys_of_our_own(one_export: Exported, tmp
     identity, folder = one_export.identity, one_export.adapters["activated LoRA"]
     facts = Facts(company="acme", base_model="b", base_sha256=identity.sha256, tools_in_prompt=True)
     sha256 = (store := FolderStore(tmp_path / "store")).put(folder, facts)
-    origin = Origin("acme/default@3", "f" * 64)
+    origin = AdapterOrigin("acme/default@3", "f" * 64)
     file = export_gguf(store.place(sha256), one_export.base, tmp_path / "a.gguf", origin)
     fields = {name: field.contents() for name, field in gguf.GGUFReader(file).fields.items()}
     assert fields["rillfold.adapter.sha256"] == sha256
@@ -114,8 +114,9 @@ def test_peft_gets_the_very_bytes_and_no_folder_of_another_adapter(one_export: E
     identity, folder = one_export.identity, one_export.adapters["AdaLoRA"]
     facts = Facts(company="acme", base_model="b", base_sha256=identity.sha256, tools_in_prompt=True)
     sha256 = (store := FolderStore(tmp_path / "store")).put(folder, facts)
-    out = export_peft(store.place(sha256), tmp_path / "out")
-    assert export_peft(store.place(sha256), out) == out, "again is the same"
+    out = tmp_path / "out"
+    written = export_peft(store.place(sha256), out)
+    assert export_peft(store.place(sha256), out) == written, "again is the same"
     for name in (CONFIG, TENSORS, "manifest.json"):
         assert (out / name).read_bytes() == (store.place(sha256) / name).read_bytes()
     assert export_gguf(out, one_export.base, tmp_path / "a.gguf").read_bytes() == (

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from streams.log.port import EventLog
 
 
-class Wanted(NamedTuple):
+class ToExport(NamedTuple):
     folder: Path
     name: str
     """company/role@version; of a folder none."""
@@ -46,8 +46,7 @@ def export(adapter: str, form: str, out: Path, base: str | None, as_json: bool) 
     if form == "peft":
         from gpu_workers.export.adapter import export_peft
 
-        written = export_peft(wanted.folder, out)
-        files = sorted(each for each in written.iterdir() if each.is_file())
+        files = export_peft(wanted.folder, out)
     else:
         files = [_gguf(wanted, out, base, settings)]
     _tell(files, as_json)
@@ -63,7 +62,7 @@ def export_base(base: str | None, out: Path, as_json: bool) -> None:
     name = settings.base_name(base)
     _settle()
     from gpu_workers.bases.files import name_of
-    from gpu_workers.export import base as exported
+    from gpu_workers.export import base_model as exported
 
     file = out / f"{name_of(name)}-F32.gguf"
     with _progress() as tell:
@@ -71,31 +70,31 @@ def export_base(base: str | None, out: Path, as_json: bool) -> None:
     _tell([file], as_json)
 
 
-def _wanted(name: str, settings: Settings) -> Wanted:
+def _wanted(name: str, settings: Settings) -> ToExport:
     if (folder := Path(name)).is_dir():
-        return Wanted(folder, "", "", None)
+        return ToExport(folder, "", "", None)
     row = in_log(lambda log, names: _ready(log, names, name))
     place = artifact_store(settings).place(row.sha256)
-    return Wanted(place, f"{row.adapter}@{row.version}", row.manifest, row.base_model)
+    return ToExport(place, f"{row.adapter}@{row.version}", row.manifest, row.base_model)
 
 
 async def _ready(log: EventLog, names: TopicNames, name: str) -> Adapter:
     return await find(log, names, name)
 
 
-def _gguf(wanted: Wanted, out: Path, told: str | None, settings: Settings) -> Path:
+def _gguf(wanted: ToExport, out: Path, told: str | None, settings: Settings) -> Path:
     from gpu_workers.adapters.origin import facts_in
     from gpu_workers.bases.files import name_of
     from gpu_workers.bases.identity import identify
     from gpu_workers.bases.load import prepare
-    from gpu_workers.export.adapter import GGUF, Origin, ReadyBase, export_gguf
+    from gpu_workers.export.adapter import GGUF, AdapterOrigin, ReadyBase, export_gguf
 
     said = facts_in(wanted.folder)
     name = settings.base_name(told or wanted.base or (said.base_model if said else None))
     with _progress() as tell:
         folder = prepare(settings.bases().get(name, name), settings.cache_dir, tell)
         base = ReadyBase(folder, identify(name_of(name), folder, "float32"), named=told is not None)
-        return export_gguf(wanted.folder, base, out / GGUF, Origin(wanted.name, wanted.dataset_sha256))
+        return export_gguf(wanted.folder, base, out / GGUF, AdapterOrigin(wanted.name, wanted.dataset_sha256))
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from gpu_workers.bases.load import prepare
 from gpu_workers.errors import ExportRefused
 from gpu_workers.export import architecture, tokenizer
 from gpu_workers.export.architecture import Architecture
-from gpu_workers.export.gguf_file import OURS, Stored, gguf_file
+from gpu_workers.export.gguf_file import OURS, TensorToWrite, gguf_file
 
 _COMPUTED = "rotary_emb.inv_freq"
 """Older files hold what a model computes when it is loaded."""
@@ -35,7 +35,7 @@ def export_base(
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     chat, it = chat_of(folder, config), Architecture.of(config)
     stored = sorted(_stored(folder, it, config.tie_word_embeddings))
-    stored += [Stored.of(name, tensor) for name, tensor in architecture.made(config)]
+    stored += [TensorToWrite.of(name, tensor) for name, tensor in architecture.made(config)]
     with gguf_file(out, it.name, stored, progress) as writer:
         writer.add_type(gguf.GGUFType.MODEL)
         writer.add_name(identity.name)
@@ -57,7 +57,7 @@ def chat_of(folder: Path, config: Any) -> Chat:
     return Chat.of(tokens, told.eos_token_id)
 
 
-def _stored(folder: Path, it: Architecture, tied: bool) -> Iterator[Stored]:
+def _stored(folder: Path, it: Architecture, tied: bool) -> Iterator[TensorToWrite]:
     for file in sorted(folder.glob("*.safetensors")):
         tensors: Any = safe_open(file, "pt")
         for name in tensors.keys():  # noqa: SIM118 - it is no mapping
@@ -67,7 +67,7 @@ def _stored(folder: Path, it: Architecture, tied: bool) -> Iterator[Stored]:
             if kind == "bias" and it.name != "llama":
                 raise ExportRefused(f"{file}: {name} has no place in a GGUF file of architecture {it.name}.")
             shape = tensors.get_slice(name).get_shape()
-            yield Stored(f"{it.place(module)}.{kind}", shape, partial(_read, tensors, name, it))
+            yield TensorToWrite(f"{it.place(module)}.{kind}", shape, partial(_read, tensors, name, it))
 
 
 def _read(tensors: Any, name: str, it: Architecture) -> Tensor:
