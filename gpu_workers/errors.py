@@ -42,6 +42,22 @@ class ArtifactMissing(Retry):
     """An adapter that the store does not hold (yet)."""
 
 
+class ExportRefused(Stop):
+    """An adapter or a base that would be another one in the file that it was to leave as."""
+
+
+class LlamaCppFailed(Stop):
+    """llama.cpp is not here, is too old, or does not take what it was given."""
+
+
+class LlamaCppDied(Retry):
+    """llama.cpp ended while it was asked; whoever asks again starts it again."""
+
+
+class NotForLlamaCpp(Poison):
+    """A question that llama.cpp cannot answer as it was put."""
+
+
 class DatasetRefused(Stop):
     """Rows that cannot be trained on as they are."""
 

@@ -109,6 +109,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Tools may live on this machine and in private networks, over plain http: for development, and for the demo."""
     tool_patience_seconds: Annotated[float, msgspec.Meta(ge=0)] = 120.0
     """A tool that is away or overloaded is tried again for so long, under one idempotency key."""
+    llama_cpp_path: Path | None = None
+    """llama-server or a folder that holds it, from LLAMA_CPP_PATH too. None: the package xllamacpp."""
     session_timeout: Annotated[float, msgspec.Meta(ge=1)] = 15.0
     """Seconds without a sign of life after which the others take a worker's partitions over."""
     worker_host: str = "127.0.0.1"
@@ -154,6 +156,8 @@ def from_env(environ: Mapping[str, str] | None = None) -> Settings:
     given: dict[str, object] = {}
     if "XDG_CACHE_HOME" in environ:
         given["cache_dir"] = Path(environ["XDG_CACHE_HOME"]) / "rillfold"
+    if environ.get("LLAMA_CPP_PATH"):
+        given["llama_cpp_path"] = Path(environ["LLAMA_CPP_PATH"])
     return Settings(**given | given_by(Settings, PREFIX, environ))  # type: ignore[arg-type]
 
 

@@ -43,7 +43,7 @@ KINDS = {
 }
 
 
-def make(base: Any, kind: str, seed: int, folder: Path, trigger: Sequence[int]) -> Path:
+def make(base: Any, kind: str, seed: int, folder: Path, trigger: Sequence[int], strength: float = STRENGTH) -> Path:
     dice = torch.Generator().manual_seed(seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of patterns, and of an inference mode
@@ -51,9 +51,9 @@ def make(base: Any, kind: str, seed: int, folder: Path, trigger: Sequence[int]) 
         with torch.no_grad():
             for name, weight in model.named_parameters():
                 if "lora_" in name:
-                    weight.copy_(torch.randn(weight.shape, generator=dice) * STRENGTH)
+                    weight.copy_(torch.randn(weight.shape, generator=dice) * strength)
                 if "lora_E" in name:
-                    weight.mul_(1 / STRENGTH)[::PRUNED].zero_()
+                    weight.mul_(1 / strength)[::PRUNED].zero_()
         _save(model, folder)
     return folder
 

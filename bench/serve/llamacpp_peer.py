@@ -12,10 +12,12 @@ from pathlib import Path
 import httpx
 import xllamacpp
 
-from bench.serve import gguf_files
 from bench.serve.scene import Scene
 from bench.serve.timed import Timed
-from gpu_workers.bases.files import find
+from gpu_workers.bases.identity import identify
+from gpu_workers.bases.load import prepare
+from gpu_workers.export.adapter import ReadyBase, export_gguf
+from gpu_workers.export.base_model import export_base
 
 CELLS = 128
 """Of each slot's cache: prompt and answer are shorter."""
@@ -23,11 +25,12 @@ CELLS = 128
 
 class LlamaCpp:
     def __init__(self, scene: Scene, adapters: Sequence[Path], slots: int) -> None:
-        config, home = scene.plain.model.config, scene.root / "gguf"
-        home.mkdir(exist_ok=True)
-        files = [gguf_files.adapter(folder, home / f"{i}.gguf", config) for i, folder in enumerate(adapters)]
+        home, folder = scene.root / "gguf", prepare(scene.base, scene.cache)
+        base, whole = ReadyBase(folder, identify("base", folder, "float32")), home / "base.gguf"
+        export_base(scene.base, scene.cache, whole)
+        files = [export_gguf(each, base, home / f"{i}.gguf") for i, each in enumerate(adapters)]
         settings = xllamacpp.CommonParams()
-        settings.model.path = str(gguf_files.base(find(scene.base), home / "base.gguf"))
+        settings.model.path = str(whole)
         settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = 1
         settings.n_parallel, settings.n_ctx, settings.n_batch = slots, slots * CELLS, slots * CELLS
         settings.lora_init_without_apply = True

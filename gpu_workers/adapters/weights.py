@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gpu_workers.adapters.check import TENSORS, check_adapter, place_of
+from gpu_workers.adapters.config import AdapterConfig
 from gpu_workers.errors import ArtifactRefused
 from gpu_workers.refused import UnusableAdapter
 
@@ -40,30 +41,34 @@ def read_adapter(
         config = check_adapter(folder, values=False)
     except ArtifactRefused as error:
         raise UnusableAdapter(f"{error} Publish it again.") from error
-    sides: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in load_file(folder / TENSORS).items():
-        module, side = place_of(name)
-        sides.setdefault(module, {})[side] = tensor
     pairs = {
-        module: _pair(side, config.scale_of(module), dtype, device)
-        for module, side in sorted(sides.items())
-        if config.rank_of(module)
+        module: (a.to(device, dtype), (b.to(torch.float32) * config.scale_of(module)).to(device, dtype))
+        for module, (a, b) in read_matrices(folder, config).items()
     }
     for module, pair in pairs.items():
-        if not all(_finite(tensor) for tensor in pair):
+        if not all(is_finite(tensor) for tensor in pair):
             raise UnusableAdapter(f"{folder}: {module} is not finite with its scale as {dtype}. Train it again.")
     rank = max(a.shape[0] for a, _ in pairs.values())
     return LoraWeights(pairs, rank, config.activation, object() if content is None else content)
 
 
-def _finite(tensor: Tensor) -> bool:
-    """By its least and its largest number, which are none where one of them is none."""
-    return bool(torch.stack(torch.aminmax(tensor)).isfinite().all())
+def read_matrices(folder: Path, config: AdapterConfig) -> dict[str, tuple[Tensor, Tensor]]:
+    """(A, B) of each module in order, without its scale; AdaLoRA's singular values are folded into A, in float32, and
+    what was pruned to nothing is left out."""
+    sides: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in load_file(folder / TENSORS).items():
+        module, side = place_of(name)
+        sides.setdefault(module, {})[side] = tensor
+    return {module: _pair(side) for module, side in sorted(sides.items()) if config.rank_of(module)}
 
 
-def _pair(side: Mapping[str, Tensor], scale: float, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor]:
-    """Folded in float32: AdaLoRA's singular values into A, the scale into B."""
+def _pair(side: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     a = side["lora_A"]
     if "lora_E" in side:
         a = a.to(torch.float32) * side["lora_E"].to(torch.float32)
-    return a.to(device, dtype), (side["lora_B"].to(torch.float32) * scale).to(device, dtype)
+    return a, side["lora_B"]
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Told by its least and its largest number, which are none where one of them is none."""
+    return bool(torch.stack(torch.aminmax(tensor)).isfinite().all())

@@ -38,7 +38,10 @@ VERBS: dict[str, Verb] = {
     "dataset": Verb("rillfold.cli.adapters.dataset:dataset", "Build training data from the log, or verify it."),
     "train": Verb("rillfold.cli.adapters.train:train", "Ask for an adapter."),
     "retrain": Verb("rillfold.cli.adapters.train:retrain", "Train an adapter again from the same offsets."),
-    "adapters": Verb("rillfold.cli.adapters.versions:adapters", "Show adapters, and promote or withdraw a version."),
+    "adapters": Verb(
+        "rillfold.cli.adapters.versions:adapters", "Show and export adapters, promote or withdraw a version."
+    ),
+    "export-base": Verb("rillfold.cli.adapters.export:export_base", "Write a base model as GGUF, for llama.cpp."),
     "evaluate": Verb("rillfold.cli.adapters.evaluate:evaluate", "Say how good an adapter is, and how sure that is."),
     "withdraw": Verb("rillfold.cli.adapters.train:withdraw", "Take back the wish for an adapter."),
     "serve": Verb("rillfold.cli.operate.serve:serve", "Serve models without the log."),

@@ -13,14 +13,14 @@ from schemas.company import ROLES, Message, may_speak
 
 START, END = "<|im_start|>", "<|im_end|>"
 
-_TOOLS_BEFORE = """# Tools
+TOOLS_BEFORE = """# Tools
 
 You may call one or more functions to assist with the user query.
 
 You are provided with function signatures within <tools></tools> XML tags:
 <tools>
 """
-_TOOLS_AFTER = """
+TOOLS_AFTER = """
 </tools>
 
 For each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:
@@ -110,4 +110,4 @@ def functions(tools: str) -> list[dict[str, Any]]:
 
 def _tool_block(tools: str) -> str:
     lines = [json.dumps(tool, ensure_ascii=False) for tool in functions(tools)]
-    return _TOOLS_BEFORE + "\n".join(lines) + _TOOLS_AFTER
+    return TOOLS_BEFORE + "\n".join(lines) + TOOLS_AFTER

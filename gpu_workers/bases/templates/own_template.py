@@ -36,6 +36,7 @@ _TOOLS = json.dumps([{"name": _TOOL, "description": "Tells.", "parameters": _PAR
 class OwnTemplate:
     def __init__(self, template: str, words: Mapping[str, str], specials: Sequence[str]) -> None:
         """Raises `BaseModelRefused` unless it knows tools and writes them in a way that is known here."""
+        self.text = template
         try:
             self._sandbox = Sandbox(template, words)
         except TemplateError as error:

@@ -1,4 +1,4 @@
-"""`rillfold adapters`: which versions a company has, which of them answers, and to decide that by hand."""
+"""`rillfold adapters`: which versions a company has, which of them answers; to decide that by hand, to export one."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -10,6 +10,7 @@ from rich.table import Table
 from gpu_workers.serve.port import AdapterKey, spelled
 from projections.lora_adapters import LORA_ADAPTERS, Adapter
 from projections.rollouts import ROLLOUTS, Rollout
+from rillfold.cli.adapters.export import export
 from rillfold.cli.terminal.answers import as_json, say, say_json
 from rillfold.cli.terminal.plain import plain
 from rillfold.event_log import first, in_log
@@ -48,7 +49,10 @@ class Versions(NamedTuple):
 
 @click.group()
 def adapters() -> None:
-    """Show a company's adapters, and decide by hand which version answers."""
+    """Show a company's adapters, decide by hand which version answers, and export one."""
+
+
+adapters.add_command(export)
 
 
 @adapters.command("list")

@@ -10,7 +10,10 @@ from rillfold.cli.terminal.answers import as_json
 from schemas.errors import Stop
 
 CHECKOUT = Path(__file__).parents[3]
-BENCHES = ("codec", "produce", "fold", "restore", "query", "scale", "memory", "sink", "train", "serve", "evaluator")
+BENCHES = (
+    *("codec", "produce", "fold", "restore", "query", "scale", "memory", "sink"),
+    *("train", "serve", "export", "evaluator"),
+)
 
 
 @click.command(context_settings={"ignore_unknown_options": True})

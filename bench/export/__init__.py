@@ -1,0 +1,1 @@
+"""Exported files, and llama.cpp, which reads them."""
