@@ -7,6 +7,7 @@ from projections.companies import COMPANIES
 from projections.company_tools import COMPANY_TOOLS
 from projections.costs import COSTS
 from projections.datasets import DATASETS
+from projections.files import FILES
 from projections.jobs import JOBS
 from projections.lora_adapters import LORA_ADAPTERS
 from projections.memories import MEMORIES
@@ -31,6 +32,7 @@ PROJECTIONS: Mapping[str, Projection[Any]] = {
         SESSIONS,
         MEMORIES,
         ROLLOUTS,
+        FILES,
     )
 }
 
