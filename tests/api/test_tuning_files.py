@@ -102,7 +102,11 @@ async def test_another_purpose_another_field_and_no_file(api: Any) -> None:
         with pytest.raises(openai.BadRequestError, match="expires_after") as wrong:
             after: Any = {"anchor": "created_at", "seconds": 3600}
             await client.files.create(file=("rows.jsonl", GOOD.encode()), purpose="fine-tune", expires_after=after)
-        for body, kind in ((b"", "multipart/form-data"), (b"--x", "multipart/form-data; boundary=x"), (b"{}", "a/b")):
+        for body, kind in (
+            (b"", "multipart/form-data"),
+            (b"--x", "multipart/form-data; boundary=x"),
+            (b"a=b", "application/x-www-form-urlencoded"),
+        ):
             answer = await api.ask("POST", "/v1/files", api.acme, content=body, headers={"Content-Type": kind})
             assert answer.status_code == 400 and answer.json()["error"]["type"] == "invalid_request_error", answer.text
     assert await api.events("company-data") == []

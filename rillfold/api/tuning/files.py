@@ -104,6 +104,9 @@ async def upload(request: Request, asker: Asker, serving: Serving, company_id: s
 
 
 async def _form(request: Request) -> FormData:
+    """Other forms would be read into memory whole."""
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise ApiError(400, "bad_form", "A file is sent as multipart/form-data, with its purpose beside it.")
     try:
         return await request.form(max_files=1, max_fields=8, max_part_size=FIELD_BYTES)
     except HTTPException as error:
