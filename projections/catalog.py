@@ -7,7 +7,6 @@ from projections.companies import COMPANIES
 from projections.company_tools import COMPANY_TOOLS
 from projections.costs import COSTS
 from projections.datasets import DATASETS
-from projections.files import FILES
 from projections.jobs import JOBS
 from projections.lora_adapters import LORA_ADAPTERS
 from projections.memories import MEMORIES
@@ -16,6 +15,7 @@ from projections.rollouts import ROLLOUTS
 from projections.sessions import SESSIONS
 from projections.tool_calls import TOOL_CALLS
 from projections.training_runs import TRAINING_RUNS
+from projections.tuning.files import FILES
 from schemas.errors import Stop
 
 PROJECTIONS: Mapping[str, Projection[Any]] = {

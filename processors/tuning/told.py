@@ -5,8 +5,8 @@ from typing import Any
 
 from processors.tuning.names import TunedModel
 from processors.tuning.wishes import PLAIN_ROLE, Tuning
-from projections.files import UploadedFile
 from projections.training_runs import ENDED, Run
+from projections.tuning.files import UploadedFile
 from schemas import training
 from schemas.envelope import Event
 

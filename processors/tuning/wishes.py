@@ -7,7 +7,7 @@ import msgspec
 
 from processors.gate import canonical
 from processors.training.settings import TrainSettings
-from projections.files import UploadedFile
+from projections.tuning.files import UploadedFile
 from schemas.training import OffsetRange
 
 PLAIN_ROLE = "tuned"

@@ -8,7 +8,7 @@ from processors.training.settings import METHOD_NAMES
 from processors.tuning.lines import DPO, SUPERVISED
 from processors.tuning.names import JOB_PREFIX, new_name
 from processors.tuning.wishes import OURS, PLAIN_ROLE, Tuning, ranges_of, settings_of
-from projections.files import UploadedFile
+from projections.tuning.files import UploadedFile
 from rillfold.api.tuning.files import the_file
 from rillfold.api.tuning.forms import DpoHyperparameters, Hyperparameters, NewTuning
 from rillfold.api.tuning.wrong import WrongPart

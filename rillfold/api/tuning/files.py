@@ -16,7 +16,7 @@ from processors.tuning import said
 from processors.tuning.lines import FileRefused, purpose_refused
 from processors.tuning.names import FILE, FILE_PREFIX
 from processors.tuning.told import file_told
-from projections.files import FILES, UploadedFile
+from projections.tuning.files import FILES, UploadedFile
 from rillfold.api.access import Asker, Serving, company_of
 from rillfold.api.tuning import found
 from rillfold.api.tuning.uploading import keep

@@ -9,7 +9,7 @@ from typing import IO, NamedTuple
 from processors.tuning import said
 from processors.tuning.lines import LINE_BYTES, SUPERVISED, FileRefused, taught
 from processors.tuning.names import FILE_PREFIX, new_name
-from projections.files import FILES, UploadedFile
+from projections.tuning.files import FILES, UploadedFile
 from rillfold.event_log import now
 from rillfold.wiring import Services
 from schemas.company import FileUploaded
