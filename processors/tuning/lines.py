@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from processors.dataset.turns import canonical
 from processors.exact_json import exact
-from processors.tuning.turns import LineTurns, MalformedLine, named, offered, shown
+from processors.tuning.turns import BadLine, LineTurns, named, offered, shown
 from schemas.company import Message
 from schemas.errors import Poison
 from schemas.words import DEEPEST, shallow
@@ -51,7 +51,7 @@ def taught(lines: Iterable[bytes]) -> Iterator[Taught]:
             first = first or one
             _of_one_method(one, first)
             pairs.take(one)
-        except MalformedLine as wrong:
+        except BadLine as wrong:
             raise FileRefused(wrong.reason, str(wrong), number) from None
         yield one
     if first is None:
@@ -61,60 +61,58 @@ def taught(lines: Iterable[bytes]) -> Iterator[Taught]:
 def _of_one_method(one: Taught, first: Taught) -> None:
     if one.method != first.method:
         told = f"it is for {one.method}, and line {first.line} for {first.method}: send a file for each."
-        raise MalformedLine("mixed_methods", "", told)
+        raise BadLine("mixed_methods", "", told)
 
 
 def _read(raw: bytes, number: int) -> Taught | None:
     """None for an empty line, which counts among the others."""
     if number > MOST_LINES:
-        raise MalformedLine("too_many_lines", "", f"a file holds at most {MOST_LINES} lines: send several files.")
+        raise BadLine("too_many_lines", "", f"a file holds at most {MOST_LINES} lines: send several files.")
     text = _text(raw, number)
     if not text:
         return None
     given = _json(text)
     if isinstance(given, list):
-        raise MalformedLine(
-            "array", "", "a JSON array; a file has one object a line (JSON Lines), and no brackets around."
-        )
+        raise BadLine("array", "", "a JSON array; a file has one object a line (JSON Lines), and no brackets around.")
     if not isinstance(given, dict):
-        raise MalformedLine("no_object", "", "no JSON object: each line is one.")
+        raise BadLine("no_object", "", "no JSON object: each line is one.")
     for name in given:
         if name in ("company", "company_id"):
             told = f"{name!r}: whose a file is, the key says by which it is sent. Leave it out."
-            raise MalformedLine("company_named", "", told)
+            raise BadLine("company_named", "", told)
     if OF_DPO & given.keys():
         return _pair(given, number)
     fields = named(given, "", OF_SUPERVISED)
     messages = _conversation(fields, "messages")
     if messages[-1].role != "assistant":
         told = "the last message is no answer of the assistant: there is nothing to learn from."
-        raise MalformedLine("no_answer", "messages", told)
+        raise BadLine("no_answer", "messages", told)
     return Taught(number, messages)
 
 
 def _text(raw: bytes, number: int) -> str:
     if len(raw.rstrip(b"\r\n")) > LINE_BYTES:
-        raise MalformedLine("too_long", "", f"more than {LINE_BYTES} bytes: no event holds it. Cut the conversation.")
+        raise BadLine("too_long", "", f"more than {LINE_BYTES} bytes: no event holds it. Cut the conversation.")
     if raw.startswith(BOM) and number == 1:
-        raise MalformedLine("bom", "", "the file begins with a byte-order mark: save it as UTF-8 without one.")
+        raise BadLine("bom", "", "the file begins with a byte-order mark: save it as UTF-8 without one.")
     try:
         return raw.decode().strip(" \t\r\n")
     except UnicodeDecodeError as error:
-        raise MalformedLine("not_utf8", "", f"no UTF-8 at byte {error.start}: save the file as UTF-8.") from None
+        raise BadLine("not_utf8", "", f"no UTF-8 at byte {error.start}: save the file as UTF-8.") from None
 
 
 def _json(text: str) -> Any:
     if not shallow(text):
-        raise MalformedLine("too_deep", "", f"brackets stand more than {DEEPEST} deep.")
+        raise BadLine("too_deep", "", f"brackets stand more than {DEEPEST} deep.")
     try:
         return exact(text)
     except (ValueError, RecursionError) as error:
-        raise MalformedLine("invalid_json", "", f"no JSON that everybody reads alike: {str(error)[:120]}.") from None
+        raise BadLine("invalid_json", "", f"no JSON that everybody reads alike: {str(error)[:120]}.") from None
 
 
 def _conversation(fields: dict[str, Any], name: str) -> tuple[Message, ...]:
     if fields.get("parallel_tool_calls") not in (None, True, False):
-        raise MalformedLine("bad_value", "parallel_tool_calls", "true or false is needed.")
+        raise BadLine("bad_value", "parallel_tool_calls", "true or false is needed.")
     messages = LineTurns(offered(fields.get("tools"), "tools")).read(fields.get("messages"), name)
     return _asked(messages, name)
 
@@ -123,41 +121,35 @@ def _asked(messages: tuple[Message, ...], where: str) -> tuple[Message, ...]:
     """What is held out is told by the question; an answer to nobody is none."""
     before = [message.role for message in messages]
     if "user" not in before or ("assistant" in before and before.index("assistant") < before.index("user")):
-        raise MalformedLine("no_question", where, "a user's message comes before the first answer.")
+        raise BadLine("no_question", where, "a user's message comes before the first answer.")
     return messages
 
 
 def _pair(given: dict[str, Any], number: int) -> Taught:
     if OF_SUPERVISED & given.keys():
         told = "fields of supervised lines (messages) beside those of dpo (input): one line teaches one way."
-        raise MalformedLine("mixed_methods", "", told)
+        raise BadLine("mixed_methods", "", told)
     named(given, "", OF_DPO)
     if missing := [name for name in sorted(OF_DPO) if given.get(name) is None]:
-        raise MalformedLine(
-            "missing_field", "", f"{missing[0]} is missing: a dpo line has {', '.join(sorted(OF_DPO))}."
-        )
+        raise BadLine("missing_field", "", f"{missing[0]} is missing: a dpo line has {', '.join(sorted(OF_DPO))}.")
     fields = named(given["input"], "input", OF_SUPERVISED)
     tools = offered(fields.get("tools"), "input.tools")
     reader = LineTurns(tools)
     asked = _asked(reader.read(fields.get("messages"), "input.messages"), "input.messages")
     if asked[-1].role == "assistant":
-        raise MalformedLine(
-            "bad_input", "input.messages", "it ends with an answer: the two answers come after a question."
-        )
+        raise BadLine("bad_input", "input.messages", "it ends with an answer: the two answers come after a question.")
     better, worse = (
         _one_answer(reader.read(given[name], name, len(asked)), name)
         for name in ("preferred_output", "non_preferred_output")
     )
     if better == worse:
-        raise MalformedLine("same_answers", "", "preferred_output and non_preferred_output are the same.")
+        raise BadLine("same_answers", "", "preferred_output and non_preferred_output are the same.")
     return Taught(number, (*asked, worse), better)
 
 
 def _one_answer(messages: tuple[Message, ...], where: str) -> Message:
     if len(messages) != 1 or messages[0].role != "assistant":
-        raise MalformedLine(
-            "bad_output", where, f"one message of the assistant is needed, not {len(messages)} messages."
-        )
+        raise BadLine("bad_output", where, f"one message of the assistant is needed, not {len(messages)} messages.")
     return messages[0]
 
 
@@ -175,7 +167,7 @@ class _Pairs:
         before, line = self._seen.setdefault(worse, (better, one.line))
         if before != better:
             told = f"line {line} has the same input and non_preferred_output, and prefers another answer to it."
-            raise MalformedLine("two_preferred", "", told)
+            raise BadLine("two_preferred", "", told)
 
 
 def purpose_refused(purpose: object) -> FileRefused | None:
