@@ -130,8 +130,8 @@ async def test_a_file_is_tuned_with_followed_and_asked(house: Open) -> None:
 
 
 async def _tuned_and_asked(one: House) -> tuple[Any, ...]:
-    content, more = demo_lines(24), demo_lines(6, skip=24)
-    sent, measured, pairs = await one.upload(content), await one.upload(more), await one.upload(demo_pairs(16))
+    content, more = demo_lines(16), demo_lines(4, skip=16)
+    sent, measured, pairs = await one.upload(content), await one.upload(more), await one.upload(demo_pairs(10))
     assert (sent.object, sent.status, sent.bytes) == ("file", "processed", len(content))
     assert sent.sha256 == hashlib.sha256(content).hexdigest()
     assert (await one.client.files.content(sent.id)).content == content
@@ -172,7 +172,7 @@ async def _is_what_the_log_says(one: House, done: Any) -> None:
     ready = {event.adapter: event for event in await one.office.ready()}["acme/desk"]
     assert (done.adapter_sha256, done.dataset_sha256) == (ready.sha256, ready.manifest)
     accepted = next(e for e in await one.office.said() if e.type == "training.accepted" and e.run == done.id)
-    assert accepted.examples == sum(map(_answers, demo_lines(24).splitlines()))
+    assert accepted.examples == sum(map(_answers, demo_lines(16).splitlines()))
     assert ready.evaluation is not None and ready.evaluation.examples == 2
 
 

@@ -199,3 +199,20 @@ def test_a_file_is_refused_at_its_first_wrong_line_and_the_lines_before_are_read
     draft = written.FileDraft(company="acme", file="file-1", name="", now=1)
     again = [list(written.of_line(draft, next(taught([line(pair()).encode()])))) for _ in range(2)]
     assert again[0] == again[1], "the same line of the same file has the same ids"
+
+
+async def test_the_api_describes_the_door_as_it_is(api: Any) -> None:
+    described = (await api.ask("GET", "/openapi.json")).json()
+    paths = {path: set(of) for path, of in described["paths"].items() if path.startswith(("/v1/files", "/v1/fine"))}
+    assert paths == {
+        "/v1/files": {"get", "post"},
+        "/v1/files/{file_id}": {"get", "delete"},
+        "/v1/files/{file_id}/content": {"get"},
+        "/v1/fine_tuning/jobs": {"get", "post"},
+        "/v1/fine_tuning/jobs/{job_id}": {"get"},
+        "/v1/fine_tuning/jobs/{job_id}/cancel": {"post"},
+        "/v1/fine_tuning/jobs/{job_id}/events": {"get"},
+        "/v1/fine_tuning/jobs/{job_id}/checkpoints": {"get"},
+    }
+    (kind, form), *more = described["paths"]["/v1/files"]["post"]["requestBody"]["content"].items()
+    assert (kind, form["schema"]["required"], more) == ("multipart/form-data", ["file", "purpose"], [])

@@ -50,7 +50,7 @@ class NewTuning(Strict):
     method: TuningMethod | None = None
     hyperparameters: Hyperparameters | None = None
     """As older clients send them; in `method` they are the same."""
-    integrations: list[Any] | None = Field(None, max_length=0)
+    integrations: Annotated[list[Any], Field(max_length=0, fail_fast=True)] | None = None
     metadata: dict[str, Any] | None = Field(None, max_length=0)
     settings: dict[str, Any] = Field(default={})
     """More of a run's settings, as docs/training.md names them, such as rank."""
