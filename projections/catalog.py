@@ -15,6 +15,7 @@ from projections.rollouts import ROLLOUTS
 from projections.sessions import SESSIONS
 from projections.tool_calls import TOOL_CALLS
 from projections.training_runs import TRAINING_RUNS
+from projections.tuning.files import FILES
 from schemas.errors import Stop
 
 PROJECTIONS: Mapping[str, Projection[Any]] = {
@@ -31,6 +32,7 @@ PROJECTIONS: Mapping[str, Projection[Any]] = {
         SESSIONS,
         MEMORIES,
         ROLLOUTS,
+        FILES,
     )
 }
 

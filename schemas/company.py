@@ -5,6 +5,7 @@ from typing import Literal, get_args
 import msgspec
 
 from schemas.envelope import Event
+from schemas.training import OffsetRange
 from schemas.words import Address, Document, Id, Json, Label, Name, Note, Text
 
 
@@ -137,4 +138,44 @@ class ToolRevoked(Event, frozen=True, kw_only=True):
 
     type: str = "tool.revoked"
     name: Name
+    reason: Text = ""
+
+
+class FilePart(Event, frozen=True, kw_only=True):
+    """Some lines of a file that is being uploaded, as they were sent. Without `file.uploaded` after it, of no file."""
+
+    type: str = "file.part"
+    entity: Id
+    """The file."""
+    part: int
+    """Counted from 0."""
+    text: Document
+
+
+class FileUploaded(Event, frozen=True, kw_only=True):
+    """A file stands in the log whole: its parts, and what is learned from them, all under the file as their entity."""
+
+    type: str = "file.uploaded"
+    entity: Id
+    """The file."""
+    name: Text
+    """As whoever sent it calls it; no path, and no key."""
+    purpose: Label
+    method: Label
+    """What its lines are for: supervised or dpo."""
+    size: int
+    """Bytes."""
+    sha256: Label
+    lines: int
+    """Of JSON: the empty ones are not counted."""
+    ranges: tuple[OffsetRange, ...]
+    """Where its events stand, among others."""
+
+
+class FileDeleted(Event, frozen=True, kw_only=True):
+    """Nobody is to find the file any more, nor to train on it by its name."""
+
+    type: str = "file.deleted"
+    entity: Id
+    """The file."""
     reason: Text = ""

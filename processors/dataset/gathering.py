@@ -9,7 +9,7 @@ from processors.dataset.marks import HELD, Hearing, Marks, Opinion, TakenAt, Tel
 from processors.dataset.noticed import Noticed, Watch
 from processors.dataset.offers import Moment, Offers
 from processors.dataset.selection import Selection
-from processors.dataset.turns import RULE, THIRD, Manifest, canonical, in_order
+from processors.dataset.turns import RULE, THIRD, Manifest, canonical, in_order, is_held_out, question
 from schemas.company import (
     AgentOutputIngested,
     ConversationIngested,
@@ -68,6 +68,8 @@ class Gathering:
     def __init__(self, select: Selection) -> None:
         self._select = select
         self._watch, self._agents = Watch(select), frozenset(select.agents)
+        self._entities, self._measured_on = frozenset(select.entities), frozenset(select.held_out)
+        self._questions: set[bytes] = set()
         self._told: dict[bytes, list[Telling]] = {}
         self._marks, self._offers = Marks(), Offers()
         self._held = 0
@@ -108,6 +110,11 @@ class Gathering:
         yield from self._by_offer(moments, offered)
         yield from self._of_offers(offered, keep)
 
+    def is_held_out(self, talk: Talk) -> bool:
+        """When all is taken in: a question that is measured on in one place is trained on in none."""
+        asked = question(talk.messages)
+        return _of(asked) in self._questions if self._measured_on else is_held_out(asked)
+
     def hearing(self, talk: Talk) -> Hearing:
         return Hearing(self._marks, talk.messages)
 
@@ -145,16 +152,24 @@ class Gathering:
         told = self._told.setdefault(name, [])
         told.append(Telling(place, event.id, event.correlation, good))
         self._held += HELD * (2 if len(told) == 1 else 1) + len(event.id) + len(event.correlation)
+        if event.entity in self._measured_on:
+            self._questions.add(_of(question(talk.messages)))
         return Content(name, text) if len(told) == 1 else None
 
     def _is_selected(self, event: Teaching) -> bool:
         select = self._select
         return (
             (not self._agents or event.agent in self._agents)
+            and (not self._entities or event.entity in self._entities)
             and (not select.types or event.type in select.types)
             and (select.since is None or event.time >= select.since)
             and (select.until is None or event.time < select.until)
         )
+
+
+def _of(asked: str) -> bytes:
+    """As `is_held_out` tells questions apart."""
+    return sha256(asked.strip().encode()).digest()
 
 
 def _messages(event: Teaching) -> tuple[Message, ...]:
@@ -172,9 +187,11 @@ class LessonCounts:
         self._left_out = self._repeats = self._bad = self._corrected = self._trained = self._held_out = 0
         self._digest = sha256()
 
-    def rows(self, story: Story, talk: Talk, tools: str | None, opinions: Mapping[int, Opinion]) -> Iterator[bytes]:
+    def rows(
+        self, story: Story, talk: Talk, tools: str | None, opinions: Mapping[int, Opinion], held_out: bool
+    ) -> Iterator[bytes]:
         self._repeats += len(story.told) - 1
-        for lesson in lessons(talk, tools, story.sha256, opinions):
+        for lesson in lessons(talk, tools, story.sha256, opinions, held_out):
             if lesson is None:
                 self._left_out += 1
             else:

@@ -1,18 +1,14 @@
 """Rule 3: rows that hold all they are, and nothing of where they stood."""
 
-import json
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from hashlib import sha256
-from math import isfinite
-from typing import Any, NoReturn
 
 import msgspec
 
 from processors.dataset.marks import Opinion
-from processors.dataset.turns import TURNS, Example, canonical, is_held_out, parse_row, question
-from processors.gate import canonical as canonical_json
+from processors.dataset.turns import TURNS, Example, canonical, parse_row
+from processors.exact_json import as_written
 from schemas.company import Message, ToolUse, may_speak
-from schemas.words import JSON, fits
 
 
 class Lesson(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,9 +50,11 @@ def story_of(content: bytes, tools: str | None) -> str:
     return sha256(content + (tools or "").encode()).hexdigest()
 
 
-def lessons(talk: Talk, tools: str | None, story: str, opinions: Mapping[int, Opinion]) -> Iterator[Lesson | None]:
+def lessons(
+    talk: Talk, tools: str | None, story: str, opinions: Mapping[int, Opinion], held_out: bool
+) -> Iterator[Lesson | None]:
     """In the order of its turns. None for each that no model can be shown, or whose prompt it cannot."""
-    held_out, teachable = is_held_out(question(talk.messages)), True
+    teachable = True
     for turn, message in enumerate(talk.messages):
         if not (teachable and turn < TURNS and _can_be_shown(message, turn)):
             teachable = False
@@ -89,46 +87,10 @@ def in_canonical_form(message: Message) -> Message | None:
     if not message.tool_calls:
         return message
     try:
-        calls = tuple(ToolUse(name=each.name, arguments=_canonical(each.arguments)) for each in message.tool_calls)
+        calls = tuple(ToolUse(name=each.name, arguments=as_written(each.arguments)) for each in message.tool_calls)
     except (ValueError, OverflowError, RecursionError):
         return None
     return msgspec.structs.replace(message, tool_calls=calls)
-
-
-def _canonical(arguments: str) -> str:
-    """Raises ValueError for what two readers might take for two things."""
-    if not fits(JSON, arguments):
-        raise ValueError("deeper or longer than any event's JSON")
-    found = json.loads(
-        arguments, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite, parse_int=_whole
-    )
-    if not isinstance(found, dict):
-        raise ValueError("no JSON object")
-    return canonical_json(found)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key stands twice")
-    return found
-
-
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no JSON")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not isfinite(number):
-        raise ValueError(f"{text} is beyond every number")
-    return number
-
-
-def _whole(text: str) -> int:
-    if not -(2**63) <= (number := int(text)) < 2**64:
-        raise ValueError(f"{text} is a whole number to some readers and a float to others")
-    return number
 
 
 def was_wrong(row: Row) -> bool:

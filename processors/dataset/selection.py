@@ -24,3 +24,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Feedback and tools' replies decide what is learned from. False: every answer is, good or bad."""
     leave_out: Names = ()
     """Entities of which nothing is learned: as if the log had never held them."""
+    entities: Names = ()
+    """Only these teach, such as an uploaded file. Empty: all do."""
+    held_out: Names = ()
+    """Of these, each question is measured on and never trained on, and no other question is held out."""

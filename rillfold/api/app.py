@@ -6,11 +6,21 @@ from prometheus_client import CollectorRegistry
 from rillfold import __version__
 from rillfold.api import automation, companies, error_answers, health, models, projections, topics
 from rillfold.api.entry import Entry
+from rillfold.api.tuning import files, jobs
 from rillfold.http.limits import Limiter
 from rillfold.http.metering import Metered
 from rillfold.wiring import Services
 
-ROUTERS = (automation.router, companies.router, topics.router, projections.router, models.router, health.router)
+ROUTERS = (
+    automation.router,
+    companies.router,
+    topics.router,
+    projections.router,
+    models.router,
+    files.router,
+    jobs.router,
+    health.router,
+)
 
 
 def create_app(services: Services) -> FastAPI:

@@ -1,12 +1,16 @@
 """The entry of the API: whose key, is there room for it, the body. In this order, and nothing else is done before."""
 
+from contextlib import ExitStack
+from tempfile import TemporaryFile
+
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from processors.limits import Busy, RequestCost
 from rillfold.http.errors import ApiError
 from rillfold.http.keys import ApiKeys, Principal, bearer
-from rillfold.http.limits import ClientLeft, Limiter, again, body_of, cost_of
+from rillfold.http.limits import FILES, ClientLeft, Limiter, again, body_of, cost_of
+from rillfold.http.spooled import from_file, spool
 from rillfold.http.turn_away import KNOWN, STRANGER, turn_away
 from schemas.errors import RillfoldError
 
@@ -20,7 +24,8 @@ TOLD = {
 
 
 class Entry:
-    """Says no before the body is read, and lets at most one body of the allowed size into memory for each request."""
+    """Says no before the body is read, and lets at most one body of the allowed size into memory for each request; a
+    file's body goes to the disk."""
 
     def __init__(self, app: ASGIApp, keys: ApiKeys, limiter: Limiter) -> None:
         self._app, self._keys, self._limiter = app, keys, limiter
@@ -51,9 +56,15 @@ class Entry:
     async def _pass_on(self, asker: Principal, cost: RequestCost, scope: Scope, receive: Receive, send: Send) -> None:
         unsent = cost.bytes
         try:
-            body = await body_of(receive)
-            unsent = max(0, cost.bytes - len(body))
-            await self._app(scope, again(body, receive), send)
+            with ExitStack() as kept:
+                if (scope["method"], scope["path"]) == FILES:
+                    file = kept.enter_context(TemporaryFile())
+                    size, handed_on = await spool(receive, file), from_file(file, receive)
+                else:
+                    body = await body_of(receive)
+                    size, handed_on = len(body), again(body, receive)
+                unsent = max(0, cost.bytes - size)
+                await self._app(scope, handed_on, send)
         except ClientLeft:
             return
         except ApiError as error:

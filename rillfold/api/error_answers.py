@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
-from rillfold.http.errors import ApiError, answer_of, shape
+from rillfold.http.errors import ApiError, answer, answer_of, shape
 from rillfold.http.strict_json import TooManyValues
 from schemas.errors import RillfoldError
 
@@ -40,26 +40,31 @@ RESPONSES = _documented(400, 401, 403, 404, 405, 408, 409, 413, 422, 429, 503)
 
 
 def install(app: FastAPI) -> None:
-    async def answer(_: Request, error: Exception) -> JSONResponse:
-        return answer_of(error)
+    async def any_error(request: Request, error: Exception) -> JSONResponse:
+        return answer_of(error, request.url.path)
 
     for kind in (ApiError, RillfoldError, RecursionError, OSError, MemoryError, Exception):
-        app.add_exception_handler(kind, answer)
+        app.add_exception_handler(kind, any_error)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         # Where and why, never the input: it may hold a credential.
-        wrong = [{"where": _where(each["loc"]), "why": each["msg"]} for each in error.errors()[:WRONGS]]
-        return JSONResponse(shape("invalid_request", "The request does not have the documented form.", wrong), 422)
+        wrong = [(_where(each["loc"]), each["msg"]) for each in error.errors()[:WRONGS]]
+        detail = [{"where": where, "why": why} for where, why in wrong]
+        param = ".".join(map(str, wrong[0][0][1:])) or None if wrong else None
+        first = f" {param}: {wrong[0][1]}." if param else ""
+        told = f"The request does not have the documented form.{first}"
+        return answer(shape("invalid_request", told, detail), 422, request.url.path, param)
 
     @app.exception_handler(TooManyValues)
-    async def too_many(_: Request, error: TooManyValues) -> JSONResponse:
-        return JSONResponse(shape("too_many_values", error.detail), error.status_code)
+    async def too_many(request: Request, error: TooManyValues) -> JSONResponse:
+        return answer(shape("too_many_values", error.detail), error.status_code, request.url.path)
 
     @app.exception_handler(HTTPException)
-    async def plain(_: Request, error: HTTPException) -> JSONResponse:
+    async def plain(request: Request, error: HTTPException) -> JSONResponse:
         phrase = HTTPStatus(error.status_code).phrase
-        return JSONResponse(shape(phrase.lower().replace(" ", "_"), phrase), error.status_code, headers=error.headers)
+        body = shape(phrase.lower().replace(" ", "_"), phrase)
+        return answer(body, error.status_code, request.url.path, headers=error.headers)
 
 
 def _where(steps: tuple[int | str, ...]) -> list[int | str]:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict
 
+from processors.tuning.names import tuned_model
 from rillfold.api.access import Asker, Serving
 from rillfold.http.errors import ApiError, NotFound
 from rillfold.http.keys import Principal
@@ -22,6 +23,7 @@ PASSED_BACK = ("content-type", "retry-after", "x-request-id")
 SECONDS = httpx.Timeout(300.0, connect=3.0)
 AGAIN = "5"
 Name = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,199}$")]
+BaseName = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@-]{0,499}$")]
 _STREAM: Mapping[str, Any] = {"content": {"application/json": {}, "text/event-stream": {"schema": {"type": "string"}}}}
 
 
@@ -50,9 +52,13 @@ async def models(asker: Asker, serving: Serving) -> Models:
 
 
 @router.get("/models/{name}")
-async def base_model(name: Name, asker: Asker, serving: Serving) -> Model:
-    """The base model, by its name."""
-    return await _one(serving, asker, name)
+async def base_model(name: BaseName, asker: Asker, serving: Serving) -> Model:
+    """The base model, by its name; or what a tuning job made of it, by the name that the job gave it."""
+    tuned = tuned_model(name)
+    if tuned is None or tuned.base != serving.settings.base_name():
+        return await _one(serving, asker, name)
+    made = await _one(serving, asker, f"{tuned.adapter}@{tuned.version}")
+    return made.model_copy(update={"id": name})
 
 
 @router.get("/models/{company}/{role}")
@@ -74,9 +80,10 @@ async def ask_a_model(given: ChatBody, asker: Asker, serving: Serving) -> Respon
 
 
 def _may(asker: Principal, model: str, serving: Services) -> bool:
-    """Adapters are called company/role; the base model belongs to everybody."""
+    """Adapters are called company/role, or by the name that their job gave them; the base belongs to everybody."""
     base = serving.settings.base_name()
-    company, slash, role = model.partition("/")
+    tuned = tuned_model(model)
+    company, slash, role = (tuned.adapter if tuned else model).partition("/")
     own = asker.may(company) if slash and role else asker.admin
     return own or model == base
 

@@ -1,6 +1,7 @@
-"""One shape for every error: {"error": {"code", "message", "detail"}}."""
+"""One shape for every error: {"error": {"code", "message", "detail"}}; below /v1 with `type` and `param` beside."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.responses import JSONResponse
@@ -13,6 +14,9 @@ log = logging.getLogger(__name__)
 
 class ApiError(Exception):
     """An answer that is not 2xx. `code` is for machines, `message` says what to do."""
+
+    param: str | None = None
+    """Which part of the request is wrong, where it is one."""
 
     def __init__(self, status: int, code: str, message: str, detail: Any = None, **headers: str) -> None:
         super().__init__(message)
@@ -31,23 +35,42 @@ def shape(code: str, message: str, detail: Any = None) -> dict[str, Any]:
     return {"error": {"code": code, "message": message, "detail": detail}}
 
 
-def answer_of(error: Exception) -> JSONResponse:
+def kind_of(status: int) -> str:
+    """As OpenAI calls it."""
+    return "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
+
+
+def answer(
+    body: dict[str, Any], status: int, path: str, param: str | None = None, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """`body` as `shape` makes it. Whoever asks below /v1 reads errors as OpenAI writes them."""
+    if path.startswith("/v1/"):
+        body = {"error": {**body["error"], "type": kind_of(status), "param": param}}
+    return JSONResponse(body, status, headers=headers)
+
+
+def answer_of(error: Exception, path: str = "") -> JSONResponse:
     """Total. 503 is the world's fault and says when to come again; 500 is a fault of ours and should not exist."""
+    if isinstance(error, ApiError):
+        body = shape(error.code, error.message, error.detail)
+        return answer(body, error.status, path, error.param, error.headers)
+    status, code, message, wait = _told(error)
+    return answer(shape(code, message), status, path, headers={"Retry-After": wait} if wait else None)
+
+
+def _told(error: Exception) -> tuple[int, str, str, str | None]:
+    """(status, code, message, after how many seconds to come again)"""
     match error:
-        case ApiError():
-            body = shape(error.code, error.message, error.detail)
-            return JSONResponse(body, error.status, headers=error.headers)
         case Unusable():
-            return JSONResponse(shape(error.reason, error.detail), 422)
+            return 422, error.reason, error.detail, None
         case Poison():
-            return JSONResponse(shape("refused", str(error)), 422)
+            return 422, "refused", str(error), None
         case RecursionError():
-            return JSONResponse(shape("too_deep", "The request is nested deeper than anything here is."), 422)
+            return 422, "too_deep", "The request is nested deeper than anything here is.", None
         case Retry():
-            return JSONResponse(shape("try_again", str(error)), 503, headers={"Retry-After": "1"})
+            return 503, "try_again", str(error), "1"
         case RillfoldError() | OSError() | MemoryError():
             log.error("stopped by %r", error)
-            stopped = "The server needs a person's attention; its log says why."
-            return JSONResponse(shape("stopped", stopped), 503, headers={"Retry-After": "30"})
+            return 503, "stopped", "The server needs a person's attention; its log says why.", "30"
     # The server's own log has the trace.
-    return JSONResponse(shape("internal", "The server failed at this; its log says why."), 500)
+    return 500, "internal", "The server failed at this; its log says why.", None

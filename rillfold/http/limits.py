@@ -17,6 +17,10 @@ from rillfold.settings import Settings
 BODY_BYTES = 8 << 20
 BODY_SECONDS = 60.0
 """A body that takes longer is not waited for."""
+FILES = ("POST", "/v1/files")
+FILE_BYTES = 64 << 20
+FILE_SECONDS = 600.0
+"""A file's body waits on the disk until it is there whole: it may be larger, and come slower."""
 STRANGERS = CompanyBounds(at_once=1, a_second=50.0, bytes_a_minute=1, prompts=1)
 """Requests without a key that is known, of all the world together."""
 CHAT = "/v1/chat/completions"
@@ -78,39 +82,47 @@ class Limiter:
 
 def cost_of(method: str, path: str, headers: Headers) -> RequestCost:
     """As the head says; a body of unknown length is taken for the longest."""
-    unknown = BODY_BYTES if "transfer-encoding" in headers else 0
+    most = FILE_BYTES if (method, path) == FILES else BODY_BYTES
+    unknown = most if "transfer-encoding" in headers else 0
     announced = headers.get("content-length")
     size = unknown if announced is None else _announced(announced)
-    if size > BODY_BYTES:
-        raise too_large()
+    if size > most:
+        raise too_large(most)
     return RequestCost(size, prompt=(method, path) == ("POST", CHAT))
 
 
 def _announced(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else BODY_BYTES + 1
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else FILE_BYTES + 1
 
 
-def too_large() -> ApiError:
-    return ApiError(413, "too_large", f"A request body has at most {BODY_BYTES} bytes: send several.")
+def too_large(most: int) -> ApiError:
+    return ApiError(413, "too_large", f"The body of this request has at most {most} bytes: send several.")
 
 
 async def body_of(receive: Receive) -> bytes:
     """The whole body. Raises `ApiError` for one that is too large or too slow, and `ClientLeft`."""
-    parts, size, more = list[bytes](), 0, True
+    parts = list[bytes]()
+    await read_body(receive, parts.append, BODY_BYTES, BODY_SECONDS)
+    return b"".join(parts)
+
+
+async def read_body(receive: Receive, keep: Callable[[bytes], object], most: int, seconds: float) -> int:
+    """How many bytes were kept."""
+    size, more = 0, True
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(seconds):
             while more:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise ClientLeft
                 part, more = message.get("body", b""), message.get("more_body", False)
                 size += len(part)
-                if size > BODY_BYTES:
-                    raise too_large()
-                parts.append(part)
+                if size > most:
+                    raise too_large(most)
+                keep(part)
     except TimeoutError:
-        raise ApiError(408, "too_slow", f"The body did not arrive within {BODY_SECONDS:.0f} seconds.") from None
-    return b"".join(parts)
+        raise ApiError(408, "too_slow", f"The body did not arrive within {seconds:.0f} seconds.") from None
+    return size
 
 
 def again(body: bytes, receive: Receive) -> Receive:

@@ -22,7 +22,7 @@ KNOWN = Linger(32 << 20, 10.0)
 
 
 async def turn_away(error: Exception, linger: Linger, scope: Scope, receive: Receive, send: Send) -> None:
-    answer = answer_of(error)
+    answer = answer_of(error, scope["path"])
     if not _has_body(scope):
         return await answer(scope, receive, send)
     answer.headers["Connection"] = "close"

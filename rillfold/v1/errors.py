@@ -6,6 +6,7 @@ from typing import Any
 from fastapi.responses import JSONResponse
 
 from gpu_workers.serve.port import Failure
+from rillfold.http.errors import kind_of
 
 # reason -> HTTP status; OpenAI's clients retry 429 and 5xx, and nothing else.
 STATUS = {
@@ -53,5 +54,4 @@ def error(
 
 
 def openai_error(message: str, code: str, param: str | None = None, status: int = 503) -> dict[str, Any]:
-    kind = "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    return {"error": {"message": message, "type": kind_of(status), "param": param, "code": code}}

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from gpu_workers.serve.port import MustCall, MustFit, Question, spelled
+from processors.tuning.names import tuned_model
 from rillfold.v1.errors import BadRequest
 from rillfold.v1.forms import HARMLESS, REFUSED, ChatRequest, ContentPart, NamedTool
 from schemas.codec.primitives import sane_company
@@ -30,8 +31,7 @@ def company_of(header: str | None) -> str | None:
 def question_of(body: ChatRequest, base: str, id_: str, dice: int, company: str | None = None) -> Question:
     """Raises `BadRequest`. `dice` is the seed of a caller who gave none."""
     _refuse(body.model_extra or {})
-    # Whatever is not the base's name is an adapter's, and unknown if there is none.
-    adapter, version = (None, None) if body.model == base else spelled(body.model)
+    adapter, version = _named_model(body.model, base)
     return Question(
         id=id_,
         messages=tuple(_messages(body)),
@@ -49,6 +49,19 @@ def question_of(body: ChatRequest, base: str, id_: str, dice: int, company: str 
         must=_must(body),
         company=company,
     )
+
+
+def _named_model(model: str, base: str) -> tuple[str | None, int | None]:
+    """Whatever is not the base's name is an adapter's, and unknown if there is none."""
+    if model == base:
+        return None, None
+    tuned = tuned_model(model)
+    if tuned is None:
+        return spelled(model)
+    if tuned.base != base:
+        told = f"{model[:NAME_LETTERS]!r} was tuned from {tuned.base[:NAME_LETTERS]!r}, and here {base!r} answers."
+        raise BadRequest(told, "model", "model_not_found")
+    return tuned.adapter, tuned.version
 
 
 def _refuse(more: dict[str, Any]) -> None:

@@ -1,4 +1,5 @@
-"""/v1 of the serving worker: what any OpenAI client speaks. `model` is the base's name or `company/role[@version]`."""
+"""/v1 of the serving worker: what any OpenAI client speaks. `model` is the base's name,
+`company/role[@version]`, or what a tuning job called the version that it made."""
 
 import asyncio
 import secrets

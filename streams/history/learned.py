@@ -130,7 +130,7 @@ class Learned:
             hearing.hear(told)
             await self._let_others()
         opinions = hearing.opinions()
-        for line in self._counts.rows(story, talk, tools, opinions):
+        for line in self._counts.rows(story, talk, tools, opinions, self._gathering.is_held_out(talk)):
             out.write(line)
             self._must_fit(out.tell())
             await self._let_others()

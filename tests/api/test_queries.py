@@ -10,72 +10,31 @@ from contextlib import AsyncExitStack
 from itertools import count
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from processors.saga import ACTING_JOBS
 from projections.catalog import PROJECTIONS
-from projections.jobs import JOBS
 from rillfold.api import projections as routes
 from rillfold.automation import AutomationService
 from rillfold.client import ApiAway, ApiRefused, Client
 from rillfold.embedded.stack import Endpoints
 from rillfold.http.keys import id_of
-from rillfold.testing.driver import Driver
 from schemas.company import CompanyRegistered
 from schemas.envelope import caused_by
 from schemas.inference import InferenceCompleted, InferenceRequested
-from streams.log.memory import MemoryLog
-from streams.read_model.postgres import PostgresSink
 from streams.read_model.questions import OF_ONE
 from streams.read_model.reads import Reads
-from streams.read_model.sink import Follower
-
-FOLDED = [*(p for p in PROJECTIONS.values() if p.name != JOBS.name), ACTING_JOBS]
-
+from tests.support.world import World, opened
 
 CANARY = "tok_canary_rows"
-
-
-class World:
-    """The log in memory, its fold, Postgres behind it, and the API in front."""
-
-    def __init__(self, api: Any, driver: Driver, follower: Follower, subscription: Any, database: Any) -> None:
-        self.api, self.driver, self.database = api, driver, database
-        self._follower, self._subscription = follower, subscription
-
-    async def catch_up(self) -> None:
-        """Everything in the log is folded, and stands in Postgres."""
-        await self.driver.settle()
-        for projection in FOLDED:
-            while await self._behind(projection):
-                await self._follower.step(self._subscription, self.driver.log)
-
-    async def _behind(self, projection: Any) -> bool:
-        there = await self.api.services.reads.positions(projection, None)
-        ends = {topic: await self.driver.log.ends(topic) for topic in projection.topics}
-        return any(end > there.get(t, {}).get(p, 0) for t, of in ends.items() for p, end in of.items())
 
 
 @pytest.fixture
 async def world(stack: Endpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve) -> AsyncIterator[World]:
     monkeypatch.setattr(routes, "FEED_SECONDS", 0.01)
-    schema, log, dsn = f"t{uuid4().hex[:12]}", MemoryLog(), stack.postgres_dsn
-    assert dsn is not None
-    async with (
-        await psycopg.AsyncConnection.connect(dsn, autocommit=True) as database,
-        Driver(log, FOLDED) as driver,
-        PostgresSink(dsn, FOLDED, schema) as sink,
-        log.subscribe("sink", sorted(f"rillfold-{p.name}-v{p.version}-changelog" for p in FOLDED)) as subscription,
-        Reads(dsn, schema) as reads,
-        serve(tmp_path, log, reads=reads) as api,
-    ):
-        await database.execute(f'SET search_path TO "{schema}"')
-        yield World(api, driver, Follower(sink, FOLDED), subscription, database)
-        await database.execute(f'DROP SCHEMA "{schema}" CASCADE')
+    async with opened(stack, tmp_path, serve) as world:
+        yield world
 
 
 def tool(name: str) -> dict[str, Any]:
