@@ -7,6 +7,8 @@ from schemas import training
 from schemas.envelope import Event
 
 ENDED = frozenset({"refused", "completed", "failed"})
+MOST_READ_SECONDS = 1e6
+"""That a refusal may say it cost."""
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,7 +151,8 @@ def _refused(state: Run, event: training.TrainingRefused) -> Run:
     told = _ended(state, event, status="refused", reason=event.reason, detail=event.detail)
     if state.status == "accepted":
         return told
-    return msgspec.structs.replace(told, worked=state.worked + max(0, int(event.read_seconds * 1e6)))
+    read = min(max(0.0, event.read_seconds), MOST_READ_SECONDS)  # whatever it says
+    return msgspec.structs.replace(told, worked=state.worked + int(read * 1e6))
 
 
 def _ended(state: Run, event: Event, **outcome: object) -> Run:

@@ -174,7 +174,7 @@ class Handling:
         5. training.accepted   6. the child trains   7. artifact in the store   8. adapter.judged and adapter.ready
         9. training.completed
         A crash between any two of them ends in the same outcome: ids, ranges and bytes come out the same.
-        Taken back, a run is stopped before 7; from there on it is published. Before 8 and before each outcome the
+        Taken back, a run is stopped before 7; from there on it is published. Before 5, 8 and each outcome the
         worker looks whether the run is its own still.
         """
         request = it.request
@@ -232,8 +232,15 @@ class Handling:
             raise self._failed(it, "dataset_changed", detail)
         self._keep(manifest)
         if not known.manifest:
+            await self._must_be_ours(it)
             await self.say(say.accepted(request, manifest, self._place.worker, it.claim, self._now()))
         return manifest
+
+    async def _must_be_ours(self, it: Underway) -> None:
+        """Reading and training take long: by now another may have claimed the run, or ended it."""
+        await self.runs([it.partition])
+        if self._known.lost(it.request.company, it.request.id, it.claim):
+            raise _Overtaken
 
     def _keep(self, manifest: Manifest) -> None:
         """Before anything is said of it: what an adapter was made of can be read as long as the adapter."""
@@ -295,9 +302,7 @@ class Handling:
         said with it, in one append. What is left to say is how the run ended."""
         request, sha256 = it.request, await self._stored(it, settings, outcome, folder)
         adapters = await self._adapters.catch_up()
-        await self.runs([it.partition])
-        if self._known.lost(request.company, request.id, it.claim):
-            raise _Overtaken
+        await self._must_be_ours(it)
         if same_adapter(adapters, request, sha256) is None:
             answers = await self._served.version(request)
             version, verdict = version_for(adapters, request), judge(outcome.measures, self._place.floors, answers)

@@ -113,9 +113,11 @@ BY_HAND = "Compare them, and promote by hand: rillfold adapters promote."
 
 
 def _not_comparable(measures: Measures | None, answers: int | None) -> list[Objection]:
-    if measures is None or (measures.comparable and answers in (None, measures.against)):
+    if measures is None or (measures.comparable and answers == measures.against):
         return []
-    if measures.comparable:
+    if answers is None:
+        told = f"Version {measures.against} answers no more since this run began, and the base model was not asked."
+    elif answers != measures.against:
         told = f"Version {answers} answers since this run began, and was not asked."
     else:
         told = (

@@ -5,9 +5,11 @@ from datetime import UTC, datetime
 
 from processors.training.admit import NotAdmitted, RunBounds
 from projections.training_runs import Run
+from schemas.codec.primitives import MAX_TIME
 
 DAY = 86_400_000_000
 """Microseconds. The last so many, not a day of the calendar: nobody waits for midnight."""
+LAST_SECOND = MAX_TIME // 1_000_000
 
 
 def over(bounds: RunBounds, begun: Collection[Run], now: int) -> NotAdmitted | None:
@@ -40,4 +42,6 @@ def _below(worked: Collection[tuple[int, int]], used: int, most: int) -> int:
 
 
 def _again(free: int) -> str:
-    return f"Send it again after {datetime.fromtimestamp(-(-free // 1_000_000), UTC):%Y-%m-%d %H:%M:%S} UTC."
+    """An event may say that it is of the last year that there is."""
+    seconds = min(-(-free // 1_000_000), LAST_SECOND)
+    return f"Send it again after {datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC."

@@ -15,7 +15,7 @@ GRADIENT, MOMENTS = 4, 8
 """Bytes for each number of an adapter, which is trained in 32 bits: its gradient, and what AdamW keeps of it."""
 NF4 = 0.52
 """Bytes a number, with the scales of double quantisation."""
-KEPT_BY_HIDDEN, KEPT_BY_INNER = 6, 3
+KEPT_BY_HIDDEN, KEPT_BY_INNER = 6, 2
 """Of each layer, activations that the way back needs: of the width of the model, and of its inner one."""
 
 

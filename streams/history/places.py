@@ -42,13 +42,14 @@ class Places:
             async for batch in events.read(topic, partition, begin, end):
                 yield batch
         learns = self._folder is not None and covered == known.next < stop
-        async for batch in events.read(topic, partition, covered, stop):
+        try:
+            async for batch in events.read(topic, partition, covered, stop):
+                if learns:
+                    known.learn(batch)
+                yield batch
+        finally:  # also what was read of one that is too long, or that nobody wants any more
             if learns:
-                known.learn(batch)
-            yield batch
-        if learns:
-            known.next = stop
-            self._keep(topic, partition, known)
+                self._keep(topic, partition, known)
 
     async def _known(self, events: EventLog, topic: str, partition: int, start: int) -> Stretches:
         """What was kept of this very log, if that begins no later."""

@@ -14,8 +14,8 @@ from streams.log.port import Record
 NAMES = 4096
 MOST = 64
 """Stretches of one line. What lies nearest together becomes one where there would be more."""
-NEAR = 256
-"""Offsets between two records that are read along: leaving them out would cost more."""
+NEAR = 10_000
+"""Offsets between two records that are read along: to begin reading anew costs as much."""
 
 
 class Landmark(msgspec.Struct, frozen=True, array_like=True):

@@ -12,6 +12,7 @@ import pytest
 
 from schemas.topics import TopicNames
 from streams.errors import MissingOffsets
+from streams.history import stretches
 from streams.history.places import Places
 from streams.history.stretches import MOST, NAMES, Stretches
 from streams.history.whose import Owner
@@ -35,7 +36,9 @@ class Fetching:
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Places:
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
+    """Of logs so small that nothing in them lies far apart."""
+    monkeypatch.setattr(stretches, "NEAR", 256)
     return Places(tmp_path / "places")
 
 
@@ -45,7 +48,7 @@ async def owned(log: Any, places: Places, topic: str, start: int, stop: int, com
     return [record.offset for batch in found for record in batch if owner.may_own(record)]
 
 
-def stretch(dice: Random) -> list[Outgoing]:
+def some(dice: Random) -> list[Outgoing]:
     """Some records of one company, or of all together; now and then without a key."""
     names = dice.choice([(dice.choice(COMPANIES),), COMPANIES])
     keys = [
@@ -60,7 +63,7 @@ async def test_every_build_finds_what_a_build_without_a_memory_finds(
     dice, first = Random(7), 0
     for _ in range(6):
         for _ in range(dice.randrange(1, 30)):
-            await log.append([each._replace(topic=topic, partition=0) for each in stretch(dice)])
+            await log.append([each._replace(topic=topic, partition=0) for each in some(dice)])
         if dice.random() < 0.3:
             await faults.abort([Outgoing(topic, b"acme", b"never said", partition=0)])
         if dice.random() < 0.2:
@@ -100,6 +103,16 @@ async def test_a_topic_that_was_made_anew_is_read_anew(places: Places) -> None:
         assert await owned(other, places, topic, 0, end, company) == await owned(
             other, Places(), topic, 0, end, company
         )
+
+
+async def test_a_build_that_ends_early_keeps_what_it_read(places: Places) -> None:
+    log, topic = await crowded()
+    reading = places.read(log, topic, 0, 0, 9000, "acme")
+    read = len(await anext(reading))
+    await reading.aclose()
+    again = Fetching(log)
+    assert len(await owned(again, places, topic, 0, 9000, "globex")) == 0
+    assert again.records == 9000 - read + 1  # the one by which the log is known again
 
 
 async def test_offsets_that_are_gone_are_named_whatever_is_remembered(places: Places) -> None:

@@ -63,7 +63,9 @@ GOOD: dict[str, Any] = {"held_out": (59, 0, 60), "foreign_tools": (10, 10, 40), 
 def test_a_version_answers_for_its_role_when_it_is_better_and_does_no_harm(
     measures: Measures | None, promoted: bool, reason: str
 ) -> None:
-    found = judge(measures, FLOORS, None if reason == "not_measured" else 3)
+    answers = None if reason == "not_measured" else 3
+    beside = measures and msgspec.structs.replace(measures, against=answers)
+    found = judge(beside, FLOORS, answers)
     assert (found.promoted, found.reason) == (promoted, reason), found
     assert found.detail
 
@@ -87,7 +89,8 @@ def test_over_a_version_that_answers_nothing_is_promoted_unmeasured_but_by_hand(
     verdict = judge(found, FLOORS, 3)
     assert (verdict.promoted, verdict.reason) == (False, "not_measured")
     assert "version 3" in verdict.detail and "rillfold adapters promote" in verdict.detail
-    assert judge(found, FLOORS, None).promoted, "where none answers, nothing speaks against it"
+    first = found and msgspec.structs.replace(found, against=None)
+    assert judge(first, FLOORS, None).promoted, "where none answers, nothing speaks against it"
     assert judge(found, GateFloors(on=False), 3).promoted
 
 
@@ -100,7 +103,11 @@ def test_a_version_that_answers_since_the_run_began_is_not_replaced_by_what_was_
     verdict = judge(measured(**GOOD), FLOORS, 4)
     assert (verdict.promoted, verdict.reason) == (False, "not_comparable")
     assert "Version 4" in verdict.detail and "rillfold adapters promote" in verdict.detail
-    assert judge(measured(**GOOD), FLOORS, None).promoted, "what it was measured beside answers no more"
+    gone = judge(measured(**GOOD), FLOORS, None)
+    assert (gone.promoted, gone.reason) == (False, "not_comparable"), "the base answers now, and was not asked"
+    assert "Version 3 answers no more" in gone.detail
+    unasked = msgspec.structs.replace(measured(**GOOD), served=(), comparable=False)
+    assert "Version 4 answers since" in judge(unasked, FLOORS, 4).detail
 
 
 @pytest.mark.parametrize(("in_prompt", "reason", "cases"), [(False, "better", 100), (True, "malformed", 140)])

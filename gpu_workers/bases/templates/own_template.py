@@ -139,9 +139,9 @@ class _Marked:
         self._specials, self._form = specials, form
         texts = list(_texts(given))
         self._letters = sum(map(len, texts))
-        self._mark = mark or next(chr(each) for each in _MARKS if not any(chr(each) in text for text in texts))
+        self._mark = mark or _free_mark(texts)
         self.broke = False
-        self._given = _each(given, self._broken)
+        self._given = _said(given, self._broken)
 
     def text_of(self, sandbox: Sandbox, asks: bool) -> str:
         said, tools = self._given
@@ -152,7 +152,7 @@ class _Marked:
 
     def harmless(self) -> _Marked:
         """The same where all that was broken is other letters: the borders must come out the same."""
-        letters = _each(self._given, lambda text: text.replace(self._mark, "x"))
+        letters = _said(self._given, lambda text: text.replace(self._mark, "x"))
         return _Marked(self._specials, letters, self._form, self._mark)
 
     def without(self, text: str) -> str:
@@ -194,15 +194,29 @@ def _met(first: str, then: str, special: str) -> bool:
     return any(then.startswith(first[-size:]) for size in range(1, most + 1))
 
 
+def _free_mark(texts: Sequence[str]) -> str:
+    for each in map(chr, _MARKS):
+        if not any(each in text for text in texts):
+            return each
+    raise MessageRefused("The messages hold every letter of private use, so their words cannot be told from structure.")
+
+
+def _said(given: Any, change: Any) -> Any:
+    """Messages and tools with every text of people changed. Who speaks is no word of theirs."""
+    messages, tools = given
+    said = [
+        {name: value if name == "role" else _each(value, change) for name, value in message.items()}
+        for message in messages
+    ]
+    return said, _each(tools, change)
+
+
 def _each(given: Any, change: Any) -> Any:
-    """Every text in it, names of members too; those that are no words of people stay."""
+    """Every text in it, names of members too, but for those that are ours."""
     if isinstance(given, str):
         return change(given)
     if isinstance(given, dict):
-        return {
-            name if name in _OURS else change(name): value if name == "role" else _each(value, change)
-            for name, value in given.items()
-        }
+        return {name if name in _OURS else change(name): _each(value, change) for name, value in given.items()}
     if isinstance(given, list | tuple):
         return [_each(value, change) for value in given]
     return given

@@ -22,7 +22,8 @@ class Vocabulary:
 
     def __init__(self, chat: Chat) -> None:
         self._cutter, self._chat = _Cutter(chat), chat
-        self.native = LLTokenizer(TokenizerWrapper(self._cutter), None, chat.end, LLTokenizer.json_slices())
+        read = TokenizerWrapper(self._cutter) if self._cutter.by_bytes else self._cutter.file
+        self.native = LLTokenizer(read, None, chat.end, LLTokenizer.json_slices())
         probe = chat.encode(_PROBE)
         if self.native.tokenize_str(_PROBE) != probe or self.native.decode_str(probe) != _PROBE:
             raise BadQuestion("this base model's tokens cannot be held to a form: its tokenizer reads them otherwise.")
@@ -54,7 +55,11 @@ class _Cutter:
         self._tokenizer: Tokenizer = Tokenizer.from_str(chat.tokenizer.backend_tokenizer.to_str())
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self._tokenizer.normalizer = None  # a form's letters are said as they are
+        self.file = self._tokenizer.to_str()
+        self.by_bytes = "ByteLevel" in json.dumps(json.loads(self.file)["pre_tokenizer"])
+        """Where tokens are letters with bytes to fall back on, the grammar's own reading knows how."""
+        if self.by_bytes:
+            self._tokenizer.normalizer = None  # a form's letters are said as they are
         self._tokenizer.encode_special_tokens = True
         self.eos_token_id, self.special_token_ids = chat.end, sorted(chat.specials.values())
         self.tokens = [chat.bytes_of(token) for token in range(1 + max(chat.tokenizer.get_vocab().values()))]
