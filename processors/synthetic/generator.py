@@ -31,7 +31,7 @@ Writer = Callable[[str, float], str]
 """(a request, temperature) -> the same request in other words. Raises WriterAway."""
 
 
-class Batch(NamedTuple):
+class Harvest(NamedTuple):
     """What was made at one go."""
 
     made: tuple[Made, ...]
@@ -64,11 +64,11 @@ class Generator:
         self._making, self._judge = Making(tools), judge
         self._wording = _Wording(writer, Counter()) if writer else None
 
-    def measured(self, mix: Mix, seed: object) -> Batch:
+    def measured(self, mix: Mix, seed: object) -> Harvest:
         """Held out: by the dataset's rule, and of values that are never learned."""
         return self._batch(mix, Lots("measured", seed), MEASURED, HeldOut(), set())
 
-    def learned(self, mix: Mix, seed: object, apart: HeldOut, before: Iterable[Made] = ()) -> Batch:
+    def learned(self, mix: Mix, seed: object, apart: HeldOut, before: Iterable[Made] = ()) -> Harvest:
         """Nothing that is held out, nor that was made before."""
         return self._batch(mix, Lots("learned", seed), LEARNED, apart, {each.question for each in before})
 
@@ -77,7 +77,7 @@ class Generator:
         calls = {call for each in there for call in self._open_calls(each)}
         return HeldOut(frozenset(each.question for each in there), frozenset(calls))
 
-    def _batch(self, mix: Mix, lots: Lots, side: int, apart: HeldOut, seen: set[str]) -> Batch:
+    def _batch(self, mix: Mix, lots: Lots, side: int, apart: HeldOut, seen: set[str]) -> Harvest:
         made: list[Made] = []
         dropped, notes = Counter[str](), list[str]()
         for _ in range(ATTEMPTS * mix.examples):
@@ -93,7 +93,7 @@ class Generator:
             made.append(each)
         if len(made) < mix.examples:
             notes.append(f"{len(made)} of {mix.examples} examples were made: these tools let nothing else be said.")
-        return Batch(tuple(made), dict(dropped), tuple(notes))
+        return Harvest(tuple(made), dict(dropped), tuple(notes))
 
     def _one(self, mix: Mix, lots: Lots, side: int) -> Made | None:
         kinds = [kind for kind in mix.kinds if self._beginnings(kind, mix)]

@@ -28,7 +28,7 @@ OF_WORDING = ("missing call", "unwanted call", "wrong tool", "other words", "ext
 of who has not copied what was said: the next are plainer."""
 
 
-class Failure(NamedTuple):
+class Slip(NamedTuple):
     """One answer that was not right."""
 
     kind: MadeKind
@@ -55,7 +55,7 @@ def first_mix(tools: Sequence[str], examples: int, temperature: float) -> Mix:
     return Mix(kinds=dict(START), tools=shares, temperature=temperature, examples=examples)
 
 
-def next_mix(mix: Mix, errors: Sequence[Failure], asked: int) -> Mix:
+def next_mix(mix: Mix, errors: Sequence[Slip], asked: int) -> Mix:
     """More of what failed, as many examples as the share of mistakes lets expect, and other words. `asked`: cases that
     the errors are of. Without errors, the same mix."""
     if not errors:

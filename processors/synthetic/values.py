@@ -154,6 +154,8 @@ class Drawing:
         least, most = schema.get("minLength", 0), schema.get("maxLength", 10_000)
         if least > most:
             raise Unsatisfiable(f"{name!r} has minLength {least} over maxLength {most}")
+        if not most:
+            return ""
         for _ in range(TRIES):
             if least <= len(text := filler(self._lots)) <= most:
                 return text
