@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from gpu_workers.bases.files import look
 from gpu_workers.train.lines import Report
 from gpu_workers.train.parent import Train, train_in_child
 from processors.measure.confidence import difference
@@ -77,6 +78,7 @@ class AutoLoRACreator:
             raise Stop(f"{num_iterations} iterations make no adapter: ask for one at least.")
         generator = Generator(self.tools, self._judge, self._writer)
         self.config.train_settings()
+        look(self.config.base(from_env()))
         self._must_be_free()
         async with self._history() as history:
             return await _Loop(self, generator, history).run(num_iterations)

@@ -12,6 +12,7 @@ import pytest
 import examples.auto_lora as example
 from gpu_workers.bases import tiny
 from gpu_workers.bases.chat import render
+from gpu_workers.errors import BaseModelMissing
 from gpu_workers.evaluate.written import WrongAnswer
 from gpu_workers.train.lines import Broken
 from processors.dataset.lessons import row_of
@@ -114,6 +115,13 @@ async def test_a_number_out_of_bounds_is_named_before_anything_is_made(tmp_path,
     for name, value in changes.items():
         setattr(config, name, value)
     with pytest.raises(BadConfig, match=said):
+        await creator(config, tmp_path / "out").create_adapter()
+    assert not (tmp_path / "out").exists()
+
+
+async def test_a_base_that_is_not_there_is_named_before_anything_is_made(tmp_path, config):
+    config.model_name = str(tmp_path / "nowhere")
+    with pytest.raises(BaseModelMissing, match="nowhere"):
         await creator(config, tmp_path / "out").create_adapter()
     assert not (tmp_path / "out").exists()
 
