@@ -10,8 +10,6 @@ import msgspec
 import pytest
 
 import examples.auto_lora as example
-from gpu_workers.bases import tiny
-from gpu_workers.bases.chat import render
 from gpu_workers.errors import BaseModelMissing
 from gpu_workers.evaluate.written import WrongAnswer
 from gpu_workers.train.lines import Broken
@@ -45,17 +43,17 @@ from tests.support.made import made_once
 FILES = {"adapter_model.safetensors", "adapter_config.json", "metrics.json", "error_analysis.json", "mix.json"}
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    made = SyntheticDataGenerator(company_tools()).generate(60)
-    return tiny.make(tmp_path_factory.mktemp("base") / "tiny", [render(each.messages) for each in made])
-
-
 @pytest.fixture
-def config(base) -> TrainingConfig:
+def config(tiny_base) -> TrainingConfig:
     """Enough to change every matrix, not to learn."""
     return TrainingConfig(
-        model_name=str(base), lora_r=4, lora_alpha=8, num_synthetic_examples=24, held_out=8, threads=1, company="acme"
+        model_name=str(tiny_base),
+        lora_r=4,
+        lora_alpha=8,
+        num_synthetic_examples=24,
+        held_out=8,
+        threads=1,
+        company="acme",
     )
 
 
