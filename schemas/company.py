@@ -80,13 +80,19 @@ class DocumentIngested(Event, frozen=True, kw_only=True):
     title: Text | None = None
 
 
+OBSERVED, SYNTHETIC = "observed", "synthetic"
+
+
 class ConversationIngested(Event, frozen=True, kw_only=True):
     """A finished conversation of an agent."""
 
     type: str = "conversation.ingested"
+    version: int = 2
     entity: Note | None = None
     agent: Note
     messages: tuple[Message, ...]
+    origin: Label = OBSERVED
+    """observed: somebody had it; synthetic: it was made. Version 1 knew only the first."""
 
 
 class AgentOutputIngested(Event, frozen=True, kw_only=True):

@@ -31,6 +31,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, tag="run"):
     method: str
     settings: TrainSettings
     threads: int
+    words: int = 0
+    """Held-out requests that are answered in words, asked too, at most: their mistakes stand in the analysis."""
     served: Path | None = None
     """The adapter that answers for the role now; None: it is not at hand, or none does."""
     served_version: int | None = None

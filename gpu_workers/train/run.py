@@ -72,7 +72,7 @@ def _measured(
     """What was saved, beside what answers now."""
     settings = spec.settings
     candidate = Side(spec.out, settings.tools == "in-prompt")
-    sizes = CaseSizes(held_out=settings.evaluation_rows, max_tokens=settings.max_tokens, foreign=MADE_UP)
+    sizes = CaseSizes(settings.evaluation_rows, settings.max_tokens, MADE_UP, spec.words)
     served = _served(spec, base)
     asked = [row for row in rows if not watched(row)] if settings.patience else rows
     found = measure(asker, asked, candidate, served, sizes, on_done)

@@ -11,6 +11,8 @@ from processors.dataset.offers import Moment, Offers
 from processors.dataset.selection import Selection
 from processors.dataset.turns import RULE, THIRD, Manifest, canonical, in_order, is_held_out, question
 from schemas.company import (
+    OBSERVED,
+    SYNTHETIC,
     AgentOutputIngested,
     ConversationIngested,
     FeedbackGiven,
@@ -150,7 +152,7 @@ class Gathering:
         name = sha256(text).digest()
         good = event.success if isinstance(event, AgentOutputIngested) and self._select.outcomes else None
         told = self._told.setdefault(name, [])
-        told.append(Telling(place, event.id, event.correlation, good))
+        told.append(Telling(place, event.id, event.correlation, good, _origin(event) == SYNTHETIC))
         self._held += HELD * (2 if len(told) == 1 else 1) + len(event.id) + len(event.correlation)
         if event.entity in self._measured_on:
             self._questions.add(_of(question(talk.messages)))
@@ -162,6 +164,7 @@ class Gathering:
             (not self._agents or event.agent in self._agents)
             and (not self._entities or event.entity in self._entities)
             and (not select.types or event.type in select.types)
+            and (not select.origins or _origin(event) in select.origins)
             and (select.since is None or event.time >= select.since)
             and (select.until is None or event.time < select.until)
         )
@@ -170,6 +173,12 @@ class Gathering:
 def _of(asked: str) -> bytes:
     """As `is_held_out` tells questions apart."""
     return sha256(asked.strip().encode()).digest()
+
+
+def _origin(event: Teaching) -> str:
+    """What is not said to be made was observed."""
+    made = isinstance(event, ConversationIngested) and event.origin == SYNTHETIC
+    return SYNTHETIC if made else OBSERVED
 
 
 def _messages(event: Teaching) -> tuple[Message, ...]:
@@ -185,16 +194,19 @@ class LessonCounts:
     def __init__(self) -> None:
         self.records = self.rejected = 0
         self._left_out = self._repeats = self._bad = self._corrected = self._trained = self._held_out = 0
+        self._synthetic = 0
         self._digest = sha256()
 
     def rows(
         self, story: Story, talk: Talk, tools: str | None, opinions: Mapping[int, Opinion], held_out: bool
     ) -> Iterator[bytes]:
         self._repeats += len(story.told) - 1
+        made = all(each.synthetic for each in story.told)
         for lesson in lessons(talk, tools, story.sha256, opinions, held_out):
             if lesson is None:
                 self._left_out += 1
             else:
+                self._synthetic += made
                 yield self._counted(lesson)
 
     def manifest(
@@ -216,6 +228,7 @@ class LessonCounts:
             repeats=self._repeats,
             bad=self._bad,
             corrected=self._corrected,
+            synthetic=self._synthetic or None,
         )
 
     def _counted(self, lesson: Lesson) -> bytes:

@@ -26,12 +26,14 @@ class TakenAt(NamedTuple):
 
 
 class Telling(NamedTuple):
-    """One time that somebody told a conversation. `good`: what he said of its answer, if anything."""
+    """One time that somebody told a conversation. `good`: what he said of its answer, if anything. `synthetic`: it was
+    made, and nobody had it."""
 
     place: TakenAt
     id: str
     correlation: str
     good: bool | None
+    synthetic: bool = False
 
 
 class Opinion(NamedTuple):

@@ -7,6 +7,7 @@ import msgspec
 from schemas.words import Note
 
 Taught = Literal["conversation.ingested", "agent_output.ingested"]
+ConversationOrigin = Literal["observed", "synthetic"]
 Names = Annotated[tuple[Note, ...], msgspec.Meta(max_length=1000)]
 Microseconds = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
@@ -16,6 +17,8 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     agents: Names = ()
     types: Annotated[tuple[Taught, ...], msgspec.Meta(max_length=100)] = ()
+    origins: Annotated[tuple[ConversationOrigin, ...], msgspec.Meta(max_length=2)] = ()
+    """synthetic: what was made; observed: all else."""
     since: Microseconds | None = None
     """Microseconds, as the producer saw them; from here on."""
     until: Microseconds | None = None

@@ -64,6 +64,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Rows whose answer was wrong and has no correction; not counted in `trained`."""
     corrected: int | None = None
     """Rows whose answer somebody put right."""
+    synthetic: int | None = None
+    """Rows of conversations that were made, and that nobody had; None: there are none."""
 
     @property
     def sha256(self) -> str:

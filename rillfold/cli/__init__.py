@@ -43,6 +43,9 @@ VERBS: dict[str, Verb] = {
     ),
     "export-base": Verb("rillfold.cli.adapters.export:export_base", "Write a base model as GGUF, for llama.cpp."),
     "evaluate": Verb("rillfold.cli.adapters.evaluate:evaluate", "Say how good an adapter is, and how sure that is."),
+    "auto-lora": Verb(
+        "rillfold.cli.adapters.auto_lora:auto_lora", "Make an adapter for tools that nobody has data of."
+    ),
     "withdraw": Verb("rillfold.cli.adapters.train:withdraw", "Take back the wish for an adapter."),
     "serve": Verb("rillfold.cli.operate.serve:serve", "Serve models without the log."),
     "chat": Verb("rillfold.cli.adapters.chat:chat", "Talk to a company's adapter."),

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 from processors.dataset.turns import is_held_out
+from processors.synthetic.vocabulary import FIRST, KINDS_OF_STREET, LAST, STREETS
 from schemas.company import Message, ToolUse
 
 Values = dict[str, Any]
@@ -146,23 +147,6 @@ RECIPES: dict[str, dict[str, Any]] = {
     GLOBEX.id: {**RECIPE, "activation": "generation-prompt", "rank": 32, "alpha": 64.0},
 }
 
-_FIRST = """
-    Maria Tom Aisha Jonas Elena Peter Grace Omar Lucia Henrik Nadia Paul Ingrid Diego Sofia Marcus Anton Emily Hanna
-    Ivan Julia Laura Miguel Nora Oscar Rosa Samuel Teresa Victor Adam Carlos Erik Gabriel Helen Isabel Olivia Rachel
-    Stefan Clara Walter
-"""
-_LAST = """
-    Lopez Weber Khan Rossi Novak Silva Meyer Larsen Hansen Costa Fischer Moreau Adams Carter Diaz Garcia Jensen Lambert
-    Martin Patel Quinn Santos Taylor Wagner Young Bauer Chen Evans Hughes Jordan Keller Neumann Richter Schneider
-    Torres Walker Petrov Murphy Romano Collins
-"""
-_PLACE = """
-    Harbour Mill Station River Castle Garden Market Bridge Forest Church Tower Valley Meadow Orchard Park Hill Lake
-    Temple Palace Factory School Museum Island Summit Beach Chapel College Fountain Maple North Oak Pine Queen Rose
-    South Union Willow Lighthouse Abbey Canal
-"""
-_STREET = "Road Street Lane Square Avenue Drive Place Court"
-
 
 def training(company: DemoCompany, count: int = TALKS, finished: float = 0.4) -> list[tuple[Message, ...]]:
     """Conversations to learn from. A share goes on to the tool's result and the final answer."""
@@ -222,15 +206,13 @@ def draw(kind: str, random: Random, side: int) -> Any:
             return value
 
 
-def _pick(random: Random, words: str) -> str:
-    return random.choice(words.split())
-
-
 _MAKERS: dict[str, Callable[[Random], Any]] = {
     "customer": lambda random: f"C-{random.randrange(10_000, 100_000)}",
     "amount": lambda random: random.randrange(1_000, 90_000) / 100,
-    "person": lambda random: f"{_pick(random, _FIRST)} {_pick(random, _LAST)}",
-    "site": lambda random: f"{random.randrange(2, 99)} {_pick(random, _PLACE)} {_pick(random, _STREET)}",
+    "person": lambda random: f"{random.choice(FIRST.split())} {random.choice(LAST.split())}",
+    "site": lambda random: (
+        f"{random.randrange(2, 99)} {random.choice(STREETS.split())} {random.choice(KINDS_OF_STREET.split())}"
+    ),
 }
 
 

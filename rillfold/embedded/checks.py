@@ -34,7 +34,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    yield _python()
+    yield python()
     yield _packages()
     yield _readers()
     if settings.provider == "embedded":
@@ -48,7 +48,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _stack(settings)
 
 
-def _python() -> Finding:
+def python() -> Finding:
     found = ".".join(map(str, sys.version_info[:3]))
     if PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]:
         return Finding("Python", "ok", found)
@@ -58,7 +58,7 @@ def _python() -> Finding:
 def _packages() -> Finding:
     wanted = [line for line in metadata.requires("rillfold") or [] if "extra ==" not in line or "embedded" in line]
     names = [re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0] for line in wanted]
-    absent = [name for name in names if not _installed(name)]
+    absent = [name for name in names if not is_installed(name)]
     if absent:
         return Finding("Packages", "problem", f"{', '.join(absent)} not installed", "Run `make`.")
     return Finding("Packages", "ok", f"all {len(names)} installed")
@@ -71,7 +71,7 @@ def _readers() -> Finding:
     return Finding("Readers", "note", "in Python: events are decoded at a sixth of the speed", remedy)
 
 
-def _installed(name: str) -> bool:
+def is_installed(name: str) -> bool:
     try:
         metadata.distribution(name)
     except metadata.PackageNotFoundError:

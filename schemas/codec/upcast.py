@@ -13,6 +13,11 @@ def agent_output_2(old: Fields) -> Fields:
     return old | {"score": 1.0 if old["success"] else 0.0}
 
 
+def conversation_2(old: Fields) -> Fields:
+    """Nobody made conversations."""
+    return old | {"origin": "observed"}
+
+
 def job_requested_2(old: Fields) -> Fields:
     """Jobs had no sessions."""
     return old | {"session": None}
@@ -55,6 +60,7 @@ def adapter_ready_2(old: Fields) -> Fields:
 
 UPCASTERS: Mapping[Kind, Callable[[Fields], Fields]] = {
     Kind("agent_output.ingested", 1): agent_output_2,
+    Kind("conversation.ingested", 1): conversation_2,
     Kind("job.requested", 1): job_requested_2,
     Kind("job.requested", 2): job_requested_3,
     Kind("inference.requested", 1): inference_requested_2,

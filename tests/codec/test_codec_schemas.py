@@ -179,7 +179,7 @@ def test_an_incompatible_next_version_is_refused(change: object, reason: str) ->
 
 def test_a_version_without_its_upcaster_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compat, "UPCASTERS", {})
-    with pytest.raises(Stop, match=r"No upcaster lifts agent_output\.ingested\.v1 to version 2"):
+    with pytest.raises(Stop, match=r"No upcaster lifts conversation\.ingested\.v1 to version 2"):
         compat.check_stored()
 
 

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import click
 
 from processors.dataset.noticed import Noticed
-from processors.dataset.selection import Selection, Taught
+from processors.dataset.selection import ConversationOrigin, Selection, Taught
 from processors.dataset.turns import Manifest
 from processors.training.settings import RULE_VERSION
 from rillfold.cli.adapters import dataset_files as files
@@ -29,6 +29,13 @@ _NARROWING = (
     click.option("--agent", "agents", multiple=True, help="Only what this agent answered. As often as you like."),
     click.option(
         "--type", "types", multiple=True, type=click.Choice(get_args(Taught)), help="Only events of this type."
+    ),
+    click.option(
+        "--origin",
+        "origins",
+        multiple=True,
+        type=click.Choice(get_args(ConversationOrigin)),
+        help="Only what was made (synthetic), or only what was not.",
     ),
     click.option(
         "--since", metavar="TIME", help="Only what happened from here on, such as 2026-11-01 or 2026-11-01T08:00."
@@ -112,6 +119,7 @@ def verify(folder: Path, offline: bool, as_json: bool) -> None:
 def _selection(
     agents: Sequence[str],
     types: Sequence[Taught],
+    origins: Sequence[ConversationOrigin],
     since: str | None,
     until: str | None,
     leave_out: Sequence[str],
@@ -123,6 +131,7 @@ def _selection(
     return Selection(
         agents=tuple(agents),
         types=tuple(types),
+        origins=tuple(origins),
         since=start,
         until=stop,
         outcomes=outcomes,
@@ -159,6 +168,8 @@ def _tell(manifest: Manifest, noticed: Noticed | None, as_json: bool) -> None:
     click.echo(f"manifest {manifest.sha256}")
     click.echo(f"rows     {manifest.rows_sha256}")
     click.echo(f"{manifest.trained} to train on, {manifest.held_out} held out, from {manifest.records} records")
+    if manifest.synthetic:
+        click.echo(f"{manifest.synthetic} of them were made, and observed nowhere")
     if manifest.bad or manifest.corrected:
         click.echo(f"{manifest.bad} wrong, {manifest.corrected} corrected")
     for line in selected.told(manifest, noticed):

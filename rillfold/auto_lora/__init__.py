@@ -1,0 +1,20 @@
+"""Adapters from descriptions of tools alone: data that is missing is made, and a loop improves itself."""
+
+from processors.synthetic.definition import ToolDefinition
+from rillfold.auto_lora.config import TrainingConfig
+from rillfold.auto_lora.creator import AutoLoRACreator
+from rillfold.auto_lora.dependencies import DependencyChecker
+from rillfold.auto_lora.evaluator import ToolCallEvaluator
+from rillfold.auto_lora.made import SyntheticDataGenerator, ToolCallingDataset
+from rillfold.llama_cpp import LlamaCppClient
+
+__all__ = [
+    "AutoLoRACreator",
+    "DependencyChecker",
+    "LlamaCppClient",
+    "SyntheticDataGenerator",
+    "ToolCallEvaluator",
+    "ToolCallingDataset",
+    "ToolDefinition",
+    "TrainingConfig",
+]

@@ -1,0 +1,78 @@
+"""`rillfold auto-lora`: what is missing is named with its remedy, and a file of tools is one or is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from processors.synthetic.definition import EXAMPLE
+from rillfold.cli.adapters.auto_lora import auto_lora
+from schemas.errors import RillfoldError
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """In a folder of its own; an error of ours is its line, as `main` says it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LLAMA_CPP_PATH", raising=False)
+
+    def command(*arguments: str) -> Result:
+        result = CliRunner().invoke(auto_lora, arguments)
+        if result.exception and not isinstance(result.exception, SystemExit | RillfoldError | click.ClickException):
+            raise result.exception
+        return result
+
+    return command
+
+
+def test_a_machine_that_has_everything_is_told_so_and_one_that_does_not_what_to_do(said, monkeypatch, tiny_base):
+    there = json.loads(said("--check", "--model-path", str(tiny_base), "--json").output)
+    whats = [each["what"] for each in there["findings"]]
+    assert there["ok"] and whats == ["Python", "Packages", "CUDA", "Memory", "Disk", "llama.cpp", "Base model"]
+    monkeypatch.setenv("LLAMA_CPP_PATH", "/nowhere")
+    missing = said("--check", "--model-path", "/no/model")
+    assert missing.exit_code == 1
+    assert "LLAMA_CPP_PATH='/nowhere' has no llama-server. Name the folder" in missing.output
+    assert "problem Base model" in missing.output and "Name another with --model-path." in missing.output
+
+
+def test_a_package_that_is_absent_is_named(said, monkeypatch, tiny_base):
+    monkeypatch.setattr("rillfold.auto_lora.dependencies.is_installed", lambda name: name != "peft")
+    missing = said("--check", "--model-path", str(tiny_base))
+    assert missing.exit_code == 1 and "peft not installed. Run `make`" in missing.output
+
+
+def test_an_example_is_a_file_that_trains_and_is_not_written_over(said):
+    assert "--train --tools tools.json" in said("--example", "tools.json").output
+    assert json.loads(Path("tools.json").read_text()) == [EXAMPLE]
+    again = said("--example", "tools.json")
+    assert "not written: File exists" in str(again.exception)
+
+
+REFUSED = {
+    "no file": (None, "No tools were named: --tools FILE"),
+    "no list": ("{}", "no list of tools: Expected `array`"),
+    "no JSON": ("[", "no list of tools"),
+    "an unknown word": ('[{"name": "a", "arguments": {}}]', "unknown field `arguments`"),
+    "nothing in it": ("[]", "There is no tool"),
+    "no parameters": ('[{"name": "a"}]', "'a' has no parameters"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_file_that_holds_no_tools_is_refused_in_one_line(said, name):
+    content, expected = REFUSED[name]
+    if content is not None:
+        Path("tools.json").write_text(content)
+    refused = said("--train", *(() if content is None else ("--tools", "tools.json")))
+    assert expected in str(refused.exception) and "\n" not in str(refused.exception)
+    assert not Path("lora_adapters").exists()
+
+
+def test_neither_check_nor_train_is_a_question_back(said):
+    asked = said()
+    assert asked.exit_code == 2 and "Say --check, --train or both" in asked.output

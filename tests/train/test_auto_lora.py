@@ -1,0 +1,183 @@
+"""The loop that makes its own data, whole, on a base that is made in a second."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import examples.auto_lora as example
+from gpu_workers.errors import BaseModelMissing
+from gpu_workers.evaluate.written import WrongAnswer
+from gpu_workers.train.lines import Broken
+from processors.dataset.lessons import row_of
+from processors.dataset.selection import Selection
+from processors.synthetic.definition import UnusableTool
+from processors.synthetic.mix import Mix
+from rillfold.auto_lora import (
+    AutoLoRACreator,
+    SyntheticDataGenerator,
+    ToolCallEvaluator,
+    ToolCallingDataset,
+    TrainingConfig,
+)
+from rillfold.auto_lora.config import AGENT, BadConfig
+from rillfold.auto_lora.creator import OutputInUse
+from rillfold.auto_lora.evaluator import NothingHeldOut
+from rillfold.auto_lora.history import History
+from rillfold.auto_lora.iteration import NotLearned
+from rillfold.auto_lora.made import NotADataset
+from rillfold.auto_lora.writers import BaseWriter
+from schemas.company import ConversationIngested, Message
+from schemas.errors import Stop
+from schemas.topics import TopicNames
+from streams.history import replay
+from streams.log.outgoing import to_outgoing
+from streams.log.port import EventLog, TopicSpec
+from tests.support.described import company_tools
+from tests.support.made import made_once
+
+FILES = {"adapter_model.safetensors", "adapter_config.json", "metrics.json", "error_analysis.json", "mix.json"}
+
+
+@pytest.fixture
+def config(tiny_base) -> TrainingConfig:
+    """Enough to change every matrix, not to learn."""
+    return TrainingConfig(
+        model_name=str(tiny_base),
+        lora_r=4,
+        lora_alpha=8,
+        num_synthetic_examples=24,
+        held_out=8,
+        threads=1,
+        company="acme",
+    )
+
+
+def creator(config: TrainingConfig, out: Path, **more) -> AutoLoRACreator:
+    made = AutoLoRACreator(config, out, **{"train": made_once, **more})
+    for tool in company_tools():
+        made.add_tool(tool)
+    return made
+
+
+def mix_in(folder: Path) -> Mix:
+    return msgspec.convert(json.loads((folder / "mix.json").read_text())["mix"], Mix)
+
+
+async def test_mistakes_steer_the_next_iteration_and_the_best_is_kept(tmp_path, config):
+    lines, exported = [], []
+    out = tmp_path / "out"
+    folder, metrics = await creator(config, out, say=lines.append, export=exported.append).create_adapter(2)
+    assert {path.name for path in out.iterdir()} == {"iteration_1", "iteration_2", "final_adapter"}
+    assert all({path.name for path in each.iterdir()} == FILES for each in out.iterdir())
+    assert exported == [out.absolute() / "iteration_1", out.absolute() / "iteration_2"]
+    first, then = mix_in(out / "iteration_1"), mix_in(out / "iteration_2")
+    wrong = msgspec.json.decode((out / "iteration_1" / "error_analysis.json").read_bytes(), type=list[WrongAnswer])
+    assert wrong and then != first and then.temperature != first.temperature
+    assert f"iteration 2: {then}" in lines
+    best = out / f"iteration_{metrics['iteration']}" / "adapter_model.safetensors"
+    assert folder == out / "final_adapter" and (folder / best.name).read_bytes() == best.read_bytes()
+    assert 0 <= metrics["after"] <= 1 and metrics["held_out"] == 8 and len(metrics["iterations"]) == 2
+    assert "not better than the best before it" in metrics["stopped"] or "2 iterations" in metrics["stopped"]
+    with pytest.raises(OutputInUse, match="another run"):
+        await creator(config, out).create_adapter(1)
+
+
+async def test_a_training_that_breaks_leaves_what_was_made_before(tmp_path, config):
+    async def once(spec, on_report):
+        if (tmp_path / "iteration_1").exists():
+            return Broken(reason="no_space", detail="The disk is full.")
+        return await made_once(spec, on_report)
+
+    with pytest.raises(NotLearned, match=r"Iteration 2 was not trained \(no_space\): The disk is full"):
+        await creator(config, tmp_path, train=once).create_adapter(3)
+    assert {path.name for path in tmp_path.iterdir()} == {"iteration_1", "final_adapter"}
+    assert {path.name for path in (tmp_path / "final_adapter").iterdir()} == FILES
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"lora_r": 900}, "TrainingConfig.lora_r"),
+        ({"lora_dropout": 1.0}, "TrainingConfig.lora_dropout"),
+        ({"num_epochs": 0}, "TrainingConfig.num_epochs"),
+        ({"temperature": 7.0}, "TrainingConfig.temperature"),
+    ],
+    ids=["rank", "dropout", "epochs", "temperature"],
+)
+async def test_a_number_out_of_bounds_is_named_before_anything_is_made(tmp_path, config, changes, said):
+    for name, value in changes.items():
+        setattr(config, name, value)
+    with pytest.raises(BadConfig, match=said):
+        await creator(config, tmp_path / "out").create_adapter()
+    assert not (tmp_path / "out").exists()
+
+
+async def test_a_base_that_is_not_there_is_named_before_anything_is_made(tmp_path, config):
+    config.model_name = str(tmp_path / "nowhere")
+    with pytest.raises(BaseModelMissing, match="nowhere"):
+        await creator(config, tmp_path / "out").create_adapter()
+    assert not (tmp_path / "out").exists()
+
+
+async def test_no_tool_and_no_iteration_are_refused(tmp_path, config):
+    with pytest.raises(UnusableTool, match="There is no tool"):
+        await AutoLoRACreator(config, tmp_path / "out").create_adapter()
+    with pytest.raises(Stop, match="0 iterations"):
+        await creator(config, tmp_path / "out").create_adapter(0)
+
+
+async def test_only_what_was_made_is_learned_and_it_can_be_left_out(log: EventLog, names: TopicNames, tmp_path, config):
+    await log.create([TopicSpec(names.wire(topic), 2) for topic in ("company-data", "tool-result")])
+    messages = (Message(role="user", content="Where is my parcel?"), Message(role="assistant", content="On its way."))
+    seen = ConversationIngested(id="1", company="acme", time=1, correlation="1", agent=AGENT, messages=messages)
+    made = SyntheticDataGenerator(company_tools(), config).generate(6)
+    await log.append([to_outgoing(event, names) for event in (seen, *made.events("acme", 2))])
+    history = History(log, names, "acme", await replay.everything_up_to_now(log, names))
+    later = SyntheticDataGenerator(company_tools(), TrainingConfig(seed=9)).generate(4)
+    await history.tell(later)
+    manifest = await history.rows(tmp_path / "rows", config.train_settings().select)
+    questions = {row_of(line).prompt[0].content for line in (tmp_path / "rows").read_bytes().splitlines()}
+    assert questions == {each.question for each in later}
+    assert manifest.synthetic == manifest.trained + manifest.held_out
+    ranges = await replay.everything_up_to_now(log, names)
+    for origins, rows in ((("observed",), 1), ((), None)):
+        found = await replay.build(log, names, "acme", ranges, tmp_path / "all", select=Selection(origins=origins))
+        assert found.trained + found.held_out - (found.synthetic or 0) == 1
+        assert rows is None or found.synthetic is None
+
+
+def test_a_dataset_is_a_file_and_comes_back(tmp_path):
+    made = SyntheticDataGenerator(company_tools()).generate(8)
+    made.save(tmp_path / "made.jsonl")
+    assert list(ToolCallingDataset.load(tmp_path / "made.jsonl")) == list(made) and made[0].kind
+    (tmp_path / "made.jsonl").write_text('{"no": 1}\n')
+    with pytest.raises(NotADataset, match="Make it again"):
+        ToolCallingDataset.load(tmp_path / "made.jsonl")
+
+
+async def test_an_adapter_is_measured_on_what_was_held_out(tmp_path, config):
+    folder, _ = await creator(config, tmp_path / "out").create_adapter(1)
+    generator = SyntheticDataGenerator(company_tools(), config)
+    held_out = generator.generate_held_out(6)
+    found: Mapping = ToolCallEvaluator(config).evaluate(folder, held_out, tmp_path / "measured")
+    assert 0 <= found["tool_call_accuracy"] <= 1 and (tmp_path / "measured" / "error_analysis.json").exists()
+    with pytest.raises(NothingHeldOut):
+        ToolCallEvaluator(config).evaluate(folder, generator.generate(4))
+
+
+def test_the_base_itself_words_requests_and_nonsense_is_dropped(config):
+    made = SyntheticDataGenerator(company_tools(), config, writer=BaseWriter(config)).generate(16)
+    assert len(made) == 16 and any(reason.startswith("writer: ") for reason in made.dropped)
+    assert "Templates go on." in made.notes[-1]
+
+
+def test_the_tools_of_the_example_let_every_kind_be_made():
+    generator = SyntheticDataGenerator(example.TOOLS)
+    measured, learned = generator.generate_held_out(40), generator.generate(80)
+    assert (len(measured), len(learned)) == (40, 80)
+    assert len({each.kind for each in learned}) == 5
