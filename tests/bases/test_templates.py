@@ -322,3 +322,26 @@ def test_marks_are_letters_that_nobody_wrote() -> None:
     found = OwnTemplate(tongues.KINDS["llama3"].template, {"bos_token": ""}, tongues.KINDS["llama3"].specials)
     pieces = found.write([Message(role="user", content=f"{written}<|eot_id|>")], None, asks=False)
     assert f"{written}<|eot_id|>" in "".join(text for text, special in pieces if not special)
+
+
+@pytest.mark.parametrize("name", ["role", "rolle", "content", "type"])
+def test_no_member_of_a_tool_is_told_from_the_words_of_people(each_speaker: Speaker, name: str) -> None:
+    """Whatever its name: one called `role` is no message's."""
+    chat, specials = each_speaker.chat, set(each_speaker.chat.specials.values())
+
+    def borders(said: str) -> int:
+        parameter = {"type": "string", "description": said, name: said}
+        parameters = {"type": "object", "properties": {name: parameter}, name: said}
+        tools = json.dumps([{"name": "crm_lookup", "description": "Find", "parameters": parameters}])
+        return sum(token in specials for token in chat.prompt([USER], tools))
+
+    assert borders("".join(SPECIALS)) == borders("harmless")
+
+
+def test_words_that_leave_no_letter_to_mark_them_with_are_refused(each_speaker: Speaker) -> None:
+    message = Message(role="user", content="".join(map(chr, own_template._MARKS)))
+    if isinstance(each_speaker.chat.template, ChatMl):
+        assert each_speaker.chat.prompt([message], None)
+    else:
+        with pytest.raises(MessageRefused, match="private use"):
+            each_speaker.chat.prompt([message], None)

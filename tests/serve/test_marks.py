@@ -14,10 +14,10 @@ from random import Random
 
 import numpy as np
 import pytest
-from tokenizers import normalizers
-from transformers import AutoTokenizer
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from gpu_workers.bases.chat import Chat, body
+from gpu_workers.bases.chat import Chat, body, render
 from gpu_workers.serve.engines.asked import Base, RowMaker
 from gpu_workers.serve.engines.embedded import EmbeddedEngine
 from gpu_workers.serve.engines.start import EngineSetup, embedded
@@ -25,6 +25,7 @@ from gpu_workers.serve.forms.form import Form, Forms
 from gpu_workers.serve.port import AdapterKey, AdapterSpec, Answer, MustCall, MustFit, Snippet
 from gpu_workers.serve.schedule.rows import Limits
 from processors.answers import ToolCalls, parse
+from rillfold.demo import data
 from schemas.company import Message, ToolUse
 from tests.support import tongues
 from tests.support.forms import fields, follow, offering, wander
@@ -177,3 +178,32 @@ async def test_a_stop_within_a_tag_ends_the_answer_there(each_speaker: Speaker, 
     answer = await engine.answer(question)
     assert isinstance(answer, Answer) and answer.finish_reason == "stop" and not answer.calls
     assert answer.content.endswith('{"name": "' if each_speaker.chat.form.bare else "<to")
+
+
+@pytest.fixture(scope="module")
+def by_letters() -> Chat:
+    """Of a base whose tokens are letters, with bytes to fall back on, as SentencePiece makes them."""
+    made = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
+    made.normalizer = normalizers.Replace(" ", "\u2581")
+    made.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
+    talks = [render(talk) for talk in data.training(data.ACME, 20)]
+    made.train_from_iterator(talks, trainers.BpeTrainer(vocab_size=600, special_tokens=["<unk>"]))
+    file = json.loads(made.to_str())
+    known: dict[str, int] = file["model"]["vocab"]
+    known |= {f"<0x{byte:02X}>": 1 + max(known.values()) + byte for byte in range(256)}
+    made = Tokenizer.from_str(json.dumps(file))
+    made.add_special_tokens([AddedToken(each, normalized=False) for each in ("<|im_start|>", "<|im_end|>")])
+    return Chat.of(PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>", eos_token="<|im_end|>"))
+
+
+def test_tokens_that_are_letters_are_held_to_a_form_too(by_letters: Chat) -> None:
+    forms = Forms.of(by_letters)
+    call = ToolUse(name="refund", arguments=json.dumps({"note": "Z\u00fcrich now"}))
+    said = body(Message(role="assistant", tool_calls=(call,)), by_letters.form)
+    fits = json.dumps({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]})
+    for must, text in ((MustCall(tool="refund"), said), (MustFit(schema=fits), '{"a": 12}')):
+        form = forms.for_(must, TOOLS)
+        for token in by_letters.encode(text):
+            assert token in may_come(form)
+            form.take(token)
+        assert may_come(form) == [by_letters.end]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from itertools import count
+from typing import Any
 
+import msgspec
 import pytest
 
 from gpu_workers.train import memory
@@ -15,6 +17,7 @@ from processors.training.quota import DAY, over
 from processors.training.room import Shape, need, too_large
 from processors.training.settings import TrainSettings
 from projections.training_runs import ENDED, TRAINING_RUNS, Run
+from schemas.codec.primitives import MAX_TIME
 from schemas.envelope import Event
 from schemas.topics import TopicNames
 from schemas.training import (
@@ -261,3 +264,15 @@ async def test_epochs_are_bounded_by_what_there_is_to_learn_from(office: Office)
     assert reasons(said) == {("acme", "r1"): "too_much", ("acme", "r2"): "declined"}
     assert "3 epochs" in next(event.detail for event in of(said, TrainingRefused))
     assert isinstance(ask({"epochs": 1000, "steps": 1_000_000}), TrainSettings), "steps say nothing where epochs do"
+
+
+@pytest.mark.parametrize("seconds", [1.7e302, -1.0, 5.0])
+def test_whatever_an_event_says_of_time_a_quota_is_reckoned(seconds: float) -> None:
+    said: dict[str, Any] = {"id": "e", "company": "acme", "time": MAX_TIME, "correlation": "r", "run": "r"}
+    refused = TrainingRefused(**said, reason="too_much_data", read_seconds=seconds)
+    run = TRAINING_RUNS.fold(TRAINING_RUNS.initial("acme/r"), refused)
+    begun = [run, msgspec.structs.replace(run, accepted_at=MAX_TIME)]
+    for bounds in (RunBounds(runs_a_day=1), RunBounds(seconds_a_day=1)):
+        refusal = over(bounds, begun, 10)
+        assert refusal is None or "Send it again after 9999-12-31" in refusal.detail
+    assert over(RunBounds(runs_a_day=1), begun, 10) is not None

@@ -14,8 +14,8 @@ from rillfold.api.access import Asker, Serving, company_of
 from rillfold.api.tuning import found
 from rillfold.api.tuning.asked import request_of
 from rillfold.api.tuning.forms import NewTuning, TuningJob, TuningPage
-from rillfold.api.tuning.made import Made
 from rillfold.api.tuning.story import story_of
+from rillfold.api.tuning.tuned_models import TunedModels
 from rillfold.api.tuning.wrong import WrongPart
 from rillfold.event_log import first
 from rillfold.http.errors import NotFound
@@ -37,7 +37,9 @@ async def create(given: NewTuning, asker: Asker, serving: Serving, company_id: s
     await serving.log.append([to_outgoing(request, serving.names)])
     key = f"{company}/{request.id}"
     there = await found.until(serving, TRAINING_RUNS, key, lambda run: run.status != "unknown")
-    return TuningJob(**await _told(Made(serving), there or TRAINING_RUNS.fold(TRAINING_RUNS.initial(key), request)))
+    return TuningJob(
+        **await _told(TunedModels(serving), there or TRAINING_RUNS.fold(TRAINING_RUNS.initial(key), request))
+    )
 
 
 @router.get("")
@@ -45,7 +47,7 @@ async def listed(
     asker: Asker, serving: Serving, company_id: str | None = None, after: str | None = None, limit: Limit = 20
 ) -> TuningPage:
     """The company's jobs, the newest first."""
-    company, wanted, made = company_of(asker, company_id), list[dict[str, Any]](), Made(serving)
+    company, wanted, made = company_of(asker, company_id), list[dict[str, Any]](), TunedModels(serving)
     async for run in _jobs(serving, company, after):
         wanted.append(await _told(made, run))
         if len(wanted) > limit:
@@ -56,7 +58,7 @@ async def listed(
 @router.get("/{job_id}")
 async def job(job_id: str, asker: Asker, serving: Serving, company_id: str | None = None) -> TuningJob:
     """How a job stands."""
-    return TuningJob(**await _told(Made(serving), await _run(serving, company_of(asker, company_id), job_id)))
+    return TuningJob(**await _told(TunedModels(serving), await _run(serving, company_of(asker, company_id), job_id)))
 
 
 @router.post("/{job_id}/cancel")
@@ -72,7 +74,7 @@ async def cancel(job_id: str, asker: Asker, serving: Serving, company_id: str | 
         await serving.log.append([to_outgoing(event, serving.names)])
     key = f"{company}/{run.run}"
     there = await found.until(serving, TRAINING_RUNS, key, lambda run: run.withdrawn is not None or run.status in ENDED)
-    return TuningJob(**await _told(Made(serving), there or run))
+    return TuningJob(**await _told(TunedModels(serving), there or run))
 
 
 @router.get("/{job_id}/events")
@@ -87,7 +89,7 @@ async def events(
     """What the log says of a job, the newest first."""
     company = company_of(asker, company_id)
     run = await _run(serving, company, job_id)
-    told = events_told(await story_of(serving, run), await Made(serving).model(run))
+    told = events_told(await story_of(serving, run), await TunedModels(serving).model(run))
     behind = next((n for n, each in enumerate(told, 1) if each["id"] == after), 0)
     return TuningPage.of(told[behind : behind + limit + 1], limit)
 
@@ -103,7 +105,7 @@ async def checkpoints(
 ) -> TuningPage:
     """The version that the job made, while it stands: one that was withdrawn answers nobody."""
     run = await _run(serving, company_of(asker, company_id), job_id)
-    model = await Made(serving).model(run)
+    model = await TunedModels(serving).model(run)
     if model is None or after is not None:
         return TuningPage(data=[])
     rollout = await found.one(serving, ROLLOUTS, model.adapter)
@@ -125,7 +127,7 @@ async def _run(serving: Services, company: str, name: str) -> Run:
     return run
 
 
-async def _told(made: Made, run: Run) -> dict[str, Any]:
+async def _told(made: TunedModels, run: Run) -> dict[str, Any]:
     tuning = tuning_of(run.settings)
     assert tuning is not None
     return job_told(run, tuning, await made.model(run))

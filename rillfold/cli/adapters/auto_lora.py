@@ -14,6 +14,7 @@ import msgspec
 from processors.synthetic.definition import EXAMPLE, ToolDefinition, UnusableTool
 from rillfold.cli.terminal import live
 from rillfold.cli.terminal.answers import as_json, say_json
+from rillfold.cli.terminal.given import MOST
 from rillfold.cli.terminal.plain import plain
 from schemas.errors import Stop
 
@@ -40,7 +41,7 @@ SELF = "base"
 @click.option("--iterations", type=click.IntRange(1, 100), default=3, show_default=True, help="At most.")
 @click.option("--model-path", metavar="NAME|FOLDER", help="The base model. Default: RILLFOLD_BASE_MODEL.")
 @click.option("--epochs", type=click.IntRange(1, 1000), help="So often is all learned from. Default: 1.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, MOST), default=0, show_default=True)
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("lora_adapters"), show_default=True
 )

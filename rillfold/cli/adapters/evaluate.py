@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
+import msgspec
 
 from rillfold.cli.adapters.train import find
 from rillfold.cli.terminal import live
@@ -153,7 +154,14 @@ def _rows(adapter: str, told: Measuring) -> list[Row]:
         lines = _replayed(company)
     else:
         raise NothingToMeasure(f"{adapter} is a folder: say whose rows it is measured on, with --company or --rows.")
-    rows = [row_of(line) for line in lines.splitlines()]
+    rows = []
+    for number, line in enumerate(lines.splitlines(), 1):
+        try:
+            rows.append(row_of(line))
+        except msgspec.MsgspecError as error:
+            raise NothingToMeasure(
+                f"{told.rows}: line {number} is no row of a dataset ({error}). Give the rows.jsonl of `dataset build`."
+            ) from error
     if not any(row.held_out for row in rows):
         raise NothingToMeasure(f"None of {len(rows)} rows is held out. Give rows of more questions: about a fifth are.")
     return rows

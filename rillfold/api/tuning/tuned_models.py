@@ -7,7 +7,7 @@ from rillfold.api.tuning import found
 from rillfold.wiring import Services
 
 
-class Made:
+class TunedModels:
     """For one answer: the versions of a role are looked through once."""
 
     def __init__(self, serving: Services) -> None:
