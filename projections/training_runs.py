@@ -7,6 +7,8 @@ from schemas import training
 from schemas.envelope import Event
 
 ENDED = frozenset({"refused", "completed", "failed"})
+MOST_GENERATION = 1 << 53
+"""No group counts so far, and there is room above it for the claims of others."""
 MOST_READ_SECONDS = 1e6
 """That a refusal may say it cost."""
 
@@ -112,6 +114,8 @@ def _requested(state: Run, event: training.TrainingRequested) -> Run:
 def _accepted(state: Run, event: training.TrainingAccepted) -> Run:
     """A second claim after a crash has the same ranges, and takes the run over: it says itself where that goes on."""
     if (state.status, state.worker, state.generation) == ("accepted", event.worker, event.generation):
+        return state
+    if event.generation > MOST_GENERATION:
         return state
     return msgspec.structs.replace(
         state,

@@ -73,8 +73,8 @@ class Handling:
             live = [(row.company, row.run) for row in rows.values() if row.status in ("requested", "accepted")]
             self._place.keep_only(live, left)
 
-    async def runs(self, partitions: Collection[int]) -> Mapping[str, Run]:
-        return await self._known.up_to_now(partitions)
+    async def runs(self, partitions: Collection[int], companies: Collection[str] = ()) -> Mapping[str, Run]:
+        return await self._known.up_to_now(partitions, companies)
 
     def withdrawn(self) -> Mapping[str, Collection[str]]:
         """By company, as of the last `runs`: those that have no outcome yet. One that is under way is stopped."""
@@ -110,7 +110,7 @@ class Handling:
     async def end(self, partitions: Collection[int], *outcomes: Event) -> Sequence[Event]:
         """The last thing that is said of runs, and what of it was. Who slept may have lost them meanwhile: of a run
         that has an outcome or a newer claim by now nothing is said. One that no record can hold holds up nobody."""
-        await self.runs(partitions)
+        await self.runs(partitions, {event.company for event in outcomes})
         last = [event for event in outcomes if not self._lost(event)]
         records = []
         for event in last:
@@ -131,7 +131,7 @@ class Handling:
     async def handle(self, request: TrainingRequested, partition: int, generation: int = 0) -> bool:
         """Returns when the outcome stands in the log. False: another has claimed the run since, and nothing is said of
         what came of it here. Raises what only the world can be the cause of."""
-        await self.runs([partition])
+        await self.runs([partition], [request.company])
         known = self._known.of(request.company, request.id)
         if known.status not in ENDED:
             outcomes = await self._outcomes(Underway(request, partition, self.claim_of(request, generation)), known)
@@ -157,7 +157,7 @@ class Handling:
         except _Overtaken:
             return []
         except TakenBack:
-            await self.runs([it.partition])
+            await self.runs([it.partition], [request.company])
             gone = self._known.lost(request.company, request.id, it.claim)
             return [] if gone else self.taken_back(request, it.claim, it.read_seconds(self._now()))
         except Exception as error:
@@ -238,7 +238,7 @@ class Handling:
 
     async def _must_be_ours(self, it: Underway) -> None:
         """Reading and training take long: by now another may have claimed the run, or ended it."""
-        await self.runs([it.partition])
+        await self.runs([it.partition], [it.request.company])
         if self._known.lost(it.request.company, it.request.id, it.claim):
             raise _Overtaken
 

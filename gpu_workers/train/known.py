@@ -10,6 +10,7 @@ from schemas.envelope import Event
 from schemas.topics import TopicNames
 from schemas.training import TrainingRequested, TrainingWithdrawn
 from streams.fold.view import View
+from streams.log.partitioner import partition_of
 from streams.log.port import EventLog
 
 
@@ -31,14 +32,20 @@ class Known:
     """The rows of training_runs up to the log's end, without words, which stay in the log: they may be a megabyte."""
 
     def __init__(self, event_log: EventLog, names: TopicNames, beat: Callable[[], None], worker: str) -> None:
-        self._worker = worker
+        self._worker, self._log, self._wire = worker, event_log, names.wire(TRAINING_RUNS.topics[0])
         self._view = View(event_log, names, replace(TRAINING_RUNS, fold=self._fold), beat)
         self._begun: defaultdict[str, dict[str, Run]] = defaultdict(dict)
         """By company: what counts for its quota."""
         self._withdrawn: defaultdict[str, set[str]] = defaultdict(set)
         """By company: wishes taken back that have no outcome yet."""
 
-    async def up_to_now(self, partitions: Collection[int] | None = None) -> Mapping[str, Run]:
+    async def up_to_now(
+        self, partitions: Collection[int] | None = None, companies: Collection[str] = ()
+    ) -> Mapping[str, Run]:
+        """What workers say of a company stands where its key belongs, wherever a request of it was put."""
+        if partitions is not None and companies:
+            count = len(await self._log.starts(self._wire))
+            partitions = {*partitions, *(partition_of(company.encode(), count) for company in companies)}
         return await self._view.catch_up(partitions)
 
     def of(self, company: str, run: str) -> Run:

@@ -102,7 +102,8 @@ class Trainer:
 
     async def _take(self, polled: Polled, asked: Sequence[tuple[Item, TrainingRequested]]) -> None:
         """A request waits only for what it alone needs: one that cannot be done is refused while others train."""
-        runs = await self._handling.runs({item.place[1] for item, _ in asked}) if asked else {}
+        where, whose = {item.place[1] for item, _ in asked}, {item.company for item, _ in asked}
+        runs = await self._handling.runs(where, whose) if asked else {}
         refused: dict[tuple[str, str], Sequence[Event]] = {}
         for item, request in asked:
             key = (item.company, item.id)
@@ -115,7 +116,7 @@ class Trainer:
             elif not crowded:
                 self._inbox.add(item)
             # Else it repeats a run that waits, for which there is one outcome.
-        await self._end({item.place[1] for item, _ in asked}, refused)
+        await self._end(where, refused)
         for place, records in polled.items():
             self._inbox.passed(place, records[-1].offset + 1)
 

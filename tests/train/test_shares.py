@@ -29,6 +29,8 @@ from schemas.training import (
     TrainingRequested,
 )
 from streams.log.memory import MemoryLog
+from streams.log.outgoing import to_outgoing
+from streams.log.port import Outgoing
 
 from .test_hostile_requests import declines, reasons
 from .test_trainer import Office, ended, of
@@ -164,6 +166,36 @@ async def test_a_run_over_the_quota_is_refused_by_a_worker_that_was_started_agai
     assert [found["acme", f"r{n}"] for n in range(4)] == ["declined", "declined", "over_quota", "over_quota"]
     assert found["globex", "g"] == "declined"
     assert all("UTC" in event.detail for event in of(said, TrainingRefused))
+
+
+async def test_requests_that_lie_where_their_key_does_not_belong_are_of_the_same_quota(office: Office) -> None:
+    """And one that lies in every partition has one outcome."""
+    wire = office.names.wire("training-request")
+    count = len(await office.log.starts(wire))
+
+    def lying(run: str, partition: int) -> Outgoing:
+        return to_outgoing(office.request(run), office.names)._replace(partition=partition)
+
+    bounds = RunBounds(runs_a_day=1)
+    await office.log.append([lying("r0", partition) for partition in range(count)])
+    await office.until(office.trainer(train=declines, bounds=bounds), ended("r0"))
+    for run, partition in zip(("r1", "r2", "r3"), range(count), strict=False):
+        await office.log.append([lying(run, partition)])
+        await office.until(office.trainer(name=run, train=declines, bounds=bounds), ended(run))
+    said = of(await office.said(), (TrainingFailed, TrainingRefused))
+    assert [(event.run, event.reason) for event in said] == [
+        ("r0", "declined"),
+        *((run, "over_quota") for run in ("r1", "r2", "r3")),
+    ]
+
+
+async def test_a_claim_that_nobody_can_be_above_is_none(office: Office) -> None:
+    asked = office.request("r1")
+    said: dict[str, Any] = {"id": "c", "company": "acme", "time": 1, "correlation": "r1", "run": "r1"}
+    claim = TrainingAccepted(**said, worker="evil", generation=2**63 - 1, ranges=(), manifest="0" * 64, examples=1)
+    await office.append(claim, asked)
+    ends = await office.until(office.trainer(train=declines), ended("r1"))
+    assert reasons(ends) == {("acme", "r1"): "declined"}
 
 
 async def test_a_run_beyond_the_budget_is_refused_and_one_that_waits_is_too_when_its_turn_comes(office: Office) -> None:
