@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
+from processors.dataset.selection import Selection
 from processors.dataset.turns import Manifest
 from processors.training.agree import disagreement
 from processors.training.settings import MOST_SETTINGS, TrainSettings, of_method, spelled
@@ -103,6 +104,10 @@ def to_learn(manifest: Manifest, settings: TrainSettings) -> int:
     return manifest.trained + more
 
 
+_REMEDY = "Produce conversation.ingested or agent_output.ingested events first."
+_NARROWED = "The selection may leave out too much: `rillfold dataset build` says what is there for it to choose from."
+
+
 def enough(manifest: Manifest, settings: TrainSettings) -> NotAdmitted | None:
     """A dataset with nothing to train on is no dataset."""
     if to_learn(manifest, settings):
@@ -110,7 +115,7 @@ def enough(manifest: Manifest, settings: TrainSettings) -> NotAdmitted | None:
     return NotAdmitted(
         "no_data",
         f"{manifest.records} records in the ranges hold no answer of {manifest.company} to train on "
-        f"({manifest.held_out} held out). Produce conversation.ingested or agent_output.ingested events first.",
+        f"({manifest.held_out} held out). {_REMEDY if settings.select == Selection() else _NARROWED}",
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from rillfold.cli import main
 from rillfold.cli import rillfold as root
-from rillfold.cli.terminal.given import Number
+from rillfold.cli.terminal.given import Number, folder_of
 from rillfold.settings import from_env, misspelt
 from schemas.errors import Stop
 from streams.read_model.connection import reached
@@ -98,3 +98,10 @@ def test_letters_of_a_topic_that_is_not_there_are_not_asked_for(
 ) -> None:
     line = told(capsys, monkeypatch, "dlq", "redrive", "--yes", "--topic", "nosuch")
     assert "No topic nosuch" in line and "company-data" in line
+
+
+def test_a_folder_that_is_not_there_is_no_adapters_name(tmp_path: Path) -> None:
+    assert folder_of(str(tmp_path)) == tmp_path and folder_of("acme/default@2") is None
+    for name in ("./nope", "../nope", str(tmp_path / "nope")):
+        with pytest.raises(Stop, match="is no folder"):
+            folder_of(name)

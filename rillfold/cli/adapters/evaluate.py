@@ -13,7 +13,7 @@ import msgspec
 from rillfold.cli.adapters.train import find
 from rillfold.cli.terminal import live
 from rillfold.cli.terminal.answers import as_json, say_json
-from rillfold.cli.terminal.given import MOST
+from rillfold.cli.terminal.given import MOST, folder_of
 from rillfold.event_log import in_log
 from rillfold.settings import Settings, from_env
 from rillfold.wiring import artifact_store, places
@@ -117,7 +117,7 @@ def _side(name: str, settings: Settings) -> tuple[Side, str | None]:
     from gpu_workers.adapters.store import must_hold_files
     from gpu_workers.evaluate.asking import Side
 
-    if (folder := Path(name)).is_dir():
+    if folder := folder_of(name):
         must_hold_files(folder)
         facts, row = facts_in(folder), None
     else:
@@ -150,7 +150,7 @@ def _rows(adapter: str, told: Measuring) -> list[Row]:
 
     if told.rows is not None:
         lines = told.rows.read_bytes()
-    elif company := told.company or ("" if Path(adapter).is_dir() else company_of(adapter)):
+    elif company := told.company or ("" if folder_of(adapter) else company_of(adapter)):
         lines = _replayed(company)
     else:
         raise NothingToMeasure(f"{adapter} is a folder: say whose rows it is measured on, with --company or --rows.")

@@ -12,6 +12,7 @@ import click
 from rillfold.cli.adapters.train import find
 from rillfold.cli.terminal import live
 from rillfold.cli.terminal.answers import as_json, say, say_json
+from rillfold.cli.terminal.given import folder_of
 from rillfold.event_log import in_log
 from rillfold.settings import Settings, from_env
 from rillfold.wiring import artifact_store
@@ -71,7 +72,7 @@ def export_base(base: str | None, out: Path, as_json: bool) -> None:
 
 
 def _wanted(name: str, settings: Settings) -> ToExport:
-    if (folder := Path(name)).is_dir():
+    if folder := folder_of(name):
         return ToExport(folder, "", "", None)
     row = in_log(lambda log, names: _ready(log, names, name))
     place = artifact_store(settings).place(row.sha256)

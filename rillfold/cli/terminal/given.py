@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from math import isfinite
+from pathlib import Path
 
 import click
 
@@ -27,6 +28,15 @@ def check_text(words: Sequence[str]) -> None:
     for word in words:
         if any("\ud800" <= c <= "\udfff" for c in word):
             raise Stop(f"{plain(word)!r} is not UTF-8. Give it in UTF-8.")
+
+
+def folder_of(name: str) -> Path | None:
+    """None: it is an adapter's name, which never begins as a path does."""
+    if (folder := Path(name)).is_dir():
+        return folder
+    if name.startswith((".", "/", "~")):
+        raise Stop(f"{name} is no folder. Name one that is there, or an adapter: COMPANY/ROLE.")
+    return None
 
 
 def why(error: OSError) -> str:
