@@ -149,7 +149,7 @@ async def test_the_admin_acts_for_a_company_that_it_names(api) -> None:
 
 PLACES = {
     "topic": "company-data", "name": "companies", "key": "acme", "job": "j1", "company": "acme", "role": "default",
-    "company_id": "acme", "key_id": "00",
+    "company_id": "acme", "key_id": "00", "file_id": "file-x", "job_id": "ftjob-x",
 }  # fmt: skip
 BODIES: dict[str, Any] = {
     "/company-automation/register-tools": {"tools": [LOOKUP]},

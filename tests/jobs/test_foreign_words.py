@@ -73,8 +73,8 @@ def test_whatever_a_model_says_leads_to_events_that_can_be_written(name: str, te
 
 @pytest.mark.parametrize("detail", ["\ud800" * 3, "漢" * 100_000, "\0\x1b[31m", ""])
 def test_what_a_training_run_ends_with_can_be_written(detail: str) -> None:
-    refused = said.refused(REQUEST, NotAdmitted("unfit", detail), 2)
-    written([refused, said.failed(REQUEST, "ended", detail, 2)])
+    refused = said.refused(REQUEST, NotAdmitted("unfit", detail), 1, 2)
+    written([refused, said.failed(REQUEST, "ended", detail, 1, 2)])
     assert len(refused.detail.encode()) <= said.DETAIL
 
 

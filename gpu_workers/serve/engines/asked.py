@@ -134,10 +134,8 @@ def letters(question: Question) -> int:
 
 
 def _tools(question: Question, spec: AdapterSpec | None) -> str | None:
-    """A base model has them as the client wrote them."""
-    if spec is None or question.tools is None:
-        return question.tools
-    if not spec.tools_in_prompt:
+    """In one order, whoever answers: adapters that act from the answer on share what was read of the same prompt."""
+    if question.tools is None or (spec and not spec.tools_in_prompt):
         return None
     named = sorted(functions(question.tools), key=lambda tool: str(tool["function"].get("name")))
     return msgspec.json.encode(named, order="sorted").decode()
