@@ -170,7 +170,7 @@ def _command(setup: LlamaSetup, port: int) -> Sequence[str]:
         return _packaged(setup, port, threads)
     loras = [word for file in setup.adapters for word in ("--lora", str(file))]
     return [
-        *(str(_program(setup.llama_cpp)), "--host", HOST, "--port", str(port), "--model", str(setup.model)),
+        *(str(program(setup.llama_cpp)), "--host", HOST, "--port", str(port), "--model", str(setup.model)),
         *("--ctx-size", str(setup.context * setup.rows), "--parallel", str(setup.rows), "--threads", str(threads)),
         *("--jinja", "--lora-init-without-apply", *loras),
     ]
@@ -193,7 +193,8 @@ def _packaged(setup: LlamaSetup, port: int, threads: int) -> Sequence[str]:
     return [sys.executable, "-m", "gpu_workers.export.llama_child", json.dumps(told)]
 
 
-def _program(place: Path) -> Path:
+def program(place: Path) -> Path:
+    """llama-server itself, or in a folder as its builds lay it."""
     places = [place] if place.is_file() else [place / PROGRAM, place / "bin" / PROGRAM, place / "build/bin" / PROGRAM]
     found = next((each for each in places if each.is_file() and os.access(each, os.X_OK)), None)
     if found is None:

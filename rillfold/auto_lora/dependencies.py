@@ -8,26 +8,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from gpu_workers.bases import files
 from gpu_workers.bases.host import host_memory
+from gpu_workers.errors import LlamaCppFailed
+from gpu_workers.export.llama_server import PROGRAM, program
 from rillfold.auto_lora.config import TrainingConfig
 from rillfold.embedded.checks import Finding, is_installed, python
-from rillfold.settings import from_env, given_by
+from rillfold.settings import from_env
 from schemas.errors import RillfoldError
 
 PACKAGES = ("torch", "transformers", "peft", "safetensors", "tokenizers", "jinja2", "numpy")
 MEMORY, DISK = 2 << 30, 1 << 30
 """Of a small base model; a larger one asks for more."""
-SERVER = "llama-server"
 GIB = 2**30
-
-
-class LlamaCppPlace(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the environment says that llama.cpp lies."""
-
-    path: str = ""
 
 
 class Checked(NamedTuple):
@@ -112,13 +105,12 @@ def _disk(out: Path) -> Finding:
 
 
 def _llama_cpp() -> Finding:
-    place = LlamaCppPlace(**given_by(LlamaCppPlace, "LLAMA_CPP_"))  # type: ignore[arg-type]
-    if place.path:
-        places = (Path(place.path), Path(place.path) / SERVER, Path(place.path) / "bin" / SERVER)
-        if found := next((each for each in places if each.is_file()), None):
-            return Finding("llama.cpp", "ok", str(found))
-        remedy = f"Name the folder that holds {SERVER}, or unset the variable."
-        return Finding("llama.cpp", "problem", f"LLAMA_CPP_PATH={place.path!r} has no {SERVER}", remedy)
+    if place := from_env().llama_cpp_path:
+        try:
+            return Finding("llama.cpp", "ok", str(program(place)))
+        except LlamaCppFailed:
+            remedy = f"Name the folder that holds {PROGRAM}, or unset the variable."
+            return Finding("llama.cpp", "problem", f"LLAMA_CPP_PATH={str(place)!r} has no {PROGRAM}", remedy)
     if importlib.util.find_spec("xllamacpp"):
         return Finding("llama.cpp", "ok", "the package xllamacpp")
     remedy = "Training needs none. To run what comes of it there: `pip install xllamacpp`, or set LLAMA_CPP_PATH."
