@@ -87,10 +87,11 @@ def _tool(stage: Stage, who: str) -> dict[str, Any]:
 def _data(stage: Stage, who: str) -> list[dict[str, Any]]:
     text = stage.canaries["text"] if who == "acme" else stage.hidden
     memory = stage.canaries["memory"] if who == "acme" else "note"
-    turns = [{"role": "user", "content": text}, {"role": "assistant", "content": text}]
+    asked = [f"{text} {n}" for n in range(CONVERSATIONS)]  # one question of one text would be held out 1 time in 5
+    talks = [[{"role": "user", "content": each}, {"role": "assistant", "content": text}] for each in asked]
     return [
         {"type": "text.ingested", "text": text},
-        *({"type": "conversation.ingested", "agent": "default", "messages": turns} for _ in range(CONVERSATIONS)),
+        *({"type": "conversation.ingested", "agent": "default", "messages": turns} for turns in talks),
         {"type": "memory.noted", "memory": memory, "text": text},
     ]
 
