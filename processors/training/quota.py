@@ -16,13 +16,14 @@ def over(bounds: RunBounds, begun: Collection[Run], now: int) -> NotAdmitted | N
     """May one more run of the company begin? `begun`: all that ever were, those that failed among them, and those that
     were refused once their dataset was read: that is work, too.
 
-    A run that has begun goes to its end.
+    A run that has begun goes to its end, and counts until its last word is a day old: the worker says that, whatever
+    date a claim bears.
     """
     since = now - DAY
-    accepted = sorted(at for run in begun if (at := run.accepted_at or run.updated_at) > since)
-    if bounds.runs_a_day and len(accepted) >= bounds.runs_a_day:
-        free = accepted[len(accepted) - bounds.runs_a_day] + DAY
-        detail = f"{len(accepted)} runs have begun in 24 hours, and {bounds.runs_a_day} may. {_again(free)}"
+    heard = sorted(at for run in begun if (at := max(run.accepted_at, run.updated_at)) > since)
+    if bounds.runs_a_day and len(heard) >= bounds.runs_a_day:
+        free = heard[len(heard) - bounds.runs_a_day] + DAY
+        detail = f"{len(heard)} runs were at work in 24 hours, and {bounds.runs_a_day} may be. {_again(free)}"
         return NotAdmitted("over_quota", detail)
     worked = sorted((run.updated_at, run.worked) for run in begun if run.updated_at > since and run.worked)
     used = sum(spent for _, spent in worked)

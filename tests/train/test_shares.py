@@ -50,15 +50,24 @@ def ran(at: int, seconds: float = 10) -> Run:
     )
 
 
-def test_runs_of_a_day_are_counted_from_when_they_began_and_the_refusal_says_when_the_next_may() -> None:
+def test_runs_of_a_day_count_until_their_last_word_is_a_day_old_and_the_refusal_says_when_the_next_may() -> None:
     bounds, begun, now = RunBounds(runs_a_day=2), [ran(HOUR), ran(5 * HOUR), ran(9 * HOUR)], 10 * HOUR
     refusal = over(bounds, begun, now)
     assert refusal is not None
     assert (refusal.reason, "3 runs" in refusal.detail) == ("over_quota", True)
-    assert "1970-01-02 05:00:00 UTC" in refusal.detail
-    assert over(bounds, begun, 5 * HOUR + DAY - 1) is not None
-    assert over(bounds, begun, 5 * HOUR + DAY) is None
+    assert "1970-01-02 05:00:10 UTC" in refusal.detail
+    assert over(bounds, begun, 5 * HOUR + 10 * SECOND + DAY - 1) is not None
+    assert over(bounds, begun, 5 * HOUR + 10 * SECOND + DAY) is None
     assert over(RunBounds(), begun, now) is None
+
+
+def test_a_claim_that_bears_a_date_long_past_hides_no_run_from_its_quota() -> None:
+    """The first claim is the company's own word where it has the broker's key; how the run ended is the worker's."""
+    for end in ends(9):
+        run = told(ASKED, claim(-9 * DAY, 8, "evil"), claim(20, 9, "worker"), end)
+        assert run.status in ENDED
+        refusal = over(RunBounds(runs_a_day=1), [run], run.updated_at + HOUR)
+        assert refusal is not None and refusal.reason == "over_quota"
 
 
 def test_seconds_of_a_day_are_what_runs_worked_and_the_refusal_says_when_there_are_some_again() -> None:
