@@ -21,9 +21,19 @@ from gpu_workers.train.place import Workplace
 from gpu_workers.train.served import Served
 from gpu_workers.train.wishes import TakenBack, Wishes
 from gpu_workers.train.world import LogOfRun
+from processors.dataset.noticed import Noticed
 from processors.dataset.turns import Manifest, canonical
 from processors.training import said as say
-from processors.training.admit import NotAdmitted, admit, enough, same_adapter, too_often, version_for, wrong_range
+from processors.training.admit import (
+    NotAdmitted,
+    admit,
+    enough,
+    nowhere,
+    same_adapter,
+    too_often,
+    version_for,
+    wrong_range,
+)
 from processors.training.promotion import judge
 from processors.training.quota import over
 from processors.training.settings import METHOD_NAMES, TrainSettings
@@ -205,14 +215,14 @@ class Handling:
         partitions = await partitions_of(self._log, self._names, settings.rule)
         if wrong := wrong_range(ranges, partitions):
             raise self._refused(it, NotAdmitted("bad_ranges", wrong))
-        it.reads_since = self._now()
+        it.reads_since, noticed = self._now(), list[Noticed]()
         limit = asyncio.timeout(seconds := self._place.bounds.seconds)
         try:
             async with limit:
                 manifest = await build(
                     self._log, self._names, request.company, ranges, rows,
                     most_bytes=self._place.bounds.rows_bytes, beat=self._beat, rule=settings.rule,
-                    select=settings.select, places=self._place.places,
+                    select=settings.select, places=self._place.places, on_noticed=noticed.append,
                 )  # fmt: skip
         except TimeoutError as error:
             if not limit.expired():
@@ -225,7 +235,8 @@ class Handling:
             raise self._refused(it, NotAdmitted("too_much_data", str(error))) from error
         longest = await asyncio.to_thread(_longest, rows)
         too_large = self._place.why_too_large(request.base_model, request.method, settings, longest)
-        if why := enough(manifest, settings) or too_often(settings, manifest, self._place.bounds) or too_large:
+        why = nowhere(noticed) or enough(manifest, settings) or too_often(settings, manifest, self._place.bounds)
+        if why := why or too_large:
             raise self._refused(it, why)
         if known.manifest and known.manifest != manifest.sha256:
             detail = f"the run was accepted with manifest {known.manifest}; its ranges give {manifest.sha256} now."

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
+from processors.dataset.noticed import Noticed
 from processors.dataset.selection import Selection
 from processors.dataset.turns import Manifest
 from processors.training.agree import disagreement
@@ -117,6 +118,19 @@ def enough(manifest: Manifest, settings: TrainSettings) -> NotAdmitted | None:
         f"{manifest.records} records in the ranges hold no answer of {manifest.company} to train on "
         f"({manifest.held_out} held out). {_REMEDY if settings.select == Selection() else _NARROWED}",
     )
+
+
+def nowhere(noticed: Collection[Noticed]) -> NotAdmitted | None:
+    """Nobody is to believe that something was left out, or narrowed to, that was never there."""
+    for met in noticed:
+        for member, counted in (("leave_out", met.left_out), ("agents", met.taught_by)):
+            if missing := [name for name, events in counted.items() if not events]:
+                detail = f"select.{member} names {shown(missing[0])}, which no event in the ranges does. {_SEEN}"
+                return NotAdmitted("no_such_name", detail)
+    return None
+
+
+_SEEN = "`rillfold dataset build` with the same selection says what is there."
 
 
 def too_often(settings: TrainSettings, manifest: Manifest, bounds: RunBounds) -> NotAdmitted | None:

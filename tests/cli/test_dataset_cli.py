@@ -86,6 +86,12 @@ async def test_a_narrowed_dataset_is_proved_from_its_manifest_alone(say: Say, tm
     await say("verify", str(folder), fails=f"line {number} was altered")
     (folder / "rows.jsonl").write_bytes(first)
     assert lying(folder) == ["manifest.json", "provenance.jsonl", "rows.jsonl", "rows.parquet"]
+    places = (folder / "provenance.jsonl").read_bytes()
+    (folder / "provenance.jsonl").write_bytes(places.replace(b"company-data", b"company-date", 1))
+    await say("verify", str(folder), fails="provenance.jsonl: line 1 is not what the log gives")
+    (folder / "provenance.jsonl").unlink()
+    await say("verify", str(folder), fails="provenance.jsonl: No such file or directory. Build")
+    (folder / "provenance.jsonl").write_bytes(places)
     assert await say("verify", str(folder), "--json") == built
     everything = await say(
         "build", "--company", "acme", "--out", str(tmp_path / "all"), "--json", "--until", "2099-01-01"
@@ -110,6 +116,8 @@ async def test_what_cannot_be_built_is_said_with_its_remedy_and_changes_nothing(
     build = ("build", "--company", "acme", "--out", folder)
     await say("build", "--company", "nobody", "--out", folder, fails="rillfold query companies")
     await say("build", "--company", "globex", "--out", folder, fails="--force")
+    await say("build", "--company", "nobody", "--out", str(tmp_path / "new"), fails="rillfold query companies")
+    assert not (tmp_path / "new").exists()
     await say(*build, "--range", "9:0:1", fails="no 9")
     await say(*build, "--range", "0:1:0", fails="is no range")
     await say(*build, "--range", "0:0:1", "--range", "0:0:2", fails="stands twice")

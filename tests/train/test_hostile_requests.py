@@ -295,6 +295,20 @@ async def test_a_thousand_requests_of_one_company_hold_up_no_other(office):
     assert order.count(2) == 3
 
 
+async def test_a_name_that_is_nowhere_is_not_left_out_in_silence(office):
+    await office.append(
+        office.request("out", settings='{"select": {"leave_out": ["nobody-1"]}}'),
+        office.request("only", settings='{"select": {"agents": ["nobody-2"]}}'),
+    )
+    ends = await office.until(office.trainer(train=declines), ended("out", "only"))
+    assert {(event.run, event.reason) for event in of(ends, TrainingRefused)} == {
+        ("out", "no_such_name"),
+        ("only", "no_such_name"),
+    }
+    told = " ".join(event.detail for event in of(ends, TrainingRefused))
+    assert "select.leave_out names 'nobody-1'" in told and "select.agents names 'nobody-2'" in told
+
+
 async def test_a_refusal_waits_for_no_training(office):
     async def endless(spec, on_report):
         await asyncio.Event().wait()

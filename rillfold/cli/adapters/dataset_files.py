@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import zip_longest
 from pathlib import Path
 from tempfile import mkdtemp
@@ -64,6 +64,7 @@ def draft(out: Path, parquet: bool) -> Iterator[Path]:
         from rillfold.cli.adapters import parquet as writer
 
         writer.must_be_there()
+    was_there = out.is_dir()
     out.mkdir(parents=True, exist_ok=True)
     folder = Path(mkdtemp(prefix=".dataset-", dir=out))
     (folder / PARQUET).touch() if parquet else None
@@ -71,6 +72,9 @@ def draft(out: Path, parquet: bool) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if not was_there:
+            with suppress(OSError):  # holds the dataset, if it came to one
+                out.rmdir()
 
 
 class Built(NamedTuple):
@@ -123,10 +127,16 @@ def _must_be_free(out: Path, manifest: Manifest) -> None:
 
 
 def read(folder: Path) -> Manifest:
+    path = folder / MANIFEST
     try:
-        return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+        return msgspec.json.decode(path.read_bytes(), type=Manifest)
     except (OSError, msgspec.DecodeError) as error:
-        raise Altered(f"{folder / MANIFEST}: {error}. Build the dataset again.") from error
+        raise _unread(path, error) from error
+
+
+def _unread(path: Path, error: Exception) -> Altered:
+    why = (error.strerror if isinstance(error, OSError) else None) or error
+    return Altered(f"{path}: {why}. Build the dataset again.")
 
 
 def check_rows(folder: Path, manifest: Manifest, again: Path | None = None) -> None:
@@ -135,7 +145,7 @@ def check_rows(folder: Path, manifest: Manifest, again: Path | None = None) -> N
     try:
         lines = path.read_bytes()
     except OSError as error:
-        raise Altered(f"{path}: {error}. Build the dataset again.") from error
+        raise _unread(path, error) from error
     if hashlib.sha256(lines).hexdigest() != manifest.rows_sha256:
         raise Altered(_first_altered(path, lines.splitlines(keepends=True), manifest, again))
     if (folder / PARQUET).exists():
@@ -150,10 +160,23 @@ def check_again(folder: Path, manifest: Manifest, made: Path, again: Manifest) -
     same = again.rows_sha256 == manifest.rows_sha256
     check_rows(folder, manifest, made / ROWS if same else None)
     if again == manifest:
+        _check_provenance(folder / PROVENANCE, made / PROVENANCE)
         return
     number = first_other(folder / ROWS, made / ROWS)
     where = "" if number is None else f" The first row that differs is line {number} of {ROWS}."
     raise Altered(f"{folder}: the log gives manifest {again.sha256} now, the folder has {manifest.sha256}.{where}")
+
+
+def _check_provenance(path: Path, again: Path) -> None:
+    """No manifest holds it: it says where what is said of rows stands, and the rows are the same without."""
+    if not again.exists():
+        return
+    try:
+        number = first_other(path, again)
+    except OSError as error:
+        raise _unread(path, error) from error
+    if number is not None:
+        raise Altered(f"{path}: line {number} is not what the log gives. Build the dataset again.")
 
 
 def _first_altered(path: Path, lines: Sequence[bytes], manifest: Manifest, again: Path | None) -> str:
