@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from math import isfinite
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import msgspec
 
@@ -17,6 +17,17 @@ from schemas.topics import TopicNames
 PREFIX = "RILLFOLD_"
 LEGAL_SCHEMA = re.compile(r"[A-Za-z0-9._-]{1,63}")
 """Postgres cuts longer names off, and two of them may then be one."""
+
+Url = Annotated[
+    str, msgspec.Meta(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$", description="a URL such as http://10.0.0.7:8701")
+]
+Names = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[A-Za-z0-9.:_\[\]-]*( *, *[A-Za-z0-9.:_\[\]-]+)*$",
+        description="names such as serve.internal,10.0.0.7",
+    ),
+]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +58,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     train_max_bytes: Annotated[int, msgspec.Meta(ge=1)] = 256 << 20
     """Of one dataset's rows."""
     train_runs_per_day: Annotated[int, msgspec.Meta(ge=0)] = 0
-    """Of one company, begun within 24 hours. 0: any number."""
+    """Of one company, at work within 24 hours. 0: any number."""
     train_seconds_per_day: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     """That runs of one company take within 24 hours; one that has begun goes to its end. 0: any number."""
     train_threads: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -60,7 +71,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The largest share of its answers that may hold a call that cannot be read."""
     api_host: str = "127.0.0.1"
     api_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8700
-    api_url: str | None = None
+    api_url: Url | None = None
     """Where `rillfold.automation` finds the API; None: on this machine, at `api_port`."""
     api_key: str | None = None
     """None: the admin key that `rillfold api` keeps in the data folder."""
@@ -99,11 +110,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """A file of prompts' beginnings that are no company's own: what is read of them once, all may use again."""
     serve_drain_seconds: Annotated[float, msgspec.Meta(ge=0, le=60)] = 20.0
     """After SIGTERM, questions by HTTP under way are answered for so long. Supervisors wait for 30 seconds."""
-    serve_url: str | None = None
+    serve_url: Url | None = None
     """The serving worker's HTTP address: the API forwards /v1 to it."""
     serve_token: str | None = None
     """The operator's token, for workers on other machines; None: the one in the data folder."""
-    hosts: str = ""
+    hosts: Names = ""
     """More names, with commas between, under which the workers' own ports may be asked."""
     allow_private_tools: bool = False
     """Tools may live on this machine and in private networks, over plain http: for development, and for the demo."""
@@ -181,8 +192,17 @@ def given_by(kind: type[msgspec.Struct], prefix: str, environ: Mapping[str, str]
         try:
             given[field.name] = _parse(text, field.type)
         except (msgspec.ValidationError, msgspec.DecodeError) as error:
-            raise Stop(f"{name}={text!r} is not usable: {error}. Correct or unset the variable.") from error
+            why = f"it is to be {wanted}" if (wanted := _described(field.type)) else error
+            raise Stop(f"{name}={text!r} is not usable: {why}. Correct or unset the variable.") from error
     return given
+
+
+def _described(kind: object) -> str | None:
+    """What a value is, in words, where its pattern says less."""
+    if isinstance(kind, msgspec.Meta):
+        return kind.description
+    parts = (*get_args(kind), *getattr(kind, "__metadata__", ()))
+    return next((told for part in parts if (told := _described(part))), None)
 
 
 def _parse(text: str, kind: object) -> object:

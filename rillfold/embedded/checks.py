@@ -21,6 +21,8 @@ from rillfold.settings import Settings
 from schemas.codec.reader import IN_C
 
 MEMORY_NEEDED = 1024 * 2**20
+PATIENCE = 3
+"""Seconds in which a server answers."""
 PYTHONS = ((3, 11), (3, 13))
 
 
@@ -45,7 +47,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield _memory()
         yield from _ports(settings)
     yield _docker()
-    yield _stack(settings)
+    yield from _stack(settings)
 
 
 def python() -> Finding:
@@ -139,16 +141,38 @@ def _docker() -> Finding:
     return Finding("Docker", "ok", f"engine {answer.stdout.strip()}")
 
 
-def _stack(settings: Settings) -> Finding:
+def _stack(settings: Settings) -> Iterator[Finding]:
     try:
         endpoints = state.attach(settings)
     except StackError as error:
         none_yet = settings.provider == "embedded" and state.read(settings.data_dir) is None
-        return Finding("Stack", "note" if none_yet else "problem", str(error))
-    host, _, port = endpoints.bootstrap_servers.split(",")[0].rpartition(":")
+        yield Finding("Stack", "note" if none_yet else "problem", str(error))
+        return
+    yield _kafka(endpoints.bootstrap_servers)
+    if endpoints.postgres_dsn is None:
+        yield Finding("Read model", "note", "RILLFOLD_POSTGRES_DSN names no Postgres: folds run, queries do not")
+    else:
+        yield _postgres(endpoints.postgres_dsn)
+
+
+def _kafka(servers: str) -> Finding:
+    host, _, port = servers.split(",")[0].rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=3).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
     except (OSError, ValueError) as error:
         remedy = "Start it there, or correct RILLFOLD_BOOTSTRAP_SERVERS."
-        return Finding("Stack", "problem", f"nothing answers at {endpoints.bootstrap_servers}: {error}", remedy)
-    return Finding("Stack", "ok", f"Kafka answers at {endpoints.bootstrap_servers}")
+        return Finding("Stack", "problem", f"nothing answers at {servers}: {error}", remedy)
+    return Finding("Stack", "ok", f"Kafka answers at {servers}")
+
+
+def _postgres(dsn: str) -> Finding:
+    """Its password stands in no finding."""
+    import psycopg
+
+    try:
+        with psycopg.connect(dsn, connect_timeout=PATIENCE) as connection:
+            info = connection.info
+            return Finding("Read model", "ok", f"Postgres answers at {info.host}:{info.port}, as {info.user}")
+    except psycopg.Error as error:
+        remedy = "Start it there, or correct RILLFOLD_POSTGRES_DSN."
+        return Finding("Read model", "problem", " ".join(str(error).split()), remedy)

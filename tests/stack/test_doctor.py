@@ -49,6 +49,16 @@ def test_a_broker_that_does_not_answer_is_a_problem(tmp_path: Path) -> None:
     assert "127.0.0.1:9" in finding.found
 
 
+def test_a_postgres_of_ones_own_is_asked_and_its_password_not_told(stack: Endpoints) -> None:
+    there = Settings(provider="external", bootstrap_servers="127.0.0.1:9", postgres_dsn=stack.postgres_dsn)
+    assert found(there, "Read model").state == "ok"
+    away = msgspec.structs.replace(there, postgres_dsn="postgresql://me:hidden@127.0.0.1:9/none")
+    finding = found(away, "Read model")
+    assert (finding.state, "RILLFOLD_POSTGRES_DSN" in finding.remedy) == ("problem", True)
+    assert "hidden" not in finding.found
+    assert found(msgspec.structs.replace(there, postgres_dsn=None), "Read model").state == "note"
+
+
 def test_only_a_stack_that_does_not_run_yet_is_a_note(tmp_path: Path) -> None:
     assert found(Settings(data_dir=tmp_path), "Stack").state == "note"
     passed_over = found(Settings(provider="compose", bootstrap_servers="127.0.0.1:9"), "Stack")
