@@ -26,6 +26,7 @@ VERBS: dict[str, Verb] = {
     "demo": Verb("rillfold.cli.operate.demo:demo", "Tell the whole story on this machine."),
     "up": Verb("rillfold.cli.operate.up:up", "Start Kafka and Postgres here, and the workers if you like."),
     "down": Verb("rillfold.cli.operate.up:down", "Stop the stack of this data folder."),
+    "env": Verb("rillfold.cli.operate.env:env", "Print where all answers, for a shell and other clients."),
     "doctor": Verb("rillfold.cli.operate.doctor:doctor", "Say what this machine lacks."),
     "worker": Verb("rillfold.cli.operate.worker:worker", "Run one of the long-lived processes."),
     "topics": Verb("rillfold.cli.events.topics:topics", "Create, check and list the topics."),

@@ -2,12 +2,18 @@
 
 import random
 import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
 
 from rillfold.embedded.errors import StackError
 
 HOST = "127.0.0.1"
 # Below the range that the kernel hands to outgoing connections, so that none of them takes a port before we bind it.
 FREE_RANGE = range(20_000, 32_000)
+KEPT = "ports.json"
 
 
 def is_free(port: int, host: str = HOST) -> bool:
@@ -36,5 +42,24 @@ def must_be_free(port: int, variable: str, host: str = HOST) -> int:
     return port
 
 
-def wanted_or_free(port: int, variable: str, *given: int) -> int:
-    return must_be_free(port, variable) if port else free_port(*given)
+def chosen(port: int, variable: str, before: int | None, *given: int) -> int:
+    """The one that is set; else the one of last time, so that what a shell or a page was told stays true; else any."""
+    if port:
+        return must_be_free(port, variable)
+    return before if before and before not in given and is_free(before) else free_port(*given)
+
+
+def of_last_time(data_dir: Path) -> Mapping[str, int]:
+    try:
+        found = msgspec.json.decode((data_dir / KEPT).read_bytes(), type=dict[str, int])
+    except (OSError, msgspec.DecodeError):
+        return {}
+    return {name: port for name, port in found.items() if port in FREE_RANGE}
+
+
+def keep(data_dir: Path, used: Mapping[str, int]) -> None:
+    """A stack that cannot write it starts all the same."""
+    with suppress(OSError):
+        draft = data_dir / f"{KEPT}.draft"
+        draft.write_bytes(msgspec.json.encode(used))
+        draft.replace(data_dir / KEPT)

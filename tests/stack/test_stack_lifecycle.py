@@ -16,7 +16,8 @@ import pytest
 
 from rillfold.embedded import stack, state
 from rillfold.embedded.errors import StackError
-from rillfold.embedded.ports import free_port
+from rillfold.embedded.ports import HOST, chosen, free_port, of_last_time
+from rillfold.embedded.ports import keep as keep_ports
 from rillfold.embedded.stack import running
 from rillfold.embedded.state import Endpoints, attach
 from rillfold.settings import Settings, from_env
@@ -25,12 +26,27 @@ from tests.support.up import ROOT, Up, gone, keep, kept, processes_on, until, up
 
 def test_kill_minus_9_of_up_leaves_nothing_and_the_next_start_has_the_data(tmp_path: Path) -> None:
     with up(tmp_path) as first:
-        keep(first.ready().endpoints, "written before the kill")
+        before = first.ready().endpoints
+        keep(before, "written before the kill")
         first.send(signal.SIGKILL)
         until(lambda: not processes_on(tmp_path), patience=5)
         assert state.read(tmp_path) is None
     with running(tmp_path) as endpoints:
         assert kept(endpoints) == (["written before the kill"], ["written before the kill"])
+        assert endpoints == before, "what a shell was told stays true"
+
+
+def test_a_port_of_last_time_that_is_taken_or_none_is_another(tmp_path: Path) -> None:
+    with socket.create_server((HOST, free_port())) as taken:
+        before = taken.getsockname()[1]
+        keep_ports(tmp_path, {"kafka": before})
+        assert of_last_time(tmp_path) == {"kafka": before}
+        assert chosen(0, "RILLFOLD_KAFKA_PORT", before) != before
+    assert chosen(0, "RILLFOLD_KAFKA_PORT", before) == before
+    assert chosen(0, "RILLFOLD_POSTGRES_PORT", before, before) != before
+    for said in (b"{", b'{"kafka": "x"}', b'{"kafka": 80}', b'{"kafka": -1}'):
+        (tmp_path / "ports.json").write_bytes(said)
+        assert of_last_time(tmp_path) == {}
 
 
 def test_an_owner_that_is_dead_and_not_yet_waited_for_owns_nothing(tmp_path: Path) -> None:
