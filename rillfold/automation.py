@@ -78,8 +78,11 @@ class AutomationService:
 
 async def get_automation_service(settings: Settings | None = None) -> AutomationService:
     """By the environment: RILLFOLD_API_URL and RILLFOLD_API_KEY, or the API of this machine's data folder."""
-    settings = settings or from_env()
-    return AutomationService(Client(settings.address("api"), settings.api_key or _own_key(settings)))
+    return AutomationService(api_client(settings or from_env()))
+
+
+def api_client(settings: Settings) -> Client:
+    return Client(settings.address("api"), settings.api_key or _own_key(settings))
 
 
 def _own_key(settings: Settings) -> str:

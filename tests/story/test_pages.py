@@ -118,18 +118,20 @@ def test_the_quickstart(home: Home) -> None:
     start, look, company, tools, examples, train, work, again = [code for _, code in blocks("quickstart.md", "sh")]
     assert start.startswith("export RILLFOLD_ALLOW_PRIVATE_TOOLS=true")
     home.run("sh", look)
-    key = told(home.run("sh", company))["api_key"]
-    told(home.run("sh", tools, **{"rk_…": key}))
-    ((_, example),) = blocks("quickstart.md", "json")
+    key = home.run("sh", company).split("RILLFOLD_API_KEY=")[1].strip()
+    (_, offered), (_, example) = blocks("quickstart.md", "json")
+    (home.folder / "tools.json").write_text(offered.replace("127.0.0.1:9000", home.tool))
+    assert "offered" in home.run("sh", listed_in_time(tools), **{"rk_…": key})
     rows = [example.replace("plum cake", f"cake {n % 7}").replace("Ms Weber", f"Ms W{n}") for n in range(EXAMPLES)]
     (home.folder / "examples.jsonl").write_text("".join(rows))
     assert str(EXAMPLES) in home.run("sh", examples)
     assert "bakery/default" in home.run("sh", train)
 
-    # The job's id is in the answer of the first command.
+    # As in the shell in which the key was exported. Whether so small a model does it is not the page's word.
     asked, trace = work.split("rillfold trace")
-    job = told(home.run("sh", f"KEY={key}\n{asked}"))["job"]
-    assert "job.requested" in home.run("sh", f"rillfold trace{trace}", JOB=job)
+    did = home.run("sh", f"export RILLFOLD_API_KEY={key}\n{asked.strip()} || test $? = 1")
+    assert "status     completed" in did or "status     failed" in did
+    assert "job.requested" in home.run("sh", f"rillfold trace{trace}")
     # A digest that disagreed would have ended with 1.
     assert "bakery/default" in home.run("sh", again)
 
@@ -163,6 +165,13 @@ def test_automation_and_queries(home: Home) -> None:
     with psycopg.connect(home.postgres()) as connection:
         found = [connection.execute(each).fetchall() for text in statements for each in text.split(";") if each.strip()]
     assert [len(rows) for rows in found] == [1, 0, 0]
+
+
+def listed_in_time(code: str) -> str:
+    """A person is slower than the read model; a machine may be not."""
+    list_, again = "rillfold tools list", "until rillfold tools list | grep offered; do sleep 0.2; done"
+    assert list_ in code
+    return code.replace(list_, again)
 
 
 def until_trained(home: Home) -> None:

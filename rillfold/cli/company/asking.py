@@ -1,0 +1,88 @@
+"""The API, asked by a command. Nothing here needs the log, or the machine on which it is."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import click
+
+from rillfold.automation import api_client
+from rillfold.cli.terminal.answers import as_json, say_json
+from rillfold.cli.terminal.plain import marked, plain
+from rillfold.client import Client
+from rillfold.settings import from_env
+
+Json = dict[str, Any]
+Found = TypeVar("Found")
+Command = TypeVar("Command", bound=Callable[..., Any])
+PAGE = 200
+"""Rows of one request, at most."""
+
+
+class Listed(NamedTuple):
+    rows: Sequence[Json]
+    after: str | None
+    """Where the next ones begin, if there are more."""
+
+
+def asked(work: Callable[[Client], Awaitable[Found]]) -> Found:
+    async def done() -> Found:
+        async with api_client(from_env()) as api:
+            return await work(api)
+
+    return asyncio.run(done())
+
+
+def company_option(command: Command) -> Command:
+    return click.option("--company", help="Whose. Needed with the admin's key alone.")(command)
+
+
+def listing(command: Command) -> Command:
+    """Options of what shows rows."""
+    limit = click.option(
+        "--limit", default=50, show_default=True, type=click.IntRange(1, 100_000), help="Rows, at most."
+    )
+    after = click.option("--after", help="Go on where a listing ended.")
+    return company_option(after(limit(as_json("Whole rows, as one JSON object.")(command))))
+
+
+def rows(projection: str, company: str | None, limit: int, after: str | None) -> Listed:
+    """So many of a company's rows, in pages."""
+
+    async def read(api: Client) -> Listed:
+        found: list[Json] = []
+        start = after
+        while len(found) < limit:
+            query = {"company_id": company, "after": start, "limit": min(PAGE, limit - len(found))}
+            page = await api.rows(projection, **{name: value for name, value in query.items() if value is not None})
+            found += [each["row"] for each in page["rows"]]
+            if (start := page["next"]) is None:
+                break
+        return Listed(found, start)
+
+    return asked(read)
+
+
+def show(found: Listed, columns: Mapping[str, Callable[[Json], object]], as_json: bool) -> None:
+    """A table; what does not fit goes on in the next line, so that nothing is hidden."""
+    if as_json:
+        say_json({"rows": found.rows, "next": found.after})
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for row in found.rows:
+        table.add_row(*(marked(str(cell(row))) for cell in columns.values()))
+    Console(highlight=False).print(table)
+    if found.after is not None:
+        click.echo(plain(f"There are more: --after {found.after}"))
+
+
+def said(events: Sequence[Json], company: str | None) -> Sequence[Json]:
+    """Events of company-data, and where they stand now."""
+    whose = {} if company is None else {"company": company}
+    placed: Sequence[Json] = asked(lambda api: api.produce("company-data", [{**whose, **event} for event in events]))
+    return placed

@@ -1,0 +1,64 @@
+"""`rillfold company`: who there is, and who comes in. With the admin's key."""
+
+import click
+
+from rillfold.cli.company.asking import Json, asked, listing, rows, show
+from rillfold.cli.terminal.answers import as_json, moment, say, say_json
+from rillfold.client import ApiRefused, Client
+from schemas.errors import Stop
+
+NOT_THERE = 404
+
+
+class AlreadyThere(Stop):
+    """A company that was added before."""
+
+
+@click.group()
+def company() -> None:
+    """Add a company, or list them."""
+
+
+@company.command()
+@click.argument("company_id", metavar="COMPANY")
+@click.option("--name", default="", help="As people call it.")
+@as_json()
+def add(company_id: str, name: str, as_json: bool) -> None:
+    """Register COMPANY, and make an API key for it, which is shown this once."""
+
+    async def joined(api: Client) -> Json:
+        if await _is_there(api, company_id):
+            raise AlreadyThere(
+                f"{company_id} is registered already. One more key: `rillfold key new --company {company_id}`; a new "
+                "name: send `company.registered` with it."
+            )
+        return await api.join(company_id, name)
+
+    told = asked(joined)
+    if as_json:
+        say_json(told)
+        return
+    say({"company": told["company_id"], "key": told["api_key"]})
+    click.echo(
+        f"The key is shown this once. For the commands of this company: export RILLFOLD_API_KEY={told['api_key']}"
+    )
+
+
+@company.command("list")
+@listing
+def list_(company: str | None, after: str | None, limit: int, as_json: bool) -> None:
+    """The companies that there are."""
+    columns = {"company": lambda row: row["company"], "name": lambda row: row["name"]}
+    show(
+        rows("companies", company, limit, after), columns | {"since": lambda row: moment(row["registered_at"])}, as_json
+    )
+
+
+async def _is_there(api: Client, company_id: str) -> bool:
+    try:
+        await api.row("companies", company_id)
+    except ApiRefused as error:
+        if error.status != NOT_THERE:
+            raise
+        return False
+    return True

@@ -1,0 +1,110 @@
+"""Commands that need the API's address and a key alone, over the real API, fold and read model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from rillfold.cli import rillfold
+from rillfold.embedded.stack import Endpoints
+from schemas.company import ToolRegistered
+from tests.support.world import World, opened
+
+CANARY = "tok_canary_by_url"
+TOOL = {"name": "lookup", "endpoint": "https://api.example/x", "auth": {"type": "bearer", "token": CANARY}}
+Say = Callable[..., Awaitable[Result]]
+
+
+@pytest.fixture
+async def world(stack: Endpoints, tmp_path: Path, serve) -> AsyncIterator[World]:
+    async with opened(stack, tmp_path, serve) as world:
+        yield world
+
+
+@pytest.fixture
+def say(world: World, tmp_path: Path) -> Say:
+    """A command of whoever has the key. Nothing in the environment names a log or a database."""
+
+    async def said(key: str, *words: str, given: str | None = None, code: int = 0) -> Result:
+        environment = {"RILLFOLD_API_URL": world.api.url, "RILLFOLD_API_KEY": key, "RILLFOLD_DATA_DIR": str(tmp_path)}
+        done = await asyncio.to_thread(CliRunner().invoke, rillfold, list(words), input=given, env=environment)
+        assert done.exit_code == code, (done.output, done.exception)
+        return done
+
+    return said
+
+
+async def test_a_company_comes_in_and_its_key_is_shown_once(world: World, say: Say) -> None:
+    told = await say(world.api.admin, "company", "add", "bakery", "--name", "Corner Bakery")
+    key = told.output.split("RILLFOLD_API_KEY=")[1].strip()
+    await world.catch_up()
+    again = await say(world.api.admin, "company", "add", "bakery", code=1)
+    assert "registered already" in str(again.exception) and "rillfold key new" in str(again.exception)
+    listed = await say(world.api.admin, "company", "list")
+    assert "bakery" in listed.output and "Corner Bakery" in listed.output and key not in listed.output
+    assert "bakery" in (await say(key, "company", "list")).output
+    assert "forbidden" in str((await say(key, "company", "add", "another", code=1)).exception)
+
+
+async def test_tools_come_from_a_file_and_go_by_name(world: World, say: Say, tmp_path: Path) -> None:
+    file = tmp_path / "tools.json"
+    file.write_text(json.dumps({"tools": [TOOL, {**TOOL, "name": "refund", "method": "PUT"}]}))
+    assert "lookup, refund" in (await say(world.api.acme, "tools", "register", str(file))).output
+    one = await say(world.api.admin, "tools", "register", "-", "--company", "acme", given=json.dumps(TOOL))
+    assert "lookup" in one.output
+    events = [event for event in await world.api.events("company-data") if isinstance(event, ToolRegistered)]
+    assert [event.name for event in events] == ["lookup", "refund", "lookup"]
+    assert CANARY not in repr(events)
+    await say(world.api.acme, "tools", "revoke", "refund", "--reason", "too dear")
+    await world.catch_up()
+    listed = (await say(world.api.acme, "tools", "list")).output
+    assert "PUT https://api.example/x" in listed and "revoked: too dear" in listed and CANARY not in listed
+    first = json.loads((await say(world.api.acme, "tools", "list", "--limit", "1", "--json")).output)
+    rest = json.loads((await say(world.api.acme, "tools", "list", "--after", first["next"], "--json")).output)
+    assert [row["name"] for row in (*first["rows"], *rest["rows"])] == ["lookup", "refund"] and rest["next"] is None
+    assert "There are more: --after" in (await say(world.api.acme, "tools", "list", "--limit", "1")).output
+    assert (await say(world.api.globex, "tools", "list", "--json")).output == '{"rows":[],"next":null}\n'
+
+
+@pytest.mark.parametrize("text", ["", "[", "[]", "3", '["lookup"]', '{"tools": 3}'])
+async def test_a_file_that_holds_no_tools_is_named(world: World, say: Say, text: str) -> None:
+    told = (await say(world.api.acme, "tools", "register", "-", given=text, code=2)).output
+    assert "<stdin>" in told and "list" in told
+
+
+async def test_what_the_api_refuses_is_one_line_with_its_reason(world: World, say: Say) -> None:
+    wrong = json.dumps({**TOOL, "endpoint": "ftp://nowhere"})
+    assert "ftp://nowhere" in str((await say(world.api.acme, "tools", "register", "-", given=wrong, code=1)).exception)
+    assert "(404)" in str((await say(world.api.acme, "job", "show", "none", "--wait", "0", code=1)).exception)
+    assert "(401)" in str((await say("rk_a.b", "tools", "list", code=1)).exception)
+
+
+async def test_a_job_is_given_out_and_looked_at(world: World, say: Say) -> None:
+    asked = ("job", "run", "Count them.", "--data", '{"of": 3}', "--call", "--id", "j1", "--wait", "0")
+    told = await say(world.api.acme, *asked, "--session", "monday", "--role", "ops")
+    assert "running" in told.output and "rillfold job show j1" in told.output
+    (event,) = await world.api.events("automation-job")
+    found = (event.task, event.data, event.first_step, event.session, event.role)
+    assert found == ("Count them.", '{"of":3}', "call", "monday", "ops")
+    await world.catch_up()
+    assert "running" in (await say(world.api.acme, "job", "show", "j1", "--wait", "0")).output
+    assert "Count them." in (await say(world.api.acme, "job", "list")).output
+    assert "needs its quotes" in (await say(world.api.acme, "job", "run", "x", "--data", "{", code=2)).output
+
+
+async def test_what_is_remembered_is_noted_listed_and_forgotten(world: World, say: Say) -> None:
+    await say(world.api.acme, "memory", "add", "refunds", "within 30 days")
+    await say(world.api.admin, "memory", "add", "tone", "friendly", "--kind", "preference", "--company", "acme")
+    await say(world.api.acme, "memory", "forget", "refunds")
+    await world.catch_up()
+    found = json.loads((await say(world.api.acme, "memory", "list", "--json")).output)["rows"]
+    assert [(row["memory"], row["kind"], row["active"]) for row in found] == [
+        ("refunds", "fact", False),
+        ("tone", "preference", True),
+    ]
+    assert "forgotten" in (await say(world.api.acme, "memory", "list")).output
