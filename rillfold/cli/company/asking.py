@@ -19,7 +19,7 @@ PAGE = 200
 """Rows of one request, at most."""
 
 
-class Listed(NamedTuple):
+class ListedRows(NamedTuple):
     rows: Sequence[Json]
     after: str | None
     """Where the next ones begin, if there are more."""
@@ -46,10 +46,10 @@ def listing(command: Command) -> Command:
     return company_option(after(limit(as_json("Whole rows, as one JSON object.")(command))))
 
 
-def rows(projection: str, company: str | None, limit: int, after: str | None) -> Listed:
+def rows(projection: str, company: str | None, limit: int, after: str | None) -> ListedRows:
     """So many of a company's rows, in pages."""
 
-    async def read(api: Client) -> Listed:
+    async def read(api: Client) -> ListedRows:
         found: list[Json] = []
         start = after
         while len(found) < limit:
@@ -58,12 +58,12 @@ def rows(projection: str, company: str | None, limit: int, after: str | None) ->
             found += [each["row"] for each in page["rows"]]
             if (start := page["next"]) is None:
                 break
-        return Listed(found, start)
+        return ListedRows(found, start)
 
     return asked(read)
 
 
-def show(found: Listed, columns: Mapping[str, Callable[[Json], object]], as_json: bool) -> None:
+def show(found: ListedRows, columns: Mapping[str, Callable[[Json], object]], as_json: bool) -> None:
     """A table; what does not fit goes on in the next line, so that nothing is hidden."""
     if as_json:
         say_json({"rows": found.rows, "next": found.after})
