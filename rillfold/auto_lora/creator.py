@@ -24,15 +24,16 @@ from processors.synthetic.generator import Generator, Harvest, Writer
 from processors.synthetic.making import Made
 from processors.synthetic.mix import Mix, first_mix, next_mix
 from rillfold.auto_lora.config import TrainingConfig
+from rillfold.auto_lora.gguf_files import GgufFiles
 from rillfold.auto_lora.history import History, in_kafka, in_memory
 from rillfold.auto_lora.iteration import Iteration, Workroom
 from rillfold.settings import from_env
-from schemas.errors import Stop
+from schemas.errors import RillfoldError, Stop
 
 FINAL, MIX = "final_adapter", "mix.json"
 Say = Callable[[str], None]
 Export = Callable[[Path], None]
-"""An iteration's folder; what it writes there stays there."""
+"""Given an iteration's folder, writes its adapter there in another form. What it raises costs that form alone."""
 OnTraining = Callable[[int, Report], None]
 """(iteration, what the training says)."""
 
@@ -66,7 +67,8 @@ class AutoLoRACreator:
         train: Train = train_in_child,
     ) -> None:
         self.config, self.out, self.tools = config or TrainingConfig(), Path(out), list[ToolDefinition]()
-        self._writer, self._judge, self._export, self._kafka = writer, judge, export, kafka
+        self._writer, self._judge, self._kafka = writer, judge, kafka
+        self._export = export or GgufFiles(self.config)
         self._say, self._on_training, self._train = say, on_training, train
 
     def add_tool(self, tool: ToolDefinition) -> None:
@@ -92,9 +94,11 @@ class AutoLoRACreator:
     async def seen(self, number: int, report: Report) -> None:
         self._on_training(number, report)
 
-    def exported(self, folder: Path) -> None:
-        if self._export is not None:
-            self._export(folder)
+    async def exported(self, number: int, folder: Path) -> None:
+        try:
+            await asyncio.to_thread(self._export, folder)
+        except (RillfoldError, OSError) as error:
+            self.say(f"iteration {number} is kept without a GGUF file: {error}")
 
     def _must_be_free(self) -> None:
         if there := sorted(self.out.glob("iteration_*")) + sorted(self.out.glob(FINAL)):
@@ -126,7 +130,7 @@ class _Loop:
             seen = partial(self._creator.seen, number)
             found = await room.iterate(number, self._history, by_question, seen)
             _write_mix(found.folder, mix, batch)
-            self._creator.exported(found.folder)
+            await self._creator.exported(number, found.folder)
             helped = self._helped(found)
             self._done.append(found)
             self._keep_best()

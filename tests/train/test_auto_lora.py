@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 import pytest
+from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
 
 import examples.auto_lora as example
 from gpu_workers.errors import BaseModelMissing
@@ -31,6 +34,7 @@ from rillfold.auto_lora.history import History
 from rillfold.auto_lora.iteration import NotLearned
 from rillfold.auto_lora.made import NotADataset
 from rillfold.auto_lora.writers import BaseWriter
+from rillfold.cli import rillfold
 from schemas.company import ConversationIngested, Message
 from schemas.errors import Stop
 from schemas.topics import TopicNames
@@ -40,7 +44,8 @@ from streams.log.port import EventLog, TopicSpec
 from tests.support.described import company_tools
 from tests.support.made import made_once
 
-FILES = {"adapter_model.safetensors", "adapter_config.json", "metrics.json", "error_analysis.json", "mix.json"}
+PEFT = {"adapter_model.safetensors", "adapter_config.json"}
+FILES = {*PEFT, "adapter.gguf", "metrics.json", "error_analysis.json", "mix.json"}
 
 
 @pytest.fixture
@@ -69,12 +74,11 @@ def mix_in(folder: Path) -> Mix:
 
 
 async def test_mistakes_steer_the_next_iteration_and_the_best_is_kept(tmp_path, config):
-    lines, exported = [], []
+    lines = []
     out = tmp_path / "out"
-    folder, metrics = await creator(config, out, say=lines.append, export=exported.append).create_adapter(2)
+    folder, metrics = await creator(config, out, say=lines.append).create_adapter(2)
     assert {path.name for path in out.iterdir()} == {"iteration_1", "iteration_2", "final_adapter"}
     assert all({path.name for path in each.iterdir()} == FILES for each in out.iterdir())
-    assert exported == [out.absolute() / "iteration_1", out.absolute() / "iteration_2"]
     first, then = mix_in(out / "iteration_1"), mix_in(out / "iteration_2")
     wrong = msgspec.json.decode((out / "iteration_1" / "error_analysis.json").read_bytes(), type=list[WrongAnswer])
     assert wrong and then != first and then.temperature != first.temperature
@@ -85,6 +89,31 @@ async def test_mistakes_steer_the_next_iteration_and_the_best_is_kept(tmp_path, 
     assert "not better than the best before it" in metrics["stopped"] or "2 iterations" in metrics["stopped"]
     with pytest.raises(OutputInUse, match="another run"):
         await creator(config, out).create_adapter(1)
+
+
+async def test_the_gguf_files_are_those_that_export_writes(tmp_path, config):
+    folder, _ = await creator(config, tmp_path / "out").create_adapter(1)
+    asked = ["adapters", "export", str(folder), "--base", config.model_name, "--out", str(tmp_path / "again")]
+    again = await asyncio.to_thread(CliRunner(catch_exceptions=False).invoke, rillfold, asked)
+    assert again.exit_code == 0, again.output
+    written = (tmp_path / "again" / "adapter.gguf").read_bytes()
+    assert written[:4] == b"GGUF" and written == (folder / "adapter.gguf").read_bytes()
+    assert written == (tmp_path / "out" / "iteration_1" / "adapter.gguf").read_bytes()
+
+
+async def test_an_adapter_that_no_gguf_file_can_hold_is_named_and_kept(tmp_path, config):
+    async def pruned(spec, on_report):
+        """As training leaves it where a base has what llama.cpp knows no place for."""
+        outcome = await made_once(spec, on_report)
+        file = spec.out / "adapter_model.safetensors"
+        save_file({name.replace("layers.0.", "layers.7."): it for name, it in load_file(file).items()}, file)
+        return outcome
+
+    lines = []
+    folder, _ = await creator(config, tmp_path, say=lines.append, train=pruned).create_adapter(1)
+    (told,) = [line for line in lines if "GGUF" in line]
+    assert told.startswith("iteration 1 is kept without a GGUF file: adapter ") and "has no place in this base" in told
+    assert {path.name for path in folder.iterdir()} == FILES - {"adapter.gguf"}
 
 
 async def test_a_training_that_breaks_leaves_what_was_made_before(tmp_path, config):
