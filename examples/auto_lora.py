@@ -4,12 +4,22 @@
 
 Nothing else is needed: conversations are made from the tools' descriptions, by templates; the log is in memory; the
 base is the packaged model. Each iteration's mistakes decide what the next one's data are about, and the mix is printed.
+At the end llama.cpp answers, by the base and by the adapter, from their GGUF files.
 """
 
 import asyncio
 import sys
+from pathlib import Path
 
-from rillfold.auto_lora import AutoLoRACreator, DependencyChecker, ToolDefinition, TrainingConfig
+from rillfold.auto_lora import (
+    AutoLoRACreator,
+    DependencyChecker,
+    GgufFiles,
+    LlamaCppClient,
+    ToolDefinition,
+    TrainingConfig,
+)
+from schemas.errors import RillfoldError
 
 
 def text(**more: object) -> dict[str, object]:
@@ -60,16 +70,37 @@ ORDER_FUEL = ToolDefinition(
 TOOLS = (FIND_BOAT, BOOK_BERTH, ORDER_FUEL)
 
 
+REQUEST = "We lie at C-42 and need 640 litres."
+
+
+def said(line: str) -> None:
+    print(line, flush=True)
+
+
+def ask_llama_cpp(config: TrainingConfig, folder: Path, adapter: Path) -> None:
+    base = GgufFiles(config).base(folder)
+    with LlamaCppClient(base, {"harbour": adapter / "adapter.gguf"}, context=1024) as llama:
+        for name in (None, "harbour"):
+            answer = llama.chat([{"role": "user", "content": REQUEST}], adapter=name, max_tokens=80)
+            message = answer["choices"][0]["message"]
+            said(f"llama.cpp, {name or 'base'}: {message.get('tool_calls') or message['content']!r}")
+
+
 def main() -> None:
-    folder = sys.argv[1] if len(sys.argv) > 1 else "lora_adapters"
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "lora_adapters")
     iterations = int(sys.argv[2]) if len(sys.argv) > 2 else 3
-    for each in DependencyChecker().check().missing:
+    config = TrainingConfig(company="harbour")
+    for each in DependencyChecker(config, folder).check().missing:
         raise SystemExit(f"{each.what}: {each.found}. {each.remedy}")
-    creator = AutoLoRACreator(TrainingConfig(company="harbour"), folder, say=lambda line: print(line, flush=True))
+    creator = AutoLoRACreator(config, folder, say=said)
     for tool in TOOLS:
         creator.add_tool(tool)
-    adapter, metrics = asyncio.run(creator.create_adapter(num_iterations=iterations))
-    print(f"{adapter}: {metrics['before']:.3f} -> {metrics['after']:.3f} of {metrics['held_out']} held-out calls exact")
+    try:
+        adapter, metrics = asyncio.run(creator.create_adapter(num_iterations=iterations))
+        said(f"{adapter}: {metrics['before']:.3f} -> {metrics['after']:.3f} of {metrics['held_out']} calls exact")
+        ask_llama_cpp(config, folder, adapter)
+    except RillfoldError as error:
+        raise SystemExit(str(error)) from error
 
 
 if __name__ == "__main__":

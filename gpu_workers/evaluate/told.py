@@ -1,8 +1,9 @@
 """What a measurement comes to, as its files and its readers have it."""
 
-from gpu_workers.evaluate.judge import Ask, JudgeAway, judge, pairs
+from gpu_workers.evaluate.judge import Ask, judge, pairs
 from gpu_workers.evaluate.measure import Measured, judged
 from gpu_workers.evaluate.written import Metrics, WrongAnswer, figures
+from processors.errors import ModelAway
 
 
 def metrics(measured: Measured, judge_said: str | None = None) -> Metrics:
@@ -37,7 +38,7 @@ def asked_judge(measured: Measured, ask: Ask) -> str:
     answers = pairs(measured)
     try:
         found = judge(ask, answers)
-    except JudgeAway as error:
+    except ModelAway as error:
         return f"left out: {error}"
     return (
         f"of {len(answers)} answers that differ, the candidate's was better {found.candidate} times, the other's "

@@ -18,7 +18,9 @@ from gpu_workers.adapters.config import AdapterConfig
 from gpu_workers.adapters.origin import base_of
 from gpu_workers.adapters.store import FILES, MANIFEST, TENSORS, must_hold_files, verify
 from gpu_workers.adapters.weights import read_matrices
-from gpu_workers.bases.files import BaseIdentity, file_sha256
+from gpu_workers.bases.files import BaseIdentity, Progress, file_sha256, name_of, silent
+from gpu_workers.bases.identity import identify
+from gpu_workers.bases.load import prepare
 from gpu_workers.bases.shapes import linear_shapes
 from gpu_workers.errors import ExportRefused
 from gpu_workers.export.architecture import Architecture
@@ -46,6 +48,11 @@ class ReadyBase(NamedTuple):
     folder: Path
     identity: BaseIdentity
     named: bool = False
+
+    @classmethod
+    def of(cls, name: str, where: str, cache: Path, progress: Progress = silent, *, named: bool = False) -> ReadyBase:
+        folder = prepare(where, cache, progress)
+        return cls(folder, identify(name_of(name), folder, "float32"), named)
 
 
 def export_peft(folder: Path, out: Path) -> list[Path]:

@@ -15,7 +15,7 @@ from gpu_workers.adapters.store import Facts, FolderStore
 from gpu_workers.errors import NO_ROOM, ArtifactRefused, ChildDied, Unhealthy
 from gpu_workers.train.blame import OF_THE_BASE, Blame
 from gpu_workers.train.known import Known, Underway
-from gpu_workers.train.lines import MEASURED, Broken, Report, RunSpec, Trained
+from gpu_workers.train.lines import MADE_WORDS, MEASURED, Broken, Report, RunSpec, Trained
 from gpu_workers.train.parent import Train
 from gpu_workers.train.place import Workplace
 from gpu_workers.train.served import Served
@@ -39,6 +39,7 @@ from processors.training.quota import over
 from processors.training.settings import METHOD_NAMES, TrainSettings
 from projections.lora_adapters import LORA_ADAPTERS
 from projections.training_runs import ENDED, Outcome, Run
+from schemas.company import SYNTHETIC
 from schemas.envelope import Event
 from schemas.errors import Poison
 from schemas.topics import TopicNames
@@ -304,6 +305,7 @@ class Handling:
             settings=settings,
             threads=self._place.threads,
             checkpoints=self._place.checkpoints(request.company, request.id),
+            words=MADE_WORDS if settings.select.origins == (SYNTHETIC,) else 0,
         )
 
     async def _publish(

@@ -12,6 +12,10 @@ from schemas.adapters import Evaluation
 MEASURED = "measured"
 """A folder beside `out`: figures, and every answer that was wrong."""
 
+MADE_UP = 16
+"""Cases of each made-up suite: fewer than whoever asks for a measure gets, for each run pays for them."""
+MADE_WORDS = 200
+"""Held-out requests that are answered in words, where all was made: of no others it is known that words are right."""
 
 # So many live lines of a phase go into the log, however many steps it has.
 LINES = 50

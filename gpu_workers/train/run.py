@@ -25,7 +25,7 @@ from gpu_workers.train.learn.loop import Loop, Stepped, steps_of
 from gpu_workers.train.learn.methods import METHODS
 from gpu_workers.train.learn.objectives import objective_of
 from gpu_workers.train.learn.saved import save
-from gpu_workers.train.lines import MEASURED, Report, RunSpec, Trained
+from gpu_workers.train.lines import MADE_UP, MEASURED, Report, RunSpec, Trained
 from processors.dataset.lessons import Row, row_of
 from processors.measure.cases import watched
 from processors.training.settings import spelled
@@ -33,8 +33,6 @@ from processors.training.settings import spelled
 log = logging.getLogger(__name__)
 
 Tell = Callable[[str, int, int], None]
-MADE_UP = 16
-"""Cases of each made-up suite: fewer than whoever asks for a measure gets, for each run pays for them."""
 
 
 def run(spec: RunSpec, report: Callable[[Report], None]) -> Trained:

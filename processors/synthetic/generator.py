@@ -7,6 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from processors.dataset.turns import is_held_out
+from processors.errors import ModelAway
 from processors.synthetic import checks
 from processors.synthetic.checks import Judge
 from processors.synthetic.definition import ToolDefinition, must_be_usable
@@ -15,7 +16,6 @@ from processors.synthetic.making import Made, MadeKind, Making
 from processors.synthetic.mix import Mix
 from processors.synthetic.simulated import NotExecuted
 from processors.synthetic.values import LEARNED, MEASURED, Unsatisfiable, is_open, leaves
-from schemas.errors import Retry
 
 ATTEMPTS = 60
 """For one example."""
@@ -23,12 +23,8 @@ PATIENCE = 8
 """After so many tries of a writer of which more than half are no use, it is asked no more."""
 
 
-class WriterAway(Retry):
-    """Who words requests does not answer, or not in time. The templates go on."""
-
-
 Writer = Callable[[str, float], str]
-"""(a request, temperature) -> the same request in other words. Raises WriterAway."""
+"""(a request, temperature) -> the same request in other words. Raises ModelAway."""
 
 
 class Harvest(NamedTuple):
@@ -62,6 +58,7 @@ class Generator:
         must_be_usable(tools)
         self._tools = {tool.name: tool for tool in tools}
         self._making, self._judge = Making(tools), judge
+        self._notes: list[str] = []
         self._wording = _Wording(writer, Counter()) if writer else None
 
     def measured(self, mix: Mix, seed: object) -> Harvest:
@@ -79,7 +76,7 @@ class Generator:
 
     def _batch(self, mix: Mix, lots: Lots, side: int, apart: HeldOut, seen: set[str]) -> Harvest:
         made: list[Made] = []
-        dropped, notes = Counter[str](), list[str]()
+        dropped, self._notes = Counter[str](), []
         for _ in range(ATTEMPTS * mix.examples):
             if len(made) == mix.examples:
                 break
@@ -88,12 +85,14 @@ class Generator:
             if each is None or reason:
                 dropped[reason or "unsatisfiable"] += 1
                 continue
-            each = self._worded(each, mix.temperature, apart, seen, dropped, notes) if side == LEARNED else each
+            each = self._worded(each, mix.temperature, apart, seen, dropped) if side == LEARNED else each
             seen.add(each.question)
             made.append(each)
         if len(made) < mix.examples:
-            notes.append(f"{len(made)} of {mix.examples} examples were made: these tools let nothing else be said.")
-        return Harvest(tuple(made), dict(dropped), tuple(notes))
+            self._notes.append(
+                f"{len(made)} of {mix.examples} examples were made: these tools let nothing else be said."
+            )
+        return Harvest(tuple(made), dict(dropped), tuple(self._notes))
 
     def _one(self, mix: Mix, lots: Lots, side: int) -> Made | None:
         kinds = [kind for kind in mix.kinds if self._beginnings(kind, mix)]
@@ -123,20 +122,29 @@ class Generator:
         for name, check in (("format", checks.form), ("execution", checks.execution), ("rules", checks.by_rules)):
             if check(made, self._tools):
                 return name
-        return "judge" if self._judge and self._judge(made, self._tools) else None
+        return "judge" if self._judged(made) else None
 
-    def _worded(
-        self, made: Made, temperature: float, apart: HeldOut, seen: set[str], dropped: Counter[str], notes: list[str]
-    ) -> Made:
+    def _judged(self, made: Made) -> str | None:
+        """One that is away is asked no more; what is made after it has passed the rules."""
+        if self._judge is None:
+            return None
+        try:
+            return self._judge(made, self._tools)
+        except ModelAway as error:
+            self._judge = None
+            self._notes.append(f"{error} Rules judge the rest.")
+            return None
+
+    def _worded(self, made: Made, temperature: float, apart: HeldOut, seen: set[str], dropped: Counter[str]) -> Made:
         """In a writer's words where they are of use; else as the templates have it."""
         if self._wording is None:
             return made
         writer, tried = self._wording
         try:
             text = writer(made.question, temperature).strip()
-        except WriterAway as error:
+        except ModelAway as error:
             self._wording = None
-            notes.append(f"{error} Templates word the rest.")
+            self._notes.append(f"{error} Templates word the rest.")
             return made
         first, *rest = made.messages
         other = made._replace(messages=(msgspec.structs.replace(first, content=text), *rest))
@@ -147,7 +155,7 @@ class Generator:
         dropped[f"writer: {reason}"] += 1
         if tried[False] > tried[True] and tried.total() >= PATIENCE:
             self._wording = None
-            notes.append(
+            self._notes.append(
                 f"Of {tried.total()} requests that a writer worded {tried[False]} are no use. Templates go on."
             )
         return made

@@ -7,13 +7,16 @@ from typing import Any
 
 import msgspec
 
+from gpu_workers.bases.files import name_of
+from processors.dataset.selection import Selection
 from processors.training.settings import TrainSettings
 from rillfold.settings import Settings, from_env
-from schemas.company import SYNTHETIC
 from schemas.errors import Stop
 
 COMPANY = "auto-lora"
 AGENT = "tools"
+MADE = Selection(origins=("synthetic",), agents=(AGENT,))
+"""What the loop has made."""
 _AS: dict[str, str] = {
     "rank": "lora_r",
     "alpha": "lora_alpha",
@@ -58,7 +61,7 @@ class TrainingConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     company: str = COMPANY
     """Whose events what is made is."""
 
-    def train_settings(self) -> TrainSettings:
+    def train_settings(self, select: Selection = MADE) -> TrainSettings:
         """Raises BadConfig, with the field and its bounds."""
         told: dict[str, Any] = {
             "rank": self.lora_r,
@@ -70,7 +73,7 @@ class TrainingConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             "micro_batch": self.batch_size,
             "evaluation_rows": self.held_out,
             "seed": self.seed,
-            "select": {"origins": [SYNTHETIC], "agents": [AGENT]},
+            "select": select,
         }
         self._must_be_sane()
         try:
@@ -80,6 +83,11 @@ class TrainingConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             raise BadConfig(
                 f"TrainingConfig.{_AS.get(field, field)} is not usable: {error}. docs/auto-lora.md has the bounds."
             ) from error
+
+    def base_name(self, settings: Settings) -> str:
+        """As requests call it; a folder that is on no list by its last part."""
+        name = settings.base_name(self.model_name or None)
+        return name if name in settings.bases() else name_of(name)
 
     def base(self, settings: Settings) -> str:
         """Where the base model lies, by the operator's list."""

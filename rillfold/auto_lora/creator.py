@@ -7,7 +7,6 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,26 +22,20 @@ from processors.synthetic.definition import ToolDefinition
 from processors.synthetic.generator import Generator, Harvest, Writer
 from processors.synthetic.making import Made
 from processors.synthetic.mix import Mix, first_mix, next_mix
-from rillfold.auto_lora.config import TrainingConfig
-from rillfold.auto_lora.history import History, in_kafka, in_memory
-from rillfold.auto_lora.iteration import Iteration, Workroom
+from projections.lora_adapters import Adapter
+from rillfold.auto_lora.config import MADE, TrainingConfig
+from rillfold.auto_lora.gguf_files import Export, GgufFiles, exported
+from rillfold.auto_lora.history import History, Say, unsaid
+from rillfold.auto_lora.iteration import Iteration, OutputInUse, Workroom, iteration_of
+from rillfold.auto_lora.logs import log_for
+from rillfold.auto_lora.made import event_of
+from rillfold.event_log import now
 from rillfold.settings import from_env
 from schemas.errors import Stop
 
 FINAL, MIX = "final_adapter", "mix.json"
-Say = Callable[[str], None]
-Export = Callable[[Path], None]
-"""An iteration's folder; what it writes there stays there."""
 OnTraining = Callable[[int, Report], None]
 """(iteration, what the training says)."""
-
-
-class OutputInUse(Stop):
-    """A folder with the iterations of another run."""
-
-
-def unsaid(_line: str) -> None:
-    """Told to nobody."""
 
 
 def unseen(_iteration: int, _report: Report) -> None:
@@ -80,11 +73,10 @@ class AutoLoRACreator:
         self.config.train_settings()
         look(self.config.base(from_env()))
         self._must_be_free()
-        async with self._history() as history:
-            return await _Loop(self, generator, history).run(num_iterations)
-
-    def workroom(self) -> Workroom:
-        return Workroom(self.config, from_env(), self.out.absolute(), self._train)
+        out = self.out.absolute()
+        async with log_for(self.config, out, self._train, self.say, kafka=self._kafka) as history:
+            export = self._export or GgufFiles(self.config)
+            return await _Loop(self, generator, history, export).run(num_iterations)
 
     def say(self, line: str) -> None:
         self._say(line)
@@ -92,29 +84,22 @@ class AutoLoRACreator:
     async def seen(self, number: int, report: Report) -> None:
         self._on_training(number, report)
 
-    def exported(self, folder: Path) -> None:
-        if self._export is not None:
-            self._export(folder)
-
     def _must_be_free(self) -> None:
         if there := sorted(self.out.glob("iteration_*")) + sorted(self.out.glob(FINAL)):
             raise OutputInUse(f"{there[0]} is of another run: name another folder, or move that one away.")
-
-    def _history(self) -> AbstractAsyncContextManager[History]:
-        company = self.config.company
-        return in_kafka(from_env(), company) if self._kafka else in_memory(company)
 
 
 class _Loop:
     """One run of a creator."""
 
-    def __init__(self, creator: AutoLoRACreator, generator: Generator, history: History) -> None:
-        self._creator, self._generator, self._history = creator, generator, history
+    def __init__(self, creator: AutoLoRACreator, generator: Generator, history: History, export: Export) -> None:
+        self._creator, self._generator, self._history, self._export = creator, generator, history, export
         self._learned: list[Made] = []
         self._done: list[Iteration] = []
 
     async def run(self, most: int) -> tuple[Path, dict[str, Any]]:
-        config, room = self._creator.config, self._creator.workroom()
+        config, out = self._creator.config, self._creator.out.absolute()
+        room = Workroom(config, from_env(), self._history)
         mix = first_mix([tool.name for tool in self._creator.tools], config.num_synthetic_examples, config.temperature)
         measured = await self._measured(mix)
         apart = self._generator.held_out(measured)
@@ -123,14 +108,14 @@ class _Loop:
             seed = f"{config.seed}/{number}"
             batch = await asyncio.to_thread(self._generator.learned, mix, seed, apart, tuple(self._learned))
             await self._taken(number, mix, batch)
-            seen = partial(self._creator.seen, number)
-            found = await room.iterate(number, self._history, by_question, seen)
-            _write_mix(found.folder, mix, batch)
-            self._creator.exported(found.folder)
+            folder, seen = out / f"iteration_{number}", partial(self._creator.seen, number)
+            learned = await room.learn(MADE, folder, seen, partial(self._beside, mix, batch))
+            found = iteration_of(number, learned, by_question, config.held_out)
             helped = self._helped(found)
             self._done.append(found)
             self._keep_best()
             self._creator.say(_line(found))
+            self._creator.say(_version(number, learned.adapter))
             if why := self._over(found, helped, most):
                 break
             mix = next_mix(mix, found.failures, len(found.suite.outcomes))
@@ -149,7 +134,7 @@ class _Loop:
             self._say_notes(batch)
             made += batch.made
         self._creator.say(f"{len(made)} conversations are held out: measured on, and never learned.")
-        await self._history.tell(made)
+        await self._tell(made)
         return made
 
     async def _taken(self, number: int, mix: Mix, batch: Harvest) -> None:
@@ -158,7 +143,14 @@ class _Loop:
         if dropped := ", ".join(f"{count} {reason}" for reason, count in sorted(batch.dropped.items())):
             self._creator.say(f"iteration {number}: dropped while making: {dropped}")
         self._learned += batch.made
-        await self._history.tell(batch.made)
+        await self._tell(batch.made)
+
+    async def _tell(self, made: Sequence[Made]) -> None:
+        await self._history.tell([event_of(each, self._creator.config.company, now()) for each in made])
+
+    async def _beside(self, mix: Mix, batch: Harvest, folder: Path) -> None:
+        _write_mix(folder, mix, batch)
+        await exported(self._export, folder, self._creator.say)
 
     def _say_notes(self, batch: Harvest) -> None:
         for note in batch.notes:
@@ -217,6 +209,11 @@ def _line(found: Iteration) -> str:
     shares = f"{found.after:.3f} of {found.cases} held-out calls exact (base: {found.before:.3f})"
     quiet = f"{_quiet(found):.3f} answered in words where no call is right"
     return f"iteration {found.number}: {shares}, {quiet}; wrong: {told}"
+
+
+def _version(number: int, adapter: Adapter) -> str:
+    answers = "it answers now" if adapter.promoted else f"it answers by its number alone ({adapter.verdict})"
+    return f"iteration {number} is {adapter.adapter}@{adapter.version}: {answers}"
 
 
 def _write_mix(folder: Path, mix: Mix, batch: Harvest) -> None:

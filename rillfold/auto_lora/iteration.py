@@ -1,35 +1,57 @@
-"""One iteration: what was made is trained in a child, measured through the engine, and put where it stays."""
+"""One iteration: a training is asked for, and what came of it and of its measure is put where it stays."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
-from gpu_workers.adapters.store import CONFIG, TENSORS
-from gpu_workers.errors import ChildDied
+from gpu_workers.adapters.store import CONFIG, TENSORS, verify
+from gpu_workers.errors import Unhealthy
 from gpu_workers.evaluate.written import ERRORS, METRICS, WrongAnswer
-from gpu_workers.train.lines import MEASURED, Broken, RunSpec, Trained
-from gpu_workers.train.parent import OnReport, Train
-from processors.dataset.lessons import row_of
-from processors.measure.cases import words
-from processors.measure.measures import HELD_OUT, IRRELEVANCE, CaseOutcome, Suite
+from gpu_workers.train.lines import MADE_UP, MADE_WORDS
+from gpu_workers.train.parent import OnReport
+from processors.dataset.lessons import Row, row_of
+from processors.dataset.selection import Selection
+from processors.measure.cases import Case, held_out, tools_of, words
+from processors.measure.foreign import Foreign
+from processors.measure.measures import IRRELEVANCE, CaseOutcome, Suite
 from processors.synthetic.making import Made
 from processors.synthetic.mix import Slip
-from rillfold.auto_lora.config import TrainingConfig
+from processors.training.settings import spelled
+from projections.lora_adapters import Adapter
+from rillfold.auto_lora.config import AGENT, TrainingConfig
 from rillfold.auto_lora.history import History
+from rillfold.event_log import first
 from rillfold.settings import Settings
+from schemas.adapters import Evaluation
 from schemas.errors import Stop
+from schemas.training import TrainingRequested
 
-WORDS = 200
-"""Held-out requests that are answered in words, at most."""
-STAYS = (TENSORS, CONFIG, METRICS, ERRORS)
+NOBODY = Evaluation(examples=0, before=0.0, after=0.0)
+KEPT = "What was made before is kept."
+Beside = Callable[[Path], Awaitable[None]]
+"""Puts more into a folder before it stands in its place."""
 
 
 class NotLearned(Stop):
     """A training that ended without an adapter."""
+
+
+class OutputInUse(Stop):
+    """A folder with what another run has made."""
+
+
+class Learned(msgspec.Struct, frozen=True, kw_only=True):
+    """An adapter that was trained and measured."""
+
+    folder: Path
+    adapter: Adapter
+    """As the log has it."""
+    rows: list[Row]
+    wrong: list[WrongAnswer]
 
 
 class Iteration(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,92 +74,89 @@ class Iteration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Workroom:
-    """Where iterations are trained: what a run needs, beside what is learned."""
+    """Where adapters are asked for, and where they go."""
 
-    def __init__(self, config: TrainingConfig, settings: Settings, out: Path, train: Train) -> None:
-        self._config, self._settings, self._out, self._train = config, settings, out, train
+    def __init__(self, config: TrainingConfig, settings: Settings, history: History) -> None:
+        self._config, self._settings, self._history = config, settings, history
 
-    async def iterate(
-        self, number: int, history: History, measured: Mapping[str, Made], on_report: OnReport
-    ) -> Iteration:
-        """Raises NotLearned. What other iterations left stays as it is."""
-        work = self._out / f".iteration_{number}"
-        shutil.rmtree(work, ignore_errors=True)
-        (work / "adapter").mkdir(parents=True)
-        try:
-            spec = await self._spec(work, history)
-            trained = await self._trained(number, spec, on_report)
-            found = _found(number, self._out / f"iteration_{number}", spec, trained, measured)
-            _put(work, found.folder)
-            return found
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-
-    async def _spec(self, work: Path, history: History) -> RunSpec:
-        learning = self._config.train_settings()
-        manifest = await history.rows(work / "rows.jsonl", learning.select)
-        return RunSpec(
-            rows=work / "rows.jsonl",
-            rows_sha256=manifest.rows_sha256,
-            out=work / "adapter",
-            cache=self._settings.cache_dir,
-            base_model=self._config.base(self._settings),
-            method="lora",
-            settings=learning,
-            threads=self._config.cores(),
-            words=WORDS,
+    async def learn(self, select: Selection, folder: Path, on_report: OnReport, beside: Beside) -> Learned:
+        """Of all that was told. Raises NotLearned; what stands already stays as it is."""
+        learning = self._config.train_settings(select)
+        request = TrainingRequested(
+            **first(self._config.company),
+            role=AGENT,
+            base_model=self._config.base_name(self._settings),
+            ranges=await self._history.ranges(),
+            settings=spelled(learning),
         )
-
-    async def _trained(self, number: int, spec: RunSpec, on_report: OnReport) -> Trained:
+        draft = folder.parent / f".draft-{folder.name}" / folder.name
+        shutil.rmtree(draft.parent, ignore_errors=True)
+        draft.mkdir(parents=True)
         try:
-            outcome = await self._train(spec, on_report)
-        except ChildDied as error:
-            raise NotLearned(f"Iteration {number} was not trained: {error}. What was made before is kept.") from error
-        if isinstance(outcome, Broken):
-            raise NotLearned(
-                f"Iteration {number} was not trained ({outcome.reason}): {outcome.detail} What was made before is kept."
-            )
-        return outcome
+            adapter = await self._trained(request, folder.name, on_report)
+            self._fetch(adapter, draft)
+            await self._history.rows(draft.parent / "rows", request.ranges, select)
+            rows = [row_of(line) for line in (draft.parent / "rows").read_bytes().splitlines()]
+            wrong = msgspec.json.decode((draft / ERRORS).read_bytes(), type=list[WrongAnswer])
+            await beside(draft)
+            draft.replace(folder)
+            return Learned(folder=folder, adapter=adapter, rows=rows, wrong=wrong)
+        finally:
+            shutil.rmtree(draft.parent, ignore_errors=True)
+
+    async def _trained(self, request: TrainingRequested, what: str, on_report: OnReport) -> Adapter:
+        try:
+            run = await self._history.trained(request, on_report)
+        except Unhealthy as error:
+            raise NotLearned(f"{what} was not trained: {error} {KEPT}") from error
+        if run.status != "completed":
+            raise NotLearned(f"{what} was not trained ({run.reason}): {run.detail.rstrip('.')}. {KEPT}")
+        return await self._history.adapter(request, run)
+
+    def _fetch(self, adapter: Adapter, draft: Path) -> None:
+        """Out of the store, where a training worker has put it. Raises ArtifactMissing where that is another store."""
+        place, measures = (of(adapter.sha256) for of in (self._history.store.place, self._history.store.measures))
+        verify(place, adapter.sha256, self._config.company)
+        for name in (TENSORS, CONFIG):
+            shutil.copyfile(place / name, draft / name)
+        for name in (METRICS, ERRORS):
+            shutil.copyfile(measures / name, draft / name)
 
 
-def _found(number: int, folder: Path, spec: RunSpec, trained: Trained, measured: Mapping[str, Made]) -> Iteration:
-    wrong = msgspec.json.decode((spec.out.parent / MEASURED / ERRORS).read_bytes(), type=list[WrongAnswer])
-    suite, evaluation = _suite(spec, trained, wrong), trained.evaluation
+def iteration_of(number: int, learned: Learned, measured: Mapping[str, Made], calls: int) -> Iteration:
+    """`measured`: what was held out, by its question; `calls`: so many of its requests were asked at most."""
+    evaluation = learned.adapter.evaluation or NOBODY
     return Iteration(
         number=number,
-        folder=folder,
-        suite=suite,
-        before=evaluation.before if evaluation else 0.0,
-        after=evaluation.after if evaluation else 0.0,
-        cases=evaluation.examples if evaluation else 0,
-        failures=tuple(failure for each in wrong if (failure := _failure(each, measured)) is not None),
+        folder=learned.folder,
+        suite=_suite(learned, calls),
+        before=evaluation.before,
+        after=evaluation.after,
+        cases=evaluation.examples,
+        failures=tuple(slip for each in learned.wrong if (slip := _slip(each, measured)) is not None),
     )
 
 
-def _suite(spec: RunSpec, trained: Trained, wrong: Sequence[WrongAnswer]) -> Suite:
-    """Of words it counts that they are words: which ones is a matter of taste."""
-    called = {each.id for each in wrong if each.suite == "words" and each.mistake != "other words"}
-    rows = [row_of(line) for line in spec.rows.read_bytes().splitlines()]
-    quiet = [CaseOutcome(id=each.id, right=each.id not in called) for each in words(rows, WORDS, lambda _: True)]
-    suites = trained.measures.candidate if trained.measures else ()
-    told = [each for suite in suites if suite.name in (HELD_OUT, IRRELEVANCE) for each in suite.outcomes]
-    return Suite(name="made", outcomes=(*told, *quiet))
+def _suite(learned: Learned, calls: int) -> Suite:
+    """Each case that was asked; it is told which were wrong. Of words it counts that they are words: which ones is a
+    matter of taste."""
+    rows = learned.rows
+    nothing_fits = Foreign(own=tools_of(rows)).nothing_fits(MADE_UP)
+    cases = [*held_out(rows, calls, _any), *nothing_fits, *words(rows, MADE_WORDS, _any)]
+    wrong = {(each.suite, each.id) for each in learned.wrong if each.mistake != "other words"}
+    return Suite(
+        name="made", outcomes=tuple(CaseOutcome(id=it.id, right=(it.suite, it.id) not in wrong) for it in cases)
+    )
 
 
-def _failure(wrong: WrongAnswer, measured: Mapping[str, Made]) -> Slip | None:
+def _any(_case: Case) -> bool:
+    return True
+
+
+def _slip(wrong: WrongAnswer, measured: Mapping[str, Made]) -> Slip | None:
     """None: of made-up tools of others, or words that say the same otherwise."""
     if wrong.suite == IRRELEVANCE:
         return Slip("irrelevant", (), wrong.mistake)
     if wrong.mistake == "other words" or (made := measured.get(wrong.prompt[0].content)) is None:
         return None
     return Slip(made.kind, made.tools, wrong.mistake)
-
-
-def _put(work: Path, folder: Path) -> None:
-    """In one piece: a folder that is there is whole."""
-    whole = work / "whole"
-    whole.mkdir()
-    for name in STAYS:
-        beside = work / ("adapter" if name in (TENSORS, CONFIG) else MEASURED)
-        (beside / name).replace(whole / name)
-    whole.replace(folder)

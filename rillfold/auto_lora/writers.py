@@ -1,14 +1,13 @@
-"""Who else may word requests: any OpenAI-compatible model, or the base itself. The templates' words are the draft."""
+"""Who else may word requests and judge what was made: any OpenAI-compatible model; and the base itself words, too."""
 
 from __future__ import annotations
 
-import json
 from itertools import count
 from typing import Any
 
-import httpx
-
-from processors.synthetic.generator import WriterAway
+from gpu_workers.evaluate.endpoint import ChatEndpoint
+from processors.synthetic.checks import Tools
+from processors.synthetic.making import Made
 from rillfold.auto_lora.config import TrainingConfig
 from rillfold.settings import from_env
 from schemas.company import Message
@@ -22,6 +21,11 @@ TASK = (
     "Say the following request in other words, as a person would write it to a colleague. Keep every name, number, "
     "code and date exactly as it is, leave nothing out and add nothing. Answer with the request alone.\n\n"
 )
+VERDICT_TOKENS = 8
+CHECK = (
+    "Tools:\n{tools}\n\nA conversation, with calls in brackets:\n{talk}\n\nIs each call what was asked for, with the "
+    "values that were said, and are there calls only where a tool fits? Answer yes or no, and nothing else."
+)
 
 
 class HttpWriter:
@@ -30,24 +34,35 @@ class HttpWriter:
     def __init__(
         self, url: str, model: str = "default", token: str = "", top_p: float = 1.0, seconds: float = SECONDS
     ) -> None:
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=seconds, trust_env=False)
-        self._url, self._model, self._top_p = url, model, top_p
+        self._endpoint, self._top_p = ChatEndpoint("the writer", url, model, token, seconds), top_p
 
     def __call__(self, text: str, temperature: float) -> str:
-        """Raises WriterAway."""
-        body = {
-            "model": self._model,
-            "messages": [{"role": "user", "content": TASK + text}],
-            "max_tokens": TOKENS,
-            "temperature": temperature,
-            "top_p": self._top_p,
-        }
-        try:
-            answer = self._http.post("/v1/chat/completions", json=body).raise_for_status().json()
-            return said(str(answer["choices"][0]["message"]["content"] or ""))
-        except (httpx.HTTPError, httpx.InvalidURL, json.JSONDecodeError, LookupError, TypeError) as error:
-            raise WriterAway(f"The writer {self._model} at {self._url} words nothing: {error!r:.200}.") from error
+        """Raises ModelAway."""
+        asked = [{"role": "user", "content": TASK + text}]
+        return said(self._endpoint.says(asked, TOKENS, temperature=temperature, top_p=self._top_p))
+
+
+class HttpCheck:
+    """A model that judges what was made, after the rules. `url` ends before /v1."""
+
+    def __init__(self, url: str, model: str = "default", token: str = "", seconds: float = SECONDS) -> None:
+        self._endpoint = ChatEndpoint("the judge", url, model, token, seconds)
+
+    def __call__(self, made: Made, tools: Tools) -> str | None:
+        """Raises ModelAway, also where it says neither yes nor no."""
+        offered = "\n".join(f"{tool.name}: {tool.description}" for tool in tools.values())
+        talk = "\n".join(_line(message) for message in made.messages)
+        asked = [{"role": "user", "content": CHECK.format(tools=offered, talk=talk)}]
+        verdict = self._endpoint.says(asked, VERDICT_TOKENS, temperature=0)
+        word = verdict.strip().strip(".!\"'*").partition(" ")[0].rstrip(",.").lower()
+        if word not in ("yes", "no"):
+            raise self._endpoint.nonsense(verdict)
+        return None if word == "yes" else "the judge says no"
+
+
+def _line(message: Message) -> str:
+    calls = "".join(f" [{use.name} {use.arguments}]" for use in message.tool_calls)
+    return f"{message.role}: {message.content}{calls}"
 
 
 class BaseWriter:

@@ -12,7 +12,8 @@ from typing import Any, BinaryIO, Self
 
 import msgspec
 
-from rillfold.produce.rows import MAX_ROW_BYTES, CsvFields, Fields, FileRow, Ids, Rows, csv_cells
+from rillfold.produce.outputs import OutputFields, OutputRows
+from rillfold.produce.rows import CsvFields, Fields, FileRow, Ids, Rows, csv_cells, whole
 from schemas.codec.json_form import json_fields
 from schemas.errors import Poison, RillfoldError, Stop
 from schemas.rejected import Unusable
@@ -22,6 +23,8 @@ from streams.log.outgoing import record_of
 from streams.log.port import EventLog, Outgoing
 
 CHUNK = 256 << 10
+OUTPUTS = "outputs"
+FORMS = ("jsonl", "csv", OUTPUTS)
 
 
 class Imported(msgspec.Struct, kw_only=True):
@@ -93,7 +96,8 @@ class Rejects:
 
     def add(self, row: FileRow, reason: str, detail: str) -> None:
         text = None if row.text is None else row.text.decode("utf-8", "backslashreplace")
-        line = {"line": row.line, "reason": reason, "detail": detail, "row": text}
+        entry = {} if row.entry is None else {"entry": row.entry}
+        line = {"line": row.line, **entry, "reason": reason, "detail": detail, "row": text}
         with self._writing():
             self._file = self._file or self.path.open("wb", buffering=0)
             self._file.write(msgspec.json.encode(line) + b"\n")
@@ -131,17 +135,24 @@ class Import:
     """One file on its way into one topic."""
 
     def __init__(
-        self, topic: Topic, names: TopicNames, log: EventLog, rejects: Rejects, defaults: Mapping[str, str]
+        self,
+        topic: Topic,
+        names: TopicNames,
+        log: EventLog,
+        rejects: Rejects,
+        defaults: Mapping[str, str],
+        agent: str | None = None,
     ) -> None:
+        """`agent`: whose outputs a file of them holds."""
         self.outcome = Imported(topic=names.wire(topic.name))
-        self._names, self._rejects, self._defaults = names, rejects, defaults
+        self._names, self._rejects, self._defaults, self._agent = names, rejects, defaults, agent
         self._pipeline = Pipeline(log)
 
     async def run(self, source: Source, name: str, form: str, advanced: Callable[[int], None]) -> Imported:
-        """`form` is jsonl or csv. `advanced` hears of every chunk's size."""
+        """`form` is one of FORMS. `advanced` hears of every chunk's size."""
         begun, out = time.monotonic(), self.outcome
         try:
-            await self._send_all(source, Rows(quoted=form == "csv"), Ids(name), form, advanced)
+            await self._send_all(source, name, form, advanced)
         except RillfoldError as error:
             out.stopped = str(error)
         out.seconds = round(time.monotonic() - begun, 3)
@@ -149,8 +160,10 @@ class Import:
         out.rejects_file = str(self._rejects.path) if out.rejected else None
         return out
 
-    async def _send_all(self, source: Source, rows: Rows, ids: Ids, form: str, advanced: Callable[[int], None]) -> None:
-        fields: Fields | None = json_fields if form == "jsonl" else None
+    async def _send_all(self, source: Source, name: str, form: str, advanced: Callable[[int], None]) -> None:
+        ids, rows = Ids(name), OutputRows(name) if form == OUTPUTS else Rows(quoted=form == "csv")
+        known: dict[str, Fields] = {"jsonl": json_fields, OUTPUTS: OutputFields(self._agent)}
+        fields = known.get(form)
         async with aclosing(source.chunks()) as chunks:
             while chunk := await anext(chunks, b""):
                 fields = await self._send(rows.feed(chunk), ids, fields, at_once=source.live)
@@ -186,9 +199,7 @@ class Import:
         return []
 
     def _record(self, row: FileRow, fields: Fields, ids: Ids) -> Outgoing:
-        if row.text is None:
-            raise Unusable("too_large", f"the row is longer than {MAX_ROW_BYTES} bytes")
-        given: dict[str, Any] = {**self._defaults, **fields(row.text)}
+        given: dict[str, Any] = {**self._defaults, **fields(whole(row))}
         own = partial(ids.last, given.get("company"))
         record = record_of(given, own, time.time_ns() // 1000, self._names)
         if record.topic != self.outcome.topic:

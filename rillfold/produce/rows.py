@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from types import NoneType
@@ -15,14 +16,29 @@ from schemas.rejected import Unusable
 
 MAX_ROW_BYTES = 4 << 20
 """A longer row cannot become a record that fits: it is refused without being kept."""
+OF_AGENT = re.compile(r"(?P<agent>.+)_outputs\.jsonl?")
 BOM = b"\xef\xbb\xbf"
 
 
 class FileRow(NamedTuple):
-    """`line` is where it begins, from 1. `text` is None where the row was too long to keep."""
+    """`line` is where it begins, from 1. `text` is None where the row was too long to keep. `entry`: of an array."""
 
     line: int
     text: bytes | None
+    entry: int | None = None
+
+
+def whole(row: FileRow) -> bytes:
+    """Raises `Unusable` where it was not kept."""
+    if row.text is None:
+        raise Unusable("too_large", f"the row is longer than {MAX_ROW_BYTES} bytes")
+    return row.text
+
+
+def agent_of(file: str) -> str | None:
+    """Whose outputs a file holds, by its name."""
+    found = OF_AGENT.fullmatch(file)
+    return found["agent"] if found else None
 
 
 class Fields(Protocol):

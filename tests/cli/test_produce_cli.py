@@ -68,6 +68,21 @@ async def stored(log: KafkaLog, topic: str) -> list[Event]:
     return events
 
 
+async def test_outputs_of_an_agent_are_sent_and_an_entry_that_is_none_is_named(kafka, names, environ, tmp_path) -> None:
+    (tmp_path / "data").mkdir()
+    entries = [{"prompt": "Hi", "output": "Hello"}, {"prompt": "Hi"}, {"prompt": "Bye", "response": "Farewell"}]
+    (tmp_path / "data" / "sales_outputs.json").write_text(json.dumps(entries, indent=1))
+    sent = produce(environ, tmp_path, "company-data", "data/sales_outputs.json", "--company", "acme")
+    assert sent.returncode == 1 and b"2 sent" in sent.stdout and b"1 rejected" in sent.stdout
+    (rejected,) = (tmp_path / "data" / "sales_outputs.json.rejects.jsonl").read_text().splitlines()
+    assert {"line": 6, "entry": 1, "reason": "no_output"}.items() <= json.loads(rejected).items()
+    events = await stored(kafka, names.wire("company-data"))
+    assert sorted((event.agent, event.prompt, event.output) for event in events) == [
+        ("sales", "Bye", "Farewell"),
+        ("sales", "Hi", "Hello"),
+    ]
+
+
 async def test_good_rows_are_sent_and_bad_ones_named(kafka, names, environ, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text(
         '{"company":"acme","type":"text.ingested","text":"one"}\n'

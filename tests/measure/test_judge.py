@@ -2,53 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
 import pytest
 
 from gpu_workers.evaluate.asking import Answered, Side
-from gpu_workers.evaluate.judge import HttpJudge, JudgeAway, SideBySide, judge, pairs
+from gpu_workers.evaluate.judge import HttpJudge, SideBySide, judge, pairs
 from gpu_workers.evaluate.measure import Measured
 from gpu_workers.evaluate.told import asked_judge, metrics
+from processors.errors import ModelAway
 from processors.measure.cases import Case
 from processors.measure.judging import counted, preferred
 from schemas.company import Message
+from tests.support.chatting import answering
 
 PAIRS = [
     SideBySide("Who?", "A long and good answer.", "No.", ""),
     SideBySide("Why?", "So.", "Because it is like that.", "Because."),
 ]
-
-
-@contextmanager
-def served(says: Callable[[str], object]) -> Iterator[str]:
-    """An endpoint of the shape that OpenAI's clients know, on this machine."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            said = says(asked["messages"][-1]["content"])
-            body = json.dumps({"choices": [{"message": {"content": said}}]} if isinstance(said, str) else said).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def longer(question: str) -> str:
@@ -58,18 +27,18 @@ def longer(question: str) -> str:
 
 
 def test_both_orders_are_asked_and_agree() -> None:
-    with served(longer) as url:
+    with answering(longer) as url:
         assert judge(HttpJudge(url, "m"), PAIRS) == (1, 1, 0, 0)
 
 
 def test_a_judge_that_likes_what_it_reads_first_counts_for_nobody() -> None:
-    with served(lambda _: "A") as url:
+    with answering(lambda _: "A") as url:
         assert judge(HttpJudge(url, "m"), PAIRS) == (0, 0, 0, 2)
 
 
 @pytest.mark.parametrize("said", [{"error": "no"}, {"choices": []}, [], {"choices": [None]}])
 def test_what_is_no_answer_is_a_judge_that_is_away(said: object) -> None:
-    with served(lambda _: said) as url, pytest.raises(JudgeAway, match="gives no verdict"):
+    with answering(lambda _: said) as url, pytest.raises(ModelAway, match="gives no answer"):
         judge(HttpJudge(url, "m"), PAIRS)
 
 
@@ -88,7 +57,7 @@ def test_a_judge_that_is_down_is_named_and_the_rest_is_measured() -> None:
     case = Case(id="w", suite="words", prompt=(Message(role="user", content="Why?"),), right=right)
     ours, base = Side(tools_in_prompt=True), Side()
     found = Measured(ours, base, [Answered(case, ours, "because", True), Answered(case, base, "No", True)])
-    with served(longer) as url:
+    with answering(longer) as url:
         pass
     said = asked_judge(found, HttpJudge(url, "m", seconds=5))
     assert said.startswith("left out: the judge m at http://127.0.0.1:")
@@ -98,5 +67,5 @@ def test_a_judge_that_is_down_is_named_and_the_rest_is_measured() -> None:
 
 
 def test_a_judge_that_is_slow_is_left_when_its_time_is_over() -> None:
-    with served(longer) as url, pytest.raises(JudgeAway, match="too slow"):
+    with answering(longer) as url, pytest.raises(ModelAway, match="too slow"):
         judge(HttpJudge(url, "m"), PAIRS, seconds=-1)

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processors.dataset.turns import is_held_out
+from processors.errors import ModelAway
 from processors.synthetic import checks
 from processors.synthetic.definition import EXAMPLE, ToolDefinition, UnusableTool, mistake_in, must_be_usable
-from processors.synthetic.generator import Generator, WriterAway
+from processors.synthetic.generator import Generator
 from processors.synthetic.lots import Lots
 from processors.synthetic.making import KINDS
 from processors.synthetic.mix import Mix, first_mix
@@ -245,7 +246,7 @@ def test_a_writer_that_goes_away_leaves_what_it_worded_and_a_line(tools):
 
     def until_it_dies(text: str, _: float) -> str:
         if next(left, None) is None:
-            raise WriterAway("The writer at http://there is away.")
+            raise ModelAway("The writer at http://there is away.")
         return f"Dear all, {text}"
 
     batch = Generator(tools, writer=until_it_dies).learned(mix_of(tools), 1, Generator(tools).held_out([]))

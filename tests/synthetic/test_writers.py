@@ -1,57 +1,26 @@
-"""Who words requests instead of the templates: what is made before it goes stays."""
+"""Who words requests instead of the templates, and judges what was made: what is made before it goes stays."""
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from processors.synthetic.generator import Generator, WriterAway
+from processors.errors import ModelAway
+from processors.synthetic.generator import Generator
 from processors.synthetic.mix import first_mix
-from rillfold.auto_lora.writers import TASK, HttpWriter
+from rillfold.auto_lora.writers import TASK, HttpCheck, HttpWriter
+from tests.support.chatting import answering
 
 
-@contextmanager
-def answering(answer: Callable[[str], bytes]) -> Iterator[str]:
-    """A model server that says what it is told to."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            body = answer(asked["messages"][0]["content"].removeprefix(TASK))
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None: ...
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-def chat(text: str) -> bytes:
-    return json.dumps({"choices": [{"message": {"content": text}}]}).encode()
-
-
-def made_with(tools, writer):
-    generator = Generator(tools, writer=writer)
+def made_with(tools, writer=None, judge=None):
+    generator = Generator(tools, judge, writer)
     mix = first_mix([tool.name for tool in tools], 24, 0.7)
     return generator.learned(mix, 1, generator.held_out([]))
 
 
 def test_an_endpoint_words_requests(tools):
-    with answering(lambda text: chat(f'"Good day! {text}"')) as url:
+    with answering(lambda text: f'"Good day! {text.removeprefix(TASK)}"') as url:
         batch = made_with(tools, HttpWriter(url))
     assert sum(each.question.startswith("Good day! ") for each in batch.made) > 12 and not batch.notes
 
@@ -61,13 +30,26 @@ def test_what_is_no_answer_ends_the_asking_with_one_line(tools, said):
     with answering(lambda _: said) as url:
         batch = made_with(tools, HttpWriter(url, "m"))
     (note,) = batch.notes
-    assert len(batch.made) == 24 and note.startswith(f"The writer m at {url} words nothing: ")
+    assert len(batch.made) == 24 and note.startswith(f"the writer m at {url} gives no answer: ")
 
 
 def test_an_endpoint_that_is_down_or_slow_ends_the_asking(tools):
-    assert "words nothing" in made_with(tools, HttpWriter("http://127.0.0.1:9", seconds=2)).notes[0]
+    assert "gives no answer" in made_with(tools, HttpWriter("http://127.0.0.1:9", seconds=2)).notes[0]
     going = threading.Event()
-    with answering(lambda text: chat(text) if going.wait(5) else b"") as url:
-        with pytest.raises(WriterAway, match="Timeout"):
+    with answering(lambda text: text if going.wait(5) else b"") as url:
+        with pytest.raises(ModelAway, match="Timeout"):
             HttpWriter(url, seconds=0.05)("Say this.", 0.5)
         going.set()
+
+
+def test_a_judge_is_heard_and_one_that_talks_nonsense_or_is_down_is_asked_no_more(tools):
+    with answering(lambda talk: "No." if "send_quote {" in talk else "Yes, it is.") as url:
+        batch = made_with(tools, judge=HttpCheck(url))
+    assert batch.dropped["judge"] and len(batch.made) == 24 and not batch.notes
+    assert not any(use.name == "send_quote" for each in batch.made for it in each.messages for use in it.tool_calls)
+    with answering(lambda _: "The weather is fine.") as url:
+        batch = made_with(tools, judge=HttpCheck(url, "m"))
+    assert batch.notes == (f"the judge m at {url} talks nonsense: 'The weather is fine.'. Rules judge the rest.",)
+    assert len(batch.made) == 24
+    (note,) = made_with(tools, judge=HttpCheck("http://127.0.0.1:9", seconds=2)).notes
+    assert "gives no answer" in note and note.endswith("Rules judge the rest.")

@@ -2,45 +2,60 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 import pytest
+from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
 
 import examples.auto_lora as example
+from gpu_workers.adapters.store import FolderStore
 from gpu_workers.errors import BaseModelMissing
 from gpu_workers.evaluate.written import WrongAnswer
-from gpu_workers.train.lines import Broken
+from gpu_workers.train.lines import Broken, RunSpec
+from gpu_workers.train.place import Workplace
+from gpu_workers.train.worker import Trainer
 from processors.dataset.lessons import row_of
 from processors.dataset.selection import Selection
 from processors.synthetic.definition import UnusableTool
 from processors.synthetic.mix import Mix
+from projections.lora_adapters import LORA_ADAPTERS
+from projections.training_runs import TRAINING_RUNS
 from rillfold.auto_lora import (
     AutoLoRACreator,
+    LoRATrainer,
     SyntheticDataGenerator,
     ToolCallEvaluator,
     ToolCallingDataset,
     TrainingConfig,
 )
-from rillfold.auto_lora.config import AGENT, BadConfig
-from rillfold.auto_lora.creator import OutputInUse
+from rillfold.auto_lora.config import AGENT, MADE, BadConfig
 from rillfold.auto_lora.evaluator import NothingHeldOut
 from rillfold.auto_lora.history import History
-from rillfold.auto_lora.iteration import NotLearned
+from rillfold.auto_lora.iteration import NotLearned, OutputInUse
 from rillfold.auto_lora.made import NotADataset
 from rillfold.auto_lora.writers import BaseWriter
+from rillfold.cli import rillfold
+from rillfold.event_log import now
+from rillfold.produce.outputs import agent_outputs
 from schemas.company import ConversationIngested, Message
 from schemas.errors import Stop
-from schemas.topics import TopicNames
+from schemas.topics import TOPICS, TopicNames
+from streams.fold.view import View
 from streams.history import replay
+from streams.log.kafka.admin import wanted
 from streams.log.outgoing import to_outgoing
 from streams.log.port import EventLog, TopicSpec
 from tests.support.described import company_tools
 from tests.support.made import made_once
+from tests.support.worker import external
 
-FILES = {"adapter_model.safetensors", "adapter_config.json", "metrics.json", "error_analysis.json", "mix.json"}
+PEFT = {"adapter_model.safetensors", "adapter_config.json"}
+FILES = {*PEFT, "adapter.gguf", "metrics.json", "error_analysis.json", "mix.json"}
 
 
 @pytest.fixture
@@ -69,12 +84,11 @@ def mix_in(folder: Path) -> Mix:
 
 
 async def test_mistakes_steer_the_next_iteration_and_the_best_is_kept(tmp_path, config):
-    lines, exported = [], []
+    lines = []
     out = tmp_path / "out"
-    folder, metrics = await creator(config, out, say=lines.append, export=exported.append).create_adapter(2)
+    folder, metrics = await creator(config, out, say=lines.append).create_adapter(2)
     assert {path.name for path in out.iterdir()} == {"iteration_1", "iteration_2", "final_adapter"}
     assert all({path.name for path in each.iterdir()} == FILES for each in out.iterdir())
-    assert exported == [out.absolute() / "iteration_1", out.absolute() / "iteration_2"]
     first, then = mix_in(out / "iteration_1"), mix_in(out / "iteration_2")
     wrong = msgspec.json.decode((out / "iteration_1" / "error_analysis.json").read_bytes(), type=list[WrongAnswer])
     assert wrong and then != first and then.temperature != first.temperature
@@ -85,15 +99,94 @@ async def test_mistakes_steer_the_next_iteration_and_the_best_is_kept(tmp_path, 
     assert "not better than the best before it" in metrics["stopped"] or "2 iterations" in metrics["stopped"]
     with pytest.raises(OutputInUse, match="another run"):
         await creator(config, out).create_adapter(1)
+    asked = ["adapters", "export", str(folder), "--base", config.model_name, "--out", str(tmp_path / "again")]
+    again = await asyncio.to_thread(CliRunner(catch_exceptions=False).invoke, rillfold, asked)
+    assert again.exit_code == 0, again.output
+    assert (tmp_path / "again" / "adapter.gguf").read_bytes() == (folder / "adapter.gguf").read_bytes()
+
+
+async def test_with_kafka_a_stack_trains_and_the_log_knows_it_all(stack, names, kafka, tmp_path, config, monkeypatch):
+    name, other = Path(config.model_name).name, tmp_path / "other"
+    other.symlink_to(config.model_name)
+    unlisted = TrainingConfig(model_name=str(other))
+    bases, data = {name: config.model_name}, tmp_path / "data"
+    told = {"BASE_MODELS": json.dumps(bases), "BASE_MODEL": name}
+    for setting, value in external(stack.bootstrap_servers, names.prefix, data, **told).items():
+        monkeypatch.setenv(setting, value)
+    await kafka.create(wanted(names, TOPICS))
+    place = Workplace("one", data / "training", tmp_path / "cache", 1, now, bases)
+    worker = Trainer(kafka, names, FolderStore(data / "adapters"), place, made_once)
+    working = asyncio.create_task(worker.run(lambda: None))
+    with pytest.raises(BadConfig, match="is not in RILLFOLD_BASE_MODELS"):
+        await creator(unlisted, tmp_path / "no", kafka=True).create_adapter(1)
+    folder, metrics = await creator(config, tmp_path / "out", kafka=True).create_adapter(1)
+    asked = ["retrain", "acme/tools", "--json"]
+    again = await asyncio.to_thread(CliRunner(catch_exceptions=False).invoke, rillfold, asked)
+    working.cancel()
+    assert json.loads(again.stdout)["identical"] is True
+    (adapter,) = (await View(kafka, names, LORA_ADAPTERS).catch_up()).values()
+    runs = (await View(kafka, names, TRAINING_RUNS).catch_up()).values()
+    assert [run.status for run in runs] == ["completed", "completed"] and adapter.run in {run.run for run in runs}
+    assert adapter.evaluation and adapter.evaluation.after == metrics["after"] and adapter.verdict
+    assert {path.name for path in folder.iterdir()} == FILES
+    ranges = await replay.everything_up_to_now(kafka, names)
+    made = await replay.build(kafka, names, "acme", ranges, tmp_path / "all")
+    assert made.synthetic == made.trained + made.held_out
+    observed = Selection(origins=("observed",))
+    assert not (await replay.build(kafka, names, "acme", ranges, tmp_path / "all", select=observed)).trained
+
+
+async def test_a_trainer_learns_what_was_made_and_what_an_agent_said(tmp_path, config):
+    generator = SyntheticDataGenerator(company_tools(), config)
+    made = [*generator.generate_held_out(6), *generator.generate(18)]
+    trainer = LoRATrainer(config, tmp_path / "made", train=made_once)
+    folder, metrics = await trainer.train(made)
+    assert {path.name for path in folder.iterdir()} == FILES - {"mix.json"} and metrics["adapter"] == "acme/tools@1"
+    assert metrics["held_out"] and 0 <= metrics["after"] <= 1
+    with pytest.raises(OutputInUse, match="there already"):
+        await trainer.train(made)
+    entry = json.dumps([{"prompt": f"Where is parcel {n}?", "output": "On its way."} for n in range(4)])
+    (tmp_path / "sales_outputs.json").write_text(entry)
+    said = agent_outputs(tmp_path / "sales_outputs.json", "acme")
+    rows = []
+
+    async def looked_at(spec, _):
+        rows.extend(row_of(line) for line in spec.rows.read_bytes().splitlines())
+        return Broken(reason="looked_at", detail="No further.")
+
+    with pytest.raises(NotLearned, match=r"said was not trained \(looked_at\): No further\. What was .* kept"):
+        await LoRATrainer(config, tmp_path / "said", train=looked_at).train(said)
+    assert {(row.agent, row.answer.content) for row in rows} == {("sales", "On its way.")}
+    for wrong, line in (([], "No conversation"), (agent_outputs(tmp_path / "sales_outputs.json", "globex"), "globex")):
+        with pytest.raises(Stop, match=line):
+            await LoRATrainer(config, tmp_path / "no", train=made_once).train(wrong)
+    assert {path.name for path in tmp_path.iterdir()} == {"made", "sales_outputs.json"}
+
+
+async def test_an_adapter_that_no_gguf_file_can_hold_is_named_and_kept(tmp_path, config):
+    async def pruned(spec, on_report):
+        """As training leaves it where a base has what llama.cpp knows no place for."""
+        outcome = await made_once(spec, on_report)
+        file = spec.out / "adapter_model.safetensors"
+        save_file({name.replace("layers.0.", "layers.7."): it for name, it in load_file(file).items()}, file)
+        return outcome
+
+    lines = []
+    folder, _ = await creator(config, tmp_path, say=lines.append, train=pruned).create_adapter(1)
+    (told,) = [line for line in lines if "GGUF" in line]
+    assert told.startswith("iteration_1 is kept without a GGUF file: adapter ") and "has no place in this base" in told
+    assert {path.name for path in folder.iterdir()} == FILES - {"adapter.gguf"}
 
 
 async def test_a_training_that_breaks_leaves_what_was_made_before(tmp_path, config):
     async def once(spec, on_report):
-        if (tmp_path / "iteration_1").exists():
-            return Broken(reason="no_space", detail="The disk is full.")
+        if isinstance(spec, RunSpec) and (tmp_path / "iteration_1").exists():
+            return Broken(reason="internal", detail="The disk is full.")
         return await made_once(spec, on_report)
 
-    with pytest.raises(NotLearned, match=r"Iteration 2 was not trained \(no_space\): The disk is full"):
+    with pytest.raises(
+        NotLearned, match=r"iteration_2 was not trained \(internal\): The disk is full\. What was .* kept"
+    ):
         await creator(config, tmp_path, train=once).create_adapter(3)
     assert {path.name for path in tmp_path.iterdir()} == {"iteration_1", "final_adapter"}
     assert {path.name for path in (tmp_path / "final_adapter").iterdir()} == FILES
@@ -124,6 +217,12 @@ async def test_a_base_that_is_not_there_is_named_before_anything_is_made(tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+async def test_a_folder_that_cannot_be_written_is_named(tmp_path, config):
+    (tmp_path / "file").touch()
+    with pytest.raises(Stop, match=r"file/out cannot be written: Not a directory. Name another folder"):
+        await creator(config, tmp_path / "file" / "out").create_adapter()
+
+
 async def test_no_tool_and_no_iteration_are_refused(tmp_path, config):
     with pytest.raises(UnusableTool, match="There is no tool"):
         await AutoLoRACreator(config, tmp_path / "out").create_adapter()
@@ -137,10 +236,11 @@ async def test_only_what_was_made_is_learned_and_it_can_be_left_out(log: EventLo
     seen = ConversationIngested(id="1", company="acme", time=1, correlation="1", agent=AGENT, messages=messages)
     made = SyntheticDataGenerator(company_tools(), config).generate(6)
     await log.append([to_outgoing(event, names) for event in (seen, *made.events("acme", 2))])
-    history = History(log, names, "acme", await replay.everything_up_to_now(log, names))
+    begin = await replay.everything_up_to_now(log, names)
+    history = History(log, names, "acme", FolderStore(tmp_path / "store"), begin=begin)
     later = SyntheticDataGenerator(company_tools(), TrainingConfig(seed=9)).generate(4)
-    await history.tell(later)
-    manifest = await history.rows(tmp_path / "rows", config.train_settings().select)
+    await history.tell(later.events("acme", 3))
+    manifest = await history.rows(tmp_path / "rows", await history.ranges(), MADE)
     questions = {row_of(line).prompt[0].content for line in (tmp_path / "rows").read_bytes().splitlines()}
     assert questions == {each.question for each in later}
     assert manifest.synthetic == manifest.trained + manifest.held_out

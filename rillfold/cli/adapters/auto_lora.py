@@ -20,6 +20,7 @@ from schemas.errors import Stop
 
 if TYPE_CHECKING:
     from gpu_workers.train.lines import Report
+    from processors.synthetic.checks import Judge
     from processors.synthetic.generator import Writer
     from rillfold.auto_lora.config import TrainingConfig
 
@@ -47,7 +48,9 @@ SELF = "base"
 )
 @click.option("--writer", metavar="URL|base", help="Words requests: an OpenAI-compatible endpoint, or the base itself.")
 @click.option("--writer-model", default="default", show_default=True)
-@click.option("--kafka", is_flag=True, help="What is made becomes events of RILLFOLD_BOOTSTRAP_SERVERS, too.")
+@click.option("--judge", metavar="URL", help="Judges what was made, after the rules: an OpenAI-compatible endpoint.")
+@click.option("--judge-model", default="default", show_default=True)
+@click.option("--kafka", is_flag=True, help="Into the log of RILLFOLD_BOOTSTRAP_SERVERS; its training workers train.")
 @click.option("--company", default="auto-lora", show_default=True, help="Whose events these are.")
 @as_json("The figures as JSON.")
 def auto_lora(check: bool, train: bool, example: Path | None, iterations: int, as_json: bool, **told: Any) -> None:
@@ -100,6 +103,7 @@ def _train(config: TrainingConfig, iterations: int, as_json: bool, told: dict[st
             config,
             told["out"],
             writer=_writer(told["writer"], told["writer_model"], config),
+            judge=_judge(told["judge"], told["judge_model"]),
             kafka=told["kafka"],
             say=lambda line: click.echo(plain(line), err=as_json),
             on_training=_shown(tell),
@@ -125,6 +129,14 @@ def _writer(name: str | None, model: str, config: TrainingConfig) -> Writer | No
     from rillfold.auto_lora.writers import BaseWriter, HttpWriter
 
     return BaseWriter(config) if name == SELF else HttpWriter(name, model, top_p=config.top_p)
+
+
+def _judge(url: str | None, model: str) -> Judge | None:
+    if url is None:
+        return None
+    from rillfold.auto_lora.writers import HttpCheck
+
+    return HttpCheck(url, model)
 
 
 def _tools(file: Path | None) -> list[ToolDefinition]:

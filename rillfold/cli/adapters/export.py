@@ -85,16 +85,13 @@ async def _ready(log: EventLog, names: TopicNames, name: str) -> Adapter:
 
 def _gguf(wanted: ToExport, out: Path, told: str | None, settings: Settings) -> Path:
     from gpu_workers.adapters.origin import facts_in
-    from gpu_workers.bases.files import name_of
-    from gpu_workers.bases.identity import identify
-    from gpu_workers.bases.load import prepare
     from gpu_workers.export.adapter import GGUF, AdapterOrigin, ReadyBase, export_gguf
 
     said = facts_in(wanted.folder)
     name = settings.base_name(told or wanted.base or (said.base_model if said else None))
     with _progress() as tell:
-        folder = prepare(settings.bases().get(name, name), settings.cache_dir, tell)
-        base = ReadyBase(folder, identify(name_of(name), folder, "float32"), named=told is not None)
+        where = settings.bases().get(name, name)
+        base = ReadyBase.of(name, where, settings.cache_dir, tell, named=told is not None)
         return export_gguf(wanted.folder, base, out / GGUF, AdapterOrigin(wanted.name, wanted.dataset_sha256))
 
 

@@ -1,6 +1,5 @@
 """A run as its events tell it, for who waits for it: the curve of its loss, and how long it will take."""
 
-import asyncio
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,11 +15,10 @@ from rillfold.cli.terminal.plain import plain
 from schemas.envelope import Event
 from schemas.topics import TopicNames
 from schemas.training import TrainingProgressed, TrainingRequested
-from streams.fold.view import View
+from streams.history.followed import followed
 from streams.log.port import EventLog
 
 INTERRUPTED = 130
-LOOK_SECONDS = 0.3
 BLOCKS = "▁▂▃▄▅▆▇█"
 WIDTH = 40
 
@@ -48,15 +46,12 @@ WATCHED = replace(TRAINING_RUNS, state=Watched, initial=initial, fold=fold)
 
 async def until_ended(log: EventLog, names: TopicNames, request: TrainingRequested) -> Run:
     """Follows the run in the log, and shows how it goes."""
-    view = View(log, names, WATCHED)
     with shown() as show:
-        while True:
-            run = (await view.catch_up())[f"{request.company}/{request.id}"]
-            if run.status in ENDED:
-                return run
-            assert isinstance(run, Watched)
-            show(run)
-            await asyncio.sleep(LOOK_SECONDS)
+        async for run in followed(log, names, request, WATCHED):
+            if run.status not in ENDED:
+                assert isinstance(run, Watched)
+                show(run)
+    return run
 
 
 @contextmanager

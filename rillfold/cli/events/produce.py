@@ -16,6 +16,7 @@ import msgspec
 from rillfold.cli.terminal.answers import as_json
 from rillfold.cli.terminal.plain import plain
 from rillfold.event_log import event_log
+from rillfold.produce.rows import agent_of
 from rillfold.settings import from_env
 from schemas.codec.catalog import kind_of
 from schemas.errors import Stop
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("topic")
 @click.argument("file", type=click.File("rb"), default="-")
-@click.option("--format", "form", type=click.Choice(("jsonl", "csv")), help="Default: by the file's ending.")
+@click.option("--format", "form", type=click.Choice(("jsonl", "csv", "outputs")), help="Default: by the file's name.")
+@click.option("--agent", help="Whose outputs FILE holds. Default: by its name, AGENT_outputs.json or .jsonl.")
 @click.option("--company", help="For rows that name no company.")
 @click.option("--type", "type_", metavar="EVENT", help="For rows that name no type, such as text.ingested.")
 @click.option("--rejects", type=click.Path(path_type=Path, dir_okay=False), help="Default: FILE.rejects.jsonl.")
@@ -37,6 +39,7 @@ def produce(
     topic: str,
     file: BinaryIO,
     form: str | None,
+    agent: str | None,
     company: str | None,
     type_: str | None,
     rejects: Path | None,
@@ -44,14 +47,19 @@ def produce(
 ) -> None:
     """Send each row of FILE (JSON lines or CSV, default standard input) to TOPIC as an event.
 
+    AGENT_outputs.json, or .jsonl, holds what an agent said: chats ({"messages": [...]}) or prompts with their outputs
+    ({"prompt": ..., "output": ...}), as a JSON array or JSON lines.
+
     Rows that are no event of the topic go to a file of rejects, with line numbers and reasons; then the exit code
     is 1. Sending the same file again gives the same ids. Ctrl-C sends what was read and says how much that was.
     """
     name = Path(file.name).name if file.name not in ("<stdin>", "-") else "stdin"
     rejects = rejects or Path(file.name if name != "stdin" else name).with_name(f"{name}.rejects.jsonl")
-    form = form or ("csv" if name.endswith(".csv") else "jsonl")
+    form = form or ("outputs" if agent or agent_of(name) else "csv" if name.endswith(".csv") else "jsonl")
+    if agent and form != "outputs":
+        raise click.UsageError(f"--agent is of files of outputs, and this one is read as {form}: say --format outputs.")
     given = {key: value for key, value in (("company", company), ("type", type_)) if value}
-    outcome, signalled = asyncio.run(_run(topic, file, name, form, rejects, given))
+    outcome, signalled = asyncio.run(_run(topic, file, name, form, rejects, given, agent or agent_of(name)))
     _tell(outcome, as_json)
     if not outcome.rejected and rejects.is_file():
         click.echo(plain(f"{rejects} is of an earlier send: nothing was rejected now."), err=True)
@@ -59,7 +67,7 @@ def produce(
 
 
 async def _run(
-    topic: str, file: BinaryIO, name: str, form: str, rejects: Path, given: dict[str, str]
+    topic: str, file: BinaryIO, name: str, form: str, rejects: Path, given: dict[str, str], agent: str | None
 ) -> tuple[Imported, int]:
     from rillfold.produce.importing import Import, Rejects, Source  # the client of Kafka: `--help` goes without
 
@@ -77,7 +85,8 @@ async def _run(
         asyncio.get_running_loop().add_signal_handler(number, stop, number)
     async with event_log(settings) as log:
         with Rejects(rejects).beside(file) as rejected, _bar(file) as advanced:
-            outcome = await Import(ours, names, log, rejected, _defaults(ours, given)).run(source, name, form, advanced)
+            sending = Import(ours, names, log, rejected, _defaults(ours, given), agent)
+            outcome = await sending.run(source, name, form, advanced)
     if signalled and outcome.stopped is None:
         outcome.stopped = f"{signal.Signals(signalled).name} after {outcome.rows} rows"
     return outcome, signalled
