@@ -11,14 +11,14 @@ import torch
 
 from gpu_workers.adapters.check import DTYPES, MAX_HEADER, TENSORS, shapes_of
 from gpu_workers.adapters.config import MAX_RANK
-from gpu_workers.adapters.store import FolderStore, verify
+from gpu_workers.adapters.port import AdapterStore
+from gpu_workers.adapters.store import verify
 from gpu_workers.adapters.weights import LoraWeights, read_adapter
 from gpu_workers.bases import load as base_model
 from gpu_workers.bases import nf4
 from gpu_workers.bases.chat import Chat
 from gpu_workers.bases.device import Device
 from gpu_workers.bases.files import NF4, BaseIdentity, Progress, silent
-from gpu_workers.errors import ArtifactMissing
 from gpu_workers.refused import AdapterUnreadable, BaseMismatch, UnusableAdapter
 from gpu_workers.serve.admission import EngineBounds
 from gpu_workers.serve.engine.decoder import Decoder
@@ -31,6 +31,7 @@ from gpu_workers.serve.engines.public import declared
 from gpu_workers.serve.port import AdapterSpec
 from gpu_workers.serve.schedule.pages import PAGE
 from gpu_workers.serve.schedule.rows import Limits
+from schemas.errors import Retry
 
 GPU_CHUNK = 256
 """Tokens of prompts beside answers in a step: there a step costs what it reads of the weights, up to about so many."""
@@ -84,7 +85,7 @@ def embedded(
     name_or_path: str,
     cache: Path,
     serving: EngineSetup,
-    store: FolderStore | None = None,
+    store: AdapterStore | None = None,
     progress: Progress = silent,
     name: str | None = None,
 ) -> EmbeddedEngine:
@@ -106,7 +107,7 @@ def embedded(
     return EmbeddedEngine(make_engine, base, chat, read, serving.bounds())
 
 
-def _reader(decoder: Decoder, prove: Trial, base: BaseIdentity, store: FolderStore | None) -> Read:
+def _reader(decoder: Decoder, prove: Trial, base: BaseIdentity, store: AdapterStore | None) -> Read:
     proven: dict[str, None] = {}
 
     def read(spec: AdapterSpec) -> LoraWeights:
@@ -132,7 +133,7 @@ def _reader(decoder: Decoder, prove: Trial, base: BaseIdentity, store: FolderSto
             return read(spec)
         except UnusableAdapter:
             raise
-        except (ArtifactMissing, OSError, MemoryError, torch.OutOfMemoryError) as error:
+        except (Retry, OSError, MemoryError, torch.OutOfMemoryError) as error:
             raise AdapterUnreadable(f"adapter {spec.key} cannot be read now: {error}. Ask again.") from error
         except Exception as error:
             raise UnusableAdapter(f"adapter {spec.key}: {error}") from error
@@ -155,7 +156,7 @@ def _check_base(spec: AdapterSpec, base: BaseIdentity) -> None:
     )
 
 
-def _folder(spec: AdapterSpec, store: FolderStore | None) -> Path:
+def _folder(spec: AdapterSpec, store: AdapterStore | None) -> Path:
     if spec.folder is not None:
         return spec.folder
     if store is None or spec.sha256 is None:
