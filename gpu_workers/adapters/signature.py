@@ -142,7 +142,7 @@ def signed_files(bundle: bytes, keys: Mapping[str, PublicKey]) -> SignedFiles:
     envelope = read.dsse_envelope
     payload = _bytes(envelope.payload)
     if envelope.payload_type != IN_TOTO or len(envelope.signatures) != 1:
-        raise NotSigned(f"its signature holds {envelope.payload_type:.80!r} with {len(envelope.signatures)} signatures")
+        raise NotSigned(f"its signature holds {envelope.payload_type!r:.80} with {len(envelope.signatures)} signatures")
     try:
         algorithm = ec.ECDSA(HASHES[key.curve.key_size]())
         key.verify(_bytes(envelope.signatures[0].sig), _authenticated(payload), algorithm)

@@ -221,8 +221,10 @@ def verify(folder: Path, sha256: str, company: str | None = None) -> Facts:
     manifest = manifest_in(folder, sha256)
     if company is not None and manifest.facts.company != company:
         raise ArtifactRefused(f"adapter {folder}: is of {manifest.facts.company:.100}, not of {company:.100}.")
+    if set(manifest.files) != set(FILES):
+        raise ArtifactRefused(f"adapter {folder}: {MANIFEST} names {sorted(manifest.files)!s:.200}, not {FILES}.")
     for name in FILES:
-        if _file(folder / name) != manifest.files.get(name):
+        if _file(folder / name) != manifest.files[name]:
             raise ArtifactRefused(f"adapter {folder}: {name} was altered: size or hash differ from {MANIFEST}.")
     return manifest.facts
 
@@ -238,7 +240,7 @@ def manifest_in(folder: Path, sha256: str) -> ArtifactManifest:
     try:
         with (folder / MANIFEST).open("rb") as file:
             body = file.read(MAX_BYTES[MANIFEST] + 1)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, IsADirectoryError) as error:
         raise ArtifactRefused(f"adapter {folder}: has no {MANIFEST}. Publish it again.") from error
     if hashlib.sha256(body).hexdigest() != sha256:
         raise ArtifactRefused(f"adapter {folder}: {MANIFEST} was altered: its hash is not {sha256}.")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
 from gpu_workers.adapters.check import DTYPES, MAX_HEADER, TENSORS, shapes_of
@@ -116,7 +117,8 @@ def _reader(decoder: Decoder, prove: Trial, base: BaseIdentity, store: AdapterSt
         if (tensors := folder / TENSORS).is_file():
             _check_fit(spec, tensors, decoder)
         if spec.sha256 is not None:
-            verify(folder, spec.sha256, spec.company)
+            facts = verify(folder, spec.sha256, spec.company)
+            _check_base(msgspec.structs.replace(spec, base_sha256=facts.base_sha256), base)
         weights = read_adapter(folder, decoder.embedding.dtype, str(decoder.embedding.device), spec.sha256)
         _check_trigger(spec, weights, decoder.embedding.shape[0])
         if spec.sha256 not in proven:
@@ -131,8 +133,8 @@ def _reader(decoder: Decoder, prove: Trial, base: BaseIdentity, store: AdapterSt
         """The world is in the way, and may get out of it; everything else is the adapter's fault."""
         try:
             return read(spec)
-        except UnusableAdapter:
-            raise
+        except UnusableAdapter as error:
+            raise error if str(spec.key) in str(error) else UnusableAdapter(f"adapter {spec.key}: {error}") from error
         except (Retry, OSError, MemoryError, torch.OutOfMemoryError) as error:
             raise AdapterUnreadable(f"adapter {spec.key} cannot be read now: {error}. Ask again.") from error
         except Exception as error:
