@@ -38,6 +38,26 @@ class ArtifactRefused(Stop):
     """An adapter whose bytes or shapes are not what its manifest says."""
 
 
+class NotSigned(ArtifactRefused):
+    """An adapter that none of the keys that count here has signed, or that is not what was signed."""
+
+
+class BadKey(Stop):
+    """A file that should be a key, and is none that signs adapters."""
+
+
+class StoreAway(Retry):
+    """The adapter store is not to be had: it is away, answers too late, or this installation may not ask it."""
+
+
+class StoreTakesNothing(Retry):
+    """The adapter store is full or read-only. What was to be kept lies on this machine until a person mends that."""
+
+
+class NoSuchStore(Stop):
+    """An address of an adapter store that no installed package understands."""
+
+
 class ArtifactMissing(Retry):
     """An adapter that the store does not hold (yet)."""
 

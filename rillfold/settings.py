@@ -47,6 +47,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     postgres_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     cache_dir: Path = Path.home() / ".cache" / "rillfold"
     maven_repository: str | None = None
+    adapter_store: str | None = None
+    """Where adapters are kept: a folder, or a URL of fsspec such as s3://bucket/adapters. None: in the data folder."""
+    adapter_keys: Path | None = None
+    """A public key (PEM), or a folder of *.pub: adapters that none of them signed are not loaded. None: their hashes in
+    the log vouch for them."""
     base_model: str = "smollm2-135m-instruct"
     """What is trained and served where nobody says otherwise: a packaged name, a name of the list, or a folder."""
     base_models: dict[str, str] = {}

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpu_workers.adapters.port import AdapterStore
 from gpu_workers.adapters.store import FolderStore
 from gpu_workers.bases.before_torch import settle
 from gpu_workers.bases.files import Progress, silent
+from rillfold.adapter_keys import adapter_keys
 from rillfold.event_log import event_log, read_model
 from rillfold.http.keys import ApiKeys
 from rillfold.http.operator import operator_of
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from streams.read_model.reads import Reads
 
 
+LOCAL = "file://"
 TOOLS_SECONDS = 5.0
 """So long a request waits for the tools that the log holds."""
 
@@ -104,8 +108,19 @@ def places(settings: Settings) -> Places:
     return Places(settings.data_dir.absolute() / "places")
 
 
-def artifact_store(settings: Settings) -> FolderStore:
-    return FolderStore(settings.data_dir / "adapters")
+def artifact_store(settings: Settings) -> AdapterStore:
+    """A folder, or what a URL names, with copies of what was asked for in the cache."""
+    keys, told = adapter_keys(settings), settings.adapter_store
+    if told is None or "://" not in told:
+        return FolderStore(settings.data_dir / "adapters" if told is None else Path(told), keys)
+    if told.startswith(LOCAL):
+        return FolderStore(Path(told.removeprefix(LOCAL)), keys)
+    from gpu_workers.adapters.remote import RemoteStore
+    from gpu_workers.adapters.remote_files import RemoteFiles
+
+    files = RemoteFiles(told)
+    copies = settings.cache_dir / "adapters" / sha256(files.url.encode()).hexdigest()[:16]
+    return RemoteStore(files, FolderStore(copies), keys)
 
 
 @asynccontextmanager

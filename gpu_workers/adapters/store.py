@@ -3,6 +3,8 @@
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile, mkdtemp
 
@@ -12,12 +14,14 @@ from gpu_workers.adapters.check import CONFIG as CONFIG
 from gpu_workers.adapters.check import TENSORS as TENSORS
 from gpu_workers.adapters.check import check_adapter
 from gpu_workers.adapters.config import MAX_CONFIG
+from gpu_workers.adapters.keys import CARD, PAPERS, AdapterKeys
 from gpu_workers.bases.files import file_sha256
 from gpu_workers.errors import ArtifactMissing, ArtifactRefused
 
 MANIFEST = "manifest.json"
 FILES = (CONFIG, TENSORS)
 SMALL = 1 << 20
+MAX_PAPER = 1 << 20
 MAX_BYTES = {CONFIG: MAX_CONFIG, TENSORS: 4 << 30, MANIFEST: 1 << 20}
 
 
@@ -55,14 +59,17 @@ def must_hold_files(folder: Path) -> None:
 
 class FolderStore:
     """`<root>/sha256/<hex>/` with the adapter's two files and its manifest; `<root>/manifests/sha256/<hex>.json` with
-    that of the dataset: by it, an old adapter can be made again.
+    that of the dataset: by it, an old adapter can be made again; `<root>/papers/sha256/<hex>/` with what goes with an
+    adapter: its card, its statement and its signature.
 
     Content-addressed: putting the same twice is putting it once.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, keys: AdapterKeys | None = None) -> None:
         self._root = root.absolute() / "sha256"
         self._manifests = root.absolute() / "manifests" / "sha256"
+        self._papers = root.absolute() / "papers" / "sha256"
+        self._keys = keys or AdapterKeys()
 
     def put_manifest(self, body: bytes) -> str:
         """Of a dataset, as canonical JSON. On the disk, whole, once it returns."""
@@ -80,7 +87,7 @@ class FolderStore:
 
     def manifest(self, sha256: str) -> bytes:
         """What was put, or an error that says why not."""
-        path = self._manifests / f"{_hex(sha256)}.json"
+        path = self.manifest_file(sha256)
         try:
             body = path.read_bytes()
         except FileNotFoundError as error:
@@ -89,13 +96,16 @@ class FolderStore:
             raise ArtifactRefused(f"dataset manifest {path}: was altered: its hash is not its name. Take it away.")
         return body
 
+    def manifest_file(self, sha256: str) -> Path:
+        return self._manifests / f"{hex_of(sha256)}.json"
+
     def put_measures(self, folder: Path, sha256: str) -> None:
         """What a run measured of an artifact, for people: beside it, since an artifact's files are exactly its own."""
         if folder.is_dir():
             shutil.copytree(folder, self.measures(sha256), dirs_exist_ok=True)
 
     def measures(self, sha256: str) -> Path:
-        return self._root.parent / "measures" / _hex(sha256)
+        return self._root.parent / "measures" / hex_of(sha256)
 
     def put(self, folder: Path, facts: Facts) -> str:
         """Takes the two files of an adapter; returns the hash under which they can be had once it returns."""
@@ -104,16 +114,22 @@ class FolderStore:
         manifest = ArtifactManifest(facts=facts, files={name: _file(folder / name) for name in FILES})
         body = msgspec.json.encode(manifest, order="sorted")
         sha256 = hashlib.sha256(body).hexdigest()
-        self._root.mkdir(parents=True, exist_ok=True)
-        draft = Path(mkdtemp(prefix=".draft-", dir=self._root))
-        try:
+        with self.draft() as draft:
             for name in FILES:
                 shutil.copyfile(folder / name, draft / name)
             (draft / MANIFEST).write_bytes(body)
-            self._settle(draft, sha256)
+            self.keep(draft, sha256)
+        return sha256
+
+    @contextmanager
+    def draft(self) -> Iterator[Path]:
+        """A folder for an artifact that is not whole yet."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        draft = Path(mkdtemp(prefix=".draft-", dir=self._root))
+        try:
+            yield draft
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-        return sha256
 
     def has_room(self) -> bool:
         """For a small adapter. A disk that is full takes none, whatever it is."""
@@ -128,16 +144,52 @@ class FolderStore:
         return True
 
     def place(self, sha256: str) -> Path:
-        """Where its files lie, unread: `verify` them. `ArtifactMissing` where there are none."""
-        folder = self._root / _hex(sha256)
+        """Where its files lie, with the signature that is demanded here, and unread: `verify` them. `ArtifactMissing`
+        where there are none."""
+        folder = self._root / hex_of(sha256)
         if not folder.is_dir():
             raise ArtifactMissing(f"adapter {sha256}: not in {self._root}. Is this the store it was published to?")
+        if self._keys.demanded:
+            self._keys.check(sha256, files_of(folder, sha256), self.papers(sha256))
         return folder
 
-    def uri(self, sha256: str) -> str:
-        return (self._root / _hex(sha256)).as_uri()
+    def files(self, sha256: str) -> Mapping[str, str]:
+        """The sha256 of each by its name, as its manifest says."""
+        return files_of(self._root / hex_of(sha256), sha256)
 
-    def _settle(self, draft: Path, sha256: str) -> None:
+    def put_papers(self, sha256: str, name: str, papers: Mapping[str, bytes]) -> None:
+        """Signed with the key of this installation. The last ones stand, and the signature comes last."""
+        signed = self._keys.signed(name, self.files(sha256), papers)
+        self.paper(sha256, CARD).parent.mkdir(parents=True, exist_ok=True)
+        with self.draft() as draft:
+            for each in PAPERS:
+                if each in signed:
+                    (draft / each).write_bytes(signed[each])
+                    _sync(draft / each)
+                    (draft / each).replace(self.paper(sha256, each))
+                else:
+                    self.paper(sha256, each).unlink(missing_ok=True)
+        _sync(self._papers / sha256)
+
+    def papers(self, sha256: str) -> Mapping[str, bytes]:
+        """By their names; none for adapters of older releases."""
+        found = {}
+        for name in PAPERS:
+            with suppress(FileNotFoundError), self.paper(sha256, name).open("rb") as file:
+                found[name] = file.read(MAX_PAPER + 1)
+        return found
+
+    def paper(self, sha256: str, name: str) -> Path:
+        return self._papers / hex_of(sha256) / name
+
+    def signer(self, sha256: str) -> str:
+        """The id of the known key that signed it. Raises `NotSigned`."""
+        return self._keys.signer(self.files(sha256), self.papers(sha256))
+
+    def uri(self, sha256: str) -> str:
+        return (self._root / hex_of(sha256)).as_uri()
+
+    def keep(self, draft: Path, sha256: str) -> Path:
         """Whole and on the disk before it has its name. Damaged ones that stand in the way make room."""
         for name in (*FILES, MANIFEST):
             _sync(draft / name)
@@ -147,11 +199,12 @@ class FolderStore:
         if target.exists():
             try:
                 verify(target, sha256)
-                return
+                return target
             except ArtifactRefused:
                 target.rename(draft.with_name(f"{draft.name}-damaged"))
         draft.rename(target)
         _sync(self._root)
+        return target
 
 
 def verify(folder: Path, sha256: str, company: str | None = None) -> Facts:
@@ -165,26 +218,39 @@ def verify(folder: Path, sha256: str, company: str | None = None) -> Facts:
     for name, most in MAX_BYTES.items():
         if names[name].stat().st_size > most:
             raise ArtifactRefused(f"adapter {folder}: {name} is larger than {most} bytes.")
-    body = (folder / MANIFEST).read_bytes()
-    if hashlib.sha256(body).hexdigest() != sha256:
-        raise ArtifactRefused(f"adapter {folder}: {MANIFEST} was altered: its hash is not {sha256}.")
-    manifest = _manifest(body, folder)
+    manifest = manifest_in(folder, sha256)
     if company is not None and manifest.facts.company != company:
         raise ArtifactRefused(f"adapter {folder}: is of {manifest.facts.company:.100}, not of {company:.100}.")
+    if set(manifest.files) != set(FILES):
+        raise ArtifactRefused(f"adapter {folder}: {MANIFEST} names {sorted(manifest.files)!s:.200}, not {FILES}.")
     for name in FILES:
-        if _file(folder / name) != manifest.files.get(name):
+        if _file(folder / name) != manifest.files[name]:
             raise ArtifactRefused(f"adapter {folder}: {name} was altered: size or hash differ from {MANIFEST}.")
     return manifest.facts
 
 
-def _manifest(body: bytes, folder: Path) -> ArtifactManifest:
+def files_of(folder: Path, sha256: str) -> Mapping[str, str]:
+    """The sha256 of each file of an artifact, as its manifest says."""
+    files = manifest_in(folder, sha256).files
+    return {**{name: file.sha256 for name, file in files.items()}, MANIFEST: sha256}
+
+
+def manifest_in(folder: Path, sha256: str) -> ArtifactManifest:
+    """The very one that the hash names."""
+    try:
+        with (folder / MANIFEST).open("rb") as file:
+            body = file.read(MAX_BYTES[MANIFEST] + 1)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise ArtifactRefused(f"adapter {folder}: has no {MANIFEST}. Publish it again.") from error
+    if hashlib.sha256(body).hexdigest() != sha256:
+        raise ArtifactRefused(f"adapter {folder}: {MANIFEST} was altered: its hash is not {sha256}.")
     try:
         return msgspec.json.decode(body, type=ArtifactManifest)
     except msgspec.DecodeError as error:
         raise ArtifactRefused(f"adapter {folder}: {MANIFEST} is not understood: {error}.") from error
 
 
-def _hex(sha256: str) -> str:
+def hex_of(sha256: str) -> str:
     if len(sha256) != 64 or set(sha256) - set("0123456789abcdef"):
         raise ArtifactRefused(f"{sha256!r} is not a sha256 in lower case hexadecimal.")
     return sha256

@@ -6,12 +6,15 @@ import asyncio
 import logging
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import cast
 
 import msgspec
 
-from gpu_workers.adapters.store import Facts, FolderStore
+from gpu_workers.adapters.papers import put_papers
+from gpu_workers.adapters.port import AdapterStore
+from gpu_workers.adapters.store import Facts
 from gpu_workers.errors import NO_ROOM, ArtifactRefused, ChildDied, Unhealthy
 from gpu_workers.train.blame import OF_THE_BASE, Blame
 from gpu_workers.train.known import Known, Underway
@@ -39,9 +42,10 @@ from processors.training.quota import over
 from processors.training.settings import METHOD_NAMES, TrainSettings
 from projections.lora_adapters import LORA_ADAPTERS
 from projections.training_runs import ENDED, Outcome, Run
+from schemas.adapters import AdapterJudged, AdapterReady
 from schemas.company import SYNTHETIC
 from schemas.envelope import Event
-from schemas.errors import Poison
+from schemas.errors import Poison, Retry
 from schemas.topics import TopicNames
 from schemas.training import TrainingAccepted, TrainingFailed, TrainingRefused, TrainingRequested
 from streams.errors import MissingOffsets, TooMuchData
@@ -62,7 +66,7 @@ class Handling:
         self,
         event_log: EventLog,
         names: TopicNames,
-        store: FolderStore,
+        store: AdapterStore,
         place: Workplace,
         train: Train,
         beat: Callable[[], None],
@@ -258,7 +262,7 @@ class Handling:
         """Before anything is said of it: what an adapter was made of can be read as long as the adapter."""
         try:
             self._store.put_manifest(canonical(manifest))
-        except OSError as error:
+        except (OSError, Retry) as error:
             raise Unhealthy(f"The artifact store takes no manifest: {error}. Mend it; the request waits.") from error
 
     async def _train(self, it: Underway, settings: TrainSettings, manifest: Manifest, folder: Path) -> Trained:
@@ -334,8 +338,19 @@ class Handling:
                 promoted=verdict.promoted,
                 now=self._now(),
             )
-            await self.say(say.judged(request, version, against, verdict, self._now()), ready)
+            judged = say.judged(request, version, against, verdict, self._now())
+            await self._with_papers(judged, ready, outcome)
+            await self.say(judged, ready)
         return say.completed(request, sha256, it.claim, self._now())
+
+    async def _with_papers(self, judged: AdapterJudged, ready: AdapterReady, outcome: Trained) -> None:
+        """Before it is ready: whoever loads it may demand its signature."""
+        row = reduce(LORA_ADAPTERS.fold, (judged, ready), LORA_ADAPTERS.initial(str(LORA_ADAPTERS.key(ready))))
+        build = msgspec.structs.replace(self._place.build, template_sha256=outcome.base.template_sha256)
+        try:
+            await asyncio.to_thread(put_papers, self._store, row, build)
+        except (OSError, Retry) as error:
+            raise Unhealthy(f"The artifact store takes no papers: {error}. Mend it; the request waits.") from error
 
     async def _stored(self, it: Underway, settings: TrainSettings, outcome: Trained, folder: Path) -> str:
         """The adapter may be refused for what it is; a store that takes nothing is the world's."""
@@ -347,8 +362,8 @@ class Handling:
             return sha256
         except ArtifactRefused as error:
             raise self._failed(it, "artifact_refused", str(error)) from error
-        except OSError as error:
-            if error.errno in NO_ROOM and await asyncio.to_thread(self._store.has_room):
+        except (OSError, Retry) as error:
+            if isinstance(error, OSError) and error.errno in NO_ROOM and await asyncio.to_thread(self._store.has_room):
                 detail = f"the artifact store has no room for an adapter of this size: {error}. Lower rank."
                 raise self._failed(it, "no_space", detail) from error
             raise Unhealthy(f"The artifact store takes no adapter: {error}. Mend it; the request waits.") from error

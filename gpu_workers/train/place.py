@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import token_hex
 
+from gpu_workers.adapters.papers import Build
 from gpu_workers.bases.files import look
 from gpu_workers.errors import BaseModelMissing, BaseModelRefused, BaseNotServable, Unhealthy
 from gpu_workers.train.memory import device_memory, shape_of
@@ -39,6 +40,8 @@ class Workplace:
     bounds: RunBounds = field(default_factory=RunBounds)
     floors: GateFloors = field(default_factory=GateFloors)
     places: Places = field(default_factory=Places)
+    build: Build = field(default_factory=Build)
+    """What is installed here: an adapter's statement says it."""
     memory: Callable[[], tuple[int, bool]] = device_memory
     """Bytes of the device that trains, and whether it is a GPU."""
     owner: str = field(default_factory=lambda: token_hex(8))

@@ -5,7 +5,8 @@ import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from gpu_workers.adapters.store import FolderStore, verify
+from gpu_workers.adapters.port import AdapterStore
+from gpu_workers.adapters.store import verify
 from gpu_workers.errors import ArtifactMissing, ArtifactRefused
 from processors.training.admit import adapter_name
 from projections.lora_adapters import Adapter
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Served:
-    def __init__(self, event_log: EventLog, names: TopicNames, store: FolderStore, beat: Callable[[], None]) -> None:
+    def __init__(self, event_log: EventLog, names: TopicNames, store: AdapterStore, beat: Callable[[], None]) -> None:
         self._rollouts, self._store = View(event_log, names, ROLLOUTS, beat), store
 
     async def now(self, request: TrainingRequested, adapters: Mapping[str, Adapter]) -> tuple[Path | None, int | None]:
@@ -42,6 +43,6 @@ class Served:
     async def _place(self, request: TrainingRequested, version: int, adapters: Mapping[str, Adapter]) -> Path:
         if (row := adapters.get(f"{adapter_name(request)}/{version}")) is None:
             raise ArtifactMissing(f"version {version}: not among the adapters that this worker knows.")
-        folder = self._store.place(row.sha256)
+        folder = await asyncio.to_thread(self._store.place, row.sha256)
         await asyncio.to_thread(verify, folder, row.sha256, request.company)
         return folder

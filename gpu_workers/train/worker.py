@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from gpu_workers.adapters.store import FolderStore
+from gpu_workers.adapters.port import AdapterStore
 from gpu_workers.inbox.begun import Begun, request_in
 from gpu_workers.inbox.inbox import TOO_MANY, Inbox, Item, Polled
 from gpu_workers.inbox.reread import Reread
@@ -36,7 +36,7 @@ class Trainer:
         self,
         event_log: EventLog,
         names: TopicNames,
-        store: FolderStore,
+        store: AdapterStore,
         place: Workplace,
         train: Train = train_in_child,
         inbox: Inbox | None = None,

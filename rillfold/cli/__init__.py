@@ -44,7 +44,8 @@ VERBS: dict[str, Verb] = {
     "train": Verb("rillfold.cli.adapters.train:train", "Ask for an adapter."),
     "retrain": Verb("rillfold.cli.adapters.train:retrain", "Train an adapter again from the same offsets."),
     "adapters": Verb(
-        "rillfold.cli.adapters.versions:adapters", "Show and export adapters, promote or withdraw a version."
+        "rillfold.cli.adapters.versions:adapters",
+        "Show, publish, fetch and export adapters, promote or withdraw one.",
     ),
     "export-base": Verb("rillfold.cli.adapters.export:export_base", "Write a base model as GGUF, for llama.cpp."),
     "evaluate": Verb("rillfold.cli.adapters.evaluate:evaluate", "Say how good an adapter is, and how sure that is."),

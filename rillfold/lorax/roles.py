@@ -10,13 +10,15 @@ from pathlib import Path
 import msgspec
 
 from gpu_workers.adapters.origin import base_of, facts_in
-from gpu_workers.adapters.store import Facts, FolderStore
+from gpu_workers.adapters.port import AdapterStore
+from gpu_workers.adapters.store import Facts
 from gpu_workers.errors import ArtifactRefused
 from gpu_workers.refused import AdapterUnreadable, Refused
 from gpu_workers.serve.port import AdapterKey, AdapterSpec, Failure, InferenceEngine, Question
 from rillfold.lorax.errors import NotAnsweredNow, RoleRefused, UnknownRole
 from schemas.adapters import ROLE
 from schemas.company import Message
+from schemas.errors import Retry
 
 
 class AdapterInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +34,7 @@ class AdapterInfo(msgspec.Struct, frozen=True, kw_only=True):
 class LoRAxAdapterRegistry:
     """All calls from the engine's event loop."""
 
-    def __init__(self, engine: InferenceEngine, store: FolderStore) -> None:
+    def __init__(self, engine: InferenceEngine, store: AdapterStore) -> None:
         self._engine, self._store = engine, store
         self._now: dict[str, AdapterInfo] = {}
         self._versions: dict[str, int] = {}
@@ -73,13 +75,14 @@ class LoRAxAdapterRegistry:
         try:
             facts = self._facts(role, folder)
             sha256 = self._store.put(folder, facts)
+            kept = self._store.place(sha256)
         except ArtifactRefused as error:
             raise RoleRefused(f"role {role}: {error}") from error
-        except OSError as error:
+        except (OSError, Retry) as error:
             raise AdapterUnreadable(f"role {role}: {folder} cannot be read or kept now: {error}.") from error
         return AdapterSpec(
             key=AdapterKey(role, version),
-            folder=self._store.place(sha256),
+            folder=kept,
             sha256=sha256,
             base_sha256=facts.base_sha256,
             tools_in_prompt=facts.tools_in_prompt,

@@ -12,6 +12,7 @@ from gpu_workers.train.place import Workplace
 from gpu_workers.train.worker import Trainer
 from processors.training.admit import RunBounds
 from processors.training.promotion import GateFloors
+from rillfold import adapter_keys
 from rillfold.event_log import event_log, now
 from rillfold.settings import Settings
 from rillfold.wiring import artifact_store, places
@@ -43,7 +44,9 @@ async def _made(settings: Settings) -> AsyncIterator[Working]:
             on=settings.gate == "on", irrelevance=settings.gate_irrelevance, malformed=settings.gate_malformed
         ),
         places=places(settings),
+        build=adapter_keys.installed(),
     )
+    adapter_keys.make_own(settings)  # a key that cannot be used is told now, not when hours were spent
     place.check_bases()
     async with event_log(settings) as events, KeptChild() as child:
         trainer = Trainer(events, settings.topic_names(), artifact_store(settings), place, child)

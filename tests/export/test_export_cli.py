@@ -13,8 +13,8 @@ from click.testing import CliRunner, Result
 from gpu_workers.adapters.store import CONFIG, TENSORS, Facts, FolderStore
 from gpu_workers.bases.files import file_sha256
 from rillfold.cli import rillfold
-from rillfold.cli.adapters.train import NoAdapter
 from rillfold.embedded.state import Endpoints
+from rillfold.registry import NoAdapter
 from schemas.adapters import AdapterReady
 from schemas.topics import BY_NAME, TopicNames
 from streams.log.kafka.admin import wanted

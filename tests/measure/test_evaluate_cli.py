@@ -19,9 +19,9 @@ from gpu_workers.evaluate.written import ERRORS, METRICS
 from gpu_workers.serve.port import AdapterKey, AdapterSpec
 from processors.dataset.lessons import Lesson, line_of
 from rillfold.cli.adapters.evaluate import Measuring, NothingToMeasure, OtherBase, _rows, evaluate
-from rillfold.cli.adapters.train import NoAdapter
 from rillfold.demo import data
 from rillfold.embedded.state import Endpoints
+from rillfold.registry import NoAdapter
 from schemas.company import Message
 from schemas.envelope import Event
 from schemas.topics import BY_NAME, TopicNames

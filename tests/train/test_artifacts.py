@@ -1,41 +1,21 @@
-"""What every artifact store promises: what is read is what was written, or an error that names the part."""
+"""Files that are no adapter, and artifacts in a folder: refused with the part that is wrong."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from gpu_workers.adapters.check import CONFIG, TENSORS, check_adapter, check_tensors
-from gpu_workers.adapters.store import MANIFEST, Facts, FolderStore, verify
+from gpu_workers.adapters.store import Facts, FolderStore, verify
 from gpu_workers.adapters.weights import read_adapter
-from gpu_workers.errors import ArtifactMissing, ArtifactRefused
+from gpu_workers.errors import ArtifactRefused
 from gpu_workers.refused import UnusableAdapter
-
-FACTS = Facts(company="acme", base_model="tiny", base_sha256="0" * 64, tools_in_prompt=False)
-MODULE = "base_model.model.model.layers.0.self_attn.q_proj"
-
-
-def matrices(rank: int = 2, dtype=np.float32) -> dict[str, np.ndarray]:
-    return {
-        f"{MODULE}.lora_A.weight": np.ones((rank, 8), dtype),
-        f"{MODULE}.lora_B.weight": np.ones((8, rank), dtype),
-    }
-
-
-def lay(folder: Path, tensors=None, config=None) -> Path:
-    folder.mkdir(exist_ok=True)
-    save_file(matrices() if tensors is None else tensors, folder / TENSORS)
-    plain = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
-    text = config if isinstance(config, str) else json.dumps({**plain, **(config or {})})
-    (folder / CONFIG).write_text(text)
-    return folder
+from tests.support.laid import FACTS, MODULE, lay, matrices
 
 
 @pytest.fixture
@@ -45,82 +25,6 @@ def store(tmp_path) -> FolderStore:
 
 def facts_of(store: FolderStore, sha256: str) -> Facts:
     return verify(store.place(sha256), sha256)
-
-
-def test_what_was_put_comes_back(store, tmp_path):
-    source = lay(tmp_path / "made")
-    sha256 = store.put(source, FACTS)
-    assert facts_of(store, sha256) == FACTS
-    for name in (TENSORS, CONFIG):
-        assert (store.place(sha256) / name).read_bytes() == (source / name).read_bytes()
-    assert store.uri(sha256).endswith(sha256)
-
-
-def test_the_same_adapter_has_the_same_name_and_another_has_another(store, tmp_path):
-    first = store.put(lay(tmp_path / "a"), FACTS)
-    assert store.put(lay(tmp_path / "b"), FACTS) == first
-    other = matrices() | {f"{MODULE}.lora_A.weight": np.zeros((2, 8), np.float32)}
-    assert store.put(lay(tmp_path / "c", other), FACTS) != first
-
-
-def test_the_company_is_part_of_the_name(store, tmp_path):
-    stolen = Facts(company="globex", base_model="tiny", base_sha256="0" * 64, tools_in_prompt=False)
-    assert store.put(lay(tmp_path / "a"), FACTS) != store.put(lay(tmp_path / "a"), stolen)
-
-
-def test_what_is_not_there_is_named(store):
-    with pytest.raises(ArtifactMissing, match="f" * 64):
-        store.place("f" * 64)
-    with pytest.raises(ArtifactRefused, match="not a sha256"):
-        store.place("../../etc/passwd")
-
-
-FORGED = (
-    "",
-    ".",
-    "..",
-    "../../x",
-    "/",
-    "/etc",
-    "~",
-    "f" * 63,
-    "f" * 65,
-    "F" * 64,
-    "f" * 63 + "\n",
-    "\0" * 64,
-    "é" * 64,
-    "f" * 62 + "/x",
-)
-
-
-@pytest.mark.parametrize("word", FORGED)
-def test_no_word_of_the_log_is_a_path(store, word):
-    """The hash of an adapter.ready comes from the log, where anybody may have written it."""
-    for asked in (store.place, store.uri):
-        with pytest.raises(ArtifactRefused, match="not a sha256"):
-            asked(word)
-
-
-@pytest.mark.parametrize("name", [TENSORS, CONFIG])
-def test_what_lacks_a_file_is_refused_before_anything_is_read(store, tmp_path, name):
-    (lay(tmp_path / "made") / name).unlink()
-    with pytest.raises(ArtifactRefused, match=f"has no {name}"):
-        store.put(tmp_path / "made", FACTS)
-
-
-@pytest.mark.parametrize("name", [TENSORS, CONFIG, MANIFEST])
-def test_one_flipped_byte_anywhere_is_caught_and_named(store, tmp_path, name):
-    sha256 = store.put(lay(tmp_path / "made"), FACTS)
-    path = store.place(sha256) / name
-    whole = path.read_bytes()
-    for place in {0, len(whole) // 2, len(whole) - 1}:
-        altered = bytearray(whole)
-        altered[place] ^= 1
-        path.write_bytes(altered)
-        with pytest.raises(ArtifactRefused, match=f"{name} was altered"):
-            facts_of(store, sha256)
-    path.write_bytes(whole)
-    assert facts_of(store, sha256) == FACTS
 
 
 def test_a_file_more_or_less_is_refused(store, tmp_path):
@@ -140,13 +44,6 @@ def test_a_link_is_not_a_file(store, tmp_path):
     (folder / TENSORS).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ArtifactRefused, match="not exactly"):
         facts_of(store, sha256)
-
-
-def test_putting_again_repairs_a_damaged_one(store, tmp_path):
-    folder = store.place(sha256 := store.put(lay(tmp_path / "made"), FACTS))
-    (folder / TENSORS).write_bytes(b"rubbish")
-    assert store.put(lay(tmp_path / "made"), FACTS) == sha256
-    assert facts_of(store, sha256) == FACTS
 
 
 WRITER = """
@@ -288,19 +185,6 @@ def test_a_tensor_that_stands_twice_or_lies_deep_is_refused(tmp_path):
         path.write_bytes(len(header).to_bytes(8, "little") + header)
         with pytest.raises(ArtifactRefused, match="header"):
             check_tensors(path)
-
-
-def test_a_datasets_manifest_is_kept_by_its_hash_and_an_altered_one_is_refused(tmp_path):
-    store, body = FolderStore(tmp_path), b'{"company":"acme"}'
-    sha256 = store.put_manifest(body)
-    assert store.put_manifest(body) == sha256 == hashlib.sha256(body).hexdigest()
-    assert store.manifest(sha256) == body
-    (path,) = (tmp_path / "manifests" / "sha256").iterdir()
-    path.write_bytes(b"{}")
-    with pytest.raises(ArtifactRefused, match="was altered"):
-        store.manifest(sha256)
-    with pytest.raises(ArtifactMissing, match="not there"):
-        store.manifest("0" * 64)
 
 
 def test_an_artifact_is_of_the_company_that_its_manifest_names(store, tmp_path):

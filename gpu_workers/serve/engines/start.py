@@ -7,18 +7,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
 from gpu_workers.adapters.check import DTYPES, MAX_HEADER, TENSORS, shapes_of
 from gpu_workers.adapters.config import MAX_RANK
-from gpu_workers.adapters.store import FolderStore, verify
+from gpu_workers.adapters.port import AdapterStore
+from gpu_workers.adapters.store import verify
 from gpu_workers.adapters.weights import LoraWeights, read_adapter
 from gpu_workers.bases import load as base_model
 from gpu_workers.bases import nf4
 from gpu_workers.bases.chat import Chat
 from gpu_workers.bases.device import Device
 from gpu_workers.bases.files import NF4, BaseIdentity, Progress, silent
-from gpu_workers.errors import ArtifactMissing
 from gpu_workers.refused import AdapterUnreadable, BaseMismatch, UnusableAdapter
 from gpu_workers.serve.admission import EngineBounds
 from gpu_workers.serve.engine.decoder import Decoder
@@ -31,6 +32,7 @@ from gpu_workers.serve.engines.public import declared
 from gpu_workers.serve.port import AdapterSpec
 from gpu_workers.serve.schedule.pages import PAGE
 from gpu_workers.serve.schedule.rows import Limits
+from schemas.errors import Retry
 
 GPU_CHUNK = 256
 """Tokens of prompts beside answers in a step: there a step costs what it reads of the weights, up to about so many."""
@@ -84,7 +86,7 @@ def embedded(
     name_or_path: str,
     cache: Path,
     serving: EngineSetup,
-    store: FolderStore | None = None,
+    store: AdapterStore | None = None,
     progress: Progress = silent,
     name: str | None = None,
 ) -> EmbeddedEngine:
@@ -106,7 +108,7 @@ def embedded(
     return EmbeddedEngine(make_engine, base, chat, read, serving.bounds())
 
 
-def _reader(decoder: Decoder, prove: Trial, base: BaseIdentity, store: FolderStore | None) -> Read:
+def _reader(decoder: Decoder, prove: Trial, base: BaseIdentity, store: AdapterStore | None) -> Read:
     proven: dict[str, None] = {}
 
     def read(spec: AdapterSpec) -> LoraWeights:
@@ -115,7 +117,8 @@ def _reader(decoder: Decoder, prove: Trial, base: BaseIdentity, store: FolderSto
         if (tensors := folder / TENSORS).is_file():
             _check_fit(spec, tensors, decoder)
         if spec.sha256 is not None:
-            verify(folder, spec.sha256, spec.company)
+            facts = verify(folder, spec.sha256, spec.company)
+            _check_base(msgspec.structs.replace(spec, base_sha256=facts.base_sha256), base)
         weights = read_adapter(folder, decoder.embedding.dtype, str(decoder.embedding.device), spec.sha256)
         _check_trigger(spec, weights, decoder.embedding.shape[0])
         if spec.sha256 not in proven:
@@ -130,9 +133,9 @@ def _reader(decoder: Decoder, prove: Trial, base: BaseIdentity, store: FolderSto
         """The world is in the way, and may get out of it; everything else is the adapter's fault."""
         try:
             return read(spec)
-        except UnusableAdapter:
-            raise
-        except (ArtifactMissing, OSError, MemoryError, torch.OutOfMemoryError) as error:
+        except UnusableAdapter as error:
+            raise error if str(spec.key) in str(error) else UnusableAdapter(f"adapter {spec.key}: {error}") from error
+        except (Retry, OSError, MemoryError, torch.OutOfMemoryError) as error:
             raise AdapterUnreadable(f"adapter {spec.key} cannot be read now: {error}. Ask again.") from error
         except Exception as error:
             raise UnusableAdapter(f"adapter {spec.key}: {error}") from error
@@ -155,7 +158,7 @@ def _check_base(spec: AdapterSpec, base: BaseIdentity) -> None:
     )
 
 
-def _folder(spec: AdapterSpec, store: FolderStore | None) -> Path:
+def _folder(spec: AdapterSpec, store: AdapterStore | None) -> Path:
     if spec.folder is not None:
         return spec.folder
     if store is None or spec.sha256 is None:

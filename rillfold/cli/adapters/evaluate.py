@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 import msgspec
 
-from rillfold.cli.adapters.train import find
 from rillfold.cli.terminal import live
 from rillfold.cli.terminal.answers import as_json, say_json
 from rillfold.cli.terminal.given import MOST, folder_of
 from rillfold.event_log import in_log
+from rillfold.registry import find
 from rillfold.settings import Settings, from_env
 from rillfold.wiring import artifact_store, places
 from schemas.adapters import company_of

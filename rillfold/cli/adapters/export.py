@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from rillfold.cli.adapters.train import find
 from rillfold.cli.terminal import live
 from rillfold.cli.terminal.answers import as_json, say, say_json
 from rillfold.cli.terminal.given import folder_of
 from rillfold.event_log import in_log
+from rillfold.registry import find
 from rillfold.settings import Settings, from_env
 from rillfold.wiring import artifact_store
 

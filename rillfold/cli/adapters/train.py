@@ -7,17 +7,17 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from gpu_workers.serve.port import AdapterKey, spelled
 from processors.dataset.turns import SECOND
 from processors.training.admit import NotAdmitted, plain_settings
 from processors.training.settings import METHOD_NAMES
-from projections.lora_adapters import LORA_ADAPTERS, Adapter
+from projections.lora_adapters import Adapter
 from projections.training_runs import ENDED, TRAINING_RUNS, Run
 from rillfold.cli.adapters.trained import TrainedVersion, trained
 from rillfold.cli.adapters.watch import leave, until_ended
 from rillfold.cli.terminal.answers import as_json, say, say_json
 from rillfold.cli.terminal.plain import plain
 from rillfold.event_log import first, in_log
+from rillfold.registry import NoAdapter, find
 from rillfold.settings import from_env
 from schemas.errors import Stop
 from schemas.topics import TopicNames
@@ -28,15 +28,11 @@ from streams.log.port import EventLog
 
 Ask = Callable[[TrainingRequested], Awaitable[None]]
 Found = TypeVar("Found")
-KNOWN, KNOWN_VERSIONS = 5, 20
+KNOWN = 5
 
 
 class NoRun(Stop):
     """A run that nobody asked for, or that is over."""
-
-
-class NoAdapter(Stop):
-    """An adapter that the log does not know."""
 
 
 class NotTrained(Stop):
@@ -154,17 +150,6 @@ async def _outcome(log: EventLog, names: TopicNames, request: TrainingRequested)
     if run.status != "completed":
         raise NotTrained(f"run {run.run} was {run.status}: {run.reason}. {run.detail}")
     return run
-
-
-async def find(log: EventLog, names: TopicNames, name: str) -> Adapter:
-    adapter, version = spelled(name)
-    rows = (await View(log, names, LORA_ADAPTERS).catch_up()).values()
-    found = [row for row in rows if row.adapter == adapter and row.event and version in (None, row.version)]
-    if not found:
-        versions = sorted((row.adapter, row.version) for row in rows if row.event)
-        known = ", ".join(str(AdapterKey(*each)) for each in versions[-KNOWN_VERSIONS:]) or "none yet"
-        raise NoAdapter(f"No adapter {name!r} is ready; known: {known}. Train one with `rillfold train`.")
-    return max(found, key=lambda row: row.version)
 
 
 def rule_of(adapter: Adapter) -> int:

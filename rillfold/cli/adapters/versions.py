@@ -1,4 +1,4 @@
-"""`rillfold adapters`: which versions a company has, which of them answers; to decide that by hand, to export one."""
+"""`rillfold adapters`: which versions a company has, which of them answers; to decide that by hand, to fetch one."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -11,6 +11,7 @@ from gpu_workers.serve.port import AdapterKey, spelled
 from projections.lora_adapters import LORA_ADAPTERS, Adapter
 from projections.rollouts import ROLLOUTS, Rollout
 from rillfold.cli.adapters.export import export
+from rillfold.cli.adapters.registry import download, publish, resolve, sign
 from rillfold.cli.terminal.answers import as_json, say, say_json
 from rillfold.cli.terminal.plain import plain
 from rillfold.event_log import first, in_log
@@ -49,10 +50,11 @@ class Versions(NamedTuple):
 
 @click.group()
 def adapters() -> None:
-    """Show a company's adapters, decide by hand which version answers, and export one."""
+    """Show a company's adapters, decide by hand which version answers; publish, fetch, sign and export them."""
 
 
-adapters.add_command(export)
+for _verb in (resolve, download, publish, sign, export):
+    adapters.add_command(_verb)
 
 
 @adapters.command("list")
