@@ -28,6 +28,7 @@ def _fold(settings: Settings, name: str, only: tuple[str, ...], log_level: str) 
         failpoint=settings.failpoint,
         learn=learn(settings),
         session_timeout=settings.session_timeout,
+        accepted=settings.accept_loss,
     )
 
     def beside(glance: Glance) -> AbstractContextManager[object]:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from hashlib import sha256
@@ -58,6 +58,7 @@ class Worker(NamedTuple):
     failpoint: str = ""
     learn: Learn = nothing_to_learn
     session_timeout: float = 15.0
+    accepted: Mapping[str, int] = {}
 
 
 def run(
@@ -98,7 +99,7 @@ def create_app(worker: Worker, event_log: EventLog, projections: Sequence[Projec
     fence = FencedChangelogs(worker.app_id, worker.name, bootstrap_servers=worker.bootstrap_servers)
     ports = Ports(_publisher(event_log, worker.names), fence.append, FailPoint(worker.failpoint), worker.learn)
     tally = Tally()
-    folding = Folding(projections, worker.names, tally.counting(ports))
+    folding = Folding(projections, worker.names, tally.counting(ports), worker.accepted)
     app.glance = Glance(app, folding, tally)
     app.transport = BatchTransport(app.conf.broker_consumer, app)
     stores = RecentStores(RocksStores(worker.data_dir / "tables"), RECENT_BYTES)
@@ -160,7 +161,8 @@ def _settings(worker: Worker, projections: Sequence[Projection[Any]]) -> dict[st
         "processing_guarantee": "at_least_once",
         "key_serializer": "raw",
         "value_serializer": "raw",
-        "consumer_auto_offset_reset": "earliest",
+        # Where a record that was to be read is gone, nobody goes on elsewhere before it is said.
+        "consumer_auto_offset_reset": "none",
         "consumer_max_fetch_size": FOLD_FETCH_BYTES,
         "broker_max_poll_records": BATCH_RECORDS,
         # Batches, not records: a rebalance waits until those in hand are folded.

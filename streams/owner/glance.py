@@ -38,7 +38,8 @@ class Glance:
             if phase == "restoring":
                 last = shard.store.position()
                 positions[shard.changelog, shard.partition] = None if last is None else last + 1
-        return Sight(phase, positions)
+        lost = self._folding.lost
+        return Sight(phase, positions, lost={place: str(why) for place, why in lost.items() if place in positions})
 
     def counts(self) -> Counts:
         return {

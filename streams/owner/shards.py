@@ -12,12 +12,13 @@ from faust.types import TP
 from streams.fold.folding import Folding
 from streams.fold.shard import Shard
 from streams.health.watchman import EX_SOFTWARE
-from streams.log.port import EventLog, TopicPartition
+from streams.log.port import EventLog, TopicPartition, extents
 from streams.owner.fence import FencedChangelogs
 from streams.owner.refill import Refill
 from streams.state.store import Stores
 
 log = logging.getLogger(__name__)
+NOWHERE: Mapping[TP, int] = {}
 
 
 class ShardOwner:
@@ -109,14 +110,22 @@ class ShardOwner:
         finally:
             self._catching_up.discard(catching_up)
 
-    async def begins(self, sources: Collection[TP]) -> Mapping[TP, int]:
-        """Where sources are to be read from. Those that nobody here needs are left out.
+    async def begins(self, sources: Collection[TP], read_to: Mapping[TP, int] = NOWHERE) -> Mapping[TP, int]:
+        """Where sources are to be read from. Those that nobody here needs are left out, and those that stand still.
 
         Asked of the log by a client that does not fetch: behind a fetch the answer would wait for new records.
         """
-        firsts = {topic: await self._event_log.starts(topic) for topic in {source.topic for source in sources}}
-        begins = {tp: self._folding.begin(*tp, firsts[tp.topic][tp.partition]) for tp in sources}
-        return {tp: begin for tp, begin in begins.items() if begin is not None}
+        held = {topic: await extents(self._event_log, topic) for topic in {source.topic for source in sources}}
+        begins: dict[TP, int] = {}
+        for tp in sources:
+            extent = held[tp.topic][tp.partition]
+            await self._folding.accept(*tp, extent)
+            if (begin := self._folding.begin(*tp, extent, read_to.get(tp))) is not None:
+                begins[tp] = begin
+        return begins
+
+    async def first(self, changelog: TP) -> int:
+        return (await self._event_log.starts(changelog.topic))[changelog.partition]
 
     def folded(self, source: TP) -> int | None:
         """Everything below is in all rows that it belongs to, and what follows from it is sent; None if unknown."""
