@@ -135,6 +135,17 @@ class OwnershipLost(Stop):
         )
 
 
+class FoldedElsewhere(Stop):
+    """Two groups that would write one changelog."""
+
+    def __init__(self, group: str, others: Collection[str], projections: Collection[str]) -> None:
+        super().__init__(
+            f"Group {', '.join(others)} is at work, and folds some of what {group} is to fold "
+            f"({', '.join(sorted(projections))}): a changelog has one group. Stop its workers, or name by `--only` "
+            f"what it does not fold; `rillfold worker fold` alone folds every projection."
+        )
+
+
 class ChangelogFailed(Stop):
     """It is not known whether a batch reached the changelog."""
 

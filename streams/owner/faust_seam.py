@@ -289,7 +289,11 @@ class BatchRecovery(Recovery):
     async def _build_highwaters(self, consumer: Any, tps: set[TP], destination: Any, title: str) -> None:
         """Claims come before the ends are read: nothing can be appended behind an end by an earlier owner."""
         if title == "active":
-            await _owner_of(self.app).claim(tps)
+            try:
+                await _owner_of(self.app).claim(tps)
+            except Exception as error:
+                _owner_of(self.app).failed(error)
+                raise
         await super()._build_highwaters(consumer, tps, destination, title)
         for tp in tps:
             kept = _owner_of(self.app).persisted(tp)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from faust.types import TP
@@ -32,9 +32,12 @@ class ShardOwner:
         event_log: EventLog,
         group: str,
         refill: Refill,
+        alone: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """`alone` is asked once, before the first claim: it raises where another group is to claim what we would."""
         self._folding, self._fence, self._stores = folding, fence, stores
         self._event_log, self._group, self._refill = event_log, group, refill
+        self._alone = alone
         self._catching_up: set[asyncio.Future[None]] = set()
         """What works on shards for a recovery that another may take over from."""
         self._claims: dict[TopicPartition, int] = {}
@@ -56,6 +59,9 @@ class ShardOwner:
     async def claim(self, changelogs: Iterable[TP]) -> None:
         """Shut out earlier owners. What they managed to write is in the changelog before this returns."""
         await self._leave_off()
+        if self._alone is not None:
+            await self._alone()
+            self._alone = None
         topics: dict[int, list[str]] = defaultdict(list)
         for tp in changelogs:
             self._folding.claim(*tp)

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
@@ -31,7 +30,7 @@ from streams.log.port import TopicSpec
 from streams.state.changelog import Loss, topic_of
 from tests.support.asking import answered
 from tests.support.waiting import until
-from tests.support.worker import WorkerProcess, external
+from tests.support.worker import WorkerProcess, asleep, external
 
 
 @pytest.fixture
@@ -176,10 +175,6 @@ async def test_what_is_not_in_the_log_any_more_is_not_passed_until_an_operator_s
     assert await world.folded(world.jobs, 0, 1) == {"acme/j0", "acme/j1", "acme/j2", "acme/j7"}
     assert await world.lost(COMPANIES) == [Loss(world.source, 1, 30, 45), Loss(world.source, 2, 50, 55)]
     assert await world.lost(JOBS) == [Loss(world.jobs, 0, 3, 0)]
-
-
-def asleep(worker: WorkerProcess) -> bool:
-    return psutil.Process(worker.pid).status() == psutil.STATUS_STOPPED
 
 
 def named(partition: int, numbers: Iterable[int]) -> set[str]:

@@ -42,10 +42,17 @@ BY_THE_SEAM: Mapping[str, Sequence[str]] = {
     "faust.tables.recovery:Recovery._set_recovery_started": ("self.app.in_recovery = True",),
     "faust.tables.manager:TableManager.on_rebalance": ("table.on_rebalance)(",),
     "faust.tables.base:Collection.on_start": ("self.add_runtime_dependency(self.data)",),
-    "aiokafka.producer.sender:InitPIDHandler.handle_response": ("set_pid_and_epoch(",),
+    "aiokafka.producer.message_accumulator:MessageAccumulator._pop_batch": (
+        "seq = self._txn_manager.sequence_number(batch.tp)\n",
+        "producer_id=self._txn_manager.producer_id,\n                producer_epoch=self._txn_manager.producer_epoch",
+    ),
+    "aiokafka.producer.sender:SendProduceReqHandler.create_request": (
+        'kwargs["transactional_id"] = self._sender._txn_manager.transactional_id',
+    ),
+    "aiokafka.producer.transaction_manager:TransactionManager.producer_id": ("return self._pid_and_epoch.pid",),
     "aiokafka.producer.sender:SendProduceReqHandler.handle_response": ("exc = ProducerFenced()",),
 }
-"""By streams/owner/faust_seam.py."""
+"""By streams/owner/faust_seam.py, and epochs.py beside it."""
 
 BY_FETCHED: Mapping[str, Sequence[str]] = {
     "aiokafka.consumer.fetcher:Fetcher._proc_fetch_request": (

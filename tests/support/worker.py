@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+import psutil
+
 from rillfold.embedded.children import Child
 
 READY_WITHIN = 180.0
@@ -23,6 +25,10 @@ def external(servers: str, prefix: str, data: Path, **more: str) -> dict[str, st
     """What tells a worker where its log and its folder are. `more` are settings by their names."""
     given = {"PROVIDER": "external", "BOOTSTRAP_SERVERS": servers, "TOPIC_PREFIX": prefix, "DATA_DIR": str(data)}
     return {f"RILLFOLD_{name}": value for name, value in (given | more).items()}
+
+
+def asleep(worker: WorkerProcess) -> bool:
+    return worker.alive and psutil.Process(worker.pid).status() == psutil.STATUS_STOPPED
 
 
 class WorkerProcess:
