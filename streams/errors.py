@@ -223,6 +223,18 @@ class Misconfigured(Stop):
     """Topics or settings under which the fold cannot be exact."""
 
 
+class SourceGrown(Misconfigured):
+    """A source has another number of partitions than its rows were folded from."""
+
+    def __init__(self, source: str, partitions: str, changelog: str, folded: int) -> None:
+        super().__init__(
+            f"{source} has {partitions} partitions, and {changelog} was folded from {folded}. The key decides the "
+            f"partition by their number: later events of a key stand in another than its earlier ones, and its row "
+            f"would be split, in every version of the projection. Nothing is folded. Copy the events into topics that "
+            f"are made with the new number, under another RILLFOLD_TOPIC_PREFIX: docs/topics.md."
+        )
+
+
 class DirectoryInUse(Stop):
     """Two workers on one directory."""
 

@@ -26,7 +26,7 @@ from streams.log.kafka.log import KafkaLog
 from streams.log.kafka.opened import keep_bytes
 from streams.log.outgoing import to_outgoing
 from streams.log.port import EventLog, Learn, nothing_to_learn
-from streams.owner.faust_seam import BatchSchema, BatchTransport, RowApp, RowTableManager, add_table
+from streams.owner.faust_seam import BatchSchema, BatchTransport, RowApp, RowAssignor, RowTableManager, add_table
 from streams.owner.fence import FencedChangelogs
 from streams.owner.garbage import keep_garbage_rare
 from streams.owner.glance import Glance
@@ -166,6 +166,7 @@ def _settings(worker: Worker, projections: Sequence[Projection[Any]]) -> dict[st
         "broker": [URL(f"aiokafka://{server.strip()}") for server in worker.bootstrap_servers.split(",")],
         "datadir": str(worker.data_dir / "faust"),
         "TableManager": RowTableManager,
+        "PartitionAssignor": RowAssignor,
         "store": "memory://",
         "processing_guarantee": "at_least_once",
         "key_serializer": "raw",

@@ -11,7 +11,10 @@ from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
 import faust
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment as Assignment
 from aiokafka.errors import IllegalStateError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from faust.assignor.client_assignment import ClientMetadata
+from faust.assignor.partition_assignor import PartitionAssignor
 from faust.serializers.schemas import Schema
 from faust.tables.manager import TableManager
 from faust.tables.recovery import RebalanceAgain, Recovery
@@ -227,6 +230,22 @@ class BatchConsumer(driver.Consumer):
         acked.clear()
         self._acked_index[tp].clear()
         return _owner_of(self.app).folded(tp)
+
+
+class RowAssignor(PartitionAssignor):
+    """The group's leader may be of another release, and know other tables: what it did not give us we do not follow.
+
+    Faust would die of the difference. Whoever leads after the last worker of that release gives it.
+    """
+
+    def on_assignment(self, assignment: Any) -> None:
+        metadata: Any = ClientMetadata.loads(self._decompress(assignment.user_data))
+        given = dict(assignment.assignment)
+        for topic, partitions in metadata.assignment.standbys.items():
+            if topic in self._table_manager.changelog_topics:
+                partitions[:] = [partition for partition in partitions if partition in given.get(topic, ())]
+        user_data = self._compress(metadata.dumps())
+        super().on_assignment(Assignment(assignment.version, assignment.assignment, user_data))
 
 
 class BatchTransport(driver.Transport):

@@ -9,6 +9,7 @@ from typing import Any
 
 from faust.types import TP
 
+from streams.errors import NAMED, SourceGrown
 from streams.fold.folding import Folding
 from streams.fold.shard import Shard
 from streams.health.watchman import EX_SOFTWARE
@@ -121,14 +122,33 @@ class ShardOwner:
 
         Asked of the log by a client that does not fetch: behind a fetch the answer would wait for new records.
         """
+        if not read_to:
+            self._say_what_waits(sources)
         held = {topic: await extents(self._event_log, topic) for topic in {source.topic for source in sources}}
         begins: dict[TP, int] = {}
         for tp in sources:
-            extent = held[tp.topic][tp.partition]
+            extent = held[tp.topic].get(tp.partition)
+            if extent is None:
+                raise SourceGrown(tp.topic, f"more than {len(held[tp.topic])}", "every row of it", len(held[tp.topic]))
             await self._folding.accept(*tp, extent)
             if (begin := self._folding.begin(*tp, extent, read_to.get(tp))) is not None:
                 begins[tp] = begin
         return begins
+
+    def _say_what_waits(self, sources: Collection[TP]) -> None:
+        """Its rows are ours and its source another's: of a release, perhaps, that does not fold it."""
+        waits = {
+            f"{shard.projection.name} v{shard.projection.version} for {topic}/{shard.partition}"
+            for shard in self._folding.shards()
+            for topic in self._folding.sources_of(shard.projection)
+            if shard.live and TP(topic, shard.partition) not in sources
+        }
+        if waits:
+            log.warning(
+                "%s: not folded until every worker of group %s folds it",
+                *(", ".join(sorted(waits)), self._group),
+                extra=NAMED,
+            )
 
     async def first(self, changelog: TP) -> int:
         return (await self._event_log.starts(changelog.topic))[changelog.partition]

@@ -149,3 +149,13 @@ def test_a_partition_that_waits_for_an_operator_is_not_ready_and_ends_nobody() -
     found = verdict(state, BOUNDS, 100_032)
     assert isinstance(found, Stalled)
     assert found.what == "company-data/1 stands at 5 of 6"
+
+
+def test_what_another_worker_reads_as_yet_is_behind_and_no_stall() -> None:
+    waits = Sight("working", {A: 30, B: 5}, elsewhere=[A])
+    state = answered(seen(begun(0), waits, 1), {A: 90, B: 5}, 1)
+    state = answered(seen(state, waits, 100_000), {A: 90, B: 5}, 100_000)
+    assert verdict(state, BOUNDS, 100_000) == Healthy()
+    assert state.places[A].lag == 60
+    state = answered(seen(state, waits._replace(elsewhere=[]), 100_001), {A: 90, B: 5}, 100_001)
+    assert isinstance(verdict(state, BOUNDS, 100_001), Stalled)

@@ -13,6 +13,7 @@ from projections.companies import COMPANIES
 from projections.datasets import DATASETS
 from rillfold.embedded.state import Endpoints
 from schemas.topics import TopicNames
+from streams.errors import FoldedElsewhere
 from streams.owner.rivals import Rivals, group_of
 from tests.support.folding import Agree, Make, Produce
 from tests.support.waiting import until
@@ -35,9 +36,15 @@ def both(
 
 
 async def test_who_slept_while_another_group_took_its_changelog_over_writes_nothing_there_and_stays_away(
-    both: tuple[WorkerProcess, WorkerProcess], produce: Produce, some_events: Make, agree: Agree
+    both: tuple[WorkerProcess, WorkerProcess],
+    produce: Produce,
+    some_events: Make,
+    agree: Agree,
+    names: TopicNames,
+    stack: Endpoints,
 ) -> None:
     one, other = both
+    scope = f"{names.prefix}rillfold"
     await produce(some_events(3000, 1))
     one.start(failpoint="published:3:SIGSTOP")
     await asyncio.to_thread(until, "sleep", lambda: asleep(one), 60)
@@ -48,12 +55,14 @@ async def test_who_slept_while_another_group_took_its_changelog_over_writes_noth
     one.send(signal.SIGCONT)
     assert await asyncio.to_thread(one.ended) == 70
     assert "Another worker has claimed" in one.said()
-    one.start()
-    assert await asyncio.to_thread(one.ended) == 1
-    assert "a changelog has one group" in one.said()
     assert other.alive
-    await produce(some_events(500, 3))
-    await agree([DATASETS])
+    folds = [COMPANIES.name, DATASETS.name]
+    again = Rivals(group_of(scope, folds), scope, folds, stack.bootstrap_servers)
+    with pytest.raises(FoldedElsewhere, match=f"Group {scope}-datasets is at work"):
+        await again.gone(patience=0)
+    with pytest.raises(FoldedElsewhere):
+        await again._replace(group=f"{scope}-datasets-next").yield_to_the_first()
+    await Rivals(f"{scope}-companies", scope, [COMPANIES.name], stack.bootstrap_servers).gone(patience=0)
 
 
 def test_a_group_says_by_its_name_what_it_folds() -> None:

@@ -8,6 +8,12 @@ FAUST_VERSION = "0.15.3"
 
 # upstream function -> what of its text must still be there
 BY_THE_SEAM: Mapping[str, Sequence[str]] = {
+    "faust.assignor.partition_assignor:PartitionAssignor.on_assignment": (
+        "b = sorted(self._assignment.kafka_protocol_assignment(self._table_manager))",
+    ),
+    "faust.assignor.client_assignment:ClientAssignment.kafka_protocol_assignment": (
+        "if topic in table_manager.changelog_topics:",
+    ),
     "faust.transport.consumer:Consumer.getmany": ("self._wait_next_records(timeout)", "await self.perform_seek()"),
     "faust.transport.consumer:Consumer._wait_next_records": (
         "await self.wait(self.can_resume_flow)",
