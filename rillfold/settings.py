@@ -30,6 +30,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Where the read model lies. None: `rillfold` with the topic prefix before it, so that deployments do not mix."""
     topic_prefix: str = ""
     topic_map: dict[str, str] = {}
+    partitions: dict[str, int] = {}
+    """Of single topics; 4 of the others."""
     schema_registry: str | None = None
     # The embedded stack: 0 is any free port; what was downloaded is kept in the cache for all projects.
     kafka_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
@@ -131,7 +133,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return url or f"http://{getattr(self, f'{door}_host')}:{getattr(self, f'{door}_port')}"
 
     def topic_names(self) -> TopicNames:
-        return TopicNames(self.topic_prefix, self.topic_map)
+        return TopicNames(self.topic_prefix, self.topic_map, self.partitions)
 
     def bases(self) -> Mapping[str, str]:
         """Base models: the name that requests use -> a packaged name, or a folder of this machine."""
