@@ -41,6 +41,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Where the read model lies. None: `rillfold` with the topic prefix before it, so that deployments do not mix."""
     topic_prefix: str = ""
     topic_map: dict[str, str] = {}
+    partitions: dict[str, int] = {}
+    """Of single topics; 4 of the others."""
     schema_registry: str | None = None
     # The embedded stack: 0 is any free port; what was downloaded is kept in the cache for all projects.
     kafka_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
@@ -132,6 +134,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     worker_host: str = "127.0.0.1"
     """Where each worker answers /health, /ready and /metrics. Rows are answered on this machine only."""
     worker_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    accept_loss: dict[str, int] = {}
+    """Of sources that no longer hold what was folded: where that was -> the offset at which to go on."""
     stall_seconds: Annotated[float, msgspec.Meta(ge=2)] = 25.0
     """Behind the log's end and still for so long, a worker is no longer ready, and says where it stands."""
     stall_exit_seconds: Annotated[float, msgspec.Meta(ge=1)] = 60.0
@@ -145,7 +149,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return url or f"http://{getattr(self, f'{door}_host')}:{getattr(self, f'{door}_port')}"
 
     def topic_names(self) -> TopicNames:
-        return TopicNames(self.topic_prefix, self.topic_map)
+        return TopicNames(self.topic_prefix, self.topic_map, self.partitions)
 
     def bases(self) -> Mapping[str, str]:
         """Base models: the name that requests use -> a packaged name, or a folder of this machine."""

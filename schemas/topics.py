@@ -102,18 +102,38 @@ LEGAL_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 @dataclass(frozen=True)
 class TopicNames:
-    """How a company calls our topics: a prefix for all, and a map for single ones, which the prefix leaves alone."""
+    """How a company calls our topics: a prefix for all, and a map for single ones, which the prefix leaves alone.
+
+    And how many partitions each has here: what was made with a count keeps it.
+    """
 
     prefix: str = ""
     renamed: Mapping[str, str] | None = None
+    counts: Mapping[str, int] | None = None
 
     def __post_init__(self) -> None:
+        self._check_counts()
         if unknown := sorted((self.renamed or {}).keys() - BY_NAME.keys()):
             raise Stop(f"The topic map names {', '.join(unknown)}. Our topics are {', '.join(BY_NAME)}.")
         if illegal := [wire for wire in map(self.wire, BY_NAME) if not LEGAL_NAME.fullmatch(wire)]:
             raise Stop(f"Kafka takes no topic named {illegal[0]!r}: 1 to 249 letters, digits, dots, _ or -.")
         if len(self._ours) < len(BY_NAME):
             raise Stop(f"Two topics would have one name in {dict(self.renamed or {})}: give each its own.")
+
+    def _check_counts(self) -> None:
+        if unknown := sorted((self.counts or {}).keys() - BY_NAME.keys()):
+            raise Stop(f"RILLFOLD_PARTITIONS names {', '.join(unknown)}. Our topics are {', '.join(BY_NAME)}.")
+        if small := [name for name in self.counts or {} if self.partitions(name) < 1]:
+            raise Stop(f"RILLFOLD_PARTITIONS gives {small[0]} {self.partitions(small[0])} partitions: at least 1.")
+        told = {topic.name: self.partitions(topic.name) for topic in TOPICS if topic.key is by_job}
+        if len(set(told.values())) > 1:
+            raise Stop(
+                f"The events of a job stand in one partition number on every topic that carries them, so "
+                f"RILLFOLD_PARTITIONS gives those topics one count; now they would have {told}."
+            )
+
+    def partitions(self, name: str) -> int:
+        return (self.counts or {}).get(name, BY_NAME[name].partitions)
 
     def wire(self, name: str) -> str:
         return (self.renamed or {}).get(name) or f"{self.prefix}{name}"

@@ -1,7 +1,11 @@
 """What can go wrong between us and the log."""
 
+from collections.abc import Collection
+
 from schemas.errors import Poison, Retry, Stop
 
+NAMED = {"named": True}
+"""With a line of the log that names one of many, and that nobody says again: it is never left out as a repeat."""
 RETRY_SECONDS = 1.0
 """So long after a `Retry` the same is tried again."""
 
@@ -131,6 +135,17 @@ class OwnershipLost(Stop):
         )
 
 
+class FoldedElsewhere(Stop):
+    """Two groups that would write one changelog."""
+
+    def __init__(self, group: str, others: Collection[str], projections: Collection[str]) -> None:
+        super().__init__(
+            f"Group {', '.join(others)} is at work, and folds some of what {group} is to fold "
+            f"({', '.join(sorted(projections))}): a changelog has one group. Stop its workers, or name by `--only` "
+            f"what it does not fold; `rillfold worker fold` alone folds every projection."
+        )
+
+
 class ChangelogFailed(Stop):
     """It is not known whether a batch reached the changelog."""
 
@@ -148,6 +163,37 @@ class NotContiguous(Stop):
         super().__init__(
             f"{topic}/{partition} is folded up to {folded}, but the batch at hand begins at {start}. The process ends "
             f"so that a restart reads from {folded}; if that offset is deleted, rebuild the projection."
+        )
+
+
+class SourceLost(Stop):
+    """What a projection was folded up to is not in its source any more. No reset policy decides what that means."""
+
+    def __init__(self, topic: str, partition: int, folded: Collection[int], first: int, end: int) -> None:
+        place, lowest = f"{topic}/{partition}", min(folded)
+        how, on = (
+            (f"[{lowest}, {first}) was deleted before it was folded", f"at {first}")
+            if lowest < first
+            else (
+                "its topic was made anew, or the broker has lost its end",
+                f"at {first} where it was made anew, at {end} where the end is lost",
+            )
+        )
+        accept = ", ".join(f'"{place}@{offset}": {first if lowest < first else "OFFSET"}' for offset in sorted(folded))
+        super().__init__(
+            f"{place} is folded up to {lowest} and holds [{first}, {end}): {how}. It stands still, other partitions go "
+            f"on. Bring the records back and start the fold again; or, to keep the rows and go on {on}, start it with "
+            f"RILLFOLD_ACCEPT_LOSS='{{{accept}}}'; or fold anew what is left: docs/operations.md."
+        )
+
+
+class ChangelogCut(Stop):
+    """The beginning of a changelog is gone, and with it rows that nobody here holds."""
+
+    def __init__(self, changelog: str, partition: int, needed: int, first: int) -> None:
+        super().__init__(
+            f"{changelog}/{partition} begins at {first}, and our copy of it needs {needed}: rows in between are lost. "
+            f"Set its cleanup.policy to compact alone, delete the topic and start again: its projection is folded anew."
         )
 
 
@@ -175,6 +221,18 @@ class RowsUnreadable(Stop):
 
 class Misconfigured(Stop):
     """Topics or settings under which the fold cannot be exact."""
+
+
+class SourceGrown(Misconfigured):
+    """A source has another number of partitions than its rows were folded from."""
+
+    def __init__(self, source: str, partitions: str, changelog: str, folded: int) -> None:
+        super().__init__(
+            f"{source} has {partitions} partitions, and {changelog} was folded from {folded}. The key decides the "
+            f"partition by their number: later events of a key stand in another than its earlier ones, and its row "
+            f"would be split, in every version of the projection. Nothing is folded. Copy the events into topics that "
+            f"are made with the new number, under another RILLFOLD_TOPIC_PREFIX: docs/topics.md."
+        )
 
 
 class DirectoryInUse(Stop):

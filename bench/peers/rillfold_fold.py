@@ -15,6 +15,7 @@ from schemas.envelope import Event
 from schemas.topics import TopicNames, by_entity
 from streams.fold.batch import Batch
 from streams.fold.folding import Folding
+from streams.log.port import Extent
 from streams.owner import app as engine
 
 
@@ -46,10 +47,10 @@ def metered(meter: Meter, ended: Callable[[Folding], None]) -> type[Folding]:
     reached = dict[int, int]()
 
     class Metered(Folding):
-        def begin(self, topic: str, partition: int, first: int) -> int | None:
+        def begin(self, topic: str, partition: int, extent: Extent, read_to: int | None = None) -> int | None:
             if not meter.seen:
                 meter.start()
-            return super().begin(topic, partition, first)
+            return super().begin(topic, partition, extent, read_to)
 
         async def step(self, batch: Batch) -> None:
             await super().step(batch)

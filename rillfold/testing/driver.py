@@ -13,7 +13,7 @@ from rillfold.testing.member import Consumer, ConsumerWorker, Crashed, FoldWorke
 from schemas.codec.codec import decode
 from schemas.envelope import Event, Origin, derived_id
 from schemas.rejected import RecordRejected
-from schemas.topics import BY_NAME, TopicNames
+from schemas.topics import TopicNames
 from streams.history import refold
 from streams.log.kafka import admin
 from streams.log.outgoing import Given, event_of, to_outgoing
@@ -192,7 +192,7 @@ class Driver:
         return sorted({self.names.wire(topic) for projection in self._projections for topic in projection.topics})
 
     def _topics(self) -> list[TopicSpec]:
-        partitions = {p: BY_NAME[p.topics[0]].partitions for p in self._projections}
+        partitions = {p: self.names.partitions(p.topics[0]) for p in self._projections}
         changelogs = [
             TopicSpec(topic_of(projection, self.names.prefix), count, {"cleanup.policy": "compact"})
             for projection, count in partitions.items()

@@ -17,7 +17,7 @@ from streams.fold.commit import Ports
 from streams.fold.failpoint import FailPoint
 from streams.fold.folding import Folding
 from streams.fold.shard import Shard
-from streams.log.port import EventLog, Record, Subscription, TopicPartition
+from streams.log.port import EventLog, Record, Subscription, TopicPartition, extents
 from streams.state.store import MemoryStore
 
 State = TypeVar("State", bound=msgspec.Struct)
@@ -137,9 +137,9 @@ class FoldWorker(GroupMember):
             held = self._folding.shard(changelog, partition)
             await self._restore(held or self._folding.open(projection, partition, MemoryStore()))
         for topic, partition in sorted(mine):
-            first = (await self._log.starts(topic))[partition]
-            begin = self._folding.begin(topic, partition, first)
-            assert begin is not None
+            begin = self._folding.begin(topic, partition, (await extents(self._log, topic))[partition])
+            if begin is None:
+                raise self._folding.lost[topic, partition]
             self._positions[topic, partition] = begin
             with suppress(Fenced):
                 await self._member.seek((topic, partition), begin)

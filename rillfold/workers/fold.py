@@ -12,8 +12,9 @@ from rillfold.event_log import learn
 from rillfold.settings import Settings
 from rillfold.workers.run import command
 from rillfold.workers.watched import watched
-from streams.owner.app import Worker, run
+from streams.owner.app import FOLD_GROUP, Worker, run
 from streams.owner.glance import Glance
+from streams.owner.rivals import group_of
 
 
 def _fold(settings: Settings, name: str, only: tuple[str, ...], log_level: str) -> None:
@@ -21,13 +22,14 @@ def _fold(settings: Settings, name: str, only: tuple[str, ...], log_level: str) 
     logging.disable(logging.DEBUG)
     described = Worker(
         bootstrap_servers=attach(settings).bootstrap_servers,
-        app_id="-".join([f"{settings.topic_prefix}rillfold", *sorted(only)]),
+        app_id=group_of(f"{settings.topic_prefix}{FOLD_GROUP}", only),
         name=name,
         data_dir=settings.data_dir / "workers" / name,
         names=settings.topic_names(),
         failpoint=settings.failpoint,
         learn=learn(settings),
         session_timeout=settings.session_timeout,
+        accepted=settings.accept_loss,
     )
 
     def beside(glance: Glance) -> AbstractContextManager[object]:

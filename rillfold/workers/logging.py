@@ -21,7 +21,7 @@ class OncePer(logging.Filter):
         self._kinds: dict[tuple[str, int, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.levelno >= logging.CRITICAL:
+        if record.levelno >= logging.CRITICAL or hasattr(record, "named"):
             return True
         now, kind = self._clock(), _kind(record)
         until, swallowed = self._kinds.get(kind, (now, 0))

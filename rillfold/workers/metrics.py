@@ -33,7 +33,8 @@ class Readings(Collector):
         position = GaugeMetricFamily("rillfold_position", "The next offset to take in.", labels=("topic", "partition"))
         for (topic, partition), place in list(state.places.items()):
             labels = (topic, str(partition))
-            lag.add_metric(labels, place.lag)
+            behind = place.end - place.position if (topic, partition) in state.lost else place.lag
+            lag.add_metric(labels, behind)
             age.add_metric(labels, now - place.since if place.lag else 0.0)
             position.add_metric(labels, place.position)
         yield from (lag, age, position)

@@ -16,7 +16,7 @@ from streams.fold.commit import Ports, advance
 from streams.fold.dead_letter import publish_letters
 from streams.fold.owed import Owed, refused_before
 from streams.fold.shard import Shard
-from streams.log.port import EventLog, Record, records_in
+from streams.log.port import EventLog, Extent, Record, records_in
 
 # Records that are held at once of all sources together, and folded in one go where they come from one source.
 STRETCH = 2_000
@@ -24,19 +24,25 @@ STRETCH = 2_000
 
 async def catch_up(
     shard: Shard[Any],
-    sources: Sequence[str],
+    sources: Mapping[str, Extent],
     event_log: EventLog,
     committed: Mapping[str, int],
     ports: Ports,
     names: TopicNames,
 ) -> None:
-    """What the group has committed was folded once, and what follows from it was sent, unless it was refused."""
-    ends = {topic: (await event_log.ends(topic))[shard.partition] for topic in sources}
-    starts = {topic: await _begin(shard, topic, event_log) for topic in sources}
-    again = any(starts[topic] < min(committed.get(topic, 0), ends[topic]) for topic in sources)
+    """What the group has committed was folded once, and what follows from it was sent, unless it was refused.
+
+    A source that does not hold what was folded is left to whoever begins it. Nor does a commit beyond a source's end
+    say anything of the records that stand there now.
+    """
+    found = {topic: extent for topic, extent in sources.items() if shard.stands_on(topic, extent)}
+    ends = {topic: extent.end for topic, extent in found.items()}
+    starts = {topic: shard.begin(topic, extent.first) for topic, extent in found.items()}
+    committed = {topic: offset for topic, offset in committed.items() if topic in found and offset <= ends[topic]}
+    again = any(starts[topic] < committed.get(topic, 0) for topic in found)
     owed = await _owed(shard, starts, event_log, names) if again else Owed(shard.projection, (), ())
     old_ground = Ports(owed.publishing(ports.publish, names), *ports[1:])
-    readers = [records_in(event_log, topic, shard.partition, starts[topic], ends[topic]) for topic in sources]
+    readers = [records_in(event_log, topic, shard.partition, starts[topic], ends[topic]) for topic in found]
     stretch: list[Record] = []
     with shard.folding_as(owed.watched()):
         async for record in _in_order(readers):
@@ -47,7 +53,7 @@ async def catch_up(
                 owed.sent()
         await _fold(shard, stretch, committed, (ports, old_ground), names)
     for topic, end in ends.items():
-        await _advance(shard, Batch(topic, shard.partition, shard.begin(topic, 0), end, ()), ports, names)
+        await _advance(shard, Batch(topic, shard.partition, _next(shard, topic), end, ()), ports, names)
 
 
 async def _owed(shard: Shard[Any], starts: Mapping[str, int], event_log: EventLog, names: TopicNames) -> Owed:
@@ -57,8 +63,10 @@ async def _owed(shard: Shard[Any], starts: Mapping[str, int], event_log: EventLo
     return Owed(shard.projection, [*before, *shard.refused()], companies)
 
 
-async def _begin(shard: Shard[Any], topic: str, event_log: EventLog) -> int:
-    return shard.begin(topic, (await event_log.starts(topic))[shard.partition])
+def _next(shard: Shard[Any], topic: str) -> int:
+    next_ = shard.next(topic)
+    assert next_ is not None, f"{topic} was begun"
+    return next_
 
 
 async def _in_order(readers: Sequence[AsyncIterator[Record]]) -> AsyncIterator[Record]:
@@ -89,7 +97,7 @@ async def _fold(
 
     for (topic, old), run in groupby(stretch, run_of):
         records = list(run)
-        batch = Batch(topic, shard.partition, shard.begin(topic, 0), records[-1].offset + 1, records)
+        batch = Batch(topic, shard.partition, _next(shard, topic), records[-1].offset + 1, records)
         await _advance(shard, batch, ports[old], names)
 
 

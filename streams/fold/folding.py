@@ -1,29 +1,39 @@
 """A worker's fold: the shards that it holds, and the step that takes a fetched batch into all of them."""
 
 import asyncio
+import logging
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from projections.projection import Projection
 from schemas.topics import TopicNames
-from streams.errors import NotContiguous
+from streams.errors import NAMED, NotContiguous, SourceLost
 from streams.fold.batch import Batch, Decoded, decode_from
 from streams.fold.catch_up import catch_up
-from streams.fold.commit import Ports, advance
+from streams.fold.commit import Ports, advance, commit
 from streams.fold.dead_letter import publish_letters
+from streams.fold.pieces import Piece
 from streams.fold.shard import Shard
-from streams.log.port import EventLog
-from streams.state.changelog import topic_of
+from streams.log.port import EventLog, Extent, TopicPartition, extents
+from streams.state.changelog import Loss, Marker, loss_record, marker_record, topic_of
 from streams.state.store import Store
+
+log = logging.getLogger(__name__)
+Accepted = Mapping[str, int]
+"""`topic/partition@offset`, which is what was folded and is lost -> the offset at which to go on."""
 
 
 class Folding:
     """Knows no Kafka and no Faust: a worker, the memory log and a test drive it alike. Topics are wire names."""
 
-    def __init__(self, projections: Sequence[Projection[Any]], names: TopicNames, ports: Ports) -> None:
+    def __init__(
+        self, projections: Sequence[Projection[Any]], names: TopicNames, ports: Ports, accepted: Accepted | None = None
+    ) -> None:
         self.projections, self._ports = tuple(projections), ports
-        self._names = names
+        self._names, self._accepted = names, accepted or {}
+        self.lost: Mapping[TopicPartition, SourceLost] = {}
+        """Source partitions that stand still until an operator decides. Replaced, not changed: others read it."""
         self.events = 0
         """Folded so far, each into all its projections."""
         self._shards: dict[tuple[str, int], Shard[Any]] = {}
@@ -74,13 +84,38 @@ class Folding:
         held = [self._shards[key] for key in keys if key in self._shards]
         return held if all(shard.live for shard in held) else []
 
-    def begin(self, topic: str, partition: int, first: int) -> int | None:
-        """Where to read a source from: the lowest of its markers. None where nothing of ours needs it.
+    def begin(self, topic: str, partition: int, extent: Extent, read_to: int | None = None) -> int | None:
+        """Where to read a source from: the lowest of its markers. None where nothing of ours needs it, or may have it.
 
-        `first` is the log's first offset: a projection that has never seen the source begins there.
+        A projection that has never seen the source begins at its first offset. Who has read further than the markers
+        (batches are still in hand) says how far.
         """
-        starts = [shard.begin(topic, first) for shard in self.feeding(topic, partition)]
-        return min(starts, default=None)
+        shards = self.feeding(topic, partition)
+        known = {shard.next(topic) if read_to is None else read_to for shard in shards}
+        if lost := {at for at in known if at is not None and not extent.reaches(at)}:
+            self._stand(topic, partition, SourceLost(topic, partition, lost, *extent))
+            return None
+        self._stand(topic, partition, None)
+        return min((shard.begin(topic, extent.first) for shard in shards), default=None)
+
+    def _stand(self, topic: str, partition: int, why: SourceLost | None) -> None:
+        others = {place: other for place, other in self.lost.items() if place != (topic, partition)}
+        if why is not None and str(why) != str(self.lost.get((topic, partition))):
+            log.error("%s", why, extra=NAMED)
+        self.lost = others if why is None else {**others, (topic, partition): why}
+
+    async def accept(self, topic: str, partition: int, extent: Extent) -> None:
+        """What an operator has said of a source that does not reach what was folded is written down."""
+        for shard in self.feeding(topic, partition):
+            folded = shard.next(topic)
+            if folded is None or shard.stands_on(topic, extent):
+                continue
+            next_ = self._accepted.get(f"{topic}/{partition}@{folded}")
+            if next_ is not None and extent.reaches(next_):
+                loss = Loss(topic, partition, folded, next_)
+                log.warning("%s: %s", shard.projection.name, loss, extra=NAMED)
+                rows = [loss_record(loss), marker_record(Marker(topic, partition, next_))]
+                await commit(shard, Piece(rows, (), next_), topic, self._ports)
 
     def folded(self, topic: str, partition: int) -> int | None:
         """The lowest marker of a source: only so far may the group's commit go."""
@@ -94,8 +129,9 @@ class Folding:
             if len(sources) > 1:
                 committed = {topic: await event_log.committed(group, topic) for topic in sources}
                 sent = {topic: offsets.get(shard.partition, 0) for topic, offsets in committed.items()}
+                held = {topic: (await extents(event_log, topic))[shard.partition] for topic in sources}
                 async with self._turns[shard.partition]:
-                    await catch_up(shard, sources, event_log, sent, self._ports, self._names)
+                    await catch_up(shard, held, event_log, sent, self._ports, self._names)
 
     async def step(self, batch: Batch) -> None:
         """Skip what is folded, decode once, dead-letter what is no event, fold and commit into every projection.

@@ -1,5 +1,6 @@
 """One partition of one projection in the hands of a worker: its rows, and how far each source has been folded."""
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count, islice, takewhile
@@ -8,13 +9,15 @@ from typing import Generic, TypeVar
 import msgspec
 
 from projections.projection import Projection
-from streams.errors import NotContiguous, OwnershipLost, RowsUnreadable
+from streams.errors import NAMED, OwnershipLost, RowsUnreadable
 from streams.fold.batch import Folded
 from streams.fold.circuit import COMPANIES, ReleaseCircuit
+from streams.log.port import Extent
 from streams.state.changelog import MARKERS, REFUSED, RESERVED, RowCodec, Rows, Stored, marker_of, refusal_of, spelled
 from streams.state.refusal import Refusal, Untaken, blamed_on_events
 from streams.state.store import Store
 
+log = logging.getLogger(__name__)
 State = TypeVar("State", bound=msgspec.Struct)
 
 ANY_NUMBER = 1 << 20
@@ -54,12 +57,23 @@ class Shard(Generic[State]):
         """The first offset of a source that is not in the rows; None where nothing of it was folded yet."""
         return self._next.get((topic, self.partition))
 
+    def stands_on(self, topic: str, extent: Extent) -> bool:
+        """Whether the source still reaches what was folded of it."""
+        next_ = self.next(topic)
+        return next_ is None or extent.reaches(next_)
+
     def begin(self, topic: str, first: int) -> int:
-        """Where this source goes on. What lies below the log's first offset and was not folded is lost: said aloud."""
-        next_ = self._next.setdefault((topic, self.partition), first)
-        if next_ < first:
-            raise NotContiguous(topic, self.partition, next_, first)
-        return next_
+        """Where this source goes on: at its marker, and at the log's first offset where it was never folded."""
+        place = topic, self.partition
+        if place not in self._next:
+            self._next[place] = first
+            if first > 0:
+                log.warning(
+                    "%s begins on %s/%d at %d: what stood below is deleted, and not in its rows",
+                    *(self.projection.name, *place, first),
+                    extra=NAMED,
+                )
+        return self._next[place]
 
     def load(self, keys: Sequence[str]) -> Mapping[str, State]:
         with blamed_on_events("bad_key"):

@@ -1,6 +1,6 @@
 """Does a worker get on? What it was seen to do, as a value, and the verdict on it. The clock is an argument."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
@@ -21,6 +21,10 @@ class Sight(NamedTuple):
     """The next offset to be taken in."""
     beats: int = 0
     """Signs of progress within one record, for work that rightly stands on one for long."""
+    lost: Mapping[TopicPartition, str] = {}
+    """Partitions that stand still until somebody decides what is to become of them, and why."""
+    elsewhere: Collection[TopicPartition] = ()
+    """Partitions that rows of ours wait for, and that another worker reads as yet."""
 
 
 class PartitionSeen(NamedTuple):
@@ -35,6 +39,7 @@ class PartitionSeen(NamedTuple):
 
     @property
     def lag(self) -> int:
+        """Never less than nothing: the position was asked for after the end."""
         return max(0, self.end - max(self.position, self.void))
 
 
@@ -56,6 +61,13 @@ class State:
     places: Mapping[TopicPartition, PartitionSeen] = field(default_factory=dict)
     log_error: str = "no answer yet"
     beats: int = 0
+    lost: Mapping[TopicPartition, str] = field(default_factory=dict)
+    elsewhere: Collection[TopicPartition] = ()
+
+    def stands(self, tp: TopicPartition, since: float) -> bool:
+        """Behind and still since then, and should not be."""
+        place = self.places[tp]
+        return bool(place.lag) and place.since <= since and tp not in self.lost and tp not in self.elsewhere
 
 
 class Healthy(NamedTuple):
@@ -64,6 +76,12 @@ class Healthy(NamedTuple):
 
 class Starting(NamedTuple):
     """Not yet at work, and getting on."""
+
+    what: str
+
+
+class Halted(NamedTuple):
+    """Works, but for partitions that rightly stand still: a restart would change nothing."""
 
     what: str
 
@@ -77,7 +95,7 @@ class Stalled(NamedTuple):
     """When the process has to end, if it still stands."""
 
 
-Verdict = Healthy | Starting | Stalled
+Verdict = Healthy | Starting | Halted | Stalled
 
 
 def begun(now: float) -> State:
@@ -89,7 +107,8 @@ def seen(state: State, sight: Sight, now: float) -> State:
     beats = sight.beats != state.beats
     places = {tp: _at(state.places.get(tp), position, now, beats) for tp, position in sight.positions.items()}
     moved = state.phase != sight.phase or beats or any(place.since == now for place in places.values())
-    return replace(state, phase=sight.phase, places=places, moved=now if moved else state.moved, beats=sight.beats)
+    state = replace(state, phase=sight.phase, places=places, moved=now if moved else state.moved, beats=sight.beats)
+    return replace(state, lost=sight.lost, elsewhere=sight.elsewhere)
 
 
 def _at(place: PartitionSeen | None, position: int | None, now: float, beats: bool) -> PartitionSeen:
@@ -119,7 +138,7 @@ def suspects(state: State, bounds: Patience, now: float) -> list[TopicPartition]
     """Behind and still for half the patience: worth reading whether there is a record at all."""
     if state.phase != "working":
         return []
-    return [tp for tp, place in state.places.items() if place.lag and now - place.since >= bounds.stalled / 2]
+    return [tp for tp in state.places if state.stands(tp, now - bounds.stalled / 2)]
 
 
 def void(state: State, tp: TopicPartition, end: int) -> State:
@@ -141,11 +160,9 @@ def verdict(state: State, bounds: Patience, now: float) -> Verdict:
 
 
 def _at_work(state: State, bounds: Patience, now: float) -> Verdict:
-    still = [
-        (place.since, tp) for tp, place in state.places.items() if place.lag and now - place.since >= bounds.stalled
-    ]
+    still = [(place.since, tp) for tp, place in state.places.items() if state.stands(tp, now - bounds.stalled)]
     if not still:
-        return Healthy()
+        return Halted(" ".join(why for _, why in sorted(state.lost.items()))) if state.lost else Healthy()
     since, tp = min(still)
     place = state.places[tp]
     more = f", and {len(still) - 1} more partitions" if len(still) > 1 else ""

@@ -10,7 +10,7 @@ from projections.projection import Projection
 from schemas.topics import TopicNames
 from streams.fold.batch import Batch, Found, decode_from, fold
 from streams.log.port import EventLog, records_in
-from streams.state.changelog import RESERVED, RowCodec, marker_of, refusal_of, spelled
+from streams.state.changelog import RESERVED, Loss, RowCodec, loss_of, marker_of, refusal_of, spelled
 from streams.state.refusal import Refusal, Untaken, refusal
 
 State = TypeVar("State", bound=msgspec.Struct)
@@ -27,6 +27,8 @@ class Held(NamedTuple):
     """Events that are not in the rows, and need not be."""
     unreadable: Sequence[str] = ()
     """Keys of rows that cannot be read again."""
+    lost: Sequence[Loss] = ()
+    """Stretches of sources that are in no row, or in rows and not in the log, by an operator's word."""
 
 
 class Fresh(NamedTuple):
@@ -46,7 +48,8 @@ async def held(event_log: EventLog, projection: Projection[Any], changelog: str)
         markers = (marker_of(key, value) for key, value in newest.items())
         folded = {marker.topic: marker.next for marker in markers if marker is not None}
         refused = [each for key, value in newest.items() if (each := refusal_of(key, value)) is not None]
-        found[partition] = Held(rows, folded, refused, unreadable)
+        lost = [loss for key, value in newest.items() if (loss := loss_of(key, value)) is not None]
+        found[partition] = Held(rows, folded, refused, unreadable, lost)
     return found
 
 

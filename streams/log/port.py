@@ -75,6 +75,17 @@ class Position(NamedTuple):
     offset: int
 
 
+class Extent(NamedTuple):
+    """The offsets that a partition holds: [first, end)."""
+
+    first: int
+    end: int
+
+    def reaches(self, offset: int) -> bool:
+        """Whoever has read up to there can go on there."""
+        return self.first <= offset <= self.end
+
+
 class Subscription(Protocol):
     """A member of a consumer group. Delivery is at least once: what was not committed comes again.
 
@@ -147,6 +158,12 @@ class EventLog(Protocol):
         ...
 
     def subscribe(self, group: str, topics: Sequence[str]) -> AbstractAsyncContextManager[Subscription]: ...
+
+
+async def extents(log: EventLog, topic: str) -> Mapping[int, Extent]:
+    """Of each partition, the first offset and one past the last that is committed."""
+    ends = await log.ends(topic)
+    return {partition: Extent(first, ends[partition]) for partition, first in (await log.starts(topic)).items()}
 
 
 async def records_in(

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from hashlib import sha256
@@ -26,11 +26,12 @@ from streams.log.kafka.log import KafkaLog
 from streams.log.kafka.opened import keep_bytes
 from streams.log.outgoing import to_outgoing
 from streams.log.port import EventLog, Learn, nothing_to_learn
-from streams.owner.faust_seam import BatchSchema, BatchTransport, RowApp, RowTableManager, add_table
+from streams.owner.faust_seam import BatchSchema, BatchTransport, RowApp, RowAssignor, RowTableManager, add_table
 from streams.owner.fence import FencedChangelogs
 from streams.owner.garbage import keep_garbage_rare
 from streams.owner.glance import Glance
 from streams.owner.refill import refill
+from streams.owner.rivals import Rivals
 from streams.owner.shards import ShardOwner
 from streams.state.changelog import topic_of
 from streams.state.prepare import prepare
@@ -38,6 +39,8 @@ from streams.state.recent import RecentStores
 from streams.state.store import RocksStores
 
 log = logging.getLogger(__name__)
+FOLD_GROUP = "rillfold"
+"""After the prefix, the group that folds every projection; another has theirs after it."""
 FOLD_FETCH_BYTES = 4 << 20
 # A compressed fetch can hold many more than that: this bounds a batch in memory, and what a crash does again.
 BATCH_RECORDS = 8_000
@@ -58,6 +61,11 @@ class Worker(NamedTuple):
     failpoint: str = ""
     learn: Learn = nothing_to_learn
     session_timeout: float = 15.0
+    accepted: Mapping[str, int] = {}
+
+    def rivals(self, projections: Sequence[Projection[Any]]) -> Rivals:
+        folded = [projection.name for projection in projections]
+        return Rivals(self.app_id, f"{self.names.prefix}{FOLD_GROUP}", folded, self.bootstrap_servers)
 
 
 def run(
@@ -81,6 +89,7 @@ def run(
 async def _prepare(worker: Worker, projections: Sequence[Projection[Any]]) -> None:
     async with KafkaLog(worker.bootstrap_servers) as event_log:
         await prepare(event_log, projections, worker.names)
+    await worker.rivals(projections).gone(2 * worker.session_timeout)
 
 
 class FoldApp(RowApp):
@@ -95,15 +104,16 @@ def create_app(worker: Worker, event_log: EventLog, projections: Sequence[Projec
     app = FoldApp(worker.app_id, **_settings(worker, projections))
     if app.in_transaction:
         raise Misconfigured("Faust's exactly_once loses and doubles after a crash. Unset PROCESSING_GUARANTEE.")
-    fence = FencedChangelogs(worker.app_id, worker.name, bootstrap_servers=worker.bootstrap_servers)
+    fence = FencedChangelogs(worker.name, bootstrap_servers=worker.bootstrap_servers)
     ports = Ports(_publisher(event_log, worker.names), fence.append, FailPoint(worker.failpoint), worker.learn)
     tally = Tally()
-    folding = Folding(projections, worker.names, tally.counting(ports))
+    folding = Folding(projections, worker.names, tally.counting(ports), worker.accepted)
     app.glance = Glance(app, folding, tally)
     app.transport = BatchTransport(app.conf.broker_consumer, app)
     stores = RecentStores(RocksStores(worker.data_dir / "tables"), RECENT_BYTES)
     refilled = partial(refill, bootstrap_servers=worker.bootstrap_servers)
-    app.shard_owner = ShardOwner(folding, fence, stores, event_log, worker.app_id, refilled)
+    alone = worker.rivals(projections).yield_to_the_first
+    app.shard_owner = ShardOwner(folding, fence, stores, event_log, worker.app_id, refilled, alone)
     for projection in projections:
         add_table(app, folding.changelog(projection))
     _agent(app, folding)
@@ -156,11 +166,13 @@ def _settings(worker: Worker, projections: Sequence[Projection[Any]]) -> dict[st
         "broker": [URL(f"aiokafka://{server.strip()}") for server in worker.bootstrap_servers.split(",")],
         "datadir": str(worker.data_dir / "faust"),
         "TableManager": RowTableManager,
+        "PartitionAssignor": RowAssignor,
         "store": "memory://",
         "processing_guarantee": "at_least_once",
         "key_serializer": "raw",
         "value_serializer": "raw",
-        "consumer_auto_offset_reset": "earliest",
+        # Where a record that was to be read is gone, nobody goes on elsewhere before it is said.
+        "consumer_auto_offset_reset": "none",
         "consumer_max_fetch_size": FOLD_FETCH_BYTES,
         "broker_max_poll_records": BATCH_RECORDS,
         # Batches, not records: a rebalance waits until those in hand are folded.

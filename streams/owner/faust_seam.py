@@ -6,12 +6,15 @@ What is relied on, by upstream name, stands in `tests/support/relied_on.py`: eac
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
 import faust
-from aiokafka.errors import IllegalStateError
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment as Assignment
+from aiokafka.errors import IllegalStateError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from faust.assignor.client_assignment import ClientMetadata
+from faust.assignor.partition_assignor import PartitionAssignor
 from faust.serializers.schemas import Schema
 from faust.tables.manager import TableManager
 from faust.tables.recovery import RebalanceAgain, Recovery
@@ -23,7 +26,7 @@ from faust.types.tuples import ConsumerMessage
 from streams.fold.batch import Batch
 from streams.health.watch import Phase
 from streams.log.kafka.fetched import by_batches
-from streams.owner.shards import ShardOwner
+from streams.owner.shards import NOWHERE, ShardOwner
 
 FETCH_WAIT_MS = 100
 
@@ -62,7 +65,8 @@ class BatchThread(driver.AIOKafkaConsumerThread):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._read_to: dict[Any, int] = {}
+        self.read_to: dict[Any, int] = {}
+        """Where the next fetch of each partition that was sought begins."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
@@ -74,12 +78,12 @@ class BatchThread(driver.AIOKafkaConsumerThread):
 
     async def _seek_wait(self, consumer: Any, partitions: Mapping[TP, int]) -> None:
         # Before: while the seek waits for its positions, the first fetch from them may already happen.
-        self._read_to.update(partitions)
+        self.read_to.update(partitions)
         try:
             await super()._seek_wait(consumer, partitions)
         except BaseException:
             for tp in partitions:
-                self._read_to.pop(tp, None)
+                self.read_to.pop(tp, None)
             raise
 
     async def _fetch_records(self, consumer: Any, *args: Any, **kwargs: Any) -> dict[TP, Fetched]:  # type: ignore[override]
@@ -91,13 +95,13 @@ class BatchThread(driver.AIOKafkaConsumerThread):
 
     def _located(self, consumer: Any, tp: Any, records: list[Any]) -> Fetched:
         position = consumer._subscription.subscription.assignment.state_value(tp).position
-        start = self._read_to.get(tp)
+        start = self.read_to.get(tp)
         if start is not None:
-            self._read_to[tp] = position
+            self.read_to[tp] = position
         return Fetched(start, position, records)
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        self._read_to.clear()
+        self.read_to.clear()
         await super().on_partitions_revoked(revoked)
 
 
@@ -140,7 +144,13 @@ class BatchConsumer(driver.Consumer):
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
         if self._full:
             await self.wait(self._room.wait(), timeout=timeout)
-        fetched, active = await self._wait_next_records(timeout)
+        try:
+            fetched, active = await self._wait_next_records(timeout)
+        except NoOffsetForPartitionError:
+            return  # fetched before the seek, as below
+        except OffsetOutOfRangeError as error:
+            await self._not_in_the_log(error.args[0])
+            return
         generation = self.app.consumer_generation_id
         if fetched is None or self.should_stop:
             return
@@ -157,6 +167,28 @@ class BatchConsumer(driver.Consumer):
             if active is None or tp in active:
                 self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
                 yield tp, self._batch_message(tp, batch)
+
+    async def _not_in_the_log(self, asked: Mapping[Any, int]) -> None:
+        """A source stands still and is said; a copy of another worker's rows is begun again."""
+        read_to = cast(BatchThread, self._thread).read_to
+        mine = {TP(*tp): offset for tp, offset in asked.items() if read_to.get(tp) == offset}
+        sources = {tp: offset for tp, offset in mine.items() if not self._is_changelog_tp(tp)}
+        starts = await self._begins(sources, sources)
+        owner = _owner_of(self.app)
+        for tp in mine.keys() - sources.keys():
+            owner.forget(tp)
+            starts[tp] = await owner.first(tp)
+        await self.seek_wait(starts)
+
+    async def _begins(self, sources: Collection[TP], read_to: Mapping[TP, int] = NOWHERE) -> dict[TP, int]:
+        """Those that are not to be read from are not fetched any more."""
+        try:
+            starts = dict(await _owner_of(self.app).begins(sources, read_to))
+        except Exception as error:
+            _owner_of(self.app).failed(error)
+            raise
+        self.pause_partitions(tp for tp in sources if tp not in starts)
+        return starts
 
     def _batch_message(self, tp: Any, fetched: Fetched) -> ConsumerMessage:
         last = fetched.records[-1]
@@ -183,7 +215,7 @@ class BatchConsumer(driver.Consumer):
         sources = [tp for tp in self.assignment() if not self._is_changelog_tp(tp)]
         if not sources:
             return {}
-        starts = await _owner_of(self.app).begins(sources)
+        starts = await self._begins(sources)
         await self.seek_wait(starts)
         return starts
 
@@ -198,6 +230,22 @@ class BatchConsumer(driver.Consumer):
         acked.clear()
         self._acked_index[tp].clear()
         return _owner_of(self.app).folded(tp)
+
+
+class RowAssignor(PartitionAssignor):
+    """The group's leader may be of another release, and know other tables: what it did not give us we do not follow.
+
+    Faust would die of the difference. Whoever leads after the last worker of that release gives it.
+    """
+
+    def on_assignment(self, assignment: Any) -> None:
+        metadata: Any = ClientMetadata.loads(self._decompress(assignment.user_data))
+        given = dict(assignment.assignment)
+        for topic, partitions in metadata.assignment.standbys.items():
+            if topic in self._table_manager.changelog_topics:
+                partitions[:] = [partition for partition in partitions if partition in given.get(topic, ())]
+        user_data = self._compress(metadata.dumps())
+        super().on_assignment(Assignment(assignment.version, assignment.assignment, user_data))
 
 
 class BatchTransport(driver.Transport):
@@ -260,7 +308,11 @@ class BatchRecovery(Recovery):
     async def _build_highwaters(self, consumer: Any, tps: set[TP], destination: Any, title: str) -> None:
         """Claims come before the ends are read: nothing can be appended behind an end by an earlier owner."""
         if title == "active":
-            await _owner_of(self.app).claim(tps)
+            try:
+                await _owner_of(self.app).claim(tps)
+            except Exception as error:
+                _owner_of(self.app).failed(error)
+                raise
         await super()._build_highwaters(consumer, tps, destination, title)
         for tp in tps:
             kept = _owner_of(self.app).persisted(tp)

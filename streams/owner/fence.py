@@ -1,13 +1,14 @@
 """One writer per changelog partition, enforced by the broker: the newest owner's claim shuts out every older one.
 
-A transactional id per partition is used for nothing but its epoch. `InitProducerId` gives each owner a higher epoch
-under the same producer id; the batches themselves are plain idempotent ones, with no transaction around them. The
-claim record makes the partition's leader see the new epoch, and from then on it refuses batches of an older one.
+A transactional id per changelog partition is used for nothing but its epoch, whichever group writes there.
+`InitProducerId` gives each owner a higher epoch under the same producer id; the batches themselves are plain idempotent
+ones, with no transaction around them. The claim record makes the partition's leader see the new epoch, and from then on
+it refuses batches of an older one.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerFenced
@@ -16,18 +17,23 @@ from streams.errors import ChangelogFailed, OwnershipLost
 from streams.fold.pieces import BATCH_BYTES
 from streams.log.kafka.client import start_client
 from streams.log.port import TopicPartition
+from streams.owner.epochs import Epochs, seconds_passed
 from streams.state.changelog import Rows, claim_record
 
 MAX_BATCH = BATCH_BYTES + 40_000
-ID_TIMEOUT_MS = 10_000
+
+
+class Writer(NamedTuple):
+    producer: AIOKafkaProducer
+    epochs: Epochs
 
 
 class FencedChangelogs:
     """All changelog partitions with one number have one producer: they are assigned together."""
 
-    def __init__(self, scope: str, owner: str, **options: Any) -> None:
-        self._scope, self._owner, self._options = scope, owner, options
-        self._producers: dict[int, AIOKafkaProducer] = {}
+    def __init__(self, owner: str, clock: Callable[[], float] = seconds_passed, **options: Any) -> None:
+        self._owner, self._clock, self._options = owner, clock, options
+        self._writers: dict[int, Writer] = {}
 
     async def claim(self, topics: Mapping[int, Sequence[str]]) -> Mapping[TopicPartition, int]:
         """From its return on, no older owner can append to these topics in these partitions.
@@ -40,17 +46,11 @@ class FencedChangelogs:
     async def _claim(self, partition: int, topics: Sequence[str]) -> Mapping[TopicPartition, int]:
         await self._stop(partition)
         producer = AIOKafkaProducer(
-            transactional_id=f"{self._scope}-{partition}",
-            transaction_timeout_ms=ID_TIMEOUT_MS,
-            max_batch_size=MAX_BATCH,
-            max_request_size=MAX_BATCH,
-            acks="all",
-            **self._options,
+            enable_idempotence=True, max_batch_size=MAX_BATCH, max_request_size=MAX_BATCH, acks="all", **self._options
         )
         await start_client(producer)
-        self._producers[partition] = producer
-        # The id has given its epoch. Without it the producer sends what it is told, outside any transaction.
-        producer._txn_manager.transactional_id = None
+        writer = self._writers[partition] = Writer(producer, Epochs.of(producer, self._clock))
+        await asyncio.gather(*(writer.epochs.take(topic, partition) for topic in topics))
         claim = [claim_record(self._owner)]
         offsets = await asyncio.gather(*(self.append(topic, partition, claim) for topic in topics))
         for topic, offset in zip(topics, offsets, strict=True):
@@ -60,7 +60,7 @@ class FencedChangelogs:
 
     async def append(self, topic: str, partition: int, rows: Rows) -> int | None:
         """Offset of the last row; None when the broker knew the batch already and could not say where it stands."""
-        producer = self._producers[partition]
+        producer, epochs = self._writers[partition]
         batch = producer.create_batch()
         for key, value in rows:
             if batch.append(timestamp=None, key=key, value=value) is None:
@@ -68,6 +68,7 @@ class FencedChangelogs:
                     f"{len(rows)} rows do not fit {MAX_BATCH} bytes: see streams.fold.pieces.BATCH_BYTES"
                 )
         try:
+            await epochs.hold(topic, partition)
             sent = await (await producer.send_batch(batch, topic, partition=partition))
         except ProducerFenced as error:
             raise OwnershipLost(topic, partition) from error
@@ -79,9 +80,9 @@ class FencedChangelogs:
         await asyncio.gather(*(self._stop(partition) for partition in partitions))
 
     async def stop(self) -> None:
-        await self.release(list(self._producers))
+        await self.release(list(self._writers))
 
     async def _stop(self, partition: int) -> None:
-        producer = self._producers.pop(partition, None)
-        if producer is not None:
-            await producer.stop()
+        writer = self._writers.pop(partition, None)
+        if writer is not None:
+            await writer.producer.stop()

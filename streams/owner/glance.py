@@ -1,6 +1,6 @@
 """What another thread may see of a fold at work: where it stands, and single rows. Reads only, waits for nothing."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Literal, NamedTuple
 
 from faust.types import TP
@@ -38,7 +38,13 @@ class Glance:
             if phase == "restoring":
                 last = shard.store.position()
                 positions[shard.changelog, shard.partition] = None if last is None else last + 1
-        return Sight(phase, positions)
+        lost = {place: str(why) for place, why in self._folding.lost.items() if place in positions}
+        return Sight(phase, positions, lost=lost, elsewhere=self._elsewhere(positions))
+
+    def _elsewhere(self, positions: Collection[TopicPartition]) -> Collection[TopicPartition]:
+        """While a release is brought in worker by worker, one of the one before may read what our rows wait for."""
+        ours = self._app.assignor.assigned_actives()
+        return [place for place in positions if TP(*place) not in ours]
 
     def counts(self) -> Counts:
         return {

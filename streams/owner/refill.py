@@ -6,6 +6,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from streams.errors import ChangelogCut
 from streams.fold.shard import Shard
 from streams.log.kafka.client import close_client, start_client
 from streams.log.kafka.fetched import by_batches
@@ -22,13 +23,13 @@ async def refill(shards: Mapping[Shard[Any], int], **options: Any) -> None:
     if not behind:
         return
     consumer = AIOKafkaConsumer(
-        enable_auto_commit=False, auto_offset_reset="earliest", max_partition_fetch_bytes=REFILL_FETCH_BYTES, **options
+        enable_auto_commit=False, auto_offset_reset="none", max_partition_fetch_bytes=REFILL_FETCH_BYTES, **options
     )
     await start_client(consumer)
     # Leaving waits for the threads: nobody closes a store that is just being finished.
     with ThreadPoolExecutor(len(behind)) as finishers:
         try:
-            _begin(consumer, behind)
+            await _begin(consumer, behind)
             finished = []
             while behind:
                 for tp, records in (await consumer.getmany(*behind, timeout_ms=REFILL_WAIT_MS)).items():
@@ -42,12 +43,16 @@ async def refill(shards: Mapping[Shard[Any], int], **options: Any) -> None:
         each.result()
 
 
-def _begin(consumer: AIOKafkaConsumer, behind: Mapping[TopicPartition, Shard[Any]]) -> None:
+async def _begin(consumer: AIOKafkaConsumer, behind: Mapping[TopicPartition, Shard[Any]]) -> None:
+    """Raises `ChangelogCut` where rows are gone that a store does not have."""
     by_batches(consumer)
     consumer.assign(list(behind))
-    for tp, shard in behind.items():
-        kept = shard.store.position()
-        consumer.seek(tp, 0 if kept is None else kept + 1)
+    for tp, first in (await consumer.beginning_offsets(list(behind))).items():
+        kept = behind[tp].store.position()
+        needed = 0 if kept is None else kept + 1
+        if needed < first:
+            raise ChangelogCut(tp.topic, tp.partition, needed, first)
+        consumer.seek(tp, needed)
 
 
 def _take(shard: Shard[Any], records: Sequence[Any]) -> int:

@@ -4,20 +4,22 @@ import asyncio
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from faust.types import TP
 
+from streams.errors import NAMED, SourceGrown
 from streams.fold.folding import Folding
 from streams.fold.shard import Shard
 from streams.health.watchman import EX_SOFTWARE
-from streams.log.port import EventLog, TopicPartition
+from streams.log.port import EventLog, TopicPartition, extents
 from streams.owner.fence import FencedChangelogs
 from streams.owner.refill import Refill
 from streams.state.store import Stores
 
 log = logging.getLogger(__name__)
+NOWHERE: Mapping[TP, int] = {}
 
 
 class ShardOwner:
@@ -31,9 +33,12 @@ class ShardOwner:
         event_log: EventLog,
         group: str,
         refill: Refill,
+        alone: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """`alone` is asked once, before the first claim: it raises where another group is to claim what we would."""
         self._folding, self._fence, self._stores = folding, fence, stores
         self._event_log, self._group, self._refill = event_log, group, refill
+        self._alone = alone
         self._catching_up: set[asyncio.Future[None]] = set()
         """What works on shards for a recovery that another may take over from."""
         self._claims: dict[TopicPartition, int] = {}
@@ -55,6 +60,9 @@ class ShardOwner:
     async def claim(self, changelogs: Iterable[TP]) -> None:
         """Shut out earlier owners. What they managed to write is in the changelog before this returns."""
         await self._leave_off()
+        if self._alone is not None:
+            await self._alone()
+            self._alone = None
         topics: dict[int, list[str]] = defaultdict(list)
         for tp in changelogs:
             self._folding.claim(*tp)
@@ -109,14 +117,41 @@ class ShardOwner:
         finally:
             self._catching_up.discard(catching_up)
 
-    async def begins(self, sources: Collection[TP]) -> Mapping[TP, int]:
-        """Where sources are to be read from. Those that nobody here needs are left out.
+    async def begins(self, sources: Collection[TP], read_to: Mapping[TP, int] = NOWHERE) -> Mapping[TP, int]:
+        """Where sources are to be read from. Those that nobody here needs are left out, and those that stand still.
 
         Asked of the log by a client that does not fetch: behind a fetch the answer would wait for new records.
         """
-        firsts = {topic: await self._event_log.starts(topic) for topic in {source.topic for source in sources}}
-        begins = {tp: self._folding.begin(*tp, firsts[tp.topic][tp.partition]) for tp in sources}
-        return {tp: begin for tp, begin in begins.items() if begin is not None}
+        if not read_to:
+            self._say_what_waits(sources)
+        held = {topic: await extents(self._event_log, topic) for topic in {source.topic for source in sources}}
+        begins: dict[TP, int] = {}
+        for tp in sources:
+            extent = held[tp.topic].get(tp.partition)
+            if extent is None:
+                raise SourceGrown(tp.topic, f"more than {len(held[tp.topic])}", "every row of it", len(held[tp.topic]))
+            await self._folding.accept(*tp, extent)
+            if (begin := self._folding.begin(*tp, extent, read_to.get(tp))) is not None:
+                begins[tp] = begin
+        return begins
+
+    def _say_what_waits(self, sources: Collection[TP]) -> None:
+        """Its rows are ours and its source another's: of a release, perhaps, that does not fold it."""
+        waits = {
+            f"{shard.projection.name} v{shard.projection.version} for {topic}/{shard.partition}"
+            for shard in self._folding.shards()
+            for topic in self._folding.sources_of(shard.projection)
+            if shard.live and TP(topic, shard.partition) not in sources
+        }
+        if waits:
+            log.warning(
+                "%s: not folded until every worker of group %s folds it",
+                *(", ".join(sorted(waits)), self._group),
+                extra=NAMED,
+            )
+
+    async def first(self, changelog: TP) -> int:
+        return (await self._event_log.starts(changelog.topic))[changelog.partition]
 
     def folded(self, source: TP) -> int | None:
         """Everything below is in all rows that it belongs to, and what follows from it is sent; None if unknown."""

@@ -17,6 +17,7 @@ RESERVED = b"\x00"
 CLAIM = RESERVED + b"claim"
 MARKERS = RESERVED + b"marker/"
 REFUSED = RESERVED + b"refused/"
+LOST = RESERVED + b"lost/"
 
 UNTYPED = (msgspec.inspect.FloatType, msgspec.inspect.AnyType, msgspec.inspect.CustomType)
 
@@ -38,6 +39,21 @@ class Marker(msgspec.Struct, frozen=True):
     topic: str
     partition: int
     next: int
+
+
+class Loss(msgspec.Struct, frozen=True):
+    """An operator has accepted that a source no longer holds what it was folded up to: it went on elsewhere."""
+
+    topic: str
+    partition: int
+    folded: int
+    next: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.topic}/{self.partition} was folded up to {self.folded} and then, by an operator's word, from "
+            f"{self.next} on: its rows are not the fold of what the log holds"
+        )
 
 
 def topic_of(projection: Projection[Any], prefix: str = "") -> str:
@@ -67,6 +83,15 @@ def refusal_record(refusal: Refusal) -> tuple[bytes, bytes]:
 def refusal_of(key: bytes, value: bytes) -> Refusal | None:
     """The refusal in a record, if it is one."""
     return msgspec.json.decode(value, type=Refusal) if key.startswith(REFUSED) else None
+
+
+def loss_record(loss: Loss) -> tuple[bytes, bytes]:
+    return LOST + f"{loss.topic}/{loss.partition}/{loss.folded}".encode(), msgspec.json.encode(loss)
+
+
+def loss_of(key: bytes, value: bytes) -> Loss | None:
+    """The accepted loss in a record, if it is one."""
+    return msgspec.json.decode(value, type=Loss) if key.startswith(LOST) else None
 
 
 def spelled(key: bytes) -> str:

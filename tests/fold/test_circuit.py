@@ -16,6 +16,7 @@ from schemas.topics import TopicNames
 from streams.errors import EverythingRefused, RowsUnreadable
 from streams.fold.circuit import COMPANIES, IN_A_ROW
 from streams.fold.folding import Folding
+from streams.log.port import Extent
 from tests.fold.test_fold import TEXTS, TOPIC, Texts, World, batch, kept, text
 
 
@@ -39,7 +40,7 @@ def released(world: World, projection: Projection[Any]) -> World:
     world.folding = Folding([projection], TopicNames(), world.folding._ports)
     world.shard = world.folding.open(projection, 0, world.shard.store)
     world.shard.restored()
-    world.folding.begin(TOPIC, 0, 0)
+    world.folding.begin(TOPIC, 0, Extent(0, 0))
     return world
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from typing import Any
 
@@ -22,8 +22,8 @@ from streams.fold.commit import Ports
 from streams.fold.failpoint import FailPoint
 from streams.fold.folding import Folding
 from streams.fold.shard import Shard
-from streams.log.port import Record
-from streams.state.changelog import Rows, marker_of
+from streams.log.port import Extent, Record
+from streams.state.changelog import Loss, Rows, loss_of, marker_of
 from streams.state.store import MemoryStore
 
 TOPIC = "company-data"
@@ -57,15 +57,15 @@ TEXTS = Projection(
 class World:
     """Keeps what a commit does, in order."""
 
-    def __init__(self, projection: Projection[Any] = TEXTS) -> None:
+    def __init__(self, projection: Projection[Any] = TEXTS, accepted: Mapping[str, int] | None = None) -> None:
         self.done: list[tuple[str, Any]] = []
         self.batches: list[Rows] = []
         self.acknowledged = asyncio.Event()
         self.acknowledged.set()
-        self.folding = Folding([projection], TopicNames(), Ports(self._publish, self._append, FailPoint()))
+        self.folding = Folding([projection], TopicNames(), Ports(self._publish, self._append, FailPoint()), accepted)
         self.shard: Shard[Any] = self.folding.open(projection, 0, MemoryStore())
         self.shard.restored()
-        self.folding.begin(TOPIC, 0, 0)
+        self.folding.begin(TOPIC, 0, Extent(0, 0))
 
     async def _publish(self, events: Sequence[Event]) -> None:
         self.done.append(("published", [event.id for event in events]))
@@ -200,5 +200,37 @@ async def test_rows_too_many_for_one_record_batch_are_written_in_pieces_that_eac
 async def test_a_source_whose_unfolded_start_is_deleted_is_refused():
     world = World()
     await world.folding.step(batch([text(0)]))
-    with pytest.raises(NotContiguous):
-        world.folding.begin(TOPIC, 0, 7)
+    assert world.folding.begin(TOPIC, 0, Extent(7, 9)) is None
+    assert "is folded up to 1 and holds [7, 9)" in str(world.folding.lost[TOPIC, 0])
+    assert world.folding.begin(TOPIC, 0, Extent(0, 9)) == 1
+    assert not world.folding.lost
+
+
+async def test_a_source_that_lost_its_end_is_refused_while_batches_are_still_in_hand():
+    """They may bring the marker beyond the new end, and what is written there since would be passed."""
+    world = World()
+    await world.folding.step(batch([text(0)]))
+    assert world.folding.begin(TOPIC, 0, Extent(0, 3), read_to=5) is None
+    assert "is folded up to 5 and holds [0, 3)" in str(world.folding.lost[TOPIC, 0])
+
+
+async def test_an_accepted_loss_is_written_down_and_holds_for_that_one_alone():
+    world = World(accepted={f"{TOPIC}/0@1": 7, f"{TOPIC}/0@8": 99})
+    await world.folding.step(batch([text(0)]))
+    await world.folding.accept(TOPIC, 0, Extent(7, 9))
+    assert world.folding.begin(TOPIC, 0, Extent(7, 9)) == 7
+    assert {loss_of(key, value) for key, value in world.batches[-1]} >= {Loss(TOPIC, 0, 1, 7)}
+    await world.folding.step(batch([text(7)], start=7))
+    await world.folding.accept(TOPIC, 0, Extent(0, 3))
+    assert world.folding.begin(TOPIC, 0, Extent(0, 3)) is None, "99 is not in the log either"
+
+
+def test_a_projection_that_begins_above_the_first_record_says_so(caplog: pytest.LogCaptureFixture):
+    world = World()
+    caplog.clear()
+    world.shard = world.folding.open(world.shard.projection, 0, MemoryStore())
+    world.shard.restored()
+    assert world.folding.begin(TOPIC, 0, Extent(7, 9)) == 7
+    assert world.folding.begin(TOPIC, 0, Extent(7, 9)) == 7
+    (said,) = caplog.messages
+    assert f"begins on {TOPIC}/0 at 7" in said

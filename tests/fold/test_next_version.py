@@ -61,6 +61,7 @@ def worker(version: int, stack: Endpoints, names: TopicNames, folder: Path) -> I
         "RILLFOLD_BOOTSTRAP_SERVERS": stack.bootstrap_servers,
         "RILLFOLD_TOPIC_PREFIX": names.prefix,
         "RILLFOLD_DATA_DIR": str(folder),
+        "RILLFOLD_SESSION_TIMEOUT": "3",
     }
     with (folder / f"worker-{version}.log").open("ab") as log:
         line = [sys.executable, "-m", "tests.support.two_versions", str(version)]

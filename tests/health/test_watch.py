@@ -6,6 +6,7 @@ import pytest
 
 from streams.health.watch import (
     JOINING,
+    Halted,
     Healthy,
     Patience,
     Phase,
@@ -133,3 +134,28 @@ def test_what_was_given_away_is_forgotten() -> None:
     state = at(40, 7, 100, at(0, 7, 100))
     gone = answered(seen(state, Sight("working", {}), 41), {}, 41)
     assert verdict(gone, BOUNDS, 41) == Healthy()
+
+
+def test_a_partition_that_waits_for_an_operator_is_not_ready_and_ends_nobody() -> None:
+    """A restart would change nothing for it, and take the others down; another that stands is a stall as ever."""
+    lost = Sight("working", {A: 30, B: 5}, lost={A: "company-data/0 is lost"})
+    state = answered(seen(begun(0), lost, 1), {A: 7, B: 5}, 1)
+    for now in (2, 100_000):
+        state = answered(seen(state, lost, now), {A: 7, B: 5}, now)
+        assert verdict(state, BOUNDS, now) == Halted("company-data/0 is lost")
+    state = answered(state, {A: 7, B: 6}, 100_001)
+    state = answered(seen(state, lost, 100_032), {A: 90, B: 6}, 100_032)
+    assert suspects(state, BOUNDS, 100_032) == [B]
+    found = verdict(state, BOUNDS, 100_032)
+    assert isinstance(found, Stalled)
+    assert found.what == "company-data/1 stands at 5 of 6"
+
+
+def test_what_another_worker_reads_as_yet_is_behind_and_no_stall() -> None:
+    waits = Sight("working", {A: 30, B: 5}, elsewhere=[A])
+    state = answered(seen(begun(0), waits, 1), {A: 90, B: 5}, 1)
+    state = answered(seen(state, waits, 100_000), {A: 90, B: 5}, 100_000)
+    assert verdict(state, BOUNDS, 100_000) == Healthy()
+    assert state.places[A].lag == 60
+    state = answered(seen(state, waits._replace(elsewhere=[]), 100_001), {A: 90, B: 5}, 100_001)
+    assert isinstance(verdict(state, BOUNDS, 100_001), Stalled)

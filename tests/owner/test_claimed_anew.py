@@ -25,7 +25,7 @@ from streams.fold.folding import Folding
 from streams.log.kafka import admin
 from streams.log.memory import MemoryLog
 from streams.log.outgoing import to_outgoing
-from streams.log.port import Record, TopicSpec
+from streams.log.port import Extent, Record, TopicSpec
 from streams.owner.shards import ShardOwner
 from streams.state.changelog import Marker, Rows, claim_record, marker_record, topic_of
 from streams.state.store import MemoryStore
@@ -68,7 +68,7 @@ async def test_a_batch_that_comes_before_the_rows_are_restored_is_not_folded():
     batch = Batch("company-data", 0, 30, 40, [registered(n) for n in range(30, 40)])
     await folding.step(batch)
     assert gate.appended == 0
-    assert folding.begin("company-data", 0, 0) is None
+    assert folding.begin("company-data", 0, Extent(0, 90)) is None
     # It is acknowledged to Faust, but the group must not commit it: a rebuild sends nothing below the commit again.
     assert folding.folded("company-data", 0) is None
     shard.restored()
@@ -84,9 +84,9 @@ async def test_a_source_flows_when_all_that_it_feeds_is_restored():
     folding = Folding([COMPANIES, DATASETS], NAMES, Ports(gate.publish, gate.append, FailPoint()))
     first, second = (folding.open(projection, 0, MemoryStore()) for projection in (COMPANIES, DATASETS))
     first.restored()
-    assert folding.begin("company-data", 0, 7) is None
+    assert folding.begin("company-data", 0, Extent(7, 90)) is None
     second.restored()
-    assert folding.begin("company-data", 0, 7) == 7
+    assert folding.begin("company-data", 0, Extent(7, 90)) == 7
     await folding.step(Batch("company-data", 0, 7, 8, [registered(7)]))
     assert folding.folded("company-data", 0) == 8
 
@@ -96,7 +96,7 @@ async def test_a_batch_under_way_when_its_partition_is_claimed_again_is_not_comm
     gate = Gate()
     folding = Folding([COMPANIES], NAMES, Ports(gate.publish, gate.append, FailPoint()))
     folding.open(COMPANIES, 0, MemoryStore()).restored()
-    folding.begin("company-data", 0, 0)
+    folding.begin("company-data", 0, Extent(0, 90))
     poison = Record("company-data", 0, 0, 1000, None, b"poison")
     under_way = asyncio.create_task(folding.step(Batch("company-data", 0, 0, 2, [poison, registered(1)])))
     await gate.waiting.wait()
@@ -157,14 +157,14 @@ async def test_rows_count_as_restored_when_they_reach_our_own_claim():
     owner = ShardOwner(folding, fence, MemoryStores(), MemoryLog(), "group", nothing_to_read)
     await owner.assigned([changelog])
     await owner.restored([changelog])
-    assert folding.begin("company-data", 0, 0) is None
+    assert folding.begin("company-data", 0, Extent(0, 90)) is None
     await owner.claim([changelog])
     owner.restore(changelog, [marker_record(Marker("company-data", 0, 36))], 5)
     await owner.restored([changelog])
-    assert folding.begin("company-data", 0, 0) is None
+    assert folding.begin("company-data", 0, Extent(0, 90)) is None
     owner.restore(changelog, [marker_record(Marker("company-data", 0, 90)), claim_record("us")], 9)
     await owner.restored([changelog])
-    assert folding.begin("company-data", 0, 0) == 90
+    assert folding.begin("company-data", 0, Extent(0, 90)) == 90
 
 
 async def test_what_an_earlier_recovery_still_hands_on_is_left_alone():

@@ -54,11 +54,11 @@ class FakeConsumer:
 def test_what_is_fetched_before_the_seek_to_the_marker_begins_nowhere():
     """Sources flow a moment before they are sought: what is read then must not count as read."""
     thread = BatchThread.__new__(BatchThread)
-    thread._read_to = {}
+    thread.read_to = {}
     source = ("company-data", 3)
     assert thread._located(FakeConsumer(43_900), source, []).start is None
     assert thread._located(FakeConsumer(50_000), source, []).start is None
-    thread._read_to[source] = 7  # the seek
+    thread.read_to[source] = 7  # the seek
     assert thread._located(FakeConsumer(90), source, []).start == 7
     assert thread._located(FakeConsumer(100), source, []).start == 90
 
@@ -71,10 +71,10 @@ async def test_nothing_counts_as_read_from_where_a_seek_did_not_get(monkeypatch:
     """Else a later fetch from another place would claim to begin there, and what lies between would be skipped."""
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_seek_wait", taken_away)
     thread, there = object.__new__(BatchThread), TopicPartition("t", 0)
-    thread._read_to = {}
+    thread.read_to = {}
     with pytest.raises(IllegalStateError):
         await thread._seek_wait(None, {there: 5})  # type: ignore[dict-item]
-    assert thread._read_to == {}
+    assert thread.read_to == {}
 
 
 async def test_a_fetch_goes_on_when_its_partitions_are_taken_away_before_the_seek(monkeypatch: pytest.MonkeyPatch):

@@ -40,7 +40,7 @@ async def filled(kafka: KafkaLog, stack: Endpoints, names: TopicNames) -> tuple[
     """A changelog of two partitions with 300 rows each, some of them twice and some removed; the claims at its ends."""
     changelog = topic_of(COMPANIES, names.prefix)
     await kafka.create([TopicSpec(changelog, 2)])
-    fence = FencedChangelogs("refill", "us", bootstrap_servers=stack.bootstrap_servers)
+    fence = FencedChangelogs("us", bootstrap_servers=stack.bootstrap_servers)
     claims = {}
     for owner in range(2):
         claims = {p: offset for (_, p), offset in (await fence.claim({0: [changelog], 1: [changelog]})).items()}

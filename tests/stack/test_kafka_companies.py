@@ -257,7 +257,7 @@ def test_a_company_has_groups_of_its_own_and_stays_out_of_the_workers(doors: Doo
 
 def test_a_company_can_shut_out_no_worker_and_change_no_topic(doors: Doors) -> None:
     """The fence of a changelog partition is a transactional id: whoever has it shuts out the worker."""
-    mine = doors.client("acme", **{"transactional.id": "acme.rillfold-0"})
+    mine = doors.client("acme", **{"transactional.id": "acme.rillfold-companies-v1-changelog-0"})
     with pytest.raises(KafkaException) as caught:
         Producer(mine).init_transactions(30)
     assert caught.value.args[0].code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED

@@ -8,6 +8,12 @@ FAUST_VERSION = "0.15.3"
 
 # upstream function -> what of its text must still be there
 BY_THE_SEAM: Mapping[str, Sequence[str]] = {
+    "faust.assignor.partition_assignor:PartitionAssignor.on_assignment": (
+        "b = sorted(self._assignment.kafka_protocol_assignment(self._table_manager))",
+    ),
+    "faust.assignor.client_assignment:ClientAssignment.kafka_protocol_assignment": (
+        "if topic in table_manager.changelog_topics:",
+    ),
     "faust.transport.consumer:Consumer.getmany": ("self._wait_next_records(timeout)", "await self.perform_seek()"),
     "faust.transport.consumer:Consumer._wait_next_records": (
         "await self.wait(self.can_resume_flow)",
@@ -42,10 +48,17 @@ BY_THE_SEAM: Mapping[str, Sequence[str]] = {
     "faust.tables.recovery:Recovery._set_recovery_started": ("self.app.in_recovery = True",),
     "faust.tables.manager:TableManager.on_rebalance": ("table.on_rebalance)(",),
     "faust.tables.base:Collection.on_start": ("self.add_runtime_dependency(self.data)",),
-    "aiokafka.producer.sender:InitPIDHandler.handle_response": ("set_pid_and_epoch(",),
+    "aiokafka.producer.message_accumulator:MessageAccumulator._pop_batch": (
+        "seq = self._txn_manager.sequence_number(batch.tp)\n",
+        "producer_id=self._txn_manager.producer_id,\n                producer_epoch=self._txn_manager.producer_epoch",
+    ),
+    "aiokafka.producer.sender:SendProduceReqHandler.create_request": (
+        'kwargs["transactional_id"] = self._sender._txn_manager.transactional_id',
+    ),
+    "aiokafka.producer.transaction_manager:TransactionManager.producer_id": ("return self._pid_and_epoch.pid",),
     "aiokafka.producer.sender:SendProduceReqHandler.handle_response": ("exc = ProducerFenced()",),
 }
-"""By streams/owner/faust_seam.py."""
+"""By streams/owner/faust_seam.py, and epochs.py beside it."""
 
 BY_FETCHED: Mapping[str, Sequence[str]] = {
     "aiokafka.consumer.fetcher:Fetcher._proc_fetch_request": (

@@ -1,17 +1,22 @@
-"""One projection in two versions, and a worker of either: `python -m tests.support.two_versions 2`."""
+"""One projection in two versions, and a worker of either, or of a release: `... -m tests.support.two_versions 2 a`."""
 
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import msgspec
 
 from projections.companies import COMPANIES, Company
+from projections.company_tools import COMPANY_TOOLS
+from projections.datasets import DATASETS
 from rillfold.settings import from_env
+from rillfold.workers.watched import watched
 from schemas.company import CompanyRegistered
 from schemas.envelope import Event
 from streams.owner.app import Worker, run
+from streams.owner.glance import Glance
 
 UNLOVED = "no version before the second takes this name"
 
@@ -41,14 +46,28 @@ VERSIONS = {
 }
 
 
-def main(version: int) -> None:
+RELEASES = {
+    "1": [VERSIONS[1]],
+    "2": [VERSIONS[2]],
+    "first": [VERSIONS[1], COMPANY_TOOLS],
+    "next": [VERSIONS[2], COMPANY_TOOLS, DATASETS],
+}
+"""What a worker folds. `next` bumps one, keeps one, and adds one."""
+
+
+def main(release: str, name: str = "a") -> None:
     settings = from_env()
     assert settings.bootstrap_servers is not None
-    here = settings.data_dir / "workers" / "a"
+    here = settings.data_dir / "workers" / name
     app_id = f"{settings.topic_prefix}rillfold"
-    worker = Worker(settings.bootstrap_servers, app_id, "a", here, settings.topic_names(), session_timeout=3.0)
-    run(worker, [VERSIONS[version]])
+    timeout = settings.session_timeout
+    worker = Worker(settings.bootstrap_servers, app_id, name, here, settings.topic_names(), session_timeout=timeout)
+
+    def beside(glance: Glance) -> AbstractContextManager[object]:
+        return watched(settings, name, worker.bootstrap_servers, glance.sight, glance.counts, glance.row)
+
+    run(worker, RELEASES[release], beside=beside)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(*sys.argv[1:])

@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+import psutil
+
 from rillfold.embedded.children import Child
 
 READY_WITHIN = 180.0
@@ -25,11 +27,17 @@ def external(servers: str, prefix: str, data: Path, **more: str) -> dict[str, st
     return {f"RILLFOLD_{name}": value for name, value in (given | more).items()}
 
 
+def asleep(worker: WorkerProcess) -> bool:
+    return worker.alive and psutil.Process(worker.pid).status() == psutil.STATUS_STOPPED
+
+
 class WorkerProcess:
     """`rillfold <command>`. Each of its lives has a log of its own: `<name>.01.log`, `<name>.02.log`, ..."""
 
-    def __init__(self, name: str, command: tuple[str, ...], environment: Mapping[str, str], logs: Path) -> None:
-        self.name, self.environment = name, dict(environment)
+    def __init__(
+        self, name: str, command: tuple[str, ...], environment: Mapping[str, str], logs: Path, module: str = "rillfold"
+    ) -> None:
+        self.name, self.environment, self._module = name, dict(environment), module
         self._command, self._logs, self._lives = command, logs, 0
         self._child: Child | None = None
 
@@ -39,7 +47,7 @@ class WorkerProcess:
         self._lives += 1
         variables = self.environment | ({"RILLFOLD_FAILPOINT": failpoint} if failpoint else {})
         line = ["/usr/bin/env", *(f"{name}={value}" for name, value in variables.items())]
-        line += [sys.executable, "-m", "rillfold", *self._command, *more]
+        line += [sys.executable, "-m", self._module, *self._command, *more]
         self._child = Child(self.name, line, self._logs / f"{self.name}.{self._lives:02}.log")
         return self
 

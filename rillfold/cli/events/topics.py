@@ -81,7 +81,7 @@ async def _rows(log: EventLog, names: TopicNames) -> list[dict[str, object]]:
                 "topic": topic.name,
                 "wire": wire,
                 "key": topic.key.__name__.removeprefix("by_"),
-                "partitions": topic.partitions,
+                "partitions": found[wire].partitions if wire in found else names.partitions(topic.name),
                 "retention": "for ever" if topic.retention_ms < 0 else f"{topic.retention_ms} ms",
                 "held": held,
                 "events": ", ".join(kind_of(event).type for event in topic.events),

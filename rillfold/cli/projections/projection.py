@@ -102,6 +102,8 @@ async def _digest(log: EventLog, names: TopicNames, each: Projection[Any], again
         "unreadable": sum(len(part.unreadable) for part in kept.values()),
         "served": digest_of({number: part.rows for number, part in kept.items()}),
     }
+    for loss in (loss for part in kept.values() for loss in part.lost):
+        click.echo(f"{each.name}: {loss}", err=True)
     if not again:
         return facts
     began = time.monotonic()

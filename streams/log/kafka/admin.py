@@ -18,7 +18,7 @@ class Difference(NamedTuple):
 
 
 def wanted(names: TopicNames, topics: Sequence[Topic] = TOPICS) -> list[TopicSpec]:
-    return [TopicSpec(names.wire(topic.name), topic.partitions, _config(topic)) for topic in topics]
+    return [TopicSpec(names.wire(topic.name), names.partitions(topic.name), _config(topic)) for topic in topics]
 
 
 def _config(topic: Topic) -> dict[str, str]:
@@ -63,6 +63,6 @@ def _partitions(spec: TopicSpec, found: TopicSpec) -> Difference:
         "partitions",
         str(spec.partitions),
         str(found.partitions),
-        f"delete {spec.name} if it is empty and run rillfold topics create; otherwise bind another name by "
-        f"RILLFOLD_TOPIC_MAP or RILLFOLD_TOPIC_PREFIX and copy the events there",
+        f"set RILLFOLD_PARTITIONS if it was made so; delete {spec.name} if it is empty and run rillfold topics create; "
+        f"otherwise bind another name by RILLFOLD_TOPIC_MAP or RILLFOLD_TOPIC_PREFIX and copy the events there",
     )

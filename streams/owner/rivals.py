@@ -1,0 +1,75 @@
+"""Who else folds into our changelogs: another group with members, of which two would shut each other out for ever."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+from aiokafka import errors as kafka
+from aiokafka.admin import AIOKafkaAdminClient
+
+from streams.errors import RETRY_SECONDS, FoldedElsewhere
+from streams.log.kafka.client import close_client, start_client
+
+log = logging.getLogger(__name__)
+FAUST = frozenset({"faust", ""})
+"""The protocol of a folding group; none while its members find together."""
+
+
+def group_of(scope: str, only: Collection[str]) -> str:
+    """The name of a folding group. `scope` is that of the one that folds every projection."""
+    return "-".join([scope, *sorted(only)])
+
+
+class Rivals(NamedTuple):
+    """Of `group`, which folds these projections. Each group says by its name what it folds: see `group_of`."""
+
+    group: str
+    scope: str
+    projections: Collection[str]
+    bootstrap_servers: str
+
+    def may_be(self, group: str) -> bool:
+        return group != self.group and (
+            group == self.scope
+            or (
+                group.startswith(f"{self.scope}-")
+                and any(f"-{each}-" in f"{group.removeprefix(self.scope)}-" for each in self.projections)
+            )
+        )
+
+    async def at_work(self) -> list[str]:
+        client = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
+        await start_client(client)
+        try:
+            named = [group for group, *_ in await client.list_consumer_groups() if self.may_be(group)]
+            answers = await client.describe_consumer_groups(named) if named else []
+        finally:
+            await close_client(client)
+        found: list[tuple[Any, ...]] = [described for answer in answers for described in answer.groups]
+        return sorted(group for _, group, _, _, protocol, members, *_ in found if members and protocol in FAUST)
+
+    async def gone(self, patience: float) -> None:
+        """Before this group is joined. Members that have ended are missed by the broker only after a while."""
+        until = time.monotonic() + patience
+        while others := await self._patiently(until):
+            if time.monotonic() >= until:
+                raise FoldedElsewhere(self.group, others, self.projections)
+            log.warning("Group %s folds what %s is to fold: waiting for its members to end", others[0], self.group)
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def yield_to_the_first(self) -> None:
+        """Where two groups began at one moment, each seen by the other: one of them goes on, whichever claims first."""
+        if first := [group for group in await self.at_work() if group < self.group]:
+            raise FoldedElsewhere(self.group, first, self.projections)
+
+    async def _patiently(self, until: float) -> list[str]:
+        """A coordinator that has just come up does not answer yet."""
+        while True:
+            try:
+                return await self.at_work()
+            except kafka.KafkaError as error:
+                if not error.retriable or time.monotonic() >= until:
+                    raise
+                await asyncio.sleep(RETRY_SECONDS)

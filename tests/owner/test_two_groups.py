@@ -1,0 +1,72 @@
+"""Two groups that fold one projection: who sleeps meanwhile writes nothing late, and they do not fence in turns."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from projections.companies import COMPANIES
+from projections.datasets import DATASETS
+from rillfold.embedded.state import Endpoints
+from schemas.topics import TopicNames
+from streams.errors import FoldedElsewhere
+from streams.owner.rivals import Rivals, group_of
+from tests.support.folding import Agree, Make, Produce
+from tests.support.waiting import until
+from tests.support.worker import WorkerProcess, asleep, external
+
+
+@pytest.fixture
+def both(
+    stack: Endpoints, names: TopicNames, tmp_path: Path, started: list[WorkerProcess]
+) -> Iterator[tuple[WorkerProcess, WorkerProcess]]:
+    """One folds companies and datasets, the other datasets."""
+    for name, only in (("one", (COMPANIES, DATASETS)), ("other", (DATASETS,))):
+        options = [option for each in only for option in ("--only", each.name)]
+        environment = external(stack.bootstrap_servers, names.prefix, tmp_path / name, SESSION_TIMEOUT="3")
+        command = ("worker", "fold", "--name", name, *options)
+        started.append(WorkerProcess(name, command, environment, tmp_path / "logs"))
+    yield started[0], started[1]
+    for each in started:
+        each.close()
+
+
+async def test_who_slept_while_another_group_took_its_changelog_over_writes_nothing_there_and_stays_away(
+    both: tuple[WorkerProcess, WorkerProcess],
+    produce: Produce,
+    some_events: Make,
+    agree: Agree,
+    names: TopicNames,
+    stack: Endpoints,
+) -> None:
+    one, other = both
+    scope = f"{names.prefix}rillfold"
+    await produce(some_events(3000, 1))
+    one.start(failpoint="published:3:SIGSTOP")
+    await asyncio.to_thread(until, "sleep", lambda: asleep(one), 60)
+    other.start()
+    await agree([DATASETS])
+    await produce(some_events(3000, 2))
+    await agree([DATASETS])
+    one.send(signal.SIGCONT)
+    assert await asyncio.to_thread(one.ended) == 70
+    assert "Another worker has claimed" in one.said()
+    assert other.alive
+    folds = [COMPANIES.name, DATASETS.name]
+    again = Rivals(group_of(scope, folds), scope, folds, stack.bootstrap_servers)
+    with pytest.raises(FoldedElsewhere, match=f"Group {scope}-datasets is at work"):
+        await again.gone(patience=0)
+    with pytest.raises(FoldedElsewhere):
+        await again._replace(group=f"{scope}-datasets-next").yield_to_the_first()
+    await Rivals(f"{scope}-companies", scope, [COMPANIES.name], stack.bootstrap_servers).gone(patience=0)
+
+
+def test_a_group_says_by_its_name_what_it_folds() -> None:
+    ours = Rivals(group_of("t-rillfold", ["datasets", "costs"]), "t-rillfold", ["datasets", "costs"], "")
+    assert all(map(ours.may_be, ["t-rillfold", "t-rillfold-datasets", "t-rillfold-companies-costs"]))
+    others = [ours.group, "t-rillfold-companies", "t-rillfold-sink-rillfold", "u-rillfold-costs", "t-rillfoldcosts"]
+    assert not any(map(ours.may_be, others))
