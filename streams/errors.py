@@ -38,6 +38,16 @@ class Fenced(Retry):
         )
 
 
+class ShutOut(Stop):
+    """Somebody else has begun the very same since."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"Another process has begun {name} after this one: what this one still had to write was refused, and "
+            f"nothing of it stands in the log. Let the other one end, and ask again: what it did is not done twice."
+        )
+
+
 class UnknownTopic(Stop):
     """The broker has no such topic."""
 

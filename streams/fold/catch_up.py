@@ -3,23 +3,37 @@
 While a worker lives, an effect is published after its cause was folded, so causes come first by themselves. After a
 restart, and above all when a changelog is gone and all is folded anew, a reply could be read before the question.
 So a worker that takes such a partition over first reads all of its sources together, up to their ends of that moment.
+A projection that acts is read so as well, be it of one source: what follows from old events was sent at their time.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from heapq import heapify, heappop, heapreplace
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 from schemas.topics import TopicNames
-from streams.fold.batch import Batch, decode_from
+from streams.fold.batch import Batch, Decoded, decode_from
 from streams.fold.commit import Ports, advance
-from streams.fold.dead_letter import publish_letters
-from streams.fold.owed import Owed, refused_before
+from streams.fold.owed import NOTHING_BEFORE, Owed, Sent, before
 from streams.fold.shard import Shard
 from streams.log.port import EventLog, Record, records_in
 
 # Records that are held at once of all sources together, and folded in one go where they come from one source.
 STRETCH = 2_000
+
+Told = Callable[[Decoded], Awaitable[Decoded]]
+"""Writes the letters of a batch, and gives back what of it is to be folded."""
+
+
+class Way(NamedTuple):
+    """How a shard gets over old ground."""
+
+    names: TopicNames
+    told: Told
+    sent: Mapping[str, int]
+    """Of each source, up to where it was folded once and what follows was sent."""
+    below: Ports
+    ports: Ports
 
 
 async def catch_up(
@@ -29,36 +43,50 @@ async def catch_up(
     committed: Mapping[str, int],
     ports: Ports,
     names: TopicNames,
+    told: Told,
 ) -> None:
-    """What the group has committed was folded once, and what follows from it was sent, unless it was refused."""
+    """What the group has committed, or an earlier version has folded, is not sent again, unless it was refused there.
+
+    Of the rest is sent what the log does not hold: a group may be new where others have folded.
+    """
     ends = {topic: (await event_log.ends(topic))[shard.partition] for topic in sources}
+    anew = any(shard.next(topic) is None for topic in sources)
     starts = {topic: await _begin(shard, topic, event_log) for topic in sources}
+    if all(starts[topic] >= ends[topic] for topic in sources):
+        return
     again = any(starts[topic] < min(committed.get(topic, 0), ends[topic]) for topic in sources)
-    owed = await _owed(shard, starts, event_log, names) if again else Owed(shard.projection, (), ())
-    old_ground = Ports(owed.publishing(ports.publish, names), *ports[1:])
+    known = again or anew or not any(committed.values())
+    left = await before(event_log, shard.projection, names, shard.partition) if known else NOTHING_BEFORE
+    owed = Owed.over(shard, starts, left.refused)
+    sent = Sent(event_log, names)
+    absent = ports._replace(publish=sent.publishing(ports.publish))
+    below = absent._replace(publish=owed.publishing(absent.publish, names))
+    so_far = {topic: max(committed.get(topic, 0), left.folded.get(topic, 0)) for topic in sources}
+    way = Way(names, told, so_far, below, absent)
     readers = [records_in(event_log, topic, shard.partition, starts[topic], ends[topic]) for topic in sources]
-    stretch: list[Record] = []
     with shard.folding_as(owed.watched()):
-        async for record in _in_order(readers):
-            stretch.append(record)
-            if len(stretch) >= STRETCH:
-                await _fold(shard, stretch, committed, (ports, old_ground), names)
-                stretch.clear()
-                owed.sent()
-        await _fold(shard, stretch, committed, (ports, old_ground), names)
+        async for stretch in _stretches(_in_order(readers)):
+            if not anew:
+                sent.look_from(min(record.timestamp for record in stretch))
+            await _fold(shard, stretch, way)
+            owed.sent()
     for topic, end in ends.items():
-        await _advance(shard, Batch(topic, shard.partition, shard.begin(topic, 0), end, ()), ports, names)
-
-
-async def _owed(shard: Shard[Any], starts: Mapping[str, int], event_log: EventLog, names: TopicNames) -> Owed:
-    """Where an earlier catch-up was broken off, the rows of what was refused below are not known: the company is."""
-    before = await refused_before(event_log, shard.projection, names, shard.partition)
-    companies = {each.company for each in before if each.offset < starts.get(each.topic, 0)}
-    return Owed(shard.projection, [*before, *shard.refused()], companies)
+        await _advance(shard, Batch(topic, shard.partition, shard.begin(topic, 0), end, ()), way, ports)
 
 
 async def _begin(shard: Shard[Any], topic: str, event_log: EventLog) -> int:
     return shard.begin(topic, (await event_log.starts(topic))[shard.partition])
+
+
+async def _stretches(records: AsyncIterator[Record]) -> AsyncIterator[list[Record]]:
+    stretch: list[Record] = []
+    async for record in records:
+        stretch.append(record)
+        if len(stretch) >= STRETCH:
+            yield stretch
+            stretch = []
+    if stretch:
+        yield stretch
 
 
 async def _in_order(readers: Sequence[AsyncIterator[Record]]) -> AsyncIterator[Record]:
@@ -75,26 +103,19 @@ async def _in_order(readers: Sequence[AsyncIterator[Record]]) -> AsyncIterator[R
             heapreplace(heads, (max(time, following.timestamp), n, following))
 
 
-async def _fold(
-    shard: Shard[Any],
-    stretch: Sequence[Record],
-    committed: Mapping[str, int],
-    ports: tuple[Ports, Ports],
-    names: TopicNames,
-) -> None:
-    """Runs of one source, cut where the group's commit stands: from there on by the first of the ports."""
+async def _fold(shard: Shard[Any], stretch: Sequence[Record], way: Way) -> None:
+    """Runs of one source, cut where it was once folded up to."""
 
     def run_of(record: Record) -> tuple[str, bool]:
-        return record.topic, record.offset < committed.get(record.topic, 0)
+        return record.topic, record.offset < way.sent[record.topic]
 
     for (topic, old), run in groupby(stretch, run_of):
         records = list(run)
         batch = Batch(topic, shard.partition, shard.begin(topic, 0), records[-1].offset + 1, records)
-        await _advance(shard, batch, ports[old], names)
+        await _advance(shard, batch, way, way.below if old else way.ports)
 
 
-async def _advance(shard: Shard[Any], batch: Batch, ports: Ports, names: TopicNames) -> None:
-    decoded = decode_from(batch, batch.start, names.events_on(batch.topic))
-    if decoded.refused:
-        await publish_letters(decoded.refused, ports.publish)
-    await advance(shard, decoded, ports)
+async def _advance(shard: Shard[Any], batch: Batch, way: Way, ports: Ports) -> None:
+    await ports.learn(record.value for record in batch.records)
+    decoded = decode_from(batch, batch.start, way.names.events_on(batch.topic))
+    await advance(shard, await way.told(decoded), ports)
