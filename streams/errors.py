@@ -289,6 +289,17 @@ class TableBroken(ReadModelBroken):
         )
 
 
+class ViewInUse(ReadModelBroken):
+    """A view of the read model has to be made anew, and somebody's view stands on it."""
+
+    def __init__(self, view: str) -> None:
+        Stop.__init__(
+            self,
+            f"A column of view {view} has another type now, and a view of somebody else's stands on it. Nothing was "
+            f"altered. Drop that one, start the sink, and make it again.",
+        )
+
+
 class NoReadModel(Retry):
     """The database is there, and no sink has written to it yet."""
 

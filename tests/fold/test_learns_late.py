@@ -123,8 +123,10 @@ async def test_workers_and_their_refold_say_the_same_however_late_the_registry_l
         """Events in the rows, which are a refold's, when the last record is folded."""
         last = {n: [batch async for batch in kafka.read(topic, n, 0)] for n in await kafka.ends(topic)}
         ends = {n: batches[-1][-1].offset + 1 for n, batches in last.items() if batches}
-        while any((found := await held(kafka, DATASETS, changelog))[n].markers.get(topic, 0) < ends[n] for n in ends):  # noqa: ASYNC110
+        found = await held(kafka, DATASETS, changelog)
+        while any(found[n].markers.get(topic, 0) < end for n, end in ends.items()):
             await asyncio.sleep(0.1)
+            found = await held(kafka, DATASETS, changelog)
         for n, part in found.items():
             assert part.rows == (await refold(kafka, DATASETS, names, n, part)).rows
         return sum(events_in(part.rows) for part in found.values())
