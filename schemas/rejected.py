@@ -84,3 +84,13 @@ class RecordRejected(Event, frozen=True, kw_only=True):
     reason: Document
     """Machine readable: one of schemas.rejected.REASONS."""
     detail: Document = ""
+
+
+class RecordRedriven(Event, frozen=True, kw_only=True):
+    """A refused record was sent once more to where it came from. Its letter is the causation."""
+
+    type: str = "record.redriven"
+    topic: Document
+    partition: int
+    offset: int
+    """Where the record stood that was sent again."""

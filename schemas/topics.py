@@ -31,7 +31,7 @@ def by_job(event: Event) -> str:
 
 def by_source(event: Event) -> str:
     """Rejected records keep the order of the partition that they came from."""
-    assert isinstance(event, rejected.RecordRejected)
+    assert isinstance(event, rejected.RecordRejected | rejected.RecordRedriven)
     return f"{event.topic}/{event.partition}"
 
 
@@ -89,7 +89,7 @@ TOPICS: tuple[Topic, ...] = (
     Topic("tool-call", (tools.ToolCallProposed,), key=by_job),
     Topic("tool-result", (tools.ToolReturned,), key=by_job),
     # Room for what no other topic had room for: the refused value, and what is said about it.
-    Topic("dead-letter", (rejected.RecordRejected,), key=by_source, max_bytes=16 << 20),
+    Topic("dead-letter", (rejected.RecordRejected, rejected.RecordRedriven), key=by_source, max_bytes=16 << 20),
 )
 
 BY_NAME: Mapping[str, Topic] = {topic.name: topic for topic in TOPICS}

@@ -42,6 +42,16 @@ class Fenced(Retry):
         )
 
 
+class ShutOut(Stop):
+    """Somebody else has begun the very same since."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"Another process has begun {name} after this one: what this one still had to write was refused, and "
+            f"nothing of it stands in the log. Let the other one end, and ask again: what it did is not done twice."
+        )
+
+
 class UnknownTopic(Stop):
     """The broker has no such topic."""
 
@@ -334,6 +344,17 @@ class TableBroken(ReadModelBroken):
             f"({state}: {str(detail).strip()}). Nothing was written and no row was set aside. Take back what was "
             f"altered about the table (columns, types, constraints, triggers) and start the sink again: it goes on "
             f"where it was.",
+        )
+
+
+class ViewInUse(ReadModelBroken):
+    """A view of the read model has to be made anew, and somebody's view stands on it."""
+
+    def __init__(self, view: str) -> None:
+        Stop.__init__(
+            self,
+            f"A column of view {view} has another type now, and a view of somebody else's stands on it. Nothing was "
+            f"altered. Drop that one, start the sink, and make it again.",
         )
 
 

@@ -63,7 +63,7 @@ def _names(key: str) -> TopicNames:
 
 
 async def read(bootstrap: str, names: TopicNames, places: Places) -> Figures:
-    topic, owner, fetched, decoded = names.wire(TOPIC), Owner(COMPANY, names), 0, 0
+    topic, owner, fetched, decoded = names.wire(TOPIC), Owner(COMPANY, names, {}), 0, 0
     began, cpu = time.perf_counter(), time.process_time()
     async with KafkaLog(bootstrap) as events:
         end = (await events.ends(topic))[0]

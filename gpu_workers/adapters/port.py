@@ -1,6 +1,6 @@
 """What keeps adapters: by the hash of their content, and what goes with each beside it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -47,6 +47,10 @@ class AdapterStore(Protocol):
 
     def put_measures(self, folder: Path, sha256: str) -> None:
         """What a run measured of an artifact, for people."""
+        ...
+
+    def measured(self, sha256: str, names: Collection[str]) -> Mapping[str, Path]:
+        """Those files of it that there are, on this machine."""
         ...
 
     def has_room(self) -> bool:

@@ -2,9 +2,10 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import NamedTemporaryFile, TemporaryDirectory
 
 from gpu_workers.adapters.keys import PAPERS, AdapterKeys
 from gpu_workers.adapters.remote_files import RemoteFiles
@@ -24,6 +25,8 @@ from gpu_workers.adapters.store import (
 from gpu_workers.errors import ArtifactMissing, ArtifactRefused, StoreAway, StoreTakesNothing
 
 log = logging.getLogger(__name__)
+MAX_MEASURES = 64 << 20
+"""Bytes of one file of them."""
 
 
 class RemoteStore:
@@ -94,6 +97,15 @@ class RemoteStore:
         self._copies.put_measures(folder, sha256)
         for file in sorted(folder.glob("*")):
             self._files.send(file, f"measures/{sha256}/{file.name}")
+
+    def measured(self, sha256: str, names: Collection[str]) -> Mapping[str, Path]:
+        """As they are there now: an artifact may have been measured again."""
+        with TemporaryDirectory() as folder:
+            for name in names:
+                with suppress(FileNotFoundError):
+                    self._files.fetch(f"measures/{hex_of(sha256)}/{name}", Path(folder) / name, MAX_MEASURES)
+            self._copies.put_measures(Path(folder), sha256)
+        return self._copies.measured(sha256, names)
 
     def has_room(self) -> bool:
         if not self._copies.has_room():

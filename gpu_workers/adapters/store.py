@@ -3,7 +3,7 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile, mkdtemp
@@ -103,6 +103,10 @@ class FolderStore:
         """What a run measured of an artifact, for people: beside it, since an artifact's files are exactly its own."""
         if folder.is_dir():
             shutil.copytree(folder, self.measures(sha256), dirs_exist_ok=True)
+
+    def measured(self, sha256: str, names: Collection[str]) -> Mapping[str, Path]:
+        folder = self.measures(sha256)
+        return {name: path for name in names if (path := folder / name).is_file()}
 
     def measures(self, sha256: str) -> Path:
         return self._root.parent / "measures" / hex_of(sha256)

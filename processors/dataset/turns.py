@@ -126,13 +126,13 @@ class DatasetCounts:
     """Counts and hashes rows as they pass, so that no dataset has to fit into memory."""
 
     def __init__(self, rule: int = SECOND) -> None:
-        self._rule = rule
+        self.rule = rule
         self.records = self.rejected = self.left_out = self.trained = self.held_out = 0
         self._digest = hashlib.sha256()
 
     def add(self, example: Example) -> bytes:
         """Its row; nothing, where it cannot be one."""
-        if self._rule != FIRST and not teaches(example):
+        if self.rule != FIRST and not teaches(example):
             self.left_out += 1
             return b""
         line = row(example)
@@ -145,11 +145,11 @@ class DatasetCounts:
         return Manifest(
             company=company,
             rule=RULE,
-            rule_version=self._rule,
+            rule_version=self.rule,
             ranges=in_order(ranges),
             records=self.records,
             rejected=self.rejected,
-            left_out=None if self._rule == FIRST else self.left_out,
+            left_out=None if self.rule == FIRST else self.left_out,
             trained=self.trained,
             held_out=self.held_out,
             rows_sha256=self._digest.hexdigest(),

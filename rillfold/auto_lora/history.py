@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from gpu_workers.adapters.store import FolderStore
+from gpu_workers.adapters.port import AdapterStore
 from gpu_workers.train.lines import Report
 from gpu_workers.train.parent import OnReport
 from processors.dataset.selection import Selection
@@ -46,7 +46,7 @@ class History:
         log: EventLog,
         names: TopicNames,
         company: str,
-        store: FolderStore,
+        store: AdapterStore,
         *,
         begin: Sequence[OffsetRange] = (),
         worker: asyncio.Task[None] | None = None,

@@ -115,12 +115,12 @@ class Workroom:
 
     def _fetch(self, adapter: Adapter, draft: Path) -> None:
         """Out of the store, where a training worker has put it. Raises ArtifactMissing where that is another store."""
-        place, measures = (of(adapter.sha256) for of in (self._history.store.place, self._history.store.measures))
+        place = self._history.store.place(adapter.sha256)
         verify(place, adapter.sha256, self._config.company)
         for name in (TENSORS, CONFIG):
             shutil.copyfile(place / name, draft / name)
-        for name in (METRICS, ERRORS):
-            shutil.copyfile(measures / name, draft / name)
+        for name, path in self._history.store.measured(adapter.sha256, (METRICS, ERRORS)).items():
+            shutil.copyfile(path, draft / name)
 
 
 def iteration_of(number: int, learned: Learned, measured: Mapping[str, Made], calls: int) -> Iteration:

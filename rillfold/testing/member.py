@@ -136,6 +136,7 @@ class FoldWorker(GroupMember):
         for (changelog, partition), projection in wanted.items():
             held = self._folding.shard(changelog, partition)
             await self._restore(held or self._folding.open(projection, partition, MemoryStore()))
+        await self._folding.catch_up(list(self._folding.shards()), self._log, self._world.group)
         for topic, partition in sorted(mine):
             begin = self._folding.begin(topic, partition, (await extents(self._log, topic))[partition])
             if begin is None:

@@ -3,23 +3,37 @@
 While a worker lives, an effect is published after its cause was folded, so causes come first by themselves. After a
 restart, and above all when a changelog is gone and all is folded anew, a reply could be read before the question.
 So a worker that takes such a partition over first reads all of its sources together, up to their ends of that moment.
+A projection that acts is read so as well, be it of one source: what follows from old events was sent at their time.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from heapq import heapify, heappop, heapreplace
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 from schemas.topics import TopicNames
-from streams.fold.batch import Batch, decode_from
+from streams.fold.batch import Batch, Decoded, decode_from
 from streams.fold.commit import Ports, advance
-from streams.fold.dead_letter import publish_letters
-from streams.fold.owed import Owed, refused_before
+from streams.fold.owed import NOTHING_BEFORE, Owed, Sent, before
 from streams.fold.shard import Shard
 from streams.log.port import EventLog, Extent, Record, records_in
 
 # Records that are held at once of all sources together, and folded in one go where they come from one source.
 STRETCH = 2_000
+
+Told = Callable[[Decoded], Awaitable[Decoded]]
+"""Writes the letters of a batch, and gives back what of it is to be folded."""
+
+
+class Way(NamedTuple):
+    """How a shard gets over old ground."""
+
+    names: TopicNames
+    told: Told
+    sent: Mapping[str, int]
+    """Of each source, up to where it was folded once and what follows was sent."""
+    below: Ports
+    ports: Ports
 
 
 async def catch_up(
@@ -29,44 +43,61 @@ async def catch_up(
     committed: Mapping[str, int],
     ports: Ports,
     names: TopicNames,
+    told: Told,
 ) -> None:
-    """What the group has committed was folded once, and what follows from it was sent, unless it was refused.
+    """What the group has committed, or an earlier version has folded, is not sent again, unless it was refused there.
 
-    A source that does not hold what was folded is left to whoever begins it. Nor does a commit beyond a source's end
-    say anything of the records that stand there now.
+    Of the rest is sent what the log does not hold: a group may be new where others have folded. A source that does not
+    hold what was folded is left to whoever begins it; and what was committed or folded beyond a source's end says
+    nothing of the records that stand there now.
     """
     found = {topic: extent for topic, extent in sources.items() if shard.stands_on(topic, extent)}
     ends = {topic: extent.end for topic, extent in found.items()}
+    anew = any(shard.next(topic) is None for topic in found)
     starts = {topic: shard.begin(topic, extent.first) for topic, extent in found.items()}
-    committed = {topic: offset for topic, offset in committed.items() if topic in found and offset <= ends[topic]}
-    again = any(starts[topic] < committed.get(topic, 0) for topic in found)
-    owed = await _owed(shard, starts, event_log, names) if again else Owed(shard.projection, (), ())
-    old_ground = Ports(owed.publishing(ports.publish, names), *ports[1:])
+    if all(starts[topic] >= ends[topic] for topic in found):
+        return
+    committed = _within(ends, committed)
+    again = any(starts[topic] < committed[topic] for topic in found)
+    known = again or anew or not any(committed.values())
+    left = await before(event_log, shard.projection, names, shard.partition) if known else NOTHING_BEFORE
+    owed = Owed.over(shard, starts, left.refused)
+    sent = Sent(event_log, names)
+    absent = ports._replace(publish=sent.publishing(ports.publish))
+    below = absent._replace(publish=owed.publishing(absent.publish, names))
+    folded = _within(ends, left.folded)
+    so_far = {topic: max(committed[topic], folded[topic]) for topic in found}
+    way = Way(names, told, so_far, below, absent)
     readers = [records_in(event_log, topic, shard.partition, starts[topic], ends[topic]) for topic in found]
-    stretch: list[Record] = []
     with shard.folding_as(owed.watched()):
-        async for record in _in_order(readers):
-            stretch.append(record)
-            if len(stretch) >= STRETCH:
-                await _fold(shard, stretch, committed, (ports, old_ground), names)
-                stretch.clear()
-                owed.sent()
-        await _fold(shard, stretch, committed, (ports, old_ground), names)
+        async for stretch in _stretches(_in_order(readers)):
+            if not anew:
+                sent.look_from(min(record.timestamp for record in stretch))
+            await _fold(shard, stretch, way)
+            owed.sent()
     for topic, end in ends.items():
-        await _advance(shard, Batch(topic, shard.partition, _next(shard, topic), end, ()), ports, names)
+        await _advance(shard, Batch(topic, shard.partition, _next(shard, topic), end, ()), way, ports)
 
 
-async def _owed(shard: Shard[Any], starts: Mapping[str, int], event_log: EventLog, names: TopicNames) -> Owed:
-    """Where an earlier catch-up was broken off, the rows of what was refused below are not known: the company is."""
-    before = await refused_before(event_log, shard.projection, names, shard.partition)
-    companies = {each.company for each in before if each.offset < starts.get(each.topic, 0)}
-    return Owed(shard.projection, [*before, *shard.refused()], companies)
+def _within(ends: Mapping[str, int], offsets: Mapping[str, int]) -> Mapping[str, int]:
+    return {topic: offset if (offset := offsets.get(topic, 0)) <= end else 0 for topic, end in ends.items()}
 
 
 def _next(shard: Shard[Any], topic: str) -> int:
     next_ = shard.next(topic)
     assert next_ is not None, f"{topic} was begun"
     return next_
+
+
+async def _stretches(records: AsyncIterator[Record]) -> AsyncIterator[list[Record]]:
+    stretch: list[Record] = []
+    async for record in records:
+        stretch.append(record)
+        if len(stretch) >= STRETCH:
+            yield stretch
+            stretch = []
+    if stretch:
+        yield stretch
 
 
 async def _in_order(readers: Sequence[AsyncIterator[Record]]) -> AsyncIterator[Record]:
@@ -83,26 +114,19 @@ async def _in_order(readers: Sequence[AsyncIterator[Record]]) -> AsyncIterator[R
             heapreplace(heads, (max(time, following.timestamp), n, following))
 
 
-async def _fold(
-    shard: Shard[Any],
-    stretch: Sequence[Record],
-    committed: Mapping[str, int],
-    ports: tuple[Ports, Ports],
-    names: TopicNames,
-) -> None:
-    """Runs of one source, cut where the group's commit stands: from there on by the first of the ports."""
+async def _fold(shard: Shard[Any], stretch: Sequence[Record], way: Way) -> None:
+    """Runs of one source, cut where it was once folded up to."""
 
     def run_of(record: Record) -> tuple[str, bool]:
-        return record.topic, record.offset < committed.get(record.topic, 0)
+        return record.topic, record.offset < way.sent[record.topic]
 
     for (topic, old), run in groupby(stretch, run_of):
         records = list(run)
         batch = Batch(topic, shard.partition, _next(shard, topic), records[-1].offset + 1, records)
-        await _advance(shard, batch, ports[old], names)
+        await _advance(shard, batch, way, way.below if old else way.ports)
 
 
-async def _advance(shard: Shard[Any], batch: Batch, ports: Ports, names: TopicNames) -> None:
-    decoded = decode_from(batch, batch.start, names.events_on(batch.topic))
-    if decoded.refused:
-        await publish_letters(decoded.refused, ports.publish)
-    await advance(shard, decoded, ports)
+async def _advance(shard: Shard[Any], batch: Batch, way: Way, ports: Ports) -> None:
+    await ports.learn(record.value for record in batch.records)
+    decoded = decode_from(batch, batch.start, way.names.events_on(batch.topic))
+    await advance(shard, await way.told(decoded), ports)

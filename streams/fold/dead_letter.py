@@ -1,6 +1,8 @@
 """A refused record on its way to the dead-letter topic, with all its bytes, or as many as the topic holds."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from uuid import UUID
 
 import msgspec
 
@@ -16,6 +18,8 @@ NOBODY = "unknown"
 LIMITS = (12 << 20, 256 << 10, 0)
 """Bytes of a record that its letter holds. A compressed record can have more than any topic of ours takes; where
 somebody has made the dead-letter topic smaller than ours, fewer fit."""
+REDRIVEN = "rillfold-redriven"
+"""A header that names the letter of a record that was sent again. Refused once more it is the same letter."""
 CUT = "rillfold-cut"
 """A header of a letter that does not hold all of its record, with how many bytes it had. The record itself stands where
 it was refused."""
@@ -44,7 +48,7 @@ async def publish_letters(refused: Sequence[NoEvent], publish: Callable[[Sequenc
 def dead_letter(refused: NoEvent, limit: int = LIMITS[0]) -> RecordRejected:
     """The same record always gives the same event, so that a repeat after a crash is known by its id."""
     record, (reason, detail, origin) = refused.record, msgspec.structs.astuple(refused.rejected)
-    id_ = derived_id(origin, "rejected")
+    id_ = _redriven(record.headers) or derived_id(origin, "rejected")
     key, value, headers = record.key, record.value, tuple(record.headers)
     size = len(key or b"") + len(value or b"") + sum(len(name.encode()) + len(text or b"") for name, text in headers)
     if size > limit:
@@ -64,6 +68,15 @@ def dead_letter(refused: NoEvent, limit: int = LIMITS[0]) -> RecordRejected:
         reason=reason,
         detail=bounded(detail, LETTER_DETAIL_CHARS),
     )
+
+
+def _redriven(headers: Sequence[tuple[str, bytes]]) -> str | None:
+    """Whoever sent the record may have written anything here: where it is no id, it names no letter."""
+    for name, value in headers:
+        if name == REDRIVEN:
+            with suppress(ValueError):
+                return str(UUID((value or b"").decode("ascii", "replace")))
+    return None
 
 
 def _start(whole: bytes | None, limit: int) -> bytes | None:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from projections.projection import Projection
@@ -13,6 +13,7 @@ from streams.fold.batch import Batch, Decoded, decode_from
 from streams.fold.catch_up import catch_up
 from streams.fold.commit import Ports, advance, commit
 from streams.fold.dead_letter import publish_letters
+from streams.fold.old_ground import LetterReading, OldGround
 from streams.fold.pieces import Piece
 from streams.fold.shard import Shard
 from streams.log.port import EventLog, Extent, TopicPartition, extents
@@ -40,6 +41,8 @@ class Folding:
         self._under_way: dict[tuple[str, int, int], asyncio.Event] = {}
         """Topic, partition and end of each batch that a step is at work on."""
         self._turns: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._grounds: dict[TopicPartition, OldGround] = {}
+        """Of sources that are not folded beyond what they held when they were taken over."""
         self._by_source: dict[str, list[Projection[Any]]] = {}
         for projection in projections:
             for topic in projection.topics:
@@ -122,16 +125,27 @@ class Folding:
         starts = [shard.next(topic) for shard in self.feeding(topic, partition)]
         return min((start for start in starts if start is not None), default=None)
 
-    async def catch_up(self, shards: Iterable[Shard[Any]], event_log: EventLog, group: str) -> None:
-        """Projections with several sources are brought to the present before the sources flow. See `catch_up`."""
+    async def catch_up(self, shards: Collection[Shard[Any]], event_log: EventLog, group: str) -> None:
+        """Projections with several sources, and those that act, are brought to the present before the sources flow."""
+        await self._look_at_ground(shards, event_log)
         for shard in shards:
             sources = self.sources_of(shard.projection)
-            if len(sources) > 1:
+            if len(sources) > 1 or shard.projection.react is not None:
                 committed = {topic: await event_log.committed(group, topic) for topic in sources}
                 sent = {topic: offsets.get(shard.partition, 0) for topic, offsets in committed.items()}
                 held = {topic: (await extents(event_log, topic))[shard.partition] for topic in sources}
                 async with self._turns[shard.partition]:
-                    await catch_up(shard, held, event_log, sent, self._ports, self._names)
+                    await catch_up(shard, held, event_log, sent, self._ports, self._names, self._told)
+
+    async def _look_at_ground(self, shards: Collection[Shard[Any]], event_log: EventLog) -> None:
+        """What their sources hold by now, somebody may have folded before us."""
+        places = {(topic, shard.partition) for shard in shards for topic in self.sources_of(shard.projection)}
+        ends = {topic: await event_log.ends(topic) for topic in sorted({topic for topic, _ in places})}
+        reading = LetterReading(event_log, self._names, places)
+        for topic, partition in places:
+            held = (self._shards.get((self.changelog(each), partition)) for each in self._by_source[topic])
+            anew = any(shard is not None and shard.live and shard.next(topic) is None for shard in held)
+            self._grounds[topic, partition] = OldGround(ends[topic][partition], anew, reading)
 
     async def step(self, batch: Batch) -> None:
         """Skip what is folded, decode once, dead-letter what is no event, fold and commit into every projection.
@@ -165,7 +179,21 @@ class Folding:
             return
         if decoded.start > lowest:
             raise NotContiguous(decoded.topic, decoded.partition, lowest, decoded.start)
-        if refused := [each for each in decoded.refused if each.record.offset >= lowest]:
-            await publish_letters(refused, self._ports.publish)
+        if decoded.refused:
+            decoded = decoded._replace(refused=[each for each in decoded.refused if each.record.offset >= lowest])
+        if (ground := self._grounds.get((decoded.topic, decoded.partition))) and ground.end <= lowest:
+            del self._grounds[decoded.topic, decoded.partition]
+        decoded = await self._told(decoded)
         await asyncio.gather(*(advance(shard, decoded, self._ports) for shard in shards))
         self.events += len(decoded.events)
+
+    async def _told(self, decoded: Decoded) -> Decoded:
+        """Letters are in the log before a marker passes what they are about. What has one already is no event."""
+        ground = self._grounds.get((decoded.topic, decoded.partition))
+        if ground is not None:
+            decoded = await ground.judged(decoded)
+        if decoded.refused:
+            await publish_letters(decoded.refused, self._ports.publish)
+            if ground is not None:
+                ground.told(decoded)
+        return decoded

@@ -1,16 +1,23 @@
 """What a fold that goes over old ground has still to send: what follows from events that were refused before."""
 
-from collections.abc import Collection, Sequence
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from hashlib import blake2b
+from typing import Any, NamedTuple
 
 from projections.projection import Projection
+from schemas.codec.codec import decode
 from schemas.envelope import Event
 from schemas.topics import TopicNames
+from streams.fairness.slices import Slices
 from streams.fold.commit import Publish
+from streams.fold.shard import Shard
 from streams.log.outgoing import to_outgoing
-from streams.log.port import EventLog, records_in
-from streams.state.changelog import refusal_of, topic_of
+from streams.log.partitioner import partition_of
+from streams.log.port import EventLog, TopicPartition, records_in
+from streams.state.changelog import marker_of, refusal_of, topic_of
 from streams.state.refusal import Refusal
 
 
@@ -27,6 +34,12 @@ class Owed:
         self._refused = {(each.company, each.event) for each in refused}
         self._rows: set[str | None] = set()
         self._effects: set[tuple[str, str]] = set()
+
+    @classmethod
+    def over(cls, shard: Shard[Any], starts: Mapping[str, int], before: Sequence[Refusal]) -> Owed:
+        """Where an earlier catch-up was broken off, the rows of what was refused below are not known: companies are."""
+        companies = {each.company for each in before if each.offset < starts.get(each.topic, 0)}
+        return cls(shard.projection, [*before, *shard.refused()], companies)
 
     def watched(self) -> Projection[Any]:
         """The same projection, of which is noted what is owed."""
@@ -57,18 +70,82 @@ class Owed:
         return followed
 
 
-async def refused_before(
-    event_log: EventLog, projection: Projection[Any], names: TopicNames, partition: int
-) -> list[Refusal]:
-    """By every earlier version whose changelog still stands."""
+class Before(NamedTuple):
+    """What earlier versions of a projection have left of one partition, where their changelogs still stand."""
+
+    refused: Sequence[Refusal]
+    folded: Mapping[str, int]
+    """Of each source, how far: what follows from that was sent."""
+
+
+NOTHING_BEFORE = Before((), {})
+
+
+async def before(event_log: EventLog, projection: Projection[Any], names: TopicNames, partition: int) -> Before:
     versions = [replace(projection, version=version) for version in range(projection.version)]
     standing = await event_log.describe([topic_of(version, names.prefix) for version in versions])
-    found: dict[tuple[str, bytes], Refusal] = {}
+    refused: dict[tuple[str, bytes], Refusal] = {}
+    folded: dict[str, int] = {}
     for changelog in standing:
         starts, ends = await event_log.starts(changelog), await event_log.ends(changelog)
         start, end = starts.get(partition, 0), ends.get(partition, 0)
         async for record in records_in(event_log, changelog, partition, start, end):
             key, value = record.key or b"", record.value
-            if value is not None and (refusal := refusal_of(key, value)) is not None:
-                found[changelog, key] = refusal
-    return list(found.values())
+            if value is None:
+                continue
+            if (refusal := refusal_of(key, value)) is not None:
+                refused[changelog, key] = refusal
+            elif (marker := marker_of(key, value)) is not None:
+                folded[marker.topic] = max(marker.next, folded.get(marker.topic, 0))
+    return Before(list(refused.values()), folded)
+
+
+class Sent:
+    """Which effects stand in the log already. Whoever's group or changelog is gone: the log knows."""
+
+    def __init__(self, event_log: EventLog, names: TopicNames) -> None:
+        self._log, self._names = event_log, names
+        self._since: int | None = None
+        self._counts: dict[str, int] = {}
+        self._known: dict[TopicPartition, set[bytes]] = {}
+
+    def look_from(self, time: int) -> None:
+        """What is folded is no older than so many milliseconds. Unless told, all of the log is looked at."""
+        self._since = max(0, time) if self._since is None else self._since
+
+    def publishing(self, publish: Publish) -> Publish:
+        """Of these events those that are not there."""
+
+        async def publish_absent(events: Sequence[Event]) -> None:
+            if absent := [event for event in events if not await self._stands(event)]:
+                await publish(absent)
+
+        return publish_absent
+
+    async def _stands(self, event: Event) -> bool:
+        record = to_outgoing(event, self._names)
+        if record.topic not in self._counts:
+            self._counts[record.topic] = len(await self._log.ends(record.topic))
+        place = record.topic, partition_of(record.key or b"", self._counts[record.topic])
+        if place not in self._known:
+            self._known[place] = await self._read(place)
+        return _name(event) in self._known[place]
+
+    async def _read(self, place: TopicPartition) -> set[bytes]:
+        topic, partition = place
+        starts = (
+            await self._log.starts(topic) if self._since is None else await self._log.offsets_at(topic, self._since)
+        )
+        end, found, slices = (await self._log.ends(topic))[partition], set[bytes](), Slices()
+        async for record in records_in(self._log, topic, partition, starts[partition], end):
+            event = decode(record.value, record.origin, record.timestamp, record.headers)
+            if isinstance(event, Event):
+                found.add(_name(event))
+            if slices.over():
+                await slices.give_up()
+        return found
+
+
+def _name(event: Event) -> bytes:
+    """In a few bytes: a rebuild holds as many as there are effects."""
+    return blake2b(f"{event.company}/{event.type}/{event.id}".encode(), digest_size=12).digest()

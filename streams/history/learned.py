@@ -20,9 +20,10 @@ from schemas.topics import TopicNames
 from schemas.training import OffsetRange
 from streams.errors import TooMuchData
 from streams.fairness.slices import Slices
+from streams.fold.old_ground import Letters
 from streams.history.places import Places
 from streams.history.whose import Owner
-from streams.log.port import EventLog, Record
+from streams.log.port import EventLog, Record, TopicPartition
 
 OnRange = Callable[[OffsetRange, int], None]
 """(range, the offset up to which it was read)."""
@@ -48,9 +49,17 @@ class Learned:
     story was told under, lie in a nameless file.
     """
 
-    def __init__(self, log: EventLog, names: TopicNames, wanted: Wanted, slices: Slices, places: Places) -> None:
+    def __init__(
+        self,
+        log: EventLog,
+        names: TopicNames,
+        wanted: Wanted,
+        slices: Slices,
+        places: Places,
+        letters: Mapping[TopicPartition, Letters],
+    ) -> None:
         self._log, self._names, self._wanted, self._slices, self._places = log, names, wanted, slices, places
-        self._owner = Owner(wanted.company, names)
+        self._owner = Owner(wanted.company, names, letters)
         self._gathering, self._counts = Gathering(wanted.select), LessonCounts()
         self._talks: dict[bytes, Lying] = {}
         self._last: object = "the beginning"

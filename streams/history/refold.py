@@ -9,7 +9,8 @@ import msgspec
 from projections.projection import Projection
 from schemas.topics import TopicNames
 from streams.fold.batch import Batch, Found, decode_from, fold
-from streams.log.port import EventLog, records_in
+from streams.fold.old_ground import Letters, letters_of
+from streams.log.port import EventLog, TopicPartition, records_in
 from streams.state.changelog import RESERVED, Loss, RowCodec, loss_of, marker_of, refusal_of, spelled
 from streams.state.refusal import Refusal, Untaken, refusal
 
@@ -56,14 +57,15 @@ async def held(event_log: EventLog, projection: Projection[Any], changelog: str)
 async def refold(
     event_log: EventLog, projection: Projection[Any], names: TopicNames, partition: int, part: Held
 ) -> Fresh:
-    """The fold of each source's records below its marker, less those that were refused.
+    """The fold of each source's records below its marker, less those that were refused: by name, or with a letter.
 
     Several sources are taken in the order of their timestamps.
     """
     sources = [names.wire(topic) for topic in projection.topics]
     refused = {(each.topic, each.offset) for each in part.refused}
+    letters = await letters_of(event_log, names, [(topic, partition) for topic in sources])
     stretches = [Batch(topic, partition, 0, part.markers.get(topic, 0), ()) for topic in sources]
-    events = [await _events(event_log, names, stretch, refused) for stretch in stretches]
+    events = [await _events(event_log, names, stretch, refused, letters) for stretch in stretches]
     ordered = list(merge(*events, key=lambda sourced: sourced[1][0].timestamp)) if len(events) > 1 else events[0]
     try:
         rows = fold(projection, [found for _, found in ordered], lambda _: {}).rows
@@ -109,12 +111,17 @@ async def _newest(event_log: EventLog, topic: str, partition: int) -> dict[bytes
 
 
 async def _events(
-    event_log: EventLog, names: TopicNames, stretch: Batch, refused: Container[tuple[str, int]]
+    event_log: EventLog,
+    names: TopicNames,
+    stretch: Batch,
+    refused: Container[tuple[str, int]],
+    letters: Mapping[TopicPartition, Letters],
 ) -> list[Sourced]:
     topic, here = stretch.topic, names.events_on(stretch.topic)
+    told = letters[topic, stretch.partition]
     events: list[Sourced] = []
     start = (await event_log.starts(topic))[stretch.partition]
     async for records in event_log.read(topic, stretch.partition, start, stretch.next):
         found = decode_from(stretch._replace(records=records), 0, here).events
-        events += [(topic, each) for each in found if (topic, each[0].offset) not in refused]
+        events += [(topic, each) for each in found if not ((topic, each[0].offset) in refused or told.hold(each[0]))]
     return events

@@ -17,9 +17,10 @@ from schemas.topics import TopicNames
 from schemas.training import OffsetRange
 from streams.errors import TooMuchData, UnknownTopic
 from streams.fairness.slices import Slices, unheard
+from streams.fold.old_ground import Letters, letters_of
 from streams.history.learned import Learned, OnNoticed, Wanted
 from streams.history.places import Places
-from streams.log.port import EventLog, Record
+from streams.log.port import EventLog, Record, TopicPartition
 
 DATA_TOPIC, REPLIES_TOPIC = "company-data", "tool-result"
 EVERYTHING = Selection()
@@ -85,8 +86,10 @@ async def build(
     `places`: where, by rule 3, the company's records are known to lie; what lies between is not fetched.
     `TooMuchData` where the rows grow beyond `most_bytes`.
     """
+    parts = {(names.wire(part.topic), part.partition) for part in (*ranges, *(tools_from or ()))}
+    told = await letters_of(log, names, parts, beat=beat)
     if rule < THIRD:
-        return await _in_order_of_the_log(log, names, company, ranges, rows, rule, on_records, most_bytes, beat)
+        return await _in_order_of_the_log(log, names, company, ranges, told, rows, rule, on_records, most_bytes, beat)
     before = await _before(log, names, ranges) if tools_from is None else tools_from
     wanted = Wanted(company, ranges, before, select, most_bytes)
     done, total = dict[OffsetRange, int](), sum(part.stop - part.start for part in (*before, *ranges))
@@ -95,7 +98,7 @@ async def build(
         done[part] = offset - part.start
         on_records(sum(done.values()), total)
 
-    return await Learned(log, names, wanted, Slices(beat), places or Places()).build(
+    return await Learned(log, names, wanted, Slices(beat), places or Places(), told).build(
         rows, provenance, on_range, on_noticed
     )
 
@@ -116,6 +119,7 @@ async def _in_order_of_the_log(
     names: TopicNames,
     company: str,
     ranges: Sequence[OffsetRange],
+    letters: Mapping[TopicPartition, Letters],
     rows: Path,
     rule: int,
     on_records: OnRecords,
@@ -128,7 +132,7 @@ async def _in_order_of_the_log(
     with rows.open("wb") as out:
         for part in in_order(ranges):
             async for batch in log.read(names.wire(part.topic), part.partition, part.start, part.stop):
-                await _write(out, batch, part.topic, company, rule, tally, most_bytes, slices)
+                await _write(out, batch, part.topic, company, letters, tally, most_bytes, slices)
                 on_records(done + batch[-1].offset + 1 - part.start, total)
             done += part.stop - part.start
             on_records(done, total)
@@ -140,13 +144,13 @@ async def _write(
     batch: Sequence[Record],
     topic: str,
     company: str,
-    rule: int,
+    letters: Mapping[TopicPartition, Letters],
     tally: DatasetCounts,
     most_bytes: float,
     slices: Slices,
 ) -> None:
     for record in batch:
-        for line in _rows(record, topic, company, rule, tally):
+        for line in _rows(record, topic, company, letters, tally):
             if out.write(line) and out.tell() > most_bytes:
                 raise TooMuchData(company, Origin(topic, record.partition, record.offset), most_bytes)
             if slices.over():
@@ -155,12 +159,14 @@ async def _write(
             await slices.give_up()
 
 
-def _rows(record: Record, topic: str, company: str, rule: int, tally: DatasetCounts) -> Iterator[bytes]:
+def _rows(
+    record: Record, topic: str, company: str, letters: Mapping[TopicPartition, Letters], tally: DatasetCounts
+) -> Iterator[bytes]:
     origin = Origin(topic, record.partition, record.offset)
     event = decode(record.value, origin, record.timestamp, record.headers)
     tally.records += 1
-    if isinstance(event, Rejected):
+    if isinstance(event, Rejected) or letters[record.topic, record.partition].hold(record):
         tally.rejected += 1
         return
-    for example in select_turns(event, origin, company, rule):
+    for example in select_turns(event, origin, company, tally.rule):
         yield tally.add(example)

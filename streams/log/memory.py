@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 
-from streams.errors import Fenced, MissingOffsets, TooLarge, UnknownTopic
+from streams.errors import Fenced, MissingOffsets, ShutOut, TooLarge, UnknownTopic
 from streams.log.partitioner import partition_of
 from streams.log.port import Outgoing, Position, Record, TopicPartition, TopicSpec, limit_of, size_of
 
@@ -48,6 +48,7 @@ class MemoryLog:
         self._topics: dict[str, list[_Partition]] = {}
         self._specs: dict[str, TopicSpec] = {}
         self._groups: dict[str, _Group] = {}
+        self._alone: dict[str, MemoryAlone] = {}
         self._keyless = count()
         self._grown = asyncio.Condition()
 
@@ -117,6 +118,11 @@ class MemoryLog:
         finally:
             members.leave(member)
 
+    @asynccontextmanager
+    async def alone(self, name: str) -> AsyncIterator[MemoryAlone]:
+        one = self._alone[name] = MemoryAlone(self, name)
+        yield one
+
     # What a broker does on its own: tests ask for it by name.
 
     def truncate(self, topic: str, partition: int, before: int) -> None:
@@ -160,6 +166,16 @@ class MemoryLog:
         )
         log.end += 1
         return Position(record.topic, partition, offset)
+
+
+class MemoryAlone:
+    def __init__(self, log: MemoryLog, name: str) -> None:
+        self._log, self._name = log, name
+
+    async def append(self, records: Sequence[Outgoing]) -> Sequence[Position]:
+        if self._log._alone[self._name] is not self:
+            raise ShutOut(self._name)
+        return await self._log.append(records)
 
 
 @dataclass

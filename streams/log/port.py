@@ -114,6 +114,15 @@ class Subscription(Protocol):
         ...
 
 
+class Alone(Protocol):
+    """The one appender of its name. What an earlier one appended stands in the log when this one is there; what it
+    still wants to append is refused: `ShutOut`."""
+
+    async def append(self, records: Sequence[Outgoing]) -> Sequence[Position]:
+        """All of them are read by everybody from now on, or none ever is."""
+        ...
+
+
 class EventLog(Protocol):
     """Topics here are wire names: the caller has applied `TopicNames`. An absent topic raises `UnknownTopic`."""
 
@@ -158,6 +167,8 @@ class EventLog(Protocol):
         ...
 
     def subscribe(self, group: str, topics: Sequence[str]) -> AbstractAsyncContextManager[Subscription]: ...
+
+    def alone(self, name: str) -> AbstractAsyncContextManager[Alone]: ...
 
 
 async def extents(log: EventLog, topic: str) -> Mapping[int, Extent]:

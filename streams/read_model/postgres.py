@@ -17,6 +17,7 @@ from streams.read_model.connection import reached
 from streams.read_model.database import named, shown
 from streams.read_model.schema import statements
 from streams.read_model.sink import Changes
+from streams.read_model.views import show
 from streams.state.refusal import Refusal, bounded
 
 Item = TypeVar("Item")
@@ -63,7 +64,11 @@ class PostgresSink:
         self.beats = 0
 
     async def __aenter__(self) -> Self:
-        await self.migrate()
+        try:
+            await self.migrate()
+        except BaseException:
+            await self._drop()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -74,6 +79,9 @@ class PostgresSink:
             await cursor.execute(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
             for statement in statements(self._schema, self._projections):
                 await cursor.execute(statement.encode())
+            # From here on whoever reads them waits.
+            for projection in self._projections:
+                await show(cursor, self._schema, projection)
 
     async def take(self, changelog: str, partition: int) -> int:
         async with self._transaction() as cursor:

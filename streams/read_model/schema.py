@@ -30,6 +30,9 @@ MERGED: Mapping[str, Mapping[str, str]] = {
 }
 HIDDEN = frozenset({"recent"})
 
+ViewColumns = Mapping[str, str]
+"""Names, and the expressions behind them."""
+
 
 def table_of(projection: Projection[Any]) -> str:
     return f"{projection.name}_v{projection.version}"
@@ -41,7 +44,7 @@ def changed_index(projection: Projection[Any]) -> str:
 
 
 def statements(schema: str, projections: Iterator[Projection[Any]] | list[Projection[Any]]) -> Iterator[str]:
-    """Each may be run again. Views are made anew, so that a new field shows up."""
+    """Each may be run again. The views come after them: see `streams.read_model.views`."""
     yield f'CREATE SCHEMA IF NOT EXISTS "{schema}"'
     yield f"""
         CREATE TABLE IF NOT EXISTS "{schema}".sink_positions (
@@ -66,9 +69,10 @@ def statements(schema: str, projections: Iterator[Projection[Any]] | list[Projec
     known = list(projections)
     for projection in known:
         yield from _table(schema, projection)
-    # Last: from here on whoever reads waits, and on an older database the indexes above may take a minute.
+    # Last: on an older database the indexes above may take a minute. What an older version had; the one above serves
+    # what it did.
     for projection in known:
-        yield from _shown(schema, projection)
+        yield f'DROP INDEX IF EXISTS "{schema}"."{table_of(projection)}_company"'
 
 
 def _table(schema: str, projection: Projection[Any]) -> Iterator[str]:
@@ -83,24 +87,20 @@ def _table(schema: str, projection: Projection[Any]) -> Iterator[str]:
         ON "{schema}"."{table}" (company, topic, source_partition, source_offset)"""
 
 
-def _shown(schema: str, projection: Projection[Any]) -> Iterator[str]:
-    # What an older version had; the one above serves what it did.
-    yield f'DROP INDEX IF EXISTS "{schema}"."{table_of(projection)}_company"'
-    yield f'DROP VIEW IF EXISTS "{schema}"."{projection.name}"'
-    yield f'CREATE VIEW "{schema}"."{projection.name}" AS {_view(schema, projection)}'
-
-
-def _view(schema: str, projection: Projection[Any]) -> str:
+def columns_shown(projection: Projection[Any]) -> ViewColumns:
+    """Of a projection's view, in order."""
     merged = MERGED.get(projection.name)
-    columns = list(columns_of(projection.state))
-    source = f'FROM "{schema}"."{table_of(projection)}"'
-    if merged is None:
-        listed = ", ".join(f'{_column(name, kind)} AS "{name}"' for name, kind in columns)
-        return f"SELECT {listed}, topic, source_partition, source_offset {source}"
-    listed = ", ".join(
-        f'{merged.get(name, "min({})").format(_column(name, kind))} AS "{name}"' for name, kind in columns
-    )
-    return f"SELECT {listed} {source} GROUP BY key"
+    columns = columns_of(projection.state)
+    if merged is not None:
+        return {name: merged.get(name, "min({})").format(_column(name, kind)) for name, kind in columns}
+    place = ("topic", "source_partition", "source_offset")
+    return {name: _column(name, kind) for name, kind in columns} | dict(zip(place, place, strict=True))
+
+
+def source_of(schema: str, projection: Projection[Any]) -> str:
+    """Where a view has its rows from."""
+    grouped = " GROUP BY key" if projection.name in MERGED else ""
+    return f'FROM "{schema}"."{table_of(projection)}"{grouped}'
 
 
 def columns_of(state: type[msgspec.Struct]) -> Iterator[tuple[str, str]]:

@@ -456,7 +456,7 @@ async def test_what_could_not_be_sent_before_a_changelog_was_lost_is_refused_aga
     world, log = World(follows(OUTPUTS["an id too long"])), MemoryLog()
     await log.create([TopicSpec(TOPIC, 1)])
     await log.append([Outgoing(TOPIC, b"acme", encode(event), partition=0) for event in (text(0), bad(1), text(2))])
-    await catch_up(world.shard, [TOPIC], log, {TOPIC: 3}, world.folding._ports, TopicNames())
+    await catch_up(world.shard, [TOPIC], log, {TOPIC: 3}, world.folding._ports, TopicNames(), world.folding._told)
     assert places(kept_refusals(world)) == [1]
     assert world.rows() == {"acme/e": Texts(("0 ", "2 "))}
     assert not [what for what, _ in world.done if what == "published"]
@@ -476,8 +476,8 @@ async def test_a_letter_always_fits_and_part_of_a_record_is_not_sent_again():
     assert (small.key, small.value, small.headers[0].value) == (b"k" * 100, b"v" * 100, None)
     assert (large.headers[0].key, large.headers[0].value) == ("rillfold-cut", b"%d" % ((40 << 20) + 1))
     await log.append([Outgoing("company-data", b"k", b"v", partition=0)] * 8)
-    assert await redrive(log, TopicNames(), [large]) == 0
-    assert await redrive(log, TopicNames(), [small]) == 1
+    assert await redrive(log, TopicNames(), [large], 1) == 0
+    assert await redrive(log, TopicNames(), [small], 1) == 1
 
 
 @pytest.mark.parametrize("room", [16 << 20, 1 << 20, 2_000])

@@ -117,15 +117,13 @@ class TestCrash:
         assert d.query(accounts, "acme").total == 7
 
     @pytest.mark.parametrize("step", STEPS)
-    async def test_what_follows_bears_one_id_however_often_it_is_said(self, drive, accounts, payment, step) -> None:
+    async def test_what_follows_stands_in_the_log_once(self, drive, accounts, payment, step) -> None:
         d = await drive([accounts])
         await d.crash("worker-1", at=step)
         await d.send(payment(60))
         await d.send(payment(60))
         await whole(d, accounts)
-        said = await d.events("adapter-request")
-        assert len({event.id for event in said}) == 1
-        assert len(said) == (2 if step in ("published",) else 1)
+        assert len(await d.events("adapter-request")) == 1
 
     @pytest.mark.parametrize("passes", [1, 2, 3])
     async def test_a_later_pass_of_a_step(self, drive, accounts, payment, passes: int) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pytest
 from aiokafka.partitioner import murmur2
 
-from streams.errors import Fenced, MissingOffsets, TooLarge, UnknownTopic
+from streams.errors import Fenced, MissingOffsets, ShutOut, TooLarge, UnknownTopic
 from streams.log.port import BATCH_LIMIT, EventLog, Outgoing, Position, Record, Subscription, TopicSpec, record_limit
 
 LIMIT = record_limit(BATCH_LIMIT)
@@ -357,3 +357,18 @@ class TestGroups:
         await log.append(numbered(topic, 1, first=1))
         async with log.subscribe(f"{topic}-g", [topic]) as member:
             assert numbers(await until(member, lambda seen: len(seen) == 2)) == [0, 1]
+
+
+class TestAlone:
+    async def test_who_comes_later_shuts_out_who_was_there(self, log: EventLog, topic: str) -> None:
+        async with log.alone(f"{topic}-work") as first, log.alone(f"{topic}-other") as beside:
+            await first.append(numbered(topic, 20))
+            async with log.alone(f"{topic}-work") as second:
+                assert numbers(await everything(log, topic)) == list(range(20))
+                with pytest.raises(ShutOut, match=f"{topic}-work"):
+                    await first.append(numbered(topic, 20, first=100))
+                await second.append([*numbered(topic, 1, first=20), *numbered(topic, 1, 1, first=7)])
+                assert numbers(await everything(log, topic)) == list(range(21))
+                assert numbers(await everything(log, topic, 1)) == [7]
+            await beside.append(numbered(topic, 1, first=21))
+        assert numbers(await everything(log, topic)) == list(range(22))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 from schemas.codec.codec import decode
 from schemas.rejected import RecordRejected, Rejected
 from schemas.topics import BY_NAME, TopicNames
+from streams.errors import ShutOut
 from streams.fold.batch import NoEvent
-from streams.fold.dead_letter import dead_letter
+from streams.fold.dead_letter import REDRIVEN, dead_letter
 from streams.history.letters import letters, redrive
 from streams.log.kafka.admin import wanted
 from streams.log.outgoing import to_outgoing
@@ -20,6 +22,7 @@ from streams.log.port import EventLog, Outgoing, Record
 
 TOPICS = [BY_NAME["company-data"], BY_NAME["dead-letter"]]
 BYTES = b"no event"
+NOW = 1_700_000_000_000_000
 
 
 @pytest.fixture
@@ -47,18 +50,18 @@ async def say(log: EventLog, names: TopicNames, *said: RecordRejected) -> None:
 
 
 async def found(log: EventLog, names: TopicNames) -> list[RecordRejected]:
-    return [letter async for _, letter in letters(log, names, lambda _: True)]
+    return [kept.letter for kept in await letters(log, names, lambda _: True)]
 
 
 async def held(log: EventLog, topic: str) -> int:
-    return sum((await log.ends(topic)).values())
+    return sum([len(batch) for partition in await log.ends(topic) async for batch in log.read(topic, partition, 0)])
 
 
 async def test_a_refused_record_goes_back_once(log: EventLog, names: TopicNames, other: TopicNames) -> None:
     letter = await refused(log, names)
     await say(log, names, letter)  # as after a crash
     assert await found(log, names) == [letter]
-    assert [await redrive(log, names, [letter]) for _ in range(2)] == [1, 0]
+    assert [await redrive(log, names, [letter], NOW) for _ in range(2)] == [1, 0]
     assert await held(log, names.wire("company-data")) == 2
     assert await held(log, other.wire("company-data")) == 0
 
@@ -97,5 +100,61 @@ async def test_a_letter_that_names_another_place_goes_nowhere_and_holds_up_no_ot
     letter = await refused(log, names)
     forged = msgspec.structs.replace(letter, id="forged", **elsewhere(letter, other))
     before = await held(log, other.wire("company-data"))
-    assert await redrive(log, names, [forged, letter]) == 1
+    assert await redrive(log, names, [forged, letter], NOW) == 1
     assert await held(log, other.wire("company-data")) == before
+
+
+async def again(log: EventLog, names: TopicNames) -> RecordRejected:
+    """The newest record of the topic, refused as a fold refuses it."""
+    topic = names.wire("company-data")
+    last = [record async for batch in log.read(topic, 0, 0) for record in batch][-1]
+    rejected = decode(last.value, last.origin, last.timestamp)
+    assert isinstance(rejected, Rejected)
+    letter = dead_letter(NoEvent(last, rejected))
+    await say(log, names, letter)
+    return letter
+
+
+async def test_what_is_redriven_and_refused_again_is_the_same_letter_and_may_be_sent_once_more(
+    log: EventLog, names: TopicNames, other: TopicNames
+) -> None:
+    topic = names.wire("company-data")
+    (at,) = await log.append([Outgoing(topic, b"acme", BYTES, partition=0)])
+    first = await again(log, names)
+    assert [await redrive(log, names, [first], NOW) for _ in range(2)] == [1, 0]
+    (kept,) = await letters(log, names, lambda _: True)
+    assert kept.redriven
+    second = await again(log, names)
+    (kept,) = await letters(log, names, lambda _: True)
+    assert (second.id, kept.letter, kept.places, kept.redriven) == (first.id, first, [at.offset, second.offset], False)
+    assert kept.stands_at(f"{topic}/0/{at.offset}") and kept.stands_at(f"{topic}/0/{second.offset}")
+    assert [await redrive(log, names, [first], NOW) for _ in range(2)] == [1, 0]
+    assert len([record async for batch in log.read(topic, 0, 0) for record in batch]) == 3
+
+
+async def test_what_an_older_release_sent_on_is_not_sent_again(
+    log: EventLog, names: TopicNames, other: TopicNames
+) -> None:
+    """It wrote no mark: the header of what it sent says so. A header on other bytes is anybody's."""
+    letter, forged = await refused(log, names), await refused(log, names)
+    for sent, value in ((letter, BYTES), (forged, b"other bytes")):
+        header = ((REDRIVEN, sent.id.encode()),)
+        await log.append([Outgoing(sent.topic, b"acme", value, header, sent.partition)])
+    assert await redrive(log, names, [letter, forged], NOW) == 1
+    assert [kept.redriven for kept in await letters(log, names, lambda _: True)] == [False, True]
+
+
+async def test_two_redrives_at_once_send_each_record_once(log: EventLog, names: TopicNames, other: TopicNames) -> None:
+    some = [await refused(log, names, b"company-%d" % n) for n in range(20)]
+    before = await held(log, names.wire("company-data"))
+    done = await asyncio.gather(*(redrive(log, names, some, NOW) for _ in range(3)), return_exceptions=True)
+    assert {type(each) for each in done} <= {int, ShutOut}
+    await redrive(log, names, some, NOW)
+    sent = [
+        key
+        for partition in await log.ends(names.wire("company-data"))
+        async for batch in log.read(names.wire("company-data"), partition, 0)
+        for key in (record.key for record in batch if record.headers)
+    ]
+    assert sorted(sent) == sorted(letter.key or b"" for letter in some)
+    assert before == 20

@@ -43,7 +43,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
 
 
 async def owned(log: Any, places: Places, topic: str, start: int, stop: int, company: str) -> list[int]:
-    owner = Owner(company, TopicNames())
+    owner = Owner(company, TopicNames(), {})
     found = [batch async for batch in places.read(log, topic, 0, start, stop, company)]
     return [record.offset for batch in found for record in batch if owner.may_own(record)]
 

@@ -11,6 +11,7 @@ from uuid import uuid4
 import msgspec
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from projections.catalog import PROJECTIONS
 from projections.companies import COMPANIES, Company
@@ -20,7 +21,7 @@ from projections.projection import Projection
 from rillfold.embedded.state import Endpoints
 from rillfold.settings import Settings
 from rillfold.testing.driver import Driver
-from schemas.errors import Stop
+from schemas.errors import Retry, Stop
 from schemas.topics import TopicNames
 from streams.errors import Fenced
 from streams.history.refold import held
@@ -171,6 +172,21 @@ async def test_a_late_holder_of_a_partition_is_shut_out(stack: Endpoints, schema
         with pytest.raises(Fenced):
             await sink.write(changes("Stale", start=50))
     assert await query("SELECT name FROM companies") == [("Acme",)]
+
+
+async def test_a_database_that_takes_no_writes_after_a_failover_is_tried_again(
+    stack: Endpoints, schema: str, sink: PostgresSink, query: Any
+):
+    """Each try asks for a new connection: the name may lead to the new primary by now."""
+    dsn = make_conninfo(stack.postgres_dsn or "", options="-c default_transaction_read_only=on")
+    late = PostgresSink(dsn, FOLDED, schema)
+    for attempt in (late.take(CHANGELOG, 0), late.write(changes("Ada")), late.migrate()):
+        with pytest.raises(Retry, match="25006"):
+            await attempt
+        assert late._connection is None
+    await sink.take(CHANGELOG, 0)
+    await sink.write(changes("Ada"))
+    assert await query("SELECT name FROM companies") == [("Ada",)]
 
 
 async def test_rows_of_a_changelog_that_was_made_anew_are_read_again(sink: PostgresSink, query: Any):

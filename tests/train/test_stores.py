@@ -197,6 +197,9 @@ def test_what_was_measured_lies_beside_the_artifact(shelf: Shelf, tmp_path: Path
     (tmp_path / "out" / "metrics.json").write_text("{}")
     shelf.store.put_measures(tmp_path / "out", sha256)
     assert shelf.read(f"measures/{sha256}/metrics.json") == b"{}"
+    shutil.rmtree(shelf.copies, ignore_errors=True)
+    found = shelf.store.measured(sha256, ("metrics.json", "error_analysis.json"))
+    assert {name: path.read_bytes() for name, path in found.items()} == {"metrics.json": b"{}"}
     assert facts_of(shelf.store, sha256) == FACTS
 
 

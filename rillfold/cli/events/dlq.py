@@ -1,5 +1,6 @@
 """`rillfold dlq`: what was refused and why, its bytes, and the way back."""
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,10 +12,8 @@ from rillfold.cli.terminal.plain import plain
 from rillfold.event_log import in_log
 from rillfold.settings import from_env
 from schemas.errors import Stop
-from schemas.rejected import RecordRejected
-from schemas.topics import BY_NAME, TopicNames
+from schemas.topics import BY_NAME
 from streams.history import letters
-from streams.log.port import EventLog
 
 SHOWN = 70
 
@@ -44,12 +43,13 @@ def dlq() -> None:
 @as_json("One JSON list for machines.")
 def list_(limit: int, as_json: bool, **wanted: str | None) -> None:
     """Where each came from, and why it was refused."""
-    facts = [_fact(letter) for letter in _letters(_wanted(wanted))[-limit:]]
+    facts = [_fact(kept) for kept in _letters(_wanted(wanted))[-limit:]]
     if as_json:
         say_json(facts)
         return
     for fact in facts:
         line = f"{fact['topic']}/{fact['partition']}/{fact['offset']}  {fact['reason']}  {fact['detail'][:SHOWN]}"
+        line += "  (sent again)" if fact["sent_again"] else ""
         click.echo(plain(line))
     click.echo(f"{len(facts)} refused. `rillfold dlq show TOPIC/PARTITION/OFFSET` has the bytes.")
 
@@ -59,28 +59,33 @@ def list_(limit: int, as_json: bool, **wanted: str | None) -> None:
 @click.option("--raw", is_flag=True, help="The value's bytes as they were, and nothing else.")
 def show(place: str, raw: bool) -> None:
     """One record whole. PLACE is where it stood before it was refused."""
-    found = _letters(lambda letter: f"{letter.topic}/{letter.partition}/{letter.offset}" == place)
-    if not found:
-        raise NoLetter(f"nothing from {place} was refused: `rillfold dlq list` names what was.")
+    found = _at(place)
     if raw:
-        click.get_binary_stream("stdout").write(found[0].value or b"")
+        click.get_binary_stream("stdout").write(found[0].letter.value or b"")
         return
-    for letter in found:
-        say(_fact(letter))
+    for kept in found:
+        letter = kept.letter
+        say(_fact(kept))
         click.echo(f"{'key':10} {letter.key!r}\n{'headers':10} {[(h.key, h.value) for h in letter.headers]}")
         click.echo(f"{'value':10} {letter.value!r}")
 
 
 @dlq.command()
+@click.argument("place", metavar="[TOPIC/PARTITION/OFFSET]", required=False)
 @filters
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @as_json()
-def redrive(yes: bool, as_json: bool, **wanted: str | None) -> None:
-    """Send refused records to where they came from once more; a second redrive sends nothing twice."""
-    found = _letters(_wanted(wanted))
+def redrive(place: str | None, yes: bool, as_json: bool, **wanted: str | None) -> None:
+    """Send refused records to where they came from once more: one by its PLACE, or all that fit the filters.
+
+    A second redrive sends nothing twice, also while the first is at work.
+    """
+    fits = _wanted(wanted)
+    found = [kept for kept in _at(place) if fits(kept)] if place else _letters(fits)
     if not yes:
         click.confirm(f"Send {len(found)} records again?", abort=True, err=True)
-    sent = in_log(lambda log, names: letters.redrive(log, names, found))
+    chosen, now = [kept.letter for kept in found], time.time_ns() // 1000
+    sent = in_log(lambda log, names: letters.redrive(log, names, chosen, now))
     click.echo(f'{{"found":{len(found)},"sent":{sent}}}' if as_json else f"{sent} of {len(found)} were sent again.")
 
 
@@ -88,17 +93,21 @@ def _wanted(given: Mapping[str, str | None]) -> letters.Wanted:
     there = sorted(map(from_env().topic_names().wire, BY_NAME))
     if (topic := given.get("topic")) is not None and topic not in there:
         raise Stop(f"No topic {topic} is read here. These are: {', '.join(there)}.")
-    return lambda letter: all(value in (None, getattr(letter, field)) for field, value in given.items())
+    return lambda kept: all(value in (None, getattr(kept.letter, field)) for field, value in given.items())
 
 
-def _letters(wanted: letters.Wanted) -> list[RecordRejected]:
-    async def read(log: EventLog, names: TopicNames) -> list[RecordRejected]:
-        return [letter async for _, letter in letters.letters(log, names, wanted)]
-
-    return in_log(read)
+def _letters(wanted: letters.Wanted) -> list[letters.KeptLetter]:
+    return in_log(lambda log, names: letters.letters(log, names, wanted))
 
 
-def _fact(letter: RecordRejected) -> dict[str, Any]:
+def _at(place: str) -> list[letters.KeptLetter]:
+    if found := _letters(lambda kept: kept.stands_at(place)):
+        return found
+    raise NoLetter(f"nothing from {place} was refused: `rillfold dlq list` names what was.")
+
+
+def _fact(kept: letters.KeptLetter) -> dict[str, Any]:
+    letter = kept.letter
     return {
         "topic": letter.topic,
         "partition": letter.partition,
@@ -108,4 +117,5 @@ def _fact(letter: RecordRejected) -> dict[str, Any]:
         "company": letter.company,
         "bytes": len(letter.value or b""),
         "id": letter.id,
+        "sent_again": kept.redriven,
     }

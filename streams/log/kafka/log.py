@@ -13,7 +13,8 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 
 from schemas.codec.compat import check_at_start
 from streams.errors import AppendFailed, MissingOffsets, TooLarge, UnknownTopic, Unreachable
-from streams.log.kafka.appends import append_in_batches, place
+from streams.log.kafka.alone import KafkaAlone
+from streams.log.kafka.appends import Placed, append_in_batches, place
 from streams.log.kafka.client import close_client, start_client
 from streams.log.kafka.fetched import by_batches
 from streams.log.kafka.group import Assignments, KafkaSubscription, to_records
@@ -101,21 +102,26 @@ class KafkaLog:
         }
 
     async def append(self, records: Sequence[Outgoing]) -> Sequence[Position]:
-        specs = {topic: await self._spec(topic) for topic in {record.topic for record in records}}
-        limits = {topic: limit_of(spec) for topic, spec in specs.items()}
-        for record in records:
-            if size_of(record) > limits[record.topic]:
-                raise TooLarge(record.topic, size_of(record), limits[record.topic])
-        placed = place(records, {topic: spec.partitions for topic, spec in specs.items()})
+        placed = await self.placed(records)
         producer = await self._client(AIOKafkaProducer, **_PRODUCER)
         try:
             return await append_in_batches(producer, records, placed)
         except kafka.MessageSizeTooLargeError as error:
             largest = max(records, key=size_of)
-            raise TooLarge(largest.topic, size_of(largest), limits[largest.topic]) from error
+            raise TooLarge(largest.topic, size_of(largest), limit_of(await self._spec(largest.topic))) from error
         except kafka.KafkaError as error:
             await self._discard(producer)
-            raise AppendFailed(", ".join(sorted(specs)), f"{type(error).__name__} {error}") from error
+            topics = sorted({record.topic for record in records})
+            raise AppendFailed(", ".join(topics), f"{type(error).__name__} {error}") from error
+
+    async def placed(self, records: Sequence[Outgoing]) -> Placed:
+        """In which partition each of them goes. Raises `TooLarge` for one that its topic does not take."""
+        specs = {topic: await self._spec(topic) for topic in {record.topic for record in records}}
+        limits = {topic: limit_of(spec) for topic, spec in specs.items()}
+        for record in records:
+            if size_of(record) > limits[record.topic]:
+                raise TooLarge(record.topic, size_of(record), limits[record.topic])
+        return place(records, {topic: spec.partitions for topic, spec in specs.items()})
 
     async def read(
         self, topic: str, partition: int, start: int, stop: int | None = None
@@ -169,6 +175,12 @@ class KafkaLog:
         async with self._opened(consumer):
             by_batches(consumer)
             yield KafkaSubscription(self, group, consumer, assignments, self._learn)
+
+    @asynccontextmanager
+    async def alone(self, name: str) -> AsyncIterator[KafkaAlone]:
+        options = {**_PRODUCER, **self._options}
+        async with self._opened(AIOKafkaProducer(transactional_id=name, **options)) as producer:
+            yield KafkaAlone(self, name, producer)
 
     @asynccontextmanager
     async def _reader(self, records: int) -> AsyncIterator[AIOKafkaConsumer]:

@@ -1,0 +1,46 @@
+"""One appender of its name: a transactional id, by which the broker ends what an earlier one has begun."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+from aiokafka import AIOKafkaProducer
+from aiokafka import errors as kafka
+
+from streams.errors import AppendFailed, ShutOut
+from streams.log.kafka.appends import Placed, append_in_batches
+from streams.log.port import EventLog, Outgoing, Position
+
+LOOK_SECONDS = 0.02
+
+
+class Placing(EventLog, Protocol):
+    async def placed(self, records: Sequence[Outgoing]) -> Placed: ...
+
+
+class KafkaAlone:
+    """Before its producer stood, the broker has finished or aborted whatever an earlier one of its name had open."""
+
+    def __init__(self, log: Placing, name: str, producer: AIOKafkaProducer) -> None:
+        self._log, self._name, self._producer = log, name, producer
+
+    async def append(self, records: Sequence[Outgoing]) -> Sequence[Position]:
+        if not records:
+            return []
+        placed = await self._log.placed(records)
+        try:
+            async with self._producer.transaction():
+                positions = await append_in_batches(self._producer, records, placed)
+        except (kafka.ProducerFenced, kafka.InvalidProducerEpoch) as error:
+            raise ShutOut(self._name) from error
+        except kafka.KafkaError as error:
+            raise AppendFailed(self._name, f"{type(error).__name__} {error}") from error
+        await self._until_read(positions)
+        return positions
+
+    async def _until_read(self, positions: Sequence[Position]) -> None:
+        """The broker says yes before the partitions have heard of it."""
+        ends = {(each.topic, each.partition): each.offset + 1 for each in positions}
+        for (topic, partition), end in ends.items():
+            while (await self._log.ends(topic))[partition] < end:  # noqa: ASYNC110 - a broker tells nobody
+                await asyncio.sleep(LOOK_SECONDS)

@@ -1,0 +1,115 @@
+"""A rebuild has no effects: what was told and sent when events were new is not told and sent again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+
+from processors.saga import ACTING_JOBS
+from projections.companies import COMPANIES
+from projections.datasets import DATASETS
+from projections.jobs import JOBS
+from projections.sessions import SESSIONS
+from rillfold.embedded.stack import Endpoints
+from rillfold.testing.driver import Driver
+from schemas.codec.codec import decode
+from schemas.jobs import JobRequested
+from schemas.rejected import Rejected
+from schemas.topics import TopicNames
+from streams.fold.failpoint import STEPS
+from streams.log.kafka.log import KafkaLog
+from streams.log.memory import MemoryLog
+from streams.state.changelog import topic_of
+
+POISON = b"no event"
+EFFECTS = ("automation-job", "inference-request", "tool-call")
+
+
+def job(n: int) -> JobRequested:
+    return JobRequested(id=f"r-{n}", company="acme", time=1, correlation=f"r-{n}", job=f"j{n}", task="Refund order 7")
+
+
+async def poisoned(driver: Driver) -> None:
+    """On a topic of several projections, one of which has several topics."""
+    for n in range(3):
+        await driver.send_bytes("automation-job", POISON, b"acme/j")
+        await driver.send_bytes("company-data", POISON, b"acme")
+        await driver.send(job(n))
+
+
+async def told(driver: Driver) -> Counter[tuple[str, int, int]]:
+    return Counter((letter.topic, letter.partition, letter.offset) for letter in await driver.dead_letters())
+
+
+async def test_a_first_start_tells_each_refused_record_once():
+    log = MemoryLog()
+    async with Driver(log, []) as driver:
+        await poisoned(driver)
+    async with Driver(log, [SESSIONS, ACTING_JOBS, COMPANIES]) as driver:
+        await driver.settle()
+        assert (await told(driver)).most_common(1)[0][1] == 1
+        assert len(await told(driver)) == 6
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_start_that_is_broken_off_and_begins_again_tells_each_once(step: str):
+    """What was told before the crash stands in the log, and is found there."""
+    log = MemoryLog()
+    async with Driver(log, []) as driver:
+        await poisoned(driver)
+    async with Driver(log, [SESSIONS, ACTING_JOBS, COMPANIES]) as driver:
+        await driver.crash("worker-1", at=step, passes=2)
+        await driver.settle()
+        assert set((await told(driver)).values()) == {1}
+
+
+@pytest.mark.parametrize("group", ["the same", "another"])
+async def test_a_projection_that_is_new_tells_nothing_again(group: str):
+    log = MemoryLog()
+    async with Driver(log, [COMPANIES, JOBS]) as driver:
+        await poisoned(driver)
+        await driver.settle()
+        first = await told(driver)
+    if group == "another":
+        log._groups.clear()
+    async with Driver(log, [COMPANIES, DATASETS, JOBS, SESSIONS]) as driver:
+        await driver.settle()
+        assert await told(driver) == first
+        await poisoned(driver)
+        await driver.settle()
+        assert set((await told(driver)).values()) == {1}
+        assert len(await told(driver)) == 2 * len(first)
+
+
+async def told_and_sent(kafka: KafkaLog, names: TopicNames) -> Counter[str]:
+    """How often each thing was said by a worker."""
+    said: Counter[str] = Counter()
+    for topic in ("dead-letter", *EFFECTS):
+        wire = names.wire(topic)
+        for partition, end in (await kafka.ends(wire)).items():
+            async for records in kafka.read(wire, partition, 0, end):
+                events = [decode(record.value, record.origin, record.timestamp) for record in records]
+                said.update(f"{event.type} {event.id}" for event in events if not isinstance(event, Rejected))
+    return said
+
+
+async def test_a_worker_in_a_group_of_its_own_sends_and_tells_nothing_again(
+    workers: Any, agree: Any, kafka: KafkaLog, names: TopicNames, stack: Endpoints
+):
+    """Its group has committed nothing, its disk is empty, and the changelog is gone."""
+    async with Driver(kafka, [ACTING_JOBS, SESSIONS], names=names) as driver:
+        await poisoned(driver)
+        await driver.settle()
+        was = await told_and_sent(kafka, names)
+        assert sum(what.startswith("record.rejected") for what in was) == 6 - 3
+        assert sum(what.startswith("inference.requested") for what in was) == 3
+    admin = AIOKafkaAdminClient(bootstrap_servers=stack.bootstrap_servers)
+    await admin.start()
+    await admin.delete_topics([topic_of(ACTING_JOBS, names.prefix)])
+    await admin.close()
+    workers("b").start("--only", ACTING_JOBS.name, "--only", SESSIONS.name)
+    await agree((ACTING_JOBS, SESSIONS))
+    assert await told_and_sent(kafka, names) == was
