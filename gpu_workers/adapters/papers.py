@@ -89,7 +89,7 @@ def _index(row: Adapter) -> Iterator[str]:
 def _facts(row: Adapter) -> Iterator[str]:
     yield f"- weights and settings: sha256 `{_plain(row.sha256)}`"
     yield f"- base: sha256 `{_plain(row.base_sha256)}`"
-    if row.manifest:
+    if row.method != BROUGHT:
         yield f"- dataset: manifest sha256 `{_plain(row.manifest)}`, seed {row.seed}"
     if score := row.evaluation:
         yield f"- held out: {score.before:.3f} -> {score.after:.3f} exact on {score.examples} requests"

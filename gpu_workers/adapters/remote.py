@@ -160,11 +160,18 @@ class RemoteStore:
             raise ArtifactMissing(
                 f"adapter {sha256}: not in {where}. Is this the store it was published to?"
             ) from error
+        try:
+            self._fetch_rest(sha256, draft)
+        except ArtifactRefused as error:
+            raise ArtifactRefused(f"{self._files.url}/{at}: {error} Publish it again.") from error
+
+    def _fetch_rest(self, sha256: str, draft: Path) -> None:
+        """As the manifest says: no byte more, and no other."""
         sizes = manifest_in(draft, sha256).files
         for name in FILES:
             most = min(MAX_BYTES[name], sizes[name].size if name in sizes else 0)
             try:
-                self._files.fetch(f"{at}/{name}", draft / name, most)
+                self._files.fetch(f"sha256/{sha256}/{name}", draft / name, most)
             except FileNotFoundError as error:
-                raise ArtifactRefused(f"adapter {self._files.url}/{at}: has no {name}. Publish it again.") from error
+                raise ArtifactRefused(f"it has no {name}.") from error
         verify(draft, sha256)

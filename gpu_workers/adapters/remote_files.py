@@ -66,8 +66,8 @@ class RemoteFiles:
             self._tried(lambda beat: self._system.put_file(str(source), at, callback=_told(beat)), self._write)
         except (NotImplementedError, OSError) as error:
             raise StoreTakesNothing(
-                f"adapter store {self.url} takes no {name}: {_why(error)}. Make room, or let this installation write "
-                f"there; {source} is kept here, and asked for again it goes there."
+                f"adapter store {self.url} takes no {name}: {_why(error)}. Make room there, let this installation "
+                f"write there, or correct the address; {source} is kept here and sent when it is put again."
             ) from error
 
     def remove(self, name: str) -> None:

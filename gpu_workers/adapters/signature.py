@@ -40,12 +40,12 @@ class SignedFiles(NamedTuple):
     """The sha256 of each, by its name."""
 
 
-class _Key(msgspec.Struct, frozen=True):
+class _KeyHint(msgspec.Struct, frozen=True):
     hint: str
 
 
 class _Material(msgspec.Struct, frozen=True, rename="camel"):
-    public_key: _Key
+    public_key: _KeyHint
     tlog_entries: tuple[msgspec.Raw, ...] = ()
 
 
@@ -130,7 +130,7 @@ def sign(files: Mapping[str, str], name: str, key: PrivateKey) -> bytes:
     curve = HASHES[key.curve.key_size]()
     signed = key.sign(_authenticated(payload), ec.ECDSA(curve, deterministic_signing=True))
     envelope = _Envelope(_text(payload), IN_TOTO, (_Signed(_text(signed)),))
-    return msgspec.json.encode(_Bundle(BUNDLE, _Material(_Key(key_id(key.public_key()))), envelope))
+    return msgspec.json.encode(_Bundle(BUNDLE, _Material(_KeyHint(key_id(key.public_key()))), envelope))
 
 
 def signed_files(bundle: bytes, keys: Mapping[str, PublicKey]) -> SignedFiles:

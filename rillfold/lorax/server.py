@@ -11,6 +11,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
+
 from gpu_workers.bases.before_torch import settle
 from rillfold import wiring
 from rillfold.lorax.agents import AgentsEngine
@@ -116,7 +118,8 @@ class LoRAxServer:
     async def _serve(self, opened: Future[Open]) -> None:
         _keep_to(self.config.gpu_memory_utilization)
         async with wiring.engine(self.settings) as engine:
-            registry = LoRAxAdapterRegistry(engine, wiring.artifact_store(self.settings))
+            own_word = msgspec.structs.replace(self.settings, adapter_keys=None)  # a folder that its operator names
+            registry = LoRAxAdapterRegistry(engine, wiring.artifact_store(own_word))
             agents = AgentsEngine(engine, registry, self.config.max_concurrent_requests)
             async with listening(agents, self.settings) as url:
                 running = Open(asyncio.get_running_loop(), registry, agents, url, asyncio.Event())

@@ -6,14 +6,16 @@ import asyncio
 import errno
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from gpu_workers.adapters.keys import CARD, PROVENANCE
 from gpu_workers.adapters.store import Facts, FolderStore, verify
-from gpu_workers.errors import ChildDied, Diverged, Unhealthy
+from gpu_workers.errors import ChildDied, Diverged, StoreTakesNothing, Unhealthy
 from gpu_workers.inbox.inbox import Inbox, Item
 from gpu_workers.train import parent
 from gpu_workers.train.child import reason_of
@@ -236,6 +238,25 @@ async def test_a_store_that_takes_nothing_ends_the_worker_by_name_and_the_reques
     said = await office.until(office.trainer(name="two"), ended("r1"))
     assert [type(event) for event in said if isinstance(event, ENDS)] == [TrainingCompleted]
     assert [claim.worker for claim in of(said, TrainingAccepted)] == ["one", "two"]
+
+
+class ClosedStore(FolderStore):
+    """It took the adapter, and takes nothing any more."""
+
+    def put_papers(self, sha256: str, name: str, papers: Mapping[str, bytes]) -> None:
+        raise StoreTakesNothing("adapter store s3://bucket takes no README.md: it is read-only.")
+
+
+async def test_a_store_that_closes_before_the_papers_ends_the_worker_and_nothing_is_ready_without_them(office):
+    office.store = ClosedStore(office.tmp_path / "store")
+    await office.append(office.request("r1", settings=SHORT))
+    with pytest.raises(Unhealthy, match=r"takes no papers: adapter store s3://bucket"):
+        await office.until(office.trainer(), lambda _said: False)
+    assert not await office.ready()
+    office.store = FolderStore(office.tmp_path / "store")
+    await office.until(office.trainer(name="two"), ended("r1"))
+    (ready,) = await office.ready()
+    assert ready.adapter_version == 1 and set(office.store.papers(ready.sha256)) == {CARD, PROVENANCE}
 
 
 async def test_a_scratch_folder_that_cannot_be_made_ends_the_worker_by_name(office):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import count
@@ -13,6 +14,8 @@ from uuid import uuid4
 import msgspec
 import pytest
 
+from gpu_workers.adapters.keys import PROVENANCE, AdapterKeys
+from gpu_workers.adapters.signature import key_id, new_key, private_key
 from gpu_workers.adapters.store import FolderStore, verify
 from gpu_workers.errors import ChildDied, DatasetRefused
 from gpu_workers.inbox.inbox import Inbox
@@ -159,6 +162,9 @@ async def quiet_office(tmp_path, tiny_base) -> Office:
 
 
 async def test_a_request_becomes_an_adapter_with_its_whole_story(office):
+    key = private_key(new_key(), "a test")
+    keys = AdapterKeys({key_id(key.public_key()): key.public_key()}, demanded=True, own=lambda: key)
+    office.store = FolderStore(office.tmp_path / "signed", keys)
     await office.append(office.request("r1"))
     said = await office.until(office.trainer(), ended("r1"))
     (accepted,), (completed,) = of(said, TrainingAccepted), of(said, TrainingCompleted)
@@ -170,6 +176,10 @@ async def test_a_request_becomes_an_adapter_with_its_whole_story(office):
     assert completed.sha256 == ready.sha256
     assert ready.evaluation.examples == 2
     assert verify(office.store.place(ready.sha256), ready.sha256).base_sha256 == ready.base_sha256
+    stated = json.loads(office.store.papers(ready.sha256)[PROVENANCE])["predicate"]["buildDefinition"]
+    assert stated["externalParameters"]["ranges"] == [msgspec.to_builtins(each) for each in ready.ranges]
+    made_from = {each["name"]: each.get("digest") for each in stated["resolvedDependencies"]}
+    assert made_from["dataset manifest"] == {"sha256": ready.manifest} and made_from["chat template"]
     assert {event.correlation for event in (*said, ready)} == {"r1"}
     assert {event.causation for event in (*said, ready)} == {None, "r1"}
     assert {event.phase for event in of(said, TrainingProgressed)} >= {"train", "measure"}
