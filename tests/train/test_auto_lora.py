@@ -27,6 +27,8 @@ from projections.lora_adapters import LORA_ADAPTERS
 from projections.training_runs import TRAINING_RUNS
 from rillfold.auto_lora import (
     AutoLoRACreator,
+    GgufFiles,
+    LlamaCppClient,
     LoRATrainer,
     SyntheticDataGenerator,
     ToolCallEvaluator,
@@ -189,6 +191,15 @@ async def test_a_trainer_learns_what_was_made_and_what_an_agent_said(tmp_path, c
         with pytest.raises(Stop, match=line):
             await LoRATrainer(config, tmp_path / "no", train=made_once).train(wrong)
     assert {path.name for path in tmp_path.iterdir()} == {"made", "sales_outputs.json"}
+
+
+async def test_llama_cpp_answers_by_what_the_loop_has_left(tmp_path, config):
+    folder, _ = await creator(config, tmp_path / "out").create_adapter(1)
+    base = GgufFiles(config).base(tmp_path)
+    assert base.name == "tiny-qwen3-F32.gguf"
+    with LlamaCppClient(base, {"acme": folder / "adapter.gguf"}, threads=1, context=512) as llama:
+        answer = llama.chat([{"role": "user", "content": "Find customer Tom Weber."}], adapter="acme", max_tokens=4)
+    assert answer["model"] == "acme" and answer["usage"]["completion_tokens"] > 0
 
 
 async def test_an_adapter_that_no_gguf_file_can_hold_is_named_and_kept(tmp_path, config):
