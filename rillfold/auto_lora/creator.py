@@ -212,8 +212,8 @@ def _line(found: Iteration) -> str:
 
 
 def _version(number: int, adapter: Adapter) -> str:
-    answers = "it answers now" if adapter.promoted else f"it answers by its number alone ({adapter.verdict})"
-    return f"iteration {number} is {adapter.adapter}@{adapter.version}: {answers}"
+    gate = "promoted" if adapter.promoted else "not promoted"
+    return f"iteration {number}: {adapter.adapter}@{adapter.version}, by the gate {gate}: {adapter.verdict}"
 
 
 def _write_mix(folder: Path, mix: Mix, batch: Harvest) -> None:

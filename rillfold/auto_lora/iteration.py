@@ -44,7 +44,7 @@ class OutputInUse(Stop):
     """A folder with what another run has made."""
 
 
-class Learned(msgspec.Struct, frozen=True, kw_only=True):
+class TrainedAdapter(msgspec.Struct, frozen=True, kw_only=True):
     """An adapter that was trained and measured."""
 
     folder: Path
@@ -79,7 +79,7 @@ class Workroom:
     def __init__(self, config: TrainingConfig, settings: Settings, history: History) -> None:
         self._config, self._settings, self._history = config, settings, history
 
-    async def learn(self, select: Selection, folder: Path, on_report: OnReport, beside: Beside) -> Learned:
+    async def learn(self, select: Selection, folder: Path, on_report: OnReport, beside: Beside) -> TrainedAdapter:
         """Of all that was told. Raises NotLearned; what stands already stays as it is."""
         learning = self._config.train_settings(select)
         request = TrainingRequested(
@@ -100,7 +100,7 @@ class Workroom:
             wrong = msgspec.json.decode((draft / ERRORS).read_bytes(), type=list[WrongAnswer])
             await beside(draft)
             draft.replace(folder)
-            return Learned(folder=folder, adapter=adapter, rows=rows, wrong=wrong)
+            return TrainedAdapter(folder=folder, adapter=adapter, rows=rows, wrong=wrong)
         finally:
             shutil.rmtree(draft.parent, ignore_errors=True)
 
@@ -123,27 +123,27 @@ class Workroom:
             shutil.copyfile(path, draft / name)
 
 
-def iteration_of(number: int, learned: Learned, measured: Mapping[str, Made], calls: int) -> Iteration:
+def iteration_of(number: int, trained: TrainedAdapter, measured: Mapping[str, Made], calls: int) -> Iteration:
     """`measured`: what was held out, by its question; `calls`: so many of its requests were asked at most."""
-    evaluation = learned.adapter.evaluation or NOBODY
+    evaluation = trained.adapter.evaluation or NOBODY
     return Iteration(
         number=number,
-        folder=learned.folder,
-        suite=_suite(learned, calls),
+        folder=trained.folder,
+        suite=_suite(trained, calls),
         before=evaluation.before,
         after=evaluation.after,
         cases=evaluation.examples,
-        failures=tuple(slip for each in learned.wrong if (slip := _slip(each, measured)) is not None),
+        failures=tuple(slip for each in trained.wrong if (slip := _slip(each, measured)) is not None),
     )
 
 
-def _suite(learned: Learned, calls: int) -> Suite:
+def _suite(trained: TrainedAdapter, calls: int) -> Suite:
     """Each case that was asked; it is told which were wrong. Of words it counts that they are words: which ones is a
     matter of taste."""
-    rows = learned.rows
+    rows = trained.rows
     nothing_fits = Foreign(own=tools_of(rows)).nothing_fits(MADE_UP)
     cases = [*held_out(rows, calls, _any), *nothing_fits, *words(rows, MADE_WORDS, _any)]
-    wrong = {(each.suite, each.id) for each in learned.wrong if each.mistake != "other words"}
+    wrong = {(each.suite, each.id) for each in trained.wrong if each.mistake != "other words"}
     return Suite(
         name="made", outcomes=tuple(CaseOutcome(id=it.id, right=(it.suite, it.id) not in wrong) for it in cases)
     )

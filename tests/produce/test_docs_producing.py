@@ -23,8 +23,8 @@ from schemas.envelope import Event, Origin
 from streams.log.kafka.log import KafkaLog
 from tests.support.pages import blocks, ran, surroundings
 
-# One by standard input, two of the CSV file, 1 + 1000 by Python, and one by each of the four clients.
-EVENTS = 1 + 2 + 1001 + 4
+# One by standard input, two of the CSV file, two of an agent, 1 + 1000 by Python, and one by each of the four clients.
+EVENTS = 1 + 2 + 2 + 1001 + 4
 
 
 class Own(NamedTuple):

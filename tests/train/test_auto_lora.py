@@ -27,12 +27,15 @@ from projections.lora_adapters import LORA_ADAPTERS
 from projections.training_runs import TRAINING_RUNS
 from rillfold.auto_lora import (
     AutoLoRACreator,
+    GgufFiles,
+    LlamaCppClient,
     LoRATrainer,
     SyntheticDataGenerator,
     ToolCallEvaluator,
     ToolCallingDataset,
     TrainingConfig,
 )
+from rillfold.auto_lora import history as history_module
 from rillfold.auto_lora.config import AGENT, MADE, BadConfig
 from rillfold.auto_lora.evaluator import NothingHeldOut
 from rillfold.auto_lora.history import History
@@ -40,14 +43,18 @@ from rillfold.auto_lora.iteration import NotLearned, OutputInUse
 from rillfold.auto_lora.made import NotADataset
 from rillfold.auto_lora.writers import BaseWriter
 from rillfold.cli import rillfold
-from rillfold.event_log import now
+from rillfold.event_log import first, now
 from rillfold.produce.outputs import agent_outputs
 from schemas.company import ConversationIngested, Message
+from schemas.envelope import caused_by
 from schemas.errors import Stop
 from schemas.topics import TOPICS, TopicNames
+from schemas.training import TrainingProgressed, TrainingRequested
 from streams.fold.view import View
+from streams.history import followed as followed_module
 from streams.history import replay
 from streams.log.kafka.admin import wanted
+from streams.log.memory import MemoryLog
 from streams.log.outgoing import to_outgoing
 from streams.log.port import EventLog, TopicSpec
 from tests.support.described import company_tools
@@ -136,6 +143,29 @@ async def test_with_kafka_a_stack_trains_and_the_log_knows_it_all(stack, names, 
     assert not (await replay.build(kafka, names, "acme", ranges, tmp_path / "all", select=observed)).trained
 
 
+async def test_a_run_that_nobody_takes_is_said_once_and_taken_back_by_who_waits_no_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(history_module, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(followed_module, "LOOK_SECONDS", 0.01)
+    log, names, said, looks = MemoryLog(), TopicNames(), asyncio.Queue[str](), asyncio.Event()
+    await log.create([TopicSpec("training-request", 1)])
+    history = History(log, names, "acme", FolderStore(tmp_path), say=said.put_nowait)
+    request = TrainingRequested(**first("acme"), base_model="tiny")
+
+    async def seen(_report):
+        looks.set()
+
+    waiting = asyncio.create_task(history.trained(request, seen))
+    assert await said.get() == f"No training worker has taken run {request.id} yet. Is `rillfold worker train` running?"
+    progressed = TrainingProgressed(**caused_by(request, "p", 1), run=request.id, phase="train", step=1, steps=2)
+    await log.append([to_outgoing(progressed, names)])
+    await looks.wait()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    (run,) = (await View(log, names, TRAINING_RUNS).catch_up()).values()
+    assert run.withdrawn == "nobody waits for it" and said.empty()
+
+
 async def test_a_trainer_learns_what_was_made_and_what_an_agent_said(tmp_path, config):
     generator = SyntheticDataGenerator(company_tools(), config)
     made = [*generator.generate_held_out(6), *generator.generate(18)]
@@ -161,6 +191,15 @@ async def test_a_trainer_learns_what_was_made_and_what_an_agent_said(tmp_path, c
         with pytest.raises(Stop, match=line):
             await LoRATrainer(config, tmp_path / "no", train=made_once).train(wrong)
     assert {path.name for path in tmp_path.iterdir()} == {"made", "sales_outputs.json"}
+
+
+async def test_llama_cpp_answers_by_what_the_loop_has_left(tmp_path, config):
+    folder, _ = await creator(config, tmp_path / "out").create_adapter(1)
+    base = GgufFiles(config).base(tmp_path)
+    assert base.name == "tiny-qwen3-F32.gguf"
+    with LlamaCppClient(base, {"acme": folder / "adapter.gguf"}, threads=1, context=512) as llama:
+        answer = llama.chat([{"role": "user", "content": "Find customer Tom Weber."}], adapter="acme", max_tokens=4)
+    assert answer["model"] == "acme" and answer["usage"]["completion_tokens"] > 0
 
 
 async def test_an_adapter_that_no_gguf_file_can_hold_is_named_and_kept(tmp_path, config):
