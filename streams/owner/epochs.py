@@ -79,7 +79,7 @@ class NextEpoch(Request[_Question]):  # type: ignore[misc]
         return request_struct_class(self._id, ID_TIMEOUT_MS, *self._known, {})
 
 
-class Asked(NamedTuple):
+class KnownEpoch(NamedTuple):
     epoch: PidAndEpoch
     at: float
 
@@ -91,7 +91,7 @@ class Epochs(TransactionManager):  # type: ignore[misc]
     def __init__(self, producer: AIOKafkaProducer, clock: Callable[[], float]) -> None:
         super().__init__(None, ID_TIMEOUT_MS)
         self._client, self._clock = producer.client, clock
-        self._asked: dict[TopicPartition, Asked] = {}
+        self._known: dict[TopicPartition, KnownEpoch] = {}
 
     @classmethod
     def of(cls, producer: AIOKafkaProducer, clock: Callable[[], float]) -> Self:
@@ -102,7 +102,7 @@ class Epochs(TransactionManager):  # type: ignore[misc]
         return epochs
 
     def sequence_number(self, tp: TopicPartition) -> int:
-        self._pid_and_epoch = self._asked[tp].epoch
+        self._pid_and_epoch = self._known[tp].epoch
         return int(super().sequence_number(tp))
 
     async def take(self, topic: str, partition: int) -> None:
@@ -112,7 +112,7 @@ class Epochs(TransactionManager):  # type: ignore[misc]
     async def hold(self, topic: str, partition: int) -> None:
         """Raises `ProducerFenced` where an epoch of long ago is not the newest any more, or is forgotten."""
         tp = TopicPartition(topic, partition)
-        epoch, at = self._asked[tp]
+        epoch, at = self._known[tp]
         if self._clock() - at < RENEW_SECONDS:
             return
         try:
@@ -130,7 +130,7 @@ class Epochs(TransactionManager):  # type: ignore[misc]
                 await self._client.force_metadata_update()
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
-            self._asked[tp] = Asked(PidAndEpoch(answer.producer_id, answer.producer_epoch), at)
+            self._known[tp] = KnownEpoch(PidAndEpoch(answer.producer_id, answer.producer_epoch), at)
             self._sequence_numbers[tp] = 0
             return
 

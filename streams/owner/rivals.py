@@ -13,6 +13,7 @@ from streams.errors import RETRY_SECONDS, FoldedElsewhere
 from streams.log.kafka.client import close_client, start_client
 
 log = logging.getLogger(__name__)
+ANSWER_SECONDS = 10.0
 FAUST = frozenset({"faust", ""})
 """The protocol of a folding group; none while its members find together."""
 
@@ -44,7 +45,8 @@ class Rivals(NamedTuple):
         await start_client(client)
         try:
             named = [group for group, *_ in await client.list_consumer_groups() if self.may_be(group)]
-            answers = await client.describe_consumer_groups(named) if named else []
+            # One at a time: aiokafka reads the answer of this version by the schema of an earlier one, which has less.
+            answers = [answer for group in named for answer in await client.describe_consumer_groups([group])]
         finally:
             await close_client(client)
         found: list[tuple[Any, ...]] = [described for answer in answers for described in answer.groups]
@@ -61,7 +63,8 @@ class Rivals(NamedTuple):
 
     async def yield_to_the_first(self) -> None:
         """Where two groups began at one moment, each seen by the other: one of them goes on, whichever claims first."""
-        if first := [group for group in await self.at_work() if group < self.group]:
+        others = await self._patiently(time.monotonic() + ANSWER_SECONDS)
+        if first := [group for group in others if group < self.group]:
             raise FoldedElsewhere(self.group, first, self.projections)
 
     async def _patiently(self, until: float) -> list[str]:
