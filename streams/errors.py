@@ -211,8 +211,8 @@ class StoreFailed(Stop):
 
     def __init__(self, path: object, detail: object) -> None:
         super().__init__(
-            f"RocksDB in {path} failed ({detail}). The process ends; see to the disk (full? read-only?) and start "
-            f"it again: it goes on at its markers."
+            f"RocksDB in {path} failed ({detail}). The process ends; see to the disk (full? read-only?) or the limit "
+            f"of open files (`ulimit -n`), and start it again: it goes on at its markers."
         )
 
 
