@@ -1,5 +1,7 @@
 """What can go wrong between us and the log."""
 
+from collections.abc import Sequence
+
 from schemas.errors import Poison, Retry, Stop
 
 RETRY_SECONDS = 1.0
@@ -180,6 +182,17 @@ class RowsUnreadable(Stop):
             f"{changelog}/{partition} holds rows of at least {companies} companies that cannot be read as {state}: its "
             f"fields were changed under the same version, or a newer release wrote them. Nothing was passed. Start the "
             f"release that wrote them, or raise the projection's version."
+        )
+
+
+class SourcesRenamed(Stop):
+    """Rows were folded from topics that have another name now, or are others."""
+
+    def __init__(self, changelog: str, partition: int, before: Sequence[str], now: Sequence[str]) -> None:
+        super().__init__(
+            f"{changelog}/{partition} was folded from {', '.join(before)}, and the topic map names "
+            f"{', '.join(now)} now. Nothing was folded over these rows. Put RILLFOLD_TOPIC_MAP back; or, to fold the new topics from their "
+            f"beginning, delete the changelog, the worker's `tables` folder for it and the sink's schema."
         )
 
 

@@ -1,6 +1,6 @@
 """One partition of one projection in the hands of a worker: its rows, and how far each source has been folded."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count, islice, takewhile
 from typing import Generic, TypeVar
@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from projections.projection import Projection
-from streams.errors import NotContiguous, OwnershipLost, RowsUnreadable
+from streams.errors import NotContiguous, OwnershipLost, RowsUnreadable, SourcesRenamed
 from streams.fold.batch import Folded
 from streams.fold.circuit import COMPANIES, ReleaseCircuit
 from streams.state.changelog import MARKERS, REFUSED, RESERVED, RowCodec, Rows, Stored, marker_of, refusal_of, spelled
@@ -53,6 +53,11 @@ class Shard(Generic[State]):
     def next(self, topic: str) -> int | None:
         """The first offset of a source that is not in the rows; None where nothing of it was folded yet."""
         return self._next.get((topic, self.partition))
+
+    def folded_from(self, sources: Collection[str]) -> None:
+        """Rows of other topics than these are no ground to fold these on: whoever renamed one shall say so."""
+        if strange := sorted({topic for topic, _ in self._next} - set(sources)):
+            raise SourcesRenamed(self.changelog, self.partition, strange, sorted(sources))
 
     def begin(self, topic: str, first: int) -> int:
         """Where this source goes on. What lies below the log's first offset and was not folded is lost: said aloud."""
