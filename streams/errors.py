@@ -191,8 +191,9 @@ class SourcesRenamed(Stop):
     def __init__(self, changelog: str, partition: int, before: Sequence[str], now: Sequence[str]) -> None:
         super().__init__(
             f"{changelog}/{partition} was folded from {', '.join(before)}, and the topic map names "
-            f"{', '.join(now)} now. Nothing was folded over these rows. Put RILLFOLD_TOPIC_MAP back; or, to fold the new "
-            f"topics from their beginning, delete the changelog, the worker's `tables` folder for it and the sink's schema."
+            f"{', '.join(now)} now. Nothing was folded over these rows. Put RILLFOLD_TOPIC_MAP back; or, to fold the "
+            f"new topics from their beginning, delete the changelog, the worker's `tables` folder for it and the "
+            f"sink's schema."
         )
 
 
