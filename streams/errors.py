@@ -1,6 +1,6 @@
 """What can go wrong between us and the log."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from schemas.errors import Poison, Retry, Stop
 
@@ -229,6 +229,18 @@ class RowsUnreadable(Stop):
         )
 
 
+class SourcesRenamed(Stop):
+    """Rows were folded from topics that have another name now, or are others."""
+
+    def __init__(self, changelog: str, partition: int, before: Sequence[str], now: Sequence[str]) -> None:
+        super().__init__(
+            f"{changelog}/{partition} was folded from {', '.join(before)}, and the topic map names "
+            f"{', '.join(now)} now. Nothing was folded over these rows. Put RILLFOLD_TOPIC_MAP back; or, to fold the "
+            f"new topics from their beginning, delete the changelog, the worker's `tables` folder for it and the "
+            f"sink's schema."
+        )
+
+
 class Misconfigured(Stop):
     """Topics or settings under which the fold cannot be exact."""
 
@@ -269,8 +281,8 @@ class StoreFailed(Stop):
 
     def __init__(self, path: object, detail: object) -> None:
         super().__init__(
-            f"RocksDB in {path} failed ({detail}). The process ends; see to the disk (full? read-only?) and start "
-            f"it again: it goes on at its markers."
+            f"RocksDB in {path} failed ({detail}). The process ends; see to the disk (full? read-only?) or the limit "
+            f"of open files (`ulimit -n`), and start it again: it goes on at its markers."
         )
 
 

@@ -133,9 +133,9 @@ class ToolBridge:
         calls, refused = self._decoded(batch)
         if refused:
             await self._log.append(refused)
-        await self._answered.catch_up(batch)
+        answered = await self._answered.among(calls)
         for record, call in calls:
-            if (key := (call.company, call.call)) not in self._open and key not in self._answered:
+            if (key := (call.company, call.call)) not in self._open and key not in answered:
                 self._open.add(record, call)
         self._next |= {place: records[-1].offset + 1 for place, records in batch.items()}
 
@@ -147,7 +147,7 @@ class ToolBridge:
             return
         self._generation = generation
         self._next, self._committed = {}, {}
-        await self._answered.catch_up({})
+        await self._answered.catch_up()
         await self._open.keep_only(subscription.assignment(), lambda key: key in self._answered)
 
     def _decoded(self, batch: Batch) -> tuple[list[tuple[Record, ToolCallProposed]], list[Outgoing]]:
@@ -166,12 +166,12 @@ class ToolBridge:
         """Whoever slept longer than the group waits for him is told late: only the log knows what was answered."""
         if not (done := self._open.ended()):
             return
-        await self._answered.catch_up({})
+        await self._answered.catch_up()
         ours = [work for work in done if work.key not in self._answered]
         positions = await self._log.append([self._answer(work) for work in ours])
         self.calls += len(ours)
         for work, position in zip(ours, positions, strict=True):
-            self._answered.said(work.key, position)
+            self._answered.said(work.key, position, self._clock() // 1000)
         for work in done:
             self._open.close(work)
 

@@ -127,6 +127,8 @@ class Folding:
 
     async def catch_up(self, shards: Collection[Shard[Any]], event_log: EventLog, group: str) -> None:
         """Projections with several sources, and those that act, are brought to the present before the sources flow."""
+        for shard in shards:
+            shard.folded_from(self.sources_of(shard.projection))
         await self._look_at_ground(shards, event_log)
         for shard in shards:
             sources = self.sources_of(shard.projection)

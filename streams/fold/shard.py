@@ -1,7 +1,7 @@
 """One partition of one projection in the hands of a worker: its rows, and how far each source has been folded."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count, islice, takewhile
 from typing import Generic, TypeVar
@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from projections.projection import Projection
-from streams.errors import NAMED, OwnershipLost, RowsUnreadable
+from streams.errors import NAMED, OwnershipLost, RowsUnreadable, SourcesRenamed
 from streams.fold.batch import Folded
 from streams.fold.circuit import COMPANIES, ReleaseCircuit
 from streams.log.port import Extent
@@ -61,6 +61,11 @@ class Shard(Generic[State]):
         """Whether the source still reaches what was folded of it."""
         next_ = self.next(topic)
         return next_ is None or extent.reaches(next_)
+
+    def folded_from(self, sources: Collection[str]) -> None:
+        """Rows of other topics than these are no ground to fold these on: whoever renamed one shall say so."""
+        if strange := sorted({topic for topic, _ in self._next} - set(sources)):
+            raise SourcesRenamed(self.changelog, self.partition, strange, sorted(sources))
 
     def begin(self, topic: str, first: int) -> int:
         """Where this source goes on: at its marker, and at the log's first offset where it was never folded."""

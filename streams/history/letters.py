@@ -1,6 +1,6 @@
 """What lies on the dead-letter topic: found, and sent once more to where it came from."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -10,7 +10,7 @@ from schemas.rejected import RecordRedriven, RecordRejected
 from schemas.topics import BY_NAME, TopicNames
 from streams.fold.dead_letter import CUT, REDRIVEN
 from streams.log.outgoing import to_outgoing
-from streams.log.port import EventLog, Outgoing, Record, TopicPartition, records_in, size_of
+from streams.log.port import EventLog, Outgoing, Record, records_in, size_of
 
 TOPIC = "dead-letter"
 ALONE = "rillfold-redrive"
@@ -90,16 +90,15 @@ async def _open(log: EventLog, names: TopicNames, chosen: Iterable[RecordRejecte
     """Of the chosen those that are to be sent, as the log has them by now."""
     kept, ours = await _kept(log, names), set(map(names.wire, BY_NAME))
     by_topic: dict[str, list[KeptLetter]] = {}
-    for letter in chosen:
-        found = kept.get(_identity(letter)) or KeptLetter(letter, [letter.offset])
+    for identity, letter in {_identity(letter): letter for letter in chosen}.items():
+        found = kept.get(identity) or KeptLetter(letter, [letter.offset])
         if letter.topic in ours and not found.redriven and not _cut(letter):
             by_topic.setdefault(letter.topic, []).append(found)
     open_: list[KeptLetter] = []
     for topic, some in by_topic.items():
         ends = await log.ends(topic)
         there = [each for each in some if 0 <= each.places[-1] < ends.get(each.letter.partition, 0)]
-        sent = await _sent_before(log, topic, there)
-        open_ += [each for each in there if sent.get(_record(each.letter), -1) <= each.places[-1]]
+        open_ += await _unsent(log, topic, there)
     return open_
 
 
@@ -134,25 +133,31 @@ def _mark(kept: KeptLetter, names: TopicNames, now: int) -> Outgoing:
     return to_outgoing(RecordRedriven(**about, topic=letter.topic, partition=letter.partition, offset=offset), names)
 
 
-Sent = tuple[str, int, bytes | None, bytes | None]
-
-
-def _record(letter: RecordRejected) -> Sent:
-    return letter.id, letter.partition, letter.key, letter.value
-
-
-async def _sent_before(log: EventLog, topic: str, some: Sequence[KeptLetter]) -> Mapping[Sent, int]:
-    """Where letters that bear no mark were sent to last: an older release wrote none. They stand behind the refused."""
-    found: dict[Sent, int] = {}
-    starts, after = await log.starts(topic), dict[TopicPartition, int]()
+async def _unsent(log: EventLog, topic: str, some: Sequence[KeptLetter]) -> list[KeptLetter]:
+    """Without those of which another record stands at their place: such a letter is of another log. And without those
+    that were sent though they bear no mark: an older release wrote none."""
+    by_partition: dict[int, list[KeptLetter]] = {}
     for each in some:
-        place = topic, each.letter.partition
-        after[place] = min(each.places[-1], after.get(place, each.places[-1]))
-    for (_, partition), first in after.items():
-        async for record in records_in(log, topic, partition, max(first, starts[partition])):
-            for named in _named(record):
-                found[named, partition, record.key, record.value] = record.offset
-    return found
+        by_partition.setdefault(each.letter.partition, []).append(each)
+    starts, left = await log.starts(topic), list[KeptLetter]()
+    for partition, own in by_partition.items():
+        first = max(min(each.places[-1] for each in own), starts[partition])
+        stand, sent = dict[int, Record](), dict[tuple[str, bytes | None, bytes | None], int]()
+        wanted = {each.places[-1] for each in own}
+        async for record in records_in(log, topic, partition, first):
+            if record.offset in wanted:
+                stand[record.offset] = record
+            sent |= {(named, record.key, record.value): record.offset for named in _named(record)}
+        for each in own:
+            letter, offset = each.letter, each.places[-1]
+            ours = offset not in stand or _is_of(letter, stand[offset])
+            if ours and sent.get((letter.id, letter.key, letter.value), -1) <= offset:
+                left.append(each)
+    return left
+
+
+def _is_of(letter: RecordRejected, record: Record) -> bool:
+    return (record.key, record.value) == (letter.key, letter.value)
 
 
 def _named(record: Record) -> list[str]:

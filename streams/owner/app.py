@@ -30,6 +30,7 @@ from streams.owner.faust_seam import BatchSchema, BatchTransport, RowApp, RowAss
 from streams.owner.fence import FencedChangelogs
 from streams.owner.garbage import keep_garbage_rare
 from streams.owner.glance import Glance
+from streams.owner.open_files import have_room_for
 from streams.owner.refill import refill
 from streams.owner.rivals import Rivals
 from streams.owner.shards import ShardOwner
@@ -76,7 +77,7 @@ def run(
 ) -> None:
     """Until a signal stops it: SIGTERM lets the batches in hand finish. `beside` lives as long, in its own threads."""
     worker.data_dir.mkdir(parents=True, exist_ok=True)
-    asyncio.run(_prepare(worker, projections))
+    have_room_for(asyncio.run(_prepare(worker, projections)))
     app = create_app(worker, KafkaLog(worker.bootstrap_servers, client_id=f"rillfold-{worker.name}"), projections)
     keep_garbage_rare()
     sys.setswitchinterval(TURN_SECONDS)
@@ -86,10 +87,13 @@ def run(
         ).execute_from_commandline()
 
 
-async def _prepare(worker: Worker, projections: Sequence[Projection[Any]]) -> None:
+async def _prepare(worker: Worker, projections: Sequence[Projection[Any]]) -> int:
+    """How many changelog partitions there are: all of them may come to one worker."""
     async with KafkaLog(worker.bootstrap_servers) as event_log:
         await prepare(event_log, projections, worker.names)
+        counts = [len(await event_log.ends(topic_of(each, worker.names.prefix))) for each in projections]
     await worker.rivals(projections).gone(2 * worker.session_timeout)
+    return sum(counts)
 
 
 class FoldApp(RowApp):

@@ -1,9 +1,11 @@
 """Where a worker keeps its copy of one changelog partition: RocksDB, or memory. Both keep the same contract."""
 
 import logging
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from errno import EACCES, EDQUOT, EMFILE, ENFILE, ENOMEM, ENOSPC, EPERM, EROFS
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -19,6 +21,8 @@ FIRST_KEY = b"\x00\x01"
 DAMAGED = "DAMAGED"
 # Whatever RocksDB says of its lock, it names the file. "lock" alone also stands in "block checksum mismatch".
 LOCKED = "/LOCK"
+WORLD = tuple(map(os.strerror, (EMFILE, ENFILE, ENOSPC, EDQUOT, EACCES, EPERM, EROFS, ENOMEM)))
+"""What the machine says, in RocksDB's words too: nothing of it is about what stands in the files."""
 FOLLOWED_FILES = 16
 """So many files of 8 MiB and less a store that is being filled leaves as they are."""
 
@@ -162,7 +166,8 @@ class RocksStore:
 
     def _reopen(self, options: Options) -> None:
         self._db.close()
-        self._db = _open(self._path, options)
+        with self._intact():
+            self._db = _open(self._path, options)
 
     def _read_position(self) -> int | None:
         value = cast(bytes | None, self._db.get(POSITION))
@@ -192,10 +197,10 @@ class RocksStores:
                 raise StoreDamaged(path, "a checksum was wrong when it was read")
             return RocksStore(path)
         except Exception as error:
+            if not path.exists() or any(said in str(error) for said in WORLD):
+                raise StoreFailed(path, error) from error
             if LOCKED in str(error):
                 raise DirectoryInUse(path) from error
-            if not path.exists():
-                raise
             # The changelog has it all. What is there is kept for whoever wants to know why.
             log.warning("%s is damaged (%s): put aside, rows are read from the changelog again", path, error)
             self.discard(changelog, partition)

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from schemas.company import ToolAuth, ToolRevoked
 from schemas.envelope import Event
-from schemas.tools import ToolReturned
+from schemas.tools import ToolCallProposed, ToolReturned
 from schemas.topics import TopicNames
 from streams.bridge import open_calls, tool_bridge, tool_caller
 from streams.bridge.answered import AnsweredCalls
@@ -21,6 +21,7 @@ from streams.bridge.secrets import FileSecrets
 from streams.bridge.tool_bridge import ToolBridge
 from streams.bridge.tool_caller import key_of
 from streams.log.outgoing import to_outgoing
+from streams.log.partitioner import partition_of
 from streams.log.port import EventLog, Record
 from tests.bridge.test_tool_bridge import call, events, tool
 
@@ -209,16 +210,38 @@ async def test_a_backlog_of_one_company_is_answered_and_not_refused(
     assert len(api.effects) == len(api.requests) == 100
 
 
-async def test_a_flood_of_answers_does_not_make_others_forgotten(log, names, send) -> None:
-    def answered(n: int, company: str) -> ToolReturned:
-        return ToolReturned(
-            id=f"a{n}", company=company, time=1, correlation="r", call=f"c{n}", job="j", tool="t", ok=True
-        )
+def answered(n: int, company: str = "acme", time: int = 1) -> ToolReturned:
+    about = {"id": f"a-{company}-{n}", "company": company, "time": time, "correlation": "r"}
+    return ToolReturned(**about, call=f"c{n}", job="j", tool="t", ok=True)
 
-    await send(answered(1, "globex"), *(answered(n, "acme") for n in range(50)))
+
+def proposed(n: int, company: str = "acme", time: int = 1) -> tuple[Record, ToolCallProposed]:
+    """A call, and where it stands."""
+    about = {"id": f"c{n}", "company": company, "time": time, "correlation": "r"}
+    call = ToolCallProposed(**about, call=f"c{n}", job="j", tool="t", arguments="{}")
+    return Record("tool-call", partition_of(f"{company}/j".encode(), 4), n, 1 << 42, None, None), call
+
+
+async def test_a_flood_of_answers_does_not_make_others_forgotten_and_the_log_knows_its_own(log, names, send) -> None:
+    await send(answered(1, "globex"), *(answered(n) for n in range(50)))
     known = AnsweredCalls(log, names, remembered=10)
-    partitions = await log.starts(names.wire("tool-result"))
-    await known.catch_up({("t", partition): [Record("t", partition, 0, 0, None, None)] for partition in partitions})
+    calls = [proposed(1, "globex"), proposed(2, "globex"), *(proposed(n) for n in range(60))]
+    wanted = {("globex", "c1"), *(("acme", f"c{n}") for n in range(50))}
+    assert await known.among(calls) == wanted
     assert ("globex", "c1") in known
-    assert ("acme", "c49") in known
+    assert ("acme", "c1") not in known, "it had no room"
+    assert await known.among(calls[::-1]) == wanted
+
+
+async def test_an_answer_is_found_however_long_ago_its_call_was_made(log, names, send) -> None:
+    """Of a repeat, written a year later, or of offsets that have expired: the call says its own time."""
+    year = 365 * 24 * 3600 * 1000
+    old, now = 1_700_000_000_000, 1_700_000_000_000 + year
+    records = [to_outgoing(answered(n), names)._replace(timestamp=time) for n, time in ((1, old), (2, now))]
+    await log.append(records)
+    known = AnsweredCalls(log, names)
+    (late, call) = proposed(2, time=now * 1000)
+    assert await known.among([(late._replace(timestamp=now), call)]) == {("acme", "c2")}
     assert ("acme", "c1") not in known
+    (repeat, call) = proposed(1, time=old * 1000)
+    assert await known.among([(repeat._replace(timestamp=now), call)]) == {("acme", "c1")}

@@ -11,6 +11,7 @@ import pytest
 
 from schemas.tools import ToolCallProposed
 from schemas.topics import TOPICS, TopicNames
+from streams.bridge.answered import AnsweredCalls
 from streams.bridge.endpoint import ToolReply
 from streams.bridge.secrets import FileSecrets
 from streams.bridge.tool_bridge import GROUP, ToolBridge
@@ -118,3 +119,15 @@ async def test_its_own_answers_are_known_without_being_read(log, make, monkeypat
         await turn(bridge, group)
         monkeypatch.undo()
     assert [answer.body for answer in await events(log, NAMES, "tool-result")] == ["by first"]
+
+
+async def test_a_group_whose_offsets_have_expired_calls_nothing_again_however_much_was_answered(log, make) -> None:
+    await log.append([to_outgoing(call(n, job=f"j{n}"), NAMES) for n in range(2, 150)])
+    for name in ("first", "second"):
+        bridge = make(name)
+        bridge._answered = AnsweredCalls(log, NAMES, remembered=5)
+        async with log.subscribe(GROUP, ["tool-call"]) as group:
+            while (await log.committed(GROUP, "tool-call")).get(0, 0) < 149:
+                await turn(bridge, group)
+        log._groups.clear()
+    assert [answer.body for answer in await events(log, NAMES, "tool-result")] == ["by first"] * 149

@@ -19,6 +19,7 @@ from schemas.codec.codec import decode
 from schemas.jobs import JobRequested
 from schemas.rejected import Rejected
 from schemas.topics import TopicNames
+from streams.errors import SourcesRenamed
 from streams.fold.failpoint import STEPS
 from streams.log.kafka.log import KafkaLog
 from streams.log.memory import MemoryLog
@@ -82,6 +83,22 @@ async def test_a_projection_that_is_new_tells_nothing_again(group: str):
         await driver.settle()
         assert set((await told(driver)).values()) == {1}
         assert len(await told(driver)) == 2 * len(first)
+
+
+async def test_a_topic_map_that_was_changed_is_noticed_and_nothing_is_folded_over_the_old_rows():
+    log, renamed = MemoryLog(), TopicNames(renamed={"company-data": "acme-events"})
+    company = {"type": "company.registered", "company": "acme", "name": "Acme"}
+    async with Driver(log, [COMPANIES]) as driver:
+        await driver.send(company)
+        await driver.settle()
+        was = await driver.digest(COMPANIES)
+    async with Driver(log, [COMPANIES], names=renamed) as driver:
+        await driver.send(company | {"name": "Other"})
+        with pytest.raises(SourcesRenamed, match="folded from company-data, and the topic map names acme-events now"):
+            await driver.settle()
+    async with Driver(log, [COMPANIES]) as driver:
+        await driver.settle()
+        assert await driver.digest(COMPANIES) == was
 
 
 async def told_and_sent(kafka: KafkaLog, names: TopicNames) -> Counter[str]:

@@ -469,13 +469,13 @@ def letter_of(size: int, headers: tuple[tuple[str, Any], ...] = ()) -> RecordRej
 
 async def test_a_letter_always_fits_and_part_of_a_record_is_not_sent_again():
     log = MemoryLog()
-    await log.create([TopicSpec("company-data", 1)])
+    await log.create([TopicSpec("company-data", 1), TopicSpec("dead-letter", 1)])
     small, large = letter_of(100, (("h", None),)), letter_of(20 << 20, (("h", None),))
     for letter in (small, large):
         to_outgoing(letter, TopicNames())
     assert (small.key, small.value, small.headers[0].value) == (b"k" * 100, b"v" * 100, None)
     assert (large.headers[0].key, large.headers[0].value) == ("rillfold-cut", b"%d" % ((40 << 20) + 1))
-    await log.append([Outgoing("company-data", b"k", b"v", partition=0)] * 8)
+    await log.append([Outgoing("company-data", small.key, small.value, partition=0)] * 8)
     assert await redrive(log, TopicNames(), [large], 1) == 0
     assert await redrive(log, TopicNames(), [small], 1) == 1
 

@@ -158,3 +158,18 @@ async def test_two_redrives_at_once_send_each_record_once(log: EventLog, names: 
     ]
     assert sorted(sent) == sorted(letter.key or b"" for letter in some)
     assert before == 20
+
+
+async def test_a_letter_of_another_log_whose_topic_has_the_name_of_one_of_ours_goes_nowhere(
+    log: EventLog, names: TopicNames, other: TopicNames
+) -> None:
+    """As when a map gives a topic a name that another one has elsewhere."""
+    foreign = await refused(log, other)
+    await log.append(
+        [Outgoing(names.wire("company-data"), b"acme", b"what stands there", partition=p) for p in range(4)]
+    )
+    named = msgspec.structs.replace(foreign, topic=names.wire("company-data"))
+    await say(log, names, named)
+    before = await held(log, names.wire("company-data"))
+    assert await redrive(log, names, [named], NOW) == 0
+    assert await held(log, names.wire("company-data")) == before
