@@ -29,7 +29,7 @@ from streams.history.letters import redrive
 from streams.history.refold import held, refold
 from streams.log.memory import MemoryLog
 from streams.log.outgoing import to_outgoing
-from streams.log.port import Outgoing, Record, TopicSpec
+from streams.log.port import Outgoing, Record, TopicSpec, extents
 from streams.state.changelog import refusal_of, topic_of
 from streams.state.refusal import REFUSALS, Refusal
 from tests.fold.test_fold import TEXTS, TOPIC, Texts, World, answered, batch, kept, text
@@ -456,7 +456,8 @@ async def test_what_could_not_be_sent_before_a_changelog_was_lost_is_refused_aga
     world, log = World(follows(OUTPUTS["an id too long"])), MemoryLog()
     await log.create([TopicSpec(TOPIC, 1)])
     await log.append([Outgoing(TOPIC, b"acme", encode(event), partition=0) for event in (text(0), bad(1), text(2))])
-    await catch_up(world.shard, [TOPIC], log, {TOPIC: 3}, world.folding._ports, TopicNames(), world.folding._told)
+    held = {TOPIC: (await extents(log, TOPIC))[0]}
+    await catch_up(world.shard, held, log, {TOPIC: 3}, world.folding._ports, TopicNames(), world.folding._told)
     assert places(kept_refusals(world)) == [1]
     assert world.rows() == {"acme/e": Texts(("0 ", "2 "))}
     assert not [what for what, _ in world.done if what == "published"]
