@@ -49,7 +49,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     postgres_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     cache_dir: Path = Path.home() / ".cache" / "rillfold"
     maven_repository: str | None = None
-    adapter_store: str | None = None
+    adapter_store: Annotated[str, msgspec.Meta(pattern=r"\S")] | None = None
     """Where adapters are kept: a folder, or a URL of fsspec such as s3://bucket/adapters. None: in the data folder."""
     adapter_keys: Path | None = None
     """A public key (PEM), or a folder of *.pub: adapters that none of them signed are not loaded. None: their hashes in

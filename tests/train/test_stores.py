@@ -23,8 +23,9 @@ from gpu_workers.adapters.remote_files import RemoteFiles
 from gpu_workers.adapters.signature import key_id, new_key, private_key
 from gpu_workers.adapters.store import MANIFEST, Facts, FolderStore, verify
 from gpu_workers.errors import ArtifactMissing, ArtifactRefused, NoSuchStore, NotSigned, StoreAway, StoreTakesNothing
-from rillfold.settings import Settings
+from rillfold.settings import Settings, from_env
 from rillfold.wiring import artifact_store
+from schemas.errors import Stop
 from tests.support.laid import FACTS, lay, matrices
 
 CARDS = {CARD: b"# acme/support@1\n", PROVENANCE: b"{}\n"}
@@ -381,6 +382,8 @@ def test_an_address_is_a_folder_or_one_that_an_installed_package_understands(tmp
     assert kept(f"memory://{tmp_path}/b").put(tmp_path / "made", FACTS) == sha256
     with pytest.raises(NoSuchStore, match=r"adapter store nonsense://x \(RILLFOLD_ADAPTER_STORE\)"):
         kept("nonsense://x")
+    with pytest.raises(Stop, match="RILLFOLD_ADAPTER_STORE=' ' is not usable"):
+        from_env({"RILLFOLD_ADAPTER_STORE": " "})
 
 
 def test_a_password_in_an_address_is_told_to_nobody(tmp_path: Path) -> None:
