@@ -22,7 +22,8 @@ from schemas.envelope import Event
 from schemas.topics import TopicNames
 from schemas.training import OffsetRange
 from streams.errors import ShutOut
-from streams.history.letters import letters, redrive
+from streams.history.letters import letters
+from streams.history.redrive import Redriven, redrive
 from streams.history.refold import held, refold
 from streams.history.replay import build
 from streams.log.kafka.log import KafkaLog
@@ -87,7 +88,7 @@ async def test_a_manifest_from_before_is_verified_and_after_a_redrive_each_event
         assert await driver.digest(DATASETS) == await driver.refold(DATASETS)
 
         found = await letters(log, names, lambda _: True)
-        assert await redrive(log, names, [kept.letter for kept in found], NOW) == 40
+        assert (await redrive(log, names, [kept.letter for kept in found], NOW)).sent == 40
         await driver.settle()
         assert await driver.digest(DATASETS) == await driver.refold(DATASETS)
         after = await dataset(log, names, tmp_path, await everything(log, names), rule)
@@ -143,7 +144,7 @@ async def test_workers_and_their_refold_say_the_same_however_late_the_registry_l
         while chosen := [kept.letter for kept in found if not kept.redriven]:  # it asks again after a second
             both = (redrive(log, names, chosen, NOW) for log in (kafka, knowing))
             done = await asyncio.gather(*both, return_exceptions=True)
-            assert {type(each) for each in done} <= {int, ShutOut}
+            assert {type(each) for each in done} <= {Redriven, ShutOut}
             events = await folded()
             found = await letters(knowing, names, lambda _: True)
         assert events == len(found) == 40

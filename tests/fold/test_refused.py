@@ -25,7 +25,7 @@ from streams.fold.commit import FEW
 from streams.fold.dead_letter import dead_letter, publish_letters
 from streams.fold.failpoint import STEPS
 from streams.fold.view import View
-from streams.history.letters import redrive
+from streams.history.redrive import redrive
 from streams.history.refold import held, refold
 from streams.log.memory import MemoryLog
 from streams.log.outgoing import to_outgoing
@@ -477,8 +477,8 @@ async def test_a_letter_always_fits_and_part_of_a_record_is_not_sent_again():
     assert (small.key, small.value, small.headers[0].value) == (b"k" * 100, b"v" * 100, None)
     assert (large.headers[0].key, large.headers[0].value) == ("rillfold-cut", b"%d" % ((40 << 20) + 1))
     await log.append([Outgoing("company-data", small.key, small.value, partition=0)] * 8)
-    assert await redrive(log, TopicNames(), [large], 1) == 0
-    assert await redrive(log, TopicNames(), [small], 1) == 1
+    assert (await redrive(log, TopicNames(), [large], 1)).sent == 0
+    assert (await redrive(log, TopicNames(), [small], 1)).sent == 1
 
 
 @pytest.mark.parametrize("room", [16 << 20, 1 << 20, 2_000])

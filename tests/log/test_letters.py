@@ -10,15 +10,18 @@ import msgspec
 import pytest
 
 from schemas.codec.codec import decode
-from schemas.rejected import RecordRejected, Rejected
+from schemas.rejected import RecordRedriven, RecordRejected, Rejected
 from schemas.topics import BY_NAME, TopicNames
 from streams.errors import ShutOut
 from streams.fold.batch import NoEvent
 from streams.fold.dead_letter import REDRIVEN, dead_letter
-from streams.history.letters import letters, redrive
+from streams.history.letters import letters
+from streams.history.redrive import LeftOut, Redriven, redrive
 from streams.log.kafka.admin import wanted
 from streams.log.outgoing import to_outgoing
-from streams.log.port import EventLog, Outgoing, Record
+from streams.log.port import EventLog, Outgoing, Record, limit_of
+
+from .conftest import Faults
 
 TOPICS = [BY_NAME["company-data"], BY_NAME["dead-letter"]]
 BYTES = b"no event"
@@ -61,7 +64,7 @@ async def test_a_refused_record_goes_back_once(log: EventLog, names: TopicNames,
     letter = await refused(log, names)
     await say(log, names, letter)  # as after a crash
     assert await found(log, names) == [letter]
-    assert [await redrive(log, names, [letter], NOW) for _ in range(2)] == [1, 0]
+    assert [(await redrive(log, names, [letter], NOW)).sent for _ in range(2)] == [1, 0]
     assert await held(log, names.wire("company-data")) == 2
     assert await held(log, other.wire("company-data")) == 0
 
@@ -100,7 +103,7 @@ async def test_a_letter_that_names_another_place_goes_nowhere_and_holds_up_no_ot
     letter = await refused(log, names)
     forged = msgspec.structs.replace(letter, id="forged", **elsewhere(letter, other))
     before = await held(log, other.wire("company-data"))
-    assert await redrive(log, names, [forged, letter], NOW) == 1
+    assert (await redrive(log, names, [forged, letter], NOW)).sent == 1
     assert await held(log, other.wire("company-data")) == before
 
 
@@ -121,14 +124,15 @@ async def test_what_is_redriven_and_refused_again_is_the_same_letter_and_may_be_
     topic = names.wire("company-data")
     (at,) = await log.append([Outgoing(topic, b"acme", BYTES, partition=0)])
     first = await again(log, names)
-    assert [await redrive(log, names, [first], NOW) for _ in range(2)] == [1, 0]
+    assert [(await redrive(log, names, [first], NOW)).sent for _ in range(2)] == [1, 0]
     (kept,) = await letters(log, names, lambda _: True)
     assert kept.redriven
     second = await again(log, names)
     (kept,) = await letters(log, names, lambda _: True)
     assert (second.id, kept.letter, kept.places, kept.redriven) == (first.id, first, [at.offset, second.offset], False)
-    assert kept.stands_at(f"{topic}/0/{at.offset}") and kept.stands_at(f"{topic}/0/{second.offset}")
-    assert [await redrive(log, names, [first], NOW) for _ in range(2)] == [1, 0]
+    for place in (at.offset, second.offset):
+        assert len(await letters(log, names, lambda letter, place=place: letter.offset == place)) == 1
+    assert [(await redrive(log, names, [first], NOW)).sent for _ in range(2)] == [1, 0]
     assert len([record async for batch in log.read(topic, 0, 0) for record in batch]) == 3
 
 
@@ -140,7 +144,7 @@ async def test_what_an_older_release_sent_on_is_not_sent_again(
     for sent, value in ((letter, BYTES), (forged, b"other bytes")):
         header = ((REDRIVEN, sent.id.encode()),)
         await log.append([Outgoing(sent.topic, b"acme", value, header, sent.partition)])
-    assert await redrive(log, names, [letter, forged], NOW) == 1
+    assert (await redrive(log, names, [letter, forged], NOW)).sent == 1
     assert [kept.redriven for kept in await letters(log, names, lambda _: True)] == [False, True]
 
 
@@ -148,7 +152,7 @@ async def test_two_redrives_at_once_send_each_record_once(log: EventLog, names: 
     some = [await refused(log, names, b"company-%d" % n) for n in range(20)]
     before = await held(log, names.wire("company-data"))
     done = await asyncio.gather(*(redrive(log, names, some, NOW) for _ in range(3)), return_exceptions=True)
-    assert {type(each) for each in done} <= {int, ShutOut}
+    assert {type(each) for each in done} <= {Redriven, ShutOut}
     await redrive(log, names, some, NOW)
     sent = [
         key
@@ -171,5 +175,73 @@ async def test_a_letter_of_another_log_whose_topic_has_the_name_of_one_of_ours_g
     named = msgspec.structs.replace(foreign, topic=names.wire("company-data"))
     await say(log, names, named)
     before = await held(log, names.wire("company-data"))
-    assert await redrive(log, names, [named], NOW) == 0
+    assert (await redrive(log, names, [named], NOW)).sent == 0
     assert await held(log, names.wire("company-data")) == before
+
+
+async def test_a_record_that_its_topic_does_not_take_is_left_out_by_name_and_holds_up_no_other(
+    log: EventLog, names: TopicNames, other: TopicNames
+) -> None:
+    """The header that a redrive adds is the last straw."""
+    topic = names.wire("company-data")
+    room = limit_of((await log.describe([topic]))[topic])
+    (at,) = await log.append([Outgoing(topic, b"mallory", b"\0" * (room - 10), partition=0)])
+    large, letter = await again(log, names), await refused(log, names)
+    assert large.offset == at.offset
+    done = await redrive(log, names, [large, letter], NOW)
+    assert (done.sent, done.left_out) == (1, [LeftOut(large, "too_large")])
+    assert (await redrive(log, names, [large, letter], NOW)).sent == 0
+
+
+async def test_a_letter_whose_record_is_gone_is_sent_only_if_the_operator_says_so(
+    log: EventLog, names: TopicNames, other: TopicNames, faults: Faults
+) -> None:
+    topic = names.wire("company-data")
+    (at,) = await log.append([Outgoing(topic, b"acme", BYTES, partition=0)])
+    letter = await again(log, names)
+    await log.append([Outgoing(topic, b"acme", BYTES, partition=0)])
+    await faults.truncate(topic, 0, at.offset + 1)
+    done = await redrive(log, names, [letter], NOW)
+    assert (done.sent, done.left_out) == (0, [LeftOut(letter, "gone")])
+    assert [(await redrive(log, names, [letter], NOW, gone=True)).sent for _ in range(2)] == [1, 0]
+
+
+async def test_a_letter_of_an_offset_that_holds_no_record_or_of_a_topic_that_is_not_there_goes_nowhere(
+    log: EventLog, names: TopicNames, other: TopicNames, faults: Faults
+) -> None:
+    topic = names.wire("company-data")
+    letter = await refused(log, names)
+    (before,) = await log.append([Outgoing(topic, b"acme", b"before", partition=0)])
+    await faults.abort([Outgoing(topic, b"acme", b"aborted", partition=0)])
+    at = {"partition": 0, "offset": before.offset + 1}
+    void, absent = [
+        msgspec.structs.replace(letter, id=id_, value=b"forged", **where)
+        for id_, where in (("void", at), ("absent", {"topic": names.wire("adapter-ready")}))
+    ]
+    done = await redrive(log, names, [void, absent, letter], NOW, gone=True)
+    assert (done.sent, {each.letter.id: each.why for each in done.left_out}) == (
+        1,
+        {"void": "elsewhere", "absent": "elsewhere"},
+    )
+
+
+async def test_a_forged_mark_or_a_forged_place_keeps_no_letter_from_being_sent(
+    log: EventLog, names: TopicNames, other: TopicNames
+) -> None:
+    letter = await refused(log, names)
+    about = {"id": "mark", "company": letter.company, "time": 1, "correlation": "mark", "causation": letter.id}
+    mark = RecordRedriven(**about, topic=letter.topic, partition=letter.partition, offset=letter.offset)
+    await log.append([to_outgoing(mark, names)])
+    (kept,) = await letters(log, names, lambda _: True)
+    assert not kept.redriven
+    await say(log, names, msgspec.structs.replace(letter, offset=letter.offset + 1_000))
+    assert [(await redrive(log, names, [letter], NOW)).sent for _ in range(2)] == [1, 0]
+
+
+async def test_a_list_keeps_no_bytes_and_only_what_is_asked_for(
+    log: EventLog, names: TopicNames, other: TopicNames
+) -> None:
+    acme, _ = await refused(log, names), await refused(log, names, b"globex")
+    (kept,) = await letters(log, names, lambda letter: letter.company == "acme", bare=True)
+    assert (kept.letter.id, kept.size) == (acme.id, len(BYTES))
+    assert (kept.letter.key, kept.letter.value, kept.letter.headers) == (None, None, ())

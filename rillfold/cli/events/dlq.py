@@ -12,8 +12,11 @@ from rillfold.cli.terminal.plain import plain
 from rillfold.event_log import in_log
 from rillfold.settings import from_env
 from schemas.errors import Stop
+from schemas.rejected import RecordRejected
 from schemas.topics import BY_NAME
-from streams.history import letters
+from streams.history.letters import KeptLetter, Wanted, letters
+from streams.history.redrive import LEFT_OUT, LeftOut, Redriven
+from streams.history.redrive import redrive as send_again
 
 SHOWN = 70
 
@@ -43,7 +46,7 @@ def dlq() -> None:
 @as_json("One JSON list for machines.")
 def list_(limit: int, as_json: bool, **wanted: str | None) -> None:
     """Where each came from, and why it was refused."""
-    facts = [_fact(kept) for kept in _letters(_wanted(wanted))[-limit:]]
+    facts = [_fact(kept) for kept in _letters(_wanted(wanted), bare=True)[-limit:]]
     if as_json:
         say_json(facts)
         return
@@ -73,40 +76,55 @@ def show(place: str, raw: bool) -> None:
 @dlq.command()
 @click.argument("place", metavar="[TOPIC/PARTITION/OFFSET]", required=False)
 @filters
+@click.option("--gone", is_flag=True, help="Also records that the log does not hold any more: letters are believed.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @as_json()
-def redrive(place: str | None, yes: bool, as_json: bool, **wanted: str | None) -> None:
+def redrive(place: str | None, gone: bool, yes: bool, as_json: bool, **wanted: str | None) -> None:
     """Send refused records to where they came from once more: one by its PLACE, or all that fit the filters.
 
-    A second redrive sends nothing twice, also while the first is at work.
+    A second redrive sends nothing twice, also while the first is at work. What cannot be sent is named.
     """
     fits = _wanted(wanted)
-    found = [kept for kept in _at(place) if fits(kept)] if place else _letters(fits)
+    found = [kept for kept in _at(place) if fits(kept.letter)] if place else _letters(fits)
     if not yes:
         click.confirm(f"Send {len(found)} records again?", abort=True, err=True)
     chosen, now = [kept.letter for kept in found], time.time_ns() // 1000
-    sent = in_log(lambda log, names: letters.redrive(log, names, chosen, now))
-    click.echo(f'{{"found":{len(found)},"sent":{sent}}}' if as_json else f"{sent} of {len(found)} were sent again.")
+    done: Redriven = in_log(lambda log, names: send_again(log, names, chosen, now, gone))
+    if as_json:
+        say_json({"found": len(found), "sent": done.sent, "left_out": list(map(_left, done.left_out))})
+        return
+    click.echo(f"{done.sent} of {len(found)} were sent again.")
+    for each in done.left_out:
+        click.echo(plain(f"{_place(each.letter)}  not sent: {LEFT_OUT[each.why]}"))
 
 
-def _wanted(given: Mapping[str, str | None]) -> letters.Wanted:
+def _wanted(given: Mapping[str, str | None]) -> Wanted:
     there = sorted(map(from_env().topic_names().wire, BY_NAME))
     if (topic := given.get("topic")) is not None and topic not in there:
         raise Stop(f"No topic {topic} is read here. These are: {', '.join(there)}.")
-    return lambda kept: all(value in (None, getattr(kept.letter, field)) for field, value in given.items())
+    return lambda letter: all(value in (None, getattr(letter, field)) for field, value in given.items())
 
 
-def _letters(wanted: letters.Wanted) -> list[letters.KeptLetter]:
-    return in_log(lambda log, names: letters.letters(log, names, wanted))
+def _letters(wanted: Wanted, bare: bool = False) -> list[KeptLetter]:
+    return in_log(lambda log, names: letters(log, names, wanted, bare))
 
 
-def _at(place: str) -> list[letters.KeptLetter]:
-    if found := _letters(lambda kept: kept.stands_at(place)):
+def _at(place: str) -> list[KeptLetter]:
+    if found := _letters(lambda letter: _place(letter) == place):
         return found
     raise NoLetter(f"nothing from {place} was refused: `rillfold dlq list` names what was.")
 
 
-def _fact(kept: letters.KeptLetter) -> dict[str, Any]:
+def _place(letter: RecordRejected) -> str:
+    return f"{letter.topic}/{letter.partition}/{letter.offset}"
+
+
+def _left(each: LeftOut) -> dict[str, Any]:
+    letter, why = each
+    return {"topic": letter.topic, "partition": letter.partition, "offset": letter.offset, "why": why}
+
+
+def _fact(kept: KeptLetter) -> dict[str, Any]:
     letter = kept.letter
     return {
         "topic": letter.topic,
@@ -115,7 +133,7 @@ def _fact(kept: letters.KeptLetter) -> dict[str, Any]:
         "reason": letter.reason,
         "detail": letter.detail,
         "company": letter.company,
-        "bytes": len(letter.value or b""),
+        "bytes": kept.size,
         "id": letter.id,
         "sent_again": kept.redriven,
     }
