@@ -11,7 +11,7 @@ import msgspec
 
 from gpu_workers.adapters.brought import Brought, read_brought
 from gpu_workers.adapters.keys import CARD
-from gpu_workers.adapters.papers import BROUGHT, papers_of, put_papers
+from gpu_workers.adapters.papers import BROUGHT, has_papers, papers_of, put_papers
 from gpu_workers.adapters.port import AdapterStore
 from gpu_workers.adapters.signature import SIGNATURE
 from gpu_workers.adapters.store import CONFIG, MANIFEST, MAX_PAPER, TENSORS, Facts, verify
@@ -116,6 +116,7 @@ class AdapterRegistry:
         brought = await asyncio.to_thread(read_brought, folder, adapter_keys(self._settings))
         facts = _facts(folder, company, brought, base)
         sha256 = await asyncio.to_thread(store.put, folder, facts)
+        kept = await asyncio.to_thread(has_papers, store, sha256)
         for _ in range(TRIES):
             rows = (await View(self._log, self._names, LORA_ADAPTERS).catch_up()).values()
             own = {row.version: row for row in rows if row.adapter == adapter and row.event}
@@ -123,7 +124,8 @@ class AdapterRegistry:
                 return await self.resolve(str(AdapterKey(adapter, same.version)))
             key = AdapterKey(adapter, 1 + max(own, default=0))
             ready = _ready(key, sha256, store.uri(sha256), facts, brought, promote)
-            await asyncio.to_thread(_keep_papers, store, ready, folder)
+            if not kept:  # another role may have the very same bytes, and then these are its papers
+                await asyncio.to_thread(_keep_papers, store, ready, folder)
             await self._log.append([to_outgoing(ready, self._names)])
         raise NoAdapter(f"{adapter}: others published versions of it all the time. Publish it again.")
 

@@ -26,7 +26,8 @@ class AdapterStore(Protocol):
         ...
 
     def put_papers(self, sha256: str, name: str, papers: Mapping[str, bytes]) -> None:
-        """What goes with an adapter that was put, signed with the key of this installation. The last ones stand."""
+        """What goes with an adapter that was put, signed with the key of this installation. The last ones stand, and
+        nothing else beside them."""
         ...
 
     def papers(self, sha256: str) -> Mapping[str, bytes]:

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 from click.testing import CliRunner, Result
 
@@ -122,6 +123,17 @@ class House:
     async def row(self, name: str) -> Adapter:
         return await find(self.log, TopicNames(), name)
 
+    async def trained(self, adapter: str, root: Path) -> str:
+        """Of acme, whatever it is called; without papers. Its hash."""
+        sha256 = artifact_store(self.settings()).put(lay(root / "made"), FACTS)
+        ready = AdapterReady(
+            id=adapter, company=adapter.split("/")[0], time=1, correlation="r", adapter=adapter, adapter_version=1,
+            run="r", sha256=sha256, uri="file:///a", method="lora", rank=2, alpha=4.0, base_model="tiny",
+            base_sha256="0" * 64, manifest="d" * 64, ranges=(), seed=0, identity="{}",
+        )  # fmt: skip
+        await self.log.append([to_outgoing(ready, TopicNames())])
+        return sha256
+
 
 @pytest.fixture
 async def house(tmp_path: Path) -> House:
@@ -174,13 +186,7 @@ async def test_under_a_list_of_keys_only_what_was_signed_comes_in_and_goes_out(h
 
 async def test_an_adapter_of_an_older_release_is_unsigned_until_it_is_signed(house: House, tmp_path: Path) -> None:
     """It has no papers at all, and its row says what they would have said."""
-    sha256 = artifact_store(house.settings()).put(lay(tmp_path / "made"), FACTS)
-    ready = AdapterReady(
-        id="r", company="acme", time=1, correlation="r", adapter="acme/old", adapter_version=1, run="r", sha256=sha256,
-        uri="file:///a", method="lora", rank=2, alpha=4.0, base_model="tiny", base_sha256="0" * 64, manifest="d" * 64,
-        ranges=(), seed=0, identity="{}",
-    )  # fmt: skip
-    await house.log.append([to_outgoing(ready, TopicNames())])
+    sha256 = await house.trained("acme/old", tmp_path)
     registry = house.registry()
     before = await registry.resolve("acme/old")
     assert (before.signature, before.why) == ("unsigned", "nobody signed it")
@@ -194,3 +200,28 @@ async def test_a_folder_that_says_of_no_base_needs_one(house: House, tmp_path: P
         await house.registry().publish(lay(tmp_path / "made"), "acme/support")
     with pytest.raises(NoAdapter, match="known: none yet"):
         await house.row("acme/support")
+
+
+@pytest.mark.parametrize("publisher", ["one", "stranger"])
+async def test_papers_that_stand_are_left_to_the_adapter_that_they_are_of(
+    house: House, tmp_path: Path, publisher: str
+) -> None:
+    """The same bytes under another role, published by whoever shares the store."""
+    sha256 = await house.trained("acme/support", tmp_path)
+    await house.registry().sign("acme/support")
+    before = artifact_store(house.settings()).papers(sha256)
+    await house.registry().download("acme/support", out := tmp_path / "out")
+    copied = await house.registry(publisher).publish(out, "acme/copy")
+    assert (copied.sha256, copied.signature) == (sha256, "good" if publisher == "one" else "not trusted")
+    assert artifact_store(house.settings()).papers(sha256) == before
+    strict = house.settings("elsewhere", house.root / "one" / "signing" / "adapters.pub")
+    assert artifact_store(strict).place(sha256).is_dir()
+
+
+async def test_papers_that_are_not_what_was_signed_are_written_anew(house: House, tmp_path: Path) -> None:
+    sha256 = await house.trained("acme/support", tmp_path)
+    await house.registry().sign("acme/support")
+    fsspec.filesystem("memory").pipe_file(f"{tmp_path}/store/papers/sha256/{sha256}/{CARD}", b"# another\n")
+    assert (await house.registry().resolve("acme/support")).signature == "not trusted"
+    await house.registry().download("acme/support", out := tmp_path / "out")
+    assert (await house.registry().publish(out, "acme/copy")).signature == "good"
