@@ -14,7 +14,7 @@ from gpu_workers.adapters.keys import CARD
 from gpu_workers.adapters.papers import BROUGHT, has_papers, papers_of, put_papers
 from gpu_workers.adapters.port import AdapterStore
 from gpu_workers.adapters.signature import SIGNATURE
-from gpu_workers.adapters.store import CONFIG, MANIFEST, MAX_PAPER, TENSORS, Facts, verify
+from gpu_workers.adapters.store import CONFIG, MANIFEST, TENSORS, Facts, verify
 from gpu_workers.bases.files import file_sha256
 from gpu_workers.errors import NotSigned
 from gpu_workers.export.whole import whole
@@ -125,7 +125,7 @@ class AdapterRegistry:
             key = AdapterKey(adapter, 1 + max(own, default=0))
             ready = _ready(key, sha256, store.uri(sha256), facts, brought, promote)
             if not kept:  # another role may have the very same bytes, and then these are its papers
-                await asyncio.to_thread(_keep_papers, store, ready, folder)
+                await asyncio.to_thread(_keep_papers, store, ready, brought.card)
             await self._log.append([to_outgoing(ready, self._names)])
         raise NoAdapter(f"{adapter}: others published versions of it all the time. Publish it again.")
 
@@ -157,12 +157,12 @@ def _ready(key: AdapterKey, sha256: str, uri: str, facts: Facts, brought: Brough
     )
 
 
-def _keep_papers(store: AdapterStore, ready: AdapterReady, folder: Path) -> None:
+def _keep_papers(store: AdapterStore, ready: AdapterReady, card: bytes | None) -> None:
     """Its own card goes with it where it has one."""
     row = LORA_ADAPTERS.fold(LORA_ADAPTERS.initial(str(LORA_ADAPTERS.key(ready))), ready)
     papers = papers_of(row, store.files(row.sha256))
-    if (card := folder / CARD).is_file() and card.stat().st_size <= MAX_PAPER:
-        papers[CARD] = card.read_bytes()
+    if card is not None:
+        papers[CARD] = card
     store.put_papers(row.sha256, str(AdapterKey(row.adapter, row.version)), papers)
 
 

@@ -20,8 +20,14 @@ class _Named(msgspec.Struct):
 
 def facts_in(folder: Path) -> Facts | None:
     """Of an artifact of a store; other folders have none."""
-    with suppress(OSError, ValueError), (folder / MANIFEST).open("rb") as file:
-        return msgspec.json.decode(file.read(MAX_BYTES[MANIFEST]), type=ArtifactManifest).facts
+    with suppress(OSError), (folder / MANIFEST).open("rb") as file:
+        return facts_said(file.read(MAX_BYTES[MANIFEST]))
+    return None
+
+
+def facts_said(manifest: bytes) -> Facts | None:
+    with suppress(ValueError):
+        return msgspec.json.decode(manifest, type=ArtifactManifest).facts
     return None
 
 
