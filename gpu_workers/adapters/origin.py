@@ -10,12 +10,19 @@ import msgspec
 
 from gpu_workers.adapters.check import CONFIG
 from gpu_workers.adapters.config import MAX_CONFIG
-from gpu_workers.adapters.store import MANIFEST, MAX_BYTES, ArtifactManifest, Facts
+from gpu_workers.adapters.port import AdapterStore
+from gpu_workers.adapters.store import MANIFEST, MAX_BYTES, ArtifactManifest, Facts, verify
 from gpu_workers.bases.files import folder_sha256, identity_files
 
 
 class _Named(msgspec.Struct):
     base_model_name_or_path: str | None = None
+
+
+def fetched(store: AdapterStore, sha256: str, company: str) -> tuple[Path, Facts]:
+    """The artifact that a row of the log names, whole, and of the row's own company: its hash could be anybody's."""
+    folder = store.place(sha256)
+    return folder, verify(folder, sha256, company)
 
 
 def facts_in(folder: Path) -> Facts | None:

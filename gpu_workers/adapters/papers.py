@@ -45,7 +45,7 @@ def papers_of(row: Adapter, files: Mapping[str, str], build: Build | None = None
 
 def put_papers(store: AdapterStore, row: Adapter, build: Build | None = None) -> None:
     """Beside an adapter that was put, and signed."""
-    papers = papers_of(row, store.files(row.sha256), build)
+    papers = papers_of(row, store.files(row.sha256, row.company), build)
     store.put_papers(row.sha256, f"{row.adapter}@{row.version}", papers)
 
 

@@ -51,8 +51,8 @@ class RemoteStore:
     def uri(self, sha256: str) -> str:
         return f"{self._files.url}/sha256/{hex_of(sha256)}"
 
-    def files(self, sha256: str) -> Mapping[str, str]:
-        return files_of(self._copy(hex_of(sha256)), sha256)
+    def files(self, sha256: str, company: str | None = None) -> Mapping[str, str]:
+        return files_of(self._copy(hex_of(sha256)), sha256, company)
 
     def put_papers(self, sha256: str, name: str, papers: Mapping[str, bytes]) -> None:
         signed, before = self._keys.signed(name, self.files(sha256), papers), self.papers(sha256)

@@ -15,12 +15,14 @@ from click.testing import CliRunner, Result
 from gpu_workers.adapters.check import CONFIG, TENSORS
 from gpu_workers.adapters.dice import rolled
 from gpu_workers.adapters.keys import CARD, PROVENANCE
+from gpu_workers.adapters.origin import fetched
 from gpu_workers.adapters.signature import SIGNATURE, key_id, new_key, pem_of, private_key, public_key, signed_files
 from gpu_workers.adapters.store import MANIFEST, verify
 from gpu_workers.bases.files import file_sha256
 from gpu_workers.errors import ArtifactRefused, NotSigned
 from projections.lora_adapters import Adapter
 from rillfold.cli import rillfold
+from rillfold.cli.adapters.export import _wanted as exported
 from rillfold.embedded.state import Endpoints
 from rillfold.registry import AdapterRegistry, BadName, BaseHash, FolderTaken, NoAdapter, find
 from rillfold.settings import Settings
@@ -68,11 +70,11 @@ async def test_every_block_of_the_page_runs(kafka: KafkaLog, names: TopicNames, 
             said[line.split()[2]] = done.stdout
     assert "acme/support@1" in said["list"] and "good" in said["resolve"], said
     signer = public_key((tmp_path / ".rillfold" / "signing" / "adapters.pub").read_bytes(), "ours")
-    for fetched in (tmp_path / "fetched", tmp_path / "fetched-by-python"):
-        sha256 = file_sha256(fetched / MANIFEST)
+    for folder in (tmp_path / "fetched", tmp_path / "fetched-by-python"):
+        sha256 = file_sha256(folder / MANIFEST)
         assert f"sha256     {sha256}" in said["resolve"]
-        files = {path.name: file_sha256(path) for path in fetched.iterdir() if path.name != SIGNATURE}
-        assert signed_files((fetched / SIGNATURE).read_bytes(), {key_id(signer): signer}).files == files
+        files = {path.name: file_sha256(path) for path in folder.iterdir() if path.name != SIGNATURE}
+        assert signed_files((folder / SIGNATURE).read_bytes(), {key_id(signer): signer}).files == files
         assert set(files) == {CONFIG, TENSORS, MANIFEST, CARD}
 
     resolved = await command("adapters", "resolve", "acme/support", "--json")
@@ -225,3 +227,24 @@ async def test_papers_that_are_not_what_was_signed_are_written_anew(house: House
     assert (await house.registry().resolve("acme/support")).signature == "not trusted"
     await house.registry().download("acme/support", out := tmp_path / "out")
     assert (await house.registry().publish(out, "acme/copy")).signature == "good"
+
+
+async def test_a_row_that_names_the_artifact_of_another_company_has_none(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may write to the log knows every hash in it."""
+    sha256 = await house.trained("acme/support", tmp_path)
+    await house.trained("mallory/x", tmp_path)
+    registry, store = house.registry(), artifact_store(house.settings())
+    row = await house.row("mallory/x")
+    monkeypatch.setattr("rillfold.cli.adapters.export.in_log", lambda _work: row)
+    for asked in (
+        registry.resolve("mallory/x"),
+        registry.sign("mallory/x"),
+        registry.download("mallory/x", tmp_path / "out"),
+        asyncio.to_thread(exported, "mallory/x", house.settings()),
+        asyncio.to_thread(fetched, store, sha256, "mallory"),
+    ):
+        with pytest.raises(ArtifactRefused, match="is of acme, not of mallory"):
+            await asked
+    assert not store.papers(sha256) and not (tmp_path / "out").exists()
