@@ -38,6 +38,10 @@ NOTHING = "none"
 """Of a brought adapter's dataset: nobody here knows it."""
 
 
+class PublishedBefore(Stop):
+    """What is to be published is there, and only promoting it is left."""
+
+
 class NoAdapter(Stop):
     """An adapter that the log does not know."""
 
@@ -113,7 +117,7 @@ class AdapterRegistry:
     ) -> Resolved:
         """An adapter that PEFT saved somewhere, as the next version of `company/role`; by its number alone, unless it
         is to answer at once. The very same bytes are no new version. Without a `base` the folder's manifest says it."""
-        company, store = _company_of(adapter), self._signing()
+        company, store = company_of(adapter), self._signing()
         brought = await asyncio.to_thread(read_brought, folder, adapter_keys(self._settings))
         facts = _facts(folder, company, brought, base)
         sha256 = await asyncio.to_thread(store.put, folder, facts)
@@ -122,6 +126,11 @@ class AdapterRegistry:
             rows = (await View(self._log, self._names, LORA_ADAPTERS).catch_up()).values()
             own = {row.version: row for row in rows if row.adapter == adapter and row.event}
             if same := next((row for row in own.values() if row.sha256 == sha256), None):
+                if promote and not same.promoted:
+                    raise PublishedBefore(
+                        f"These bytes are {adapter}@{same.version} already: `rillfold adapters promote "
+                        f"{adapter}@{same.version} --reason ...` lets it answer for its role."
+                    )
                 return await self.resolve(str(AdapterKey(adapter, same.version)))
             key = AdapterKey(adapter, 1 + max(own, default=0))
             ready = _ready(key, sha256, store.uri(sha256), facts, brought, promote)
@@ -212,7 +221,7 @@ def _downloaded(store: AdapterStore, row: Adapter, out: Path) -> list[Path]:
     return [out / name for name in sorted(names)]
 
 
-def _company_of(adapter: str) -> str:
+def company_of(adapter: str) -> str:
     company, _, role = adapter.partition("/")
     if not company or not ROLE.fullmatch(role):
         raise BadName(f"{adapter!r:.200} is no name of an adapter. Write COMPANY/ROLE; the log counts the versions.")

@@ -24,7 +24,7 @@ from projections.lora_adapters import Adapter
 from rillfold.cli import rillfold
 from rillfold.cli.adapters.export import _wanted as exported
 from rillfold.embedded.state import Endpoints
-from rillfold.registry import AdapterRegistry, BadName, BaseHash, FolderTaken, NoAdapter, find
+from rillfold.registry import AdapterRegistry, BadName, BaseHash, FolderTaken, NoAdapter, PublishedBefore, find
 from rillfold.settings import Settings
 from rillfold.wiring import artifact_store
 from schemas.adapters import AdapterReady
@@ -153,6 +153,8 @@ async def test_what_one_installation_publishes_another_fetches_and_publishes_on(
     assert (row.method, row.promoted, row.base_sha256, row.rank) == ("brought", False, BASE.sha256, 2)
     assert (await one.publish(made, "acme/support", BASE)).version == 1
     other = lay(tmp_path / "other", config={"lora_alpha": 8})
+    with pytest.raises(PublishedBefore, match="rillfold adapters promote acme/support@1"):
+        await one.publish(made, "acme/support", BASE, promote=True)
     assert (await one.publish(other, "acme/support", BASE, promote=True)).version == 2
     assert (await house.row("acme/support@2")).promoted
 
