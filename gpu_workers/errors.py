@@ -42,6 +42,10 @@ class NotSigned(ArtifactRefused):
     """An adapter that none of the keys that count here has signed, or that is not what was signed."""
 
 
+class SignerUnknown(NotSigned):
+    """An adapter that somebody signed whose key is not known here: what he signed cannot be judged."""
+
+
 class BadKey(Stop):
     """A file that should be a key, and is none that signs adapters."""
 

@@ -82,7 +82,10 @@ async def get_automation_service(settings: Settings | None = None) -> Automation
 
 
 def api_client(settings: Settings) -> Client:
-    return Client(settings.address("api"), settings.api_key or _own_key(settings))
+    key = (settings.api_key or _own_key(settings)).strip()
+    if not key.isascii() or not key.isprintable():
+        raise Stop("RILLFOLD_API_KEY is no API key: those are letters, digits and signs in one line. Copy it again.")
+    return Client(settings.address("api"), key)
 
 
 def _own_key(settings: Settings) -> str:

@@ -11,10 +11,11 @@ import msgspec
 
 from gpu_workers.adapters.brought import Brought, read_brought
 from gpu_workers.adapters.keys import CARD
-from gpu_workers.adapters.papers import BROUGHT, papers_of, put_papers
+from gpu_workers.adapters.origin import fetched
+from gpu_workers.adapters.papers import BROUGHT, has_papers, papers_of, put_papers
 from gpu_workers.adapters.port import AdapterStore
 from gpu_workers.adapters.signature import SIGNATURE
-from gpu_workers.adapters.store import CONFIG, MANIFEST, MAX_PAPER, TENSORS, Facts, verify
+from gpu_workers.adapters.store import CONFIG, MANIFEST, TENSORS, Facts
 from gpu_workers.bases.files import file_sha256
 from gpu_workers.errors import NotSigned
 from gpu_workers.export.whole import whole
@@ -35,6 +36,10 @@ KNOWN_VERSIONS = 20
 TRIES = 5
 NOTHING = "none"
 """Of a brought adapter's dataset: nobody here knows it."""
+
+
+class PublishedBefore(Stop):
+    """What is to be published is there, and only promoting it is left."""
 
 
 class NoAdapter(Stop):
@@ -112,18 +117,25 @@ class AdapterRegistry:
     ) -> Resolved:
         """An adapter that PEFT saved somewhere, as the next version of `company/role`; by its number alone, unless it
         is to answer at once. The very same bytes are no new version. Without a `base` the folder's manifest says it."""
-        company, store = _company_of(adapter), self._signing()
+        company, store = company_of(adapter), self._signing()
         brought = await asyncio.to_thread(read_brought, folder, adapter_keys(self._settings))
         facts = _facts(folder, company, brought, base)
         sha256 = await asyncio.to_thread(store.put, folder, facts)
+        kept = await asyncio.to_thread(has_papers, store, sha256)
         for _ in range(TRIES):
             rows = (await View(self._log, self._names, LORA_ADAPTERS).catch_up()).values()
             own = {row.version: row for row in rows if row.adapter == adapter and row.event}
             if same := next((row for row in own.values() if row.sha256 == sha256), None):
+                if promote and not same.promoted:
+                    raise PublishedBefore(
+                        f"These bytes are {adapter}@{same.version} already: `rillfold adapters promote "
+                        f"{adapter}@{same.version} --reason ...` lets it answer for its role."
+                    )
                 return await self.resolve(str(AdapterKey(adapter, same.version)))
             key = AdapterKey(adapter, 1 + max(own, default=0))
             ready = _ready(key, sha256, store.uri(sha256), facts, brought, promote)
-            await asyncio.to_thread(_keep_papers, store, ready, folder)
+            if not kept:  # another role may have the very same bytes, and then these are its papers
+                await asyncio.to_thread(_keep_papers, store, ready, brought.card)
             await self._log.append([to_outgoing(ready, self._names)])
         raise NoAdapter(f"{adapter}: others published versions of it all the time. Publish it again.")
 
@@ -155,17 +167,18 @@ def _ready(key: AdapterKey, sha256: str, uri: str, facts: Facts, brought: Brough
     )
 
 
-def _keep_papers(store: AdapterStore, ready: AdapterReady, folder: Path) -> None:
+def _keep_papers(store: AdapterStore, ready: AdapterReady, card: bytes | None) -> None:
     """Its own card goes with it where it has one."""
     row = LORA_ADAPTERS.fold(LORA_ADAPTERS.initial(str(LORA_ADAPTERS.key(ready))), ready)
-    papers = papers_of(row, store.files(row.sha256))
-    if (card := folder / CARD).is_file() and card.stat().st_size <= MAX_PAPER:
-        papers[CARD] = card.read_bytes()
+    papers = papers_of(row, store.files(row.sha256, row.company))
+    if card is not None:
+        papers[CARD] = card
     store.put_papers(row.sha256, str(AdapterKey(row.adapter, row.version)), papers)
 
 
 def _sign(store: AdapterStore, row: Adapter) -> None:
     """What its papers said stays as it was; an older release wrote none."""
+    store.files(row.sha256, row.company)
     if papers := {name: body for name, body in store.papers(row.sha256).items() if name != SIGNATURE}:
         store.put_papers(row.sha256, str(AdapterKey(row.adapter, row.version)), papers)
     else:
@@ -173,6 +186,7 @@ def _sign(store: AdapterStore, row: Adapter) -> None:
 
 
 def _resolved(store: AdapterStore, row: Adapter) -> Resolved:
+    store.files(row.sha256, row.company)
     signature: Literal["good", "unsigned", "not trusted"] = "good"
     signer = why = ""
     try:
@@ -193,8 +207,7 @@ def _resolved(store: AdapterStore, row: Adapter) -> Resolved:
 
 
 def _downloaded(store: AdapterStore, row: Adapter, out: Path) -> list[Path]:
-    folder, papers = store.place(row.sha256), store.papers(row.sha256)
-    verify(folder, row.sha256, row.company)
+    (folder, _facts), papers = fetched(store, row.sha256, row.company), store.papers(row.sha256)
     names = [MANIFEST, *papers, TENSORS, CONFIG]  # the configuration last: without it, a folder is no adapter yet
     again = (out / MANIFEST).is_file() and file_sha256(out / MANIFEST) == row.sha256
     if not again and (taken := [name for name in names if (out / name).exists()]):
@@ -208,7 +221,7 @@ def _downloaded(store: AdapterStore, row: Adapter, out: Path) -> list[Path]:
     return [out / name for name in sorted(names)]
 
 
-def _company_of(adapter: str) -> str:
+def company_of(adapter: str) -> str:
     company, _, role = adapter.partition("/")
     if not company or not ROLE.fullmatch(role):
         raise BadName(f"{adapter!r:.200} is no name of an adapter. Write COMPANY/ROLE; the log counts the versions.")

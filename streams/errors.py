@@ -179,7 +179,10 @@ class NotContiguous(Stop):
 class SourceLost(Stop):
     """What a projection was folded up to is not in its source any more. No reset policy decides what that means."""
 
-    def __init__(self, topic: str, partition: int, folded: Collection[int], first: int, end: int) -> None:
+    def __init__(
+        self, topic: str, partition: int, folded: Collection[int], first: int, end: int, markers: Collection[int] = ()
+    ) -> None:
+        """`markers`: where those stand who have read further than they; what is in between may hold no record."""
         place, lowest = f"{topic}/{partition}", min(folded)
         how, on = (
             (f"[{lowest}, {first}) was deleted before it was folded", f"at {first}")
@@ -189,7 +192,9 @@ class SourceLost(Stop):
                 f"at {first} where it was made anew, at {end} where the end is lost",
             )
         )
-        accept = ", ".join(f'"{place}@{offset}": {first if lowest < first else "OFFSET"}' for offset in sorted(folded))
+        accept = ", ".join(
+            f'"{place}@{offset}": {first if lowest < first else "OFFSET"}' for offset in sorted({*folded, *markers})
+        )
         super().__init__(
             f"{place} is folded up to {lowest} and holds [{first}, {end}): {how}. It stands still, other partitions go "
             f"on. Bring the records back and start the fold again; or, to keep the rows and go on {on}, start it with "

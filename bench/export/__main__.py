@@ -31,7 +31,7 @@ from rillfold.settings import from_env
 from schemas.company import Message
 
 PROMPTS, NEW, TIE = 50, 16, 1e-3
-STRENGTH = 0.02
+STRENGTH = 0.05
 """Of the matrices: what an adapter says is other than what the base says, and no noise."""
 KINDS = {
     "LoRA": "LoRA of rank 8",
@@ -119,7 +119,7 @@ def _verdict(it: Export, name: str, prompt: list[int], ours: list[int], theirs: 
     """llama.cpp stops at a token that ends an answer; our engine is told of none here, and goes on."""
     at = next((i for i, (our, their) in enumerate(zip(ours, theirs, strict=False)) if our != their), None)
     if at is None:
-        ended = len(theirs) == len(ours) or ours[len(theirs)] in it.chat.ends
+        ended = len(theirs) == len(ours) or it.chat.ends & {theirs[-1], ours[len(theirs)]}
         return "equal" if ended else "other"
     return "ties" if it.gap(name, prompt + ours[:at], (ours[at], theirs[at])) < TIE else "other"
 

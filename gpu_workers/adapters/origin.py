@@ -10,7 +10,8 @@ import msgspec
 
 from gpu_workers.adapters.check import CONFIG
 from gpu_workers.adapters.config import MAX_CONFIG
-from gpu_workers.adapters.store import MANIFEST, MAX_BYTES, ArtifactManifest, Facts
+from gpu_workers.adapters.port import AdapterStore
+from gpu_workers.adapters.store import MANIFEST, MAX_BYTES, ArtifactManifest, Facts, verify
 from gpu_workers.bases.files import folder_sha256, identity_files
 
 
@@ -18,10 +19,22 @@ class _Named(msgspec.Struct):
     base_model_name_or_path: str | None = None
 
 
+def fetched(store: AdapterStore, sha256: str, company: str) -> tuple[Path, Facts]:
+    """The artifact that a row of the log names, whole, and of the row's own company: its hash could be anybody's."""
+    folder = store.place(sha256)
+    return folder, verify(folder, sha256, company)
+
+
 def facts_in(folder: Path) -> Facts | None:
     """Of an artifact of a store; other folders have none."""
-    with suppress(OSError, ValueError), (folder / MANIFEST).open("rb") as file:
-        return msgspec.json.decode(file.read(MAX_BYTES[MANIFEST]), type=ArtifactManifest).facts
+    with suppress(OSError), (folder / MANIFEST).open("rb") as file:
+        return facts_said(file.read(MAX_BYTES[MANIFEST]))
+    return None
+
+
+def facts_said(manifest: bytes) -> Facts | None:
+    with suppress(ValueError):
+        return msgspec.json.decode(manifest, type=ArtifactManifest).facts
     return None
 
 

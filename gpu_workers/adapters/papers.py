@@ -11,6 +11,7 @@ import msgspec
 
 from gpu_workers.adapters.keys import CARD, PROVENANCE
 from gpu_workers.adapters.port import AdapterStore
+from gpu_workers.errors import NotSigned, SignerUnknown
 from projections.lora_adapters import Adapter
 
 STATEMENT = "https://in-toto.io/Statement/v1"
@@ -44,8 +45,19 @@ def papers_of(row: Adapter, files: Mapping[str, str], build: Build | None = None
 
 def put_papers(store: AdapterStore, row: Adapter, build: Build | None = None) -> None:
     """Beside an adapter that was put, and signed."""
-    papers = papers_of(row, store.files(row.sha256), build)
+    papers = papers_of(row, store.files(row.sha256, row.company), build)
     store.put_papers(row.sha256, f"{row.adapter}@{row.version}", papers)
+
+
+def has_papers(store: AdapterStore, sha256: str) -> bool:
+    """Which are as somebody signed them, or may be: a key that is not known here is no reason to take them away."""
+    try:
+        store.signer(sha256)
+    except SignerUnknown:
+        return True
+    except NotSigned:
+        return False
+    return True
 
 
 def _card(row: Adapter) -> Iterator[str]:

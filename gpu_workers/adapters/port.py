@@ -21,12 +21,14 @@ class AdapterStore(Protocol):
 
     def uri(self, sha256: str) -> str: ...
 
-    def files(self, sha256: str) -> Mapping[str, str]:
-        """The sha256 of each of its files by its name, as its manifest says."""
+    def files(self, sha256: str, company: str | None = None) -> Mapping[str, str]:
+        """The sha256 of each of its files by its name, as its manifest says. Raises `ArtifactRefused` where it is of
+        another company than is said."""
         ...
 
     def put_papers(self, sha256: str, name: str, papers: Mapping[str, bytes]) -> None:
-        """What goes with an adapter that was put, signed with the key of this installation. The last ones stand."""
+        """What goes with an adapter that was put, signed with the key of this installation. The last ones stand, and
+        nothing else beside them."""
         ...
 
     def papers(self, sha256: str) -> Mapping[str, bytes]:

@@ -51,15 +51,18 @@ class RemoteStore:
     def uri(self, sha256: str) -> str:
         return f"{self._files.url}/sha256/{hex_of(sha256)}"
 
-    def files(self, sha256: str) -> Mapping[str, str]:
-        return files_of(self._copy(hex_of(sha256)), sha256)
+    def files(self, sha256: str, company: str | None = None) -> Mapping[str, str]:
+        return files_of(self._copy(hex_of(sha256)), sha256, company)
 
     def put_papers(self, sha256: str, name: str, papers: Mapping[str, bytes]) -> None:
-        signed = self._keys.signed(name, self.files(sha256), papers)
+        signed, before = self._keys.signed(name, self.files(sha256), papers), self.papers(sha256)
         self._copies.put_papers(sha256, name, signed)
         for each in PAPERS:
+            at = f"papers/sha256/{sha256}/{each}"
             if each in signed:
-                self._files.send(self._copies.paper(sha256, each), f"papers/sha256/{sha256}/{each}")
+                self._files.send(self._copies.paper(sha256, each), at)
+            elif each in before:
+                self._files.remove(at)
 
     def papers(self, sha256: str) -> Mapping[str, bytes]:
         """As they are there now; an adapter may have been signed anew."""

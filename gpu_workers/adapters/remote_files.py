@@ -71,7 +71,15 @@ class RemoteFiles:
             ) from error
 
     def remove(self, name: str) -> None:
-        self._tried(lambda _beat: self._system.rm_file(self._at(name)), self._read)
+        """Raises `StoreTakesNothing` too."""
+        try:
+            self._tried(lambda _beat: self._system.rm_file(self._at(name)), self._read)
+        except FileNotFoundError:
+            pass
+        except (NotImplementedError, OSError) as error:
+            raise StoreTakesNothing(
+                f"adapter store {self.url} lets nobody take {name} away: {_why(error)}. Let this installation do so."
+            ) from error
 
     def _asked(self, name: str, work: Callable[[Beat], Found]) -> Found:
         try:

@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from gpu_workers.errors import BadKey, NotSigned
+from gpu_workers.errors import BadKey, NotSigned, SignerUnknown
 
 SIGNATURE = "model.sig"
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
@@ -138,7 +138,7 @@ def signed_files(bundle: bytes, keys: Mapping[str, PublicKey]) -> SignedFiles:
     read = _read(bundle)
     signer = read.verification_material.public_key.hint
     if (key := keys.get(signer)) is None:
-        raise NotSigned(f"it is signed by the key {signer:.64}, which is none of {len(keys)} that are known here")
+        raise SignerUnknown(f"it is signed by the key {signer:.64}, which is none of {len(keys)} that are known here")
     envelope = read.dsse_envelope
     payload = _bytes(envelope.payload)
     if envelope.payload_type != IN_TOTO or len(envelope.signatures) != 1:

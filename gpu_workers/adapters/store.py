@@ -157,9 +157,9 @@ class FolderStore:
             self._keys.check(sha256, files_of(folder, sha256), self.papers(sha256))
         return folder
 
-    def files(self, sha256: str) -> Mapping[str, str]:
+    def files(self, sha256: str, company: str | None = None) -> Mapping[str, str]:
         """The sha256 of each by its name, as its manifest says."""
-        return files_of(self._root / hex_of(sha256), sha256)
+        return files_of(self._root / hex_of(sha256), sha256, company)
 
     def put_papers(self, sha256: str, name: str, papers: Mapping[str, bytes]) -> None:
         """Signed with the key of this installation. The last ones stand, and the signature comes last."""
@@ -222,9 +222,7 @@ def verify(folder: Path, sha256: str, company: str | None = None) -> Facts:
     for name, most in MAX_BYTES.items():
         if names[name].stat().st_size > most:
             raise ArtifactRefused(f"adapter {folder}: {name} is larger than {most} bytes.")
-    manifest = manifest_in(folder, sha256)
-    if company is not None and manifest.facts.company != company:
-        raise ArtifactRefused(f"adapter {folder}: is of {manifest.facts.company:.100}, not of {company:.100}.")
+    manifest = manifest_in(folder, sha256, company)
     if set(manifest.files) != set(FILES):
         raise ArtifactRefused(f"adapter {folder}: {MANIFEST} names {sorted(manifest.files)!s:.200}, not {FILES}.")
     for name in FILES:
@@ -233,14 +231,14 @@ def verify(folder: Path, sha256: str, company: str | None = None) -> Facts:
     return manifest.facts
 
 
-def files_of(folder: Path, sha256: str) -> Mapping[str, str]:
+def files_of(folder: Path, sha256: str, company: str | None = None) -> Mapping[str, str]:
     """The sha256 of each file of an artifact, as its manifest says."""
-    files = manifest_in(folder, sha256).files
+    files = manifest_in(folder, sha256, company).files
     return {**{name: file.sha256 for name, file in files.items()}, MANIFEST: sha256}
 
 
-def manifest_in(folder: Path, sha256: str) -> ArtifactManifest:
-    """The very one that the hash names."""
+def manifest_in(folder: Path, sha256: str, company: str | None = None) -> ArtifactManifest:
+    """The very one that the hash names, and of that company."""
     try:
         with (folder / MANIFEST).open("rb") as file:
             body = file.read(MAX_BYTES[MANIFEST] + 1)
@@ -249,9 +247,12 @@ def manifest_in(folder: Path, sha256: str) -> ArtifactManifest:
     if hashlib.sha256(body).hexdigest() != sha256:
         raise ArtifactRefused(f"adapter {folder}: {MANIFEST} was altered: its hash is not {sha256}.")
     try:
-        return msgspec.json.decode(body, type=ArtifactManifest)
+        manifest = msgspec.json.decode(body, type=ArtifactManifest)
     except msgspec.DecodeError as error:
         raise ArtifactRefused(f"adapter {folder}: {MANIFEST} is not understood: {error}.") from error
+    if company is not None and manifest.facts.company != company:
+        raise ArtifactRefused(f"adapter {folder}: is of {manifest.facts.company:.100}, not of {company:.100}.")
+    return manifest
 
 
 def hex_of(sha256: str) -> str:

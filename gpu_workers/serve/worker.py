@@ -34,7 +34,7 @@ from schemas.topics import TopicNames
 from schemas.words import shortened
 from streams.errors import TooLarge
 from streams.fold.batch import NoEvent
-from streams.fold.dead_letter import dead_letter
+from streams.fold.dead_letter import bury
 from streams.health.standing import Standing
 from streams.health.watch import Counts
 from streams.log.outgoing import to_outgoing
@@ -164,7 +164,7 @@ class InferenceWorker:
         """What is to be said at once: that it is beyond its company's room."""
         event = decode(record.value, record.origin, record.timestamp, record.headers)
         if isinstance(event, Rejected):
-            await self._bury(NoEvent(record, event))
+            await bury(self._log, self._names, [NoEvent(record, event)])
         elif isinstance(event, InferenceRequested) and not self._knows(item := Item.of(event, place, record.offset)):
             if crowded := self._inbox.crowded(item.company):
                 failure = Failure(id=event.id, reason=TOO_MANY, detail=crowded)
@@ -187,14 +187,6 @@ class InferenceWorker:
             self._words.keep(item, record)
             return answer
         return request, answer
-
-    async def _bury(self, refused: NoEvent) -> None:
-        try:
-            letter = to_outgoing(dead_letter(refused), self._names)
-        except (TooLarge, Unusable) as error:
-            log.error("%s: no dead letter can hold this record: %.500s", refused.rejected.origin, error)
-            return
-        await self._log.append([letter])
 
     async def _answer(self, request: InferenceRequested) -> Event | Later:
         """Total: whatever goes wrong for a request, its result says so."""

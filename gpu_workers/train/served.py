@@ -5,8 +5,8 @@ import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from gpu_workers.adapters.origin import fetched
 from gpu_workers.adapters.port import AdapterStore
-from gpu_workers.adapters.store import verify
 from gpu_workers.errors import ArtifactMissing, ArtifactRefused
 from processors.training.admit import adapter_name
 from projections.lora_adapters import Adapter
@@ -43,6 +43,5 @@ class Served:
     async def _place(self, request: TrainingRequested, version: int, adapters: Mapping[str, Adapter]) -> Path:
         if (row := adapters.get(f"{adapter_name(request)}/{version}")) is None:
             raise ArtifactMissing(f"version {version}: not among the adapters that this worker knows.")
-        folder = await asyncio.to_thread(self._store.place, row.sha256)
-        await asyncio.to_thread(verify, folder, row.sha256, request.company)
+        folder, _facts = await asyncio.to_thread(fetched, self._store, row.sha256, request.company)
         return folder

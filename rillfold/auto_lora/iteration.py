@@ -8,7 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from gpu_workers.adapters.store import CONFIG, TENSORS, verify
+from gpu_workers.adapters.origin import fetched
+from gpu_workers.adapters.store import CONFIG, TENSORS
 from gpu_workers.errors import Unhealthy
 from gpu_workers.evaluate.written import ERRORS, METRICS, WrongAnswer
 from gpu_workers.train.lines import MADE_UP, MADE_WORDS
@@ -115,8 +116,7 @@ class Workroom:
 
     def _fetch(self, adapter: Adapter, draft: Path) -> None:
         """Out of the store, where a training worker has put it. Raises ArtifactMissing where that is another store."""
-        place = self._history.store.place(adapter.sha256)
-        verify(place, adapter.sha256, self._config.company)
+        place, _facts = fetched(self._history.store, adapter.sha256, self._config.company)
         for name in (TENSORS, CONFIG):
             shutil.copyfile(place / name, draft / name)
         for name, path in self._history.store.measured(adapter.sha256, (METRICS, ERRORS)).items():

@@ -12,6 +12,7 @@ import msgspec
 
 from schemas.codec.catalog import classes
 from schemas.envelope import derived_id
+from schemas.errors import Stop
 from schemas.rejected import Unusable
 
 MAX_ROW_BYTES = 4 << 20
@@ -45,6 +46,10 @@ class Fields(Protocol):
     """The fields of an event that a row's bytes hold; raises `Unusable`."""
 
     def __call__(self, text: bytes) -> dict[str, Any]: ...
+
+
+class NoColumns(Stop):
+    """A table whose columns are parted by another sign."""
 
 
 class Rows:
@@ -115,6 +120,11 @@ class CsvFields:
     """Cells under the names of a header row. Empty cells are absent; numbers, booleans and JSON are read as such."""
 
     def __init__(self, header: Sequence[str], defaults: Mapping[str, str]) -> None:
+        if len(header) == 1 and (odd := next((sign for sign in ";\t|" if sign in header[0]), None)):
+            raise NoColumns(
+                f"The header row {header[0]!r:.200} is one column, with {odd!r} in it: commas part columns here. "
+                "Save the file so, or send JSON lines."
+            )
         self._header = header
         self._defaults = defaults
 

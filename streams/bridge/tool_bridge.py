@@ -29,7 +29,7 @@ from streams.bridge.tools import Tools
 from streams.errors import Fenced
 from streams.fairness.slices import unheard
 from streams.fold.batch import NoEvent
-from streams.fold.dead_letter import dead_letter
+from streams.fold.dead_letter import bury
 from streams.health.standing import Standing
 from streams.health.watch import Counts
 from streams.log.outgoing import to_outgoing
@@ -132,7 +132,7 @@ class ToolBridge:
             return
         calls, refused = self._decoded(batch)
         if refused:
-            await self._log.append(refused)
+            await bury(self._log, self._names, refused)
         answered = await self._answered.among(calls)
         for record, call in calls:
             if (key := (call.company, call.call)) not in self._open and key not in answered:
@@ -150,16 +150,16 @@ class ToolBridge:
         await self._answered.catch_up()
         await self._open.keep_only(subscription.assignment(), lambda key: key in self._answered)
 
-    def _decoded(self, batch: Batch) -> tuple[list[tuple[Record, ToolCallProposed]], list[Outgoing]]:
+    def _decoded(self, batch: Batch) -> tuple[list[tuple[Record, ToolCallProposed]], list[NoEvent]]:
         calls: list[tuple[Record, ToolCallProposed]] = []
-        refused: list[Outgoing] = []
+        refused: list[NoEvent] = []
         for record in (record for records in batch.values() for record in records):
             event = decode(record.value, record.origin, record.timestamp, record.headers)
             if isinstance(event, ToolCallProposed):
                 calls.append((record, event))
             else:
                 wrong = event if isinstance(event, Rejected) else Rejected("wrong_topic", event.type, record.origin)
-                refused.append(to_outgoing(dead_letter(NoEvent(record, wrong)), self._names))
+                refused.append(NoEvent(record, wrong))
         return calls, refused
 
     async def _publish(self) -> None:

@@ -1,5 +1,6 @@
 """A refused record on its way to the dead-letter topic, with all its bytes, or as many as the topic holds."""
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from uuid import UUID
@@ -10,9 +11,13 @@ from schemas.codec.primitives import MAX_TIME, sane_company
 from schemas.envelope import Event, derived_id
 from schemas.errors import Poison
 from schemas.rejected import Header, RecordRejected
+from schemas.topics import TopicNames
 from streams.fold.batch import NoEvent
+from streams.log.outgoing import to_outgoing
+from streams.log.port import EventLog
 from streams.state.refusal import bounded
 
+log = logging.getLogger(__name__)
 NOBODY = "unknown"
 """The company of a record whose key names none."""
 LIMITS = (12 << 20, 256 << 10, 0)
@@ -43,6 +48,23 @@ async def publish_letters(refused: Sequence[NoEvent], publish: Callable[[Sequenc
         except Poison:
             if not limit:
                 raise
+
+
+async def bury(event_log: EventLog, names: TopicNames, refused: Sequence[NoEvent]) -> None:
+    """For who takes records without folding them: what no letter can hold is in the worker's own log alone."""
+
+    async def publish(events: Sequence[Event]) -> None:
+        await event_log.append([to_outgoing(event, names) for event in events])
+
+    try:
+        await publish_letters(refused, publish)
+        return
+    except Poison as error:
+        if len(refused) == 1:
+            log.error("%s: no dead letter can hold this record: %.500s", refused[0].rejected.origin, error)
+            return
+    for each in refused:
+        await bury(event_log, names, [each])
 
 
 def dead_letter(refused: NoEvent, limit: int = LIMITS[0]) -> RecordRejected:

@@ -96,7 +96,8 @@ class Folding:
         shards = self.feeding(topic, partition)
         known = {shard.next(topic) if read_to is None else read_to for shard in shards}
         if lost := {at for at in known if at is not None and not extent.reaches(at)}:
-            self._stand(topic, partition, SourceLost(topic, partition, lost, *extent))
+            markers = {at for shard in shards if (at := shard.next(topic)) is not None}
+            self._stand(topic, partition, SourceLost(topic, partition, lost, *extent, markers))
             return None
         self._stand(topic, partition, None)
         return min((shard.begin(topic, extent.first) for shard in shards), default=None)

@@ -100,6 +100,13 @@ class BatchThread(driver.AIOKafkaConsumerThread):
             self.read_to[tp] = position
         return Fetched(start, position, records)
 
+    def stands_at(self, tp: Any) -> int | None:
+        """Where the next fetch of a partition that was sought begins: also past what holds no record."""
+        if tp not in self.read_to or self._consumer is None:
+            return None
+        state = self._consumer._subscription.subscription.assignment.state_value(tp)
+        return cast(int, state.position) if state is not None and state.has_valid_position else None
+
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         self.read_to.clear()
         await super().on_partitions_revoked(revoked)
@@ -170,10 +177,10 @@ class BatchConsumer(driver.Consumer):
 
     async def _not_in_the_log(self, asked: Mapping[Any, int]) -> None:
         """A source stands still and is said; a copy of another worker's rows is begun again."""
-        read_to = cast(BatchThread, self._thread).read_to
-        mine = {TP(*tp): offset for tp, offset in asked.items() if read_to.get(tp) == offset}
+        thread = cast(BatchThread, self._thread)
+        mine = {TP(*tp): offset for tp, offset in asked.items() if thread.stands_at(tp) == offset}
         sources = {tp: offset for tp, offset in mine.items() if not self._is_changelog_tp(tp)}
-        starts = await self._begins(sources, sources)
+        starts = await self._begins(sources, sources) if sources else {}
         owner = _owner_of(self.app)
         for tp in mine.keys() - sources.keys():
             owner.forget(tp)

@@ -60,6 +60,7 @@ async def test_tools_come_from_a_file_and_go_by_name(world: World, say: Say, tmp
     events = [event for event in await world.api.events("company-data") if isinstance(event, ToolRegistered)]
     assert [event.name for event in events] == ["lookup", "refund", "lookup"]
     assert CANARY not in repr(events)
+    await world.catch_up()
     await say(world.api.acme, "tools", "revoke", "refund", "--reason", "too dear")
     await world.catch_up()
     listed = (await say(world.api.acme, "tools", "list")).output
@@ -71,7 +72,7 @@ async def test_tools_come_from_a_file_and_go_by_name(world: World, say: Say, tmp
     assert (await say(world.api.globex, "tools", "list", "--json")).output == '{"rows":[],"next":null}\n'
 
 
-@pytest.mark.parametrize("text", ["", "[", "[]", "3", '["lookup"]', '{"tools": 3}'])
+@pytest.mark.parametrize("text", ["", "[", "[]", "3", "[" * 100_000, '["lookup"]', '{"tools": 3}'])
 async def test_a_file_that_holds_no_tools_is_named(world: World, say: Say, text: str) -> None:
     told = (await say(world.api.acme, "tools", "register", "-", given=text, code=2)).output
     assert "<stdin>" in told and "list" in told
@@ -80,8 +81,30 @@ async def test_a_file_that_holds_no_tools_is_named(world: World, say: Say, text:
 async def test_what_the_api_refuses_is_one_line_with_its_reason(world: World, say: Say) -> None:
     wrong = json.dumps({**TOOL, "endpoint": "ftp://nowhere"})
     assert "ftp://nowhere" in str((await say(world.api.acme, "tools", "register", "-", given=wrong, code=1)).exception)
-    assert "(404)" in str((await say(world.api.acme, "job", "show", "none", "--wait", "0", code=1)).exception)
+    told = str((await say(world.api.acme, "job", "show", "none", "--wait", "0", code=1)).exception)
+    assert "no job 'none'" in told and "rillfold job list" in told
     assert "(401)" in str((await say("rk_a.b", "tools", "list", code=1)).exception)
+    for key in ("rk_\u2026", "rk_a\nb"):
+        assert "RILLFOLD_API_KEY is no API key" in str((await say(key, "tools", "list", code=1)).exception)
+    told = str((await say(world.api.admin, "tools", "register", "-", given=json.dumps(TOOL), code=1)).exception)
+    assert "with --company" in told
+    assert (
+        "no company 'nobody' is registered"
+        in (await say(world.api.admin, "tools", "list", "--company", "nobody")).output
+    )
+
+
+async def test_what_is_not_there_is_not_taken_back(world: World, say: Say) -> None:
+    await say(world.api.acme, "tools", "register", "-", given="\ufeff" + json.dumps(TOOL))
+    await say(world.api.acme, "memory", "add", "opening", "at six")
+    await world.catch_up()
+    told = str((await say(world.api.acme, "tools", "revoke", "lookup", "lokup", code=1)).exception)
+    assert "no 'lokup', and nothing was done" in told and "lookup" in told
+    assert "no 'closing'" in str((await say(world.api.acme, "memory", "forget", "closing", code=1)).exception)
+    await say(world.api.acme, "memory", "add", "x", "y", "--kind", "nonsense", code=2)
+    await world.catch_up()
+    listed = json.loads((await say(world.api.acme, "tools", "list", "--json")).output)["rows"]
+    assert [(row["name"], row["active"]) for row in listed] == [("lookup", True)]
 
 
 async def test_a_job_is_given_out_and_looked_at(world: World, say: Say) -> None:
@@ -94,12 +117,15 @@ async def test_a_job_is_given_out_and_looked_at(world: World, say: Say) -> None:
     await world.catch_up()
     assert "running" in (await say(world.api.acme, "job", "show", "j1", "--wait", "0")).output
     assert "Count them." in (await say(world.api.acme, "job", "list")).output
+    another = await say(world.api.acme, "job", "run", "Something else.", "--id", "j1", "--wait", "0", code=1)
+    assert "'j1' is of another task (Count them.)" in str(another.exception)
     assert "needs its quotes" in (await say(world.api.acme, "job", "run", "x", "--data", "{", code=2)).output
 
 
 async def test_what_is_remembered_is_noted_listed_and_forgotten(world: World, say: Say) -> None:
     await say(world.api.acme, "memory", "add", "refunds", "within 30 days")
     await say(world.api.admin, "memory", "add", "tone", "friendly", "--kind", "preference", "--company", "acme")
+    await world.catch_up()
     await say(world.api.acme, "memory", "forget", "refunds")
     await world.catch_up()
     found = json.loads((await say(world.api.acme, "memory", "list", "--json")).output)["rows"]

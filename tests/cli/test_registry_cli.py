@@ -8,20 +8,23 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 from click.testing import CliRunner, Result
 
 from gpu_workers.adapters.check import CONFIG, TENSORS
 from gpu_workers.adapters.dice import rolled
 from gpu_workers.adapters.keys import CARD, PROVENANCE
+from gpu_workers.adapters.origin import fetched
 from gpu_workers.adapters.signature import SIGNATURE, key_id, new_key, pem_of, private_key, public_key, signed_files
 from gpu_workers.adapters.store import MANIFEST, verify
 from gpu_workers.bases.files import file_sha256
 from gpu_workers.errors import ArtifactRefused, NotSigned
 from projections.lora_adapters import Adapter
 from rillfold.cli import rillfold
+from rillfold.cli.adapters.export import _wanted as exported
 from rillfold.embedded.state import Endpoints
-from rillfold.registry import AdapterRegistry, BadName, BaseHash, FolderTaken, NoAdapter, find
+from rillfold.registry import AdapterRegistry, BadName, BaseHash, FolderTaken, NoAdapter, PublishedBefore, find
 from rillfold.settings import Settings
 from rillfold.wiring import artifact_store
 from schemas.adapters import AdapterReady
@@ -67,11 +70,11 @@ async def test_every_block_of_the_page_runs(kafka: KafkaLog, names: TopicNames, 
             said[line.split()[2]] = done.stdout
     assert "acme/support@1" in said["list"] and "good" in said["resolve"], said
     signer = public_key((tmp_path / ".rillfold" / "signing" / "adapters.pub").read_bytes(), "ours")
-    for fetched in (tmp_path / "fetched", tmp_path / "fetched-by-python"):
-        sha256 = file_sha256(fetched / MANIFEST)
+    for folder in (tmp_path / "fetched", tmp_path / "fetched-by-python"):
+        sha256 = file_sha256(folder / MANIFEST)
         assert f"sha256     {sha256}" in said["resolve"]
-        files = {path.name: file_sha256(path) for path in fetched.iterdir() if path.name != SIGNATURE}
-        assert signed_files((fetched / SIGNATURE).read_bytes(), {key_id(signer): signer}).files == files
+        files = {path.name: file_sha256(path) for path in folder.iterdir() if path.name != SIGNATURE}
+        assert signed_files((folder / SIGNATURE).read_bytes(), {key_id(signer): signer}).files == files
         assert set(files) == {CONFIG, TENSORS, MANIFEST, CARD}
 
     resolved = await command("adapters", "resolve", "acme/support", "--json")
@@ -122,6 +125,17 @@ class House:
     async def row(self, name: str) -> Adapter:
         return await find(self.log, TopicNames(), name)
 
+    async def trained(self, adapter: str, root: Path) -> str:
+        """Of acme, whatever it is called; without papers. Its hash."""
+        sha256 = artifact_store(self.settings()).put(lay(root / "made"), FACTS)
+        ready = AdapterReady(
+            id=adapter, company=adapter.split("/")[0], time=1, correlation="r", adapter=adapter, adapter_version=1,
+            run="r", sha256=sha256, uri="file:///a", method="lora", rank=2, alpha=4.0, base_model="tiny",
+            base_sha256="0" * 64, manifest="d" * 64, ranges=(), seed=0, identity="{}",
+        )  # fmt: skip
+        await self.log.append([to_outgoing(ready, TopicNames())])
+        return sha256
+
 
 @pytest.fixture
 async def house(tmp_path: Path) -> House:
@@ -139,6 +153,8 @@ async def test_what_one_installation_publishes_another_fetches_and_publishes_on(
     assert (row.method, row.promoted, row.base_sha256, row.rank) == ("brought", False, BASE.sha256, 2)
     assert (await one.publish(made, "acme/support", BASE)).version == 1
     other = lay(tmp_path / "other", config={"lora_alpha": 8})
+    with pytest.raises(PublishedBefore, match="rillfold adapters promote acme/support@1"):
+        await one.publish(made, "acme/support", BASE, promote=True)
     assert (await one.publish(other, "acme/support", BASE, promote=True)).version == 2
     assert (await house.row("acme/support@2")).promoted
 
@@ -174,13 +190,7 @@ async def test_under_a_list_of_keys_only_what_was_signed_comes_in_and_goes_out(h
 
 async def test_an_adapter_of_an_older_release_is_unsigned_until_it_is_signed(house: House, tmp_path: Path) -> None:
     """It has no papers at all, and its row says what they would have said."""
-    sha256 = artifact_store(house.settings()).put(lay(tmp_path / "made"), FACTS)
-    ready = AdapterReady(
-        id="r", company="acme", time=1, correlation="r", adapter="acme/old", adapter_version=1, run="r", sha256=sha256,
-        uri="file:///a", method="lora", rank=2, alpha=4.0, base_model="tiny", base_sha256="0" * 64, manifest="d" * 64,
-        ranges=(), seed=0, identity="{}",
-    )  # fmt: skip
-    await house.log.append([to_outgoing(ready, TopicNames())])
+    sha256 = await house.trained("acme/old", tmp_path)
     registry = house.registry()
     before = await registry.resolve("acme/old")
     assert (before.signature, before.why) == ("unsigned", "nobody signed it")
@@ -194,3 +204,49 @@ async def test_a_folder_that_says_of_no_base_needs_one(house: House, tmp_path: P
         await house.registry().publish(lay(tmp_path / "made"), "acme/support")
     with pytest.raises(NoAdapter, match="known: none yet"):
         await house.row("acme/support")
+
+
+@pytest.mark.parametrize("publisher", ["one", "stranger"])
+async def test_papers_that_stand_are_left_to_the_adapter_that_they_are_of(
+    house: House, tmp_path: Path, publisher: str
+) -> None:
+    """The same bytes under another role, published by whoever shares the store."""
+    sha256 = await house.trained("acme/support", tmp_path)
+    await house.registry().sign("acme/support")
+    before = artifact_store(house.settings()).papers(sha256)
+    await house.registry().download("acme/support", out := tmp_path / "out")
+    copied = await house.registry(publisher).publish(out, "acme/copy")
+    assert (copied.sha256, copied.signature) == (sha256, "good" if publisher == "one" else "not trusted")
+    assert artifact_store(house.settings()).papers(sha256) == before
+    strict = house.settings("elsewhere", house.root / "one" / "signing" / "adapters.pub")
+    assert artifact_store(strict).place(sha256).is_dir()
+
+
+async def test_papers_that_are_not_what_was_signed_are_written_anew(house: House, tmp_path: Path) -> None:
+    sha256 = await house.trained("acme/support", tmp_path)
+    await house.registry().sign("acme/support")
+    fsspec.filesystem("memory").pipe_file(f"{tmp_path}/store/papers/sha256/{sha256}/{CARD}", b"# another\n")
+    assert (await house.registry().resolve("acme/support")).signature == "not trusted"
+    await house.registry().download("acme/support", out := tmp_path / "out")
+    assert (await house.registry().publish(out, "acme/copy")).signature == "good"
+
+
+async def test_a_row_that_names_the_artifact_of_another_company_has_none(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may write to the log knows every hash in it."""
+    sha256 = await house.trained("acme/support", tmp_path)
+    await house.trained("mallory/x", tmp_path)
+    registry, store = house.registry(), artifact_store(house.settings())
+    row = await house.row("mallory/x")
+    monkeypatch.setattr("rillfold.cli.adapters.export.in_log", lambda _work: row)
+    for asked in (
+        registry.resolve("mallory/x"),
+        registry.sign("mallory/x"),
+        registry.download("mallory/x", tmp_path / "out"),
+        asyncio.to_thread(exported, "mallory/x", house.settings()),
+        asyncio.to_thread(fetched, store, sha256, "mallory"),
+    ):
+        with pytest.raises(ArtifactRefused, match="is of acme, not of mallory"):
+            await asked
+    assert not store.papers(sha256) and not (tmp_path / "out").exists()

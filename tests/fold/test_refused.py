@@ -22,7 +22,7 @@ from streams.fold import pieces
 from streams.fold.batch import NoEvent
 from streams.fold.catch_up import catch_up
 from streams.fold.commit import FEW
-from streams.fold.dead_letter import dead_letter, publish_letters
+from streams.fold.dead_letter import bury, dead_letter, publish_letters
 from streams.fold.failpoint import STEPS
 from streams.fold.view import View
 from streams.history.redrive import redrive
@@ -479,6 +479,19 @@ async def test_a_letter_always_fits_and_part_of_a_record_is_not_sent_again():
     await log.append([Outgoing("company-data", small.key, small.value, partition=0)] * 8)
     assert (await redrive(log, TopicNames(), [large], 1)).sent == 0
     assert (await redrive(log, TopicNames(), [small], 1)).sent == 1
+
+
+@pytest.mark.parametrize(("most", "told"), [(1 << 20, 3), (20, 0)])
+async def test_whatever_the_topic_of_letters_takes_who_buries_a_record_goes_on(most: int, told: int, caplog):
+    log, names = MemoryLog(), TopicNames()
+    await log.create([TopicSpec("dead-letter", 1, {"max.message.bytes": str(most)})])
+    refused = [
+        NoEvent(Record("t", 0, n, 0, b"k", b"v" * size, ()), Rejected("empty", "", Origin("t", 0, n)))
+        for n, size in enumerate((10, 1_048_000, 20))
+    ]
+    await bury(log, names, refused)
+    assert (await log.ends("dead-letter"))[0] == told
+    assert [line.message.split(":")[0] for line in caplog.records] == [f"t/0/{n}" for n in range(3 - told)]
 
 
 @pytest.mark.parametrize("room", [16 << 20, 1 << 20, 2_000])

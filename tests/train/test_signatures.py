@@ -30,7 +30,7 @@ from gpu_workers.adapters.signature import (
     sign,
     signed_files,
 )
-from gpu_workers.adapters.store import FolderStore
+from gpu_workers.adapters.store import MANIFEST, ArtifactManifest, FolderStore
 from gpu_workers.errors import BadKey, NotSigned
 from projections.lora_adapters import Adapter
 from rillfold.adapter_keys import adapter_keys, installed, make_own
@@ -181,9 +181,15 @@ def test_a_folder_that_is_brought_must_be_signed_where_signatures_are_demanded(t
     assert read_brought(folder, AdapterKeys()).rank == 2
     with pytest.raises(NotSigned, match=r"made: has no model\.sig"):
         read_brought(folder, keys)
+    manifest = ArtifactManifest(facts=FACTS, files={})
+    for name, body in ((CARD, b"# made\n"), (MANIFEST, msgspec.json.encode(manifest))):
+        (folder / SIGNATURE).write_bytes(sign(hashes(folder), "made", KEY))
+        (folder / name).write_bytes(body)
+        with pytest.raises(NotSigned, match=f"{name} is not what was signed"):
+            read_brought(folder, keys)
     (folder / SIGNATURE).write_bytes(sign(hashes(folder), "made", KEY))
-    assert read_brought(folder, keys)[:2] == (2, 4.0)
-    for name in (CONFIG, TENSORS):
+    assert read_brought(folder, keys) == (2, 4.0, FACTS, b"# made\n")
+    for name in (CONFIG, TENSORS, CARD, MANIFEST):
         whole = (folder / name).read_bytes()
         (folder / name).write_bytes(whole + b" ")
         with pytest.raises(NotSigned, match=f"{name} is not what was signed"):

@@ -20,7 +20,7 @@ from gpu_workers.adapters.keys import CARD, PAPERS, PROVENANCE, AdapterKeys
 from gpu_workers.adapters.port import AdapterStore
 from gpu_workers.adapters.remote import RemoteStore
 from gpu_workers.adapters.remote_files import RemoteFiles
-from gpu_workers.adapters.signature import key_id, new_key, private_key
+from gpu_workers.adapters.signature import SIGNATURE, key_id, new_key, private_key
 from gpu_workers.adapters.store import MANIFEST, Facts, FolderStore, verify
 from gpu_workers.errors import ArtifactMissing, ArtifactRefused, NoSuchStore, NotSigned, StoreAway, StoreTakesNothing
 from rillfold.settings import Settings, from_env
@@ -216,6 +216,18 @@ def test_papers_lie_beside_the_artifact_and_change_nothing_of_its_name(shelf: Sh
     store.put_papers(sha256, "acme/support@1", CARDS)
     assert store.papers(sha256) == before, "the same key and files, the same bytes"
     assert facts_of(store, sha256) == FACTS
+
+
+@pytest.mark.parametrize("own", [ONE, None], ids=["signed", "not signed"])
+def test_the_last_papers_stand_and_nothing_beside_them(shelf: Shelf, tmp_path: Path, own: Any) -> None:
+    before = shelf.holding(ONE, own=ONE)
+    sha256 = before.put(lay(tmp_path / "made"), FACTS)
+    before.put_papers(sha256, "acme/support@1", CARDS)
+    store = shelf.holding(ONE, own=own)
+    store.put_papers(sha256, "acme/copy@1", {CARD: b"# acme/copy@1\n"})
+    assert set(store.papers(sha256)) == {CARD, SIGNATURE} if own else {CARD}
+    if own:
+        assert store.signer(sha256) == key_id(ONE.public_key())
 
 
 def test_unsigned_and_foreign_ones_are_refused_where_signatures_are_demanded(shelf: Shelf, tmp_path: Path) -> None:

@@ -113,8 +113,8 @@ def _measured(adapter: str, told: Measuring) -> Metrics:
 
 def _side(name: str, settings: Settings) -> tuple[Side, str | None]:
     """And the base model that it was trained on, where the log says so."""
-    from gpu_workers.adapters.origin import facts_in
-    from gpu_workers.adapters.store import must_hold_files, verify
+    from gpu_workers.adapters.origin import facts_in, fetched
+    from gpu_workers.adapters.store import must_hold_files
     from gpu_workers.evaluate.asking import Side
 
     if folder := folder_of(name):
@@ -122,8 +122,7 @@ def _side(name: str, settings: Settings) -> tuple[Side, str | None]:
         facts, row = facts_in(folder), None
     else:
         row = in_log(lambda log, names: _ready(log, names, name))
-        folder = artifact_store(settings).place(row.sha256)
-        facts = verify(folder, row.sha256, row.company)
+        folder, facts = fetched(artifact_store(settings), row.sha256, row.company)
     version = row.version if row else None
     return Side(folder, facts is not None and facts.tools_in_prompt, version), row.base_model if row else None
 

@@ -74,8 +74,10 @@ def export_base(base: str | None, out: Path, as_json: bool) -> None:
 def _wanted(name: str, settings: Settings) -> ToExport:
     if folder := folder_of(name):
         return ToExport(folder, "", "", None)
+    from gpu_workers.adapters.origin import fetched
+
     row = in_log(lambda log, names: _ready(log, names, name))
-    place = artifact_store(settings).place(row.sha256)
+    place, _facts = fetched(artifact_store(settings), row.sha256, row.company)
     return ToExport(place, f"{row.adapter}@{row.version}", row.manifest, row.base_model)
 
 

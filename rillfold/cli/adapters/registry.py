@@ -53,6 +53,9 @@ def download(adapter: str, folder: Path, as_json: bool) -> None:
 @as_json()
 def publish(folder: Path, adapter: str, base: str | None, promote: bool, as_json: bool) -> None:
     """Take the adapter that PEFT saved to FOLDER as the next version of COMPANY/ROLE, signed by this installation."""
+    from rillfold.registry import company_of
+
+    company_of(adapter)  # before the base is read, which takes its time
     known = _base(folder, base, from_env())
     _tell(_registry(lambda it: it.publish(folder, adapter, known, promote)), as_json)
 

@@ -9,12 +9,19 @@ import click
 from rillfold.automation import api_client
 from rillfold.cli.terminal.answers import as_json, say_json
 from rillfold.cli.terminal.plain import marked, plain
-from rillfold.client import Client
+from rillfold.client import ApiRefused, Client
 from rillfold.settings import from_env
+from schemas.errors import Stop
 
 Json = dict[str, Any]
 Found = TypeVar("Found")
 Command = TypeVar("Command", bound=Callable[..., Any])
+NOT_THERE = 404
+MOST, SHOWN = 100_000, 20
+REMEDIES = {
+    "forbidden": " Unset RILLFOLD_API_KEY where the admin's key lies in the data folder, or set it to the admin's.",
+    "unauthorized": " Set RILLFOLD_API_KEY to a key of this API (`rillfold key list`).",
+}
 PAGE = 200
 """Rows of one request, at most."""
 
@@ -25,12 +32,39 @@ class ListedRows(NamedTuple):
     """Where the next ones begin, if there are more."""
 
 
-def asked(work: Callable[[Client], Awaitable[Found]]) -> Found:
+def asked(work: Callable[[Client], Awaitable[Found]], company: str | None = None) -> Found:
+    """`company`: the one that was named, which may be misspelt."""
+
     async def done() -> Found:
         async with api_client(from_env()) as api:
+            if company is not None and not await is_there(api, "companies", company):
+                click.echo(
+                    plain(f"rillfold: no company {company!r} is registered: see `rillfold company list`."), err=True
+                )
             return await work(api)
 
-    return asyncio.run(done())
+    try:
+        return asyncio.run(done())
+    except ApiRefused as error:
+        raise Stop(f"{str(error).replace('in company_id', 'with --company')}{REMEDIES.get(error.code, '')}") from error
+
+
+async def is_there(api: Client, projection: str, key: str) -> bool:
+    try:
+        await api.row(projection, key)
+    except ApiRefused as error:
+        if error.status != NOT_THERE:
+            raise
+        return False
+    return True
+
+
+def must_be_there(projection: str, company: str | None, member: str, names: Sequence[str]) -> None:
+    """Who takes a thing back that is not there has misspelt it, and the thing stays."""
+    there = [row[member] for row in rows(projection, company, MOST, None).rows if row["active"]]
+    if missing := [name for name in names if name not in there]:
+        known = ", ".join(there[-SHOWN:]) or "none"
+        raise Stop(f"There is no {missing[0]!r}, and nothing was done. There are: {known}.")
 
 
 def company_option(command: Command) -> Command:
@@ -60,7 +94,7 @@ def rows(projection: str, company: str | None, limit: int, after: str | None) ->
                 break
         return ListedRows(found, start)
 
-    return asked(read)
+    return asked(read, company)
 
 
 def show(found: ListedRows, columns: Mapping[str, Callable[[Json], object]], as_json: bool) -> None:
@@ -84,5 +118,6 @@ def show(found: ListedRows, columns: Mapping[str, Callable[[Json], object]], as_
 def said(events: Sequence[Json], company: str | None) -> Sequence[Json]:
     """Events of company-data, and where they stand now."""
     whose = {} if company is None else {"company": company}
-    placed: Sequence[Json] = asked(lambda api: api.produce("company-data", [{**whose, **event} for event in events]))
+    told = [{**whose, **event} for event in events]
+    placed: Sequence[Json] = asked(lambda api: api.produce("company-data", told), company)
     return placed

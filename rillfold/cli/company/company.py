@@ -2,12 +2,10 @@
 
 import click
 
-from rillfold.cli.company.asking import Json, asked, listing, rows, show
+from rillfold.cli.company.asking import Json, asked, is_there, listing, rows, show
 from rillfold.cli.terminal.answers import as_json, moment, say, say_json
-from rillfold.client import ApiRefused, Client
+from rillfold.client import Client
 from schemas.errors import Stop
-
-NOT_THERE = 404
 
 
 class AlreadyThere(Stop):
@@ -27,7 +25,7 @@ def add(company_id: str, name: str, as_json: bool) -> None:
     """Register COMPANY, and make an API key for it, which is shown this once."""
 
     async def joined(api: Client) -> Json:
-        if await _is_there(api, company_id):
+        if await is_there(api, "companies", company_id):
             raise AlreadyThere(
                 f"{company_id} is registered already. One more key: `rillfold key new --company {company_id}`; a new "
                 "name: send `company.registered` with it."
@@ -52,13 +50,3 @@ def list_(company: str | None, after: str | None, limit: int, as_json: bool) -> 
     show(
         rows("companies", company, limit, after), columns | {"since": lambda row: moment(row["registered_at"])}, as_json
     )
-
-
-async def _is_there(api: Client, company_id: str) -> bool:
-    try:
-        await api.row("companies", company_id)
-    except ApiRefused as error:
-        if error.status != NOT_THERE:
-            raise
-        return False
-    return True

@@ -7,14 +7,16 @@ from typing import Any
 import click
 import msgspec
 
-from rillfold.cli.company.asking import Json, asked, company_option, listing, rows, show
+from rillfold.cli.company.asking import NOT_THERE, Json, asked, company_option, is_there, listing, rows, show
 from rillfold.cli.terminal.answers import as_json, say, say_json
 from rillfold.cli.terminal.given import Number
 from rillfold.cli.terminal.plain import plain
-from rillfold.client import Client
+from rillfold.client import ApiRefused, Client
+from schemas.errors import Stop
 
 WAIT = 60.0
 MOST_WAIT = 300.0
+JOBS = "company_automation_jobs"
 _WAIT = click.option(
     "--wait", default=WAIT, show_default=True, type=Number(0, MOST_WAIT), help="Seconds to wait for the end."
 )
@@ -61,9 +63,12 @@ def run(
 
     async def done(api: Client) -> Json:
         asking = {**body, "data": about, "use_adapter": not base}
-        return await api.ask("POST", "/company-automation/process", asking, {"wait": wait})
+        told = await api.ask("POST", "/company-automation/process", asking, {"wait": wait})
+        if id_ is not None:
+            await _must_be_of(api, told, task)
+        return told
 
-    _tell(asked(done), as_json)
+    _tell(asked(done, company), as_json)
 
 
 @job.command("show")
@@ -73,7 +78,16 @@ def run(
 @as_json()
 def show_(name: str, wait: float, company: str | None, as_json: bool) -> None:
     """How JOB stands: as soon as it has ended, or when the time is over."""
-    _tell(asked(lambda api: api.job(company, name, wait)), as_json)
+
+    async def found(api: Client) -> Json:
+        try:
+            return await api.job(company, name, wait)
+        except ApiRefused as error:
+            if error.status == NOT_THERE:
+                raise Stop(f"There is no job {name!r}, or it is another company's: see `rillfold job list`.") from error
+            raise
+
+    _tell(asked(found, company), as_json)
 
 
 @job.command("list")
@@ -86,7 +100,18 @@ def list_(company: str | None, after: str | None, limit: int, as_json: bool) -> 
         "what came of it": lambda row: row["answer"] or " ".join(filter(None, (row["reason"], row["detail"]))),
         "task": lambda row: row["task"],
     }
-    show(rows("company_automation_jobs", company, limit, after), columns, as_json)
+    show(rows(JOBS, company, limit, after), columns, as_json)
+
+
+async def _must_be_of(api: Client, told: Json, task: str) -> None:
+    """A job is done once: whoever takes an id again for something else would be told what came of the first."""
+    key = f"{told['company_id']}/{told['job']}"
+    if await is_there(api, JOBS, key):
+        before = (await api.row(JOBS, key))["row"]["task"]
+        if before not in ("", task):
+            raise Stop(
+                f"Job {told['job']!r} is of another task ({before:.100}), and this one is not done: take another --id."
+            )
 
 
 def _parsed(text: str) -> Any:

@@ -2,7 +2,7 @@
 
 import click
 
-from rillfold.cli.company.asking import company_option, listing, rows, said, show
+from rillfold.cli.company.asking import company_option, listing, must_be_there, rows, said, show
 from rillfold.cli.terminal.answers import moment, say
 
 
@@ -14,7 +14,7 @@ def memory() -> None:
 @memory.command()
 @click.argument("name")
 @click.argument("text")
-@click.option("--kind", default="fact", show_default=True, help="fact, preference or automation.")
+@click.option("--kind", default="fact", show_default=True, type=click.Choice(("fact", "preference", "automation")))
 @click.option("--source", default="", help="Where it is from: a person, a job.")
 @company_option
 def add(name: str, text: str, kind: str, source: str, company: str | None) -> None:
@@ -42,5 +42,6 @@ def list_(company: str | None, after: str | None, limit: int, as_json: bool) -> 
 @company_option
 def forget(names: tuple[str, ...], reason: str, company: str | None) -> None:
     """No longer to be used. What was noted stays in the log."""
+    must_be_there("memories", company, "memory", names)
     said([{"type": "memory.forgotten", "memory": name, "reason": reason} for name in names], company)
     say({"forgotten": ", ".join(names)})

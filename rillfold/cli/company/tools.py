@@ -1,11 +1,12 @@
 """`rillfold tools`: what a company's jobs may call."""
 
+from codecs import BOM_UTF8
 from typing import Any, BinaryIO
 
 import click
 import msgspec
 
-from rillfold.cli.company.asking import Json, asked, company_option, listing, rows, said, show
+from rillfold.cli.company.asking import Json, asked, company_option, listing, must_be_there, rows, said, show
 from rillfold.cli.terminal.answers import as_json, say, say_json
 from rillfold.cli.terminal.plain import plain
 
@@ -26,7 +27,9 @@ def register(file: BinaryIO, company: str | None, as_json: bool) -> None:
     """
     given = _tools(file)
     whose = {} if company is None else {"company_id": company}
-    told: Json = asked(lambda api: api.ask("POST", "/company-automation/register-tools", {**whose, "tools": given}))
+    told: Json = asked(
+        lambda api: api.ask("POST", "/company-automation/register-tools", {**whose, "tools": given}), company
+    )
     if as_json:
         say_json(told)
         return
@@ -52,6 +55,7 @@ def list_(company: str | None, after: str | None, limit: int, as_json: bool) -> 
 @company_option
 def revoke(names: tuple[str, ...], reason: str, company: str | None) -> None:
     """Take tools back: no job that begins from now on may call them."""
+    must_be_there("company_tools", company, "name", names)
     said([{"type": "tool.revoked", "name": name, "reason": reason} for name in names], company)
     say({"revoked": ", ".join(names)})
 
@@ -59,8 +63,8 @@ def revoke(names: tuple[str, ...], reason: str, company: str | None) -> None:
 def _tools(file: BinaryIO) -> list[Any]:
     name = getattr(file, "name", "<stdin>")
     try:
-        found = msgspec.json.decode(file.read())
-    except msgspec.DecodeError as error:
+        found = msgspec.json.decode(file.read().removeprefix(BOM_UTF8))
+    except (msgspec.DecodeError, RecursionError) as error:
         raise click.BadParameter(plain(f"{name} is no JSON: {error}. Write one tool, or a list of them.")) from error
     found = found.get("tools", [found]) if isinstance(found, dict) else found
     if not isinstance(found, list) or not all(isinstance(tool, dict) for tool in found) or not found:

@@ -128,6 +128,8 @@ def _tell(outcome: Imported, as_json: bool) -> None:
         text = f"{outcome.sent} sent to {outcome.topic} in {outcome.seconds} s ({outcome.rows_per_second:,.0f}/s)"
         if outcome.rejected:
             text += f"\n{outcome.rejected} rejected: see {outcome.rejects_file}"
+        if not outcome.rows and not outcome.stopped:
+            text += "\nit holds no row"
         if outcome.stopped:
             text += f"\nstopped early: {outcome.stopped}"
     try:
