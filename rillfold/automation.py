@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from projections.training_runs import ENDED
-from rillfold.client import ApiRefused, Client
+from rillfold.client import Client
 from rillfold.http.keys import ApiKeys
 from rillfold.settings import Settings, from_env
 from schemas.errors import Stop
@@ -48,7 +48,7 @@ class AutomationService:
         started = await self.client.train(company_id, training_data, **more)
         until = time.monotonic() + wait
         while time.monotonic() < until:
-            run = await self._run(f"{company_id}/{started['run']}")
+            run = await self.client.found("training_runs", f"{company_id}/{started['run']}")
             if run is not None and run["status"] in ENDED:
                 return started | run
             await asyncio.sleep(LOOK_SECONDS)
@@ -65,15 +65,6 @@ class AutomationService:
     ) -> Json:
         """Runs a job and returns how it stands: completed with its answer, failed with its reason, or still running."""
         return await self.client.process(company_id, data, wait, use_adapter=use_adapter, **more)
-
-    async def _run(self, key: str) -> Json | None:
-        try:
-            found: Json = (await self.client.row("training_runs", key))["row"]
-        except ApiRefused as error:
-            if error.status == 404:
-                return None
-            raise
-        return found
 
 
 async def get_automation_service(settings: Settings | None = None) -> AutomationService:

@@ -11,6 +11,7 @@ import msgspec
 from schemas.errors import Poison, Retry
 
 Json = dict[str, Any]
+NOT_THERE = 404
 PATIENCE_SECONDS = 30.0
 
 
@@ -45,7 +46,7 @@ class Client:
         """Registers a company; the answer has its API key."""
         return await self.ask("POST", "/companies", {"company_id": company, "name": name})
 
-    async def register_tools(self, company: str, tools: Sequence[Mapping[str, Any]]) -> Json:
+    async def register_tools(self, company: str | None, tools: Sequence[Mapping[str, Any]]) -> Json:
         given = {"company_id": company, "tools": list(tools)}
         return await self.ask("POST", "/company-automation/register-tools", given)
 
@@ -53,7 +54,7 @@ class Client:
         given = {"company_id": company, "training_data": list(training_data), **more}
         return await self.ask("POST", "/company-automation/train-adapter", given)
 
-    async def process(self, company: str, data: Mapping[str, Any], wait: float = 0, **more: Any) -> Json:
+    async def process(self, company: str | None, data: Mapping[str, Any], wait: float = 0, **more: Any) -> Json:
         given = {"company_id": company, "data": dict(data), **more}
         return await self.ask("POST", "/company-automation/process", given, {"wait": wait})
 
@@ -74,6 +75,16 @@ class Client:
     async def row(self, projection: str, key: str, **query: Any) -> Json:
         place = "/".join(map(_part, key.split("/")))
         return await self.ask("GET", f"/projections/{_part(projection)}/{place}", None, query)
+
+    async def found(self, projection: str, key: str) -> Json | None:
+        """The row alone; None where there is none, or it is another's."""
+        try:
+            found: Json = (await self.row(projection, key))["row"]
+        except ApiRefused as error:
+            if error.status == NOT_THERE:
+                return None
+            raise
+        return found
 
     async def changes(self, projection: str, **query: Any) -> AsyncIterator[Json]:
         """Rows as they change, until the key is known no more."""

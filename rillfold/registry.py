@@ -10,9 +10,8 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from gpu_workers.adapters.brought import Brought, read_brought
-from gpu_workers.adapters.keys import CARD
 from gpu_workers.adapters.origin import fetched
-from gpu_workers.adapters.papers import BROUGHT, has_papers, papers_of, put_papers
+from gpu_workers.adapters.papers import BROUGHT, has_papers, put_papers
 from gpu_workers.adapters.port import AdapterStore
 from gpu_workers.adapters.signature import SIGNATURE
 from gpu_workers.adapters.store import CONFIG, MANIFEST, TENSORS, Facts
@@ -168,12 +167,8 @@ def _ready(key: AdapterKey, sha256: str, uri: str, facts: Facts, brought: Brough
 
 
 def _keep_papers(store: AdapterStore, ready: AdapterReady, card: bytes | None) -> None:
-    """Its own card goes with it where it has one."""
     row = LORA_ADAPTERS.fold(LORA_ADAPTERS.initial(str(LORA_ADAPTERS.key(ready))), ready)
-    papers = papers_of(row, store.files(row.sha256, row.company))
-    if card is not None:
-        papers[CARD] = card
-    store.put_papers(row.sha256, str(AdapterKey(row.adapter, row.version)), papers)
+    put_papers(store, row, card=card)
 
 
 def _sign(store: AdapterStore, row: Adapter) -> None:

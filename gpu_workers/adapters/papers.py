@@ -43,9 +43,11 @@ def papers_of(row: Adapter, files: Mapping[str, str], build: Build | None = None
     return said
 
 
-def put_papers(store: AdapterStore, row: Adapter, build: Build | None = None) -> None:
-    """Beside an adapter that was put, and signed."""
+def put_papers(store: AdapterStore, row: Adapter, build: Build | None = None, card: bytes | None = None) -> None:
+    """Beside an adapter that was put, and signed. `card`: its own, where it was brought with one."""
     papers = papers_of(row, store.files(row.sha256, row.company), build)
+    if card is not None:
+        papers[CARD] = card
     store.put_papers(row.sha256, f"{row.adapter}@{row.version}", papers)
 
 

@@ -1,6 +1,7 @@
 """What a build sees beside the rows: no part of them, nor of any hash. It tells a typo from a selection."""
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from processors.dataset.selection import Selection
@@ -20,6 +21,11 @@ class Noticed(NamedTuple):
     """Some of those that are there."""
     unheard: int
     """Judgements that hit no answer of the dataset."""
+
+    def nowhere(self) -> Iterator[tuple[str, str]]:
+        """Names that a selection leaves out or narrows to and nothing in the ranges has, by the selection's member."""
+        for member, counted in (("leave_out", self.left_out), ("agents", self.taught_by)):
+            yield from ((member, name) for name, events in counted.items() if not events)
 
 
 class Watch:

@@ -122,11 +122,9 @@ def enough(manifest: Manifest, settings: TrainSettings) -> NotAdmitted | None:
 
 def nowhere(noticed: Collection[Noticed]) -> NotAdmitted | None:
     """Nobody is to believe that something was left out, or narrowed to, that was never there."""
-    for met in noticed:
-        for member, counted in (("leave_out", met.left_out), ("agents", met.taught_by)):
-            if missing := [name for name, events in counted.items() if not events]:
-                detail = f"select.{member} names {shown(missing[0])}, which no event in the ranges does. {_SEEN}"
-                return NotAdmitted("no_such_name", detail)
+    for member, name in (each for met in noticed for each in met.nowhere()):
+        detail = f"select.{member} names {shown(name)}, which no event in the ranges does. {_SEEN}"
+        return NotAdmitted("no_such_name", detail)
     return None
 
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from schemas.codec.codec import decode
 from schemas.tools import ToolCallProposed, ToolReturned
 from schemas.topics import TOPIC_OF, TopicNames
-from streams.fairness.slices import Slices, unheard
+from streams.fairness.slices import Slices, in_turns, unheard
 from streams.log.port import EventLog, Position, Record, records_in
 from streams.log.tail import Tail
 
@@ -96,12 +96,8 @@ class AnsweredCalls:
     async def _since(self, time: int) -> Mapping[int, int]:
         return await self._log.offsets_at(self._topic, time)
 
-    async def _answers(self, partition: int, start: int, stop: int) -> AsyncIterator[Record]:
-        slices = Slices(self._beat)
-        async for record in records_in(self._log, self._topic, partition, start, stop):
-            yield record
-            if slices.over():
-                await slices.give_up()
+    def _answers(self, partition: int, start: int, stop: int) -> AsyncIterator[Record]:
+        return in_turns(records_in(self._log, self._topic, partition, start, stop), Slices(self._beat))
 
     def _take(self, record: Record) -> None:
         if (key := _answered(record)) is not None:

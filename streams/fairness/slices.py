@@ -2,8 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from typing import TypeVar
 
+Each = TypeVar("Each")
 SLICE_SECONDS = 0.005
 
 
@@ -24,3 +26,11 @@ class Slices:
         self._beat()
         await asyncio.sleep(0)
         self._until = time.monotonic() + SLICE_SECONDS
+
+
+async def in_turns(many: AsyncIterator[Each], slices: Slices) -> AsyncIterator[Each]:
+    """The same, while others have theirs."""
+    async for each in many:
+        yield each
+        if slices.over():
+            await slices.give_up()

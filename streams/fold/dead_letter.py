@@ -31,23 +31,31 @@ it was refused."""
 LETTER_DETAIL_CHARS = 2_000
 
 
-async def publish_letters(refused: Sequence[NoEvent], publish: Callable[[Sequence[Event]], Awaitable[None]]) -> None:
-    """All at once; where one does not fit, each by itself with as much of its record as is taken."""
+async def publish_letters(
+    refused: Sequence[NoEvent],
+    publish: Callable[[Sequence[Event]], Awaitable[None]],
+    unheld: Callable[[NoEvent, Poison], None] | None = None,
+) -> None:
+    """All at once; where one does not fit, each by itself with as much of its record as is taken. `unheld` hears of one
+    that no letter can hold; without, that is raised."""
     try:
         await publish([dead_letter(each) for each in refused])
         return
     except Poison:
         if len(refused) > 1:
             for each in refused:
-                await publish_letters([each], publish)
+                await publish_letters([each], publish, unheld)
             return
     for limit in LIMITS[1:]:
         try:
             await publish([dead_letter(refused[0], limit)])
             return
-        except Poison:
-            if not limit:
+        except Poison as error:
+            if limit:
+                continue
+            if unheld is None:
                 raise
+            unheld(refused[0], error)
 
 
 async def bury(event_log: EventLog, names: TopicNames, refused: Sequence[NoEvent]) -> None:
@@ -56,15 +64,10 @@ async def bury(event_log: EventLog, names: TopicNames, refused: Sequence[NoEvent
     async def publish(events: Sequence[Event]) -> None:
         await event_log.append([to_outgoing(event, names) for event in events])
 
-    try:
-        await publish_letters(refused, publish)
-        return
-    except Poison as error:
-        if len(refused) == 1:
-            log.error("%s: no dead letter can hold this record: %.500s", refused[0].rejected.origin, error)
-            return
-    for each in refused:
-        await bury(event_log, names, [each])
+    def unheld(one: NoEvent, why: Poison) -> None:
+        log.error("%s: no dead letter can hold this record: %.500s", one.rejected.origin, why)
+
+    await publish_letters(refused, publish, unheld)
 
 
 def dead_letter(refused: NoEvent, limit: int = LIMITS[0]) -> RecordRejected:

@@ -9,7 +9,7 @@ from schemas.codec.codec import decode
 from schemas.rejected import RecordRejected
 from schemas.topics import TOPIC_OF, TopicNames
 from streams.errors import UnknownTopic
-from streams.fairness.slices import Slices, unheard
+from streams.fairness.slices import Slices, in_turns, unheard
 from streams.fold.batch import Decoded, SourceRecord
 from streams.log.port import EventLog, TopicPartition, records_in
 
@@ -61,12 +61,10 @@ async def letters_of(
         return found
     ends = await event_log.ends(wire)
     for partition, start in starts.items():
-        async for record in records_in(event_log, wire, partition, start, ends[partition]):
+        async for record in in_turns(records_in(event_log, wire, partition, start, ends[partition]), slices):
             letter = decode(record.value, record.origin, record.timestamp, record.headers)
             if isinstance(letter, RecordRejected) and (own := found.get((letter.topic, letter.partition))) is not None:
                 own.put(letter.offset, letter.key, letter.value)
-            if slices.over():
-                await slices.give_up()
     return found
 
 

@@ -11,7 +11,7 @@ from projections.projection import Projection
 from schemas.codec.codec import decode
 from schemas.envelope import Event
 from schemas.topics import TopicNames
-from streams.fairness.slices import Slices
+from streams.fairness.slices import Slices, in_turns
 from streams.fold.commit import Publish
 from streams.fold.shard import Shard
 from streams.log.outgoing import to_outgoing
@@ -137,12 +137,10 @@ class Sent:
             await self._log.starts(topic) if self._since is None else await self._log.offsets_at(topic, self._since)
         )
         end, found, slices = (await self._log.ends(topic))[partition], set[bytes](), Slices()
-        async for record in records_in(self._log, topic, partition, starts[partition], end):
+        async for record in in_turns(records_in(self._log, topic, partition, starts[partition], end), slices):
             event = decode(record.value, record.origin, record.timestamp, record.headers)
             if isinstance(event, Event):
                 found.add(_name(event))
-            if slices.over():
-                await slices.give_up()
         return found
 
 

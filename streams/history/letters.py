@@ -118,20 +118,23 @@ async def _take_false_marks_off(log: EventLog, names: TopicNames, kept: Sequence
         spans.setdefault((each.letter.topic, each.letter.partition, span), []).append(each)
     for (topic, partition, span), some in spans.items():
         extent = there.get((topic, partition))
-        sent = await _sent_from(log, (topic, partition), max(0, span - 1) * SPAN, extent, some) if extent else {}
+        sent = await _sent_from(log, (topic, partition), max(0, span - 1) * SPAN, extent, some) if extent else ()
         for each in some:
-            if sent.get((each.letter.id, each.record), -1) <= each.places[-1]:
+            if (each.letter.id, each.record) not in sent:
                 del each.marks[each.places[-1]]
 
 
 async def _sent_from(
     log: EventLog, place: TopicPartition, since: int, extent: Extent, some: Sequence[KeptLetter]
-) -> dict[tuple[str, bytes], int]:
+) -> set[tuple[str, bytes]]:
+    """Those that stand behind the place from which they were sent: what was sent before that is another time's."""
     topic, partition = place
     start = (await log.offsets_at(topic, since))[partition]
-    wanted, found = {(each.letter.id, each.record) for each in some}, dict[tuple[str, bytes], int]()
+    behind = {(each.letter.id, each.record): each.places[-1] for each in some}
+    found: set[tuple[str, bytes]] = set()
     async for record in records_in(log, topic, partition, start, min(extent.end, start + LOOKED_AT)):
-        found.update(((name, known_by(record)), record.offset) for name in sent_as(record))
-        if wanted <= found.keys():
+        known = [(name, known_by(record)) for name in sent_as(record)]
+        found.update(each for each in known if record.offset > behind.get(each, record.offset))
+        if len(found) == len(behind):
             break
     return found

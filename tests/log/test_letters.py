@@ -133,6 +133,7 @@ async def test_what_is_redriven_and_refused_again_is_the_same_letter_and_may_be_
     for place in (at.offset, second.offset):
         assert len(await letters(log, names, lambda letter, place=place: letter.offset == place)) == 1
     assert [(await redrive(log, names, [first], NOW)).sent for _ in range(2)] == [1, 0]
+    assert [kept.redriven for kept in await letters(log, names, lambda _: True)] == [True]
     assert len([record async for batch in log.read(topic, 0, 0) for record in batch]) == 3
 
 

@@ -10,17 +10,15 @@ from processors.dataset.turns import Manifest
 
 def must_be_there(noticed: Noticed) -> None:
     """Nobody is to believe that something was left out, or narrowed to, that was never there."""
-    if missing := [name for name, events in noticed.left_out.items() if not events]:
-        raise click.UsageError(
-            f"--leave-out {missing[0]!r}: no event in the ranges has this entity, so nothing of it was left out. "
-            "Compare it with `entity` of the events that were sent, or take it out of the command."
-        )
-    if missing := [name for name, events in noticed.taught_by.items() if not events]:
+    for member, name in noticed.nowhere():
+        if member == "leave_out":
+            raise click.UsageError(
+                f"--leave-out {name!r}: no event in the ranges has this entity, so nothing of it was left out. "
+                "Compare it with `entity` of the events that were sent, or take it out of the command."
+            )
         there = ", ".join(noticed.agents) or "none"
         more = ", and more" if len(noticed.agents) == SHOWN else ""
-        raise click.UsageError(
-            f"--agent {missing[0]!r}: no answer in the ranges is of this agent; there: {there}{more}."
-        )
+        raise click.UsageError(f"--agent {name!r}: no answer in the ranges is of this agent; there: {there}{more}.")
 
 
 def told(manifest: Manifest, noticed: Noticed | None) -> Iterator[str]:

@@ -16,7 +16,6 @@ from schemas.errors import Stop
 Json = dict[str, Any]
 Found = TypeVar("Found")
 Command = TypeVar("Command", bound=Callable[..., Any])
-NOT_THERE = 404
 MOST, SHOWN = 100_000, 20
 REMEDIES = {
     "forbidden": " Unset RILLFOLD_API_KEY where the admin's key lies in the data folder, or set it to the admin's.",
@@ -37,7 +36,7 @@ def asked(work: Callable[[Client], Awaitable[Found]], company: str | None = None
 
     async def done() -> Found:
         async with api_client(from_env()) as api:
-            if company is not None and not await is_there(api, "companies", company):
+            if company is not None and await api.found("companies", company) is None:
                 click.echo(
                     plain(f"rillfold: no company {company!r} is registered: see `rillfold company list`."), err=True
                 )
@@ -49,22 +48,13 @@ def asked(work: Callable[[Client], Awaitable[Found]], company: str | None = None
         raise Stop(f"{str(error).replace('in company_id', 'with --company')}{REMEDIES.get(error.code, '')}") from error
 
 
-async def is_there(api: Client, projection: str, key: str) -> bool:
-    try:
-        await api.row(projection, key)
-    except ApiRefused as error:
-        if error.status != NOT_THERE:
-            raise
-        return False
-    return True
-
-
-def must_be_there(projection: str, company: str | None, member: str, names: Sequence[str]) -> None:
-    """Who takes a thing back that is not there has misspelt it, and the thing stays."""
+def take_back(projection: str, event: str, member: str, names: Sequence[str], reason: str, company: str | None) -> None:
+    """By one `event` for each of the `names`. Who names a thing that is not there has misspelt it, and all stay."""
     there = [row[member] for row in rows(projection, company, MOST, None).rows if row["active"]]
     if missing := [name for name in names if name not in there]:
         known = ", ".join(there[-SHOWN:]) or "none"
         raise Stop(f"There is no {missing[0]!r}, and nothing was done. There are: {known}.")
+    said([{"type": event, member: name, "reason": reason} for name in names], company)
 
 
 def company_option(command: Command) -> Command:
@@ -73,9 +63,7 @@ def company_option(command: Command) -> Command:
 
 def listing(command: Command) -> Command:
     """Options of what shows rows."""
-    limit = click.option(
-        "--limit", default=50, show_default=True, type=click.IntRange(1, 100_000), help="Rows, at most."
-    )
+    limit = click.option("--limit", default=50, show_default=True, type=click.IntRange(1, MOST), help="Rows, at most.")
     after = click.option("--after", help="Go on where a listing ended.")
     return company_option(after(limit(as_json("Whole rows, as one JSON object.")(command))))
 

@@ -2,7 +2,7 @@
 
 import click
 
-from rillfold.cli.company.asking import Json, asked, is_there, listing, rows, show
+from rillfold.cli.company.asking import Json, asked, listing, rows, show
 from rillfold.cli.terminal.answers import as_json, moment, say, say_json
 from rillfold.client import Client
 from schemas.errors import Stop
@@ -25,7 +25,7 @@ def add(company_id: str, name: str, as_json: bool) -> None:
     """Register COMPANY, and make an API key for it, which is shown this once."""
 
     async def joined(api: Client) -> Json:
-        if await is_there(api, "companies", company_id):
+        if await api.found("companies", company_id) is not None:
             raise AlreadyThere(
                 f"{company_id} is registered already. One more key: `rillfold key new --company {company_id}`; a new "
                 "name: send `company.registered` with it."
@@ -46,7 +46,9 @@ def add(company_id: str, name: str, as_json: bool) -> None:
 @listing
 def list_(company: str | None, after: str | None, limit: int, as_json: bool) -> None:
     """The companies that there are."""
-    columns = {"company": lambda row: row["company"], "name": lambda row: row["name"]}
-    show(
-        rows("companies", company, limit, after), columns | {"since": lambda row: moment(row["registered_at"])}, as_json
-    )
+    columns = {
+        "company": lambda row: row["company"],
+        "name": lambda row: row["name"],
+        "since": lambda row: moment(row["registered_at"]),
+    }
+    show(rows("companies", company, limit, after), columns, as_json)

@@ -7,11 +7,11 @@ from typing import Any
 import click
 import msgspec
 
-from rillfold.cli.company.asking import NOT_THERE, Json, asked, company_option, is_there, listing, rows, show
+from rillfold.cli.company.asking import Json, asked, company_option, listing, rows, show
 from rillfold.cli.terminal.answers import as_json, say, say_json
 from rillfold.cli.terminal.given import Number
 from rillfold.cli.terminal.plain import plain
-from rillfold.client import ApiRefused, Client
+from rillfold.client import NOT_THERE, ApiRefused, Client
 from schemas.errors import Stop
 
 WAIT = 60.0
@@ -51,19 +51,12 @@ def run(
     as_json: bool,
 ) -> None:
     """Do TASK. Exit code 1: it failed, and says why."""
-    given = {
-        "role": role,
-        "session": session,
-        "job": id_,
-        "company_id": company,
-        "first_step": "call" if call else None,
-    }
-    body = {name: value for name, value in given.items() if value is not None}
+    given = {"role": role, "session": session, "job": id_, "first_step": "call" if call else None}
+    more = {name: value for name, value in given.items() if value is not None}
     about = {"task": task} | ({} if data is None else {"data": _parsed(data)})
 
     async def done(api: Client) -> Json:
-        asking = {**body, "data": about, "use_adapter": not base}
-        told = await api.ask("POST", "/company-automation/process", asking, {"wait": wait})
+        told = await api.process(company, about, wait, use_adapter=not base, **more)
         if id_ is not None:
             await _must_be_of(api, told, task)
         return told
@@ -105,13 +98,10 @@ def list_(company: str | None, after: str | None, limit: int, as_json: bool) -> 
 
 async def _must_be_of(api: Client, told: Json, task: str) -> None:
     """A job is done once: whoever takes an id again for something else would be told what came of the first."""
-    key = f"{told['company_id']}/{told['job']}"
-    if await is_there(api, JOBS, key):
-        before = (await api.row(JOBS, key))["row"]["task"]
-        if before not in ("", task):
-            raise Stop(
-                f"Job {told['job']!r} is of another task ({before:.100}), and this one is not done: take another --id."
-            )
+    before = await api.found(JOBS, f"{told['company_id']}/{told['job']}")
+    if before is not None and before["task"] not in ("", task):
+        first = before["task"][:100]
+        raise Stop(f"Job {told['job']!r} is of another task ({first}), and this one is not done: take another --id.")
 
 
 def _parsed(text: str) -> Any:

@@ -2,7 +2,7 @@
 
 import click
 
-from rillfold.cli.company.asking import company_option, listing, must_be_there, rows, said, show
+from rillfold.cli.company.asking import company_option, listing, rows, said, show, take_back
 from rillfold.cli.terminal.answers import moment, say
 
 
@@ -42,6 +42,5 @@ def list_(company: str | None, after: str | None, limit: int, as_json: bool) -> 
 @company_option
 def forget(names: tuple[str, ...], reason: str, company: str | None) -> None:
     """No longer to be used. What was noted stays in the log."""
-    must_be_there("memories", company, "memory", names)
-    said([{"type": "memory.forgotten", "memory": name, "reason": reason} for name in names], company)
+    take_back("memories", "memory.forgotten", "memory", names, reason, company)
     say({"forgotten": ", ".join(names)})

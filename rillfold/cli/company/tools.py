@@ -6,7 +6,7 @@ from typing import Any, BinaryIO
 import click
 import msgspec
 
-from rillfold.cli.company.asking import Json, asked, company_option, listing, must_be_there, rows, said, show
+from rillfold.cli.company.asking import Json, asked, company_option, listing, rows, show, take_back
 from rillfold.cli.terminal.answers import as_json, say, say_json
 from rillfold.cli.terminal.plain import plain
 
@@ -26,10 +26,7 @@ def register(file: BinaryIO, company: str | None, as_json: bool) -> None:
     A name that is registered again replaces the tool. Credentials go to the secret store, and into no event.
     """
     given = _tools(file)
-    whose = {} if company is None else {"company_id": company}
-    told: Json = asked(
-        lambda api: api.ask("POST", "/company-automation/register-tools", {**whose, "tools": given}), company
-    )
+    told: Json = asked(lambda api: api.register_tools(company, given), company)
     if as_json:
         say_json(told)
         return
@@ -55,8 +52,7 @@ def list_(company: str | None, after: str | None, limit: int, as_json: bool) -> 
 @company_option
 def revoke(names: tuple[str, ...], reason: str, company: str | None) -> None:
     """Take tools back: no job that begins from now on may call them."""
-    must_be_there("company_tools", company, "name", names)
-    said([{"type": "tool.revoked", "name": name, "reason": reason} for name in names], company)
+    take_back("company_tools", "tool.revoked", "name", names, reason, company)
     say({"revoked": ", ".join(names)})
 
 
