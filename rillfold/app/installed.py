@@ -1,7 +1,7 @@
 """What there is: ours, and what the applications of this installation add. Made once, at the edge, and passed on."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -14,6 +14,8 @@ from projections.projection import Projection
 from rillfold.app.app import App
 from rillfold.app.errors import BadApp, raised_at
 from rillfold.settings import Settings
+from schemas.codec.additions import add
+from schemas.codec.catalog import classes, kind_of
 
 GROUP = "rillfold.apps"
 
@@ -30,10 +32,28 @@ def installed(settings: Settings) -> Installed:
 
 @cache
 def _installed(word: str | None) -> Installed:
-    return with_apps(list(_apps(word)))
+    return with_apps(apps_of(word))
 
 
-def with_apps(apps: list[App]) -> Installed:
+def with_apps(apps: Sequence[App]) -> Installed:
+    """Ours and what these add. From here on their events are read and written like ours."""
+    events = [event for app in apps for event in app.checked()]
+    _check_events(apps)
+    add(events)
+    return Installed(_projections(apps))
+
+
+def _check_events(apps: Sequence[App]) -> None:
+    """An event of an application that is there already under its name is another one's."""
+    there = dict(classes())
+    for app in apps:
+        for cls in app.events:
+            type_ = kind_of(cls).type
+            if there.setdefault(type_, cls) is not cls:
+                raise BadApp(f"Event {type_!r} of {app.name} is there already. One of both needs another name.")
+
+
+def _projections(apps: Sequence[App]) -> Mapping[str, Projection[Any]]:
     projections = dict(PROJECTIONS)
     whose = dict.fromkeys(PROJECTIONS, "Rillfold")
     for app in apps:
@@ -43,16 +63,15 @@ def with_apps(apps: list[App]) -> Installed:
                     f"{app.name} and {whose[name]} both have a projection {name!r}: one of them needs another."
                 )
             projections[name], whose[name] = projection, app.name
-    return Installed(projections)
+    return projections
 
 
-def _apps(word: str | None) -> Iterator[App]:
+def apps_of(word: str | None) -> list[App]:
     """The one that is named; else those of installed packages."""
     if word is not None:
-        yield from (_found(word, f"RILLFOLD_APP={word}"),) if word else ()
-        return
-    for point in sorted(entry_points(group=GROUP), key=lambda each: each.name):
-        yield _found(point.value, f"The entry point {point.name} = {point.value!r} of {GROUP}")
+        return [_found(word, f"RILLFOLD_APP={word}")] if word else []
+    points = sorted(entry_points(group=GROUP), key=lambda each: each.name)
+    return [_found(each.value, f"The entry point {each.name} = {each.value!r} of {GROUP}") for each in points]
 
 
 def _found(word: str, told: str) -> App:
