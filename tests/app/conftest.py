@@ -10,6 +10,9 @@ import pytest
 
 from rillfold.app.installed import Installed, installed
 from rillfold.settings import Settings
+from tests.support.folding import agree, kafka, started
+
+__all__ = ["agree", "kafka", "started"]
 
 HEAD = """
 import json

@@ -122,3 +122,28 @@ def test_a_command_ends_with_one_line_and_1(command: str, tmp_path: Path) -> Non
     assert ran.returncode == 1, ran.stderr
     assert "Traceback" not in ran.stderr
     assert "RILLFOLD_APP=broken_shop does not import" in told[-1] and "broken_shop.py:2 raises NameError" in told[-1]
+
+
+EVENT = "@app.event({})\nclass Paid:\n    {}\n"
+WRONG_EVENTS = {
+    "name_of_ours": (EVENT.format('"text.ingested"', "n: int"), ["'text.ingested'", "there already"]),
+    "name_twice": (EVENT.format('"a.paid"', "n: int") + EVENT.format('"a.paid"', "m: int"), ["'a.paid'", "in shop"]),
+    "name_of_no_form": (EVENT.format('"Paid"', "n: int"), ["'Paid'", "order.paid"]),
+    "version_none": (EVENT.format('"b.paid", version=0', "n: int"), ["version 0", "count from 1"]),
+    "another_topic": (EVENT.format('"c.paid", topic="tool-call"', "n: int"), ["'tool-call'", "company-data"]),
+    "field_of_the_envelope": (EVENT.format('"d.paid"', "company: str"), ["'company'", "envelope"]),
+    "a_dict": (EVENT.format('"e.paid"', "lines: dict[str, int]"), ["Paid.lines", "no event can hold"]),
+    "text_without_kind_in_a_struct": (
+        "class Line(msgspec.Struct, frozen=True):\n    sku: str\n" + EVENT.format('"f.paid"', "line: Line"),
+        ["Line.sku", "Text of schemas.words"],
+    ),
+    "not_on_record": (EVENT.format('"g.paid"', "n: int"), ["g.paid.v1", "rillfold app record"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG_EVENTS)
+def test_an_event_that_is_wrong_is_named_with_its_place(case: str, load: Any) -> None:
+    text, told = WRONG_EVENTS[case]
+    with pytest.raises(BadApp) as refused:
+        load(text)
+    assert not [each for each in [*told, "an_app_of_a_test_"] if each not in str(refused.value)], refused.value
