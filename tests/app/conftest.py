@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from rillfold.app.installed import Installed, installed
-from rillfold.settings import Settings
+from rillfold.app.app import App
+from rillfold.app.found import apps_of, with_apps
+from rillfold.app.installed import Installed
 from tests.support.folding import agree, kafka, started
 
 __all__ = ["agree", "kafka", "started"]
@@ -28,18 +29,26 @@ class Total(msgspec.Struct, frozen=True):
 
 """
 MODULES = count()
+Release = Callable[[str], App]
 Load = Callable[[str], Installed]
 
 
 @pytest.fixture
-def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
-    """(what the application says after its head) -> all that there is."""
+def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Release:
+    """(what it says after its head) -> the next release of one application, as far as its module goes."""
 
-    def load(text: str) -> Installed:
+    def release(text: str) -> App:
         name = f"an_app_of_a_test_{next(MODULES)}"
         (tmp_path / f"{name}.py").write_text(HEAD + text)
-        return installed(Settings(app=name))
+        (app,) = apps_of(name)
+        return app
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    return load
+    return release
+
+
+@pytest.fixture
+def load(release: Release) -> Load:
+    """(what it says after its head) -> all that there is."""
+    return lambda text: with_apps([release(text)])

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import psycopg
 
-from rillfold.app.installed import with_apps
+from rillfold.app.found import with_apps
 from rillfold.embedded.state import Endpoints
 from rillfold.testing.driver import Driver
 from streams.log.memory import MemoryLog
@@ -18,9 +18,6 @@ from streams.read_model.reads import Reads
 from streams.read_model.sink import Follower
 from streams.state.changelog import topic_of
 from tests.api.conftest import serving
-from tests.app.test_recorded import RELEASES, release
-
-__all__ = ["RELEASES", "release"]
 
 PAID = """
 @app.event("z.paid")
