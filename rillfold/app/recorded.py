@@ -7,7 +7,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -66,7 +67,7 @@ class Records:
 
     def check_state(self, projection: Projection[Any], where: str) -> None:
         """What is not on record yet may be anything."""
-        states, name = self.history().states, f"{projection.name}.v{projection.version}"
+        states, name = self.history().states, _name(projection)
         versions = [kind.version for kind in map(_kind, states) if kind.type == projection.name]
         if newer := [version for version in versions if version > projection.version]:
             told = f"version {max(newer)} is on record in {self.folder}. Say that, or the next"
@@ -78,27 +79,27 @@ class Records:
     def write(self, events: Iterator[type[Event]], projections: Iterator[Projection[Any]]) -> list[str]:
         """What is missing. Returns its names; what is there is not touched."""
         history = self.history()
-        known, states, written = dict(history.events), dict(history.states), []
-        for cls in events:
-            name = str(kind_of(cls))
-            if name not in known:
-                schema = avro_of(cls, self.app)
-                _check_reads(schema, kind_of(cls), self._older(cls, known), self.app)
-                avsc = (json.dumps(schema, indent=2) + "\n").encode()
-                self.folder.mkdir(parents=True, exist_ok=True)
-                (self.folder / f"{name}.avsc").write_bytes(avsc)
-                known[name] = record_of(avsc)
-                written.append(f"{name}.avsc")
-        for projection in projections:
-            name = f"{projection.name}.v{projection.version}"
-            if name not in states:
-                states[name] = state_of(projection)
-                written.append(name)
-        if written:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            text = msgspec.json.encode(OnRecord(known, states), order="sorted")
-            (self.folder / "history.json").write_bytes(msgspec.json.format(text) + b"\n")
-        return written
+        known, states = dict(history.events), dict(history.states)
+        schemas = [cls for cls in events if str(kind_of(cls)) not in known]
+        shapes = [each for each in projections if _name(each) not in states]
+        if not schemas and not shapes:
+            return []
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for cls in schemas:
+            known[str(kind_of(cls))] = record_of(self._written(cls, known))
+        states |= {_name(each): state_of(each) for each in shapes}
+        text = msgspec.json.encode(OnRecord(known, states), order="sorted")
+        (self.folder / "history.json").write_bytes(msgspec.json.format(text) + b"\n")
+        return [*(f"{kind_of(cls)}.avsc" for cls in schemas), *map(_name, shapes)]
+
+    def _written(self, cls: type[Event], known: Mapping[str, Recorded]) -> bytes:
+        """Its schema's file, as it lies there or is written now."""
+        path = self.folder / f"{kind_of(cls)}.avsc"
+        if not path.exists():
+            schema = avro_of(cls, self.app)
+            _check_reads(schema, kind_of(cls), self._older(cls, known), self.app)
+            path.write_text(json.dumps(schema, indent=2) + "\n")
+        return path.read_bytes()
 
     def _check_unedited(self, entry: StoredEvent) -> None:
         path = self.folder / f"{entry.kind}.avsc"
@@ -129,16 +130,35 @@ def _check_reads(schema: Mapping[str, Any], kind: Kind, older: Sequence[StoredEv
 
 
 def state_of(projection: Projection[Any]) -> str:
-    """sha256 of a state's fields, types and defaults, and of those that they are made of."""
-    (schema,), parts = msgspec.json.schema_components([projection.state], ref_template="{name}")
-    return sha256(msgspec.json.encode(_bare([schema, parts]), order="sorted")).hexdigest()
+    """sha256 of a state's fields, their types and defaults, and of those that they are made of."""
+    return sha256(msgspec.json.encode(_laid_out(projection.state, ()))).hexdigest()
 
 
-def _bare(schema: Any) -> Any:
-    """Without what describes."""
-    if isinstance(schema, dict):
-        return {name: _bare(part) for name, part in schema.items() if name not in ("title", "description")}
-    return [_bare(part) for part in schema] if isinstance(schema, list) else schema
+def _laid_out(hint: Any, inside: tuple[Any, ...]) -> Any:
+    """The same for the same rows, whatever classes are called and whichever release of Python looks at them."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _laid_out(parts[0], inside)
+    if origin is Literal:
+        return ["literal", *map(str, parts)]
+    if parts:
+        kind = "or" if origin in (Union, UnionType) else origin.__name__
+        return [kind, *(_laid_out(part, inside) for part in parts)]
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return inside.index(hint) if hint in inside else _fields(hint, (*inside, hint))
+    return getattr(hint, "__name__", str(hint))
+
+
+def _fields(struct: type[msgspec.Struct], inside: tuple[Any, ...]) -> list[Any]:
+    hints = get_type_hints(struct, include_extras=True)
+    return [
+        [field.name, _laid_out(hints[field.name], inside), None if field.required else repr(field.default)]
+        for field in msgspec.structs.fields(struct)
+    ]
+
+
+def _name(projection: Projection[Any]) -> str:
+    return f"{projection.name}.v{projection.version}"
 
 
 def _kind(name: str) -> Kind:

@@ -41,6 +41,14 @@ def test_what_is_on_record_is_not_written_again(release: Release, tmp_path: Path
     assert (tmp_path / "recorded" / "h.paid.v1.avsc").read_bytes() == before
 
 
+def test_a_schema_whose_line_is_lost_is_believed_as_it_lies_there(release: Release, tmp_path: Path) -> None:
+    release(first("o2.paid")).record()
+    (tmp_path / "recorded" / "history.json").unlink()
+    changed = release(first("o2.paid", more="    note: str = ''\n"))
+    changed.record()
+    refused(changed, "o2.paid.v1", "version=2")
+
+
 def test_a_class_that_changed_under_its_version(release: Release) -> None:
     release(first("i.paid")).record()
     refused(release(first("i.paid", more="    note: str = ''\n")), "i.paid.v1", "version=2", ":13")
