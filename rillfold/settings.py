@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from math import isfinite
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, NamedTuple, get_args
 
 import msgspec
 
@@ -28,6 +28,18 @@ Names = Annotated[
         description="names such as serve.internal,10.0.0.7",
     ),
 ]
+
+
+SECRETS = frozenset({"api_key", "postgres_dsn", "serve_token"})
+ALSO: Mapping[str, tuple[str, ...]] = {"cache_dir": ("XDG_CACHE_HOME",), "llama_cpp_path": ("LLAMA_CPP_PATH",)}
+"""Variables of others that a setting heeds where its own is not there."""
+
+
+class InForce(NamedTuple):
+    name: str
+    value: object
+    source: str | None
+    """The variable that says so. None: nobody does, and it is the default."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,6 +191,17 @@ def from_env(environ: Mapping[str, str] | None = None) -> Settings:
     if environ.get("LLAMA_CPP_PATH"):
         given["llama_cpp_path"] = Path(environ["LLAMA_CPP_PATH"])
     return Settings(**given | given_by(Settings, PREFIX, environ))  # type: ignore[arg-type]
+
+
+def in_force(environ: Mapping[str, str] | None = None) -> Iterator[InForce]:
+    """Each setting as it is in force. Of a secret only that it is there."""
+    environ = os.environ if environ is None else environ
+    settings = from_env(environ)
+    for field in msgspec.structs.fields(Settings):
+        name, value = PREFIX + field.name.upper(), getattr(settings, field.name)
+        source = next((each for each in (name, *ALSO.get(field.name, ())) if environ.get(each)), None)
+        value = str(value) if isinstance(value, Path) else value
+        yield InForce(name, "(not shown)" if value and field.name in SECRETS else value, source)
 
 
 def misspelt(environ: Mapping[str, str] | None = None) -> Iterator[str]:

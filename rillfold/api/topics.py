@@ -20,7 +20,7 @@ from schemas.inference import InferenceRequested
 from schemas.jobs import JobRequested
 from schemas.rejected import Rejected, Unusable
 from schemas.topics import BY_NAME, TOPIC_OF
-from schemas.training import TrainingRequested
+from schemas.training import TrainingRequested, TrainingWithdrawn
 from streams.log.outgoing import event_of
 
 router = APIRouter(tags=["topics"])
@@ -30,6 +30,7 @@ AVRO = ("avro/binary", "application/avro", "application/octet-stream")
 WISHES: tuple[type[Event], ...] = (
     *BY_NAME["company-data"].events,
     TrainingRequested,
+    TrainingWithdrawn,
     JobRequested,
     InferenceRequested,
     AdapterRequested,
