@@ -1,4 +1,4 @@
-"""All projections, by name."""
+"""All projections of ours, by name."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -37,7 +37,7 @@ PROJECTIONS: Mapping[str, Projection[Any]] = {
 }
 
 
-def chosen(names: Collection[str], among: Mapping[str, Projection[Any]] = PROJECTIONS) -> list[Projection[Any]]:
+def chosen(names: Collection[str], among: Mapping[str, Projection[Any]]) -> list[Projection[Any]]:
     """Those that are named; without names all."""
     if unknown := sorted(set(names) - set(among)):
         raise Stop(f"No projection is called {', '.join(unknown)}. There are {', '.join(sorted(among))}.")

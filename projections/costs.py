@@ -78,4 +78,11 @@ COSTS = Projection(
     initial=initial,
     fold=fold,
     merge=merge,
+    together={
+        "requests": "sum",
+        "prompt_tokens": "sum",
+        "cached_tokens": "sum",
+        "completion_tokens": "sum",
+        "last_at": "max",
+    },
 )

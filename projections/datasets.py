@@ -75,4 +75,5 @@ DATASETS = Projection(
     initial=initial,
     fold=fold,
     merge=merge,
+    together={"events": "sum", "successes": "sum", "first_at": "min", "last_at": "max"},
 )

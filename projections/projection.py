@@ -1,14 +1,16 @@
 """What a projection is made of. `reduce(fold, events, initial(key))` is literally its state."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, Literal, TypeVar
 
 import msgspec
 
 from schemas.envelope import Event
 
 State = TypeVar("State", bound=msgspec.Struct)
+Together = Literal["sum", "min", "max", "last_jobs"]
+"""How a view puts one field of a row's parts together."""
 
 
 @dataclass(frozen=True)
@@ -27,3 +29,5 @@ class Projection(Generic[State]):
     """(state after the fold, event, now) -> events that follow. `now` is the record's own time: a replay agrees."""
     merge: Callable[[State, State], State] | None = None
     """For rows that a key rule spreads over partitions: how a query puts the parts together."""
+    together: Mapping[str, Together] | None = field(default=None, compare=False)
+    """How the view does, field by field, to the same end. A field that is not named is alike in all parts."""

@@ -78,4 +78,5 @@ SESSIONS = Projection(
     initial=initial,
     fold=fold,
     merge=merge,
+    together={"jobs": "sum", "first_at": "min", "last_at": "max", "latest": "last_jobs"},
 )

@@ -2,8 +2,13 @@
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rillfold.app.app import App
 
 __version__ = "0.1.0"
+__all__ = ["App"]
 
 ROOMS = ("schemas", "projections", "processors", "streams", "gpu_workers")
 
@@ -28,3 +33,12 @@ def _refuse_shadowed_rooms() -> None:
 
 
 _refuse_shadowed_rooms()
+
+
+def __getattr__(name: str) -> Any:
+    """Commands that need no application do not pay for it."""
+    if name != "App":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from rillfold.app.app import App
+
+    return App

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
+from rillfold.app.installed import installed
 from rillfold.embedded.state import attach
 from rillfold.settings import Settings, from_env
 from streams.log.port import nothing_to_learn
@@ -22,8 +23,10 @@ Found = TypeVar("Found")
 
 
 def event_log(settings: Settings, client_id: str = "rillfold") -> KafkaLog:
+    """An application that cannot be taken is refused before the first record is read or written."""
     from streams.log.kafka.log import KafkaLog
 
+    installed(settings)
     servers = attach(settings).bootstrap_servers
     return KafkaLog(servers, client_id=client_id, learn=learn(settings), session_timeout=settings.session_timeout)
 

@@ -46,6 +46,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Each field is read from RILLFOLD_<FIELD>. Defaults are written here and nowhere else."""
 
     data_dir: Path = Path(".rillfold")
+    app: Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z_][\w.]*(:[A-Za-z_]\w*)?)?$")] | None = None
+    """An application of one's own: a module whose `app` it is, or module:attribute. Empty: none. None: those of
+    installed packages."""
     provider: Annotated[str, msgspec.Meta(pattern="^(embedded|external|compose)$")] = "embedded"
     bootstrap_servers: str | None = None
     postgres_dsn: str | None = None

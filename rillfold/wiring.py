@@ -14,6 +14,7 @@ from gpu_workers.adapters.store import FolderStore
 from gpu_workers.bases.before_torch import settle
 from gpu_workers.bases.files import Progress, silent
 from rillfold.adapter_keys import adapter_keys
+from rillfold.app.installed import Installed, installed
 from rillfold.event_log import event_log, read_model
 from rillfold.http.keys import ApiKeys
 from rillfold.http.operator import operator_of
@@ -44,6 +45,7 @@ class Services:
     """What the HTTP API works with."""
 
     settings: Settings
+    installed: Installed
     log: EventLog
     producer: Producer
     tools: Tools
@@ -90,6 +92,7 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
         try:
             yield Services(
                 settings=settings,
+                installed=installed(settings),
                 log=log,
                 producer=Producer(log, names),
                 tools=tools,

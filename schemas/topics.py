@@ -93,7 +93,8 @@ TOPICS: tuple[Topic, ...] = (
 )
 
 BY_NAME: Mapping[str, Topic] = {topic.name: topic for topic in TOPICS}
-TOPIC_OF: Mapping[type[Event], Topic] = {event: topic for topic in TOPICS for event in topic.events}
+TOPIC_OF: dict[type[Event], Topic] = {event: topic for topic in TOPICS for event in topic.events}
+"""Applications add theirs at the edge: `schemas.codec.additions`."""
 
 
 LEGAL_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
@@ -148,7 +149,8 @@ class TopicNames:
 
     @cached_property
     def _events(self) -> Mapping[str, frozenset[type[Event]]]:
-        return {self.wire(topic.name): frozenset(topic.events) for topic in TOPICS}
+        wires = {topic: self.wire(topic.name) for topic in TOPICS}
+        return {wire: frozenset(e for e, on in TOPIC_OF.items() if on is topic) for topic, wire in wires.items()}
 
     @cached_property
     def _ours(self) -> Mapping[str, str]:

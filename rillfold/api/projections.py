@@ -11,7 +11,6 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-from projections.catalog import PROJECTIONS
 from projections.projection import Projection
 from rillfold.api.access import Asker, Serving, StillKnown, company_of
 from rillfold.http.errors import ApiError, NotFound, answer_of
@@ -74,7 +73,7 @@ class RowsAndProof(BaseModel):
 @router.get("/projections")
 async def projections(asker: Asker, serving: Serving) -> list[ProofBody]:
     """All projections, and how far each is."""
-    return [await _proof(serving, projection, asker.company) for projection in PROJECTIONS.values()]
+    return [await _proof(serving, projection, asker.company) for projection in serving.installed.projections.values()]
 
 
 @router.get("/projections/{name}", response_model=RowsAndProof)
@@ -89,7 +88,7 @@ async def rows(
     wait: Wait = 5.0,
 ) -> Response:
     """A company's rows, by key; fewer than `limit` where they are large. The admin sees all companies' by default."""
-    projection, company = _known(name), _scope(asker, company_id)
+    projection, company = _known(serving, name), _scope(asker, company_id)
     await _until(serving, projection, company, min_offset, wait)
     # Read before the rows: the rows know at least as much as their proof says.
     proof = await _proof(serving, projection, company)
@@ -102,7 +101,7 @@ async def changes(
     name: str, asker: Asker, serving: Serving, known: StillKnown, company_id: str | None = None
 ) -> StreamingResponse:
     """Server-sent events: each row as it changes from now on. A slow reader gets a row's newest state, not each one."""
-    projection, company = _known(name), _scope(asker, company_id)
+    projection, company = _known(serving, name), _scope(asker, company_id)
     start = await serving.reads.positions(projection, company)
     return StreamingResponse(_feed(serving, projection, company, start, known), media_type="text/event-stream")
 
@@ -117,7 +116,7 @@ async def row(
     wait: Wait = 5.0,
 ) -> Response:
     """One row by its key, which always begins with the company."""
-    projection = _known(name)
+    projection = _known(serving, name)
     company = key.partition("/")[0]
     if not asker.may(company):
         raise NotFound
@@ -129,10 +128,10 @@ async def row(
     return passed_on(_found(found) | {"proof": proof.model_dump()})
 
 
-def _known(name: str) -> Projection[Any]:
-    if name not in PROJECTIONS:
+def _known(serving: Services, name: str) -> Projection[Any]:
+    if name not in serving.installed.projections:
         raise NotFound
-    return PROJECTIONS[name]
+    return serving.installed.projections[name]
 
 
 def _scope(asker: Principal, company: str | None) -> str | None:

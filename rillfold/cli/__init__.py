@@ -36,6 +36,7 @@ VERBS: dict[str, Verb] = {
     "job": Verb("rillfold.cli.company.job:job", "Run a job, or look at those that there are."),
     "session": Verb("rillfold.cli.company.session:session", "What jobs were asked for together."),
     "memory": Verb("rillfold.cli.company.memory:memory", "What a company's agents are to remember."),
+    "app": Verb("rillfold.cli.events.app:app", "Check an application of your own, and record its schemas."),
     "topics": Verb("rillfold.cli.events.topics:topics", "Create, check and list the topics."),
     "produce": Verb("rillfold.cli.events.produce:produce", "Send rows of a file to a topic."),
     "query": Verb("rillfold.cli.projections.query:query", "Show a projection's rows, with their proof."),

@@ -8,6 +8,8 @@ import msgspec
 
 from projections.digest import digest
 from projections.projection import Projection
+from rillfold.app.app import App
+from rillfold.app.installed import with_apps
 from rillfold.testing.clock import VirtualClock
 from rillfold.testing.member import Consumer, ConsumerWorker, Crashed, FoldWorker, Shared
 from schemas.codec.codec import decode
@@ -30,6 +32,8 @@ PATIENCE = 0.05
 class Driver:
     """`async with Driver(log, [COMPANIES]) as d`: the engine, the bytes and the order of a commit are the real ones.
 
+    An `App` in place of projections brings all of its own, and its events.
+
     `log` is a `MemoryLog`, or a `KafkaLog` where the same test shall run on a broker. A crashed worker has lost its
     memory and what it had not committed, and comes back at the next `settle`.
     """
@@ -37,7 +41,7 @@ class Driver:
     def __init__(
         self,
         log: EventLog,
-        projections: Sequence[Projection[Any]] = (),
+        projections: Sequence[Projection[Any]] | App = (),
         *,
         consumers: Sequence[Consumer] = (),
         names: TopicNames | None = None,
@@ -45,6 +49,9 @@ class Driver:
     ) -> None:
         self.clock = VirtualClock()
         self.log, self.names = log, names or TopicNames()
+        if isinstance(projections, App):
+            with_apps([projections])
+            projections = tuple(projections.projections.values())
         self._projections = tuple(projections)
         self._consumers = tuple(consumers)
         group = f"{self.names.prefix}rillfold-driver"

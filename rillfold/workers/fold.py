@@ -6,7 +6,8 @@ from contextlib import AbstractContextManager
 import click
 
 from processors.saga import ACTING_JOBS
-from projections.catalog import PROJECTIONS, chosen
+from projections.catalog import chosen
+from rillfold.app.installed import installed
 from rillfold.embedded.state import attach
 from rillfold.event_log import learn
 from rillfold.settings import Settings
@@ -20,6 +21,7 @@ from streams.owner.rivals import group_of
 def _fold(settings: Settings, name: str, only: tuple[str, ...], log_level: str) -> None:
     """Fold the event log into projections, with changelogs and local state."""
     logging.disable(logging.DEBUG)
+    projections = installed(settings).projections
     described = Worker(
         bootstrap_servers=attach(settings).bootstrap_servers,
         app_id=group_of(f"{settings.topic_prefix}{FOLD_GROUP}", only),
@@ -35,7 +37,7 @@ def _fold(settings: Settings, name: str, only: tuple[str, ...], log_level: str) 
     def beside(glance: Glance) -> AbstractContextManager[object]:
         return watched(settings, name, described.bootstrap_servers, glance.sight, glance.counts, glance.row)
 
-    run(described, chosen(only, {**PROJECTIONS, ACTING_JOBS.name: ACTING_JOBS}), log_level, beside)
+    run(described, chosen(only, {**projections, ACTING_JOBS.name: ACTING_JOBS}), log_level, beside)
 
 
 fold = command(

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from projections.catalog import PROJECTIONS
+from rillfold.app.installed import installed
 from rillfold.embedded.state import attach
 from rillfold.event_log import event_log
 from rillfold.settings import Settings
@@ -24,7 +24,8 @@ async def _made(settings: Settings) -> AsyncIterator[Working]:
             "No database is named: start one with `rillfold up`, or set RILLFOLD_PROVIDER=external, "
             "RILLFOLD_BOOTSTRAP_SERVERS and RILLFOLD_POSTGRES_DSN."
         )
-    names, schema, projections = settings.topic_names(), settings.read_model(), list(PROJECTIONS.values())
+    names, schema = settings.topic_names(), settings.read_model()
+    projections = list(installed(settings).projections.values())
     async with event_log(settings, "rillfold-sink") as log, PostgresSink(dsn, projections, schema) as kept:
         await prepare(log, projections, names)
         keep_garbage_rare()

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Any, cast, get_args, get_type_hints
 
 import msgspec
@@ -37,6 +38,8 @@ class StoredEvent:
     kind: Kind
     cls: type[Event]
     recorded: Recorded
+    folder: Traversable
+    """Where its schema lies."""
 
     @cached_property
     def fingerprint(self) -> bytes:
@@ -44,7 +47,7 @@ class StoredEvent:
 
     @cached_property
     def source(self) -> Schema:
-        return cast(Schema, msgspec.json.decode((files("schemas") / "avro" / f"{self.kind}.avsc").read_bytes()))
+        return cast(Schema, msgspec.json.decode((self.folder / f"{self.kind}.avsc").read_bytes()))
 
     @cached_property
     def schema(self) -> Schema:
@@ -81,6 +84,10 @@ class Catalog:
     """What a schema registry has told this process so far. An id never changes its meaning."""
 
 
+ADDED: dict[Kind, StoredEvent] = {}
+"""Of applications, every version: `schemas.codec.additions`."""
+
+
 @cache
 def kind_of(cls: type[Event]) -> Kind:
     fields = {field.name: field.default for field in msgspec.structs.fields(cls)}
@@ -104,15 +111,21 @@ def classes() -> Mapping[str, type[Event]]:
     return {kind_of(cls).type: cls for cls in TOPIC_OF}
 
 
+def ours() -> Traversable:
+    """The folder of our schemas."""
+    return files("schemas") / "avro"
+
+
 @cache
 def history() -> Mapping[str, Recorded]:
     """`type.vN` to what was recorded of it."""
-    return msgspec.json.decode((files("schemas") / "avro" / "history.json").read_bytes(), type=dict[str, Recorded])
+    return msgspec.json.decode((ours() / "history.json").read_bytes(), type=dict[str, Recorded])
 
 
 @cache
 def catalog() -> Catalog:
     entries = [_entry(name, recorded) for name, recorded in history().items() if name.rpartition(".v")[0] in classes()]
+    entries += ADDED.values()
     by_kind = {entry.kind: entry for entry in entries}
     newest = {cls: by_kind[kind_of(cls)] for cls in classes().values() if kind_of(cls) in by_kind}
     return Catalog(by_kind, {entry.fingerprint: entry for entry in entries}, newest)
@@ -120,4 +133,4 @@ def catalog() -> Catalog:
 
 def _entry(name: str, recorded: Recorded) -> StoredEvent:
     kind, _, version = name.rpartition(".v")
-    return StoredEvent(Kind(kind, int(version)), classes()[kind], recorded)
+    return StoredEvent(Kind(kind, int(version)), classes()[kind], recorded, ours())

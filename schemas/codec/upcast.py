@@ -1,6 +1,6 @@
 """Old versions lifted one step at a time. Each step is pure: all fields of its version in, those of the next out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from schemas.envelope import Kind
@@ -58,7 +58,8 @@ def adapter_ready_2(old: Fields) -> Fields:
     return old | {"promoted": True}
 
 
-UPCASTERS: Mapping[Kind, Callable[[Fields], Fields]] = {
+Upcaster = Callable[[Fields], Fields]
+UPCASTERS: dict[Kind, Upcaster] = {
     Kind("agent_output.ingested", 1): agent_output_2,
     Kind("conversation.ingested", 1): conversation_2,
     Kind("job.requested", 1): job_requested_2,
@@ -71,7 +72,7 @@ UPCASTERS: Mapping[Kind, Callable[[Fields], Fields]] = {
     Kind("training.failed", 1): training_ended_2,
     Kind("adapter.ready", 1): adapter_ready_2,
 }
-"""From which version. The step leads to the next."""
+"""From which version. The step leads to the next. Applications add theirs: `schemas.codec.additions`."""
 
 
 def lift(kind: Kind, fields: Fields, newest: int) -> Fields:

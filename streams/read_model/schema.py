@@ -6,28 +6,23 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from projections.projection import Projection
+from projections.projection import Projection, Together
 from projections.sessions import LISTED
 
 SCALARS = {str: "text", int: "bigint", float: "double precision", bool: "boolean"}
 
 LEAST, MOST = -(1 << 63), (1 << 63) - 1
-SUM, MIN, MAX = f"least(greatest(sum({{}}), {LEAST}), {MOST})::bigint", "min({})::bigint", "max({})::bigint"
-LAST_JOBS = f"""(SELECT jsonb_agg(one ORDER BY one->'time', one->>'job' COLLATE "C") FROM (
+_LAST_JOBS = f"""(SELECT jsonb_agg(one ORDER BY one->'time', one->>'job' COLLATE "C") FROM (
     SELECT one FROM jsonb_array_elements(jsonb_path_query_array(jsonb_agg({{}}), '$[*][*]')) AS one
     ORDER BY one->'time' DESC, one->>'job' COLLATE "C" DESC LIMIT {LISTED}) AS last)"""  # noqa: S608 - a number of ours
-# Rows that a key rule spreads over partitions are put together in their view, as `Projection.merge` does in Python.
-MERGED: Mapping[str, Mapping[str, str]] = {
-    "datasets": {"events": SUM, "successes": SUM, "first_at": MIN, "last_at": MAX},
-    "costs": {
-        "requests": SUM,
-        "prompt_tokens": SUM,
-        "cached_tokens": SUM,
-        "completion_tokens": SUM,
-        "last_at": MAX,
-    },
-    "sessions": {"jobs": SUM, "first_at": MIN, "last_at": MAX, "latest": LAST_JOBS},
+PUT_TOGETHER: Mapping[Together, str] = {
+    "sum": f"least(greatest(sum({{}}), {LEAST}), {MOST})::bigint",
+    "min": "min({})::bigint",
+    "max": "max({})::bigint",
+    "last_jobs": _LAST_JOBS,
 }
+"""Rows that a key rule spreads over partitions are one in their view, as `Projection.merge` has it in Python."""
+ALIKE = "min({})"
 HIDDEN = frozenset({"recent"})
 
 ViewColumns = Mapping[str, str]
@@ -89,17 +84,20 @@ def _table(schema: str, projection: Projection[Any]) -> Iterator[str]:
 
 def columns_shown(projection: Projection[Any]) -> ViewColumns:
     """Of a projection's view, in order."""
-    merged = MERGED.get(projection.name)
-    columns = columns_of(projection.state)
-    if merged is not None:
-        return {name: merged.get(name, "min({})").format(_column(name, kind)) for name, kind in columns}
+    columns, together = dict(columns_of(projection.state)), projection.together
+    # Rows say whose they are, also where their state does not.
+    whose = {} if "company" in columns else {"key": "key", "company": "company" if together is None else "min(company)"}
+    if together is not None:
+        merged = {name: PUT_TOGETHER[together[name]] if name in together else ALIKE for name in columns}
+        return whose | {name: merged[name].format(_column(name, kind)) for name, kind in columns.items()}
     place = ("topic", "source_partition", "source_offset")
-    return {name: _column(name, kind) for name, kind in columns} | dict(zip(place, place, strict=True))
+    shown = {name: _column(name, kind) for name, kind in columns.items()}
+    return whose | shown | dict(zip(place, place, strict=True))
 
 
 def source_of(schema: str, projection: Projection[Any]) -> str:
     """Where a view has its rows from."""
-    grouped = " GROUP BY key" if projection.name in MERGED else ""
+    grouped = "" if projection.together is None else " GROUP BY key"
     return f'FROM "{schema}"."{table_of(projection)}"{grouped}'
 
 

@@ -14,12 +14,12 @@ import pytest
 import schemas
 from schemas.codec import compat
 from schemas.codec.catalog import StoredEvent, catalog, classes, kind_of, structs_in
+from schemas.codec.derive import avro_of
 from schemas.envelope import Event
 from schemas.errors import Stop
 from schemas.rejected import RecordRejected
 from schemas.topics import TOPIC_OF
 from schemas.words import WORDS
-from tests.upgrade.derive import avro_of
 
 ROOT = Path(schemas.__file__).parents[1]
 AVRO = ROOT / "schemas" / "avro"

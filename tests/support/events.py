@@ -7,11 +7,11 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import msgspec
 from hypothesis import strategies as st
 
+from schemas.codec.derive import word_of
 from schemas.codec.primitives import MAX_TIME
 from schemas.envelope import Event
 from schemas.topics import TOPIC_OF
 from schemas.words import Word
-from tests.upgrade.derive import word_of
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=90)
 PRINTABLE = st.characters(codec="utf-8", exclude_categories=("C", "Z"), include_characters=" ")

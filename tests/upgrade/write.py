@@ -16,9 +16,8 @@ sys.path.insert(0, str(ROOT))
 
 import msgspec  # noqa: E402
 
-from schemas.codec import catalog, codec, compat  # noqa: E402
+from schemas.codec import catalog, codec, compat, derive  # noqa: E402
 from schemas.envelope import Event, Kind, Origin  # noqa: E402
-from tests.upgrade import derive  # noqa: E402
 
 AVRO = ROOT / "schemas" / "avro"
 WIRE = ROOT / "tests" / "upgrade" / "wire"

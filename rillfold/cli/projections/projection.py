@@ -7,13 +7,15 @@ from typing import Any
 import click
 import msgspec
 
-from projections.catalog import PROJECTIONS, chosen
+from projections.catalog import chosen
 from projections.digest import digest as digest_of
 from projections.projection import Projection
+from rillfold.app.installed import installed
 from rillfold.cli.terminal.answers import as_json, say_json
 from rillfold.cli.terminal.live import line
 from rillfold.cli.terminal.plain import plain
 from rillfold.event_log import in_log
+from rillfold.settings import from_env
 from schemas.errors import Stop
 from schemas.topics import TopicNames
 from streams.errors import UnknownTopic
@@ -39,7 +41,7 @@ def projection() -> None:
 @as_json("One JSON list for machines.")
 def list_(as_json: bool) -> None:
     """Each projection with its version and its sources."""
-    every = PROJECTIONS.values()
+    every = installed(from_env()).projections.values()
     _tell([{"projection": p.name, "version": p.version, "topics": " ".join(p.topics)} for p in every], as_json)
 
 
@@ -49,7 +51,7 @@ def list_(as_json: bool) -> None:
 @as_json("One JSON list for machines.")
 def digest(names: Sequence[str], refold: bool, as_json: bool) -> None:
     """The digest of what the changelogs hold; with --refold also that of a fresh fold up to the same offsets."""
-    wanted = chosen(names)
+    wanted = chosen(names, installed(from_env()).projections)
 
     async def digests(log: EventLog, names: TopicNames) -> list[dict[str, Any]]:
         facts = []
@@ -72,9 +74,11 @@ def digest(names: Sequence[str], refold: bool, as_json: bool) -> None:
 def refused(names: Sequence[str], company: str | None, as_json: bool) -> None:
     """Events that a projection does not take, and why: read from the changelogs. A new version tries them again."""
 
+    wanted = chosen(names, installed(from_env()).projections)
+
     async def read(log: EventLog, topics: TopicNames) -> list[dict[str, Any]]:
         found: list[Refusal] = []
-        for each in chosen(names):
+        for each in wanted:
             try:
                 parts = await held(log, each, topic_of(each, topics.prefix))
             except UnknownTopic:

@@ -4,13 +4,14 @@ import asyncio
 
 import click
 
-from projections.catalog import PROJECTIONS
+from projections.catalog import chosen
+from rillfold.app.installed import installed
 from rillfold.cli.terminal.answers import as_json, say_json
 from rillfold.settings import from_env
 
 
 @click.command()
-@click.argument("name", type=click.Choice(sorted(PROJECTIONS)))
+@click.argument("name")
 @click.argument("key", required=False)
 @click.option("--company", help="Only this company's rows.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 100_000), help="Rows, at most.")
@@ -21,8 +22,9 @@ def query(name: str, key: str | None, company: str | None, limit: int, as_json: 
 
     from rillfold.cli.projections import rows_of
 
-    projection = PROJECTIONS[name]
-    rows, proof = asyncio.run(rows_of.read(from_env(), projection, key, company, limit))
+    settings = from_env()
+    (projection,) = chosen([name], installed(settings).projections)
+    rows, proof = asyncio.run(rows_of.read(settings, projection, key, company, limit))
     if as_json:
         found = [{"key": row.key, "at": "/".join(map(str, row.at)), "row": row.value} for row in rows]
         say_json({"rows": found, "proof": proof})

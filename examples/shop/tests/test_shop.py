@@ -1,0 +1,34 @@
+"""The shop on the test kit: no broker, no sleep, and the same fold as a worker's."""
+
+import asyncio
+
+from shop.app import app, revenue
+
+from rillfold.testing.driver import Driver
+from streams.log.memory import MemoryLog
+
+
+def paid(order: str, cents: int, company: str = "acme") -> dict[str, object]:
+    return {"type": "order.paid", "company": company, "order": order, "day": "2026-11-02", "cents": cents}
+
+
+async def sold() -> None:
+    async with Driver(MemoryLog(), app, workers=2) as d:
+        for n in range(10):
+            await d.send(paid(f"order-{n}", 100))
+        await d.crash("worker-1", at="appended")
+        await d.send(paid("order-10", -5))
+        await d.send(paid("order-11", 1, company="globex"))
+        await d.send_bytes("company-data", b'{"type": "order.paid", "company": "acme", "order": "order-12"}')
+        await d.settle()
+        assert d.query(revenue, "acme/2026-11-02").cents == 1_000
+        assert d.query(revenue, "globex/2026-11-02").cents == 1
+        (refused,) = d.refused(revenue)
+        assert "at least 0" in refused.detail
+        (letter,) = await d.dead_letters()
+        assert letter.reason == "wrong_type"
+        assert await d.digest(revenue) == await d.refold(revenue)
+
+
+def test_revenue_is_what_was_paid_whatever_happens() -> None:
+    asyncio.run(sold())

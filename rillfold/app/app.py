@@ -1,0 +1,104 @@
+"""`App`: events, projections and what else a user adds, in a package of his own."""
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, cast, dataclass_transform
+
+import msgspec
+
+from projections.catalog import PROJECTIONS
+from projections.projection import Projection, Together
+from rillfold.app.declared import TOPIC, NamedEvent, Step, event_of, steps_known
+from rillfold.app.errors import BadApp, place_of
+from rillfold.app.projected import Declared, Key, projection_of
+from rillfold.app.recorded import Records
+from schemas.codec.additions import AddedEvent
+from schemas.codec.catalog import kind_of
+from schemas.envelope import Event, Kind
+from schemas.topics import TOPIC_OF, Topic
+
+State = TypeVar("State", bound=msgspec.Struct)
+Class = TypeVar("Class", bound=type[Any])
+LEGAL = re.compile(r"[a-z][a-z0-9_]{0,39}")
+
+
+class App:
+    """`app = App("shop")`, named by RILLFOLD_APP or by an entry point of the group `rillfold.apps`."""
+
+    def __init__(self, name: str) -> None:
+        if not LEGAL.fullmatch(name):
+            raise BadApp(f"An application cannot be named {name!r}: take 1 to 40 lower letters, digits and _.")
+        self.name = name
+        beside = sys._getframe(1).f_globals.get("__file__")
+        self.records = Records(name, (Path(beside).resolve().parent if beside else Path.cwd()) / "recorded")
+        self._projections: dict[str, Projection[Any]] = {}
+        self._events: dict[type[Event], Topic] = {}
+        self._steps: dict[tuple[str, int], Step] = {}
+        self._places: dict[object, str] = {}
+
+    @property
+    def projections(self) -> Mapping[str, Projection[Any]]:
+        return self._projections
+
+    @property
+    def events(self) -> Mapping[type[Event], Topic]:
+        return self._events
+
+    @dataclass_transform(kw_only_default=True, frozen_default=True)
+    def event(self, type_: str, *, version: int = 1, topic: str = TOPIC) -> Callable[[Class], Class]:
+        """Of a class with annotations makes an event: its fields behind the envelope's."""
+
+        def made(cls: Class) -> Class:
+            where = place_of(cls)
+            if type_ in {kind_of(known).type for known in self._events}:
+                raise BadApp(f"{where}: event {type_!r} is there already in {self.name}. Take another name.")
+            event, on = event_of(cls, NamedEvent(type_, version, topic))
+            self._events[event], self._places[event] = on, where
+            return cast(Class, event)
+
+        return made
+
+    def upcast(self, type_: str, version: int) -> Callable[[Step], Step]:
+        """Lifts the fields of one version of an event to the next, as they would have been written then."""
+
+        def made(step: Step) -> Step:
+            self._steps[type_, version] = step
+            return step
+
+        return made
+
+    def projection(
+        self, name: str, *, key: Key | None = None, version: int = 1, merge: Mapping[str, Together] | None = None
+    ) -> Callable[[Callable[[State, Any], State]], Projection[State]]:
+        """Of a fold makes a projection. `key` says the row within the company, or None where an event does not matter;
+        without it each company has one row. `merge` puts parts of a row together that lie in several partitions."""
+
+        def made(fold: Callable[[State, Any], State]) -> Projection[State]:
+            if name in PROJECTIONS or name in self._projections:
+                whose = "Rillfold has one" if name in PROJECTIONS else f"{self.name} has one already"
+                raise BadApp(f"{place_of(fold)}: a projection cannot be named {name!r}: {whose}. Take another name.")
+            projection = projection_of(fold, Declared(name, key, version, merge), self._topic_of)
+            self._projections[name], self._places[name] = projection, place_of(fold)
+            return projection
+
+        return made
+
+    def record(self) -> list[str]:
+        """Writes down what is not on record yet: schemas of events, and the shape of states."""
+        return self.records.write(iter(self._events), iter(self._projections.values()))
+
+    def checked(self) -> Iterator[AddedEvent]:
+        """Its events, once all that it declares is found to be as it is on record."""
+        for name, projection in self._projections.items():
+            self.records.check_state(projection, self._places[name])
+        for cls, topic in self._events.items():
+            kind, where = kind_of(cls), self._places[cls]
+            stored = self.records.stored(cls, where)
+            steps_known(kind.version, kind.type, self._steps, where)
+            steps = {Kind(type_, n): step for (type_, n), step in self._steps.items() if type_ == kind.type}
+            yield AddedEvent(cls, topic, stored, steps)
+
+    def _topic_of(self, event: type[Event]) -> Topic | None:
+        return self._events.get(event) or TOPIC_OF.get(event)

@@ -1,0 +1,94 @@
+"""An event's class made from a plain annotated one: its fields behind the envelope, each text of a kind of word."""
+
+import re
+from collections.abc import Callable, Mapping
+from types import NoneType, UnionType, new_class
+from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin
+
+import msgspec
+
+from rillfold.app.errors import BadApp, place_of
+from rillfold.app.states import hints_of
+from schemas.codec.catalog import classes
+from schemas.envelope import Event
+from schemas.topics import BY_NAME, Topic
+from schemas.words import Text, Word
+
+LEGAL = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
+LONGEST = 64
+ENVELOPE = frozenset(field.name for field in msgspec.structs.fields(Event))
+NUMBERS = (int, float, bool, bytes)
+TOPIC = "company-data"
+"""Where companies say things themselves. Every other topic is between workers of ours."""
+KINDS = (
+    "text, a kind of schemas.words, int, float, bool, bytes, a frozen struct, tuple[..., ...] of these, or one or None"
+)
+OMITTED = ("__dict__", "__weakref__", "__annotations__")
+Fields = dict[str, Any]
+Step = Callable[[Fields], Fields]
+Class = TypeVar("Class", bound=type[Any])
+
+
+class NamedEvent(NamedTuple):
+    """What an application says of an event beside its fields."""
+
+    type: str
+    version: int
+    topic: str
+
+
+def event_of(cls: type[Any], said: NamedEvent) -> tuple[type[Event], Topic]:
+    where = place_of(cls)
+    _check(said, where)
+    hints = hints_of(cls, f"event {said.type!r}")
+    if taken := sorted(ENVELOPE & hints.keys()):
+        told = "the envelope has it, and events read it there. Rename the field, or leave it out"
+        raise BadApp(f"{where}: event {said.type!r} has a field {taken[0]!r}: {told}.")
+    fields = {name: _worded(hint, f"{cls.__name__}.{name}", where) for name, hint in hints.items()}
+    body = {name: value for name, value in vars(cls).items() if name not in OMITTED}
+    body |= {"__annotations__": {"type": str, "version": int, **fields}, "type": said.type, "version": said.version}
+    made = new_class(cls.__name__, (Event,), {"frozen": True, "kw_only": True}, lambda space: space.update(body))
+    return made, BY_NAME[said.topic]
+
+
+def _check(said: NamedEvent, where: str) -> None:
+    if not LEGAL.fullmatch(said.type) or len(said.type) > LONGEST:
+        told = f"take lower words with dots between, {LONGEST} characters at most: order.paid"
+        raise BadApp(f"{where}: an event cannot be named {said.type!r}: {told}.")
+    if said.type in classes():
+        raise BadApp(f"{where}: event {said.type!r} is there already. Take another name.")
+    if type(said.version) is not int or said.version < 1:
+        raise BadApp(f"{where}: event {said.type!r} has version {said.version!r}: count from 1.")
+    if said.topic != TOPIC:
+        raise BadApp(f"{where}: event {said.type!r} cannot live on {said.topic!r}: an application's are on {TOPIC}.")
+
+
+def _worded(hint: Any, field: str, where: str) -> Any:
+    """Text that says nothing else is of the kind `text`; what Avro has no place for is refused."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is str:
+        return Text
+    if hint in NUMBERS or (origin is Annotated and arguments[0] is str and isinstance(arguments[1], Word)):
+        return hint
+    if origin in (Union, UnionType) and len(arguments) == 2 and NoneType in arguments:
+        (inner,) = (each for each in arguments if each is not NoneType)
+        return _worded(inner, field, where) | None
+    if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
+        return tuple[_worded(arguments[0], field, where), ...]  # type: ignore[misc]
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct) and hint.__struct_config__.frozen:
+        return _checked(hint, where)
+    raise BadApp(f"{where}: {field} is {hint}, which no event can hold. Take {KINDS}.")
+
+
+def _checked(struct: type[msgspec.Struct], where: str) -> type[msgspec.Struct]:
+    for name, hint in hints_of(struct, struct.__name__).items():
+        if _worded(hint, f"{struct.__name__}.{name}", where) != hint:
+            raise BadApp(f"{where}: {struct.__name__}.{name} is {hint}: within a struct say Text of schemas.words.")
+    return struct
+
+
+def steps_known(versions: int, type_: str, steps: Mapping[tuple[str, int], Step], where: str) -> None:
+    for version in range(1, versions):
+        if (type_, version) not in steps:
+            told = f'@app.upcast("{type_}", {version}): all fields of that version in, those of the next out'
+            raise BadApp(f"{where}: nothing lifts {type_}.v{version} to version {version + 1}. Add {told}.")

@@ -1,0 +1,146 @@
+"""What is on record of an application, in `recorded/` beside it: schemas of events, and the shape of each state.
+
+Records were written with it, so it never changes: what departs from it is refused, and says its next version.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from projections.projection import Projection
+from rillfold.app.errors import BadApp
+from schemas.codec.catalog import Recorded, StoredEvent, kind_of
+from schemas.codec.compat import incompatibilities, record_of, shape
+from schemas.codec.derive import avro_of
+from schemas.envelope import Event, Kind
+
+REMEDY = "Put the old file back, and say the next version"
+
+
+class History(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`recorded/history.json`."""
+
+    events: dict[str, Recorded] = {}
+    """By `type.vN`."""
+    states: dict[str, str] = {}
+    """By `projection.vN`: the hash of its fields."""
+
+
+class Records:
+    """The folder of one application."""
+
+    def __init__(self, app: str, folder: Path) -> None:
+        self.app, self.folder = app, folder
+
+    def history(self) -> History:
+        path = self.folder / "history.json"
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=History)
+        except FileNotFoundError:
+            return History()
+        except (msgspec.DecodeError, OSError) as error:
+            raise BadApp(f"{path} of {self.app} cannot be read: {error}. Put it back as it was.") from error
+
+    def stored(self, cls: type[Event], where: str) -> list[StoredEvent]:
+        """Every version of an event, as it is on record: unedited, readable by each that came after it."""
+        newest, history = kind_of(cls), self.history()
+        if any(kind.type == newest.type and kind.version > newest.version for kind in map(_kind, history.events)):
+            raise BadApp(f"{where}: {newest} is older than what is on record in {self.folder}. Say that version.")
+        found = []
+        for version in range(1, newest.version + 1):
+            kind = Kind(newest.type, version)
+            recorded = history.events.get(str(kind))
+            if recorded is None:
+                told = "`rillfold app record` writes its schema down"
+                raise BadApp(f"{where}: {kind} is not on record in {self.folder}: {told}.")
+            found.append(StoredEvent(kind, cls, recorded, self.folder))
+            self._check_unedited(found[-1])
+        self._check_class(found[-1], where)
+        for n, newer in enumerate(found):
+            _check_reads(newer.source, newer.kind, found[:n], where)
+        return found
+
+    def check_state(self, projection: Projection[Any], where: str) -> None:
+        """What is not on record yet may be anything."""
+        states, name = self.history().states, f"{projection.name}.v{projection.version}"
+        versions = [kind.version for kind in map(_kind, states) if kind.type == projection.name]
+        if newer := [version for version in versions if version > projection.version]:
+            told = f"version {max(newer)} is on record in {self.folder}. Say that, or the next"
+            raise BadApp(f"{where}: projection {projection.name!r} says version {projection.version}: {told}.")
+        if states.get(name) not in (None, state_of(projection)):
+            told = f"rows of version {projection.version} were written. Say version={projection.version + 1}"
+            raise BadApp(f"{where}: the state of {projection.name!r} has other fields than those with which {told}.")
+
+    def write(self, events: Iterator[type[Event]], projections: Iterator[Projection[Any]]) -> list[str]:
+        """What is missing. Returns its names; what is there is not touched."""
+        history = self.history()
+        known, states, written = dict(history.events), dict(history.states), []
+        for cls in events:
+            name = str(kind_of(cls))
+            if name not in known:
+                schema = avro_of(cls, self.app)
+                _check_reads(schema, kind_of(cls), self._older(cls, known), self.app)
+                avsc = (json.dumps(schema, indent=2) + "\n").encode()
+                self.folder.mkdir(parents=True, exist_ok=True)
+                (self.folder / f"{name}.avsc").write_bytes(avsc)
+                known[name] = record_of(avsc)
+                written.append(f"{name}.avsc")
+        for projection in projections:
+            name = f"{projection.name}.v{projection.version}"
+            if name not in states:
+                states[name] = state_of(projection)
+                written.append(name)
+        if written:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            text = msgspec.json.encode(History(known, states), order="sorted")
+            (self.folder / "history.json").write_bytes(msgspec.json.format(text) + b"\n")
+        return written
+
+    def _check_unedited(self, entry: StoredEvent) -> None:
+        path = self.folder / f"{entry.kind}.avsc"
+        try:
+            found = shape(path.read_bytes())
+        except (OSError, msgspec.DecodeError) as error:
+            raise BadApp(f"{path} of {self.app} cannot be read: {error}. {REMEDY}.") from error
+        if found != entry.recorded.shape:
+            raise BadApp(f"{path} of {self.app} was edited after it was recorded. {REMEDY}.")
+
+    def _check_class(self, newest: StoredEvent, where: str) -> None:
+        said = json.dumps(avro_of(newest.cls, self.app)).encode()
+        if shape(said) != newest.recorded.shape:
+            told = f"say version={newest.kind.version + 1}, and how the old one is lifted: @app.upcast"
+            raise BadApp(f"{where}: {newest.cls.__name__} has other fields than {newest.kind} on record: {told}.")
+
+    def _older(self, cls: type[Event], known: Mapping[str, Recorded]) -> list[StoredEvent]:
+        kinds = (Kind(kind_of(cls).type, version) for version in range(1, kind_of(cls).version))
+        return [StoredEvent(kind, cls, known[str(kind)], self.folder) for kind in kinds if str(kind) in known]
+
+
+def _check_reads(schema: Mapping[str, Any], kind: Kind, older: Sequence[StoredEvent], where: str) -> None:
+    """By Apache avro's rules a version can read what every version before it wrote."""
+    for each in older:
+        if reasons := incompatibilities(schema, each.source):
+            told = f"what was written as {each.kind}: {'; '.join(reasons)}. Give a new field a default, or widen a type"
+            raise BadApp(f"{where}: {kind} cannot read {told}.")
+
+
+def state_of(projection: Projection[Any]) -> str:
+    """sha256 of a state's fields, types and defaults, and of those that they are made of."""
+    (schema,), parts = msgspec.json.schema_components([projection.state], ref_template="{name}")
+    return sha256(msgspec.json.encode(_bare([schema, parts]), order="sorted")).hexdigest()
+
+
+def _bare(schema: Any) -> Any:
+    """Without what describes."""
+    if isinstance(schema, dict):
+        return {name: _bare(part) for name, part in schema.items() if name not in ("title", "description")}
+    return [_bare(part) for part in schema] if isinstance(schema, list) else schema
+
+
+def _kind(name: str) -> Kind:
+    type_, _, version = name.rpartition(".v")
+    return Kind(type_, int(version) if version.isdigit() else 0)

@@ -1,0 +1,45 @@
+"""An application's text as a module of its own, in the folder that a command runs in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from rillfold.app.installed import Installed, installed
+from rillfold.settings import Settings
+from tests.support.folding import agree, kafka, started
+
+__all__ = ["agree", "kafka", "started"]
+
+HEAD = """
+import json
+import msgspec
+from rillfold import App
+from schemas.company import CompanyRegistered, RecordIngested
+from schemas.inference import InferenceCompleted
+
+app = App("shop")
+
+class Total(msgspec.Struct, frozen=True):
+    cents: int = 0
+
+"""
+MODULES = count()
+Load = Callable[[str], Installed]
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
+    """(what the application says after its head) -> all that there is."""
+
+    def load(text: str) -> Installed:
+        name = f"an_app_of_a_test_{next(MODULES)}"
+        (tmp_path / f"{name}.py").write_text(HEAD + text)
+        return installed(Settings(app=name))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return load

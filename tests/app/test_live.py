@@ -1,0 +1,102 @@
+"""The shop as its own wheel, away from our checkout's path: found by its entry point, and killed at work.
+
+Installed as an installer does it, without one: a wheel of plain modules is unpacked into a folder of the path, its
+metadata with it. So nothing is downloaded, and Rillfold itself stays where it is.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rillfold.app.installed import installed
+from rillfold.embedded.state import Endpoints
+from rillfold.settings import Settings
+from schemas.topics import TopicNames
+from streams.history.refold import held
+from streams.log.port import Outgoing
+from streams.state.changelog import topic_of
+from tests.support.pages import ROOT
+from tests.support.worker import WorkerProcess, external
+
+SHOP = ROOT / "examples" / "shop"
+
+
+@pytest.fixture(scope="module")
+def installed_shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(build, cwd=SHOP, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as packed:
+        packed.extractall(folder)
+    wheel.unlink()
+    return folder
+
+
+@pytest.fixture
+def environment(installed_shop: Path, stack: Endpoints, names: TopicNames, tmp_path: Path) -> dict[str, str]:
+    own = external(stack.bootstrap_servers, names.prefix, tmp_path / "data")
+    return {**os.environ, **own, "PYTHONPATH": f"{installed_shop}:{ROOT}"}
+
+
+def rillfold(environment: dict[str, str], folder: Path, *words: str) -> str:
+    line = [sys.executable, "-P", "-m", "rillfold", *words]
+    done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_its_own_tests_pass_against_the_wheel(environment: dict[str, str], tmp_path: Path) -> None:
+    line = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
+    where = {**environment, "PYTHONDONTWRITEBYTECODE": "1"}
+    copied = tmp_path / "test_shop.py"
+    copied.write_text((SHOP / "tests" / "test_shop.py").read_text())
+    done = subprocess.run([*line, str(copied)], cwd=tmp_path, env=where, capture_output=True, text=True)
+    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout
+
+
+@pytest.fixture
+def fold(environment: dict[str, str], tmp_path: Path, started: list[WorkerProcess]) -> Iterator[WorkerProcess]:
+    command = ("worker", "fold", "--only", "revenue")
+    worker = WorkerProcess("fold", command, environment, tmp_path / "logs")
+    started.append(worker)
+    yield worker
+    worker.close()
+    sys.stdout.write(worker.log())
+
+
+async def test_it_runs_by_its_entry_point_and_counts_once_what_it_was_killed_over(
+    environment: dict[str, str],
+    tmp_path: Path,
+    fold: WorkerProcess,
+    kafka: Any,
+    names: TopicNames,
+    agree: Any,
+    installed_shop: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(installed_shop)
+    revenue = installed(Settings(app="shop.app")).projections["revenue"]
+    rillfold(environment, tmp_path, "topics", "create")
+    orders = [
+        f'{{"type":"order.paid","company":"c{n % 7}","order":"o{n}","day":"d","cents":{n}}}' for n in range(2_000)
+    ]
+    (tmp_path / "orders.jsonl").write_text("\n".join(orders))
+    fold.start(failpoint="appended:2")
+    rillfold(environment, tmp_path, "produce", "company-data", "orders.jsonl")
+    assert fold.ended() == -signal.SIGKILL
+    await kafka.append([Outgoing(names.wire("company-data"), b"c1", b'{"type":"order.paid","company":"c1"}')])
+    fold.start()
+    assert await agree([revenue]) == 7
+    parts = await held(kafka, revenue, topic_of(revenue, names.prefix))
+    assert sum(row.cents for part in parts.values() for row in part.rows.values()) == sum(range(2_000))
+    assert '"reason":"wrong_type"' in rillfold(environment, tmp_path, "dlq", "list", "--json").replace(" ", "")
