@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 from rillfold.embedded.state import attach
+from rillfold.kafka_access import kafka_access
 from rillfold.settings import Settings, from_env
 from streams.log.port import nothing_to_learn
 
 if TYPE_CHECKING:
     from schemas.topics import TopicNames
+    from streams.log.kafka.access import KafkaAccess
     from streams.log.kafka.log import KafkaLog
     from streams.log.port import EventLog, Learn
     from streams.read_model.reads import Reads
@@ -21,11 +23,16 @@ if TYPE_CHECKING:
 Found = TypeVar("Found")
 
 
+def reached(settings: Settings) -> KafkaAccess:
+    """The Kafka of these settings, and who we are to it: what every client of a process is made from."""
+    return kafka_access(settings, attach(settings).bootstrap_servers)
+
+
 def event_log(settings: Settings, client_id: str = "rillfold") -> KafkaLog:
     from streams.log.kafka.log import KafkaLog
 
-    servers = attach(settings).bootstrap_servers
-    return KafkaLog(servers, client_id=client_id, learn=learn(settings), session_timeout=settings.session_timeout)
+    access = reached(settings)
+    return KafkaLog(access, client_id=client_id, learn=learn(settings), session_timeout=settings.session_timeout)
 
 
 def read_model(settings: Settings, answer_seconds: float = 0) -> Reads:

@@ -7,8 +7,7 @@ import click
 
 from processors.saga import ACTING_JOBS
 from projections.catalog import PROJECTIONS, chosen
-from rillfold.embedded.state import attach
-from rillfold.event_log import learn
+from rillfold.event_log import learn, reached
 from rillfold.settings import Settings
 from rillfold.workers.run import command
 from rillfold.workers.watched import watched
@@ -21,7 +20,7 @@ def _fold(settings: Settings, name: str, only: tuple[str, ...], log_level: str) 
     """Fold the event log into projections, with changelogs and local state."""
     logging.disable(logging.DEBUG)
     described = Worker(
-        bootstrap_servers=attach(settings).bootstrap_servers,
+        access=reached(settings),
         app_id=group_of(f"{settings.topic_prefix}{FOLD_GROUP}", only),
         name=name,
         data_dir=settings.data_dir / "workers" / name,
@@ -33,7 +32,7 @@ def _fold(settings: Settings, name: str, only: tuple[str, ...], log_level: str) 
     )
 
     def beside(glance: Glance) -> AbstractContextManager[object]:
-        return watched(settings, name, described.bootstrap_servers, glance.sight, glance.counts, glance.row)
+        return watched(settings, name, described.access, glance.sight, glance.counts, glance.row)
 
     run(described, chosen(only, {**PROJECTIONS, ACTING_JOBS.name: ACTING_JOBS}), log_level, beside)
 
