@@ -51,6 +51,28 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     installed packages."""
     provider: Annotated[str, msgspec.Meta(pattern="^(embedded|external|compose)$")] = "embedded"
     bootstrap_servers: str | None = None
+    kafka_security: Annotated[
+        str,
+        msgspec.Meta(
+            pattern="^(PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)$",
+            description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL",
+        ),
+    ] = "PLAINTEXT"
+    kafka_mechanism: Annotated[
+        str,
+        msgspec.Meta(
+            pattern="^(PLAIN|SCRAM-SHA-256|SCRAM-SHA-512)$", description="PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
+        ),
+    ] = "SCRAM-SHA-512"
+    kafka_user: str | None = None
+    kafka_password_file: Path | None = None
+    """The password itself is no setting: everybody may see the environment of a process that he may look at."""
+    kafka_ca_file: Path | None = None
+    """Authorities (PEM) that may sign a broker's certificate. None: those that this machine trusts."""
+    kafka_cert_file: Path | None = None
+    """Our own certificate (PEM), for a broker that asks for one."""
+    kafka_key_file: Path | None = None
+    """Its key. None: it stands in the same file."""
     postgres_dsn: str | None = None
     postgres_schema: str | None = None
     """Where the read model lies. None: `rillfold` with the topic prefix before it, so that deployments do not mix."""
@@ -241,7 +263,7 @@ def _described(kind: object) -> str | None:
 
 
 def _parse(text: str, kind: object) -> object:
-    if kind is Path:
+    if kind is Path or Path in get_args(kind):
         if not text.strip() or "\0" in text:
             raise msgspec.ValidationError("it names no place")
         return Path(text)

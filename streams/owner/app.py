@@ -22,10 +22,12 @@ from streams.fold.commit import Ports
 from streams.fold.failpoint import FailPoint
 from streams.fold.folding import Folding
 from streams.fold.tally import Tally
+from streams.log.kafka.access import KafkaAccess
 from streams.log.kafka.log import KafkaLog
 from streams.log.kafka.opened import keep_bytes
 from streams.log.outgoing import to_outgoing
 from streams.log.port import EventLog, Learn, nothing_to_learn
+from streams.owner.credentials import credentials_of
 from streams.owner.faust_seam import BatchSchema, BatchTransport, RowApp, RowAssignor, RowTableManager, add_table
 from streams.owner.fence import FencedChangelogs
 from streams.owner.garbage import keep_garbage_rare
@@ -54,7 +56,7 @@ TURN_SECONDS = 0.001
 class Worker(NamedTuple):
     """What decides a worker. `app_id` names its consumer group; `name` tells the workers of a group apart."""
 
-    bootstrap_servers: str
+    access: KafkaAccess
     app_id: str
     name: str
     data_dir: Path
@@ -66,7 +68,7 @@ class Worker(NamedTuple):
 
     def rivals(self, projections: Sequence[Projection[Any]]) -> Rivals:
         folded = [projection.name for projection in projections]
-        return Rivals(self.app_id, f"{self.names.prefix}{FOLD_GROUP}", folded, self.bootstrap_servers)
+        return Rivals(self.app_id, f"{self.names.prefix}{FOLD_GROUP}", folded, self.access)
 
 
 def run(
@@ -78,7 +80,7 @@ def run(
     """Until a signal stops it: SIGTERM lets the batches in hand finish. `beside` lives as long, in its own threads."""
     worker.data_dir.mkdir(parents=True, exist_ok=True)
     have_room_for(asyncio.run(_prepare(worker, projections)))
-    app = create_app(worker, KafkaLog(worker.bootstrap_servers, client_id=f"rillfold-{worker.name}"), projections)
+    app = create_app(worker, KafkaLog(worker.access, client_id=f"rillfold-{worker.name}"), projections)
     keep_garbage_rare()
     sys.setswitchinterval(TURN_SECONDS)
     with beside(app.glance):
@@ -89,7 +91,7 @@ def run(
 
 async def _prepare(worker: Worker, projections: Sequence[Projection[Any]]) -> int:
     """How many changelog partitions there are: all of them may come to one worker."""
-    async with KafkaLog(worker.bootstrap_servers) as event_log:
+    async with KafkaLog(worker.access) as event_log:
         await prepare(event_log, projections, worker.names)
         counts = [len(await event_log.ends(topic_of(each, worker.names.prefix))) for each in projections]
     await worker.rivals(projections).gone(2 * worker.session_timeout)
@@ -108,14 +110,14 @@ def create_app(worker: Worker, event_log: EventLog, projections: Sequence[Projec
     app = FoldApp(worker.app_id, **_settings(worker, projections))
     if app.in_transaction:
         raise Misconfigured("Faust's exactly_once loses and doubles after a crash. Unset PROCESSING_GUARANTEE.")
-    fence = FencedChangelogs(worker.name, bootstrap_servers=worker.bootstrap_servers)
+    fence = FencedChangelogs(worker.name, worker.access)
     ports = Ports(_publisher(event_log, worker.names), fence.append, FailPoint(worker.failpoint), worker.learn)
     tally = Tally()
     folding = Folding(projections, worker.names, tally.counting(ports), worker.accepted)
     app.glance = Glance(app, folding, tally)
     app.transport = BatchTransport(app.conf.broker_consumer, app)
     stores = RecentStores(RocksStores(worker.data_dir / "tables"), RECENT_BYTES)
-    refilled = partial(refill, bootstrap_servers=worker.bootstrap_servers)
+    refilled = partial(refill, access=worker.access)
     alone = worker.rivals(projections).yield_to_the_first
     app.shard_owner = ShardOwner(folding, fence, stores, event_log, worker.app_id, refilled, alone)
     for projection in projections:
@@ -167,7 +169,8 @@ def _member(worker: Worker, projections: Sequence[Projection[Any]]) -> str:
 
 def _settings(worker: Worker, projections: Sequence[Projection[Any]]) -> dict[str, Any]:
     return {
-        "broker": [URL(f"aiokafka://{server.strip()}") for server in worker.bootstrap_servers.split(",")],
+        "broker": [URL(f"aiokafka://{server.strip()}") for server in worker.access.servers.split(",")],
+        "broker_credentials": credentials_of(worker.access),
         "datadir": str(worker.data_dir / "faust"),
         "TableManager": RowTableManager,
         "PartitionAssignor": RowAssignor,

@@ -8,7 +8,9 @@ from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka
 
 from streams.errors import AppendFailed, ShutOut
+from streams.log.kafka.access import KafkaAccess
 from streams.log.kafka.appends import Placed, append_in_batches
+from streams.log.kafka.refused import RIGHTS, not_allowed
 from streams.log.port import EventLog, Outgoing, Position
 
 LOOK_SECONDS = 0.02
@@ -21,8 +23,8 @@ class Placing(EventLog, Protocol):
 class KafkaAlone:
     """Before its producer stood, the broker has finished or aborted whatever an earlier one of its name had open."""
 
-    def __init__(self, log: Placing, name: str, producer: AIOKafkaProducer) -> None:
-        self._log, self._name, self._producer = log, name, producer
+    def __init__(self, log: Placing, name: str, producer: AIOKafkaProducer, access: KafkaAccess) -> None:
+        self._log, self._name, self._producer, self._access = log, name, producer, access
 
     async def append(self, records: Sequence[Outgoing]) -> Sequence[Position]:
         if not records:
@@ -33,6 +35,8 @@ class KafkaAlone:
                 positions = await append_in_batches(self._producer, records, placed)
         except (kafka.ProducerFenced, kafka.InvalidProducerEpoch) as error:
             raise ShutOut(self._name) from error
+        except RIGHTS as error:
+            raise not_allowed(error, self._access, "Write", {topic for topic, _ in placed}) from error
         except kafka.KafkaError as error:
             raise AppendFailed(self._name, f"{type(error).__name__} {error}") from error
         await self._until_read(positions)

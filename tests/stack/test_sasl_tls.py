@@ -1,0 +1,159 @@
+"""A cluster with SASL, TLS and ACLs: each role works with its own rights alone, and what is refused is named."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from rillfold.cli import rillfold
+from rillfold.embedded.ports import HOST
+from schemas.errors import RillfoldError
+from schemas.topics import TopicNames
+from streams.errors import Unreachable
+from streams.log.kafka.access import KafkaAccess, Login
+from streams.log.kafka.log import KafkaLog
+from streams.log.kafka.refused import BrokerNotTrusted, LoginRefused, NoTls, reach
+from tests.support.certificates import Authority
+from tests.support.folding import agree
+from tests.support.guarded import (
+    IN_CLEAR,
+    PREFIX,
+    GuardedBroker,
+    grant,
+    guarded_broker,
+    password_of,
+    rights_of,
+)
+
+__all__ = ["agree"]
+ROLES = ("admin", "producer", "fold", "sink", "bridge", "serve", "train", "api", "reader", "redrive")
+HALF = {"fold-without-group": "group", "fold-without-claims": "transactional-id"}
+WAIT = 120.0
+Ask = Callable[[KafkaLog], Awaitable[object]]
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedBroker]:
+    """With a user for each role, who has its rights and no others."""
+    folder = tmp_path_factory.mktemp("guarded")
+    with guarded_broker(folder, [*ROLES, *HALF, "nobody"]) as found:
+        rights = [each for role in ROLES for each in rights_of(role, role, folder)]
+        for user, absent in HALF.items():
+            rights += [each for each in rights_of("fold", user, folder) if absent not in dict(each.things)]
+        grant(found, rights)
+        told = run(found, "admin", "topics", "create")
+        assert "10 created" in told, told
+        yield found
+
+
+def run(broker: GuardedBroker, user: str, *line: str, code: int = 0, **more: str) -> str:
+    """`rillfold ...` as this user, in this process. What it says, with what went wrong."""
+    done = CliRunner().invoke(rillfold, line, env=broker.environment(user, broker.folder / user, **more))
+    told = f"{done.output}{done.exception or ''}"
+    assert done.exit_code == code, told
+    assert "hidden-word" not in told
+    return told
+
+
+@pytest.fixture
+def names() -> TopicNames:
+    return TopicNames(PREFIX)
+
+
+@pytest.fixture
+async def kafka(broker: GuardedBroker) -> AsyncIterator[KafkaLog]:
+    async with KafkaLog(broker.access("reader")) as log:
+        yield log
+
+
+async def describe(log: KafkaLog) -> object:
+    return await log.describe([f"{PREFIX}company-data"])
+
+
+async def asked(access: KafkaAccess, ask: Ask = describe) -> object:
+    async with KafkaLog(access) as log:
+        return await ask(log)
+
+
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "SCRAM-SHA-512"])
+async def test_a_password_that_never_travels_lets_in(broker: GuardedBroker, mechanism: str) -> None:
+    assert await asked(broker.access("reader", mechanism=mechanism))
+
+
+async def test_other_doors_let_in_too(broker: GuardedBroker) -> None:
+    """By PLAIN under TLS, by SCRAM without, and by a certificate."""
+    await reach(broker.access(IN_CLEAR, mechanism="PLAIN"))
+    await reach(KafkaAccess(broker.clear, broker.access("reader").login))
+    own = ssl.create_default_context(cafile=broker.authority)
+    own.load_cert_chain(broker.folder / "client.pem")
+    await reach(KafkaAccess(broker.mutual, tls=own))
+
+
+def wrong(broker: GuardedBroker) -> dict[str, tuple[KafkaAccess, type[RillfoldError], str]]:
+    good = broker.access("reader")
+    return {
+        "password": (broker.access("reader", "guessed"), LoginRefused, "RILLFOLD_KAFKA_PASSWORD_FILE"),
+        "password by PLAIN": (broker.access(IN_CLEAR, "guessed", "PLAIN"), LoginRefused, f"of {IN_CLEAR} by PLAIN"),
+        "mechanism": (
+            KafkaAccess(broker.clear, Login("SCRAM-SHA-256", "reader", password_of("reader"))),
+            LoginRefused,
+            "RILLFOLD_KAFKA_MECHANISM",
+        ),
+        "authority": (replace(good, tls=ssl.create_default_context()), BrokerNotTrusted, "RILLFOLD_KAFKA_CA_FILE"),
+        "name": (
+            replace(good, servers=good.servers.replace(HOST, "localhost")),
+            BrokerNotTrusted,
+            "not valid for 'localhost'",
+        ),
+        "no certificate of ours": (KafkaAccess(broker.mutual, tls=good.tls), NoTls, "RILLFOLD_KAFKA_CERT_FILE"),
+        "no login": (replace(good, login=None), Unreachable, "RILLFOLD_KAFKA_SECURITY=SSL"),
+        "no TLS": (replace(good, tls=None), Unreachable, "RILLFOLD_KAFKA_SECURITY=SASL_PLAINTEXT"),
+        "neither": (KafkaAccess(good.servers), Unreachable, "RILLFOLD_KAFKA_SECURITY=PLAINTEXT"),
+        "an open door": (replace(good, servers=broker.inside), Unreachable, "RILLFOLD_KAFKA_SECURITY=SASL_SSL"),
+    }
+
+
+async def test_who_is_not_let_in_is_told_why_and_what_to_set(broker: GuardedBroker) -> None:
+    for case, (access, kind, told) in wrong(broker).items():
+        with pytest.raises(kind) as refused:
+            await asked(access)
+        assert told in str(refused.value), case
+        assert "guessed" not in f"{refused.value} {refused.value.__cause__!r}", case
+
+
+async def test_a_certificate_that_has_expired_is_named(broker: GuardedBroker, tmp_path: Path) -> None:
+    authority, own = Authority("authority"), tmp_path / "expired.pem"
+    own.write_bytes(authority.key_and_certificate(HOST, days=-1))
+    shown = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    shown.load_cert_chain(own)
+    server = await asyncio.start_server(lambda _reader, writer: writer.close(), HOST, 0, ssl=shown)
+    async with server:
+        where = "{}:{}".format(*server.sockets[0].getsockname())
+        trusted = ssl.create_default_context(cadata=authority.certificate.decode())
+        with pytest.raises(BrokerNotTrusted, match="certificate has expired"):
+            await asked(KafkaAccess(where, broker.access("reader").login, trusted))
+
+
+def test_commands_end_with_one_line(broker: GuardedBroker, tmp_path: Path) -> None:
+    guessed = tmp_path / "guessed"
+    guessed.write_text("guessed")
+    told = run(broker, "reader", "topics", "list", code=1, KAFKA_PASSWORD_FILE=str(guessed))
+    assert "refuses the login of reader by SCRAM-SHA-512" in told
+    assert "company-data" in run(broker, "reader", "topics", "list")
+    assert "as they should be" in run(broker, "admin", "topics", "check")
+    told = run(broker, "nobody", "topics", "list", code=1)
+    assert "Kafka lets User:nobody not Describe topic" in told
+    exports = run(broker, "reader", "env")
+    assert "RILLFOLD_KAFKA_SECURITY=SASL_SSL" in exports and "RILLFOLD_KAFKA_USER=reader" in exports
+
+
+def test_the_doctor_logs_in_as_the_workers_do(broker: GuardedBroker, tmp_path: Path) -> None:
+    assert f"Kafka answers at {broker.outside}, to reader by SASL_SSL" in run(broker, "reader", "doctor", "--json")
+    told = run(broker, "reader", "doctor", "--json", code=1, KAFKA_MECHANISM="PLAIN")
+    assert "refuses the login of reader by PLAIN" in told
