@@ -64,8 +64,8 @@ def metered(meter: Meter, ended: Callable[[Folding], None]) -> type[Folding]:
     return Metered
 
 
-def counted(folding: Folding) -> dict[str, int]:
-    return {key: row.n for shard in folding.shards() if shard.projection is COUNTER for key, row in shard.rows()}
+def counted(folding: Folding, counter: Projection[Count] = COUNTER) -> dict[str, int]:
+    return {key: row.n for shard in folding.shards() if shard.projection is counter for key, row in shard.rows()}
 
 
 def worker(job: Job, name: str = "one") -> engine.Worker:
@@ -74,10 +74,11 @@ def worker(job: Job, name: str = "one") -> engine.Worker:
 
 
 def run(job: Job, projections: Sequence[Projection[Any]]) -> None:
+    """The first projection counts."""
     meter = Meter(job.events)
 
     def ended(folding: Folding) -> None:
-        meter.report(counted(folding))
+        meter.report(counted(folding, projections[0]))
         os._exit(0)
 
     engine.Folding = metered(meter, ended)  # type: ignore[misc]

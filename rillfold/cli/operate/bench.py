@@ -11,7 +11,7 @@ from schemas.errors import Stop
 
 CHECKOUT = Path(__file__).parents[3]
 BENCHES = (
-    *("codec", "produce", "fold", "restore", "query", "scale", "memory", "sink"),
+    *("codec", "produce", "fold", "restore", "query", "scale", "memory", "sink", "app"),
     *("train", "serve", "export", "evaluator"),
 )
 
