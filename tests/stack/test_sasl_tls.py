@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg
 import pytest
 from click.testing import CliRunner
 
+from projections.companies import COMPANIES
+from projections.datasets import DATASETS
 from rillfold.cli import rillfold
 from rillfold.embedded.ports import HOST
+from rillfold.embedded.state import Endpoints
 from schemas.errors import RillfoldError
 from schemas.topics import TopicNames
 from streams.errors import Unreachable
+from streams.history.refold import held
 from streams.log.kafka.access import KafkaAccess, Login
 from streams.log.kafka.log import KafkaLog
 from streams.log.kafka.refused import BrokerNotTrusted, LoginRefused, NoTls, reach
+from streams.log.outgoing import to_outgoing
+from streams.log.port import Outgoing
+from streams.state.changelog import topic_of
 from tests.support.certificates import Authority
-from tests.support.folding import agree
+from tests.support.folding import Agree, agree, company_data
 from tests.support.guarded import (
     IN_CLEAR,
     PREFIX,
@@ -30,6 +40,7 @@ from tests.support.guarded import (
     password_of,
     rights_of,
 )
+from tests.support.worker import WorkerProcess
 
 __all__ = ["agree"]
 ROLES = ("admin", "producer", "fold", "sink", "bridge", "serve", "train", "api", "reader", "redrive")
@@ -157,3 +168,85 @@ def test_the_doctor_logs_in_as_the_workers_do(broker: GuardedBroker, tmp_path: P
     assert f"Kafka answers at {broker.outside}, to reader by SASL_SSL" in run(broker, "reader", "doctor", "--json")
     told = run(broker, "reader", "doctor", "--json", code=1, KAFKA_MECHANISM="PLAIN")
     assert "refuses the login of reader by PLAIN" in told
+
+
+def worker(broker: GuardedBroker, role: str, name: str, folder: Path, user: str = "", **more: str) -> WorkerProcess:
+    given = broker.environment(user or role, folder / name, SESSION_TIMEOUT="3", **more)
+    return WorkerProcess(name, ("worker", role, "--name", name), given, folder / "logs")
+
+
+async def say(broker: GuardedBroker, count: int, seed: int, poison: bytes) -> None:
+    names = TopicNames(PREFIX)
+    said = [to_outgoing(event, names) for event in company_data(count, seed)]
+    said.insert(count // 2, Outgoing(names.wire("company-data"), b"company-1", poison))
+    async with KafkaLog(broker.access("producer")) as log:
+        await log.append(said)
+
+
+async def test_each_role_does_its_work_with_its_own_rights_alone(
+    broker: GuardedBroker, stack: Endpoints, tmp_path: Path, agree: Agree, started: list[WorkerProcess]
+) -> None:
+    """Produced, folded, killed, taken over, kept in Postgres, sent again and proven against the log."""
+    assert stack.postgres_dsn is not None
+    database = {"POSTGRES_DSN": stack.postgres_dsn, "POSTGRES_SCHEMA": f"guarded{time.time_ns()}"}
+    first, second = (worker(broker, "fold", name, tmp_path) for name in ("first", "second"))
+    sink = worker(broker, "sink", "sink", tmp_path, **database)
+    started += [first, second, sink]
+    try:
+        await say(broker, 300, 1, b"no event")
+        first.start()
+        await agree(timeout=WAIT)
+        first.kill()
+        await say(broker, 300, 2, b"no event either")
+        second.start()
+        sink.start()
+        rows = await agree(timeout=WAIT)
+        assert rows > 100
+        told = await asyncio.to_thread(run, broker, "redrive", "dlq", "redrive", "--yes")
+        assert "2 of 2 were sent again" in told
+        await agree(timeout=WAIT)
+        for each in (COMPANIES.name, DATASETS.name):
+            await asyncio.to_thread(run, broker, "reader", "projection", "digest", each, "--refold")
+        await _kept(stack.postgres_dsn, database["POSTGRES_SCHEMA"], len(await _rows(broker)))
+    finally:
+        for each in started:
+            each.close()
+    assert not any("hidden-word" in each.log() for each in started)
+
+
+async def _rows(broker: GuardedBroker) -> set[bytes]:
+    async with KafkaLog(broker.access("reader")) as log:
+        found = await held(log, COMPANIES, topic_of(COMPANIES, PREFIX))
+    return {key for part in found.values() for key in part.rows}
+
+
+async def _kept(dsn: str, schema: str, count: int) -> None:
+    async with asyncio.timeout(WAIT):
+        while _count(dsn, schema) != count:  # noqa: ASYNC110 - Postgres tells nobody
+            await asyncio.sleep(0.2)
+
+
+def _count(dsn: str, schema: str) -> int:
+    with psycopg.connect(dsn) as connection:
+        try:
+            found = connection.execute(f'SELECT count(*) FROM "{schema}".companies').fetchone()
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+            return -1
+    assert found is not None
+    return int(found[0])
+
+
+@pytest.fixture
+def started() -> list[WorkerProcess]:
+    return []
+
+
+@pytest.mark.parametrize("user", HALF)
+def test_a_fold_that_lacks_a_right_ends_and_names_it(broker: GuardedBroker, user: str, tmp_path: Path) -> None:
+    folding = worker(broker, "fold", "lacking", tmp_path, user)
+    try:
+        assert folding.start().ended(WAIT) not in (0, -signal.SIGKILL)
+    finally:
+        folding.close()
+    kind = HALF[user]
+    assert f"Kafka lets User:{user} not" in folding.log() and f"{kind} {PREFIX}rillfold" in folding.log(), folding.log()
