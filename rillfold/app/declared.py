@@ -1,5 +1,6 @@
 """An event's class made from a plain annotated one: its fields behind the envelope, each text of a kind of word."""
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from types import NoneType, UnionType, new_class
@@ -10,6 +11,7 @@ import msgspec
 from rillfold.app.errors import BadApp, place_of
 from rillfold.app.states import hints_of
 from schemas.codec.catalog import classes
+from schemas.codec.derive import avro_of
 from schemas.envelope import Event
 from schemas.topics import BY_NAME, Topic
 from schemas.words import Text, Word
@@ -44,11 +46,26 @@ def event_of(cls: type[Any], said: NamedEvent) -> tuple[type[Event], Topic]:
     if taken := sorted(ENVELOPE & hints.keys()):
         told = "the envelope has it, and events read it there. Rename the field, or leave it out"
         raise BadApp(f"{where}: event {said.type!r} has a field {taken[0]!r}: {told}.")
+    if odd := [name for name in (cls.__name__, *hints) if not name.isascii()]:
+        told = "Avro has no such name: take ASCII letters, digits and _"
+        raise BadApp(f"{where}: {odd[0]!r} of event {said.type!r}: {told}.")
     fields = {name: _worded(hint, f"{cls.__name__}.{name}", where) for name, hint in hints.items()}
+    return _made(cls, said, fields, where), BY_NAME[said.topic]
+
+
+def _made(cls: type[Any], said: NamedEvent, fields: Fields, where: str) -> type[Event]:
     body = {name: value for name, value in vars(cls).items() if name not in OMITTED}
     body |= {"__annotations__": {"type": str, "version": int, **fields}, "type": said.type, "version": said.version}
-    made = new_class(cls.__name__, (Event,), {"frozen": True, "kw_only": True}, lambda space: space.update(body))
-    return made, BY_NAME[said.topic]
+    try:
+        made = new_class(cls.__name__, (Event,), {"frozen": True, "kw_only": True}, lambda space: space.update(body))
+        json.dumps(avro_of(made))
+        for field in msgspec.structs.fields(made):
+            if field.default is not msgspec.NODEFAULT:
+                msgspec.convert(field.default, field.type)
+    except Exception as error:
+        told = "defaults are of their field's type, and there is nothing but fields and functions"
+        raise BadApp(f"{where}: event {said.type!r} cannot be made of {cls.__name__}: {error}; {told}.") from error
+    return made
 
 
 def _check(said: NamedEvent, where: str) -> None:
@@ -63,7 +80,7 @@ def _check(said: NamedEvent, where: str) -> None:
         raise BadApp(f"{where}: event {said.type!r} cannot live on {said.topic!r}: an application's are on {TOPIC}.")
 
 
-def _worded(hint: Any, field: str, where: str) -> Any:
+def _worded(hint: Any, field: str, where: str, inside: tuple[Any, ...] = ()) -> Any:
     """Text that says nothing else is of the kind `text`; what Avro has no place for is refused."""
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is str:
@@ -72,17 +89,19 @@ def _worded(hint: Any, field: str, where: str) -> Any:
         return hint
     if origin in (Union, UnionType) and len(arguments) == 2 and NoneType in arguments:
         (inner,) = (each for each in arguments if each is not NoneType)
-        return _worded(inner, field, where) | None
+        return _worded(inner, field, where, inside) | None
     if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
-        return tuple[_worded(arguments[0], field, where), ...]  # type: ignore[misc]
+        return tuple[_worded(arguments[0], field, where, inside), ...]  # type: ignore[misc]
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct) and hint.__struct_config__.frozen:
-        return _checked(hint, where)
+        return _checked(hint, where, inside)
     raise BadApp(f"{where}: {field} is {hint}, which no event can hold. Take {KINDS}.")
 
 
-def _checked(struct: type[msgspec.Struct], where: str) -> type[msgspec.Struct]:
+def _checked(struct: type[msgspec.Struct], where: str, inside: tuple[Any, ...]) -> type[msgspec.Struct]:
+    if struct in inside:
+        raise BadApp(f"{where}: {struct.__name__} holds itself, which no event can: say how deep.")
     for name, hint in hints_of(struct, struct.__name__).items():
-        if _worded(hint, f"{struct.__name__}.{name}", where) != hint:
+        if _worded(hint, f"{struct.__name__}.{name}", where, (*inside, struct)) != hint:
             raise BadApp(f"{where}: {struct.__name__}.{name} is {hint}: within a struct say Text of schemas.words.")
     return struct
 

@@ -1,21 +1,14 @@
 """What there is: ours, and what the applications of this installation add. Made once, at the edge, and passed on."""
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any
 
 from projections.catalog import PROJECTIONS
 from projections.projection import Projection
-from rillfold.app.app import App
-from rillfold.app.errors import BadApp, raised_at
 from rillfold.settings import Settings
-from schemas.codec.additions import add
-from schemas.codec.catalog import classes, kind_of
 
 GROUP = "rillfold.apps"
 
@@ -25,6 +18,9 @@ class Installed:
     projections: Mapping[str, Projection[Any]]
 
 
+OURS = Installed(PROJECTIONS)
+
+
 def installed(settings: Settings) -> Installed:
     """Raises `BadApp` where an application cannot be taken, with its name, the place and the remedy."""
     return _installed(settings.app)
@@ -32,71 +28,8 @@ def installed(settings: Settings) -> Installed:
 
 @cache
 def _installed(word: str | None) -> Installed:
+    if word == "" or (word is None and not entry_points(group=GROUP)):
+        return OURS
+    from rillfold.app.found import apps_of, with_apps  # who has no application does not pay for it
+
     return with_apps(apps_of(word))
-
-
-def with_apps(apps: Sequence[App]) -> Installed:
-    """Ours and what these add. From here on their events are read and written like ours."""
-    events = [event for app in apps for event in app.checked()]
-    _check_events(apps)
-    add(events)
-    return Installed(_projections(apps))
-
-
-def _check_events(apps: Sequence[App]) -> None:
-    """An event of an application that is there already under its name is another one's."""
-    there = dict(classes())
-    for app in apps:
-        for cls in app.events:
-            type_ = kind_of(cls).type
-            if there.setdefault(type_, cls) is not cls:
-                raise BadApp(f"Event {type_!r} of {app.name} is there already. One of both needs another name.")
-
-
-def _projections(apps: Sequence[App]) -> Mapping[str, Projection[Any]]:
-    projections = dict(PROJECTIONS)
-    whose = dict.fromkeys(PROJECTIONS, "Rillfold")
-    for app in apps:
-        for name, projection in app.projections.items():
-            if name in projections:
-                raise BadApp(
-                    f"{app.name} and {whose[name]} both have a projection {name!r}: one of them needs another."
-                )
-            projections[name], whose[name] = projection, app.name
-    return projections
-
-
-def apps_of(word: str | None) -> list[App]:
-    """The one that is named; else those of installed packages."""
-    if word is not None:
-        return [_found(word, f"RILLFOLD_APP={word}")] if word else []
-    points = sorted(entry_points(group=GROUP), key=lambda each: each.name)
-    return [_found(each.value, f"The entry point {each.name} = {each.value!r} of {GROUP}") for each in points]
-
-
-def _found(word: str, told: str) -> App:
-    module, _, attribute = word.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        # Last: what lies in this folder never stands before an installed package.
-        sys.path.append(here)
-    try:
-        found = getattr(import_module(module), attribute or "app", None)
-    except BadApp:
-        raise
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise _broken(told, error) from error
-        remedy = f"Install its package, or start where it lies: {here} was looked through, too"
-        raise BadApp(f"{told}: there is no module {error.name}. {remedy}.") from error
-    except (Exception, SystemExit) as error:
-        raise _broken(told, error) from error
-    if not isinstance(found, App):
-        what = f"{attribute or 'app'} of {module} is {type(found).__name__}"
-        raise BadApp(f"{told}: {what}, not an App. Name it as MODULE:ATTRIBUTE, or let it be `app` there.")
-    return found
-
-
-def _broken(told: str, error: BaseException) -> BadApp:
-    why = f"{type(error).__name__}: {error}"
-    return BadApp(f"{told} does not import: {raised_at(error)} raises {why}. Mend it, or unset RILLFOLD_APP.")

@@ -3,6 +3,7 @@
 import re
 import types
 from collections.abc import Callable, Mapping
+from inspect import iscoroutinefunction, isfunction, isgeneratorfunction
 from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import msgspec
@@ -16,6 +17,7 @@ from schemas.topics import Topic
 State = TypeVar("State", bound=msgspec.Struct)
 Key = Callable[[Any], str | None]
 LEGAL = re.compile(r"[a-z][a-z0-9_]{0,39}")
+FORM = "def total(state: Total, event: OrderPaid) -> Total"
 TAKEN = re.compile(r"positions|sink_positions|refused|set_aside|incoming|.*_v\d+")
 """Tables of the read model that are no view of a projection."""
 
@@ -33,6 +35,8 @@ def projection_of(
     fold: Callable[[State, Any], State], said: Declared, topic_of: Callable[[type[Event]], Topic | None]
 ) -> Projection[State]:
     where, of = place_of(fold), f"projection {said.name!r}"
+    if not isfunction(fold) or iscoroutinefunction(fold) or isgeneratorfunction(fold):
+        raise BadApp(f"{where}: the fold of {of} is no plain function: {FORM}.")
     _check_name(said, where)
     state, kinds = _said(fold, of, where)
     check_state(state, of, where)
@@ -62,12 +66,11 @@ def _check_name(said: Declared, where: str) -> None:
 
 def _said(fold: Callable[[State, Any], State], of: str, where: str) -> tuple[type[State], list[type[Event]]]:
     """The state's type and the events' types."""
-    told = "def total(state: Total, event: OrderPaid) -> Total"
     hints = hints_of(fold, of)
     answered = hints.pop("return", None)
     names = fold.__code__.co_varnames[: fold.__code__.co_argcount]
     if len(names) != 2 or any(name not in hints for name in names) or answered is None:
-        raise BadApp(f"{where}: {of} is a function of a state and an event that says the types of both: {told}.")
+        raise BadApp(f"{where}: {of} is a function of a state and an event that says the types of both: {FORM}.")
     state, event = hints[names[0]], hints[names[1]]
     if answered is not state:
         raise BadApp(f"{where}: {of} takes {_named(state)} and returns {_named(answered)}: a fold returns its state.")
@@ -115,7 +118,10 @@ def _held_to(state: type[State], fold: Callable[[State, Any], State], of: str) -
     """What returns something else has not folded its event: one reading of it must not become a row."""
 
     def step(before: State, event: Event) -> State:
-        after = fold(before, event)
+        try:
+            after = fold(before, event)
+        except SystemExit as error:
+            raise RuntimeError(f"{place_of(fold)}: {of} wanted to end the process: {error}") from error
         if type(after) is state:
             return after
         raise TypeError(f"{place_of(fold)}: {of} returned {type(after).__name__}, not {state.__name__}")

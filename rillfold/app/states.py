@@ -21,7 +21,7 @@ def check_state(state: object, of: str, where: str) -> None:
     if not (isinstance(state, type) and issubclass(state, msgspec.Struct)):
         remedy = "class Total(msgspec.Struct, frozen=True)"
         raise BadApp(f"{where}: the state of {of} is {state!r}, which is no frozen struct. Declare it: {remedy}.")
-    _check_frozen(state, of)
+    _check_frozen(state, of, set())
     for field in msgspec.structs.fields(state):
         if field.name in SHOWN or not field.name.isascii():
             raise BadApp(f"{place_of(state)}: {state.__name__}.{field.name} of {of} cannot be a column: rename it.")
@@ -30,15 +30,16 @@ def check_state(state: object, of: str, where: str) -> None:
             raise BadApp(f"{place_of(state)}: {state.__name__}.{field.name} of {of} has no default: {told}.")
 
 
-def _check_frozen(state: type[msgspec.Struct], of: str) -> None:
+def _check_frozen(state: type[msgspec.Struct], of: str, seen: set[type[msgspec.Struct]]) -> None:
+    seen.add(state)
     if not state.__struct_config__.frozen:
         told = "a fold could change it in place. Say class ...(msgspec.Struct, frozen=True)"
         raise BadApp(f"{place_of(state)}: {state.__name__} of {of} is not frozen: {told}.")
     for name, hint in hints_of(state, f"the state of {of}").items():
         for part in _parts(hint):
             if isinstance(part, type) and issubclass(part, msgspec.Struct):
-                if part is not state:
-                    _check_frozen(part, of)
+                if part not in seen:
+                    _check_frozen(part, of, seen)
             elif part not in PLAIN:
                 told = "rows hold text, numbers, bool, bytes, tuple[..., ...], frozen structs, and these or None"
                 raise BadApp(f"{place_of(state)}: {state.__name__}.{name} of {of} is {part}: {told}.")

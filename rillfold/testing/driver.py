@@ -9,7 +9,7 @@ import msgspec
 from projections.digest import digest
 from projections.projection import Projection
 from rillfold.app.app import App
-from rillfold.app.installed import with_apps
+from rillfold.app.found import with_apps
 from rillfold.testing.clock import VirtualClock
 from rillfold.testing.member import Consumer, ConsumerWorker, Crashed, FoldWorker, Shared
 from schemas.codec.codec import decode

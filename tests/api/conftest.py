@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from rillfold.api.app import create_app
-from rillfold.app.installed import with_apps
+from rillfold.app.installed import OURS
 from rillfold.http.keys import ApiKeys
 from rillfold.http.wire import wire
 from rillfold.settings import Settings
@@ -93,7 +93,7 @@ async def serving(
             tools=Tools(log, names),
             secrets=FileSecrets(folder / "secrets"),
             keys=ApiKeys.of(folder),
-            **{"installed": with_apps([]), "models": None, "reads": nowhere, "lookups": Lookups(), **more},
+            **{"installed": OURS, "models": None, "reads": nowhere, "lookups": Lookups(), **more},
         )
 
         app = create_app(services)

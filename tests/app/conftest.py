@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from rillfold.app.installed import Installed, _installed, installed
-from rillfold.settings import Settings
+from rillfold.app.app import App
+from rillfold.app.found import apps_of, with_apps
+from rillfold.app.installed import Installed
 from schemas.codec.catalog import ADDED, catalog, classes
 from schemas.codec.codec import readers
 from schemas.codec.upcast import UPCASTERS
@@ -32,6 +33,7 @@ class Total(msgspec.Struct, frozen=True):
 
 """
 MODULES = count()
+Release = Callable[[str], App]
 Load = Callable[[str], Installed]
 
 
@@ -43,19 +45,26 @@ def gone_again() -> Iterator[None]:
     for there, as_it_was in before:
         there.clear()
         there.update(as_it_was)  # type: ignore[arg-type]
-    for made in (classes, catalog, readers, _installed):
+    for made in (classes, catalog, readers):
         made.cache_clear()
 
 
 @pytest.fixture
-def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
-    """(what the application says after its head) -> all that there is."""
+def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Release:
+    """(what it says after its head) -> the next release of one application, as far as its module goes."""
 
-    def load(text: str) -> Installed:
+    def release(text: str) -> App:
         name = f"an_app_of_a_test_{next(MODULES)}"
         (tmp_path / f"{name}.py").write_text(HEAD + text)
-        return installed(Settings(app=name))
+        (app,) = apps_of(name)
+        return app
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    return load
+    return release
+
+
+@pytest.fixture
+def load(release: Release) -> Load:
+    """(what it says after its head) -> all that there is."""
+    return lambda text: with_apps([release(text)])

@@ -21,6 +21,10 @@ def days(state: Day, event: RecordIngested) -> Day:
     cents = json.loads(event.data)["cents"]
     if cents < 0:
         return cents
+    if cents == 12:
+        raise SystemExit(0)
+    if cents == 13:
+        object.__setattr__(state, "cents", 13)
     return Day(company=state.company, key=state.key, cents=state.cents + cents, first=event.time)
 '''
 
@@ -49,12 +53,14 @@ async def test_what_it_raises_or_returns_for_one_event_refuses_that_event(load: 
     days = load(DAYS).projections["days"]
     async with Driver(log, [days], names=names) as d:
         for data in ({"day": "a", "cents": 1}, {"day": "a"}, {"day": "a", "cents": -1}, {"day": 7, "cents": 1},
-                     {"day": "a", "cents": 2}):  # fmt: skip
+                     {"day": "a", "cents": 12}, {"day": "a", "cents": 13}, {"day": "a", "cents": 2}):  # fmt: skip
             await d.send(sold("till", **data))
         await d.settle()
         assert d.query(days, "acme/a").cents == 3
-        missing, another, number = d.refused(days)
+        missing, another, number, ended, changed = d.refused(days)
         assert "KeyError" in missing.detail
         assert "returned int, not Day" in another.detail
         assert "the key of days is int" in number.detail
+        assert "wanted to end the process" in ended.detail
+        assert changed.reason == "raised"
         assert await d.digest(days) == await d.refold(days)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +9,11 @@ import pytest
 
 from rillfold.app.app import App
 from rillfold.app.errors import BadApp
-from rillfold.app.installed import apps_of, with_apps
+from rillfold.app.found import with_apps
 from schemas.codec.codec import decode, encode
 from schemas.envelope import Event, Origin
-from tests.app.conftest import HEAD
+from tests.app.conftest import Release
 
-RELEASES = count()
 FIRST = '@app.event("{type}", version={version})\nclass Paid:\n    """Paid."""\n    order: str\n    cents: int\n'
 STATE = """
 class Sum(msgspec.Struct, frozen=True):
@@ -25,22 +22,6 @@ class Sum(msgspec.Struct, frozen=True):
 @app.projection("sums", version={version})
 def sums(state: Sum, event: RecordIngested) -> Sum: ...
 """
-Release = Callable[[str], App]
-
-
-@pytest.fixture
-def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Release:
-    """(what it says after its head) -> the next release of one application, not yet checked."""
-
-    def release(text: str) -> App:
-        name = f"a_release_{next(RELEASES)}"
-        (tmp_path / f"{name}.py").write_text(HEAD + text)
-        (app,) = apps_of(name)
-        return app
-
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return release
 
 
 def first(type_: str, version: int = 1, more: str = "") -> str:

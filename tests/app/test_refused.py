@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rillfold.app.errors import BadApp
-from rillfold.app.installed import installed, with_apps
+from rillfold.app.installed import OURS, installed
 from rillfold.settings import Settings, from_env
 from schemas.errors import Stop
 
@@ -78,6 +78,11 @@ WRONG = {
         "def f(state: Total, event: RecordIngested) -> Total: ...\n",
         [":10", "cents of Total by 'mean'", "sum, min, max"],
     ),
+    "a_coroutine": (
+        FOLD + "async def f(state: Total, event: RecordIngested) -> Total: ...\n",
+        [":13", "no plain function"],
+    ),
+    "no_function": (FOLD + "class Fold: ...\n", [":13", "no plain function"]),
     "two_rules_of_spreading": (
         FOLD + "def f(state: Total, event: RecordIngested | InferenceCompleted) -> Total: ...\n",
         [":13", "company-data, inference-result", "different rules"],
@@ -95,7 +100,7 @@ def test_what_is_wrong_is_named_with_its_place(case: str, load: Any) -> None:
 
 def test_what_is_right_is_there_beside_ours(load: Any) -> None:
     found = load(FOLD + "def f(state: Total, event: CompanyRegistered | RecordIngested) -> Total: ...\n").projections
-    assert set(found) == {*with_apps([]).projections, "revenue"}
+    assert set(found) == {*OURS.projections, "revenue"}
     assert found["revenue"].topics == ("company-data",)
 
 
@@ -137,6 +142,14 @@ WRONG_EVENTS = {
         "class Line(msgspec.Struct, frozen=True):\n    sku: str\n" + EVENT.format('"f.paid"', "line: Line"),
         ["Line.sku", "Text of schemas.words"],
     ),
+    "a_struct_in_itself": (
+        "class Line(msgspec.Struct, frozen=True):\n    next: 'Line | None' = None\n"
+        + EVENT.format('"o.paid"', "line: Line"),
+        ["Line holds itself"],
+    ),
+    "a_name_that_avro_has_not": (EVENT.format('"p.paid"', "größe: int"), ["'größe'", "ASCII"]),
+    "a_default_of_another_type": (EVENT.format('"q.paid"', "n: int = 'many'"), ["'q.paid'", "defaults"]),
+    "a_default_that_json_has_not": (EVENT.format('"r.paid"', "n: int = object()"), ["'r.paid'", "defaults"]),
     "not_on_record": (EVENT.format('"g.paid"', "n: int"), ["g.paid.v1", "rillfold app record"]),
 }  # fmt: skip
 

@@ -3,7 +3,7 @@
 import click
 
 from rillfold.app.app import App
-from rillfold.app.installed import apps_of, with_apps
+from rillfold.app.found import apps_of, with_apps
 from rillfold.cli.terminal.answers import as_json, say_json
 from rillfold.settings import from_env
 from schemas.codec.catalog import kind_of
