@@ -47,6 +47,8 @@ FOLD_GROUP = "rillfold"
 FOLD_FETCH_BYTES = 4 << 20
 # A compressed fetch can hold many more than that: this bounds a batch in memory, and what a crash does again.
 BATCH_RECORDS = 8_000
+LOOK_AROUND_MS = 30_000
+"""So often a worker asks which topics there are: one that was made anew is given out to the group again."""
 RECENT_BYTES = 64 << 20
 """Rows that a worker keeps in memory, all its projections together."""
 TURN_SECONDS = 0.001
@@ -180,6 +182,7 @@ def _settings(worker: Worker, projections: Sequence[Projection[Any]]) -> dict[st
         "value_serializer": "raw",
         # Where a record that was to be read is gone, nobody goes on elsewhere before it is said.
         "consumer_auto_offset_reset": "none",
+        "consumer_metadata_max_age_ms": LOOK_AROUND_MS,
         "consumer_max_fetch_size": FOLD_FETCH_BYTES,
         "broker_max_poll_records": BATCH_RECORDS,
         # Batches, not records: a rebalance waits until those in hand are folded.
@@ -188,6 +191,8 @@ def _settings(worker: Worker, projections: Sequence[Projection[Any]]) -> dict[st
         "stream_recovery_delay": 0.0,
         "recovery_consistency_check": False,
         "broker_commit_interval": 1.0,
+        # Where nobody listens; but the leader tells by it who of the group reads what.
+        "canonical_url": f"http://{sha256(worker.name.encode()).hexdigest()[:16]}",
         # A worker that comes back under its name gets its partitions back at once, with no rebalance.
         "consumer_group_instance_id": _member(worker, projections),
         "broker_session_timeout": worker.session_timeout,

@@ -220,6 +220,7 @@ class BatchConsumer(driver.Consumer):
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """The rows know better than the group how far a source is folded."""
         sources = [tp for tp in self.assignment() if not self._is_changelog_tp(tp)]
+        _owner_of(self.app).say_what_waits(sources, cast(RowAssignor, self.app.assignor).read())
         if not sources:
             return {}
         starts = await self._begins(sources)
@@ -253,6 +254,11 @@ class RowAssignor(PartitionAssignor):
                 partitions[:] = [partition for partition in partitions if partition in given.get(topic, ())]
         user_data = self._compress(metadata.dumps())
         super().on_assignment(Assignment(assignment.version, assignment.assignment, user_data))
+
+    def read(self) -> set[TP]:
+        """What the members of the group read, all of them together: none reads a topic that the leader did not find."""
+        given = self.external_topic_distribution.values()
+        return {TP(topic, partition) for each in given for topic, some in each.items() for partition in some}
 
 
 class BatchTransport(driver.Transport):

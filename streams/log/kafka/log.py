@@ -26,6 +26,8 @@ from streams.log.port import Learn, Outgoing, Position, Record, TopicSpec, limit
 # may hold nothing but transaction markers, which move the position and deliver nothing.
 READ_WAIT_MS = 100
 READ_BYTES = 8 << 20
+DELETED_SECONDS = 1.0
+"""Without an answer for so long it is asked whether the topic is there at all."""
 PRODUCED_BATCH_BYTES = 512 << 10
 
 
@@ -113,22 +115,34 @@ class KafkaLog:
         try:
             return await append_in_batches(producer, records, placed)
         except kafka.MessageSizeTooLargeError as error:
-            largest = max(records, key=size_of)
-            raise TooLarge(largest.topic, size_of(largest), limit_of(await self._spec(largest.topic))) from error
+            await self._discard(producer)
+            raise await self.too_large(records) from error
         except kafka.KafkaError as error:
             await self._discard(producer)
             if isinstance(error, RIGHTS):
                 raise not_allowed(error, self._access, "Write", topics) from error
             raise AppendFailed(", ".join(topics), f"{type(error).__name__} {error}") from error
 
-    async def placed(self, records: Sequence[Outgoing]) -> Placed:
-        """In which partition each of them goes. Raises `TooLarge` for one that its topic does not take."""
-        specs = {topic: await self._spec(topic) for topic in {record.topic for record in records}}
+    async def placed(self, records: Sequence[Outgoing], anew: bool = False) -> Placed:
+        """In which partition each of them goes. Raises `TooLarge` for one that its topic does not take.
+
+        `anew`: as the topics stand now. What the broker refuses takes a number of the producer that sent it.
+        """
+        topics = {record.topic for record in records}
+        if anew:
+            self._specs = {topic: spec for topic, spec in self._specs.items() if topic not in topics}
+        specs = {topic: await self._spec(topic) for topic in topics}
         limits = {topic: limit_of(spec) for topic, spec in specs.items()}
         for record in records:
             if size_of(record) > limits[record.topic]:
                 raise TooLarge(record.topic, size_of(record), limits[record.topic])
         return place(records, {topic: spec.partitions for topic, spec in specs.items()})
+
+    async def too_large(self, records: Sequence[Outgoing]) -> TooLarge:
+        """Of records that the broker has not taken: its limit is another than when it was asked."""
+        largest = max(records, key=size_of)
+        self._specs.pop(largest.topic, None)
+        return TooLarge(largest.topic, size_of(largest), limit_of(await self._spec(largest.topic)))
 
     async def read(
         self, topic: str, partition: int, start: int, stop: int | None = None
@@ -205,7 +219,21 @@ class KafkaLog:
         partitions = await self._partitions(topic)
         async with by_name(self._access, "Describe", [topic]):
             query = await self._client(AIOKafkaConsumer, **_READER)
-            return {tp.partition: offset for tp, offset in (await ask(query, partitions)).items()}
+            found = await self._unless_deleted(topic, ask(query, partitions))
+        return {tp.partition: offset for tp, offset in found.items()}
+
+    async def _unless_deleted(self, topic: str, asked: Awaitable[Mapping[Any, int]]) -> Mapping[Any, int]:
+        """aiokafka asks for a topic that is gone until its time is up, as if no broker answered."""
+        asking = asyncio.ensure_future(asked)
+        try:
+            while not (await asyncio.wait({asking}, timeout=DELETED_SECONDS))[0]:
+                if topic not in await self.describe([topic]):
+                    self._specs.pop(topic, None)
+                    raise UnknownTopic(topic, self._where)
+            return asking.result()
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
 
     async def _partitions(self, topic: str) -> list[TopicPartition]:
         return [TopicPartition(topic, partition) for partition in range((await self._spec(topic)).partitions)]
