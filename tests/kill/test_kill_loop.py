@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from tests.kill.loop import SHORT, run_seed
+from tests.kill.fleet import SHORT
+from tests.kill.loop import run_seed
 from tests.kill.world import History, scratch
 
 
