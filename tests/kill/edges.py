@@ -50,10 +50,8 @@ class Edges:
         for hand in fleet.folds:
             hand.send(signal.SIGSTOP)
         self._history.add("fleet asleep")
-        if not second.alive:
-            second.start()
-        fleet.until("the second group folds", lambda: second.ready or not second.alive)
-        self._history.add("second group", ready=second.ready)
+        fleet.until("the second group folds", lambda: self._at_work(second))
+        self._history.add("second group")
         self.more()
         fleet.pause(0.5, 2.0)
         ends = [lambda: self._end(second), self._wake]
@@ -61,6 +59,13 @@ class Edges:
         for end in ends:
             end()
             fleet.pause(0.0, 2.0)
+
+    def _at_work(self, second: Hand) -> bool:
+        """It ends where it finds the fleet at work for too long."""
+        if not second.alive:
+            self._history.add("second group turned away", code=second.code())
+            second.start()
+        return second.ready
 
     def _wake(self) -> None:
         for hand in self._fleet.folds:
@@ -119,7 +124,8 @@ class Edges:
     def registry_learns(self) -> None:
         """What was refused until now for its schema is refused; what comes from now on is an event."""
         if not self._registry.schemas:
-            self._registry.add(json.dumps(catalog().by_class[LEARNED].source))
+            for cls in LEARNED.values():
+                self._registry.add(json.dumps(catalog().by_class[cls].source))
             self._history.add("registry learns")
 
     def retention(self) -> None:

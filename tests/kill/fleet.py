@@ -32,7 +32,7 @@ class Size(NamedTuple):
 
 
 LONG = Size(300_000, 20, 4, 3, 20.0, 15.0, 3.0)
-SHORT = Size(20_000, 4, 1, 1, 8.0, 6.0, 1.5)
+SHORT = Size(20_000, 2, 1, 1, 8.0, 6.0, 1.5)
 
 
 class Fleet:

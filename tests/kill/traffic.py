@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -47,9 +47,8 @@ FOLDED = (
 )
 TOOLS = gate.canonical([Offer(name="refund", parameters={"properties": {"order": {"type": "string"}}})])
 POISONED, REPEATED, AS_JSON = 0.01, 0.05, 0.03
-LEARNED = TextIngested
-"""The one schema that the registry comes to know, as its number one."""
-FRAME = b"\x00\x00\x00\x00\x01"
+LEARNED: Mapping[bytes, type[Event]] = {b"\x00\x00\x00\x00\x01": TextIngested, b"\x00\x00\x00\x00\x02": MemoryNoted}
+"""What the registry comes to know, in this order, and how such events begin then."""
 OWN_FRAME = 10
 """Bytes before the body of an event as we write it: two that mark it, eight of its schema."""
 SERIAL = "poison"
@@ -72,8 +71,8 @@ class Ledger:
     ghosts: set[str] = field(default_factory=set)
     framed: dict[bytes, str] = field(default_factory=dict)
     """Ids of events by their bytes under the registry's frame: refused where it did not know their schema yet."""
-    stem: bytes = b""
-    """What such an event begins with as we write it."""
+    stems: dict[bytes, bytes] = field(default_factory=dict)
+    """What an event under such a frame begins with as we write it."""
     repeats: int = 0
     aborted: int = 0
 
@@ -133,11 +132,12 @@ class Traffic:
 
     def _framed(self, company: str) -> Outgoing:
         """As a producer with the registry's serializer sends it."""
-        event = _text(self, **self._envelope(company))
+        make, frame = self._rnd.choice(list(zip((_text, _noted), LEARNED, strict=True)))
+        event = make(self, **self._envelope(company))
         record = to_outgoing(event, self._names)
         own = record.value or b""
-        self.ledger.stem = own[:OWN_FRAME]
-        value = FRAME + own[OWN_FRAME:]
+        self.ledger.stems[frame] = own[:OWN_FRAME]
+        value = frame + own[OWN_FRAME:]
         self.ledger.framed[value] = event.id
         return record._replace(value=value)
 

@@ -30,7 +30,7 @@ from streams.state.store import POSITION, RocksStore
 from tests.kill.injected import MARKER, Injected, Place, Unfolded
 from tests.kill.letters import Letterbox, said_again
 from tests.kill.releases import ALL
-from tests.kill.traffic import FOLDED, FRAME, SERIAL, Ledger
+from tests.kill.traffic import FOLDED, SERIAL, Ledger
 
 Rows = dict[int, dict[str, msgspec.Struct]]
 Raw = dict[bytes, bytes]
@@ -39,6 +39,8 @@ LOST = b"\x00lost/"
 BEGINS = re.compile(r"(\w+) begins on (\S+)/(\d+) at (\d+): what stood below is deleted")
 """As a worker says that a projection that is new found a source without its beginning."""
 WHOLE = Unfolded(0, 0)
+FRAME = 5
+"""Bytes by which a registry's serializer names a schema."""
 
 
 class Judge:
@@ -92,7 +94,8 @@ class Judge:
         known = (value or b"") in self._ledger.framed
         if known and self.letters.at((record.topic, record.partition, record.offset)) is None:
             self.counts["framed events"] += 1
-            value = self._ledger.stem + (value or b"").removeprefix(FRAME)
+            frame, body = (value or b"")[:FRAME], (value or b"")[FRAME:]
+            value = self._ledger.stems[frame] + body
         self.counts["framed refused"] += known and value == record.value
         return decode(value, place, record.timestamp, record.headers)
 
