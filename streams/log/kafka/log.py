@@ -229,7 +229,7 @@ class KafkaLog:
             while not (await asyncio.wait({asking}, timeout=DELETED_SECONDS))[0]:
                 if topic not in await self.describe([topic]):
                     self._specs.pop(topic, None)
-                    raise UnknownTopic(topic, self._where)
+                    raise UnknownTopic(topic, self._access.servers)
             return asking.result()
         finally:
             asking.cancel()
