@@ -63,7 +63,7 @@ def _made(cls: type[Any], said: NamedEvent, fields: Fields, where: str) -> type[
             if field.default is not msgspec.NODEFAULT:
                 msgspec.convert(field.default, field.type)
     except Exception as error:
-        told = "defaults are of their field's type, and there is nothing but fields and functions"
+        told = "a default is of its field's type and what JSON has, so bytes and structs have none"
         raise BadApp(f"{where}: event {said.type!r} cannot be made of {cls.__name__}: {error}; {told}.") from error
     return made
 

@@ -21,7 +21,7 @@ from schemas.envelope import Event, Kind
 REMEDY = "Put the old file back, and say the next version"
 
 
-class RecordedSchemas(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class OnRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`recorded/history.json`."""
 
     events: dict[str, Recorded] = {}
@@ -36,12 +36,12 @@ class Records:
     def __init__(self, app: str, folder: Path) -> None:
         self.app, self.folder = app, folder
 
-    def history(self) -> RecordedSchemas:
+    def history(self) -> OnRecord:
         path = self.folder / "history.json"
         try:
-            return msgspec.json.decode(path.read_bytes(), type=RecordedSchemas)
+            return msgspec.json.decode(path.read_bytes(), type=OnRecord)
         except FileNotFoundError:
-            return RecordedSchemas()
+            return OnRecord()
         except (msgspec.DecodeError, OSError) as error:
             raise BadApp(f"{path} of {self.app} cannot be read: {error}. Put it back as it was.") from error
 
@@ -96,7 +96,7 @@ class Records:
                 written.append(name)
         if written:
             self.folder.mkdir(parents=True, exist_ok=True)
-            text = msgspec.json.encode(RecordedSchemas(known, states), order="sorted")
+            text = msgspec.json.encode(OnRecord(known, states), order="sorted")
             (self.folder / "history.json").write_bytes(msgspec.json.format(text) + b"\n")
         return written
 

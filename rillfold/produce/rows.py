@@ -5,8 +5,8 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from types import NoneType
-from typing import Any, NamedTuple, Protocol, get_args, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, NamedTuple, Protocol, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -151,7 +151,8 @@ def csv_cells(text: bytes) -> list[str]:
 def _kinds(type_: str) -> Mapping[str, Any]:
     """Field name to its type without None, for the event of that name."""
     hints = get_type_hints(classes()[type_]) if type_ in classes() else {}
-    return {name: next((arg for arg in get_args(hint) if arg is not NoneType), hint) for name, hint in hints.items()}
+    unions = {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) in (Union, UnionType)}
+    return {**hints, **{name: next(arg for arg in args if arg is not NoneType) for name, args in unions.items()}}
 
 
 def _typed(name: str, cell: str, kind: Any) -> Any:

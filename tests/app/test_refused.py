@@ -148,8 +148,8 @@ WRONG_EVENTS = {
         ["Line holds itself"],
     ),
     "a_name_that_avro_has_not": (EVENT.format('"p.paid"', "größe: int"), ["'größe'", "ASCII"]),
-    "a_default_of_another_type": (EVENT.format('"q.paid"', "n: int = 'many'"), ["'q.paid'", "defaults"]),
-    "a_default_that_json_has_not": (EVENT.format('"r.paid"', "n: int = object()"), ["'r.paid'", "defaults"]),
+    "a_default_of_another_type": (EVENT.format('"q.paid"', "n: int = 'many'"), ["'q.paid'", "a default is"]),
+    "a_default_that_json_has_not": (EVENT.format('"r.paid"', "n: int = object()"), ["'r.paid'", "a default is"]),
     "not_on_record": (EVENT.format('"g.paid"', "n: int"), ["g.paid.v1", "rillfold app record"]),
 }  # fmt: skip
 
