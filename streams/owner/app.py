@@ -198,7 +198,6 @@ def _settings(worker: Worker, projections: Sequence[Projection[Any]]) -> dict[st
         "broker_session_timeout": worker.session_timeout,
         "broker_heartbeat_interval": worker.session_timeout / 5,
         "broker_request_timeout": 20.0,
-        "broker_max_poll_interval": 300.0,
         "producer_request_timeout": 30.0,
         "topic_allow_declare": False,
         "topic_disable_leader": True,

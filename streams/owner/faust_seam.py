@@ -74,6 +74,10 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         consumer._isolation_level = "read_committed"
         # One request at a time: partitions with nothing new would hold up the others for so long.
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        # Never idle: a restore fetches nothing here for as long as it takes, and whoever left the group for that would
+        # begin it anew, for ever. Whether a worker gets on is the watchman's to say.
+        self._busy = consumer._subscription.fetch_context()
+        self._busy.__enter__()
         return consumer
 
     async def _seek_wait(self, consumer: Any, partitions: Mapping[TP, int]) -> None:

@@ -34,6 +34,9 @@ BY_THE_SEAM: Mapping[str, Sequence[str]] = {
     "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._create_worker_consumer": (
         "isolation_level=isolation_level",
     ),
+    "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._create_consumer": ("self._create_worker_consumer(",),
+    "aiokafka.consumer.subscription_state:SubscriptionState.fetch_context": ("self._fetch_count += 1",),
+    "aiokafka.consumer.subscription_state:SubscriptionState.fetcher_idle_time": ("if self._fetch_count == 0:",),
     "faust.tables.recovery:Recovery._restart_recovery": (
         "self._build_highwaters)(\n                        consumer, assigned_active_tps",
         "if self.tp_to_table[tp].recovery_buffer_size == 1",

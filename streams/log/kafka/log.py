@@ -227,13 +227,21 @@ class KafkaLog:
         asking = asyncio.ensure_future(asked)
         try:
             while not (await asyncio.wait({asking}, timeout=DELETED_SECONDS))[0]:
-                if topic not in await self.describe([topic]):
+                if await self._is_deleted(topic):
                     self._specs.pop(topic, None)
                     raise UnknownTopic(topic, self._access.servers)
             return asking.result()
         finally:
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
+
+    async def _is_deleted(self, topic: str) -> bool:
+        """A broker that is away says nothing of it."""
+        try:
+            async with asyncio.timeout(DELETED_SECONDS):
+                return topic not in await self.describe([topic])
+        except (TimeoutError, Unreachable, kafka.KafkaError):
+            return False
 
     async def _partitions(self, topic: str) -> list[TopicPartition]:
         return [TopicPartition(topic, partition) for partition in range((await self._spec(topic)).partitions)]
