@@ -152,6 +152,15 @@ class Rights(NamedTuple):
     """Kind and name."""
     pattern: str
 
+    def without(self, kind: str) -> Rights:
+        return self._replace(things=[each for each in self.things if each[0] != kind])
+
+    def instead(self, operation: str, other: str) -> Rights:
+        """Of topics that are named one by one."""
+        if self.pattern != "literal" or "topic" not in dict(self.things):
+            return self
+        return self._replace(operations=[other if each == operation else each for each in self.operations])
+
     def bindings(self) -> list[AclBinding]:
         whose, allow, pattern = f"User:{self.user}", AclPermissionType.ALLOW, ResourcePatternType[self.pattern.upper()]
         return [
