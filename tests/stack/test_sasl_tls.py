@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import ssl
 import time
@@ -25,9 +26,10 @@ from streams.errors import Unreachable
 from streams.history.refold import held
 from streams.log.kafka.access import KafkaAccess, Login
 from streams.log.kafka.log import KafkaLog
-from streams.log.kafka.refused import BrokerNotTrusted, LoginRefused, NoTls, reach
+from streams.log.kafka.refused import BrokerNotTrusted, LoginRefused, NotAllowed, NoTls, reach
 from streams.log.outgoing import to_outgoing
-from streams.log.port import Outgoing
+from streams.log.port import Outgoing, TopicSpec
+from streams.owner.fence import FencedChangelogs
 from streams.state.changelog import topic_of
 from tests.support.certificates import Authority
 from tests.support.folding import Agree, agree, company_data
@@ -53,6 +55,7 @@ HALF: dict[str, tuple[Callable[[Rights], Rights], str]] = {
 }
 """Roles that lack one right, and what is said of it."""
 WAIT = 120.0
+ABSENT = TopicSpec(f"{PREFIX}rillfold-none-v9-changelog", 1)
 Ask = Callable[[KafkaLog], Awaitable[object]]
 
 
@@ -177,6 +180,92 @@ def test_the_doctor_logs_in_as_the_workers_do(broker: GuardedBroker, tmp_path: P
     assert "refuses the login of reader by PLAIN" in told
 
 
+async def read_all(log: KafkaLog) -> object:
+    return [batch async for batch in log.read(f"{PREFIX}company-data", 0, 0)]
+
+
+async def append(log: KafkaLog, topic: str) -> object:
+    return await log.append([Outgoing(f"{PREFIX}{topic}", b"somebody", b"{}")])
+
+
+async def join(log: KafkaLog, group: str = "rillfold-mine", topic: str = "company-data") -> object:
+    """Polled until what it is owed is there: a member that was never given anything has seen no refusal."""
+    async with log.subscribe(f"{PREFIX}{group}", [f"{PREFIX}{topic}"]) as member, asyncio.timeout(WAIT):
+        while not (taken := await member.poll()):
+            pass
+        await member.commit({tp: records[-1].offset + 1 for tp, records in taken.items()})
+        return taken
+
+
+async def alone(log: KafkaLog) -> object:
+    async with log.alone(f"{PREFIX}rillfold-redrive") as one:
+        return await one.append([Outgoing(f"{PREFIX}tool-result", b"somebody", b"{}")])
+
+
+REFUSED: dict[str, tuple[str, Ask, str]] = {
+    "reads what it only writes": ("producer", read_all, "Read topic north-company-data."),
+    "writes what workers say": (
+        "producer",
+        lambda log: append(log, "tool-result"),
+        "Describe topic north-tool-result.",
+    ),
+    "writes, and may nowhere": ("sink", lambda log: append(log, "tool-call"), "Write topic north-tool-call."),
+    "writes, and may elsewhere": ("bridge", lambda log: append(log, "tool-call"), "Write topic north-tool-call."),
+    "makes a changelog": ("sink", lambda log: log.create([ABSENT]), f"Create topic {ABSENT.name}."),
+    "joins a group": ("reader", join, "Read group north-rillfold-mine."),
+    "asks a group how far it is": (
+        "reader",
+        lambda log: log.committed(f"{PREFIX}rillfold", f"{PREFIX}company-data"),
+        "Read group north-rillfold.",
+    ),
+    "redrives": ("reader", alone, "Write transactional-id north-rillfold-redrive."),
+    "is nobody": ("nobody", describe, "Describe topic north-company-data."),
+}
+"""Who tries what, and what is said."""
+
+
+async def test_what_no_acl_allows_is_refused_by_name_and_not_tried_again(broker: GuardedBroker) -> None:
+    await say(broker, 40, 4, b"no event")
+    for case, (user, ask, told) in REFUSED.items():
+        with pytest.raises(NotAllowed) as refused:
+            await asked(broker.access(user), ask)
+        assert str(refused.value).startswith(f"Kafka lets User:{user} not {told}"), f"{case}: {refused.value}"
+
+
+async def test_a_claim_that_no_acl_allows_is_refused_by_name(broker: GuardedBroker) -> None:
+    """The bridge may write, elsewhere."""
+    fence = FencedChangelogs("us", broker.access("bridge"))
+    with pytest.raises(NotAllowed, match="Write transactional-id north-rillfold-none-v9-changelog-0"):
+        await fence.claim({0: [ABSENT.name]})
+    await fence.stop()
+
+
+INBOXES = {
+    "bridge": ("rillfold-tool-bridge", "tool-call", "tool-result"),
+    "serve": ("rillfold-serve", "inference-request", "inference-result"),
+    "train": ("rillfold-train", "training-request", "adapter-ready"),
+}
+
+
+async def test_inboxes_are_read_and_answered_with_their_own_rights(broker: GuardedBroker) -> None:
+    async with KafkaLog(broker.inside) as log:
+        for _, asks, _ in INBOXES.values():
+            await append(log, asks)
+    for role, (group, asks, answers) in INBOXES.items():
+        async with KafkaLog(broker.access(role)) as log:
+            assert await join(log, group, asks)
+            assert await append(log, answers)
+
+
+def test_a_bridge_works_and_is_watched_with_its_own_rights(broker: GuardedBroker, tmp_path: Path) -> None:
+    bridge = worker(broker, "bridge", "bridge", tmp_path)
+    try:
+        bridge.start().until_ready()
+    finally:
+        bridge.stop()
+    assert bridge.code() == 0, bridge.log()
+
+
 def worker(broker: GuardedBroker, role: str, name: str, folder: Path, user: str = "", **more: str) -> WorkerProcess:
     given = broker.environment(user or role, folder / name, SESSION_TIMEOUT="3", **more)
     return WorkerProcess(name, ("worker", role, "--name", name), given, folder / "logs")
@@ -209,8 +298,10 @@ async def test_each_role_does_its_work_with_its_own_rights_alone(
         sink.start()
         rows = await agree(timeout=WAIT)
         assert rows > 100
-        told = await asyncio.to_thread(run, broker, "redrive", "dlq", "redrive", "--yes")
-        assert "2 of 2 were sent again" in told
+        of_ours = "--topic", f"{PREFIX}company-data"
+        told = await asyncio.to_thread(run, broker, "redrive", "dlq", "redrive", *of_ours, "--yes", "--json")
+        done = json.loads(told)
+        assert done["sent"] == done["found"] >= 2
         await agree(timeout=WAIT)
         for each in (COMPANIES.name, DATASETS.name):
             await asyncio.to_thread(run, broker, "reader", "projection", "digest", each, "--refold")
