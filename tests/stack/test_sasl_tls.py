@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
 import signal
 import ssl
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
@@ -35,17 +39,20 @@ from tests.support.certificates import Authority
 from tests.support.folding import Agree, agree, company_data
 from tests.support.guarded import (
     IN_CLEAR,
+    OPERATOR,
     PREFIX,
     GuardedBroker,
     Rights,
     grant,
     guarded_broker,
+    install_kafka_acls,
     password_of,
     rights_of,
 )
 from tests.support.worker import WorkerProcess
 
 __all__ = ["agree"]
+ROOT = Path(__file__).parents[2]
 ROLES = ("admin", "producer", "fold", "sink", "bridge", "serve", "train", "api", "reader", "redrive")
 HALF: dict[str, tuple[Callable[[Rights], Rights], str]] = {
     "fold-without-group": (lambda right: right.without("group"), "Read group north-rillfold-companies."),
@@ -63,7 +70,7 @@ Ask = Callable[[KafkaLog], Awaitable[object]]
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedBroker]:
     """With a user for each role, who has its rights and no others."""
     folder = tmp_path_factory.mktemp("guarded")
-    with guarded_broker(folder, [*ROLES, *HALF, "nobody"]) as found:
+    with guarded_broker(folder, [*ROLES, *HALF, "nobody", "north-admin", "north-sink"]) as found:
         rights = [each for role in ROLES for each in rights_of(role, role, folder)]
         for user, (lacking, _) in HALF.items():
             rights += map(lacking, rights_of("fold", user, folder))
@@ -352,3 +359,40 @@ async def test_a_fold_that_lacks_a_right_ends_and_names_it(broker: GuardedBroker
     finally:
         for each in folding.values():
             each.close()
+
+
+def shown(kind: str, word: str) -> str:
+    """The block of the page for operators with this word in it."""
+    page = (ROOT / "docs" / "operations.md").read_text()
+    (found,) = (block for block in re.findall(rf"^```{kind}\n(.*?)^```$", page, re.M | re.S) if word in block)
+    return str(found)
+
+
+def test_the_page_for_operators_is_true_as_it_stands(broker: GuardedBroker, tmp_path: Path) -> None:
+    """Its commands by Kafka's own tool, its files with this machine's places in them."""
+    install_kafka_acls(tmp_path)
+    here = {
+        "kafka.example.com:9094": broker.outside,
+        "/etc/rillfold/authority.pem": str(broker.authority),
+        "/etc/rillfold/sink.password": str(tmp_path / "sink.password"),
+        "=admin.properties": f"={tmp_path / 'admin.properties'}",
+        'password="PASSWORD"': f'password="{password_of(OPERATOR)}"',
+    }
+
+    def with_places(text: str) -> str:
+        for there, place in here.items():
+            text = text.replace(there, place)
+        return text
+
+    (tmp_path / "admin.properties").write_text(with_places(shown("properties", "cluster-admin")))
+    (tmp_path / "sink.password").write_text(f"{password_of('north-sink')}\n")
+    (tmp_path / "sink.env").write_text(with_places(shown("sh", "RILLFOLD_KAFKA_USER=")))
+    commands = with_places(shown("sh", "export BOOTSTRAP"))
+    whole = f"set -e\n{commands}\nset -a; . {tmp_path / 'sink.env'}\n{sys.executable} -m rillfold topics list --json"
+    environ = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "RILLFOLD_DATA_DIR": str(tmp_path)}
+    done = subprocess.run(["sh", "-c", whole], cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f'"wire":"{PREFIX}company-data"' in done.stdout.replace(" ", "")
+    assert "hidden-word" not in done.stdout + done.stderr
+    told = run(broker, "north-admin", "topics", "check")
+    assert "as they should be" in told
