@@ -117,6 +117,7 @@ def create_app(worker: Worker, event_log: EventLog, projections: Sequence[Projec
     tally = Tally()
     folding = Folding(projections, worker.names, tally.counting(ports), worker.accepted)
     app.glance = Glance(app, folding, tally)
+    app.access = worker.access
     app.transport = BatchTransport(app.conf.broker_consumer, app)
     stores = RecentStores(RocksStores(worker.data_dir / "tables"), RECENT_BYTES)
     refilled = partial(refill, access=worker.access)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import re
 import signal
 import ssl
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
@@ -25,27 +30,39 @@ from streams.errors import Unreachable
 from streams.history.refold import held
 from streams.log.kafka.access import KafkaAccess, Login
 from streams.log.kafka.log import KafkaLog
-from streams.log.kafka.refused import BrokerNotTrusted, LoginRefused, NoTls, reach
+from streams.log.kafka.refused import BrokerNotTrusted, LoginRefused, NotAllowed, NoTls, reach
 from streams.log.outgoing import to_outgoing
-from streams.log.port import Outgoing
+from streams.log.port import Outgoing, TopicSpec
+from streams.owner.fence import FencedChangelogs
 from streams.state.changelog import topic_of
 from tests.support.certificates import Authority
 from tests.support.folding import Agree, agree, company_data
 from tests.support.guarded import (
     IN_CLEAR,
+    OPERATOR,
     PREFIX,
     GuardedBroker,
+    Rights,
     grant,
     guarded_broker,
+    install_kafka_acls,
     password_of,
     rights_of,
 )
 from tests.support.worker import WorkerProcess
 
 __all__ = ["agree"]
+ROOT = Path(__file__).parents[2]
 ROLES = ("admin", "producer", "fold", "sink", "bridge", "serve", "train", "api", "reader", "redrive")
-HALF = {"fold-without-group": "group", "fold-without-claims": "transactional-id"}
+HALF: dict[str, tuple[Callable[[Rights], Rights], str]] = {
+    "fold-without-group": (lambda right: right.without("group"), "Read group north-rillfold-companies."),
+    "fold-without-claims": (lambda right: right.without("transactional-id"), "Write transactional-id north-rillfold-"),
+    "fold-without-source": (lambda right: right.instead("Read", "Describe"), "Read topic north-company-data."),
+    "fold-without-letters": (lambda right: right.instead("Write", "Describe"), "Write topic north-dead-letter."),
+}
+"""Roles that lack one right, and what is said of it."""
 WAIT = 120.0
+ABSENT = TopicSpec(f"{PREFIX}rillfold-none-v9-changelog", 1)
 Ask = Callable[[KafkaLog], Awaitable[object]]
 
 
@@ -53,10 +70,10 @@ Ask = Callable[[KafkaLog], Awaitable[object]]
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedBroker]:
     """With a user for each role, who has its rights and no others."""
     folder = tmp_path_factory.mktemp("guarded")
-    with guarded_broker(folder, [*ROLES, *HALF, "nobody"]) as found:
+    with guarded_broker(folder, [*ROLES, *HALF, "nobody", "north-admin", "north-sink"]) as found:
         rights = [each for role in ROLES for each in rights_of(role, role, folder)]
-        for user, absent in HALF.items():
-            rights += [each for each in rights_of("fold", user, folder) if absent not in dict(each.things)]
+        for user, (lacking, _) in HALF.items():
+            rights += map(lacking, rights_of("fold", user, folder))
         grant(found, rights)
         told = run(found, "admin", "topics", "create")
         assert "10 created" in told, told
@@ -170,6 +187,92 @@ def test_the_doctor_logs_in_as_the_workers_do(broker: GuardedBroker, tmp_path: P
     assert "refuses the login of reader by PLAIN" in told
 
 
+async def read_all(log: KafkaLog) -> object:
+    return [batch async for batch in log.read(f"{PREFIX}company-data", 0, 0)]
+
+
+async def append(log: KafkaLog, topic: str) -> object:
+    return await log.append([Outgoing(f"{PREFIX}{topic}", b"somebody", b"{}")])
+
+
+async def join(log: KafkaLog, group: str = "rillfold-mine", topic: str = "company-data") -> object:
+    """Polled until what it is owed is there: a member that was never given anything has seen no refusal."""
+    async with log.subscribe(f"{PREFIX}{group}", [f"{PREFIX}{topic}"]) as member, asyncio.timeout(WAIT):
+        while not (taken := await member.poll()):
+            pass
+        await member.commit({tp: records[-1].offset + 1 for tp, records in taken.items()})
+        return taken
+
+
+async def alone(log: KafkaLog) -> object:
+    async with log.alone(f"{PREFIX}rillfold-redrive") as one:
+        return await one.append([Outgoing(f"{PREFIX}tool-result", b"somebody", b"{}")])
+
+
+REFUSED: dict[str, tuple[str, Ask, str]] = {
+    "reads what it only writes": ("producer", read_all, "Read topic north-company-data."),
+    "writes what workers say": (
+        "producer",
+        lambda log: append(log, "tool-result"),
+        "Describe topic north-tool-result.",
+    ),
+    "writes, and may nowhere": ("sink", lambda log: append(log, "tool-call"), "Write topic north-tool-call."),
+    "writes, and may elsewhere": ("bridge", lambda log: append(log, "tool-call"), "Write topic north-tool-call."),
+    "makes a changelog": ("sink", lambda log: log.create([ABSENT]), f"Create topic {ABSENT.name}."),
+    "joins a group": ("reader", join, "Read group north-rillfold-mine."),
+    "asks a group how far it is": (
+        "reader",
+        lambda log: log.committed(f"{PREFIX}rillfold", f"{PREFIX}company-data"),
+        "Read group north-rillfold.",
+    ),
+    "redrives": ("reader", alone, "Write transactional-id north-rillfold-redrive."),
+    "is nobody": ("nobody", describe, "Describe topic north-company-data."),
+}
+"""Who tries what, and what is said."""
+
+
+async def test_what_no_acl_allows_is_refused_by_name_and_not_tried_again(broker: GuardedBroker) -> None:
+    await say(broker, 40, 4, b"no event")
+    for case, (user, ask, told) in REFUSED.items():
+        with pytest.raises(NotAllowed) as refused:
+            await asked(broker.access(user), ask)
+        assert str(refused.value).startswith(f"Kafka lets User:{user} not {told}"), f"{case}: {refused.value}"
+
+
+async def test_a_claim_that_no_acl_allows_is_refused_by_name(broker: GuardedBroker) -> None:
+    """The bridge may write, elsewhere."""
+    fence = FencedChangelogs("us", broker.access("bridge"))
+    with pytest.raises(NotAllowed, match="Write transactional-id north-rillfold-none-v9-changelog-0"):
+        await fence.claim({0: [ABSENT.name]})
+    await fence.stop()
+
+
+INBOXES = {
+    "bridge": ("rillfold-tool-bridge", "tool-call", "tool-result"),
+    "serve": ("rillfold-serve", "inference-request", "inference-result"),
+    "train": ("rillfold-train", "training-request", "adapter-ready"),
+}
+
+
+async def test_inboxes_are_read_and_answered_with_their_own_rights(broker: GuardedBroker) -> None:
+    async with KafkaLog(broker.inside) as log:
+        for _, asks, _ in INBOXES.values():
+            await append(log, asks)
+    for role, (group, asks, answers) in INBOXES.items():
+        async with KafkaLog(broker.access(role)) as log:
+            assert await join(log, group, asks)
+            assert await append(log, answers)
+
+
+def test_a_bridge_works_and_is_watched_with_its_own_rights(broker: GuardedBroker, tmp_path: Path) -> None:
+    bridge = worker(broker, "bridge", "bridge", tmp_path)
+    try:
+        bridge.start().until_ready()
+    finally:
+        bridge.stop()
+    assert bridge.code() == 0, bridge.log()
+
+
 def worker(broker: GuardedBroker, role: str, name: str, folder: Path, user: str = "", **more: str) -> WorkerProcess:
     given = broker.environment(user or role, folder / name, SESSION_TIMEOUT="3", **more)
     return WorkerProcess(name, ("worker", role, "--name", name), given, folder / "logs")
@@ -202,8 +305,10 @@ async def test_each_role_does_its_work_with_its_own_rights_alone(
         sink.start()
         rows = await agree(timeout=WAIT)
         assert rows > 100
-        told = await asyncio.to_thread(run, broker, "redrive", "dlq", "redrive", "--yes")
-        assert "2 of 2 were sent again" in told
+        of_ours = "--topic", f"{PREFIX}company-data"
+        told = await asyncio.to_thread(run, broker, "redrive", "dlq", "redrive", *of_ours, "--yes", "--json")
+        done = json.loads(told)
+        assert done["sent"] == done["found"] >= 2
         await agree(timeout=WAIT)
         for each in (COMPANIES.name, DATASETS.name):
             await asyncio.to_thread(run, broker, "reader", "projection", "digest", each, "--refold")
@@ -241,12 +346,53 @@ def started() -> list[WorkerProcess]:
     return []
 
 
-@pytest.mark.parametrize("user", HALF)
-def test_a_fold_that_lacks_a_right_ends_and_names_it(broker: GuardedBroker, user: str, tmp_path: Path) -> None:
-    folding = worker(broker, "fold", "lacking", tmp_path, user)
+async def test_a_fold_that_lacks_a_right_ends_and_names_it(broker: GuardedBroker, tmp_path: Path) -> None:
+    """Each has something to fold, and something to refuse. At once: what takes long is that they start."""
+    await say(broker, 20, 3, b"no event")
+    folding = {user: worker(broker, "fold", user, tmp_path, user, TOPIC_PREFIX=PREFIX) for user in HALF}
     try:
-        assert folding.start().ended(WAIT) not in (0, -signal.SIGKILL)
+        for each in folding.values():
+            each.start("--only", COMPANIES.name)
+        for user, each in folding.items():
+            assert await asyncio.to_thread(each.ended, WAIT) not in (0, -signal.SIGKILL)
+            assert f"Kafka lets User:{user} not {HALF[user][1]}" in each.log(), each.log()
     finally:
-        folding.close()
-    kind = HALF[user]
-    assert f"Kafka lets User:{user} not" in folding.log() and f"{kind} {PREFIX}rillfold" in folding.log(), folding.log()
+        for each in folding.values():
+            each.close()
+
+
+def shown(kind: str, word: str) -> str:
+    """The block of the page for operators with this word in it."""
+    page = (ROOT / "docs" / "operations.md").read_text()
+    (found,) = (block for block in re.findall(rf"^```{kind}\n(.*?)^```$", page, re.M | re.S) if word in block)
+    return str(found)
+
+
+def test_the_page_for_operators_is_true_as_it_stands(broker: GuardedBroker, tmp_path: Path) -> None:
+    """Its commands by Kafka's own tool, its files with this machine's places in them."""
+    install_kafka_acls(tmp_path)
+    here = {
+        "kafka.example.com:9094": broker.outside,
+        "/etc/rillfold/authority.pem": str(broker.authority),
+        "/etc/rillfold/sink.password": str(tmp_path / "sink.password"),
+        "=admin.properties": f"={tmp_path / 'admin.properties'}",
+        'password="PASSWORD"': f'password="{password_of(OPERATOR)}"',
+    }
+
+    def with_places(text: str) -> str:
+        for there, place in here.items():
+            text = text.replace(there, place)
+        return text
+
+    (tmp_path / "admin.properties").write_text(with_places(shown("properties", "cluster-admin")))
+    (tmp_path / "sink.password").write_text(f"{password_of('north-sink')}\n")
+    (tmp_path / "sink.env").write_text(with_places(shown("sh", "RILLFOLD_KAFKA_USER=")))
+    commands = with_places(shown("sh", "export BOOTSTRAP"))
+    whole = f"set -e\n{commands}\nset -a; . {tmp_path / 'sink.env'}\n{sys.executable} -m rillfold topics list --json"
+    environ = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "RILLFOLD_DATA_DIR": str(tmp_path)}
+    done = subprocess.run(["sh", "-c", whole], cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f'"wire":"{PREFIX}company-data"' in done.stdout.replace(" ", "")
+    assert "hidden-word" not in done.stdout + done.stderr
+    told = run(broker, "north-admin", "topics", "check")
+    assert "as they should be" in told

@@ -123,6 +123,8 @@ def _properties(doors: GuardedBroker, controller: str) -> Mapping[str, str]:
         "log.dirs": str(doors.folder / "kafka" / "data"),
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users": f"User:ANONYMOUS;User:{OPERATOR}",
+        # As managed clusters have it: who has been in for so long shows his password again, or is put out.
+        "listener.name.outside.connections.max.reauth.ms": "5000",
         "listener.name.outside.sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
         "listener.name.outside.plain.sasl.jaas.config": f'{plain} user_{IN_CLEAR}="{password_of(IN_CLEAR)}";',
         "listener.name.outside.scram-sha-256.sasl.jaas.config": scram,
@@ -151,6 +153,15 @@ class Rights(NamedTuple):
     things: Sequence[tuple[str, str]]
     """Kind and name."""
     pattern: str
+
+    def without(self, kind: str) -> Rights:
+        return self._replace(things=[each for each in self.things if each[0] != kind])
+
+    def instead(self, operation: str, other: str) -> Rights:
+        """Of topics that are named one by one."""
+        if self.pattern != "literal" or "topic" not in dict(self.things):
+            return self
+        return self._replace(operations=[other if each == operation else each for each in self.operations])
 
     def bindings(self) -> list[AclBinding]:
         whose, allow, pattern = f"User:{self.user}", AclPermissionType.ALLOW, ResourcePatternType[self.pattern.upper()]

@@ -74,11 +74,9 @@ class KafkaLog:
         if not absent:
             return []
         async with by_name(self._access, "Create", [topic.name for topic in absent]):
-            admin = await self._client(AIOKafkaAdminClient)
-            response = await admin.create_topics(
-                # -1 and {}: as many replicas as the broker's default says.
-                [NewTopic(t.name, t.partitions, -1, {}, dict(t.config)) for t in absent]
-            )
+            # -1 and {}: as many replicas as the broker's default says.
+            wanted = [NewTopic(t.name, t.partitions, -1, {}, dict(t.config)) for t in absent]
+            response = await self._administered(lambda admin: admin.create_topics(wanted))
         created = []
         for name, code, *detail in response.topic_errors:
             error = kafka.for_code(code)
@@ -94,13 +92,12 @@ class KafkaLog:
 
     async def describe(self, topics: Sequence[str]) -> Mapping[str, TopicSpec]:
         async with by_name(self._access, "Describe", topics):
-            admin = await self._client(AIOKafkaAdminClient)
-            described = await admin.describe_topics(list(topics)) if topics else []
+            described = await self._administered(lambda admin: admin.describe_topics(list(topics))) if topics else []
             look_for_rights((each["topic"], each["error_code"]) for each in described)
         async with by_name(self._access, "DescribeConfigs", topics):
             counts = {topic["topic"]: len(topic["partitions"]) for topic in described if not topic["error_code"]}
             resources = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in counts]
-            responses = await admin.describe_configs(resources) if resources else []
+            responses = await self._administered(lambda admin: admin.describe_configs(resources)) if resources else []
             found = [resource for response in responses for resource in response.resources]
             look_for_rights((topic, code) for code, _, _, topic, _ in found)
         return {
@@ -277,6 +274,14 @@ class KafkaLog:
                 self._clients[kind] = client
             found: Client = self._clients[kind]
             return found
+
+    async def _administered(self, ask: Callable[[AIOKafkaAdminClient], Awaitable[Any]]) -> Any:
+        """Once more on a new connection: brokers end those that have stood for long, and this client alone minds."""
+        admin = await self._client(AIOKafkaAdminClient)
+        try:
+            return await ask(admin)
+        except kafka.KafkaConnectionError:
+            return await ask(admin)
 
     async def _discard(self, producer: AIOKafkaProducer) -> None:
         """After an error an idempotent producer may refuse everything (OutOfOrderSequenceNumber): begin a new one."""
