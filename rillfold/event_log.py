@@ -10,11 +10,13 @@ from uuid import uuid4
 
 from rillfold.app.installed import installed
 from rillfold.embedded.state import attach
+from rillfold.kafka_access import kafka_access
 from rillfold.settings import Settings, from_env
 from streams.log.port import nothing_to_learn
 
 if TYPE_CHECKING:
     from schemas.topics import TopicNames
+    from streams.log.kafka.access import KafkaAccess
     from streams.log.kafka.log import KafkaLog
     from streams.log.port import EventLog, Learn
     from streams.read_model.reads import Reads
@@ -22,13 +24,18 @@ if TYPE_CHECKING:
 Found = TypeVar("Found")
 
 
+def reached(settings: Settings) -> KafkaAccess:
+    """The Kafka of these settings, and who we are to it: what every client of a process is made from."""
+    return kafka_access(settings, attach(settings).bootstrap_servers)
+
+
 def event_log(settings: Settings, client_id: str = "rillfold") -> KafkaLog:
     """An application that cannot be taken is refused before the first record is read or written."""
     from streams.log.kafka.log import KafkaLog
 
     installed(settings)
-    servers = attach(settings).bootstrap_servers
-    return KafkaLog(servers, client_id=client_id, learn=learn(settings), session_timeout=settings.session_timeout)
+    access = reached(settings)
+    return KafkaLog(access, client_id=client_id, learn=learn(settings), session_timeout=settings.session_timeout)
 
 
 def read_model(settings: Settings, answer_seconds: float = 0) -> Reads:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from math import isfinite
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, NamedTuple, get_args
 
 import msgspec
 
@@ -30,6 +30,18 @@ Names = Annotated[
 ]
 
 
+SECRETS = frozenset({"api_key", "postgres_dsn", "serve_token"})
+ALSO: Mapping[str, tuple[str, ...]] = {"cache_dir": ("XDG_CACHE_HOME",), "llama_cpp_path": ("LLAMA_CPP_PATH",)}
+"""Variables of others that a setting heeds where its own is not there."""
+
+
+class InForce(NamedTuple):
+    name: str
+    value: object
+    source: str | None
+    """The variable that says so. None: nobody does, and it is the default."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Each field is read from RILLFOLD_<FIELD>. Defaults are written here and nowhere else."""
 
@@ -39,6 +51,28 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     installed packages."""
     provider: Annotated[str, msgspec.Meta(pattern="^(embedded|external|compose)$")] = "embedded"
     bootstrap_servers: str | None = None
+    kafka_security: Annotated[
+        str,
+        msgspec.Meta(
+            pattern="^(PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)$",
+            description="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL",
+        ),
+    ] = "PLAINTEXT"
+    kafka_mechanism: Annotated[
+        str,
+        msgspec.Meta(
+            pattern="^(PLAIN|SCRAM-SHA-256|SCRAM-SHA-512)$", description="PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
+        ),
+    ] = "SCRAM-SHA-512"
+    kafka_user: str | None = None
+    kafka_password_file: Path | None = None
+    """The password itself is no setting: everybody may see the environment of a process that he may look at."""
+    kafka_ca_file: Path | None = None
+    """Authorities (PEM) that may sign a broker's certificate. None: those that this machine trusts."""
+    kafka_cert_file: Path | None = None
+    """Our own certificate (PEM), for a broker that asks for one."""
+    kafka_key_file: Path | None = None
+    """Its key. None: it stands in the same file."""
     postgres_dsn: str | None = None
     postgres_schema: str | None = None
     """Where the read model lies. None: `rillfold` with the topic prefix before it, so that deployments do not mix."""
@@ -184,6 +218,17 @@ def from_env(environ: Mapping[str, str] | None = None) -> Settings:
     return Settings(**given | given_by(Settings, PREFIX, environ))  # type: ignore[arg-type]
 
 
+def in_force(environ: Mapping[str, str] | None = None) -> Iterator[InForce]:
+    """Each setting as it is in force. Of a secret only that it is there."""
+    environ = os.environ if environ is None else environ
+    settings = from_env(environ)
+    for field in msgspec.structs.fields(Settings):
+        name, value = PREFIX + field.name.upper(), getattr(settings, field.name)
+        source = next((each for each in (name, *ALSO.get(field.name, ())) if environ.get(each)), None)
+        value = str(value) if isinstance(value, Path) else value
+        yield InForce(name, "(not shown)" if value and field.name in SECRETS else value, source)
+
+
 def misspelt(environ: Mapping[str, str] | None = None) -> Iterator[str]:
     """What looks like a setting and is none. No error: a platform, or another release, has variables of its own."""
     names = [PREFIX + field.name.upper() for field in msgspec.structs.fields(Settings)]
@@ -218,7 +263,7 @@ def _described(kind: object) -> str | None:
 
 
 def _parse(text: str, kind: object) -> object:
-    if kind is Path:
+    if kind is Path or Path in get_args(kind):
         if not text.strip() or "\0" in text:
             raise msgspec.ValidationError("it names no place")
         return Path(text)

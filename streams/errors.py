@@ -202,6 +202,17 @@ class SourceLost(Stop):
         )
 
 
+class SourceUnread(Stop):
+    """A topic that the group has folded, and that the broker does not know, or not yet again."""
+
+    def __init__(self, topic: str, group: str) -> None:
+        super().__init__(
+            f"{topic} was deleted while group {group} was at work, and none of its workers reads it. It stands still, "
+            f"other topics go on. Bring it back, or make it anew with `rillfold topics create`: half a minute on, the "
+            f"fold goes on with it, or says what of it is lost, and a fold that is started again does so at once."
+        )
+
+
 class ChangelogCut(Stop):
     """The beginning of a changelog is gone, and with it rows that nobody here holds."""
 

@@ -1,12 +1,12 @@
 """The demo's base and an adapter of each kind, exported, and asked by llama.cpp in float32: every token must be ours.
 
-Adapters are PEFT's own, with random matrices that change the answers. Where two tokens are equally likely but for
-rounding, either is right, and counted. And what an export costs, and that another gives the same bytes.
+Adapters are trained on the demo's data, as its are, and asked what they never saw; patterns, which no training here
+makes, are PEFT's, with random matrices that change the answers. Where two tokens are equally likely but for rounding,
+either is right, and counted. And what an export costs, and that another gives the same bytes.
 """
 
 import copy
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,54 +20,48 @@ from bench.harness import options, report
 from bench.serve.kinds import make
 from bench.serve.ours import Ask, make_engine, play, read
 from bench.serve.scene import ONE_THREAD
+from bench.train.methods import OF, RECIPE
+from bench.train.scene import Scene, child, scene
 from gpu_workers.bases import load as base_model
 from gpu_workers.bases.chat import Chat
 from gpu_workers.bases.files import file_sha256
 from gpu_workers.bases.load import prepare
 from gpu_workers.export.adapter import ReadyBase, export_gguf
 from gpu_workers.export.base_model import export_base
+from gpu_workers.train.lines import to_bytes
+from processors.training.settings import TrainSettings
+from rillfold.demo import data
 from rillfold.llama_cpp import LlamaCppClient
 from rillfold.settings import from_env
 from schemas.company import Message
 
-PROMPTS, NEW, TIE = 50, 16, 1e-3
+PROMPTS, NEW, TIE = 50, 40, 1e-3
 STRENGTH = 0.05
-"""Of the matrices: what an adapter says is other than what the base says, and no noise."""
-KINDS = {
-    "LoRA": "LoRA of rank 8",
-    "rsLoRA": "rsLoRA of rank 16",
-    "rank and alpha patterns": "LoRA with patterns",
-    "folded AdaLoRA": "AdaLoRA",
-    "activated LoRA": "activated LoRA",
-}
-ASKED = (
-    "Refund {} euros to customer C-{}.",
-    "What is {} plus {}?",
-    "Write a line about the year {} and the number {}.",
-)
+"""Of random matrices: what an adapter says is other than what the base says, and no noise."""
+TRAINED = {"LoRA": "lora", "rsLoRA": "rslora", "folded AdaLoRA": "adalora", "activated LoRA": "activated"}
+MADE = {"rank and alpha patterns": "LoRA with patterns"}
 
 
 class Export:
     """The base here, and its adapters; and where their files go."""
 
-    def __init__(self, root: Path) -> None:
-        settings, self.root = from_env(), root
+    def __init__(self, scene: Scene) -> None:
+        settings = from_env()
         torch.set_num_threads(1)
         self.name, self.cache = settings.bases()[settings.base_name()], settings.cache_dir
         self.model, tokenizer, self.identity = base_model.load(self.name, self.cache, ONE_THREAD)
         self.chat = Chat.of(tokenizer, self.model.generation_config.eos_token_id)
         self.trigger = [self.chat.specials["<|im_start|>"], *self.chat.encode("assistant\n")]
         self.engine = make_engine(self.model)
-        self.adapters = {
-            name: make(self.model, kind, seed, root / str(seed), self.trigger, STRENGTH)
-            for seed, (name, kind) in enumerate(KINDS.items())
-        }
+        self.adapters = {name: trained(scene, name, recipe) for name, recipe in TRAINED.items()}
+        for name, kind in MADE.items():
+            self.adapters[name] = make(self.model, kind, 0, scene.root / "made", self.trigger, STRENGTH)
 
     def files(self, where: Path) -> dict[str, Path]:
         """The base under the name of nobody."""
         base = ReadyBase(prepare(self.name, self.cache), self.identity)
         export_base(self.name, self.cache, where / "base.gguf")
-        named = {name: where / f"{folder.name}.gguf" for name, folder in self.adapters.items()}
+        named = {name: where / f"{number}.gguf" for number, name in enumerate(self.adapters)}
         for name, file in named.items():
             export_gguf(self.adapters[name], base, file)
         return {"": where / "base.gguf"} | named
@@ -91,10 +85,18 @@ class Export:
         return abs(float(logits[two[0]] - logits[two[1]]))
 
 
+def trained(scene: Scene, name: str, recipe: str) -> Path:
+    """By a child, as each run of training is."""
+    method, more = OF[recipe]
+    spec = scene.spec(recipe, method, TrainSettings(**(RECIPE | more | {"evaluation_rows": 0})), scene.rows)
+    child("ran", to_bytes(spec).decode(), scene.threads)
+    print(f"export: {name} is trained", file=sys.stderr)
+    return spec.out
+
+
 def prompts(it: Export, count: int) -> Iterator[list[int]]:
-    for number in range(count):
-        text = ASKED[number % len(ASKED)].format(number, 7 * number)
-        yield it.chat.prompt((Message(role="user", content=text),))
+    for request in data.held_out(data.ACME, count):
+        yield it.chat.prompt((Message(role="user", content=request.text),))
 
 
 def equal(it: Export, files: Mapping[str, Path], count: int, new: int) -> dict[str, dict[str, float]]:
@@ -125,14 +127,14 @@ def _verdict(it: Export, name: str, prompt: list[int], ours: list[int], theirs: 
 
 
 def main() -> None:
-    given = options(__doc__, runs=1, prompts=PROMPTS, new=NEW).parse_args()
+    given = options(__doc__, runs=1, prompts=PROMPTS, new=NEW, threads=1).parse_args()
     warnings.simplefilter("ignore")
-    with tempfile.TemporaryDirectory(prefix="bench-export-") as folder:
-        it = Export(Path(folder))
+    with scene(1, given.threads, 0) as stage:
+        it = Export(stage)
         began = time.process_time()
-        files = it.files(it.root / "first")
+        files = it.files(stage.root / "first")
         seconds = time.process_time() - began
-        again = it.files(it.root / "again")
+        again = it.files(stage.root / "again")
         same = sum(file_sha256(files[name]) == file_sha256(again[name]) for name in files)
         results = equal(it, files, given.prompts, given.new)
     costs = {f"{name}: prompts with our tokens, of {given.prompts}": each["equal"] for name, each in results.items()}

@@ -11,6 +11,7 @@ from faust.types import TP
 from bench.peers.meter import Job, job, megabytes
 from bench.peers.rillfold_fold import COUNTER
 from schemas.topics import TopicNames
+from streams.log.kafka.access import KafkaAccess
 from streams.owner import app as engine
 from streams.owner.shards import ShardOwner
 
@@ -34,7 +35,7 @@ def timed(job: Job) -> type[ShardOwner]:
 
 
 def run(job: Job) -> None:
-    worker = engine.Worker(job.bootstrap, job.id, "one", Path(job.scratch), TopicNames(job.topic))
+    worker = engine.Worker(KafkaAccess(job.bootstrap), job.id, "one", Path(job.scratch), TopicNames(job.topic))
     engine.ShardOwner = timed(job)  # type: ignore[misc]
     engine.run(worker, [COUNTER])
 

@@ -15,6 +15,7 @@ from schemas.envelope import Event
 from schemas.topics import TopicNames, by_entity
 from streams.fold.batch import Batch
 from streams.fold.folding import Folding
+from streams.log.kafka.access import KafkaAccess
 from streams.log.port import Extent
 from streams.owner import app as engine
 
@@ -69,7 +70,7 @@ def counted(folding: Folding, counter: Projection[Count] = COUNTER) -> dict[str,
 
 def worker(job: Job, name: str = "one") -> engine.Worker:
     names = TopicNames(f"{job.id}-", {"company-data": job.topic})
-    return engine.Worker(job.bootstrap, job.id, name, Path(job.scratch), names)
+    return engine.Worker(KafkaAccess(job.bootstrap), job.id, name, Path(job.scratch), names)
 
 
 def run(job: Job, projections: Sequence[Projection[Any]]) -> None:

@@ -10,6 +10,7 @@ from bench.peers.meter import Job, Meter, job
 from bench.peers.rillfold_fold import COUNTER, counted, metered, worker
 from rillfold.settings import Settings
 from rillfold.workers.watched import watched
+from streams.log.kafka.access import KafkaAccess
 from streams.owner import app as engine
 from streams.owner.glance import Glance
 
@@ -24,7 +25,7 @@ def run(job: Job) -> None:
 
 def _beside(job: Job, glance: Glance) -> AbstractContextManager[object]:
     settings = Settings(data_dir=Path(job.scratch), serve_token=TOKEN)
-    return watched(settings, "one", job.bootstrap, glance.sight, glance.counts, glance.row)
+    return watched(settings, "one", KafkaAccess(job.bootstrap), glance.sight, glance.counts, glance.row)
 
 
 if __name__ == "__main__":

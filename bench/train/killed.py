@@ -12,6 +12,7 @@ from random import Random
 import msgspec
 
 from bench.part import Found, Missing, Part
+from bench.train.ran import TRAINS
 from bench.train.scene import CHECKOUT, Scene, child
 from gpu_workers.train.lines import RunSpec, to_bytes
 from processors.training.settings import TrainSettings
@@ -33,8 +34,9 @@ def run(scene: Scene, _: Collection[str]) -> Found:
         kill(spec, at=dice.randrange(1, STEPS), after=dice.random() / 50, threads=scene.threads)
         if number == 0 and not any(checkpoints.iterdir()):
             raise Missing("a run leaves no checkpoint")
-        taken_up += any(checkpoints.iterdir())
-        equal += child("ran", to_bytes(spec).decode(), scene.threads)["sha256"] == truth
+        said = child("ran", to_bytes(spec).decode(), scene.threads)
+        taken_up += said["first_step"] > 1
+        equal += said["sha256"] == truth
     return Found({}, {}, {"resumed": float(equal), "resumed: from a checkpoint": float(taken_up)})
 
 
@@ -48,7 +50,7 @@ def kill(spec: RunSpec, at: int, after: float, threads: int) -> None:
         assert process.stdout
         for said in process.stdout:
             report = json.loads(said)
-            if report.get("phase") == "train" and report["step"] >= at:
+            if report.get("phase") == TRAINS and report["step"] >= at:
                 time.sleep(after)
                 break
         process.kill()

@@ -37,6 +37,8 @@ def exact(scene: Scene, keys: Collection[str]) -> Found:
         began = time.perf_counter()
         said = child("ran", to_bytes(spec).decode(), scene.threads)
         figures = {each: float(said[each]) for each in ("before", "after", "cpu_s", "peak_rss_mb")}
+        if said["ranks"]:
+            figures |= dict(zip(("least rank", "most rank"), map(float, said["ranks"]), strict=True))
         results[f"exact {name}"] = figures | {"wall_s": time.perf_counter() - began}
         costs[f"exact {name}"] = figures["after"]
     if {"exact lora", "exact qlora"} <= costs.keys():
@@ -47,7 +49,7 @@ def exact(scene: Scene, keys: Collection[str]) -> Found:
 
 
 def replay(scene: Scene, keys: Collection[str]) -> Found:
-    """So many processes that end with the bytes of the first."""
+    """So many times that dataset and adapter, each by a process of its own, had the bytes of the first."""
     bases = {"replay tiny": str(scene.tiny), "replay": scene.base}
     return Found({}, {}, {key: float(_alike(scene, key, bases[key])) for key in keys})
 
@@ -55,7 +57,8 @@ def replay(scene: Scene, keys: Collection[str]) -> Found:
 def _alike(scene: Scene, key: str, base: str) -> int:
     made = []
     for time_ in range(AGAIN):
-        spec = scene.spec(f"{key}-{time_}", "lora", QUICK, scene.rows, base)
+        rows = scene.made_again(f"{key}-{time_}")
+        spec = scene.spec(f"{key}-{time_}", "lora", QUICK, rows, base)
         said = child("ran", to_bytes(spec).decode(), scene.threads)
         made.append((said["dataset_sha256"], said["sha256"]))
     return made.count(made[0])

@@ -60,14 +60,17 @@ class Scene:
     @cached_property
     def rows(self) -> Rows:
         """What the demo trains and measures on."""
-        measured = [data.conversation(data.ACME, request)[:2] for request in data.held_out(data.ACME)]
-        talks = [*data.training(data.ACME), *measured]
-        return self.written("demo", [conversation(data.ACME, n, talk) for n, talk in enumerate(talks)])
+        return demo_rows(self.root / "demo.jsonl")
 
     def written(self, name: str, events: Sequence[Event], **how: Any) -> Rows:
         """A company's events as the dataset's rule makes rows of them."""
         path = self.root / f"{name}.jsonl"
         return Rows(path, asyncio.run(_built(events, path, how)))
+
+    def made_again(self, name: str) -> Rows:
+        """The demo's rows, from its events, by another process."""
+        path = self.root / f"{name}.jsonl"
+        return Rows(path, child("built", str(path), self.threads)["rows_sha256"])
 
     def spec(self, out: str, method: str, settings: TrainSettings, rows: Rows, base: str | None = None) -> RunSpec:
         if method not in METHOD_NAMES:
@@ -84,6 +87,13 @@ class Scene:
             settings=settings,
             threads=self.threads,
         )
+
+
+def demo_rows(path: Path) -> Rows:
+    measured = [data.conversation(data.ACME, request)[:2] for request in data.held_out(data.ACME)]
+    talks = [*data.training(data.ACME), *measured]
+    events = [conversation(data.ACME, n, talk) for n, talk in enumerate(talks)]
+    return Rows(path, asyncio.run(_built(events, path, {})))
 
 
 async def _built(events: Sequence[Event], path: Path, how: dict[str, Any]) -> str:

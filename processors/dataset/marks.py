@@ -1,4 +1,5 @@
-"""What was said of an answer afterwards: thumbs, corrections, tools' replies. The last word wins."""
+"""What was said of an answer afterwards: thumbs, corrections, tools' replies, and what who answered says of it himself.
+A person's word counts before what machines say; of equals the last one wins."""
 
 from collections.abc import Iterable, Sequence
 from enum import Enum
@@ -26,8 +27,8 @@ class TakenAt(NamedTuple):
 
 
 class Telling(NamedTuple):
-    """One time that somebody told a conversation. `good`: what he said of its answer, if anything. `synthetic`: it was
-    made, and nobody had it."""
+    """One time that somebody told a conversation. `good`: what he said of his own answer, if anything. `synthetic`: it
+    was made, and nobody had it."""
 
     place: TakenAt
     id: str
@@ -45,7 +46,7 @@ class Opinion(NamedTuple):
 
 
 class WordKind(Enum):
-    """The last word of each decides; whatever else was said changes nothing."""
+    """The word of each that outranks its others decides; whatever else was said changes nothing."""
 
     UP = "a thumb up"
     DOWN = "a thumb down"
@@ -56,12 +57,19 @@ class _Word(NamedTuple):
     place: TakenAt
     good: bool | None
     correction: Message | None = None
+    by_person: bool = False
+    """By feedback; else a machine says it: who answers, of himself, or a tool."""
 
     @property
     def kind(self) -> WordKind:
         if self.correction is not None:
             return WordKind.BETTER
         return WordKind.UP if self.good else WordKind.DOWN
+
+    @property
+    def rank(self) -> tuple[bool, TakenAt]:
+        """A mistake that is made again is no reason to believe that it is none."""
+        return self.by_person, self.place
 
     @property
     def size(self) -> int:
@@ -112,7 +120,7 @@ class Marks:
     def feedback(self, event: FeedbackGiven, place: TakenAt) -> None:
         if event.good is None and event.correction is None:
             return
-        word = _Word(place, event.good, event.correction)
+        word = _Word(place, event.good, event.correction, by_person=True)
         key = event.about, event.turn, word.kind
         before = self._said.get(key)
         if before is None or before.place < place:
@@ -188,7 +196,7 @@ class Hearing:
 
     def _keep(self, turn: int, word: _Word) -> None:
         key = turn, word.kind
-        self._last[key] = max(self._last.get(key, word), word, key=lambda each: each.place)
+        self._last[key] = max(self._last.get(key, word), word, key=lambda each: each.rank)
 
 
 def _all_of(replies: Iterable[_Word]) -> _Word:
@@ -198,10 +206,11 @@ def _all_of(replies: Iterable[_Word]) -> _Word:
 
 
 def _opinion(words: Sequence[_Word]) -> Opinion:
-    """A thumb up takes an earlier correction back; a thumb down leaves it standing."""
+    """A thumb up takes an earlier correction back; a thumb down leaves it standing. Where persons spoke, they alone."""
     good: bool | None = None
     correction: Message | None = None
-    in_order = sorted(words, key=lambda each: each.place)
+    heard = [each for each in words if each.by_person] or words
+    in_order = sorted(heard, key=lambda each: each.place)
     for word in in_order:
         if word.correction is not None:
             good, correction = True, word.correction

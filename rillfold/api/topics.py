@@ -20,7 +20,7 @@ from schemas.inference import InferenceRequested
 from schemas.jobs import JobRequested
 from schemas.rejected import Rejected, Unusable
 from schemas.topics import BY_NAME, TOPIC_OF
-from schemas.training import TrainingRequested
+from schemas.training import TrainingRequested, TrainingWithdrawn
 from streams.log.outgoing import event_of
 
 router = APIRouter(tags=["topics"])
@@ -29,6 +29,7 @@ AVRO = ("avro/binary", "application/avro", "application/octet-stream")
 # What a company says itself, beside all of company-data. Everything else is said by workers, about what they did.
 WISHES: tuple[type[Event], ...] = (
     TrainingRequested,
+    TrainingWithdrawn,
     JobRequested,
     InferenceRequested,
     AdapterRequested,

@@ -27,11 +27,14 @@ VERBS: dict[str, Verb] = {
     "up": Verb("rillfold.cli.operate.up:up", "Start Kafka and Postgres here, and the workers if you like."),
     "down": Verb("rillfold.cli.operate.up:down", "Stop the stack of this data folder."),
     "env": Verb("rillfold.cli.operate.env:env", "Print where all answers, for a shell and other clients."),
+    "settings": Verb("rillfold.cli.operate.settings:settings", "Print what is in force here, and who says so."),
+    "status": Verb("rillfold.cli.company.status:status", "Say how all is on one screen."),
     "doctor": Verb("rillfold.cli.operate.doctor:doctor", "Say what this machine lacks."),
     "worker": Verb("rillfold.cli.operate.worker:worker", "Run one of the long-lived processes."),
     "company": Verb("rillfold.cli.company.company:company", "Add a company, or list them."),
     "tools": Verb("rillfold.cli.company.tools:tools", "Register, list and revoke a company's tools."),
     "job": Verb("rillfold.cli.company.job:job", "Run a job, or look at those that there are."),
+    "session": Verb("rillfold.cli.company.session:session", "What jobs were asked for together."),
     "memory": Verb("rillfold.cli.company.memory:memory", "What a company's agents are to remember."),
     "app": Verb("rillfold.cli.events.app:app", "Check an application of your own, and record its schemas."),
     "topics": Verb("rillfold.cli.events.topics:topics", "Create, check and list the topics."),
@@ -44,6 +47,7 @@ VERBS: dict[str, Verb] = {
     "dataset": Verb("rillfold.cli.adapters.dataset:dataset", "Build training data from the log, or verify it."),
     "train": Verb("rillfold.cli.adapters.train:train", "Ask for an adapter."),
     "retrain": Verb("rillfold.cli.adapters.train:retrain", "Train an adapter again from the same offsets."),
+    "runs": Verb("rillfold.cli.company.runs:runs", "List training runs, look at one, or take its wish back."),
     "adapters": Verb(
         "rillfold.cli.adapters.versions:adapters",
         "Show, publish, fetch and export adapters, promote or withdraw one.",
@@ -53,7 +57,6 @@ VERBS: dict[str, Verb] = {
     "auto-lora": Verb(
         "rillfold.cli.adapters.auto_lora:auto_lora", "Make an adapter for tools that nobody has data of."
     ),
-    "withdraw": Verb("rillfold.cli.adapters.train:withdraw", "Take back the wish for an adapter."),
     "serve": Verb("rillfold.cli.operate.serve:serve", "Serve models without the log."),
     "chat": Verb("rillfold.cli.adapters.chat:chat", "Talk to a company's adapter."),
     "projection": Verb("rillfold.cli.projections.projection:projection", "Prove projections against the log."),

@@ -28,6 +28,7 @@ def own_servers(servers: Endpoints) -> dict[str, str]:
     return {
         "RILLFOLD_PROVIDER": "embedded",
         "RILLFOLD_BOOTSTRAP_SERVERS": servers.bootstrap_servers,
+        "RILLFOLD_KAFKA_SECURITY": "PLAINTEXT",
         "RILLFOLD_POSTGRES_DSN": str(servers.postgres_dsn),
     }
 

@@ -1,5 +1,6 @@
 """What the stack needs from the machine, looked at one by one. Nothing here starts, fetches or changes anything."""
 
+import asyncio
 import os
 import re
 import shutil
@@ -16,9 +17,11 @@ import msgspec
 from rillfold.embedded import jars, kafka, ports, postgres, state
 from rillfold.embedded.errors import StackError
 from rillfold.embedded.stack import ROOM_NEEDED
+from rillfold.kafka_access import kafka_access
 from rillfold.processes import doors
 from rillfold.settings import Settings
 from schemas.codec.reader import IN_C
+from schemas.errors import RillfoldError
 
 MEMORY_NEEDED = 1024 * 2**20
 PATIENCE = 3
@@ -148,21 +151,34 @@ def _stack(settings: Settings) -> Iterator[Finding]:
         none_yet = settings.provider == "embedded" and state.read(settings.data_dir) is None
         yield Finding("Stack", "note" if none_yet else "problem", str(error))
         return
-    yield _kafka(endpoints.bootstrap_servers)
+    yield _kafka(settings, endpoints.bootstrap_servers)
     if endpoints.postgres_dsn is None:
         yield Finding("Read model", "note", "RILLFOLD_POSTGRES_DSN names no Postgres: folds run, queries do not")
     else:
         yield _postgres(endpoints.postgres_dsn)
 
 
-def _kafka(servers: str) -> Finding:
+def _kafka(settings: Settings, servers: str) -> Finding:
+    """Its password stands in no finding."""
     host, _, port = servers.split(",")[0].rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
     except (OSError, ValueError) as error:
         remedy = "Start it there, or correct RILLFOLD_BOOTSTRAP_SERVERS."
         return Finding("Stack", "problem", f"nothing answers at {servers}: {error}", remedy)
-    return Finding("Stack", "ok", f"Kafka answers at {servers}")
+    return _let_in(settings, servers)
+
+
+def _let_in(settings: Settings, servers: str) -> Finding:
+    from streams.log.kafka.refused import reach
+
+    try:
+        access = kafka_access(settings, servers)
+        asyncio.run(reach(access))
+    except RillfoldError as error:
+        return Finding("Stack", "problem", str(error))
+    how = "" if access.protocol == "PLAINTEXT" else f", to {access.user} by {access.protocol}"
+    return Finding("Stack", "ok", f"Kafka answers at {servers}{how}")
 
 
 def _postgres(dsn: str) -> Finding:

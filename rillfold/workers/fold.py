@@ -8,8 +8,7 @@ import click
 from processors.saga import ACTING_JOBS
 from projections.catalog import chosen
 from rillfold.app.installed import installed
-from rillfold.embedded.state import attach
-from rillfold.event_log import learn
+from rillfold.event_log import learn, reached
 from rillfold.settings import Settings
 from rillfold.workers.run import command
 from rillfold.workers.watched import watched
@@ -23,7 +22,7 @@ def _fold(settings: Settings, name: str, only: tuple[str, ...], log_level: str) 
     logging.disable(logging.DEBUG)
     projections = installed(settings).projections
     described = Worker(
-        bootstrap_servers=attach(settings).bootstrap_servers,
+        access=reached(settings),
         app_id=group_of(f"{settings.topic_prefix}{FOLD_GROUP}", only),
         name=name,
         data_dir=settings.data_dir / "workers" / name,
@@ -35,7 +34,7 @@ def _fold(settings: Settings, name: str, only: tuple[str, ...], log_level: str) 
     )
 
     def beside(glance: Glance) -> AbstractContextManager[object]:
-        return watched(settings, name, described.bootstrap_servers, glance.sight, glance.counts, glance.row)
+        return watched(settings, name, described.access, glance.sight, glance.counts, glance.row)
 
     run(described, chosen(only, {**projections, ACTING_JOBS.name: ACTING_JOBS}), log_level, beside)
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import click
 from prometheus_client.registry import Collector
 
-from rillfold.embedded.state import attach
+from rillfold.event_log import reached
 from rillfold.processes import WORKERS
 from rillfold.settings import Settings, from_env
 from rillfold.workers.logging import install
@@ -69,11 +69,11 @@ def world() -> Iterator[None]:
 
 
 async def _work(made: Made, settings: Settings, name: str) -> None:
-    servers = attach(settings).bootstrap_servers
+    access = reached(settings)
     async with made(settings) as working:
         if working.stop is not None:
             _on_signals(working.stop)
-        with watched(settings, name, servers, working.sight, working.counts, more=working.more):
+        with watched(settings, name, access, working.sight, working.counts, more=working.more):
             await working.run(lambda: click.echo("ready"))
 
 

@@ -12,6 +12,7 @@ from rillfold.workers.listener import Answers, FindRow, listening
 from rillfold.workers.metrics import registry
 from streams.health.watch import Counts, Healthy, Patience
 from streams.health.watchman import Look, Watchman
+from streams.log.kafka.access import KafkaAccess
 from streams.log.kafka.log import KafkaLog
 
 
@@ -19,7 +20,7 @@ from streams.log.kafka.log import KafkaLog
 def watched(
     settings: Settings,
     name: str,
-    servers: str,
+    access: KafkaAccess,
     look: Look,
     count: Callable[[], Counts],
     row: FindRow | None = None,
@@ -31,7 +32,7 @@ def watched(
         figures.register(more)
     with (
         listened(settings, name, lambda: stands(watchman), figures, row),
-        watchman.on_duty(lambda: KafkaLog(servers, client_id=f"rillfold-watch-{name}")),
+        watchman.on_duty(lambda: KafkaLog(access, client_id=f"rillfold-watch-{name}")),
     ):
         yield watchman
 

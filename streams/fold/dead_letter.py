@@ -12,7 +12,7 @@ from schemas.envelope import Event, derived_id
 from schemas.errors import Poison
 from schemas.rejected import Header, RecordRejected
 from schemas.topics import TopicNames
-from streams.fold.batch import NoEvent
+from streams.fold.batch import NoEvent, SourceRecord
 from streams.log.outgoing import to_outgoing
 from streams.log.port import EventLog
 from streams.state.refusal import bounded
@@ -75,8 +75,7 @@ def dead_letter(refused: NoEvent, limit: int = LIMITS[0]) -> RecordRejected:
     record, (reason, detail, origin) = refused.record, msgspec.structs.astuple(refused.rejected)
     id_ = _redriven(record.headers) or derived_id(origin, "rejected")
     key, value, headers = record.key, record.value, tuple(record.headers)
-    size = len(key or b"") + len(value or b"") + sum(len(name.encode()) + len(text or b"") for name, text in headers)
-    if size > limit:
+    if (size := size_with_headers(record)) > limit:
         key, value, headers = _start(key, limit // 4), _start(value, limit // 2), ((CUT, b"%d" % size),)
     return RecordRejected(
         id=id_,
@@ -93,6 +92,11 @@ def dead_letter(refused: NoEvent, limit: int = LIMITS[0]) -> RecordRejected:
         reason=reason,
         detail=bounded(detail, LETTER_DETAIL_CHARS),
     )
+
+
+def size_with_headers(record: SourceRecord) -> int:
+    headers = sum(len(name.encode()) + len(text or b"") for name, text in record.headers)
+    return len(record.key or b"") + len(record.value or b"") + headers
 
 
 def _redriven(headers: Sequence[tuple[str, bytes]]) -> str | None:

@@ -4,11 +4,13 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from projections.projection import Projection
+from schemas.errors import Stop
 from schemas.topics import TopicNames
-from streams.errors import NAMED, NotContiguous, SourceLost
+from streams.errors import NAMED, NotContiguous, SourceLost, UnknownTopic
 from streams.fold.batch import Batch, Decoded, decode_from
 from streams.fold.catch_up import catch_up
 from streams.fold.commit import Ports, advance, commit
@@ -33,7 +35,7 @@ class Folding:
     ) -> None:
         self.projections, self._ports = tuple(projections), ports
         self._names, self._accepted = names, accepted or {}
-        self.lost: Mapping[TopicPartition, SourceLost] = {}
+        self.lost: Mapping[TopicPartition, Stop] = {}
         """Source partitions that stand still until an operator decides. Replaced, not changed: others read it."""
         self.events = 0
         """Folded so far, each into all its projections."""
@@ -97,12 +99,13 @@ class Folding:
         known = {shard.next(topic) if read_to is None else read_to for shard in shards}
         if lost := {at for at in known if at is not None and not extent.reaches(at)}:
             markers = {at for shard in shards if (at := shard.next(topic)) is not None}
-            self._stand(topic, partition, SourceLost(topic, partition, lost, *extent, markers))
+            self.stand(topic, partition, SourceLost(topic, partition, lost, *extent, markers))
             return None
-        self._stand(topic, partition, None)
+        self.stand(topic, partition, None)
         return min((shard.begin(topic, extent.first) for shard in shards), default=None)
 
-    def _stand(self, topic: str, partition: int, why: SourceLost | None) -> None:
+    def stand(self, topic: str, partition: int, why: Stop | None) -> None:
+        """Still, until somebody decides; or no longer."""
         others = {place: other for place, other in self.lost.items() if place != (topic, partition)}
         if why is not None and str(why) != str(self.lost.get((topic, partition))):
             log.error("%s", why, extra=NAMED)
@@ -134,16 +137,23 @@ class Folding:
         for shard in shards:
             sources = self.sources_of(shard.projection)
             if len(sources) > 1 or shard.projection.react is not None:
-                committed = {topic: await event_log.committed(group, topic) for topic in sources}
-                sent = {topic: offsets.get(shard.partition, 0) for topic, offsets in committed.items()}
-                held = {topic: (await extents(event_log, topic))[shard.partition] for topic in sources}
+                sent, held = dict[str, int](), dict[str, Extent]()
+                for topic in sources:
+                    with suppress(UnknownTopic):  # deleted under the group: whoever begins its sources says so
+                        committed = await event_log.committed(group, topic)
+                        held[topic] = (await extents(event_log, topic))[shard.partition]
+                        sent[topic] = committed.get(shard.partition, 0)
                 async with self._turns[shard.partition]:
                     await catch_up(shard, held, event_log, sent, self._ports, self._names, self._told)
 
     async def _look_at_ground(self, shards: Collection[Shard[Any]], event_log: EventLog) -> None:
         """What their sources hold by now, somebody may have folded before us."""
         places = {(topic, shard.partition) for shard in shards for topic in self.sources_of(shard.projection)}
-        ends = {topic: await event_log.ends(topic) for topic in sorted({topic for topic, _ in places})}
+        ends = dict[str, Mapping[int, int]]()
+        for topic in sorted({topic for topic, _ in places}):
+            with suppress(UnknownTopic):
+                ends[topic] = await event_log.ends(topic)
+        places = {place for place in places if place[0] in ends}
         reading = LetterReading(event_log, self._names, places)
         for topic, partition in places:
             held = (self._shards.get((self.changelog(each), partition)) for each in self._by_source[topic])

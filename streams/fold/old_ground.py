@@ -1,5 +1,7 @@
 """Ground that was folded before, by whoever: what was refused there stays refused, and nothing of it is told twice."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Callable, Collection, Mapping
 from hashlib import sha256
@@ -11,7 +13,10 @@ from schemas.topics import TOPIC_OF, TopicNames
 from streams.errors import UnknownTopic
 from streams.fairness.slices import Slices, in_turns, unheard
 from streams.fold.batch import Decoded, SourceRecord
+from streams.fold.dead_letter import CUT, size_with_headers
 from streams.log.port import EventLog, TopicPartition, records_in
+
+HOUR = 3_600_000
 
 
 class LetterBytes(NamedTuple):
@@ -19,30 +24,45 @@ class LetterBytes(NamedTuple):
 
     key: int
     value: int
+    cut: bytes | None
+    """How many bytes its record has in all, where the letter does not hold them."""
     sha256: bytes
+
+    @classmethod
+    def of(cls, key: bytes | None, value: bytes | None, cut: bytes | None = None) -> LetterBytes:
+        key, value = key or b"", value or b""
+        return cls(len(key), len(value), cut, _hash(key, value))
 
     def are_of(self, record: SourceRecord) -> bool:
         """A letter is data, and whoever wrote it may name a place where another record stands."""
-        return _hash((record.key or b"")[: self.key], (record.value or b"")[: self.value]) == self.sha256
+        key, value = record.key or b"", record.value or b""
+        if self.cut is None:
+            whole = (len(key), len(value)) == (self.key, self.value)
+        else:
+            whole = self.cut == b"%d" % size_with_headers(record)
+        return whole and _hash(key[: self.key], value[: self.value]) == self.sha256
 
 
 class Letters:
     """Of one source partition: which of its records have a letter. The letter says what was refused, not the codec of
-    today: a registry may have learned since, and a release."""
+    today: a registry may have learned since, and a release. Of several about one place none hides another."""
 
     def __init__(self) -> None:
-        self._bytes: dict[int, LetterBytes] = {}
+        self._first: dict[int, LetterBytes] = {}
+        self._more: dict[int, set[LetterBytes]] = {}
 
-    def put(self, offset: int, key: bytes | None, value: bytes | None) -> None:
-        key, value = key or b"", value or b""
-        self._bytes[offset] = LetterBytes(len(key), len(value), _hash(key, value))
+    def put(self, offset: int, letter: LetterBytes) -> None:
+        if self._first.setdefault(offset, letter) != letter:
+            self._more.setdefault(offset, set()).add(letter)
 
     def hold(self, record: SourceRecord) -> bool:
-        known = self._bytes.get(record.offset)
-        return known is not None and known.are_of(record)
+        first = self._first.get(record.offset)
+        if first is None:
+            return False
+        return first.are_of(record) or any(each.are_of(record) for each in self._more.get(record.offset, ()))
 
     def __len__(self) -> int:
-        return len(self._bytes)
+        return len(self._first)
 
 
 async def letters_of(
@@ -64,25 +84,51 @@ async def letters_of(
         async for record in in_turns(records_in(event_log, wire, partition, start, ends[partition]), slices):
             letter = decode(record.value, record.origin, record.timestamp, record.headers)
             if isinstance(letter, RecordRejected) and (own := found.get((letter.topic, letter.partition))) is not None:
-                own.put(letter.offset, letter.key, letter.value)
+                cut = next((header.value or b"" for header in letter.headers if header.key == CUT), None)
+                own.put(letter.offset, LetterBytes.of(letter.key, letter.value, cut))
     return found
 
 
 class LetterReading:
-    """For all that a worker takes over at once: letters of any age are read once for all of it."""
+    """For all that a worker takes over at once: letters are read once for all of it, and again for an older record."""
 
     def __init__(self, event_log: EventLog, names: TopicNames, sources: Collection[TopicPartition]) -> None:
         self._log, self._names, self._sources = event_log, names, sources
-        self._all: Mapping[TopicPartition, Letters] | None = None
+        self._found: Mapping[TopicPartition, Letters] | None = None
+        self._since: int | None = None
         self._reading = asyncio.Lock()
 
     async def of(self, source: TopicPartition, since: int | None) -> Letters:
-        if since is not None:
-            return (await letters_of(self._log, self._names, (source,), since))[source]
         async with self._reading:
-            if self._all is None:
-                self._all = await letters_of(self._log, self._names, self._sources)
-        return self._all[source]
+            if self._found is None or not self._covers(since):
+                self._found = await letters_of(self._log, self._names, self._sources, since)
+                self._since = since
+        return self._found[source]
+
+    def _covers(self, since: int | None) -> bool:
+        return self._since is None or (since is not None and since >= self._since)
+
+
+class Since:
+    """From when on the log is looked at for what was said of records: an hour before the first of them.
+
+    Their times are their producers' word. Where an older one comes, all of the log is looked at, and no third time.
+    """
+
+    def __init__(self) -> None:
+        self.time: int | None = None
+        """In milliseconds. None: from its beginning."""
+        self._begun = False
+
+    def reaches(self, time: int) -> bool:
+        """False where the log is to be looked at again, from `time` on as it stands then."""
+        if not self._begun:
+            self._begun, self.time = True, max(0, time - HOUR)
+            return False
+        if self.time is None or time >= self.time:
+            return True
+        self.time = None
+        return False
 
 
 class OldGround:
@@ -91,16 +137,14 @@ class OldGround:
     def __init__(self, end: int, anew: bool, reading: LetterReading) -> None:
         """`anew`: a projection begins on it, so that letters of any age may be about it."""
         self.end = end
-        self._anew, self._reading = anew, reading
+        self._since, self._reading = None if anew else Since(), reading
         self._letters: Letters | None = None
 
     async def judged(self, decoded: Decoded) -> Decoded:
         """What has a letter is no event, and needs no second letter."""
         if not decoded.events and not decoded.refused:
             return decoded
-        if self._letters is None:
-            self._letters = await self._read(decoded)
-        letters = self._letters
+        letters = self._letters = await self._known(decoded)
         if not letters:
             return decoded
         events = [found for found in decoded.events if not letters.hold(found[0])]
@@ -111,14 +155,22 @@ class OldGround:
         """Its letters are in the log now. Who reads on to a later end has made the ground longer for those behind."""
         assert self._letters is not None, "it was judged before"
         for record, _ in decoded.refused:
-            self._letters.put(record.offset, record.key, record.value)
+            self._letters.put(record.offset, LetterBytes.of(record.key, record.value))
         self.end = max(self.end, decoded.next)
 
-    async def _read(self, decoded: Decoded) -> Letters:
-        """With the first batch: a letter is younger than the record that it is about, if that does not lie."""
-        times = [found[0].timestamp for found in decoded.events] + [each.record.timestamp for each in decoded.refused]
-        since = None if self._anew else max(0, min(times))
-        return await self._reading.of((decoded.topic, decoded.partition), since)
+    async def _known(self, decoded: Decoded) -> Letters:
+        """A letter is younger than the record that it is about, if that does not lie."""
+        if self._since is not None and not self._since.reaches(_oldest(decoded)):
+            self._letters = None
+        if self._letters is None:
+            since = None if self._since is None else self._since.time
+            return await self._reading.of((decoded.topic, decoded.partition), since)
+        return self._letters
+
+
+def _oldest(decoded: Decoded) -> int:
+    records = [found[0] for found in decoded.events] + [each.record for each in decoded.refused]
+    return min(record.timestamp for record in records)
 
 
 def _hash(key: bytes, value: bytes) -> bytes:

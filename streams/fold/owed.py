@@ -13,6 +13,7 @@ from schemas.envelope import Event
 from schemas.topics import TopicNames
 from streams.fairness.slices import Slices, in_turns
 from streams.fold.commit import Publish
+from streams.fold.old_ground import Since
 from streams.fold.shard import Shard
 from streams.log.outgoing import to_outgoing
 from streams.log.partitioner import partition_of
@@ -105,13 +106,14 @@ class Sent:
 
     def __init__(self, event_log: EventLog, names: TopicNames) -> None:
         self._log, self._names = event_log, names
-        self._since: int | None = None
+        self._since = Since()
         self._counts: dict[str, int] = {}
         self._known: dict[TopicPartition, set[bytes]] = {}
 
     def look_from(self, time: int) -> None:
         """What is folded is no older than so many milliseconds. Unless told, all of the log is looked at."""
-        self._since = max(0, time) if self._since is None else self._since
+        if not self._since.reaches(time):
+            self._known.clear()
 
     def publishing(self, publish: Publish) -> Publish:
         """Of these events those that are not there."""
@@ -133,9 +135,8 @@ class Sent:
 
     async def _read(self, place: TopicPartition) -> set[bytes]:
         topic, partition = place
-        starts = (
-            await self._log.starts(topic) if self._since is None else await self._log.offsets_at(topic, self._since)
-        )
+        since = self._since.time
+        starts = await self._log.starts(topic) if since is None else await self._log.offsets_at(topic, since)
         end, found, slices = (await self._log.ends(topic))[partition], set[bytes](), Slices()
         async for record in in_turns(records_in(self._log, topic, partition, starts[partition], end), slices):
             event = decode(record.value, record.origin, record.timestamp, record.headers)

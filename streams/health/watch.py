@@ -9,6 +9,7 @@ from streams.log.port import TopicPartition
 Phase = Literal["joining", "restoring", "working"]
 Counts = Mapping[str, tuple[str, float | Mapping[str, float]]]
 """Name -> (what it counts, how many so far: in all, or by projection)."""
+NOTHING: Mapping[str, str] = {}
 JOINING = 4
 """Times the patience: a group gives its partitions out when its slowest member has let go of them."""
 
@@ -119,10 +120,13 @@ def _at(place: PartitionSeen | None, position: int | None, now: float, beats: bo
     return place._replace(position=position, since=now)
 
 
-def answered(state: State, ends: Mapping[TopicPartition, int], now: float) -> State:
-    """After the event log has said where its partitions end."""
+def answered(
+    state: State, ends: Mapping[TopicPartition, int], now: float, deleted: Mapping[str, str] = NOTHING
+) -> State:
+    """After the event log has said where its partitions end, and which topics it does not have, in words."""
+    lost = {tp: deleted[tp[0]] for tp in state.places if tp[0] in deleted}
     places = {tp: _until(place, ends.get(tp, place.end), now) for tp, place in state.places.items()}
-    return replace(state, log=now, places=places)
+    return replace(state, log=now, places=places, lost={**lost, **state.lost})
 
 
 def _until(place: PartitionSeen, end: int, now: float) -> PartitionSeen:
@@ -162,7 +166,8 @@ def verdict(state: State, bounds: Patience, now: float) -> Verdict:
 def _at_work(state: State, bounds: Patience, now: float) -> Verdict:
     still = [(place.since, tp) for tp, place in state.places.items() if state.stands(tp, now - bounds.stalled)]
     if not still:
-        return Halted(" ".join(why for _, why in sorted(state.lost.items()))) if state.lost else Healthy()
+        whys = dict.fromkeys(why for _, why in sorted(state.lost.items()))
+        return Halted(" ".join(whys)) if whys else Healthy()
     since, tp = min(still)
     place = state.places[tp]
     more = f", and {len(still) - 1} more partitions" if len(still) > 1 else ""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any
 
-from streams.errors import MissingOffsets
+from streams.errors import MissingOffsets, UnknownTopic
 from streams.health import watch
 from streams.health.watch import Healthy, Patience, Sight, Stalled, State, Verdict
 from streams.log.port import EventLog, TopicPartition
@@ -72,8 +72,8 @@ class Watchman:
     async def _ask(self, event_log: EventLog) -> None:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                ends = await _ends(event_log, self.state)
-                self.state = watch.answered(self.state, ends, self._clock())
+                ends, deleted = await _ends(event_log, self.state)
+                self.state = watch.answered(self.state, ends, self._clock(), deleted)
                 for tp in watch.suspects(self.state, self._bounds, self._clock()):
                     place = self.state.places[tp]
                     if not await _has_records(event_log, tp, max(place.position, place.void), place.end):
@@ -103,11 +103,15 @@ class Watchman:
                 await asyncio.sleep(LOOK_SECONDS)
 
 
-async def _ends(event_log: EventLog, state: State) -> Mapping[TopicPartition, int]:
-    found: dict[TopicPartition, int] = {}
+async def _ends(event_log: EventLog, state: State) -> tuple[Mapping[TopicPartition, int], Mapping[str, str]]:
+    """And which topics are not there any more, by name."""
+    found, deleted = dict[TopicPartition, int](), dict[str, str]()
     for topic in sorted({topic for topic, _ in state.places}):
-        found |= {(topic, partition): end for partition, end in (await event_log.ends(topic)).items()}
-    return found
+        try:
+            found |= {(topic, partition): end for partition, end in (await event_log.ends(topic)).items()}
+        except UnknownTopic as error:
+            deleted[topic] = str(error)
+    return found, deleted
 
 
 async def _has_records(event_log: EventLog, tp: TopicPartition, start: int, stop: int) -> bool:

@@ -163,7 +163,7 @@ def _rows(
     record: Record, topic: str, company: str, letters: Mapping[TopicPartition, Letters], tally: DatasetCounts
 ) -> Iterator[bytes]:
     origin = Origin(topic, record.partition, record.offset)
-    event = decode(record.value, origin, record.timestamp, record.headers)
+    event = decode(record.value, record.origin, record.timestamp, record.headers)
     tally.records += 1
     if isinstance(event, Rejected) or letters[record.topic, record.partition].hold(record):
         tally.rejected += 1

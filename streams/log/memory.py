@@ -131,6 +131,12 @@ class MemoryLog:
         log.start = max(log.start, before)
         log.records = [record for record in log.records if record.offset >= before]
 
+    def delete(self, topic: str) -> None:
+        """Somebody has deleted a topic under whoever reads it."""
+        del self._topics[topic], self._specs[topic]
+        for group in self._groups.values():
+            group.rebalance()
+
     def abort(self, records: Sequence[Outgoing]) -> None:
         """A transaction wrote these and was aborted: the offsets and one marker a partition are used up, for nobody."""
         touched: dict[TopicPartition, int] = defaultdict(int)
@@ -207,7 +213,7 @@ class _Group:
             member.given = self.generation
         for topic in sorted({topic for member in self.members for topic in member.topics}):
             takers = [member for member in self.members if topic in member.topics]
-            partitions = range(len(self.log._topics[topic]))
+            partitions = range(len(self.log._topics.get(topic, ())))
             for partition in partitions:
                 taker = takers[partition * len(takers) // len(partitions)]
                 first = self.log._topics[topic][partition].start

@@ -22,10 +22,12 @@ from streams.fold.commit import Ports
 from streams.fold.failpoint import FailPoint
 from streams.fold.folding import Folding
 from streams.fold.tally import Tally
+from streams.log.kafka.access import KafkaAccess
 from streams.log.kafka.log import KafkaLog
 from streams.log.kafka.opened import keep_bytes
 from streams.log.outgoing import to_outgoing
 from streams.log.port import EventLog, Learn, nothing_to_learn
+from streams.owner.credentials import credentials_of
 from streams.owner.faust_seam import BatchSchema, BatchTransport, RowApp, RowAssignor, RowTableManager, add_table
 from streams.owner.fence import FencedChangelogs
 from streams.owner.garbage import keep_garbage_rare
@@ -45,6 +47,8 @@ FOLD_GROUP = "rillfold"
 FOLD_FETCH_BYTES = 4 << 20
 # A compressed fetch can hold many more than that: this bounds a batch in memory, and what a crash does again.
 BATCH_RECORDS = 8_000
+LOOK_AROUND_MS = 30_000
+"""So often a worker asks which topics there are: one that was made anew is given out to the group again."""
 RECENT_BYTES = 64 << 20
 """Rows that a worker keeps in memory, all its projections together."""
 TURN_SECONDS = 0.001
@@ -54,7 +58,7 @@ TURN_SECONDS = 0.001
 class Worker(NamedTuple):
     """What decides a worker. `app_id` names its consumer group; `name` tells the workers of a group apart."""
 
-    bootstrap_servers: str
+    access: KafkaAccess
     app_id: str
     name: str
     data_dir: Path
@@ -66,7 +70,7 @@ class Worker(NamedTuple):
 
     def rivals(self, projections: Sequence[Projection[Any]]) -> Rivals:
         folded = [projection.name for projection in projections]
-        return Rivals(self.app_id, f"{self.names.prefix}{FOLD_GROUP}", folded, self.bootstrap_servers)
+        return Rivals(self.app_id, f"{self.names.prefix}{FOLD_GROUP}", folded, self.access)
 
 
 def run(
@@ -78,7 +82,7 @@ def run(
     """Until a signal stops it: SIGTERM lets the batches in hand finish. `beside` lives as long, in its own threads."""
     worker.data_dir.mkdir(parents=True, exist_ok=True)
     have_room_for(asyncio.run(_prepare(worker, projections)))
-    app = create_app(worker, KafkaLog(worker.bootstrap_servers, client_id=f"rillfold-{worker.name}"), projections)
+    app = create_app(worker, KafkaLog(worker.access, client_id=f"rillfold-{worker.name}"), projections)
     keep_garbage_rare()
     sys.setswitchinterval(TURN_SECONDS)
     with beside(app.glance):
@@ -89,7 +93,7 @@ def run(
 
 async def _prepare(worker: Worker, projections: Sequence[Projection[Any]]) -> int:
     """How many changelog partitions there are: all of them may come to one worker."""
-    async with KafkaLog(worker.bootstrap_servers) as event_log:
+    async with KafkaLog(worker.access) as event_log:
         await prepare(event_log, projections, worker.names)
         counts = [len(await event_log.ends(topic_of(each, worker.names.prefix))) for each in projections]
     await worker.rivals(projections).gone(2 * worker.session_timeout)
@@ -108,14 +112,15 @@ def create_app(worker: Worker, event_log: EventLog, projections: Sequence[Projec
     app = FoldApp(worker.app_id, **_settings(worker, projections))
     if app.in_transaction:
         raise Misconfigured("Faust's exactly_once loses and doubles after a crash. Unset PROCESSING_GUARANTEE.")
-    fence = FencedChangelogs(worker.name, bootstrap_servers=worker.bootstrap_servers)
+    fence = FencedChangelogs(worker.name, worker.access)
     ports = Ports(_publisher(event_log, worker.names), fence.append, FailPoint(worker.failpoint), worker.learn)
     tally = Tally()
     folding = Folding(projections, worker.names, tally.counting(ports), worker.accepted)
     app.glance = Glance(app, folding, tally)
+    app.access = worker.access
     app.transport = BatchTransport(app.conf.broker_consumer, app)
     stores = RecentStores(RocksStores(worker.data_dir / "tables"), RECENT_BYTES)
-    refilled = partial(refill, bootstrap_servers=worker.bootstrap_servers)
+    refilled = partial(refill, access=worker.access)
     alone = worker.rivals(projections).yield_to_the_first
     app.shard_owner = ShardOwner(folding, fence, stores, event_log, worker.app_id, refilled, alone)
     for projection in projections:
@@ -167,7 +172,8 @@ def _member(worker: Worker, projections: Sequence[Projection[Any]]) -> str:
 
 def _settings(worker: Worker, projections: Sequence[Projection[Any]]) -> dict[str, Any]:
     return {
-        "broker": [URL(f"aiokafka://{server.strip()}") for server in worker.bootstrap_servers.split(",")],
+        "broker": [URL(f"aiokafka://{server.strip()}") for server in worker.access.servers.split(",")],
+        "broker_credentials": credentials_of(worker.access),
         "datadir": str(worker.data_dir / "faust"),
         "TableManager": RowTableManager,
         "PartitionAssignor": RowAssignor,
@@ -177,6 +183,7 @@ def _settings(worker: Worker, projections: Sequence[Projection[Any]]) -> dict[st
         "value_serializer": "raw",
         # Where a record that was to be read is gone, nobody goes on elsewhere before it is said.
         "consumer_auto_offset_reset": "none",
+        "consumer_metadata_max_age_ms": LOOK_AROUND_MS,
         "consumer_max_fetch_size": FOLD_FETCH_BYTES,
         "broker_max_poll_records": BATCH_RECORDS,
         # Batches, not records: a rebalance waits until those in hand are folded.
@@ -185,12 +192,13 @@ def _settings(worker: Worker, projections: Sequence[Projection[Any]]) -> dict[st
         "stream_recovery_delay": 0.0,
         "recovery_consistency_check": False,
         "broker_commit_interval": 1.0,
+        # Where nobody listens; but the leader tells by it who of the group reads what.
+        "canonical_url": f"http://{sha256(worker.name.encode()).hexdigest()[:16]}",
         # A worker that comes back under its name gets its partitions back at once, with no rebalance.
         "consumer_group_instance_id": _member(worker, projections),
         "broker_session_timeout": worker.session_timeout,
         "broker_heartbeat_interval": worker.session_timeout / 5,
         "broker_request_timeout": 20.0,
-        "broker_max_poll_interval": 300.0,
         "producer_request_timeout": 30.0,
         "topic_allow_declare": False,
         "topic_disable_leader": True,

@@ -135,9 +135,12 @@ class Epochs(TransactionManager):  # type: ignore[misc]
             return
 
     async def _answer(self, request: NextEpoch) -> Any:
-        node = await self._client.coordinator_lookup(CoordinationType.TRANSACTION, request._id)
-        answer = await self._client.send(node, request, group=ConnectionGroup.COORDINATION)
-        error = kafka.for_code(answer.error_code)
-        if error is not kafka.NoError:
-            raise error
+        try:
+            node = await self._client.coordinator_lookup(CoordinationType.TRANSACTION, request._id)
+            answer = await self._client.send(node, request, group=ConnectionGroup.COORDINATION)
+            error = kafka.for_code(answer.error_code)
+            if error is not kafka.NoError:
+                raise error
+        except kafka.TransactionalIdAuthorizationFailed as error:
+            raise kafka.TransactionalIdAuthorizationFailed(request._id) from error
         return answer

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast
 
 import faust
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment as Assignment
-from aiokafka.errors import IllegalStateError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.errors import IllegalStateError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from faust.assignor.client_assignment import ClientMetadata
 from faust.assignor.partition_assignor import PartitionAssignor
 from faust.serializers.schemas import Schema
@@ -22,19 +22,24 @@ from faust.tables.table import Table
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, EventT
 from faust.types.tuples import ConsumerMessage
+from mode import Service
 
 from streams.fold.batch import Batch
 from streams.health.watch import Phase
+from streams.log.kafka.access import KafkaAccess
 from streams.log.kafka.fetched import by_batches
+from streams.log.kafka.refused import RIGHTS, not_allowed
 from streams.owner.shards import NOWHERE, ShardOwner
 
 FETCH_WAIT_MS = 100
+LOOK_SECONDS = 1.0
 
 
 class RowApp(faust.App):
     """A Faust app that asks `shard_owner` about its tables."""
 
     shard_owner: ShardOwner
+    access: KafkaAccess
 
     def phase(self) -> Phase:
         """May be asked from another thread."""
@@ -68,12 +73,29 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         self.read_to: dict[Any, int] = {}
         """Where the next fetch of each partition that was sought begins."""
 
+    @Service.task
+    async def _look_for_a_refusal(self) -> None:
+        """A group that does not take us says so to whoever asks for records. Faust asks when it is in."""
+        while not self.should_stop:
+            await self.sleep(LOOK_SECONDS)
+            error = getattr(getattr(self._consumer, "_coordinator", None), "_pending_exception", None)
+            if isinstance(error, RIGHTS):
+                self._refused(error)
+
+    def _refused(self, error: KafkaError) -> None:
+        topics: Collection[str] = self._consumer.subscription() if self._consumer is not None else ()
+        _owner_of(self.app).failed(not_allowed(error, cast(RowApp, self.app).access, "Read", topics))
+
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         # Faust ties this to its own transactions; a source's producers may have theirs.
         consumer._isolation_level = "read_committed"
         # One request at a time: partitions with nothing new would hold up the others for so long.
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        # Never idle: a restore fetches nothing here for as long as it takes, and whoever left the group for that would
+        # begin it anew, for ever. Whether a worker gets on is the watchman's to say.
+        self._busy = consumer._subscription.fetch_context()
+        self._busy.__enter__()
         return consumer
 
     async def _seek_wait(self, consumer: Any, partitions: Mapping[TP, int]) -> None:
@@ -89,7 +111,11 @@ class BatchThread(driver.AIOKafkaConsumerThread):
     async def _fetch_records(self, consumer: Any, *args: Any, **kwargs: Any) -> dict[TP, Fetched]:  # type: ignore[override]
         # Rows need no decoding: while they are restored, a whole fetch at once costs fewer turns.
         by_batches(consumer, None if self.app.in_recovery else self.app.conf.broker_max_poll_records)
-        fetched = await super()._fetch_records(consumer, *args, **kwargs | {"max_records": None})
+        try:
+            fetched = await super()._fetch_records(consumer, *args, **kwargs | {"max_records": None})
+        except RIGHTS as error:
+            self._refused(error)
+            raise
         # No await from here: the positions are those that this very fetch has left.
         return {tp: self._located(consumer, tp, records) for tp, records in fetched.items()}
 
@@ -220,6 +246,7 @@ class BatchConsumer(driver.Consumer):
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """The rows know better than the group how far a source is folded."""
         sources = [tp for tp in self.assignment() if not self._is_changelog_tp(tp)]
+        _owner_of(self.app).say_what_waits(sources, cast(RowAssignor, self.app.assignor).read())
         if not sources:
             return {}
         starts = await self._begins(sources)
@@ -253,6 +280,11 @@ class RowAssignor(PartitionAssignor):
                 partitions[:] = [partition for partition in partitions if partition in given.get(topic, ())]
         user_data = self._compress(metadata.dumps())
         super().on_assignment(Assignment(assignment.version, assignment.assignment, user_data))
+
+    def read(self) -> set[TP]:
+        """What the members of the group read, all of them together: none reads a topic that the leader did not find."""
+        given = self.external_topic_distribution.values()
+        return {TP(topic, partition) for each in given for topic, some in each.items() for partition in some}
 
 
 class BatchTransport(driver.Transport):

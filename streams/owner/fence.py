@@ -8,19 +8,22 @@ it refuses batches of an older one.
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerFenced
 
 from streams.errors import ChangelogFailed, OwnershipLost
 from streams.fold.pieces import BATCH_BYTES
+from streams.log.kafka.access import KafkaAccess
 from streams.log.kafka.client import start_client
+from streams.log.kafka.refused import RIGHTS, by_name, not_allowed
 from streams.log.port import TopicPartition
 from streams.owner.epochs import Epochs, seconds_passed
 from streams.state.changelog import Rows, claim_record
 
 MAX_BATCH = BATCH_BYTES + 40_000
+_WRITER = {"enable_idempotence": True, "max_batch_size": MAX_BATCH, "max_request_size": MAX_BATCH, "acks": "all"}
 
 
 class Writer(NamedTuple):
@@ -31,8 +34,8 @@ class Writer(NamedTuple):
 class FencedChangelogs:
     """All changelog partitions with one number have one producer: they are assigned together."""
 
-    def __init__(self, owner: str, clock: Callable[[], float] = seconds_passed, **options: Any) -> None:
-        self._owner, self._clock, self._options = owner, clock, options
+    def __init__(self, owner: str, access: KafkaAccess, clock: Callable[[], float] = seconds_passed) -> None:
+        self._owner, self._access, self._clock = owner, access, clock
         self._writers: dict[int, Writer] = {}
 
     async def claim(self, topics: Mapping[int, Sequence[str]]) -> Mapping[TopicPartition, int]:
@@ -45,12 +48,11 @@ class FencedChangelogs:
 
     async def _claim(self, partition: int, topics: Sequence[str]) -> Mapping[TopicPartition, int]:
         await self._stop(partition)
-        producer = AIOKafkaProducer(
-            enable_idempotence=True, max_batch_size=MAX_BATCH, max_request_size=MAX_BATCH, acks="all", **self._options
-        )
-        await start_client(producer)
-        writer = self._writers[partition] = Writer(producer, Epochs.of(producer, self._clock))
-        await asyncio.gather(*(writer.epochs.take(topic, partition) for topic in topics))
+        producer = self._access.client(AIOKafkaProducer, **_WRITER)
+        async with by_name(self._access, "Write", topics):
+            await start_client(producer)
+            writer = self._writers[partition] = Writer(producer, Epochs.of(producer, self._clock))
+            await asyncio.gather(*(writer.epochs.take(topic, partition) for topic in topics))
         claim = [claim_record(self._owner)]
         offsets = await asyncio.gather(*(self.append(topic, partition, claim) for topic in topics))
         for topic, offset in zip(topics, offsets, strict=True):
@@ -72,6 +74,8 @@ class FencedChangelogs:
             sent = await (await producer.send_batch(batch, topic, partition=partition))
         except ProducerFenced as error:
             raise OwnershipLost(topic, partition) from error
+        except RIGHTS as error:
+            raise not_allowed(error, self._access, "Write", [topic]) from error
         except KafkaError as error:
             raise ChangelogFailed(topic, partition, error) from error
         return sent.offset + len(rows) - 1 if sent.offset >= 0 else None

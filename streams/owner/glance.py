@@ -1,7 +1,7 @@
 """What another thread may see of a fold at work: where it stands, and single rows. Reads only, waits for nothing."""
 
 from collections.abc import Collection, Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 from faust.types import TP
 
@@ -10,7 +10,7 @@ from streams.fold.shard import Shard
 from streams.fold.tally import Tally
 from streams.health.watch import Counts, Sight
 from streams.log.port import TopicPartition
-from streams.owner.faust_seam import RowApp
+from streams.owner.faust_seam import RowApp, RowAssignor
 
 
 class Proof(NamedTuple):
@@ -43,8 +43,9 @@ class Glance:
 
     def _elsewhere(self, positions: Collection[TopicPartition]) -> Collection[TopicPartition]:
         """While a release is brought in worker by worker, one of the one before may read what our rows wait for."""
-        ours = self._app.assignor.assigned_actives()
-        return [place for place in positions if TP(*place) not in ours]
+        assignor = cast(RowAssignor, self._app.assignor)
+        others = assignor.read() - assignor.assigned_actives()
+        return [place for place in positions if TP(*place) in others]
 
     def counts(self) -> Counts:
         return {

@@ -9,8 +9,11 @@ from typing import Any, NamedTuple
 from aiokafka import errors as kafka
 from aiokafka.admin import AIOKafkaAdminClient
 
+from schemas.errors import Retry
 from streams.errors import RETRY_SECONDS, FoldedElsewhere
+from streams.log.kafka.access import KafkaAccess
 from streams.log.kafka.client import close_client, start_client
+from streams.log.kafka.refused import by_name
 
 log = logging.getLogger(__name__)
 ANSWER_SECONDS = 10.0
@@ -29,7 +32,7 @@ class Rivals(NamedTuple):
     group: str
     scope: str
     projections: Collection[str]
-    bootstrap_servers: str
+    access: KafkaAccess
 
     def may_be(self, group: str) -> bool:
         return group != self.group and (
@@ -41,8 +44,9 @@ class Rivals(NamedTuple):
         )
 
     async def at_work(self) -> list[str]:
-        client = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
-        await start_client(client)
+        client = self.access.client(AIOKafkaAdminClient)
+        async with by_name(self.access, "Describe"):
+            await start_client(client)
         try:
             named = [group for group, *_ in await client.list_consumer_groups() if self.may_be(group)]
             # One at a time: aiokafka reads the answer of this version by the schema of an earlier one, which has less.
@@ -72,7 +76,8 @@ class Rivals(NamedTuple):
         while True:
             try:
                 return await self.at_work()
-            except kafka.KafkaError as error:
-                if not error.retriable or time.monotonic() >= until:
+            except (kafka.KafkaError, Retry) as error:
+                lasts = isinstance(error, kafka.KafkaError) and not error.retriable
+                if lasts or time.monotonic() >= until:
                     raise
                 await asyncio.sleep(RETRY_SECONDS)

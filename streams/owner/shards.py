@@ -9,7 +9,7 @@ from typing import Any
 
 from faust.types import TP
 
-from streams.errors import NAMED, SourceGrown
+from streams.errors import NAMED, SourceGrown, SourceUnread
 from streams.fold.folding import Folding
 from streams.fold.shard import Shard
 from streams.health.watchman import EX_SOFTWARE
@@ -122,8 +122,6 @@ class ShardOwner:
 
         Asked of the log by a client that does not fetch: behind a fetch the answer would wait for new records.
         """
-        if not read_to:
-            self._say_what_waits(sources)
         held = {topic: await extents(self._event_log, topic) for topic in {source.topic for source in sources}}
         begins: dict[TP, int] = {}
         for tp in sources:
@@ -135,14 +133,21 @@ class ShardOwner:
                 begins[tp] = begin
         return begins
 
-    def _say_what_waits(self, sources: Collection[TP]) -> None:
-        """Its rows are ours and its source another's: of a release, perhaps, that does not fold it."""
-        waits = {
-            f"{shard.projection.name} v{shard.projection.version} for {topic}/{shard.partition}"
-            for shard in self._folding.shards()
-            for topic in self._folding.sources_of(shard.projection)
-            if shard.live and TP(topic, shard.partition) not in sources
-        }
+    def say_what_waits(self, sources: Collection[TP], read: Collection[TP]) -> None:
+        """Rows are ours and their source is another's, of a release, perhaps, that does not fold them; or nobody's.
+
+        `read`: what the members of the group read, all of them together.
+        """
+        waits: set[str] = set()
+        for shard in (shard for shard in self._folding.shards() if shard.live):
+            for topic in self._folding.sources_of(shard.projection):
+                tp = TP(topic, shard.partition)
+                if tp not in read:
+                    self._folding.stand(*tp, SourceUnread(topic, self._group))
+                elif isinstance(self._folding.lost.get(tp), SourceUnread):
+                    self._folding.stand(*tp, None)
+                if tp in read and tp not in sources:
+                    waits.add(f"{shard.projection.name} v{shard.projection.version} for {topic}/{shard.partition}")
         if waits:
             log.warning(
                 "%s: not folded until every worker of group %s folds it",

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -13,6 +14,7 @@ from click.testing import CliRunner, Result
 from rillfold.cli import rillfold
 from rillfold.embedded.stack import Endpoints
 from schemas.company import ToolRegistered
+from schemas.training import TrainingRefused, TrainingRequested, TrainingWithdrawn
 from tests.support.world import World, opened
 
 CANARY = "tok_canary_by_url"
@@ -117,6 +119,7 @@ async def test_a_job_is_given_out_and_looked_at(world: World, say: Say) -> None:
     await world.catch_up()
     assert "running" in (await say(world.api.acme, "job", "show", "j1", "--wait", "0")).output
     assert "Count them." in (await say(world.api.acme, "job", "list")).output
+    assert "monday" in (await say(world.api.acme, "session", "list")).output
     another = await say(world.api.acme, "job", "run", "Something else.", "--id", "j1", "--wait", "0", code=1)
     assert "'j1' is of another task (Count them.)" in str(another.exception)
     assert "needs its quotes" in (await say(world.api.acme, "job", "run", "x", "--data", "{", code=2)).output
@@ -134,3 +137,37 @@ async def test_what_is_remembered_is_noted_listed_and_forgotten(world: World, sa
         ("tone", "preference", True),
     ]
     assert "forgotten" in (await say(world.api.acme, "memory", "list")).output
+
+
+async def test_a_run_is_listed_and_its_wish_taken_back_once(world: World, say: Say) -> None:
+    about: dict[str, Any] = {"time": 1, "correlation": "r1", "company": "acme"}
+    wish = about | {"method": "lora", "base_model": "b"}
+    for asked in (TrainingRequested(id="r1", role="sales", **wish), TrainingRequested(id="r2", **wish)):
+        await world.driver.send(asked)
+    await world.catch_up()
+    assert "acme/sales" in (await say(world.api.acme, "runs", "list", "--open")).output
+    assert "requested" in (await say(world.api.admin, "runs", "show", "r1")).output
+    told = str((await say(world.api.acme, "runs", "cancel", "r3", code=1)).exception)
+    assert "no run 'r3'" in told and "r1, r2" in told
+    assert "acme/r1" in (await say(world.api.acme, "runs", "cancel", "r1", "--reason", "a slip")).output
+    assert "no run 'r1'" in str((await say(world.api.globex, "runs", "cancel", "r1", code=1)).exception)
+    (event,) = [each for each in await world.api.events("training-request") if isinstance(each, TrainingWithdrawn)]
+    assert (event.company, event.run, event.reason) == ("acme", "r1", "a slip")
+    await world.driver.send(TrainingRefused(id="end", run="r1", reason="withdrawn", detail="", **about))
+    await world.catch_up()
+    assert "withdrawn" in (await say(world.api.acme, "runs", "list")).output
+    assert "ended already" in str((await say(world.api.acme, "runs", "cancel", "r1", code=1)).exception)
+
+
+async def test_all_is_said_on_one_screen_and_what_is_wrong_by_the_exit_code(world: World, say: Say) -> None:
+    asked = TrainingRequested(id="r1", time=1, correlation="r1", company="acme", method="lora", base_model="b")
+    await world.driver.send(asked)
+    told = json.loads((await say(world.api.admin, "status", "--json")).output)
+    assert "behind" in told["projections"]["told"] and not any(each["wrong"] for each in told.values())
+    await world.catch_up()
+    said = (await say(world.api.admin, "status")).output
+    assert "know the whole log" in said and "1 open: acme/r1" in said
+    assert "0 open" in (await say(world.api.globex, "status")).output
+    away = {"RILLFOLD_API_URL": "http://127.0.0.1:9", "RILLFOLD_API_KEY": world.api.admin}
+    gone = await asyncio.to_thread(CliRunner().invoke, rillfold, ["status"], env=away)
+    assert (gone.exit_code, "! api" in gone.output, "rillfold api" in gone.output) == (1, True, True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -11,6 +11,10 @@ import pytest
 from rillfold.app.app import App
 from rillfold.app.found import apps_of, with_apps
 from rillfold.app.installed import Installed
+from schemas.codec.catalog import ADDED, catalog, classes
+from schemas.codec.codec import readers
+from schemas.codec.upcast import UPCASTERS
+from schemas.topics import TOPIC_OF
 from tests.support.folding import agree, kafka, started
 
 __all__ = ["agree", "kafka", "started"]
@@ -31,6 +35,18 @@ class Total(msgspec.Struct, frozen=True):
 MODULES = count()
 Release = Callable[[str], App]
 Load = Callable[[str], Installed]
+
+
+@pytest.fixture(autouse=True)
+def gone_again() -> Iterator[None]:
+    """What an application adds is there as long as its process: here it goes with the test."""
+    before = [(there, dict(there)) for there in (TOPIC_OF, ADDED, UPCASTERS)]
+    yield
+    for there, as_it_was in before:
+        there.clear()
+        there.update(as_it_was)  # type: ignore[arg-type]
+    for made in (classes, catalog, readers):
+        made.cache_clear()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from rillfold.cli import main
 from rillfold.cli import rillfold as root
 from rillfold.cli.terminal.given import Number, folder_of
-from rillfold.settings import from_env, misspelt
+from rillfold.settings import from_env, in_force, misspelt
 from schemas.errors import Stop
 from streams.read_model.connection import reached
 
@@ -106,3 +106,15 @@ def test_a_folder_that_is_not_there_is_no_adapters_name(tmp_path: Path) -> None:
     for name in ("./nope", "../nope", str(tmp_path / "nope")):
         with pytest.raises(Stop, match="is no folder"):
             folder_of(name)
+
+
+def test_each_setting_is_told_with_who_says_it_and_no_secret_is() -> None:
+    environ = {
+        "RILLFOLD_API_KEY": "rk_canary",
+        "RILLFOLD_POSTGRES_DSN": "postgres://a:canary@b/c",
+        "XDG_CACHE_HOME": "/x",
+    }
+    found = {each.name: each for each in in_force(environ)}
+    assert found["RILLFOLD_CACHE_DIR"][1:] == ("/x/rillfold", "XDG_CACHE_HOME")
+    assert found["RILLFOLD_API_KEY"].source == "RILLFOLD_API_KEY" and found["RILLFOLD_PROVIDER"].source is None
+    assert "canary" not in repr(found)

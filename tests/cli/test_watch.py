@@ -74,7 +74,7 @@ def test_ctrl_c_says_that_the_run_goes_on_and_how_to_end_it(
     assert "nothing was asked for" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         leave([ASKED])
-    assert "`rillfold withdraw acme r`" in capsys.readouterr().err
+    assert "`rillfold runs cancel r --company acme`" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -105,3 +105,16 @@ async def test_an_end_that_holds_no_record_is_read_and_found_void(scene: Scene) 
     assert stands(scene.watchman) is None
     assert scene.watchman.state.places[TP].void == 11
     assert scene.codes == []
+
+
+async def test_a_topic_that_is_deleted_is_named_at_once_and_ends_nobody(scene: Scene) -> None:
+    scene.position = 10
+    await scene.until(2)
+    assert stands(scene.watchman) is None
+    scene.log.delete("company-data")
+    await scene.until(200)
+    assert "Topic company-data does not exist" in str(stands(scene.watchman))
+    await scene.log.create([TopicSpec("company-data", 1)])
+    scene.position = 0
+    await scene.until(201)
+    assert (stands(scene.watchman), scene.codes, scene.watchman.stalls) == (None, [], 0)

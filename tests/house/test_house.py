@@ -77,6 +77,13 @@ def test_only_settings_reads_the_environment() -> None:
     assert {str(path.relative_to(ROOT)) for path in readers} <= {"rillfold/settings.py"}
 
 
+def test_only_one_place_makes_clients_of_kafka() -> None:
+    """Who makes one elsewhere forgets how we get in."""
+    makes = re.compile(r"AIOKafka(Consumer|Producer|AdminClient)\(|bootstrap_servers=")
+    makers = {str(path.relative_to(ROOT)) for path in SOURCES if makes.search(path.read_text())}
+    assert makers == {"streams/log/kafka/access.py"}
+
+
 def test_imports_go_one_way() -> None:
     lint = Path(sys.executable).with_name("lint-imports")
     run = subprocess.run([lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True)

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from tests.kill.loop import SHORT, run_seed
+from tests.kill.fleet import SHORT
+from tests.kill.loop import run_seed
 from tests.kill.world import History, scratch
 
 
@@ -27,3 +28,8 @@ def test_whatever_is_killed_the_rows_are_the_fold_of_the_log() -> None:
     assert counts["kill -9 fold"] >= SHORT.kills
     assert counts["dead"] > 100
     assert counts["repeats"] > 500
+    once = ("second group", "retention", "loss accepted", "registry learns", "asleep", "join")
+    assert {each: counts[each] for each in once} == dict.fromkeys(once, 1)
+    assert counts["deploy"] == 2
+    assert counts["sent again from letters"] > 0
+    assert counts["losses named"] > 0

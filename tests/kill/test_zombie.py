@@ -18,9 +18,9 @@ from streams.history.refold import held, refold
 from streams.log.kafka.log import KafkaLog
 from streams.log.port import TopicSpec
 from streams.state.changelog import topic_of
+from tests.kill.releases import ALL
 from tests.kill.senders import Sender
 from tests.kill.traffic import Traffic
-from tests.kill.verdict import ALL
 from tests.kill.world import Hand, History, until
 
 EVENTS = 4_000

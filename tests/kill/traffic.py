@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -47,6 +47,10 @@ FOLDED = (
 )
 TOOLS = gate.canonical([Offer(name="refund", parameters={"properties": {"order": {"type": "string"}}})])
 POISONED, REPEATED, AS_JSON = 0.01, 0.05, 0.03
+LEARNED: Mapping[bytes, type[Event]] = {b"\x00\x00\x00\x00\x01": TextIngested, b"\x00\x00\x00\x00\x02": MemoryNoted}
+"""What the registry comes to know, in this order, and how such events begin then."""
+OWN_FRAME = 10
+"""Bytes before the body of an event as we write it: two that mark it, eight of its schema."""
 SERIAL = "poison"
 """A header by which a poisoned record is known again, whatever its bytes."""
 
@@ -65,6 +69,10 @@ class Ledger:
     ids: set[str] = field(default_factory=set)
     poison: dict[str, Outgoing] = field(default_factory=dict)
     ghosts: set[str] = field(default_factory=set)
+    framed: dict[bytes, str] = field(default_factory=dict)
+    """Ids of events by their bytes under the registry's frame: refused where it did not know their schema yet."""
+    stems: dict[bytes, bytes] = field(default_factory=dict)
+    """What an event under such a frame begins with as we write it."""
     repeats: int = 0
     aborted: int = 0
 
@@ -72,8 +80,9 @@ class Ledger:
 class Traffic:
     """The same seed gives the same bursts."""
 
-    def __init__(self, seed: int, count: int, names: TopicNames) -> None:
-        self._rnd, self._count, self._names = random.Random(seed), count, names
+    def __init__(self, seed: int, count: int, names: TopicNames, framed: float = 0.0) -> None:
+        """`framed`: the share of records that only a registry makes readable."""
+        self._rnd, self._count, self._names, self._share = random.Random(seed), count, names, framed
         self.ledger, self._made = Ledger(), 0
         self._recent: deque[Event] = deque(maxlen=200)
         self._runs: list[str] = []
@@ -98,11 +107,17 @@ class Traffic:
                 event = make(self, **self._envelope("closing"))
                 self.ledger.ids.add(event.id)
                 records.append(to_outgoing(event, self._names)._replace(partition=partition))
+            if self._share:
+                known = self._framed("closing")
+                self.ledger.ids.add(self.ledger.framed[known.value or b""])
+                records.append(known._replace(partition=partition))
         return Burst("plain", records)
 
     def _record(self) -> Outgoing:
         if self._rnd.random() < POISONED:
             return self._poison()
+        if self._share and self._rnd.random() < self._share:
+            return self._framed(f"company-{self._rnd.randrange(9)}")
         if self._recent and self._rnd.random() < REPEATED:
             self.ledger.repeats += 1
             event = self._rnd.choice(self._recent)
@@ -114,6 +129,17 @@ class Traffic:
         if self._rnd.random() < AS_JSON:
             return record._replace(value=msgspec.json.encode(event))
         return record
+
+    def _framed(self, company: str) -> Outgoing:
+        """As a producer with the registry's serializer sends it."""
+        make, frame = self._rnd.choice(list(zip((_text, _noted), LEARNED, strict=True)))
+        event = make(self, **self._envelope(company))
+        record = to_outgoing(event, self._names)
+        own = record.value or b""
+        self.ledger.stems[frame] = own[:OWN_FRAME]
+        value = frame + own[OWN_FRAME:]
+        self.ledger.framed[value] = event.id
+        return record._replace(value=value)
 
     def _ghosts(self, size: int) -> list[Outgoing]:
         """Nobody must ever see these; some of them are no events at all."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,15 +12,13 @@ from typing import Any
 import msgspec
 import psycopg
 
-from processors.saga import ACTING_JOBS
-from projections.catalog import PROJECTIONS
 from projections.jobs import JOBS, Job, effect_id, last_input
 from projections.projection import Projection
 from schemas.codec.codec import decode
 from schemas.envelope import Event, Origin, derived_id
 from schemas.inference import InferenceRequested
 from schemas.jobs import JobCompleted, JobFailed
-from schemas.rejected import RecordRejected, Rejected
+from schemas.rejected import Rejected
 from schemas.tools import ToolCallProposed
 from schemas.topics import TopicNames
 from streams.log.kafka.log import KafkaLog
@@ -28,66 +27,111 @@ from streams.read_model.schema import table_of
 from streams.read_model.sink import RawRow
 from streams.state.changelog import RESERVED, RowCodec, marker_of, topic_of
 from streams.state.store import POSITION, RocksStore
+from tests.kill.injected import MARKER, Injected, Place, Unfolded
+from tests.kill.letters import Letterbox, said_again
+from tests.kill.releases import ALL
 from tests.kill.traffic import FOLDED, SERIAL, Ledger
 
 Rows = dict[int, dict[str, msgspec.Struct]]
 Raw = dict[bytes, bytes]
 _at = msgspec.json.Decoder(RawRow)
-MARKER = RESERVED + b"marker/"
-ALL: tuple[Projection[Any], ...] = tuple({**PROJECTIONS, ACTING_JOBS.name: ACTING_JOBS}.values())
+LOST = b"\x00lost/"
+BEGINS = re.compile(r"(\w+) begins on (\S+)/(\d+) at (\d+): what stood below is deleted")
+"""As a worker says that a projection that is new found a source without its beginning."""
+WHOLE = Unfolded(0, 0)
+FRAME = 5
+"""Bytes by which a registry's serializer names a schema."""
 
 
 class Judge:
     """Reads the log once; each check raises with the names of what differs."""
 
-    def __init__(self, log: KafkaLog, names: TopicNames, ledger: Ledger, seed: int, evidence: Path) -> None:
-        self._log, self._names, self._ledger, self._seed, self._folder = log, names, ledger, seed, evidence
+    def __init__(
+        self, log: KafkaLog, names: TopicNames, ledger: Ledger, injected: Injected, seed: int, evidence: Path
+    ) -> None:
+        self._log, self._names, self._ledger, self._injected = log, names, ledger, injected
+        self._seed, self._folder = seed, evidence
         self.rows: dict[str, Rows] = {p.name: defaultdict(dict) for p in ALL}
         self.refused: dict[tuple[str, int, int], Record] = {}
+        self.letters = Letterbox()
+        self._begins: dict[tuple[str, str, int], Unfolded] = {}
+        """What workers have said of projections that begin after the beginning of a source was deleted."""
+        self._said = ""
         self.ids: Counter[str] = Counter()
-        self.effects: Counter[str] = Counter()
+        self.effects: dict[str, list[tuple[Place, int]]] = defaultdict(list)
+        """Where each stands."""
         self.asked: set[str] = set()
         self.ends: dict[str, set[str]] = defaultdict(set)
         self.counts: Counter[str] = Counter()
 
-    async def read(self) -> None:
-        """The topics in an order by chance, each wholly before the next: another order than any worker's."""
+    async def read(self, said: str) -> None:
+        """The topics in an order by chance, each wholly before the next: another order than any worker's.
+
+        `said` is all that the workers have said.
+        """
+        self._said = said
+        for name, topic, partition, first in BEGINS.findall(said):
+            place = name, topic, int(partition)
+            self._begins[place] = Unfolded(0, max(int(first), self._begins.get(place, WHOLE).stop))
+        async for record in self._records(self._names.wire("dead-letter")):
+            self.letters.put(record)
         topics = [*FOLDED, "inference-request"]
         random.Random(self._seed).shuffle(topics)
         for topic in topics:
             folded = [projection for projection in ALL if topic in projection.topics]
             async for record in self._records(self._names.wire(topic)):
                 self.counts["records"] += 1
-                place = Origin(record.topic, record.partition, record.offset)
-                event = decode(record.value, place, record.timestamp, record.headers)
+                self.letters.sent(record)
+                event = self._read(record)
                 if isinstance(event, Rejected):
                     self.refused[record.topic, record.partition, record.offset] = record
                 else:
-                    self._take(event, record.partition, folded)
+                    self._take(event, record, folded)
 
-    def _take(self, event: Event, partition: int, folded: Iterable[Projection[Any]]) -> None:
+    def _read(self, record: Record) -> Event | Rejected:
+        """What is under the registry's frame is an event, unless somebody has refused it: then it stays refused."""
+        place, value = Origin(record.topic, record.partition, record.offset), record.value
+        known = (value or b"") in self._ledger.framed
+        if known and self.letters.at((record.topic, record.partition, record.offset)) is None:
+            self.counts["framed events"] += 1
+            frame, body = (value or b"")[:FRAME], (value or b"")[FRAME:]
+            value = self._ledger.stems[frame] + body
+        self.counts["framed refused"] += known and value == record.value
+        return decode(value, place, record.timestamp, record.headers)
+
+    def _take(self, event: Event, record: Record, folded: Iterable[Projection[Any]]) -> None:
+        place = record.topic, record.partition
         self.ids[event.id] += 1
         if isinstance(event, InferenceRequested | ToolCallProposed | JobCompleted | JobFailed):
-            self.effects[event.id] += 1
+            self.effects[event.id].append((place, record.offset))
         if isinstance(event, InferenceRequested | ToolCallProposed):
             self.asked.add(event.id)
         if isinstance(event, JobCompleted | JobFailed):
             self.ends[f"{event.company}/{event.job}"].add(event.id)
         for projection in folded:
             key = projection.key(event)
-            if key is not None:
-                rows = self.rows[projection.name][partition]
-                before = rows.get(key)
-                state = projection.initial(key) if before is None else before
-                after = projection.fold(state, event)
-                if after is not state:
-                    rows[key] = after
+            if key is None or self._passed(projection.name, place, record.offset):
+                continue
+            rows = self.rows[projection.name][record.partition]
+            before = rows.get(key)
+            state = projection.initial(key) if before is None else before
+            after = projection.fold(state, event)
+            if after is not state:
+                rows[key] = after
+
+    def _passed(self, projection: str, place: Place, offset: int) -> bool:
+        """Not folded, as somebody had to say."""
+        own = projection, *place
+        there = self._injected.lost.get(own, WHOLE), self._begins.get(own, WHOLE)
+        return any(each.holds(offset) for each in there)
 
     async def _records(self, topic: str) -> AsyncIterator[Record]:
-        for partition, first in (await self._log.starts(topic)).items():
-            async for batch in self._log.read(topic, partition, first):
-                for record in batch:
-                    yield record
+        """With what was deleted from its beginning."""
+        for partition in await self._log.ends(topic):
+            for record in self._injected.kept.get((topic, partition), ()):
+                yield record
+            async for record in self._partition(topic, partition):
+                yield record
 
     def check_the_log(self) -> None:
         """It holds all that was acknowledged, and nothing that was aborted."""
@@ -95,31 +139,25 @@ class Judge:
         assert not lost, f"{len(lost)} acknowledged events are not in the log: {_some(lost)}"
         ghosts = self._ledger.ghosts & self.ids.keys()
         assert not ghosts, f"{len(ghosts)} aborted events are read: {_some(ghosts)}"
-        poison = {dict(record.headers).get(SERIAL, b"?").decode() for record in self.refused.values()}
+        strange = [record for record in self.refused.values() if (record.value or b"") not in self._ledger.framed]
+        poison = {dict(record.headers).get(SERIAL, b"?").decode() for record in strange}
         assert poison == self._ledger.poison.keys(), f"poison {_some(poison ^ self._ledger.poison.keys())}"
+        there = {self._ledger.framed.get(record.value or b"") for record in self.refused.values()} | self.ids.keys()
+        nowhere = set(self._ledger.framed.values()) - there
+        assert not nowhere, f"{len(nowhere)} events under the registry's frame are nowhere: {_some(nowhere)}"
         self.counts["events"] = sum(self.ids.values())
         self.counts["repeats"] = self.counts["events"] - len(self.ids)
         self.counts["rows"] = sum(len(part) for rows in self.rows.values() for part in rows.values())
 
-    async def check_dead_letters(self) -> None:
-        """One letter for each refused record, by its id; every repeat of it is the same to the byte."""
-        letters: dict[str, RecordRejected] = {}
-        async for record in self._records(self._names.wire("dead-letter")):
-            letter = decode(record.value, Origin(record.topic, record.partition, record.offset), record.timestamp)
-            assert isinstance(letter, RecordRejected), letter
-            self.counts["letters"] += 1
-            assert letters.setdefault(letter.id, letter) == letter, f"two letters {letter.id} differ"
-        by_place = {(letter.topic, letter.partition, letter.offset): letter for letter in letters.values()}
-        assert len(by_place) == len(letters), "one record has two letters with different ids"
-        differ = by_place.keys() ^ self.refused.keys()
-        assert not differ, f"{len(differ)} letters lack a record, or records a letter: {_some(differ)}"
-        for place, record in self.refused.items():
-            letter = by_place[place]
-            headers = tuple((header.key, header.value) for header in letter.headers)
-            there = (letter.key, letter.value, headers, letter.timestamp)
-            assert there == (record.key, record.value, record.headers, record.timestamp), place
-        self.counts["letters twice"] = self.counts["letters"] - len(letters)
-        self.counts["dead"] = len(letters)
+    def check_letters(self) -> None:
+        places = {place for place in self.refused if not self._unseen(*place)}
+        self.letters.check(self.refused, places)
+        for rebuild in self._injected.rebuilds:
+            self.letters.check_rebuild(rebuild)
+        self.counts.update(self.letters.counts)
+
+    def _unseen(self, topic: str, partition: int, offset: int) -> bool:
+        return self._injected.unseen.get((topic, partition), WHOLE).holds(offset)
 
     def check_jobs(self) -> None:
         """Each request ends in one end; every effect of it is in the log; no effect lacks its cause."""
@@ -142,7 +180,10 @@ class Judge:
         told = {derived_id(input_, "step") for input_ in inputs if effect_id(input_) in self.asked}
         assert told <= self.ids.keys(), f"job.stepped is lost: {_some(told - self.ids.keys())}"
         self.counts["effects"] = len(expected)
-        self.counts["effects twice"] = sum(self.effects[id_] - 1 for id_ in expected)
+        self.counts["effects twice"] = sum(len(self.effects[id_]) - 1 for id_ in expected)
+        for rebuild in self._injected.rebuilds:
+            again = said_again([self.effects[id_] for id_ in expected], rebuild)
+            assert again is None, f"a rebuild has effects: {again}"
 
     async def check_changelogs(self, tables: Sequence[Path]) -> None:
         """Rows, place by place; every local copy, whoever holds it, is the changelog up to some offset."""
@@ -151,6 +192,7 @@ class Judge:
             for partition in await self._log.ends(changelog):
                 history = [record async for record in self._partition(changelog, partition)]
                 found = _replayed(history)
+                self._check_losses(projection.name, partition, found)
                 try:
                     folded_once(history)
                     self._compare(projection, partition, found, changelog)
@@ -163,6 +205,21 @@ class Judge:
                 for copy in held:
                     assert _prefix(history, copy), f"a copy of {changelog}/{partition} is no prefix of it"
                 self.counts["copies"] += len(held)
+
+    def _check_losses(self, projection: str, partition: int, found: Raw) -> None:
+        """The changelog names exactly what was lost, and a worker has asked an operator about it."""
+        named = {}
+        for key, value in found.items():
+            if key.startswith(LOST):
+                loss = msgspec.json.decode(value)
+                named[projection, loss["topic"], loss["partition"]] = Unfolded(loss["folded"], loss["next"])
+        lost = {place: at for place, at in self._injected.lost.items() if place[::2] == (projection, partition)}
+        assert named == lost, f"{projection}/{partition} names {named}, and {lost} is lost"
+        for (_, topic, _), at in lost.items():
+            offer = f'"{topic}/{partition}@{at.start}": {at.stop}'
+            assert offer in self._said, f"no worker has named {offer}"
+        self.counts["losses named"] += len(lost)
+        self.counts["beginnings named"] += sum(place[::2] == (projection, partition) for place in self._begins)
 
     async def _partition(self, topic: str, partition: int) -> AsyncIterator[Record]:
         async for batch in self._log.read(topic, partition, (await self._log.starts(topic))[partition]):

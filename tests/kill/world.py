@@ -121,6 +121,10 @@ class Hand(WorkerProcess):
         self.folder = folder / name
         super().__init__(name, command, {**environment, "RILLFOLD_DATA_DIR": str(self.folder)}, folder / "logs")
 
+    def becomes(self, module: str, command: tuple[str, ...]) -> None:
+        """What it is from its next start on."""
+        self._module, self._command = module, command
+
     def forget(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 

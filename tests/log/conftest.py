@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Protocol
 from uuid import uuid4
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from schemas.topics import TopicNames
 from streams.log.memory import MemoryLog
@@ -20,6 +22,12 @@ __all__ = ["broker", "faults", "topic"]
 
 
 class Faults(Protocol):
+    async def narrow(self, topic: str, limit: int) -> None:
+        """Somebody gives the topic another limit than it had when the log asked."""
+        ...
+
+    async def delete(self, topic: str) -> None: ...
+
     async def truncate(self, topic: str, partition: int, before: int) -> None: ...
 
     async def abort(self, records: Sequence[Outgoing]) -> None: ...
@@ -28,6 +36,12 @@ class Faults(Protocol):
 class MemoryFaults:
     def __init__(self, log: MemoryLog) -> None:
         self.log = log
+
+    async def narrow(self, topic: str, limit: int) -> None:
+        self.log._specs[topic] = self.log._specs[topic]._replace(config={"max.message.bytes": str(limit)})
+
+    async def delete(self, topic: str) -> None:
+        self.log.delete(topic)
 
     async def truncate(self, topic: str, partition: int, before: int) -> None:
         self.log.truncate(topic, partition, before)
@@ -41,11 +55,25 @@ class KafkaFaults:
         self.log = log
         self.servers = bootstrap_servers
 
+    async def narrow(self, topic: str, limit: int) -> None:
+        config = ConfigResource(ConfigResourceType.TOPIC, topic, {"max.message.bytes": str(limit)})
+        async with self._admin() as admin:
+            await admin.alter_configs([config])
+
+    async def delete(self, topic: str) -> None:
+        async with self._admin() as admin:
+            await admin.delete_topics([topic])
+
     async def truncate(self, topic: str, partition: int, before: int) -> None:
+        async with self._admin() as admin:
+            await admin.delete_records({TopicPartition(topic, partition): RecordsToDelete(before)})
+
+    @asynccontextmanager
+    async def _admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
         admin = AIOKafkaAdminClient(bootstrap_servers=self.servers)
         await admin.start()
         try:
-            await admin.delete_records({TopicPartition(topic, partition): RecordsToDelete(before)})
+            yield admin
         finally:
             await admin.close()
 

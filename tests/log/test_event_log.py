@@ -207,6 +207,13 @@ class TestRead:
         assert await log.offsets_at(topic, 1) == {0: 0, 1: 0}
         assert await log.offsets_at(topic, 1_700_000_000_099) == {0: 5, 1: 0}
 
+    async def test_a_topic_that_is_deleted_under_its_readers_is_named(self, log: EventLog, faults, topic: str) -> None:
+        await log.append(numbered(topic, 1))
+        assert (await log.ends(topic))[0] == 1
+        await faults.delete(topic)
+        with pytest.raises(UnknownTopic, match=topic):
+            await log.ends(topic)
+
     async def test_asking_an_absent_topic_names_it(self, log: EventLog, topic: str) -> None:
         for question in (log.ends, log.starts, lambda t: everything(log, t), lambda t: log.committed("g", t)):
             with pytest.raises(UnknownTopic):
@@ -372,3 +379,22 @@ class TestAlone:
                 assert numbers(await everything(log, topic, 1)) == [7]
             await beside.append(numbered(topic, 1, first=21))
         assert numbers(await everything(log, topic)) == list(range(22))
+
+    async def test_a_limit_that_was_lowered_meanwhile_is_named_alone_or_not(
+        self, log: EventLog, faults, topic: str
+    ) -> None:
+        """Nothing of it is read, and what fits is taken as ever."""
+        record = Outgoing(topic, None, b"x" * 90_000, partition=0)
+        await log.append([record])
+        async with log.alone(f"{topic}-work") as alone:
+            for append, limit in ((log.append, 60_000), (alone.append, 56_000)):
+                await faults.narrow(topic, limit)
+                with pytest.raises(TooLarge, match=f"90000 bytes for {topic} is above the limit of {limit - 48_576}"):
+                    while await append([record]):  # noqa: ASYNC110 - a broker takes its time
+                        await asyncio.sleep(0.1)
+                ends = await log.ends(topic)
+                with pytest.raises(TooLarge):
+                    await append([*numbered(topic, 3), record])
+                assert await log.ends(topic) == ends
+                await append(numbered(topic, 3))
+        assert numbers([each for each in await everything(log, topic) if each.value != record.value]) == [0, 1, 2] * 2

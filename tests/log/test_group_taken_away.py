@@ -7,6 +7,7 @@ from typing import Any
 from aiokafka import TopicPartition
 from aiokafka.errors import IllegalStateError, NoOffsetForPartitionError
 
+from streams.log.kafka.access import KafkaAccess
 from streams.log.kafka.group import Assignments, KafkaSubscription
 from streams.log.memory import MemoryLog
 from streams.log.port import nothing_to_learn
@@ -30,5 +31,6 @@ class TakenAway:
 
 async def test_a_member_goes_on_when_a_new_partition_is_taken_from_it_at_once() -> None:
     consumer: Any = TakenAway()
-    assert await KafkaSubscription(MemoryLog(), "g", consumer, Assignments(consumer), nothing_to_learn).poll(1.0) == {}
+    given = Assignments(consumer), nothing_to_learn, KafkaAccess("nowhere:1")
+    assert await KafkaSubscription(MemoryLog(), "g", consumer, *given).poll(1.0) == {}
     assert consumer.fetches == 2

@@ -9,6 +9,7 @@ import pytest
 from rillfold.embedded.state import Endpoints
 from schemas.topics import TopicNames
 from streams.errors import OwnershipLost
+from streams.log.kafka.access import KafkaAccess
 from streams.log.kafka.log import KafkaLog
 from streams.log.port import TopicSpec, records_in
 from streams.owner.epochs import RENEW_SECONDS
@@ -37,7 +38,7 @@ async def fence(stack: Endpoints, clock: Turned) -> AsyncIterator[Fence]:
     made: list[FencedChangelogs] = []
 
     def make(owner: str) -> FencedChangelogs:
-        made.append(FencedChangelogs(owner, clock, bootstrap_servers=stack.bootstrap_servers))
+        made.append(FencedChangelogs(owner, KafkaAccess(stack.bootstrap_servers), clock))
         return made[-1]
 
     yield make

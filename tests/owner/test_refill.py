@@ -17,6 +17,7 @@ from streams.fold.commit import Ports
 from streams.fold.failpoint import FailPoint
 from streams.fold.folding import Folding
 from streams.fold.shard import Shard
+from streams.log.kafka.access import KafkaAccess
 from streams.log.kafka.log import KafkaLog
 from streams.log.memory import MemoryLog
 from streams.log.port import TopicSpec
@@ -40,7 +41,7 @@ async def filled(kafka: KafkaLog, stack: Endpoints, names: TopicNames) -> tuple[
     """A changelog of two partitions with 300 rows each, some of them twice and some removed; the claims at its ends."""
     changelog = topic_of(COMPANIES, names.prefix)
     await kafka.create([TopicSpec(changelog, 2)])
-    fence = FencedChangelogs("us", bootstrap_servers=stack.bootstrap_servers)
+    fence = FencedChangelogs("us", KafkaAccess(stack.bootstrap_servers))
     claims = {}
     for owner in range(2):
         claims = {p: offset for (_, p), offset in (await fence.claim({0: [changelog], 1: [changelog]})).items()}
@@ -58,7 +59,7 @@ async def test_rows_and_removals_arrive_as_they_were_written(
 ):
     changelog, claims = filled
     shards = {Shard(COMPANIES, changelog, p, RocksStore(tmp_path / str(p))): claim for p, claim in claims.items()}
-    await refill(shards, bootstrap_servers=stack.bootstrap_servers)
+    await refill(shards, access=KafkaAccess(stack.bootstrap_servers))
     for shard, claim in shards.items():
         shard.restored()
         assert shard.store.position() == claim
@@ -73,13 +74,13 @@ async def test_it_goes_on_where_a_store_stands(filled: tuple[str, Mapping[int, i
     store.write([row(0, n) for n in range(100)], 100)  # behind the first claim, which is record 0
     write = store.write
     store.write = lambda pairs, position: write(taken.extend(pairs := list(pairs)) or pairs, position)  # type: ignore[method-assign]
-    await refill({Shard(COMPANIES, changelog, 0, store): claims[0]}, bootstrap_servers=stack.bootstrap_servers)
+    await refill({Shard(COMPANIES, changelog, 0, store): claims[0]}, access=KafkaAccess(stack.bootstrap_servers))
     assert [key for key, _ in taken[:2]] == [b"company-100", b"company-101"]
     assert store.position() == claims[0]
 
 
 async def test_nothing_to_read_asks_nobody():
-    await refill({}, bootstrap_servers="nowhere:1")
+    await refill({}, KafkaAccess("nowhere:1"))
 
 
 @pytest.mark.parametrize("comes", ["assigned", "claim"])

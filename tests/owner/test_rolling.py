@@ -13,6 +13,7 @@ from faust.assignor.partition_assignor import PartitionAssignor
 
 from rillfold.embedded.state import Endpoints
 from schemas.topics import TopicNames
+from streams.log.kafka.access import KafkaAccess
 from streams.log.memory import MemoryLog
 from streams.owner.app import Worker, create_app
 from streams.state.changelog import topic_of
@@ -69,7 +70,7 @@ class Cluster:
 
 
 def member(name: str, release: str, names: TopicNames, tmp_path: Path) -> PartitionAssignor:
-    worker = Worker("nowhere:9092", "group", name, tmp_path / name, names)
+    worker = Worker(KafkaAccess("nowhere:9092"), "group", name, tmp_path / name, names)
     assignor: Any = create_app(worker, MemoryLog(), RELEASES[release]).assignor
     return assignor
 

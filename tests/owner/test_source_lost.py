@@ -68,6 +68,9 @@ class World:
 
     async def made_anew(self, topic: str, broker: AIOKafkaAdminClient, stack: Endpoints) -> None:
         await broker.delete_topics([topic])
+        await self.made(topic, stack)
+
+    async def made(self, topic: str, stack: Endpoints) -> None:
         async with asyncio.timeout(30), KafkaLog(stack.bootstrap_servers) as anew:
             while not await anew.create([TopicSpec(topic, 4)]):  # noqa: ASYNC110 - it is still being deleted
                 await asyncio.sleep(0.1)
@@ -99,9 +102,9 @@ class World:
         except UnknownTopic:
             return None  # no worker has begun
 
-    async def why_not_ready(self) -> str:
+    async def why_not_ready(self, says: str = "is folded up") -> str:
         """Also as the log of the process has it."""
-        ask = functools.partial(answered, self._data, "fold-1", "/ready", lambda answer: "is folded up" in answer.text)
+        ask = functools.partial(answered, self._data, "fold-1", "/ready", lambda answer: says in answer.text)
         answer = await asyncio.to_thread(ask)
         assert answer.status_code == 503
         assert answer.json()["why"].split(": docs")[0] in self.fold.said()
@@ -136,7 +139,7 @@ def world(kafka: KafkaLog, names: TopicNames, topics: None, fold: WorkerProcess,
 async def test_what_is_not_in_the_log_any_more_is_not_passed_until_an_operator_says_so(
     world: World, broker: AIOKafkaAdminClient, stack: Endpoints
 ) -> None:
-    """Deleted while the worker sleeps, and while it is stopped; and a topic that is made anew."""
+    """Deleted while the worker sleeps, and while it is stopped; and a topic that is made anew, stopped and at work."""
     asleep_on, stopped_on, anew_on = f"{world.source}/1", f"{world.source}/2", f"{world.jobs}/0"
     for partition in (1, 2):
         await world.companies(partition, range(30))
@@ -189,6 +192,17 @@ async def test_what_is_not_in_the_log_any_more_is_not_passed_until_an_operator_s
     assert await world.folded(world.jobs, 0, 1) == {"acme/j0", "acme/j1", "acme/j2", "acme/j7"}
     assert await world.lost(COMPANIES) == [Loss(world.source, 1, 30, 45), Loss(world.source, 2, 50, 55)]
     assert await world.lost(JOBS) == [Loss(world.jobs, 0, 3, 0)]
+
+    await broker.delete_topics([world.jobs])
+    why = await world.why_not_ready("was deleted while")
+    assert f"{world.jobs} was deleted while group" in why and why.count("was deleted") == 1
+    await world.companies(0, range(70, 71))
+    await world.folded(world.source, 0, 31)
+    await world.made(world.jobs, stack)
+    why = await world.why_not_ready()
+    assert f"{anew_on} is folded up to 1 and holds [0, 0): its topic was made anew" in why
+    assert "was deleted while" not in why
+    assert "not folded until" not in world.fold.said()
 
 
 def named(partition: int, numbers: Iterable[int]) -> set[str]:

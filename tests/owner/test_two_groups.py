@@ -14,6 +14,7 @@ from projections.datasets import DATASETS
 from rillfold.embedded.state import Endpoints
 from schemas.topics import TopicNames
 from streams.errors import FoldedElsewhere
+from streams.log.kafka.access import KafkaAccess
 from streams.owner.rivals import Rivals, group_of
 from tests.support.folding import Agree, Make, Produce
 from tests.support.waiting import until
@@ -57,16 +58,16 @@ async def test_who_slept_while_another_group_took_its_changelog_over_writes_noth
     assert "Another worker has claimed" in one.said()
     assert other.alive
     folds = [COMPANIES.name, DATASETS.name]
-    again = Rivals(group_of(scope, folds), scope, folds, stack.bootstrap_servers)
+    again = Rivals(group_of(scope, folds), scope, folds, KafkaAccess(stack.bootstrap_servers))
     with pytest.raises(FoldedElsewhere, match=f"Group {scope}-datasets is at work"):
         await again.gone(patience=0)
     with pytest.raises(FoldedElsewhere):
         await again._replace(group=f"{scope}-datasets-next").yield_to_the_first()
-    await Rivals(f"{scope}-companies", scope, [COMPANIES.name], stack.bootstrap_servers).gone(patience=0)
+    await Rivals(f"{scope}-companies", scope, [COMPANIES.name], KafkaAccess(stack.bootstrap_servers)).gone(patience=0)
 
 
 def test_a_group_says_by_its_name_what_it_folds() -> None:
-    ours = Rivals(group_of("t-rillfold", ["datasets", "costs"]), "t-rillfold", ["datasets", "costs"], "")
+    ours = Rivals(group_of("t-rillfold", ["datasets", "costs"]), "t-rillfold", ["datasets", "costs"], KafkaAccess(""))
     assert all(map(ours.may_be, ["t-rillfold", "t-rillfold-datasets", "t-rillfold-companies-costs"]))
     others = [ours.group, "t-rillfold-companies", "t-rillfold-sink-rillfold", "u-rillfold-costs", "t-rillfoldcosts"]
     assert not any(map(ours.may_be, others))

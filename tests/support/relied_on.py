@@ -34,6 +34,11 @@ BY_THE_SEAM: Mapping[str, Sequence[str]] = {
     "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._create_worker_consumer": (
         "isolation_level=isolation_level",
     ),
+    "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._create_consumer": ("self._create_worker_consumer(",),
+    "aiokafka.consumer.subscription_state:SubscriptionState.fetch_context": ("self._fetch_count += 1",),
+    "aiokafka.consumer.subscription_state:SubscriptionState.fetcher_idle_time": ("if self._fetch_count == 0:",),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator._push_error_to_user": ("self._pending_exception = exc",),
+    "aiokafka.consumer.consumer:AIOKafkaConsumer.start": ("self._coordinator = GroupCoordinator(",),
     "faust.tables.recovery:Recovery._restart_recovery": (
         "self._build_highwaters)(\n                        consumer, assigned_active_tps",
         "if self.tp_to_table[tp].recovery_buffer_size == 1",

@@ -15,6 +15,7 @@ from rillfold.settings import from_env
 from rillfold.workers.watched import watched
 from schemas.company import CompanyRegistered
 from schemas.envelope import Event
+from streams.log.kafka.access import KafkaAccess
 from streams.owner.app import Worker, run
 from streams.owner.glance import Glance
 
@@ -61,10 +62,12 @@ def main(release: str, name: str = "a") -> None:
     here = settings.data_dir / "workers" / name
     app_id = f"{settings.topic_prefix}rillfold"
     timeout = settings.session_timeout
-    worker = Worker(settings.bootstrap_servers, app_id, name, here, settings.topic_names(), session_timeout=timeout)
+    worker = Worker(
+        KafkaAccess(settings.bootstrap_servers), app_id, name, here, settings.topic_names(), session_timeout=timeout
+    )
 
     def beside(glance: Glance) -> AbstractContextManager[object]:
-        return watched(settings, name, worker.bootstrap_servers, glance.sight, glance.counts, glance.row)
+        return watched(settings, name, worker.access, glance.sight, glance.counts, glance.row)
 
     run(worker, RELEASES[release], beside=beside)
 

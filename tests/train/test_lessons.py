@@ -203,6 +203,44 @@ async def test_tools_replies_judge_the_answers_of_their_job(
     assert (await only(tmp_path, *records)).good is good
 
 
+def told_again(at: int) -> Outgoing:
+    """The same answer, and who gave it calls it right, as who says nothing does."""
+    calls = [{"name": "f", "arguments": '{"a": 1}'}]
+    output = {"agent": "desk", "prompt": "Do", "output": "", "tool_calls": calls, "success": True}
+    return said("agent_output.ingested", output, id=f"e{at}", correlation=f"job-{at}", at=at)
+
+
+def tool_says(ok: bool, at: int) -> Outgoing:
+    return said("tool.returned", call=f"c{at}", job="job-1", tool="f", ok=ok, at=at)
+
+
+@pytest.mark.parametrize("machine", [told_again(9), tool_says(True, 9), tool_says(False, 9)], ids=["agent", "ok", "no"])
+@pytest.mark.parametrize(
+    ("word", "good", "corrected"),
+    [(BETTER, True, True), (BAD, False, False), (GOOD, True, False)],
+    ids=["corrected", "down", "up"],
+)
+async def test_what_machines_say_never_takes_a_persons_word_back(
+    machine: Outgoing, word: dict[str, Any], good: bool, corrected: bool, tmp_path: Path
+) -> None:
+    feedback = said("feedback.given", {"about": "e1", **word}, at=5)
+    for records in ([told_again(1), feedback, machine], [told_again(1), machine._replace(timestamp=3), feedback]):
+        lesson = await only(tmp_path, *records)
+        assert (lesson.good, lesson.rejected is not None) == (good, corrected)
+
+
+async def test_a_later_job_that_repeats_what_was_corrected_and_whose_tool_says_ok_is_taught_the_correction(
+    tmp_path: Path,
+) -> None:
+    feedback = said("feedback.given", {"about": "e1", **BETTER}, at=5)
+    ok = said("tool.returned", call="c", job="job-7", tool="f", ok=True, at=8)
+    lesson = await only(tmp_path, told_again(1), feedback, told_again(7), ok)
+    assert (lesson.answer, lesson.good) == (CALL_2, True)
+    taken_back = said("feedback.given", {"about": "job-7", **GOOD}, at=9)
+    lesson = await only(tmp_path, told_again(1), feedback, told_again(7), ok, taken_back)
+    assert lesson.rejected is None and lesson.answer != CALL_2
+
+
 async def test_wrong_outputs_are_rows_that_nobody_is_taught(tmp_path: Path) -> None:
     output = {"agent": "desk", "prompt": "Do", "output": "no", "success": False}
     made = await built(await log_of([said("agent_output.ingested", output)]), tmp_path)

@@ -1,4 +1,4 @@
-"""`rillfold train`, `retrain` and `withdraw`: ask for an adapter, watch it come, and take the wish back."""
+"""`rillfold train` and `retrain`: ask for an adapter, and watch it come."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -11,7 +11,7 @@ from processors.dataset.turns import SECOND
 from processors.training.admit import NotAdmitted, plain_settings
 from processors.training.settings import METHOD_NAMES
 from projections.lora_adapters import Adapter
-from projections.training_runs import ENDED, TRAINING_RUNS, Run
+from projections.training_runs import TRAINING_RUNS, Run
 from rillfold.cli.adapters.trained import TrainedVersion, trained
 from rillfold.cli.adapters.watch import leave, until_ended
 from rillfold.cli.terminal.answers import as_json, say, say_json
@@ -21,18 +21,13 @@ from rillfold.registry import NoAdapter, find
 from rillfold.settings import from_env
 from schemas.errors import Stop
 from schemas.topics import TopicNames
-from schemas.training import TrainingRequested, TrainingWithdrawn
+from schemas.training import TrainingRequested
 from streams.fold.view import View
 from streams.log.outgoing import to_outgoing
 from streams.log.port import EventLog
 
 Ask = Callable[[TrainingRequested], Awaitable[None]]
 Found = TypeVar("Found")
-KNOWN = 5
-
-
-class NoRun(Stop):
-    """A run that nobody asked for, or that is over."""
 
 
 class NotTrained(Stop):
@@ -90,29 +85,6 @@ def retrain(adapter: str, until: str | None, measure: bool, as_json: bool) -> No
     (say_json if as_json else say)(told)
     if not same and until is None:
         raise NotTrained(f"{adapter}: the same ranges gave other bytes. Compare the identity of both runs.")
-
-
-@click.command()
-@click.argument("company")
-@click.argument("run")
-@click.option("--reason", default="", help="Stands in the log.")
-def withdraw(company: str, run: str, reason: str) -> None:
-    """Take back the wish for an adapter: RUN of COMPANY. One that waits is refused, one that trains is stopped."""
-
-    async def take_back(log: EventLog, names: TopicNames) -> None:
-        rows = await View(log, names, TRAINING_RUNS).catch_up()
-        row = rows.get(f"{company}/{run}")
-        if row is None or row.status == "unknown":
-            open_ones = [each.run for each in rows.values() if each.company == company and each.status not in ENDED]
-            known = ", ".join(open_ones[-KNOWN:]) or "none"
-            raise NoRun(f"{company} asked for no run {run!r}; its runs without an outcome: {known}.")
-        if row.status in ENDED:
-            raise NoRun(f"Run {run} of {company} has ended already, as {row.status}: there is nothing to take back.")
-        event = TrainingWithdrawn(**first(company), run=run, reason=reason)
-        await log.append([to_outgoing(event, names)])
-
-    in_log(take_back)
-    say({"withdrawn": f"{company}/{run}"})
 
 
 async def _repeated(

@@ -103,6 +103,8 @@ def spark(values: Sequence[float], width: int = WIDTH) -> str:
 
 def leave(asked: Sequence[TrainingRequested]) -> NoReturn:
     """Who does not want to wait any more ends the watching alone."""
-    words = [f"run {it.id} goes on: `rillfold withdraw {it.company} {it.id}` takes it back." for it in asked]
+    words = [
+        f"run {it.id} goes on: `rillfold runs cancel {it.id} --company {it.company}` takes it back." for it in asked
+    ]
     click.echo(plain(f"rillfold: {' '.join(words) or 'nothing was asked for.'}"), err=True)
     sys.exit(INTERRUPTED)

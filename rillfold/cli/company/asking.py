@@ -103,9 +103,9 @@ def show(found: ListedRows, columns: Mapping[str, Callable[[Json], object]], as_
         click.echo(plain(f"There are more: --after {found.after}"))
 
 
-def said(events: Sequence[Json], company: str | None) -> Sequence[Json]:
-    """Events of company-data, and where they stand now."""
+def said(events: Sequence[Json], company: str | None, topic: str = "company-data") -> Sequence[Json]:
+    """A company's events, and where they stand now."""
     whose = {} if company is None else {"company": company}
     told = [{**whose, **event} for event in events]
-    placed: Sequence[Json] = asked(lambda api: api.produce("company-data", told), company)
+    placed: Sequence[Json] = asked(lambda api: api.produce(topic, told), company)
     return placed

@@ -22,6 +22,15 @@ from rillfold.settings import from_env
 from rillfold.workers.crew import at_work
 from streams.log.kafka.log import KafkaLog
 
+OWN = {
+    "provider": "embedded",
+    "bootstrap_servers": None,
+    "kafka_security": "PLAINTEXT",
+    "postgres_dsn": None,
+    "kafka_port": 0,
+    "postgres_port": 0,
+}
+
 
 @click.command()
 @click.option("--keep", is_flag=True, help="Leave everything running at the end, until Ctrl-C.")
@@ -34,8 +43,7 @@ def demo(keep: bool, data_dir: Path) -> None:
     console = Console(highlight=False)
     data_dir = data_dir.resolve()
     fresh(data_dir, console)
-    own = {"provider": "embedded", "bootstrap_servers": None, "postgres_dsn": None, "kafka_port": 0, "postgres_port": 0}
-    settings = msgspec.structs.replace(from_env(), data_dir=data_dir, **own)
+    settings = msgspec.structs.replace(from_env(), data_dir=data_dir, **OWN)
     tokens = {company.id: secrets.token_urlsafe(24) for company in COMPANIES}
     console.print("Starting Kafka and Postgres …")
     with (

@@ -6,7 +6,18 @@ import click
 
 from rillfold.cli.terminal.answers import as_json, say_json
 from rillfold.embedded.state import attach
-from rillfold.settings import PREFIX, from_env
+from rillfold.settings import PREFIX, Settings, from_env
+
+OPEN = "PLAINTEXT"
+WAY_IN = (
+    "KAFKA_SECURITY",
+    "KAFKA_MECHANISM",
+    "KAFKA_USER",
+    "KAFKA_PASSWORD_FILE",
+    "KAFKA_CA_FILE",
+    "KAFKA_CERT_FILE",
+    "KAFKA_KEY_FILE",
+)
 
 
 @click.command()
@@ -21,6 +32,7 @@ def env(as_json: bool) -> None:
     values = {
         "DATA_DIR": str(settings.data_dir.resolve()),
         "BOOTSTRAP_SERVERS": found.bootstrap_servers,
+        **_way_in(settings),
         **({"POSTGRES_DSN": found.postgres_dsn} if found.postgres_dsn else {}),
         "API_URL": settings.address("api"),
     }
@@ -30,3 +42,11 @@ def env(as_json: bool) -> None:
         return
     for name, value in exports.items():
         click.echo(f"export {name}={shlex.quote(value)}")
+
+
+def _way_in(settings: Settings) -> dict[str, str]:
+    """To a Kafka whose door is not open: files by their names, never what stands in them."""
+    if settings.kafka_security == OPEN:
+        return {}
+    given = {name: getattr(settings, name.lower()) for name in WAY_IN}
+    return {name: str(value) for name, value in given.items() if value is not None}

@@ -1,7 +1,7 @@
 """A member of a Kafka consumer group, as a `Subscription`."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -9,6 +9,8 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka import errors as kafka
 
 from streams.errors import Fenced, MissingOffsets
+from streams.log.kafka.access import KafkaAccess
+from streams.log.kafka.refused import RIGHTS, by_name, not_allowed
 from streams.log.port import EventLog, Learn, Record
 from streams.log.port import TopicPartition as Partition
 
@@ -37,13 +39,20 @@ class Assignments(ConsumerRebalanceListener):  # type: ignore[misc]
 
 class KafkaSubscription:
     def __init__(
-        self, owner: EventLog, group: str, consumer: AIOKafkaConsumer, assignments: Assignments, learn: Learn
+        self,
+        owner: EventLog,
+        group: str,
+        consumer: AIOKafkaConsumer,
+        assignments: Assignments,
+        learn: Learn,
+        access: KafkaAccess,
     ) -> None:
         self._log = owner
         self._group = group
         self._consumer = consumer
         self._assignments = assignments
         self._learn = learn
+        self._access = access
 
     async def poll(self, timeout: float = 1.0, limit: int | None = None) -> Mapping[Partition, Sequence[Record]]:
         deadline = asyncio.get_running_loop().time() + timeout
@@ -62,6 +71,8 @@ class KafkaSubscription:
                 continue
             except kafka.OffsetOutOfRangeError as error:
                 raise await self._missing(error.args[0]) from error
+            except RIGHTS as error:
+                raise not_allowed(error, self._access, "Read", self._topics()) from error
             await self._learn(record.value for records in fetched.values() for record in records)
             return {(tp.topic, tp.partition): to_records(tp, records) for tp, records in fetched.items()}
 
@@ -71,9 +82,12 @@ class KafkaSubscription:
                 await self._consumer.commit({TopicPartition(*tp): offset for tp, offset in offsets.items()})
         except _FENCED as error:
             raise Fenced(self._group, sorted(offsets)) from error
+        except RIGHTS as error:
+            raise not_allowed(error, self._access, "Read", self._topics()) from error
 
     async def committed(self) -> Mapping[Partition, int]:
-        found = {tp: await self._consumer.committed(tp) for tp in self._consumer.assignment()}
+        async with by_name(self._access, "Read", self._topics()):
+            found = {tp: await self._consumer.committed(tp) for tp in self._consumer.assignment()}
         never = {tp.topic for tp, offset in found.items() if offset is None}
         starts = {topic: await self._log.starts(topic) for topic in never}
         return {
@@ -92,6 +106,10 @@ class KafkaSubscription:
 
     def generation(self) -> int:
         return self._assignments.given
+
+    def _topics(self) -> Collection[str]:
+        topics: Collection[str] = self._consumer.subscription()
+        return topics
 
     async def _missing(self, wanted: Mapping[TopicPartition, int]) -> MissingOffsets:
         (tp, offset), *_ = wanted.items()

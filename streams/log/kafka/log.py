@@ -1,9 +1,9 @@
 """The event log on Kafka, by aiokafka: idempotent appends, bounded committed reads, consumer groups."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Self, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka import errors as kafka
@@ -13,42 +13,39 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 
 from schemas.codec.compat import check_at_start
 from streams.errors import AppendFailed, MissingOffsets, TooLarge, UnknownTopic, Unreachable
+from streams.log.kafka.access import Client, KafkaAccess
 from streams.log.kafka.alone import KafkaAlone
 from streams.log.kafka.appends import Placed, append_in_batches, place
 from streams.log.kafka.client import close_client, start_client
 from streams.log.kafka.fetched import by_batches
 from streams.log.kafka.group import Assignments, KafkaSubscription, to_records
+from streams.log.kafka.refused import RIGHTS, by_name, look_for_rights, not_allowed
 from streams.log.port import Learn, Outgoing, Position, Record, TopicSpec, limit_of, nothing_to_learn, size_of
 
 # A read without an end in sight waits this long for the next fetch before it looks at its position again: the tail
 # may hold nothing but transaction markers, which move the position and deliver nothing.
 READ_WAIT_MS = 100
 READ_BYTES = 8 << 20
+DELETED_SECONDS = 1.0
+"""Without an answer for so long it is asked whether the topic is there at all."""
 PRODUCED_BATCH_BYTES = 512 << 10
-
-_UNREACHABLE = (kafka.KafkaConnectionError, kafka.NoBrokersAvailable, kafka.NodeNotReadyError, kafka.KafkaTimeoutError)
-Client = TypeVar("Client", AIOKafkaConsumer, AIOKafkaProducer, AIOKafkaAdminClient)
 
 
 class KafkaLog:
-    """Connects when it is first used; `async with` closes what was opened.
-
-    `options` go to every client: security_protocol, sasl_mechanism and the like, by aiokafka's names.
-    """
+    """Connects when it is first used; `async with` closes what was opened. Servers alone stand for an open door."""
 
     def __init__(
         self,
-        bootstrap_servers: str,
+        access: KafkaAccess | str,
         *,
         client_id: str = "rillfold",
         session_timeout: float = 15.0,
         max_poll_interval: float = 300.0,
         learn: Learn = nothing_to_learn,
-        **options: Any,
     ) -> None:
-        self._where = bootstrap_servers
+        self._access = KafkaAccess(access) if isinstance(access, str) else access
         self._learn = learn
-        self._options = {"bootstrap_servers": bootstrap_servers, "client_id": client_id, **options}
+        self._client_id = client_id
         self._group_options = {
             "session_timeout_ms": int(session_timeout * 1000),
             "heartbeat_interval_ms": int(min(1.0, session_timeout / 4) * 1000),
@@ -71,15 +68,20 @@ class KafkaLog:
             await close_client(self._clients.popitem()[1])
 
     async def create(self, topics: Sequence[TopicSpec]) -> Sequence[str]:
-        admin = await self._client(AIOKafkaAdminClient)
-        with self._named_errors():
-            response = await admin.create_topics(
-                # -1 and {}: as many replicas as the broker's default says.
-                [NewTopic(t.name, t.partitions, -1, {}, dict(t.config)) for t in topics]
-            )
+        # A broker asks who may create before it looks what stands: who only reads need not be allowed to.
+        standing = await self.describe([topic.name for topic in topics])
+        absent = [topic for topic in topics if topic.name not in standing]
+        if not absent:
+            return []
+        async with by_name(self._access, "Create", [topic.name for topic in absent]):
+            # -1 and {}: as many replicas as the broker's default says.
+            wanted = [NewTopic(t.name, t.partitions, -1, {}, dict(t.config)) for t in absent]
+            response = await self._administered(lambda admin: admin.create_topics(wanted))
         created = []
         for name, code, *detail in response.topic_errors:
             error = kafka.for_code(code)
+            if issubclass(error, RIGHTS):
+                raise not_allowed(error(), self._access, "Create", [name])
             if error not in (kafka.NoError, kafka.TopicAlreadyExistsError):
                 raise AppendFailed(name, f"the broker refused to create it: {error.__name__} {detail}")
             if error is kafka.NoError:
@@ -89,39 +91,55 @@ class KafkaLog:
         return created
 
     async def describe(self, topics: Sequence[str]) -> Mapping[str, TopicSpec]:
-        admin = await self._client(AIOKafkaAdminClient)
-        with self._named_errors():
-            described = await admin.describe_topics(list(topics)) if topics else []
+        async with by_name(self._access, "Describe", topics):
+            described = await self._administered(lambda admin: admin.describe_topics(list(topics))) if topics else []
+            look_for_rights((each["topic"], each["error_code"]) for each in described)
+        async with by_name(self._access, "DescribeConfigs", topics):
             counts = {topic["topic"]: len(topic["partitions"]) for topic in described if not topic["error_code"]}
             resources = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in counts]
-            responses = await admin.describe_configs(resources) if resources else []
-        found = [resource for response in responses for resource in response.resources]
+            responses = await self._administered(lambda admin: admin.describe_configs(resources)) if resources else []
+            found = [resource for response in responses for resource in response.resources]
+            look_for_rights((topic, code) for code, _, _, topic, _ in found)
         return {
             topic: TopicSpec(topic, counts[topic], {name: value for name, value, *_ in entries})
             for _, _, _, topic, entries in found
         }
 
     async def append(self, records: Sequence[Outgoing]) -> Sequence[Position]:
-        placed = await self.placed(records)
-        producer = await self._client(AIOKafkaProducer, **_PRODUCER)
+        placed, topics = await self.placed(records), sorted({record.topic for record in records})
+        async with by_name(self._access, "Write", topics):
+            producer = await self._client(AIOKafkaProducer, **_PRODUCER)
         try:
             return await append_in_batches(producer, records, placed)
         except kafka.MessageSizeTooLargeError as error:
-            largest = max(records, key=size_of)
-            raise TooLarge(largest.topic, size_of(largest), limit_of(await self._spec(largest.topic))) from error
+            await self._discard(producer)
+            raise await self.too_large(records) from error
         except kafka.KafkaError as error:
             await self._discard(producer)
-            topics = sorted({record.topic for record in records})
+            if isinstance(error, RIGHTS):
+                raise not_allowed(error, self._access, "Write", topics) from error
             raise AppendFailed(", ".join(topics), f"{type(error).__name__} {error}") from error
 
-    async def placed(self, records: Sequence[Outgoing]) -> Placed:
-        """In which partition each of them goes. Raises `TooLarge` for one that its topic does not take."""
-        specs = {topic: await self._spec(topic) for topic in {record.topic for record in records}}
+    async def placed(self, records: Sequence[Outgoing], anew: bool = False) -> Placed:
+        """In which partition each of them goes. Raises `TooLarge` for one that its topic does not take.
+
+        `anew`: as the topics stand now. What the broker refuses takes a number of the producer that sent it.
+        """
+        topics = {record.topic for record in records}
+        if anew:
+            self._specs = {topic: spec for topic, spec in self._specs.items() if topic not in topics}
+        specs = {topic: await self._spec(topic) for topic in topics}
         limits = {topic: limit_of(spec) for topic, spec in specs.items()}
         for record in records:
             if size_of(record) > limits[record.topic]:
                 raise TooLarge(record.topic, size_of(record), limits[record.topic])
         return place(records, {topic: spec.partitions for topic, spec in specs.items()})
+
+    async def too_large(self, records: Sequence[Outgoing]) -> TooLarge:
+        """Of records that the broker has not taken: its limit is another than when it was asked."""
+        largest = max(records, key=size_of)
+        self._specs.pop(largest.topic, None)
+        return TooLarge(largest.topic, size_of(largest), limit_of(await self._spec(largest.topic)))
 
     async def read(
         self, topic: str, partition: int, start: int, stop: int | None = None
@@ -142,6 +160,8 @@ class KafkaLog:
                 except kafka.OffsetOutOfRangeError as error:
                     first = (await self.starts(topic))[partition]
                     raise MissingOffsets(topic, partition, position, stop, first, end) from error
+                except RIGHTS as error:
+                    raise not_allowed(error, self._access, "Read", [topic]) from error
                 if batch := to_records(tp, (found for found in polled.get(tp, ()) if found.offset < last)):
                     await self._learn(record.value for record in batch)
                     yield batch
@@ -154,14 +174,17 @@ class KafkaLog:
 
     async def offsets_at(self, topic: str, timestamp: int) -> Mapping[int, int]:
         ends = await self.ends(topic)
-        query = await self._client(AIOKafkaConsumer, **_READER)
-        with self._named_errors():
+        async with by_name(self._access, "Describe", [topic]):
+            query = await self._client(AIOKafkaConsumer, **_READER)
             found = await query.offsets_for_times({TopicPartition(topic, partition): timestamp for partition in ends})
         return {tp.partition: at.offset if at else ends[tp.partition] for tp, at in found.items()}
 
     async def committed(self, group: str, topic: str) -> Mapping[int, int]:
         partitions = await self._partitions(topic)
-        async with self._opened(AIOKafkaConsumer(group_id=group, enable_auto_commit=False, **self._options)) as member:
+        async with (
+            self._opened(AIOKafkaConsumer, group_id=group, enable_auto_commit=False) as member,
+            by_name(self._access, "Read", [topic]),
+        ):
             offsets = {tp.partition: await member.committed(tp) for tp in partitions}
         return {partition: offset for partition, offset in offsets.items() if offset is not None}
 
@@ -169,32 +192,53 @@ class KafkaLog:
     async def subscribe(self, group: str, topics: Sequence[str]) -> AsyncIterator[KafkaSubscription]:
         for topic in topics:
             await self._partitions(topic)
-        consumer = AIOKafkaConsumer(group_id=group, **_READER, **self._group_options, **self._options)
+        consumer = self._made(AIOKafkaConsumer, group_id=group, **_READER, **self._group_options)
         assignments = Assignments(consumer)
         consumer.subscribe(topics, listener=assignments)
-        async with self._opened(consumer):
+        async with self._begun(consumer):
             by_batches(consumer)
-            yield KafkaSubscription(self, group, consumer, assignments, self._learn)
+            yield KafkaSubscription(self, group, consumer, assignments, self._learn, self._access)
 
     @asynccontextmanager
     async def alone(self, name: str) -> AsyncIterator[KafkaAlone]:
-        options = {**_PRODUCER, **self._options}
-        async with self._opened(AIOKafkaProducer(transactional_id=name, **options)) as producer:
-            yield KafkaAlone(self, name, producer)
+        async with self._opened(AIOKafkaProducer, transactional_id=name, **_PRODUCER) as producer:
+            yield KafkaAlone(self, name, producer, self._access)
 
     @asynccontextmanager
     async def _reader(self, records: int) -> AsyncIterator[AIOKafkaConsumer]:
         """For a short range small fetches: what is fetched beyond it is thrown away."""
         fetch = {"max_partition_fetch_bytes": min(READ_BYTES, (64 + records) << 10)}
-        async with self._opened(AIOKafkaConsumer(**{**_READER, **fetch, **self._options})) as reader:
+        async with self._opened(AIOKafkaConsumer, **{**_READER, **fetch}) as reader:
             by_batches(reader)
             yield reader
 
     async def _bounds(self, topic: str, ask: Callable[..., Awaitable[Mapping[Any, int]]]) -> Mapping[int, int]:
         partitions = await self._partitions(topic)
-        query = await self._client(AIOKafkaConsumer, **_READER)
-        with self._named_errors():
-            return {tp.partition: offset for tp, offset in (await ask(query, partitions)).items()}
+        async with by_name(self._access, "Describe", [topic]):
+            query = await self._client(AIOKafkaConsumer, **_READER)
+            found = await self._unless_deleted(topic, ask(query, partitions))
+        return {tp.partition: offset for tp, offset in found.items()}
+
+    async def _unless_deleted(self, topic: str, asked: Awaitable[Mapping[Any, int]]) -> Mapping[Any, int]:
+        """aiokafka asks for a topic that is gone until its time is up, as if no broker answered."""
+        asking = asyncio.ensure_future(asked)
+        try:
+            while not (await asyncio.wait({asking}, timeout=DELETED_SECONDS))[0]:
+                if await self._is_deleted(topic):
+                    self._specs.pop(topic, None)
+                    raise UnknownTopic(topic, self._access.servers)
+            return asking.result()
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+
+    async def _is_deleted(self, topic: str) -> bool:
+        """A broker that is away says nothing of it."""
+        try:
+            async with asyncio.timeout(DELETED_SECONDS):
+                return topic not in await self.describe([topic])
+        except (TimeoutError, Unreachable, kafka.KafkaError):
+            return False
 
     async def _partitions(self, topic: str) -> list[TopicPartition]:
         return [TopicPartition(topic, partition) for partition in range((await self._spec(topic)).partitions)]
@@ -204,7 +248,7 @@ class KafkaLog:
         if topic not in self._specs:
             found = await self.describe([topic])
             if topic not in found:
-                raise UnknownTopic(topic, self._where)
+                raise UnknownTopic(topic, self._access.servers)
             self._specs[topic] = found[topic]
         return self._specs[topic]
 
@@ -217,17 +261,27 @@ class KafkaLog:
                 await asyncio.sleep(pause)
             else:
                 return
-        raise Unreachable(self._where, f"topic {topic} was created and is not there")
+        raise Unreachable(self._access.servers, f"topic {topic} was created and is not there")
+
+    def _made(self, kind: type[Client], **options: Any) -> Client:
+        return self._access.client(kind, client_id=self._client_id, **options)
 
     async def _client(self, kind: type[Client], **options: Any) -> Client:
         async with self._opening:
             if kind not in self._clients:
-                client = kind(**options, **self._options)
-                with self._named_errors():
-                    await start_client(client)
+                client = self._made(kind, **options)
+                await start_client(client)
                 self._clients[kind] = client
             found: Client = self._clients[kind]
             return found
+
+    async def _administered(self, ask: Callable[[AIOKafkaAdminClient], Awaitable[Any]]) -> Any:
+        """Once more on a new connection: brokers end those that have stood for long, and this client alone minds."""
+        admin = await self._client(AIOKafkaAdminClient)
+        try:
+            return await ask(admin)
+        except kafka.KafkaConnectionError:
+            return await ask(admin)
 
     async def _discard(self, producer: AIOKafkaProducer) -> None:
         """After an error an idempotent producer may refuse everything (OutOfOrderSequenceNumber): begin a new one."""
@@ -235,21 +289,17 @@ class KafkaLog:
             del self._clients[AIOKafkaProducer]
         await close_client(producer)
 
+    def _opened(self, kind: type[Client], **options: Any) -> AbstractAsyncContextManager[Client]:
+        return self._begun(self._made(kind, **options))
+
     @asynccontextmanager
-    async def _opened(self, client: Client) -> AsyncIterator[Client]:
-        with self._named_errors():
+    async def _begun(self, client: Client) -> AsyncIterator[Client]:
+        async with by_name(self._access, "Describe"):
             await start_client(client)
         try:
             yield client
         finally:
             await close_client(client)
-
-    @contextmanager
-    def _named_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except _UNREACHABLE as error:
-            raise Unreachable(self._where, error) from error
 
 
 _READER: dict[str, Any] = {

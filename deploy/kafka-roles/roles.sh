@@ -1,0 +1,76 @@
+#!/bin/sh
+# Lets a user of a Kafka with ACLs do what one role of Rillfold does, and nothing else:
+#
+#   BOOTSTRAP=kafka.example.com:9094 ADMIN=admin.properties RILLFOLD_TOPIC_PREFIX=north- roles.sh ROLE USER
+#
+# Needs kafka-acls on the path (in Apache's own package it ends in .sh: link it). ADMIN says how whoever may grant rights
+# gets in, by Kafka's own names (security.protocol, sasl.mechanism, sasl.jaas.config, ssl.truststore.location, ...).
+# Topics have the prefix, or none. Where RILLFOLD_TOPIC_MAP gives one another name, write it here.
+set -eu
+role=${1:?which role}
+user=${2:?which user}
+p=${RILLFOLD_TOPIC_PREFIX:-}
+
+allow() {
+    kafka-acls --bootstrap-server "${BOOTSTRAP:?host:port}" --command-config "${ADMIN:?a file}" \
+        --add --allow-principal "User:$user" "$@"
+}
+topics() { # OPERATIONS NAMES: these very topics
+    names=$(for name in $2; do printf ' --topic %s%s' "$p" "$name"; done)
+    # shellcheck disable=SC2046,SC2086
+    allow $(printf ' --operation %s' $1) $names
+}
+changelogs() { # OPERATIONS: rows and markers of every projection
+    # shellcheck disable=SC2046
+    allow $(printf ' --operation %s' $1) --resource-pattern-type prefixed --topic "${p}rillfold-"
+}
+groups() { # PATTERN NAME
+    allow --operation Read --resource-pattern-type "$1" --group "$p$2"
+}
+claims() { # PATTERN NAME: what shuts an older owner out
+    allow --operation Write --operation Describe --resource-pattern-type "$1" --transactional-id "$p$2"
+}
+
+wishes="company-data training-request adapter-request automation-job inference-request"
+events="$wishes adapter-ready inference-result tool-call tool-result dead-letter"
+
+case $role in
+admin) # rillfold topics create, check, list
+    topics "Create Describe DescribeConfigs" "$events" ;;
+producer) # rillfold produce, or any client
+    topics "Write DescribeConfigs" "$wishes" ;;
+fold) # rillfold worker fold
+    topics "Read DescribeConfigs" "$events"
+    topics "Write" "dead-letter automation-job inference-request tool-call"
+    changelogs "Create Read Write DescribeConfigs"
+    groups prefixed rillfold
+    claims prefixed rillfold- ;;
+sink) # rillfold worker sink
+    topics "Describe DescribeConfigs" "$events"
+    changelogs "Read DescribeConfigs"
+    groups prefixed rillfold-sink- ;;
+bridge) # rillfold worker bridge
+    topics "Read DescribeConfigs" "$events"
+    topics "Write" "tool-result"
+    groups literal rillfold-tool-bridge ;;
+serve) # rillfold worker serve
+    topics "Read DescribeConfigs" "$events"
+    topics "Write" "inference-result"
+    groups literal rillfold-serve ;;
+train) # rillfold worker train
+    topics "Read DescribeConfigs" "$events"
+    topics "Write" "training-request adapter-ready"
+    groups literal rillfold-train ;;
+api) # rillfold api, and the commands that speak for a company: job, tools, train, promote
+    topics "Read DescribeConfigs" "$events"
+    topics "Write" "$wishes adapter-ready" ;;
+reader) # rillfold projection, dlq list, dataset, trace
+    topics "Read DescribeConfigs" "$events"
+    changelogs "Read DescribeConfigs" ;;
+redrive) # rillfold dlq redrive
+    topics "Read Write DescribeConfigs" "$events"
+    claims literal rillfold-redrive ;;
+*)
+    echo "roles.sh: '$role': admin, producer, fold, sink, bridge, serve, train, api, reader or redrive" >&2
+    exit 64 ;;
+esac

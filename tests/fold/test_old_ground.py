@@ -1,0 +1,130 @@
+"""What the log says of old records: a letter is data, and times are their producers' word."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from projections.companies import COMPANIES
+from projections.datasets import DATASETS
+from rillfold.demo import data
+from rillfold.testing.driver import Driver
+from schemas.envelope import Event
+from schemas.rejected import Header, RecordRejected
+from schemas.topics import TopicNames
+from streams.fold.batch import Batch, decode_from
+from streams.fold.dead_letter import CUT, dead_letter
+from streams.fold.old_ground import LetterReading, OldGround, letters_of
+from streams.fold.owed import Sent
+from streams.log.memory import MemoryLog
+from streams.log.outgoing import to_outgoing
+from streams.log.port import Outgoing, Record, records_in
+from tests.support.training import conversations
+
+NAMES = TopicNames()
+TALKS = conversations(data.ACME, 6)
+DAY, NOW = 86_400_000, 1_700_000_000_000
+POISON = b"no event"
+
+
+def forged(place: Record, key: bytes | None, value: bytes | None, cut: bytes | None = None) -> RecordRejected:
+    """By somebody who may write to the dead-letter topic itself."""
+    about = {"topic": place.topic, "partition": place.partition, "offset": place.offset, "timestamp": place.timestamp}
+    own = {"id": f"f-{place.offset}", "company": "mallory", "time": 1, "correlation": "f"}
+    headers = () if cut is None else (Header(key=CUT, value=cut),)
+    return RecordRejected(**own, **about, key=key, value=value, headers=headers, reason="bad", detail="forged")
+
+
+def forgeries(place: Record) -> list[RecordRejected]:
+    key, value = place.key or b"", place.value or b""
+    some = [(None, None), (b"", b""), (key, None), (key, value[:-1]), (key[:-1], value), (key, value + b" ")]
+    return [forged(place, *each) for each in some] + [forged(place, key[:2], value[:2], b"%d" % (len(value) + 1))]
+
+
+async def standing(log: MemoryLog, topic: str) -> list[Record]:
+    return [record for n in await log.ends(topic) async for record in records_in(log, topic, n, 0)]
+
+
+async def test_a_letter_that_is_not_of_the_very_record_leaves_nothing_out() -> None:
+    log = MemoryLog()
+    async with Driver(log, [COMPANIES]) as driver:
+        for talk in TALKS:
+            await driver.send(talk)
+        await driver.settle()
+    for place in await standing(log, "company-data"):
+        await log.append([to_outgoing(letter, NAMES) for letter in forgeries(place)])
+    async with Driver(log, [COMPANIES, DATASETS]) as driver:
+        await driver.settle()
+        assert sum(row.events for part in driver._rows(DATASETS).values() for row in part.values()) == len(TALKS)
+        assert await driver.digest(DATASETS) == await driver.refold(DATASETS)
+
+
+@pytest.mark.parametrize("limit", [1 << 20, 64, 0])
+async def test_neither_a_cut_nor_a_forged_letter_hides_the_true_one(limit: int) -> None:
+    log = MemoryLog()
+    async with Driver(log, []):
+        await log.append([Outgoing("company-data", b"acme/1", POISON * 20, (("h", b"x"),), 0)])
+        await log.append([Outgoing("company-data", b"acme/1", POISON * 20 + b"!", (("h", b"x"),), 0)])
+        one, other = await standing(log, "company-data")
+        (refused,) = decode_from(Batch("company-data", 0, 0, 1, [one]), 0, NAMES.events_on("company-data")).refused
+        letters = [*forgeries(one), dead_letter(refused, limit), *forgeries(one)]
+        await log.append([to_outgoing(letter, NAMES) for letter in letters])
+        held = (await letters_of(log, NAMES, [("company-data", 0)]))["company-data", 0]
+        assert held.hold(one)
+        assert not held.hold(other) and not held.hold(other._replace(offset=0))
+
+
+async def test_an_empty_letter_is_of_an_empty_record() -> None:
+    log = MemoryLog()
+    async with Driver(log, []):
+        await log.append([Outgoing("company-data", None, None, partition=0)])
+        (empty,) = await standing(log, "company-data")
+        await log.append([to_outgoing(forged(empty, None, None), NAMES)])
+        held = (await letters_of(log, NAMES, [("company-data", 0)]))["company-data", 0]
+        assert held.hold(empty) and not held.hold(empty._replace(value=b"x"))
+
+
+def poison(time: int) -> Outgoing:
+    return Outgoing("company-data", b"acme", POISON, partition=0, timestamp=time)
+
+
+async def test_what_was_told_of_a_record_that_is_older_than_those_before_it_is_found() -> None:
+    """A producer's clock goes back by days: the letter is older than the first record that was looked at."""
+    log = MemoryLog(lambda: NOW)
+    async with Driver(log, []):
+        await log.append([poison(NOW), poison(NOW - 9 * DAY), poison(NOW - 20 * DAY)])
+        records = await standing(log, "company-data")
+        decoded = [decode_from(batch_of(each), each.offset, NAMES.events_on(each.topic)) for each in records]
+        for each, ago in zip(decoded, (0, 8, 19), strict=True):
+            letter = to_outgoing(dead_letter(each.refused[0]), NAMES)
+            await log.append([letter._replace(timestamp=NOW - ago * DAY)])
+        # In the order of the log's own clock, as a broker has them.
+        for part in log._topics["dead-letter"]:
+            ordered = sorted(part.records, key=lambda record: record.timestamp)
+            part.records = [record._replace(offset=n) for n, record in enumerate(ordered)]
+        reading = LetterReading(log, NAMES, [("company-data", 0)])
+        ground = OldGround(3, False, reading)
+        assert [list((await ground.judged(each)).refused) for each in decoded] == [[], [], []]
+
+
+def batch_of(record: Record) -> Batch:
+    return Batch(record.topic, record.partition, record.offset, record.offset + 1, [record])
+
+
+async def test_an_effect_of_an_older_event_than_those_before_it_is_found() -> None:
+    log, sent = MemoryLog(), list[Event]()
+
+    async def publish(events: Any) -> None:
+        sent.extend(events)
+
+    async with Driver(log, []):
+        first, old = TALKS[:2]
+        await log.append([to_outgoing(old, NAMES)._replace(timestamp=NOW - 8 * DAY)])
+        await log.append([to_outgoing(first, NAMES)._replace(timestamp=NOW)])
+        effects = Sent(log, NAMES)
+        absent = effects.publishing(publish)
+        for time, event in ((NOW, first), (NOW - 9 * DAY, old), (NOW, first)):
+            effects.look_from(time)
+            await absent([event])
+        assert sent == []

@@ -1,0 +1,101 @@
+"""What the judge knows of letters: one for each refusal, the same one wherever its record is refused again."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping
+
+from schemas.codec.codec import decode
+from schemas.rejected import RecordRedriven, RecordRejected
+from streams.log.port import Record
+from tests.kill.injected import Place, Rebuild
+
+Spot = tuple[str, int, int]
+"""Topic, partition, offset."""
+NAMED = "rillfold-redriven"
+"""The header by which a record that is sent again names its letter."""
+FEW = 8
+"""Of fewer it does not tell whether a death or a rebuild has said them again."""
+
+
+class Letterbox:
+    """The topic of dead letters, read once, and all that names a letter in the sources."""
+
+    def __init__(self) -> None:
+        self._by_spot: dict[Spot, RecordRejected] = {}
+        self._told: dict[Spot, list[tuple[Place, int]]] = defaultdict(list)
+        self._marks: Counter[tuple[str, Spot]] = Counter()
+        self._sent: dict[str, list[Spot]] = defaultdict(list)
+        self.counts: Counter[str] = Counter()
+
+    def put(self, record: Record) -> None:
+        event = decode(record.value, record.origin, record.timestamp)
+        assert isinstance(event, RecordRejected | RecordRedriven), event
+        spot = event.topic, event.partition, event.offset
+        if isinstance(event, RecordRedriven):
+            self._marks[event.causation or "", spot] += 1
+            return
+        self.counts["letters"] += 1
+        assert self._by_spot.setdefault(spot, event) == event, f"two letters about {spot} differ"
+        self._told[spot].append(((record.topic, record.partition), record.offset))
+
+    def at(self, spot: Spot) -> RecordRejected | None:
+        return self._by_spot.get(spot)
+
+    def sent(self, record: Record) -> None:
+        """Of each record of a source that names a letter."""
+        for name, value in record.headers:
+            if name == NAMED:
+                self._sent[(value or b"").decode()].append((record.topic, record.partition, record.offset))
+
+    def check(self, refused: Mapping[Spot, Record], seen: Collection[Spot]) -> None:
+        """Whatever was refused has a letter with all its bytes; of what nobody has `seen` some may have one."""
+        lacking, strange = set(seen) - self._by_spot.keys(), self._by_spot.keys() - refused.keys()
+        assert not lacking, f"{len(lacking)} refused records lack a letter: {sorted(lacking)[:5]}"
+        assert not strange, f"{len(strange)} letters lack a record: {sorted(strange)[:5]}"
+        for spot, letter in self._by_spot.items():
+            record = refused[spot]
+            headers = tuple((header.key, header.value) for header in letter.headers)
+            held = (letter.key, letter.value, headers, letter.timestamp)
+            assert held == (record.key, record.value, record.headers, record.timestamp), spot
+        self._check_sent()
+        self.counts["letters twice"] = self.counts["letters"] - len(self._by_spot)
+        self.counts["dead"] = len({letter.id for letter in self._by_spot.values()})
+
+    def _check_sent(self) -> None:
+        """A record that was sent again stands there once for each mark; refused again it has the letter it names."""
+        twice = [mark for mark, times in self._marks.items() if times > 1]
+        assert not twice, f"{len(twice)} records were sent again twice from one place: {twice[:5]}"
+        marks = Counter(id_ for id_, _ in self._marks)
+        sent = {id_: len(spots) for id_, spots in self._sent.items()}
+        assert marks == sent, (
+            f"sent again and marked differ: {[id_ for id_ in marks | sent if marks[id_] != sent.get(id_)][:5]}"
+        )
+        spots: dict[str, set[Spot]] = defaultdict(set)
+        for spot, letter in self._by_spot.items():
+            spots[letter.id].add(spot)
+        for id_, places in spots.items():
+            first = places - set(self._sent.get(id_, ()))
+            assert len(first) == 1, f"{id_} is the letter of {sorted(first)}, which nobody has sent again"
+            held = {(self._by_spot[spot].key, self._by_spot[spot].value) for spot in places}
+            assert len(held) == 1, f"{id_} is the letter of other bytes at {sorted(places)}"
+        for id_, spot in self._marks:
+            assert spot in spots[id_], f"{id_} was sent again from {spot}, where it was not refused"
+        self.counts["sent again from letters"] = sum(sent.values())
+
+    def check_rebuild(self, rebuild: Rebuild) -> None:
+        for source in sorted(rebuild.sources):
+            told = [places for (topic, _, _), places in self._told.items() if topic == source]
+            again = said_again(told, rebuild)
+            assert again is None, f"a rebuild tells letters about {source} again: {again}"
+
+
+def said_again(places: Iterable[list[tuple[Place, int]]], rebuild: Rebuild) -> str | None:
+    """Of what stood in the log before a rebuild, a death may say again what it had in hand: never half of it."""
+    stood, again = 0, 0
+    for each in places:
+        behind = [offset >= rebuild.ends.get(place, 0) for place, offset in each]
+        if not all(behind):
+            stood += 1
+            again += any(behind)
+    return f"{again} of {stood}" if stood >= FEW and again * 2 >= stood else None

@@ -1,0 +1,28 @@
+"""Whoever appends alone waits for its records to be read, and not for ever."""
+
+from __future__ import annotations
+
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from rillfold.embedded.state import Endpoints
+from schemas.topics import TopicNames
+from streams.errors import AppendFailed
+from streams.log.kafka.log import KafkaLog
+from streams.log.port import Outgoing, TopicSpec
+
+
+async def test_what_nobody_can_read_behind_an_open_transaction_is_named_and_not_waited_for_without_end(
+    stack: Endpoints, names: TopicNames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.log.kafka.alone.READ_SECONDS", 0.3)
+    topic, servers = names.wire("open"), stack.bootstrap_servers
+    stranger = AIOKafkaProducer(bootstrap_servers=servers, transactional_id=names.wire("stranger"))
+    async with KafkaLog(servers) as log, stranger:
+        await log.create([TopicSpec(topic, 1)])
+        async with stranger.transaction():
+            await stranger.send_and_wait(topic, b"open")
+            async with log.alone(names.wire("work")) as alone:
+                with pytest.raises(AppendFailed, match=f"nobody reads {topic}/0 up to 2"):
+                    await alone.append([Outgoing(topic, None, b"behind", partition=0)])
+        assert (await log.ends(topic))[0] >= 2
