@@ -98,7 +98,7 @@ class Edges:
         return Rebuild(sources, {(topic, p): end for topic in said for p, end in (await log.ends(topic)).items()})
 
     def redrive(self) -> None:
-        """All letters, while a worker dies; sometimes two at once, one of which may be killed; and right away once more."""
+        """All letters, while a worker dies; sometimes two at once, and one is killed; and right away once more."""
         both = [self._redriving(n) for n in range(self._rnd.choice((1, 2, 2)))]
         self._fleet.pause(0.0, 1.0)
         victim = self._rnd.choice(self._fleet.folds)
