@@ -62,7 +62,9 @@ class FencedChangelogs:
 
     async def append(self, topic: str, partition: int, rows: Rows) -> int | None:
         """Offset of the last row; None when the broker knew the batch already and could not say where it stands."""
-        producer, epochs = self._writers[partition]
+        if (writer := self._writers.get(partition)) is None:
+            raise OwnershipLost(topic, partition)  # handed back while it was being claimed
+        producer, epochs = writer
         batch = producer.create_batch()
         for key, value in rows:
             if batch.append(timestamp=None, key=key, value=value) is None:

@@ -18,7 +18,7 @@ from streams.log.kafka.log import KafkaLog
 from tests.kill.fleet import Fleet
 from tests.kill.injected import Injected, Place, Rebuild, delete, delete_unfolded, markers
 from tests.kill.traffic import LEARNED
-from tests.kill.world import KILLED, Hand
+from tests.kill.world import Hand
 from tests.support.registry import LocalRegistry
 
 T = TypeVar("T")
@@ -46,6 +46,8 @@ class Edges:
         fleet.guests.append(second)
         second.start()
         fleet.pause(0.5, 3.0)
+        self.more()
+        fleet.pause(0.0, 0.3)
         fleet.asleep.update(fleet.folds)
         for hand in fleet.folds:
             hand.send(signal.SIGSTOP)
@@ -96,7 +98,7 @@ class Edges:
         return Rebuild(sources, {(topic, p): end for topic in said for p, end in (await log.ends(topic)).items()})
 
     def redrive(self) -> None:
-        """All letters, while a worker dies; sometimes two at once; one that is killed is made good by another."""
+        """All letters, while a worker dies; sometimes two at once, and one is killed; and right away once more."""
         both = [self._redriving(n) for n in range(self._rnd.choice((1, 2, 2)))]
         self._fleet.pause(0.0, 1.0)
         victim = self._rnd.choice(self._fleet.folds)
@@ -105,9 +107,9 @@ class Edges:
         if self._rnd.random() < 0.3:
             self._fleet.pause(0.0, 2.0)
             both[0].kill()
-        codes = [self._redriven(each) for each in both]
-        if KILLED in codes or 0 not in codes:
-            self._redriven(self._redriving(len(both)))
+        for each in both:
+            self._redriven(each)
+        self._redriven(self._redriving(len(both)))
 
     def _redriving(self, n: int) -> Hand:
         gone = ["--gone"] if self._rnd.random() < 0.3 else []
@@ -116,10 +118,8 @@ class Edges:
         hand.start()
         return hand
 
-    def _redriven(self, hand: Hand) -> int:
-        code = hand.ended(120)
-        self._history.add("redrive", hand.name, code=code, said=hand.said().strip().splitlines()[-1:])
-        return code
+    def _redriven(self, hand: Hand) -> None:
+        self._history.add("redrive", hand.name, code=hand.ended(120), said=hand.said().splitlines()[:1])
 
     def registry_learns(self) -> None:
         """What was refused until now for its schema is refused; what comes from now on is an event."""

@@ -30,6 +30,21 @@ QUIET_SECONDS = 600.0
 Action = Callable[[], None]
 
 
+class Share:
+    """The traffic of one action: half of what is left whenever it asks for more, the rest when it is over."""
+
+    def __init__(self, begun: int, of: int, allow: Callable[[float], None]) -> None:
+        self._begun, self._of, self._allow = begun, of, allow
+        self._left = 1.0
+
+    def more(self) -> None:
+        self._left /= 2
+        self._allow((self._begun + 1 - self._left) / self._of)
+
+    def all(self) -> None:
+        self._allow((self._begun + 1) / self._of)
+
+
 class Chaos:
     """What befalls a fleet, in an order by chance. Runs in a thread of its own: it waits, and the senders do not."""
 
@@ -58,13 +73,13 @@ class Chaos:
 
     def run(self, allow: Callable[[float], None]) -> None:
         plan = self.plan()
-        for n, action in enumerate(plan, start=1):
-            # Half of what comes meanwhile is sent when it begins, the rest when it asks for more, or is over.
-            allow((n - 0.5) / (len(plan) + 1))
-            self._edges.more = partial(allow, n / (len(plan) + 1))
+        for n, action in enumerate(plan):
+            own = Share(n, len(plan) + 1, allow)
+            own.more()
+            self._edges.more = own.more
             self._fleet.pause(0.2, self._fleet.size.pause)
             action()
-            allow(n / (len(plan) + 1))
+            own.all()
             self._fleet.mend()
         while self._fleet.release != LAST:
             self._edges.deploy()
@@ -161,11 +176,22 @@ async def _lag(log: KafkaLog, names: TopicNames, dsn: str) -> tuple[list[str], d
 async def _judged(judge: Judge, fleet: Fleet) -> Mapping[str, Any]:
     began, said = time.monotonic(), fleet.logs()
     await judge.read(said)
-    judge.check_the_log()
-    await judge.check_changelogs([hand.tables() for hand in (*fleet.folds, *fleet.guests)])
-    await judge.check_postgres(fleet.servers.dsn)
-    judge.check_letters()
-    judge.check_jobs()
+    failed = []
+    for check in (
+        judge.check_the_log,
+        partial(judge.check_changelogs, [hand.tables() for hand in (*fleet.folds, *fleet.guests)]),
+        partial(judge.check_postgres, fleet.servers.dsn),
+        judge.check_letters,
+        judge.check_jobs,
+    ):
+        try:
+            held = check()
+            if held is not None:
+                await held
+        except AssertionError as error:
+            failed.append(str(error))
+    if failed:
+        raise AssertionError("\n".join(failed))
     seconds = round(time.monotonic() - began, 1)
     refused = "Another worker has claimed" in said
     return {**fleet.history.counts, **judge.counts, "judged in s": seconds, "a late batch was refused": refused}

@@ -99,3 +99,15 @@ async def test_a_sleeper_whom_the_partition_has_forgotten_is_refused_by_the_coor
     with pytest.raises(OwnershipLost):
         await sleeper.append(a, 0, [(b"k", b"late")])
     assert await written(kafka, a) == []
+
+
+async def test_what_is_handed_back_while_it_is_claimed_is_lost_by_name(
+    fence: Fence, changelogs: tuple[str, str], kafka: KafkaLog
+) -> None:
+    a, _ = changelogs
+    owner = fence("owner")
+    await owner.claim({0: [a]})
+    await owner.release([0])
+    with pytest.raises(OwnershipLost, match=f"claimed {a}/0"):
+        await owner.append(a, 0, [(b"k", b"late")])
+    assert await written(kafka, a) == []
