@@ -28,7 +28,8 @@ from streams.log.kafka.opened import keep_bytes
 from streams.log.outgoing import to_outgoing
 from streams.log.port import EventLog, Learn, nothing_to_learn
 from streams.owner.credentials import credentials_of
-from streams.owner.faust_seam import BatchSchema, BatchTransport, RowApp, RowAssignor, RowTableManager, add_table
+from streams.owner.faust_seam import BatchSchema, BatchTransport, RowApp, RowAssignor
+from streams.owner.faust_tables import RowTableManager, add_table
 from streams.owner.fence import FencedChangelogs
 from streams.owner.garbage import keep_garbage_rare
 from streams.owner.glance import Glance

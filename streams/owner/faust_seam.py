@@ -1,4 +1,4 @@
-"""The one place that leans on Faust's insides (and aiokafka's below them), so that an upgrade breaks here or nowhere.
+"""What leans on Faust's insides (and aiokafka's below them): an upgrade breaks here, in `faust_tables.py`, or nowhere.
 
 Faust hands an agent one message per record. Here the "message" is everything one fetch returned for one partition; its
 offset is that of the last record. Acks, commits, rebalances, recovery and standby then work per batch, untouched.
@@ -16,9 +16,6 @@ from aiokafka.errors import IllegalStateError, KafkaError, NoOffsetForPartitionE
 from faust.assignor.client_assignment import ClientMetadata
 from faust.assignor.partition_assignor import PartitionAssignor
 from faust.serializers.schemas import Schema
-from faust.tables.manager import TableManager
-from faust.tables.recovery import RebalanceAgain, Recovery
-from faust.tables.table import Table
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, EventT
 from faust.types.tuples import ConsumerMessage
@@ -52,7 +49,7 @@ class RowApp(faust.App):
         await self.shard_owner.stop()
 
 
-def _owner_of(app: Any) -> ShardOwner:
+def owner_of(app: Any) -> ShardOwner:
     owner: ShardOwner = app.shard_owner
     return owner
 
@@ -84,7 +81,7 @@ class BatchThread(driver.AIOKafkaConsumerThread):
 
     def _refused(self, error: KafkaError) -> None:
         topics: Collection[str] = self._consumer.subscription() if self._consumer is not None else ()
-        _owner_of(self.app).failed(not_allowed(error, cast(RowApp, self.app).access, "Read", topics))
+        owner_of(self.app).failed(not_allowed(error, cast(RowApp, self.app).access, "Read", topics))
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
@@ -207,7 +204,7 @@ class BatchConsumer(driver.Consumer):
         mine = {TP(*tp): offset for tp, offset in asked.items() if thread.stands_at(tp) == offset}
         sources = {tp: offset for tp, offset in mine.items() if not self._is_changelog_tp(tp)}
         starts = await self._begins(sources, sources) if sources else {}
-        owner = _owner_of(self.app)
+        owner = owner_of(self.app)
         for tp in mine.keys() - sources.keys():
             owner.forget(tp)
             starts[tp] = await owner.first(tp)
@@ -216,9 +213,9 @@ class BatchConsumer(driver.Consumer):
     async def _begins(self, sources: Collection[TP], read_to: Mapping[TP, int] = NOWHERE) -> dict[TP, int]:
         """Those that are not to be read from are not fetched any more."""
         try:
-            starts = dict(await _owner_of(self.app).begins(sources, read_to))
+            starts = dict(await owner_of(self.app).begins(sources, read_to))
         except Exception as error:
-            _owner_of(self.app).failed(error)
+            owner_of(self.app).failed(error)
             raise
         self.pause_partitions(tp for tp in sources if tp not in starts)
         return starts
@@ -246,7 +243,7 @@ class BatchConsumer(driver.Consumer):
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """The rows know better than the group how far a source is folded."""
         sources = [tp for tp in self.assignment() if not self._is_changelog_tp(tp)]
-        _owner_of(self.app).say_what_waits(sources, cast(RowAssignor, self.app.assignor).read())
+        owner_of(self.app).say_what_waits(sources, cast(RowAssignor, self.app.assignor).read())
         if not sources:
             return {}
         starts = await self._begins(sources)
@@ -263,7 +260,7 @@ class BatchConsumer(driver.Consumer):
             return None
         acked.clear()
         self._acked_index[tp].clear()
-        return _owner_of(self.app).folded(tp)
+        return owner_of(self.app).folded(tp)
 
 
 class RowAssignor(PartitionAssignor):
@@ -302,103 +299,3 @@ class BatchSchema(Schema):  # type: ignore[type-arg]
             return event
 
         return decode
-
-
-class RowTable(Table):  # type: ignore[type-arg]
-    """A Faust table whose content is kept elsewhere, by partition, and restored by whole batches."""
-
-    def _changelog_topic_name(self) -> str:
-        return str(self.name)
-
-    async def on_start(self) -> None:
-        """Topics are made before the worker starts; there is no store to start."""
-
-    def persisted_offset(self, tp: TP) -> int | None:
-        return _owner_of(self.app).persisted(tp)
-
-    async def need_active_standby_for(self, tp: TP) -> bool:
-        return _owner_of(self.app).persisted(tp) is None
-
-    async def on_rebalance(self, *_: Any) -> None:
-        """All tables at once: see RowTableManager."""
-
-    def apply_changelog_batch(self, batch: Iterable[EventT[Any]]) -> None:
-        try:
-            for event in batch:
-                records = cast(Batch, event.value).records
-                pairs = ((record.key or b"", record.value) for record in records)
-                _owner_of(self.app).restore(event.message.tp, pairs, records[-1].offset)
-        except Exception as error:
-            _owner_of(self.app).failed(error)
-            raise
-
-    async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
-        try:
-            await _owner_of(self.app).restored(active_tps)
-        except Exception as error:
-            _owner_of(self.app).failed(error)
-
-
-class BatchRecovery(Recovery):
-    async def _wait(self, coro: Any, timeout: Any = None) -> None:
-        """Faust would go on with half a step when its time is up. A table takes its time; a watchman looks on."""
-        await super()._wait(coro)
-
-    async def _build_highwaters(self, consumer: Any, tps: set[TP], destination: Any, title: str) -> None:
-        """Claims come before the ends are read: nothing can be appended behind an end by an earlier owner."""
-        if title == "active":
-            try:
-                await _owner_of(self.app).claim(tps)
-            except Exception as error:
-                _owner_of(self.app).failed(error)
-                raise
-        await super()._build_highwaters(consumer, tps, destination, title)
-        for tp in tps:
-            kept = _owner_of(self.app).persisted(tp)
-            if kept is not None and kept > destination[tp]:
-                _owner_of(self.app).forget(tp)
-                offsets: Any = self.active_offsets if title == "active" else self.standby_offsets
-                offsets[tp] = None
-        if title == "active":
-            await self._refill(tps)
-
-    async def _build_offsets(self, consumer: Any, tps: set[TP], destination: Any, title: str) -> None:
-        """Ours are known. The question would wait for a fetch that waits for records, on the same connection."""
-        if title != "active":
-            await super()._build_offsets(consumer, tps, destination, title)
-
-    async def _refill(self, tps: set[TP]) -> None:
-        """Past Faust, which then finds nothing left to recover. It still reads what we only stand by for."""
-        try:
-            complete = await _owner_of(self.app).refill(tps)
-        except Exception as error:  # Faust would log it and go on without the rows
-            _owner_of(self.app).failed(error)
-            raise
-        if not complete:
-            raise RebalanceAgain
-        for tp in tps:
-            self.active_offsets[tp] = cast(int, _owner_of(self.app).persisted(tp))
-
-
-class RowTableManager(TableManager):
-    @property
-    def recovery(self) -> Recovery:
-        if self._recovery is None:
-            self._recovery = BatchRecovery(self.app, self, beacon=self.beacon, loop=self.loop)
-        return self._recovery
-
-    async def on_rebalance(self, assigned: set[TP], revoked: set[TP], newly: set[TP], generation_id: int = 0) -> None:
-        ours = self.app.assignor.assigned_actives() | self.app.assignor.assigned_standbys()
-        await _owner_of(self.app).assigned(tp for tp in ours if tp.topic in self.changelog_topics)
-        await super().on_rebalance(assigned, revoked, newly, generation_id)
-
-    def on_actives_ready(self) -> None:
-        super().on_actives_ready()
-        _owner_of(self.app).ready()
-
-
-def add_table(app: faust.App, changelog: str) -> None:
-    # Two batches at most wait to be applied. One would make Faust read the changelog on after the recovery.
-    app.tables.add(
-        RowTable(app, name=changelog, recovery_buffer_size=2, schema=BatchSchema(), beacon=app.tables.beacon)
-    )

@@ -63,7 +63,7 @@ BY_THE_SEAM: Mapping[str, Sequence[str]] = {
     "aiokafka.producer.transaction_manager:TransactionManager.producer_id": ("return self._pid_and_epoch.pid",),
     "aiokafka.producer.sender:SendProduceReqHandler.handle_response": ("exc = ProducerFenced()",),
 }
-"""By streams/owner/faust_seam.py, and epochs.py beside it."""
+"""By streams/owner/faust_seam.py, and faust_tables.py and epochs.py beside it."""
 
 BY_FETCHED: Mapping[str, Sequence[str]] = {
     "aiokafka.consumer.fetcher:Fetcher._proc_fetch_request": (

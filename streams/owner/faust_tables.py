@@ -1,0 +1,113 @@
+"""The other place that leans on Faust's insides, beside `faust_seam.py`: tables, and how they are restored."""
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+import faust
+from faust.tables.manager import TableManager
+from faust.tables.recovery import RebalanceAgain, Recovery
+from faust.tables.table import Table
+from faust.types import TP, EventT
+
+from streams.fold.batch import Batch
+from streams.owner.faust_seam import BatchSchema, owner_of
+
+
+class RowTable(Table):  # type: ignore[type-arg]
+    """A Faust table whose content is kept elsewhere, by partition, and restored by whole batches."""
+
+    def _changelog_topic_name(self) -> str:
+        return str(self.name)
+
+    async def on_start(self) -> None:
+        """Topics are made before the worker starts; there is no store to start."""
+
+    def persisted_offset(self, tp: TP) -> int | None:
+        return owner_of(self.app).persisted(tp)
+
+    async def need_active_standby_for(self, tp: TP) -> bool:
+        return owner_of(self.app).persisted(tp) is None
+
+    async def on_rebalance(self, *_: Any) -> None:
+        """All tables at once: see RowTableManager."""
+
+    def apply_changelog_batch(self, batch: Iterable[EventT[Any]]) -> None:
+        try:
+            for event in batch:
+                records = cast(Batch, event.value).records
+                pairs = ((record.key or b"", record.value) for record in records)
+                owner_of(self.app).restore(event.message.tp, pairs, records[-1].offset)
+        except Exception as error:
+            owner_of(self.app).failed(error)
+            raise
+
+    async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
+        try:
+            await owner_of(self.app).restored(active_tps)
+        except Exception as error:
+            owner_of(self.app).failed(error)
+
+
+class BatchRecovery(Recovery):
+    async def _wait(self, coro: Any, timeout: Any = None) -> None:
+        """Faust would go on with half a step when its time is up. A table takes its time; a watchman looks on."""
+        await super()._wait(coro)
+
+    async def _build_highwaters(self, consumer: Any, tps: set[TP], destination: Any, title: str) -> None:
+        """Claims come before the ends are read: nothing can be appended behind an end by an earlier owner."""
+        if title == "active":
+            try:
+                await owner_of(self.app).claim(tps)
+            except Exception as error:
+                owner_of(self.app).failed(error)
+                raise
+        await super()._build_highwaters(consumer, tps, destination, title)
+        for tp in tps:
+            kept = owner_of(self.app).persisted(tp)
+            if kept is not None and kept > destination[tp]:
+                owner_of(self.app).forget(tp)
+                offsets: Any = self.active_offsets if title == "active" else self.standby_offsets
+                offsets[tp] = None
+        if title == "active":
+            await self._refill(tps)
+
+    async def _build_offsets(self, consumer: Any, tps: set[TP], destination: Any, title: str) -> None:
+        """Ours are known. The question would wait for a fetch that waits for records, on the same connection."""
+        if title != "active":
+            await super()._build_offsets(consumer, tps, destination, title)
+
+    async def _refill(self, tps: set[TP]) -> None:
+        """Past Faust, which then finds nothing left to recover. It still reads what we only stand by for."""
+        try:
+            complete = await owner_of(self.app).refill(tps)
+        except Exception as error:  # Faust would log it and go on without the rows
+            owner_of(self.app).failed(error)
+            raise
+        if not complete:
+            raise RebalanceAgain
+        for tp in tps:
+            self.active_offsets[tp] = cast(int, owner_of(self.app).persisted(tp))
+
+
+class RowTableManager(TableManager):
+    @property
+    def recovery(self) -> Recovery:
+        if self._recovery is None:
+            self._recovery = BatchRecovery(self.app, self, beacon=self.beacon, loop=self.loop)
+        return self._recovery
+
+    async def on_rebalance(self, assigned: set[TP], revoked: set[TP], newly: set[TP], generation_id: int = 0) -> None:
+        ours = self.app.assignor.assigned_actives() | self.app.assignor.assigned_standbys()
+        await owner_of(self.app).assigned(tp for tp in ours if tp.topic in self.changelog_topics)
+        await super().on_rebalance(assigned, revoked, newly, generation_id)
+
+    def on_actives_ready(self) -> None:
+        super().on_actives_ready()
+        owner_of(self.app).ready()
+
+
+def add_table(app: faust.App, changelog: str) -> None:
+    # Two batches at most wait to be applied. One would make Faust read the changelog on after the recovery.
+    app.tables.add(
+        RowTable(app, name=changelog, recovery_buffer_size=2, schema=BatchSchema(), beacon=app.tables.beacon)
+    )
