@@ -194,7 +194,7 @@ def _settings(worker: Worker, projections: Sequence[Projection[Any]]) -> dict[st
         "recovery_consistency_check": False,
         "broker_commit_interval": 1.0,
         # Where nobody listens; but the leader tells by it who of the group reads what.
-        "canonical_url": f"http://{sha256(worker.name.encode()).hexdigest()[:16]}",
+        "canonical_url": f"http://{sha256(_member(worker, projections).encode()).hexdigest()[:16]}",
         # A worker that comes back under its name gets its partitions back at once, with no rebalance.
         "consumer_group_instance_id": _member(worker, projections),
         "broker_session_timeout": worker.session_timeout,
