@@ -98,12 +98,12 @@ class Edges:
         return Rebuild(sources, {(topic, p): end for topic in said for p, end in (await log.ends(topic)).items()})
 
     def redrive(self) -> None:
-        """All letters, while a worker dies; sometimes two at once, and one is killed; and right away once more."""
+        """All letters, while all that folds dies; sometimes two at once, and one killed; and right away once more."""
         both = [self._redriving(n) for n in range(self._rnd.choice((1, 2, 2)))]
         self._fleet.pause(0.0, 1.0)
-        victim = self._rnd.choice(self._fleet.folds)
-        victim.kill()
-        self._history.add("kill -9 fold", victim.name, during="redrive")
+        for hand in self._fleet.folds:
+            hand.kill()
+            self._history.add("kill -9 fold", hand.name, during="redrive")
         if self._rnd.random() < 0.3:
             self._fleet.pause(0.0, 2.0)
             both[0].kill()

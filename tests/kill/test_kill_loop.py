@@ -13,7 +13,7 @@ from tests.kill.loop import run_seed
 from tests.kill.world import History, scratch
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_whatever_is_killed_the_rows_are_the_fold_of_the_log() -> None:
     seed = random.SystemRandom().randrange(1 << 30)
     sys.stdout.write(f"seed {seed}: python -m tests.kill --short --seeds 1 --first {seed}\n")
