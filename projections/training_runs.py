@@ -1,5 +1,7 @@
 """Training runs: one row each, from the wish to its one outcome."""
 
+from hashlib import sha256
+
 import msgspec
 
 from projections.projection import Projection
@@ -11,6 +13,7 @@ MOST_GENERATION = 1 << 53
 """No group counts so far, and there is room above it for the claims of others."""
 MOST_READ_SECONDS = 1e6
 """That a refusal may say it cost."""
+ASKED_DIGITS = 16
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +27,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     base_model: str = ""
     method: str = ""
     settings: str = "{}"
+    asked: str = ""
+    """A digest of what the first request under this id asks for: it alone counts."""
+    passed_over: int = 0
+    """Requests that came after it under the same id and ask for something else. They have no outcome of their own: it
+    would be taken for this run's."""
     withdrawn: str | None = None
     """Why the wish was taken back, where it was: the outcome follows."""
     worker: str = ""
@@ -76,11 +84,11 @@ def initial(row: str) -> Run:
 
 
 def fold(state: Run, event: Event) -> Run:
+    if isinstance(event, training.TrainingRequested):
+        return _asked(state, event)
     if state.status in ENDED or (isinstance(event, Outcome) and overtaken(state, event.generation)):
         return state
     match event:
-        case training.TrainingRequested() if state.status == "unknown":
-            return _requested(state, event)
         case training.TrainingAccepted() if event.generation >= state.generation:
             return _accepted(state, event)
         case training.TrainingProgressed() if event.generation >= state.generation:
@@ -97,10 +105,22 @@ def fold(state: Run, event: Event) -> Run:
     return state
 
 
-def _requested(state: Run, event: training.TrainingRequested) -> Run:
+def _asked(state: Run, event: training.TrainingRequested) -> Run:
+    """The same once more is the same run, before its end and after."""
+    wish = (event.role, event.base_model, event.method, event.settings, event.ranges)
+    asked = sha256(msgspec.json.encode(wish)).hexdigest()[:ASKED_DIGITS]
+    if state.status == "unknown":
+        return _requested(state, event, asked)
+    if not state.asked:
+        return msgspec.structs.replace(state, asked=asked)  # somebody spoke of the run before it was asked for
+    return state if asked == state.asked else msgspec.structs.replace(state, passed_over=state.passed_over + 1)
+
+
+def _requested(state: Run, event: training.TrainingRequested, asked: str) -> Run:
     return msgspec.structs.replace(
         state,
         status="requested",
+        asked=asked,
         role=event.role,
         base_model=event.base_model,
         method=event.method,
@@ -168,6 +188,19 @@ def _worked(state: Run, event: Event) -> int:
     return state.worked + max(0, event.time - state.updated_at) if state.status == "accepted" else state.worked
 
 
+def merge(a: Run, b: Run) -> Run:
+    """A request may have been put where its key does not belong, and has a row there that nothing more happens to: what
+    workers say stands at home."""
+    return b if a.status in ("unknown", "requested") else a
+
+
 TRAINING_RUNS = Projection(
-    name="training_runs", version=2, topics=("training-request",), state=Run, key=key, initial=initial, fold=fold
+    name="training_runs",
+    version=3,
+    topics=("training-request",),
+    state=Run,
+    key=key,
+    initial=initial,
+    fold=fold,
+    merge=merge,
 )

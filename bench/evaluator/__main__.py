@@ -25,12 +25,13 @@ def ours(case: Case) -> bool:
 
 
 def compared(official: Official, cases: Sequence[Case]) -> tuple[int, list[Case]]:
-    """(right by theirs, those on which the verdicts differ)"""
-    theirs = [official.right(case) for case in cases]
-    return sum(theirs), [case for case, right in zip(cases, theirs, strict=True) if right is not ours(case)]
+    """(right by theirs, those on which the verdicts differ). Where their checker broke there is none to differ from."""
+    theirs = [(case, official.right(case)) for case in cases]
+    wrong = [case for case, right in theirs if right is not None and right is not ours(case)]
+    return sum(right is True for _, right in theirs), wrong
 
 
-def timed(judge: Callable[[Case], bool], cases: Sequence[Case]) -> Contestant:
+def timed(judge: Callable[[Case], bool | None], cases: Sequence[Case]) -> Contestant:
     def judged() -> Figures:
         began = time.process_time()
         for case in cases:

@@ -1,11 +1,12 @@
 """The Berkeley leaderboard's own checker and cases, out of its wheel, which is downloaded and never installed."""
 
+import ast
 import json
 import subprocess
 import sys
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -47,18 +48,19 @@ class Official:
         from bfcl_eval.eval_checker.ast_eval.ast_checker import ast_checker  # type: ignore[import-not-found]
 
         self._check, self._python = ast_checker, Language.PYTHON
+        self._is_calls = _only(wheel, "bfcl_eval/utils.py", "is_function_calling_format_output")
         self.crashed: Counter[str] = Counter()
 
-    def right(self, case: Case) -> bool:
-        """What their runner asks first, whether it is a list of calls at all, is no part of the checker. Where the
-        checker itself breaks there is no verdict that it is right."""
-        if not _is_calls(case.output):
+    def right(self, case: Case) -> bool | None:
+        """As their runner asks: first whether it is a list of calls at all, then the checker. None: the checker itself
+        broke on it, and there is no verdict."""
+        if not self._is_calls(case.output):
             return False
         try:
             found = self._check(case.tools, case.output, case.accepted, self._python, case.category, "rillfold")
         except Exception as error:
             self.crashed[type(error).__name__] += 1
-            return False
+            return None
         return bool(found["valid"])
 
 
@@ -72,10 +74,15 @@ def _stub(name: str, **inside: Any) -> None:
     sys.modules[name] = module
 
 
-def _is_calls(output: Any) -> bool:
-    if not isinstance(output, list):
-        return False
-    return all(isinstance(each, dict) and len(each) == 1 and isinstance(*each.values(), dict) for each in output)
+def _only(wheel: Path, module: str, function: str) -> Callable[[Any], bool]:
+    """One function of a module whose imports are not installed here."""
+    with zipfile.ZipFile(wheel) as held:
+        tree = ast.parse(held.read(module))
+    (wanted,) = [each for each in tree.body if isinstance(each, ast.FunctionDef) and each.name == function]
+    inside: dict[str, Any] = {}
+    exec(compile(ast.Module([wanted], []), module, "exec"), inside)
+    found: Callable[[Any], bool] = inside[function]
+    return found
 
 
 def downloaded(folder: Path) -> Path:

@@ -74,6 +74,8 @@ def main() -> None:
         judged = [(case, official.right(case)) for case in [*cases, *made]]
     print(json.dumps({"cases": {name: {"tools": tools, "accepted": each} for name, (tools, each) in CASES.items()}}))
     for case, is_right in judged:
+        if is_right is None:
+            continue  # the checker broke on it
         print(json.dumps({"case": case.id, "output": case.output, "right": is_right}))
 
 

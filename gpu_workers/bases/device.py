@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from gpu_workers.bases.host import host_memory
+
 LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "safetensors")
 
 
@@ -56,14 +58,16 @@ class Device:
         return most if sys.platform == "darwin" else most << 10
 
     def free(self) -> int | None:
-        """Bytes that are still to be had there; None: nobody tells."""
+        """Bytes that this process may still have there, also of what it took before and holds nothing in; None: nobody
+        tells."""
         if self.kind == "cuda":
-            return torch.cuda.mem_get_info()[0]
+            return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
         if not (told := Path("/proc/meminfo")).exists():
             return None
-        return next(
+        available = next(
             int(line.split()[1]) << 10 for line in told.read_text().splitlines() if line.startswith("MemAvailable:")
         )
+        return max(0, min(available, host_memory() - self.held()))
 
     def keep_to(self, share: float) -> None:
         """This process takes no more than such a share of a GPU's memory: what would be more is out of memory. Of a

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from gpu_workers.adapters.weights import LoraWeights, read_adapter
 from gpu_workers.bases.chat import Chat
+from gpu_workers.bases.device import Device
 from gpu_workers.refused import PromptTooLong, Refused, TooLong
 from gpu_workers.serve.engine.decoder import Decoder
 from gpu_workers.serve.engine.engine import Engine, Fell, LoraRow, Step
@@ -19,6 +20,8 @@ from processors.measure.cases import Case
 
 ROWS, STEP = 64, 512
 """So many rows run at once, and so many tokens go through the model in a step. Nobody waits for a single one."""
+MEMORY_SHARE = 0.75
+"""Of what is free, for keys and values: what a step computes needs room, too."""
 SPARE = 32
 """Tokens that an answer may be longer than the longest right one of its suite: a wrong call has room to end, too."""
 IDLE_TOKENS, CALL_TOKENS = 32, 96
@@ -53,8 +56,10 @@ class Answered(NamedTuple):
 class Asker:
     """One base model, and who stands on it. A model under training has its adapter taken off first."""
 
-    def __init__(self, model: Any, chat: Chat) -> None:
+    def __init__(self, model: Any, chat: Chat, free: Callable[[], int | None] | None = None) -> None:
+        """`free`: bytes where the model lies; None: nobody tells."""
         self._decoder, self._chat = Decoder(model), chat
+        self._free = free or Device(self._decoder.embedding.device.type, "float32", 1).free
         self._stops = chat.ends
         self._base = Base("base", "", self._decoder.context)
         self._rows = RowMaker(chat, self._base)
@@ -147,9 +152,12 @@ class Asker:
         return not (said.startswith(CALL) or CALL.startswith(said) or (bare and may_begin_bare(said)))
 
     def _engine(self, rows: Sequence[LoraRow]) -> Engine:
-        """With memory for those that run at once, and no more."""
-        pages = sorted((-(-row.final_length // PAGE) for row in rows), reverse=True)[:ROWS]
-        limits = Limits(rows=ROWS, pages=2 + sum(pages), step=STEP, chunk=STEP, waiting=max(1, len(rows)))
+        """With memory for those that run at once, and no more than is there: then fewer run at once, one at least."""
+        most, *others = sorted((-(-row.final_length // PAGE) for row in rows), reverse=True)[:ROWS] or [0]
+        free = self._free()
+        room = sum(others) if free is None else int(free * MEMORY_SHARE) // self._decoder.page_bytes(PAGE) - most - 2
+        pages = 2 + most + max(0, min(sum(others), room))
+        limits = Limits(rows=ROWS, pages=pages, step=STEP, chunk=STEP, waiting=max(1, len(rows)))
         return Engine(self._decoder, self._stops, limits)
 
     def _answered(self, case: Case, side: Side, row: LoraRow, how: Refused | str) -> Answered:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from gpu_workers.evaluate.asking import Answered, Asker, OnDone, Side
 from processors.dataset.lessons import Row
+from processors.measure.by_ast import right_by_ast
 from processors.measure.cases import Case, held_out, tools_of, words
 from processors.measure.foreign import Foreign
 from processors.measure.measures import SUITES, CaseOutcome, Measures, Suite
@@ -70,7 +71,8 @@ class Measured(NamedTuple):
         for each in self.of(side):
             if each.case.suite == suite:
                 found = judged(each)
-                yield CaseOutcome(id=each.case.id, right=found.right, malformed=found.malformed)
+                by_ast = not each.fell and right_by_ast(each.case.right, each.case.tools, each.text)
+                yield CaseOutcome(id=each.case.id, right=found.right, malformed=found.malformed, by_ast=by_ast)
 
 
 def judged(answered: Answered) -> Judgement:

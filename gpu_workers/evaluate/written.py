@@ -24,6 +24,10 @@ class SuiteFigures(msgspec.Struct, frozen=True, kw_only=True):
     malformed: float
     """Share of the candidate's answers."""
     served_malformed: float
+    ast: float | None = None
+    """Share of the candidate's answers that the Berkeley leaderboard's rules call right; None: an older release did not
+    say."""
+    served_ast: float | None = None
 
 
 class Metrics(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +62,8 @@ def figures(measures: Measures) -> tuple[SuiteFigures, ...]:
             difference=difference(suite, served[suite.name]),
             malformed=suite.malformed,
             served_malformed=served[suite.name].malformed,
+            ast=suite.by_ast,
+            served_ast=served[suite.name].by_ast,
         )
         for suite in measures.candidate
         if suite.name in served

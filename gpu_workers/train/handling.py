@@ -22,7 +22,7 @@ from gpu_workers.train.lines import MADE_WORDS, MEASURED, Broken, Report, RunSpe
 from gpu_workers.train.parent import Train
 from gpu_workers.train.place import Workplace
 from gpu_workers.train.served import Served
-from gpu_workers.train.wishes import TakenBack, Wishes
+from gpu_workers.train.wishes import Ended, Overtaken, TakenBack, Wishes
 from gpu_workers.train.world import LogOfRun
 from processors.dataset.noticed import Noticed
 from processors.dataset.turns import Manifest, canonical
@@ -41,11 +41,11 @@ from processors.training.promotion import judge
 from processors.training.quota import over
 from processors.training.settings import METHOD_NAMES, TrainSettings
 from projections.lora_adapters import LORA_ADAPTERS
-from projections.training_runs import ENDED, Outcome, Run
+from projections.training_runs import ENDED, TRAINING_RUNS, Outcome, Run
 from schemas.adapters import AdapterJudged, AdapterReady
 from schemas.company import SYNTHETIC
 from schemas.envelope import Event
-from schemas.errors import Poison, Retry
+from schemas.errors import Retry
 from schemas.topics import TopicNames
 from schemas.training import TrainingAccepted, TrainingFailed, TrainingRefused, TrainingRequested
 from streams.errors import MissingOffsets, TooMuchData
@@ -88,8 +88,21 @@ class Handling:
             live = [(row.company, row.run) for row in rows.values() if row.status in ("requested", "accepted")]
             self._place.keep_only(live, left)
 
-    async def runs(self, partitions: Collection[int], companies: Collection[str] = ()) -> Mapping[str, Run]:
-        return await self._known.up_to_now(partitions, companies)
+    async def runs(self, partitions: Collection[int]) -> Mapping[str, Run]:
+        return await self._known.up_to_now(partitions)
+
+    async def send_home(self, asked: Sequence[Event]) -> None:
+        """Put where their key belongs what stands elsewhere, under the ids that it has; but what changes nothing there
+        any more."""
+        homes = await self.homes({event.company for event in asked})
+        runs = await self.runs(set(homes.values()))
+        ended = {key: run for key, run in runs.items() if run.status in ENDED}
+        told = [(event, ended.get(str(TRAINING_RUNS.key(event)))) for event in asked]
+        news = [event for event, run in told if run is None or TRAINING_RUNS.fold(run, event) is not run]
+        await self._world.say_what_fits(news, self._names)
+
+    async def homes(self, companies: Collection[str]) -> Mapping[str, int]:
+        return await self._known.homes(companies)
 
     def withdrawn(self) -> Mapping[str, Collection[str]]:
         """By company, as of the last `runs`: those that have no outcome yet. One that is under way is stopped."""
@@ -125,16 +138,9 @@ class Handling:
     async def end(self, partitions: Collection[int], *outcomes: Event) -> Sequence[Event]:
         """The last thing that is said of runs, and what of it was. Who slept may have lost them meanwhile: of a run
         that has an outcome or a newer claim by now nothing is said. One that no record can hold holds up nobody."""
-        await self.runs(partitions, {event.company for event in outcomes})
+        await self.runs(partitions)
         last = [event for event in outcomes if not self._lost(event)]
-        records = []
-        for event in last:
-            try:
-                records.append(to_outgoing(event, self._names))
-            except Poison as error:
-                log.critical("the outcome of run %s of %s cannot be said: %s", event.causation, event.company, error)
-        if records:
-            await self._log.append(records)
+        await self._world.say_what_fits(last, self._names)
         for event in last:
             self._place.forget(event.company, str(event.causation))
         return last
@@ -146,7 +152,7 @@ class Handling:
     async def handle(self, request: TrainingRequested, partition: int, generation: int = 0) -> bool:
         """Returns when the outcome stands in the log. False: another has claimed the run since, and nothing is said of
         what came of it here. Raises what only the world can be the cause of."""
-        await self.runs([partition], [request.company])
+        await self.runs([partition])
         known = self._known.of(request.company, request.id)
         if known.status not in ENDED:
             outcomes = await self._outcomes(Underway(request, partition, self.claim_of(request, generation)), known)
@@ -167,12 +173,12 @@ class Handling:
             return self.taken_back(request, it.claim)
         try:
             return [await self._to_its_end(it, known)]
-        except _Ended as end:
+        except Ended as end:
             return [end.event]
-        except _Overtaken:
+        except Overtaken:
             return []
         except TakenBack:
-            await self.runs([it.partition], [request.company])
+            await self.runs([it.partition])
             gone = self._known.lost(request.company, request.id, it.claim)
             return [] if gone else self.taken_back(request, it.claim, it.read_seconds(self._now()))
         except Exception as error:
@@ -254,9 +260,9 @@ class Handling:
 
     async def _must_be_ours(self, it: Underway) -> None:
         """Reading and training take long: by now another may have claimed the run, or ended it."""
-        await self.runs([it.partition], [it.request.company])
+        await self.runs([it.partition])
         if self._known.lost(it.request.company, it.request.id, it.claim):
-            raise _Overtaken
+            raise Overtaken
 
     def _keep(self, manifest: Manifest) -> None:
         """Before anything is said of it: what an adapter was made of can be read as long as the adapter."""
@@ -368,27 +374,16 @@ class Handling:
                 raise self._failed(it, "no_space", detail) from error
             raise Unhealthy(f"The artifact store takes no adapter: {error}. Mend it; the request waits.") from error
 
-    def _refused(self, it: Underway, why: NotAdmitted) -> _Ended:
+    def _refused(self, it: Underway, why: NotAdmitted) -> Ended:
         now = self._now()
-        return _Ended(say.refused(it.request, why, it.claim, now, it.read_seconds(now)))
+        return Ended(say.refused(it.request, why, it.claim, now, it.read_seconds(now)))
 
-    def _failed(self, it: Underway, reason: str, detail: str) -> _Ended:
+    def _failed(self, it: Underway, reason: str, detail: str) -> Ended:
         log.warning("run %s of %s fails: %s: %.2000s", it.request.id, it.request.company, reason, detail)
-        return _Ended(say.failed(it.request, reason, detail, it.claim, self._now()))
+        return Ended(say.failed(it.request, reason, detail, it.claim, self._now()))
 
     def _now(self) -> int:
         return self._place.clock()
-
-
-class _Overtaken(Exception):
-    """Another has claimed the run: whatever is made of it here, nothing is said."""
-
-
-class _Ended(Exception):
-    """The run is over; this event says how."""
-
-    def __init__(self, event: Event) -> None:
-        self.event = event
 
 
 def _longest(rows: Path) -> int:

@@ -39,14 +39,13 @@ class Known:
         self._withdrawn: defaultdict[str, set[str]] = defaultdict(set)
         """By company: wishes taken back that have no outcome yet."""
 
-    async def up_to_now(
-        self, partitions: Collection[int] | None = None, companies: Collection[str] = ()
-    ) -> Mapping[str, Run]:
-        """What workers say of a company stands where its key belongs, wherever a request of it was put."""
-        if partitions is not None and companies:
-            count = len(await self._log.starts(self._wire))
-            partitions = {*partitions, *(partition_of(company.encode(), count) for company in companies)}
+    async def up_to_now(self, partitions: Collection[int] | None = None) -> Mapping[str, Run]:
         return await self._view.catch_up(partitions)
+
+    async def homes(self, companies: Collection[str]) -> Mapping[str, int]:
+        """The partition in which all that is said of a company's runs belongs."""
+        count = len(await self._log.starts(self._wire)) if companies else 0
+        return {company: partition_of(company.encode(), count) for company in companies}
 
     def of(self, company: str, run: str) -> Run:
         key = f"{company}/{run}"
@@ -97,6 +96,7 @@ def _figures(run: Run) -> Run:
         company=run.company,
         run=run.run,
         status=run.status,
+        asked=run.asked,
         withdrawn=None if run.withdrawn is None else "",
         generation=run.generation,
         accepted_at=run.accepted_at,

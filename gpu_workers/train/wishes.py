@@ -1,12 +1,25 @@
-"""Runs that may be taken back while they are under way, from the task beside theirs that hears of it."""
+"""How a run under way is over early: it may be taken back, from the task beside its own that hears of it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 
+from schemas.envelope import Event
+
 
 class TakenBack(Exception):
     """Nobody wants what is made here any more. What was under way is stopped."""
+
+
+class Overtaken(Exception):
+    """Another has claimed the run: whatever is made of it here, nothing is said."""
+
+
+class Ended(Exception):
+    """The run is over; this event says how."""
+
+    def __init__(self, event: Event) -> None:
+        self.event = event
 
 
 class Wishes:

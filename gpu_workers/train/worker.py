@@ -1,6 +1,7 @@
 """The training worker: a plain consumer group. It polls on while a child trains, and says each thing once."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
@@ -19,6 +20,8 @@ from schemas.training import TrainingRequested, TrainingWithdrawn
 from streams.health.standing import Standing
 from streams.health.watch import Counts
 from streams.log.port import EventLog, Subscription
+
+log = logging.getLogger(__name__)
 
 GROUP = "rillfold-train"
 TOPIC = "training-request"
@@ -71,7 +74,7 @@ class Trainer:
         and begin the next; commit."""
         polled = await self._begun.ours(group, await self._inbox.poll(group, self._waits))
         self._generation = group.generation()
-        told = list(self._told(polled))
+        told = await self._at_home(list(self._told(polled)))
         await self._take(polled, [(item, event) for item, event in told if isinstance(event, TrainingRequested)])
         await self._begun.keep_only_ours(group)
         if self._inbox.full() or any(isinstance(event, TrainingWithdrawn) for _, event in told):
@@ -102,8 +105,8 @@ class Trainer:
 
     async def _take(self, polled: Polled, asked: Sequence[tuple[Item, TrainingRequested]]) -> None:
         """A request waits only for what it alone needs: one that cannot be done is refused while others train."""
-        where, whose = {item.place[1] for item, _ in asked}, {item.company for item, _ in asked}
-        runs = await self._handling.runs(where, whose) if asked else {}
+        where = {item.place[1] for item, _ in asked}
+        runs = await self._handling.runs(where) if asked else {}
         refused: dict[tuple[str, str], Sequence[Event]] = {}
         for item, request in asked:
             key = (item.company, item.id)
@@ -115,10 +118,25 @@ class Trainer:
                 refused[key] = refusal
             elif not crowded:
                 self._inbox.add(item)
-            # Else it repeats a run that waits, for which there is one outcome.
+            # Else it repeats a run that waits, for which there is one outcome. One that asks for something else under
+            # the same id has none either, which would be taken for the run's: the run's row counts it.
         await self._end(where, refused)
         for place, records in polled.items():
             self._inbox.passed(place, records[-1].offset + 1)
+
+    async def _at_home(self, told: list[tuple[Item, Event]]) -> list[tuple[Item, Event]]:
+        """A record that stands elsewhere than its key belongs is no request, or two workers would train it: it is sent
+        where one worker has all of its company, and is done with here."""
+        people = [(item, event) for item, event in told if isinstance(event, TrainingRequested | TrainingWithdrawn)]
+        homes = await self._handling.homes({item.company for item, _ in people})
+        away = [(item, event) for item, event in people if item.place[1] != homes[item.company]]
+        for item, event in away:
+            place = f"{item.place[0]}/{item.place[1]}/{item.offset}"
+            log.warning("%s %s of %s at %s: sent where its key belongs.", event.type, item.id, item.company, place)
+        if away:
+            await self._handling.send_home([event for _, event in away])
+        elsewhere = {item for item, _ in away}
+        return [(item, event) for item, event in told if item not in elsewhere]
 
     async def _heed(self) -> None:
         """Of wishes taken back: those that wait are ended here, what is under way ends itself."""

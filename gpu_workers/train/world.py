@@ -1,10 +1,16 @@
 """The log as a training run sees it: what goes wrong there is the world's, whatever it is called."""
 
+import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from schemas.errors import Retry, Stop
+from schemas.envelope import Event
+from schemas.errors import Poison, Retry, Stop
+from schemas.topics import TopicNames
+from streams.log.outgoing import to_outgoing
 from streams.log.port import EventLog, Outgoing, Position, Record
+
+log = logging.getLogger(__name__)
 
 
 class LogOfRun:
@@ -21,6 +27,17 @@ class LogOfRun:
     async def append(self, records: Sequence[Outgoing]) -> Sequence[Position]:
         with self._remembered():
             return await self._log.append(records)
+
+    async def say_what_fits(self, events: Sequence[Event], names: TopicNames) -> None:
+        """One that no record can hold holds up nobody."""
+        records = []
+        for event in events:
+            try:
+                records.append(to_outgoing(event, names))
+            except Poison as error:
+                log.critical("%s %s of %s cannot be said: %s", event.type, event.id, event.company, error)
+        if records:
+            await self.append(records)
 
     async def read(
         self, topic: str, partition: int, start: int, stop: int | None = None

@@ -14,6 +14,8 @@ class CaseOutcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     id: str
     right: bool
     malformed: bool = False
+    by_ast: bool = False
+    """Right by the rules of the Berkeley leaderboard. The gate does not look at it."""
 
 
 class Suite(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +27,10 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def share(self) -> float:
         return sum(each.right for each in self.outcomes) / len(self.outcomes) if self.outcomes else 0.0
+
+    @property
+    def by_ast(self) -> float:
+        return sum(each.by_ast for each in self.outcomes) / len(self.outcomes) if self.outcomes else 0.0
 
     @property
     def malformed(self) -> float:

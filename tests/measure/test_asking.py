@@ -113,6 +113,25 @@ def test_a_prompt_that_no_room_is_for_is_left_out(asker, rows):
     assert [each.case for each in asker.answers([(long, Side()), (case, Side())], unwatched)] == [case]
 
 
+def test_what_is_asked_at_once_takes_no_more_memory_than_is_free(asker, adapter, tiny_loaded, tiny_chat, monkeypatch):
+    """A run that passed `too_large` is not to die of its own measuring. One row runs in any case."""
+    cases = [(case, Side(adapter)) for case in Foreign().nothing_fits(3)]
+    plenty = asker._decoder.page_bytes(16) << 20
+    texts, taken = {}, {}
+    for free in (0, plenty, None):
+        one = Asker(tiny_loaded[0], tiny_chat, free=lambda free=free: free)
+        cache = one._decoder.cache
+
+        def noted(pages, size, free=free, cache=cache):
+            taken[free] = pages
+            return cache(pages, size)
+
+        monkeypatch.setattr(one._decoder, "cache", noted)
+        texts[free] = [each.text for each in one.answers(cases, unwatched)]
+    assert texts[0] == texts[plenty] == texts[None]
+    assert taken[0] < taken[plenty] / 2 and taken[plenty] == taken[None]
+
+
 def test_a_row_that_falls_is_an_answer_that_was_none():
     case = Foreign().nothing_fits(1)[0]
     assert judged(Answered(case, Side(), "", True, "not_finite: no number")).mistake == "no answer"

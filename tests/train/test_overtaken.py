@@ -5,15 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import reduce
 from typing import Any
 
 import pytest
 from msgspec import structs
 
 from gpu_workers.train import worker
+from projections.training_runs import TRAINING_RUNS
+from schemas.envelope import Event
 from schemas.topics import TopicNames
-from schemas.training import TrainingAccepted, TrainingCompleted, TrainingWithdrawn
+from schemas.training import (
+    OffsetRange,
+    TrainingAccepted,
+    TrainingCompleted,
+    TrainingFailed,
+    TrainingRequested,
+    TrainingWithdrawn,
+)
 from streams.log.memory import MemoryLog
+from streams.log.outgoing import to_outgoing
+from streams.log.partitioner import partition_of
 from streams.log.port import EventLog
 from tests.support.made import made_once
 
@@ -125,3 +137,97 @@ async def test_a_run_that_came_back_is_claimed_once_more_and_has_its_outcome(
     assert reasons(said) == {("acme", "r1"): "withdrawn" if taken_back else "declined"}
     assert [event.generation for event in of(said, ENDS)] == [41]
     assert [(event.worker, event.generation) for event in of(said, TrainingAccepted)[1:]] == [("two", 40), ("one", 41)]
+
+
+async def elsewhere(office: Office, *events: Event) -> set[int]:  # noqa: F811
+    """A client with another partitioner: in every partition but that of the company, whose number is left out."""
+    wire = office.names.wire("training-request")
+    count = len(await office.log.starts(wire))
+    home = partition_of(b"acme", count)
+    others = set(range(count)) - {home}
+    records = [to_outgoing(event, office.names) for event in events]
+    await office.log.append([record._replace(partition=n) for n in sorted(others) for record in records])
+    return others
+
+
+async def done_with(office: Office, partitions: set[int]) -> None:  # noqa: F811
+    wire = office.names.wire("training-request")
+    ends = await office.log.ends(wire)
+    while True:
+        committed = await office.log.committed(worker.GROUP, wire)
+        if all(committed.get(n) == ends[n] for n in partitions):
+            return
+        await asyncio.sleep(0.01)
+
+
+async def test_a_request_in_several_partitions_is_one_run_of_one_worker(quiet: Office) -> None:
+    """And a wish that is taken back in the wrong one is taken back."""
+    held = Held(declines)
+    workers = [asyncio.create_task(quiet.trainer(name=name, train=held).run(lambda: None)) for name in ("one", "two")]
+    try:
+        async with asyncio.timeout(20):
+            request = quiet.request("r1")
+            await quiet.append(request)
+            others = await elsewhere(quiet, request, quiet.request("r2"))
+            await held.begun.wait()
+            await done_with(quiet, others)
+            assert len(of(await quiet.said(), TrainingAccepted)) == 1
+            said = {"company": "acme", "time": 3, "correlation": "r2"}
+            await done_with(quiet, await elsewhere(quiet, TrainingWithdrawn(id="w", **said, run="r2", reason="")))
+            held.go.set()
+            await quiet.watch(ended("r1", "r2"))
+    finally:
+        for task in workers:
+            task.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+    found = of(await quiet.said(), ENDS)
+    assert [(event.run, event.reason) for event in found] == [("r2", "withdrawn"), ("r1", "declined")]
+
+
+async def test_what_stood_elsewhere_and_has_ended_is_not_sent_again(quiet: Office) -> None:
+    await elsewhere(quiet, quiet.request("r1"))
+    await quiet.until(quiet.trainer(train=declines), ended("r1"))
+    before = len(await quiet.said())
+    others = await elsewhere(quiet, quiet.request("r1"))
+    work = asyncio.create_task(quiet.trainer(name="two", train=declines).run(lambda: None))
+    try:
+        async with asyncio.timeout(20):
+            await done_with(quiet, others)
+    finally:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+    assert len(await quiet.said()) == before + len(others)
+
+
+def test_a_row_that_lies_elsewhere_hides_nothing_of_the_run_at_home() -> None:
+    said: dict[str, Any] = {"company": "acme", "correlation": "r1"}
+    asked = TrainingRequested(id="r1", time=1, **said, base_model="tiny")
+    end = TrainingFailed(id="f", time=2, **said, run="r1", reason="too_long")
+    half = TRAINING_RUNS.fold(TRAINING_RUNS.initial("acme/r1"), asked)
+    whole = TRAINING_RUNS.fold(half, end)
+    assert TRAINING_RUNS.merge is not None
+    assert TRAINING_RUNS.merge(half, whole) == TRAINING_RUNS.merge(whole, half) == whole
+
+
+@pytest.mark.parametrize("after_the_end", [False, True], ids=["waits", "ended"])
+def test_a_second_wish_under_a_used_id_is_passed_over_by_name(after_the_end: bool) -> None:
+    """An event that refuses it would be the end of the run that has the id; so the run's row says it."""
+    said: dict[str, Any] = {"company": "acme", "correlation": "r1"}
+    asked = TrainingRequested(id="r1", time=1, **said, base_model="tiny")
+    end = [TrainingFailed(id="f", time=2, **said, run="r1", reason="too_long")] if after_the_end else []
+    others = [structs.replace(asked, time=3, **field) for field in OTHERS]
+    events = [asked, *end, structs.replace(asked, time=2), *others]
+    row = reduce(TRAINING_RUNS.fold, events, TRAINING_RUNS.initial("acme/r1"))
+    assert row.passed_over == len(OTHERS)
+    assert structs.replace(row, passed_over=0) == reduce(
+        TRAINING_RUNS.fold, [asked, *end], TRAINING_RUNS.initial("acme/r1")
+    )
+
+
+OTHERS: list[dict[str, Any]] = [
+    {"role": "ops"},
+    {"base_model": "large"},
+    {"method": "qlora"},
+    {"settings": '{"seed":1}'},
+    {"ranges": (OffsetRange(topic="company-data", partition=0, start=0, stop=1),)},
+]

@@ -184,13 +184,15 @@ def _replayed(company: str) -> bytes:
 def _show(metrics: Metrics) -> None:
     against = "base" if metrics.against is None else f"@{metrics.against}"
     click.echo(
-        f"{'suite':14} {'cases':>5} {'adapter':>8} {against:>8}  {'difference':32} {'by chance':>9} {'malformed':>9}"
+        f"{'suite':14} {'cases':>5} {'adapter':>8} {against:>8}  {'difference':32} {'by chance':>9} {'malformed':>9} "
+        f"{'ast':>6}"
     )
     for each in metrics.suites:
         found = each.difference
         apart = f"{found.share:+.3f} (95%: {found.low:+.3f} to {found.high:+.3f})"
         shares = f"{found.candidate:8.3f} {found.served:8.3f}"
-        click.echo(f"{each.suite:14} {found.cases:5} {shares}  {apart:32} {found.chance:9.4f} {each.malformed:9.3f}")
+        beside = f"{each.malformed:9.3f} {0.0 if each.ast is None else each.ast:6.3f}"
+        click.echo(f"{each.suite:14} {found.cases:5} {shares}  {apart:32} {found.chance:9.4f} {beside}")
     if metrics.quality is not None and metrics.served_quality is not None:
         click.echo(f"{'words (F1)':20} {metrics.quality:8.3f} {metrics.served_quality:8.3f}")
     if metrics.judge is not None:

@@ -44,6 +44,8 @@ def show_(run: str, company: str | None, as_json: bool) -> None:
         say_json(row)
         return
     told = {name: row[name] for name in ("run", "status", "method", "base_model", "adapter", "sha256") if row[name]}
+    if row["passed_over"]:
+        told["passed over"] = f"{row['passed_over']} other requests under this id: ask again under one of their own"
     say({**told, "for": f"{row['company']}/{row['role']}", "since": moment(row["requested_at"]), "": _came(row)})
 
 
