@@ -27,8 +27,9 @@ from gpu_workers.train.learn.objectives import objective_of
 from gpu_workers.train.learn.saved import save
 from gpu_workers.train.lines import MADE_UP, MEASURED, Report, RunSpec, Trained
 from processors.dataset.lessons import Row, row_of
-from processors.measure.cases import watched
-from processors.training.settings import spelled
+from processors.measure.cases import of_nobodys_training, watched
+from processors.training.promotion import LEAST
+from processors.training.settings import TrainSettings, spelled
 
 log = logging.getLogger(__name__)
 
@@ -67,17 +68,23 @@ def run(spec: RunSpec, report: Callable[[Report], None]) -> Trained:
 def _measured(
     spec: RunSpec, base: BaseIdentity, asker: Asker, rows: Sequence[Row], on_done: Callable[[int, int], None]
 ) -> Measured:
-    """What was saved, beside what answers now."""
+    """What was saved, beside what answers now. Who asks for the run does not choose how few cases the gate has."""
     settings = spec.settings
     candidate = Side(spec.out, settings.tools == "in-prompt")
-    sizes = CaseSizes(settings.evaluation_rows, settings.max_tokens, MADE_UP, spec.words)
+    sizes = CaseSizes(max(settings.evaluation_rows, LEAST), settings.max_tokens, MADE_UP, spec.words)
     served = _served(spec, base)
-    asked = [row for row in rows if not watched(row)] if settings.patience else rows
-    found = measure(asker, asked, candidate, served, sizes, on_done)
+    found = measure(asker, _asked(rows, settings, served), candidate, served, sizes, on_done)
     if served is None:
         found = found._replace(unasked=spec.served_version)
     write(spec.out.parent / MEASURED, metrics(found), wrong_answers(found))
     return found
+
+
+def _asked(rows: Sequence[Row], settings: TrainSettings, served: Side | None) -> list[Row]:
+    """Those that no side was trained on, nor chosen by. What the new version's selection holds out, another version's
+    may have taught; the base model was taught none."""
+    some = [row for row in rows if not (settings.patience and watched(row))]
+    return [row for row in some if of_nobodys_training(row) or not row.held_out] if served else some
 
 
 def _served(spec: RunSpec, base: BaseIdentity) -> Side | None:

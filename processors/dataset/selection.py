@@ -30,4 +30,4 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     entities: Names = ()
     """Only these teach, such as an uploaded file. Empty: all do."""
     held_out: Names = ()
-    """Of these, each question is measured on and never trained on, and no other question is held out."""
+    """Of these, each question is measured on and never trained on, beside those that are held out anyway."""

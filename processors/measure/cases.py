@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from processors.dataset.lessons import Lesson, Row, conversation_of, was_wrong
-from processors.dataset.turns import question
+from processors.dataset.turns import is_held_out, question
 from schemas.company import Message
 
 SuiteName = Literal["held_out", "foreign_tools", "irrelevance", "words"]
@@ -45,6 +45,11 @@ def watched(row: Row) -> bool:
     """Held out for the early end of a run, whose weights it chooses: a run with patience is not measured on it. By the
     question alone, so that all of a conversation is on one side."""
     return row.held_out and sha256(question(row.prompt).strip().encode()).digest()[-1] % 2 == 1
+
+
+def of_nobodys_training(row: Row) -> bool:
+    """Held out by the rule itself, whatever was selected. What one selection holds out beside, another one teaches."""
+    return row.held_out and is_held_out(question(row.prompt))
 
 
 def words(rows: Iterable[Row], most: int, fits: Callable[[Case], bool], shown: bool = False) -> list[Case]:

@@ -81,7 +81,7 @@ def judge(measures: Measures | None, floors: GateFloors, answers: int | None) ->
     if not floors.on:
         return Verdict(promoted=True, reason="off", detail="The gate is off (RILLFOLD_GATE).", figures=figures)
     unknown = _not_comparable(measures, answers) or _not_measured(found, answers)
-    objections = [*_below(found, malformed, floors), *unknown, *_lost(found), *_not_better(found)]
+    objections = [*_below(found, malformed, floors), *unknown, *_lost(found), *_not_better(found, answers)]
     if objections:
         detail = " ".join(sentence for _, sentence in objections)
         return Verdict(promoted=False, reason=objections[0][0], detail=detail, figures=figures)
@@ -131,7 +131,10 @@ def _not_measured(found: Mapping[str, Compared], answers: int | None) -> list[Ob
     own = found.get(HELD_OUT)
     if answers is None or (own and own.paired):
         return []
-    told = f"No held-out request of the company was measured beside version {answers}, which answers now."
+    told = (
+        f"No held-out request of the company that neither was trained on was measured beside version {answers}, which "
+        "answers now."
+    )
     return [("not_measured", f"{told} {BY_HAND}")]
 
 
@@ -142,23 +145,27 @@ def _lost(found: Mapping[str, Compared]) -> list[Objection]:
     return [(FOREIGN_TOOLS, f"On the tools of others it {_beside(foreign)}: more than chance explains.")]
 
 
-def _not_better(found: Mapping[str, Compared]) -> list[Objection]:
-    """Where there are too few cases to prove anything, it is enough not to have lost more than was won."""
+def _not_better(found: Mapping[str, Compared], answers: int | None) -> list[Objection]:
+    """Where there are too few cases to prove anything, it is enough not to have lost more than was won; but nothing
+    takes a version's place that does all as it does."""
     own = found.get(HELD_OUT)
-    if own is None or (own.paired < LEAST and own.lost <= own.won):
+    if own is None or own.gain < LEVEL:
         return []
-    if own.paired < LEAST or own.loss < LEVEL:
+    few, same = own.paired < LEAST, answers is not None and not own.won and not own.lost
+    if (few and own.lost > own.won) or own.loss < LEVEL:
         return [("worse", f"On the company's held-out requests it {_beside(own)}.")]
-    if own.gain < LEVEL:
+    if few and not (same and own.paired):
         return []
-    return [("no_gain", f"On the company's held-out requests it {_beside(own)}: no more than chance explains.")]
+    why = f"no case of {own.paired} tells them apart" if same else "no more than chance explains"
+    return [("no_gain", f"On the company's held-out requests it {_beside(own)}: {why}.")]
 
 
 def _in_favour(own: Compared | None) -> tuple[str, str]:
     if own is None:
         return "not_measured", "No held-out request of the company was measured: nothing speaks against it."
     if own.gain >= LEVEL:
-        return "too_few", f"On {own.paired} held-out requests, too few to prove a gain, it {_beside(own)}."
+        told = f"On {own.paired} held-out requests that neither was trained on, too few to prove a gain,"
+        return "too_few", f"{told} it {_beside(own)}."
     return "better", f"On the company's held-out requests it {_beside(own)}."
 
 

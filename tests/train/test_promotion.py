@@ -52,7 +52,9 @@ GOOD: dict[str, Any] = {"held_out": (59, 0, 60), "foreign_tools": (10, 10, 40), 
         (measured(**GOOD | {"held_out": (55, 60, 60)}), False, "worse"),
         (measured(**GOOD | {"held_out": (5, 0, LEAST)}), True, "better"),
         (measured(**GOOD | {"held_out": (4, 0, LEAST)}), False, "no_gain"),
-        (measured(**GOOD | {"held_out": (0, 0, 1)}), True, "too_few"),
+        (measured(**GOOD | {"held_out": (0, 0, 1)}), False, "no_gain"),
+        (measured(**GOOD | {"held_out": (1, 1, 1)}), False, "no_gain"),
+        (measured(**GOOD | {"held_out": (5, 5, LEAST - 1)}), False, "no_gain"),
         (measured(**GOOD | {"held_out": (LEAST - 1, 0, LEAST - 1)}), True, "better"),
         (measured(**GOOD | {"held_out": (1, 0, LEAST - 1)}), True, "too_few"),
         (measured(**GOOD | {"held_out": (0, 1, LEAST - 1)}), False, "worse"),
@@ -68,6 +70,11 @@ def test_a_version_answers_for_its_role_when_it_is_better_and_does_no_harm(
     found = judge(beside, FLOORS, answers)
     assert (found.promoted, found.reason) == (promoted, reason), found
     assert found.detail
+
+
+def test_where_no_version_answers_too_few_cases_to_tell_it_from_the_base_speak_against_none() -> None:
+    first = msgspec.structs.replace(measured(**GOOD | {"held_out": (0, 0, 1)}), against=None)
+    assert (judge(first, FLOORS, None).promoted, judge(first, FLOORS, None).reason) == (True, "too_few")
 
 
 @pytest.mark.parametrize("suites", [GOOD, {"held_out": (3, 0, 3)}, {"irrelevance": (40, 40, 40)}, {}])
@@ -151,7 +158,7 @@ SHARES = st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), max_si
 MEASURED = st.fixed_dictionaries(dict.fromkeys(SUITES, SHARES))
 
 
-def of(cases: dict[str, list[tuple[bool, bool, bool]]]) -> Measures:
+def of(cases: dict[str, list[tuple[bool, bool, bool]]], against: int | None = None) -> Measures:
     """Of each case: right now, right by the new version, and where it is not, whether it can be read."""
     new, now = [], []
     for name, each in cases.items():
@@ -171,19 +178,21 @@ def of(cases: dict[str, list[tuple[bool, bool, bool]]]) -> Measures:
                 outcomes=tuple(CaseOutcome(id=i, right=was) for i, (was, *_) in zip(ids, each, strict=True)),
             )
         )
-    return Measures(candidate=tuple(new), served=tuple(now))
+    return Measures(candidate=tuple(new), served=tuple(now), against=against)
 
 
-@given(MEASURED, st.data())
-def test_one_more_right_answer_never_turns_a_promoted_version_away(cases: dict[str, Any], data: st.DataObject) -> None:
+@given(MEASURED, st.data(), st.sampled_from((None, 3)))
+def test_one_more_right_answer_never_turns_a_promoted_version_away(
+    cases: dict[str, Any], data: st.DataObject, answers: int | None
+) -> None:
     wrong = [(name, n) for name, each in cases.items() for n, (_, right, _) in enumerate(each) if not right]
-    before = judge(of(cases), FLOORS, None)
+    before = judge(of(cases, answers), FLOORS, answers)
     if not wrong:
         return
     name, n = data.draw(st.sampled_from(wrong))
     was, _, odd = cases[name][n]
     better = {**cases, name: [*cases[name][:n], (was, True, odd), *cases[name][n + 1 :]]}
-    assert judge(of(better), FLOORS, None).promoted >= before.promoted
+    assert judge(of(better, answers), FLOORS, answers).promoted >= before.promoted
 
 
 @given(MEASURED)
@@ -197,3 +206,4 @@ def test_whatever_was_measured_there_is_a_verdict_and_the_same_one_each_time(cas
     same = {name: [(was, was, odd) for was, _, odd in each] for name, each in cases.items()}
     if len(cases["held_out"]) >= LEAST:
         assert not judge(of(same), FLOORS, None).promoted, "an equal one does not take over"
+    assert not judge(of(same, 3), FLOORS, 3).promoted, "nor where there are few cases, a version's place"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from msgspec import structs
 from gpu_workers.adapters.store import Facts, FolderStore
 from gpu_workers.train.lines import Broken, RunSpec
 from gpu_workers.train.run import run
+from processors.dataset.lessons import line_of, row_of
+from processors.measure.measures import HELD_OUT
 from processors.training.promotion import GateFloors, judge
 from processors.training.settings import TrainSettings
 from rillfold.demo import data
@@ -62,7 +65,7 @@ def test_a_version_that_cannot_be_asked_is_named_and_the_base_does_not_stand_in(
     store = FolderStore(tmp_path / "store")
     folder = save_adapter(tiny_loaded[0], tmp_path / "a", 1, r=4, lora_alpha=8, target_modules=ALL)
     base_sha256 = tiny_loaded[2].quantised().sha256
-    sha256 = store.put(folder, Facts(company="acme", base_model="t", base_sha256=base_sha256, tools_in_prompt=False))
+    facts = Facts(company="acme", base_model="t", base_sha256=base_sha256, tools_in_prompt=False)
     (tmp_path / "out").mkdir()
     spec = RunSpec(
         rows=tmp_path / "rows",
@@ -73,13 +76,46 @@ def test_a_version_that_cannot_be_asked_is_named_and_the_base_does_not_stand_in(
         method="lora",
         settings=quick,
         threads=1,
-        served=store.place(sha256) if why == "another base" else None,
+        served=store.place(store.put(folder, facts)) if why == "another base" else None,
         served_version=7,
     )
     found = run(spec, lambda _report: None)
     assert found.measures is not None and found.evaluation is not None
     assert (found.measures.against, found.measures.comparable, found.measures.served) == (7, False, ())
     assert judge(found.measures, GateFloors(irrelevance=0, malformed=1), 7).reason == "not_comparable"
+
+
+@pytest.mark.parametrize(("answers", "cases"), [(None, 6), (7, 5)])
+def test_the_gate_asks_as_much_as_it_needs_and_beside_a_version_only_what_none_was_trained_on(
+    tmp_path: Path, tiny_base: Path, tiny_loaded: Any, quick: TrainSettings,
+    answers: int | None, cases: int, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Of six held-out requests the run's own selection holds out one, and whoever asks wants one measured."""
+    monkeypatch.setattr("gpu_workers.train.run.MADE_UP", 1)
+    write_rows(tmp_path / "rows", data.ACME, 4, 5)
+    rows = [row_of(line) for line in (tmp_path / "rows").read_bytes().splitlines()]
+    first = next(row for row in rows if not row.held_out and row.answer.tool_calls)
+    lines = b"".join(line_of(structs.replace(row, held_out=row.held_out or row is first)) for row in rows)
+    (tmp_path / "rows").write_bytes(lines)
+    store = FolderStore(tmp_path / "store")
+    folder = save_adapter(tiny_loaded[0], tmp_path / "a", 1, r=4, lora_alpha=8, target_modules=ALL)
+    facts = Facts(company="acme", base_model="t", base_sha256=tiny_loaded[2].sha256, tools_in_prompt=False)
+    (tmp_path / "out").mkdir()
+    spec = RunSpec(
+        rows=tmp_path / "rows",
+        rows_sha256=sha256(lines).hexdigest(),
+        out=tmp_path / "out",
+        cache=tmp_path,
+        base_model=str(tiny_base),
+        method="lora",
+        settings=structs.replace(quick, evaluation_rows=1, steps=1),
+        threads=1,
+        served=store.place(store.put(folder, facts)) if answers else None,
+        served_version=answers,
+    )
+    found = run(spec, lambda _report: None).measures
+    assert found is not None and found.comparable
+    assert [len(suite.outcomes) for suite in (*found.candidate, *found.served) if suite.name == HELD_OUT] == [cases] * 2
 
 
 async def test_what_was_not_measured_answers_where_none_does_and_replaces_none_that_was_promoted_meanwhile(

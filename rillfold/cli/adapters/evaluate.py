@@ -167,7 +167,7 @@ def _rows(adapter: str, told: Measuring) -> list[Row]:
 
 
 def _replayed(company: str) -> bytes:
-    """Everything that the company has given up to now."""
+    """Everything that the company has given up to now: what is held out of it, adapters of no selection were taught."""
     from streams.history import replay
 
     async def built(log: EventLog, names: TopicNames, rows: Path) -> None:
