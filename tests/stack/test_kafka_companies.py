@@ -113,7 +113,7 @@ def _properties(folder: Path, doors: Doors, ports: tuple[int, int, int]) -> Mapp
 
 def _certificate(folder: Path, authority: Path) -> Path:
     """Key and certificate as the file wants them, and the certificate alone for who must trust it."""
-    own = Authority("kafka")
+    own = Authority("authority")
     authority.write_bytes(own.certificate)
     both = folder / "outside.pem"
     both.write_bytes(own.key_and_certificate(HOST))

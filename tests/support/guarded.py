@@ -123,12 +123,12 @@ def _properties(doors: GuardedBroker, controller: str) -> Mapping[str, str]:
         "log.dirs": str(doors.folder / "kafka" / "data"),
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users": f"User:ANONYMOUS;User:{OPERATOR}",
-        # As managed clusters have it: who has been in for so long shows his password again, or is put out.
-        "listener.name.outside.connections.max.reauth.ms": "5000",
         "listener.name.outside.sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
         "listener.name.outside.plain.sasl.jaas.config": f'{plain} user_{IN_CLEAR}="{password_of(IN_CLEAR)}";',
         "listener.name.outside.scram-sha-256.sasl.jaas.config": scram,
         "listener.name.outside.scram-sha-512.sasl.jaas.config": scram,
+        # As managed clusters have it: who has been in for so long shows his password again, or is put out.
+        "listener.name.clear.connections.max.reauth.ms": "1000",
         "listener.name.clear.sasl.enabled.mechanisms": "SCRAM-SHA-512",
         "listener.name.clear.scram-sha-512.sasl.jaas.config": scram,
         **{f"listener.name.outside.ssl.{name}": value for name, value in tls.items()},

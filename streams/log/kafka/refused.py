@@ -15,7 +15,14 @@ from streams.log.kafka.access import KafkaAccess
 
 ANSWER_MS = 5_000
 UNREACHABLE = (kafka.KafkaConnectionError, kafka.NoBrokersAvailable, kafka.NodeNotReadyError, kafka.KafkaTimeoutError)
-ENDED = (kafka.KafkaConnectionError, ConnectionResetError, ConnectionAbortedError)
+ENDED = (
+    kafka.KafkaConnectionError,
+    ConnectionResetError,
+    ConnectionAbortedError,
+    ssl.SSLEOFError,
+    ssl.SSLZeroReturnError,
+    ssl.SSLSyscallError,
+)
 """By who takes a connection: he refuses what was said, or is about to end."""
 LOGIN = (kafka.SaslAuthenticationFailed, kafka.UnsupportedSaslMechanismError, kafka.IllegalSaslStateError)
 THINGS: Mapping[type[kafka.KafkaError], tuple[str, str]] = {
@@ -148,7 +155,7 @@ def _refusal(access: KafkaAccess, error: BaseException | None) -> Stop | None:
             return LoginRefused(access, error)
         if isinstance(error, ssl.SSLCertVerificationError):
             return BrokerNotTrusted(access, error.verify_message)
-        if isinstance(error, ssl.SSLError):
+        if isinstance(error, ssl.SSLError) and not isinstance(error, ENDED):
             return NoTls(access, error.reason or error)
         error = error.__cause__
     return None
