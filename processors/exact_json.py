@@ -1,11 +1,15 @@
 """JSON that every reader takes for the same thing; what two might take for two is refused."""
 
 import json
+from collections import Counter
 from math import isfinite
 from typing import Any, NoReturn
 
 from processors.gate import canonical
 from schemas.words import JSON, fits
+
+SHOWN = 60
+"""Letters of a key that somebody else wrote, repeated to him."""
 
 
 def as_written(arguments: str) -> str:
@@ -26,7 +30,8 @@ def exact(text: str) -> Any:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a key stands twice")
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"{twice[:SHOWN]!r} stands twice: say it once")
     return found
 
 

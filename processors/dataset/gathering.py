@@ -84,6 +84,8 @@ class Gathering:
 
     def take(self, event: Event, place: TakenAt) -> Content | None:
         """What one event of the company adds. Of an entity that is left out, nothing."""
+        if isinstance(event, Teaching):
+            self._watch.hears_of(event.entity)
         if self._watch.leaves_out(getattr(event, "entity", None)):
             return None
         if isinstance(event, ToolRegistered | ToolRevoked):
@@ -93,7 +95,7 @@ class Gathering:
         elif isinstance(event, ToolReturned) and self._select.outcomes:
             self._marks.reply(event, place)
         elif isinstance(event, Teaching):
-            self._watch.hears(event.agent)
+            self._watch.hears(event.agent, event.type, _origin(event))
             return self._tell(event, place) if self._is_selected(event) else None
         return None
 

@@ -7,6 +7,7 @@ import msgspec
 from processors.dataset.noticed import Noticed
 from processors.dataset.selection import Selection
 from processors.dataset.turns import Manifest
+from processors.exact_json import exact
 from processors.training.agree import disagreement
 from processors.training.settings import MOST_SETTINGS, TrainSettings, of_method, spelled
 from processors.training.wrong_settings import wrong_setting
@@ -85,8 +86,8 @@ def of_steps(settings: TrainSettings) -> int:
 
 def _settings(method: str, text: str) -> TrainSettings | NotAdmitted:
     try:
-        settings = of_method(method, msgspec.json.decode(text, type=TrainSettings), msgspec.json.decode(text))
-    except (msgspec.DecodeError, RecursionError) as error:
+        settings = of_method(method, msgspec.json.decode(text, type=TrainSettings), exact(text))
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         return NotAdmitted("bad_settings", wrong_setting(text) or f"settings {shown(text)}: {error}.")
     if (size := len(spelled(settings))) > MOST_SETTINGS:
         detail = f"settings {shown(text)}: {size} bytes with all that is left out; at most {MOST_SETTINGS}."

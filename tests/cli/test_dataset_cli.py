@@ -78,6 +78,7 @@ async def test_a_narrowed_dataset_is_proved_from_its_manifest_alone(say: Say, tm
         "taught_by": {"desk": 6},
         "agents": ["desk", "sales"],
         "unheard": 1,
+        "missing": [],
     }
     first = (folder / "rows.jsonl").read_bytes()
     (folder / "rows.jsonl").write_bytes(first.replace(b'"content":"Fine."', b'"content":"Bad.."', 1))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from processors.dataset.selection import Selection
 from processors.training import said as say
-from processors.training.admit import NotAdmitted, RunBounds, admit, wrong_range
+from processors.training.admit import NotAdmitted, RunBounds, admit, nowhere, wrong_range
 from processors.training.settings import METHOD_NAMES, TrainSettings
 from schemas.codec.codec import encode
 from schemas.training import OffsetRange, TrainingRequested
+from tests.support.learning import built, log_of, talk
 
 LONG = 1 << 62
 
@@ -135,6 +138,48 @@ def test_a_wrong_setting_is_named_with_what_it_may_be(fields, told):
     refusal = answer(request(**settings(**fields)))
     assert isinstance(refusal, NotAdmitted)
     assert all(words in refusal.detail for words in told), refusal.detail
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"steps": 2, "steps": 30}', '{"select": {"leave_out": ["x"], "leave_out": []}}', '{"select": {}, "select": {}}'],
+)
+def test_a_setting_that_is_given_twice_is_refused_and_named(text):
+    refusal = answer(request(settings=text))
+    assert isinstance(refusal, NotAdmitted) and refusal.reason == "bad_settings"
+    assert "stands twice" in refusal.detail
+
+
+@pytest.mark.parametrize(
+    "select",
+    [
+        {"agents": ["desk", "typo"]},
+        {"types": ["conversation.ingested", "agent_output.ingested"]},
+        {"origins": ["synthetic", "observed"]},
+        {"entities": ["real", "typo"]},
+        {"held_out": ["typo"]},
+        {"leave_out": ["real", "typo"]},
+    ],
+)
+async def test_each_name_that_a_selection_says_and_nothing_has_is_named(select, tmp_path):
+    log, noticed = await log_of([talk("Do", "yes", entity="real"), talk("Do", "no")]), []
+    (member, names), found = *select.items(), msgspec.convert(select, Selection)
+    await built(log, tmp_path, select=found, on_noticed=noticed.append)
+    refusal = nowhere(noticed)
+    assert refusal is not None and refusal.reason == "no_such_name"
+    gone = next(name for name in names if name in ("typo", "agent_output.ingested", "synthetic"))
+    assert f"select.{member} names '{gone}'" in refusal.detail
+    there = [name for name in names if name != gone]
+    noticed.clear()
+    await built(log, tmp_path, select=msgspec.convert({member: there}, Selection), on_noticed=noticed.append)
+    assert nowhere(noticed) is None
+
+
+async def test_a_file_that_is_named_and_left_out_is_no_slip(tmp_path):
+    log, noticed = await log_of([talk("Do", "yes", entity="a"), talk("Why", "no", entity="b")]), []
+    select = Selection(entities=("a", "b"), leave_out=("b",))
+    await built(log, tmp_path, select=select, on_noticed=noticed.append)
+    assert nowhere(noticed) is None
 
 
 def test_what_is_at_the_edge_is_admitted():

@@ -218,8 +218,22 @@ def saved(adapted: Adapted, identity: BaseIdentity, out: Path) -> list[str]:
     return [sha256(out / name) for name in (TENSORS, CONFIG)]
 
 
-# rslora is lora but for one factor, which no state of a run holds.
-@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"rslora"}))
+def test_adaloras_penalty_is_the_number_that_peft_adds_to_its_own_loss(tiny_loaded, tiny_chat, fast, monkeypatch):
+    adapted, loop = begun(copy.deepcopy(tiny_loaded[0]), tiny_chat, "adalora", fast)
+    ids = torch.tensor([tiny_chat.prompt(data.training(data.ACME, 1)[0][:1])])
+    adapted.model.eval()
+    with torch.no_grad():
+        with_penalty = adapted.model(input_ids=ids, labels=ids).loss
+        without = adapted.model.base_model.model(input_ids=ids, labels=ids).loss
+        own = adapted.ranks.penalty()
+    assert float(own) == pytest.approx(float(with_penalty - without), rel=1e-4) and own > 0.1
+    losses = [step.loss for step in loop.run()]
+    monkeypatch.setattr("gpu_workers.train.learn.ranks.ORTHOGONALITY", 0.0)
+    _, other = trained(copy.deepcopy(tiny_loaded[0]), tiny_chat, "adalora", fast)
+    assert other.losses[0] == losses[0] and other.losses != losses, "it is no part of what is learned by"
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
 def test_a_run_that_was_broken_off_ends_with_the_bytes_of_one_that_was_not(
     tiny_loaded, tiny_chat, tmp_path, fast, method
 ):
@@ -230,7 +244,7 @@ def test_a_run_that_was_broken_off_ends_with_the_bytes_of_one_that_was_not(
         nf4.quantise(base)
     adapted, whole = trained(copy.deepcopy(base), tiny_chat, method, settings)
     bytes_ = saved(adapted, identity, tmp_path / "whole")
-    for step in (2, 3):  # as it has measured, and between two measurings
+    for step in range(1, settings.steps):  # as it has measured, and between two measurings
         kept = Checkpoints(tmp_path / f"{step}", method, 0.0)
         _, broken = begun(copy.deepcopy(base), tiny_chat, method, settings)
         for done in broken.run():

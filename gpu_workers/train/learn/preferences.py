@@ -26,7 +26,8 @@ class Judged(NamedTuple):
     text: Text
     good: bool
     other: Text
-    """This prompt with the answer to another one: how far the adapter is from the base where nothing fits."""
+    """This prompt with the answer of another text, mostly one to another prompt: how far the adapter is from the base
+    where nothing fits."""
 
 
 class JudgedPart(NamedTuple):

@@ -16,6 +16,11 @@ def must_be_there(noticed: Noticed) -> None:
                 f"--leave-out {name!r}: no event in the ranges has this entity, so nothing of it was left out. "
                 "Compare it with `entity` of the events that were sent, or take it out of the command."
             )
+        if member != "agents":
+            raise click.UsageError(
+                f"select.{member} names {name!r}, and no answer or conversation in the ranges is of it. "
+                "Compare it with the events that were sent, or take it out of the command."
+            )
         there = ", ".join(noticed.agents) or "none"
         more = ", and more" if len(noticed.agents) == SHOWN else ""
         raise click.UsageError(f"--agent {name!r}: no answer in the ranges is of this agent; there: {there}{more}.")
