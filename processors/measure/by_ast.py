@@ -52,7 +52,7 @@ def _tools(wanted: Sequence[Called], offered: str | None) -> list[Tool]:
 def _described(offered: str | None) -> Mapping[str, Mapping[str, Any]]:
     """By tool, its arguments."""
     tools = json.loads(offered) if offered else []
-    functions = [tool["function"] for tool in tools]
+    functions = [tool.get("function", tool) for tool in tools]
     return {each["name"]: (each.get("parameters") or {}).get("properties") or {} for each in functions}
 
 

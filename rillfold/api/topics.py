@@ -28,6 +28,7 @@ EVENTS = 1_000
 AVRO = ("avro/binary", "application/avro", "application/octet-stream")
 # What a company says itself, beside all of company-data. Everything else is said by workers, about what they did.
 WISHES: tuple[type[Event], ...] = (
+    *BY_NAME["company-data"].events,
     TrainingRequested,
     TrainingWithdrawn,
     JobRequested,

@@ -30,6 +30,7 @@ from streams.owner.shards import NOWHERE, ShardOwner
 
 FETCH_WAIT_MS = 100
 LOOK_SECONDS = 1.0
+COMMIT_SECONDS = 5.0
 
 
 class RowApp(faust.App):
@@ -115,6 +116,16 @@ class BatchThread(driver.AIOKafkaConsumerThread):
             raise
         # No await from here: the positions are those that this very fetch has left.
         return {tp: self._located(consumer, tp, records) for tp, records in fetched.items()}
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        """aiokafka would ask without end where a topic is gone, and no rebalance could take it from us meanwhile. How
+        far the fold is, the markers know."""
+        known = self._ensure_consumer()._client.cluster.topics()
+        there = {tp: offset for tp, offset in offsets.items() if tp.topic in known}
+        try:
+            return not there or await asyncio.wait_for(super()._commit(there), COMMIT_SECONDS)
+        except TimeoutError:
+            return False
 
     def _located(self, consumer: Any, tp: Any, records: list[Any]) -> Fetched:
         position = consumer._subscription.subscription.assignment.state_value(tp).position

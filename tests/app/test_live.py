@@ -57,7 +57,7 @@ def rillfold(environment: dict[str, str], folder: Path, *words: str) -> str:
 
 def test_its_own_tests_pass_against_the_wheel(environment: dict[str, str], tmp_path: Path) -> None:
     line = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
-    where = {**environment, "PYTHONDONTWRITEBYTECODE": "1"}
+    where = {**environment, "PYTHONDONTWRITEBYTECODE": "1", "PYTEST_ADDOPTS": ""}
     copied = tmp_path / "test_shop.py"
     copied.write_text((SHOP / "tests" / "test_shop.py").read_text())
     done = subprocess.run([*line, str(copied)], cwd=tmp_path, env=where, capture_output=True, text=True)

@@ -22,10 +22,15 @@ def answered(
     data: Path, name: str, path: str, found: Callable[[httpx.Response], bool], seconds: float = 60
 ) -> httpx.Response:
     """The first answer that is as it should be."""
+    last: list[str] = []
 
     def look() -> httpx.Response | None:
         answer = asked(data, name, path)
+        last[:] = ["nobody listens" if answer is None else answer.text]
         return answer if answer is not None and found(answer) else None
 
-    answer: httpx.Response = until(f"{path} of {name}", look, seconds)
+    try:
+        answer: httpx.Response = until(f"{path} of {name}", look, seconds)
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {last[0]}") from None
     return answer

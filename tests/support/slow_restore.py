@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from projections.companies import COMPANIES
+from rillfold.event_log import reached
 from rillfold.settings import from_env
 from streams.fold.shard import Shard
 from streams.owner import app
@@ -23,11 +24,10 @@ async def slow_refill(shards: Mapping[Shard[Any], int], **options: Any) -> None:
 
 def main(name: str) -> None:
     settings, own = from_env(), app._settings
-    assert settings.bootstrap_servers is not None
     app._settings = lambda *given: own(*given) | {"broker_max_poll_interval": IDLE_SECONDS}
     app.refill = slow_refill
     where, names = settings.data_dir / "workers" / name, settings.topic_names()
-    app.run(app.Worker(settings.bootstrap_servers, f"{names.prefix}rillfold", name, where, names), [COMPANIES])
+    app.run(app.Worker(reached(settings), f"{names.prefix}rillfold", name, where, names), [COMPANIES])
 
 
 if __name__ == "__main__":

@@ -528,7 +528,7 @@ async def test_a_held_out_request_that_is_too_long_is_not_measured_and_fails_not
     said = await office.until(office.trainer(), ended("r1"))
     assert reasons(said) == {("acme", "r1"): "completed"}
     (ready,) = await office.ready()
-    assert ready.evaluation.examples == 2
+    assert ready.evaluation.examples == 3
 
 
 async def test_a_record_that_would_be_gigabytes_of_rows_refuses_its_own_companys_run_alone(office):

@@ -37,8 +37,8 @@ WORDS = st.one_of(
 
 
 def each_with_each(words: list[tuple[TakenAt, Any]]) -> dict[int, tuple[bool | None, Message | None]]:
-    """By turn, out of every word that anybody ever said, in its order."""
-    heard: dict[int, list[tuple[TakenAt, bool | None, Message | None]]] = {1: [], 3: []}
+    """By turn, out of every word that anybody ever said, in its order: of machines only where no person spoke."""
+    heard: dict[int, list[tuple[bool, TakenAt, bool | None, Message | None]]] = {1: [], 3: []}
     replies: dict[str, dict[str, tuple[TakenAt, bool]]] = {}
     for at, word in words:
         if word[0] == "reply":
@@ -48,22 +48,23 @@ def each_with_each(words: list[tuple[TakenAt, Any]]) -> dict[int, tuple[bool | N
         if word[0] != "told":
             continue
         if word[3] is not None:
-            heard[3].append((at, word[3], None))
+            heard[3].append((False, at, word[3], None))
         for place, said_of in words:
             if said_of[0] == "feedback" and said_of[1] in word[1:3]:
                 turn = 3 if said_of[2] is None else said_of[2]
                 better = Message(role="assistant", content=said_of[4]) if said_of[4] else None
                 if turn in heard and (said_of[3] is not None or better):
-                    heard[turn].append((place, said_of[3], better))
+                    heard[turn].append((True, place, said_of[3], better))
         mine = replies.get(word[2], {})
         for turn, some in ((1, [mine[t] for t in "fg" if t in mine]), (3, [mine[t] for t in "h" if t in mine])):
             if some:
-                heard[turn].append((max(at for at, _ in some), all(ok for _, ok in some), None))
+                heard[turn].append((False, max(at for at, _ in some), all(ok for _, ok in some), None))
     found = {}
     for turn, said_there in heard.items():
         good: bool | None = None
         correction: Message | None = None
-        for _, thumb, better in sorted(said_there, key=lambda each: each[0]):
+        of_people = [each for each in said_there if each[0]]
+        for _, _, thumb, better in sorted(of_people or said_there, key=lambda each: each[1]):
             if better is not None:
                 good, correction = True, better
             elif thumb:

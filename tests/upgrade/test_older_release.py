@@ -160,6 +160,8 @@ def test_rows_that_are_folded_anew_tell_all_that_the_older_release_told(opened: 
     assert rows["lora_adapters"] == [each | {"row": each["row"] | NO_VERDICT} for each in told["lora_adapters"]] != []
     claims = {each.run: each for each in events(opened.release.endpoints(), "training-request") if _is_claim(each)}
     runs = [each | {"row": each["row"] | _claimed(each["row"], claims)} for each in told["training_runs"]]
+    asked = {each["key"]: each["row"].pop("asked") for each in rows["training_runs"]}
+    assert all(asked.values())  # of the wish, which no release before has kept
     assert rows["training_runs"] == runs != []
     ready = {each["row"]["adapter"]: each for each in told["lora_adapters"]}
     assert told["rollouts"] == []
