@@ -168,7 +168,7 @@ async def _story(house: House, job: str) -> list[Any]:
 
 
 async def _is_what_the_log_says(one: House, done: Any) -> None:
-    """Exactly the rows of its files: all of the one are learned; the other are measured on, beside the fifth by hash."""
+    """Exactly the rows of its files: all of the one are learned, the other measured on, beside the fifth by hash."""
     ready = {event.adapter: event for event in await one.office.ready()}["acme/desk"]
     assert (done.adapter_sha256, done.dataset_sha256) == (ready.sha256, ready.manifest)
     accepted = next(e for e in await one.office.said() if e.type == "training.accepted" and e.run == done.id)
