@@ -36,7 +36,13 @@ NEW_SINCE = {"files"}
 """The older release had none of the name."""
 NO_VERDICT = {"promoted": True, "verdict": "", "verdict_detail": "", "against": None, "figures": "{}", "judged_at": 0}
 """Of an adapter that knew no gate: it answers on."""
-NEVER_SAID = {"withdrawn": None, "held_out_loss": None, "tokens_per_second": None, "seconds_left": None}
+NEVER_SAID = {
+    "withdrawn": None,
+    "held_out_loss": None,
+    "tokens_per_second": None,
+    "seconds_left": None,
+    "passed_over": 0,
+}
 """Of a run whose worker knew none of it."""
 MOVES_ON = {"status", "answer", "step", "history", "replies", "updated_at"}
 MOVES_ON |= {"adapter_version", "prompt_tokens", "completion_tokens"}
