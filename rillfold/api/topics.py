@@ -26,7 +26,8 @@ from streams.log.outgoing import event_of
 router = APIRouter(tags=["topics"])
 EVENTS = 1_000
 AVRO = ("avro/binary", "application/avro", "application/octet-stream")
-# What a company says itself, beside all of company-data. Everything else is said by workers, about what they did.
+# What a company says itself, of our events: an application's on company-data are its own, too. Everything else is said
+# by workers, about what they did.
 WISHES: tuple[type[Event], ...] = (
     *BY_NAME["company-data"].events,
     TrainingRequested,

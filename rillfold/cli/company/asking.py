@@ -69,20 +69,22 @@ def listing(command: Command) -> Command:
 
 
 def rows(projection: str, company: str | None, limit: int, after: str | None) -> ListedRows:
-    """So many of a company's rows, in pages."""
+    """So many of a company's rows."""
+    return asked(lambda api: in_pages(api, projection, company, limit, after), company)
 
-    async def read(api: Client) -> ListedRows:
-        found: list[Json] = []
-        start = after
-        while len(found) < limit:
-            query = {"company_id": company, "after": start, "limit": min(PAGE, limit - len(found))}
-            page = await api.rows(projection, **{name: value for name, value in query.items() if value is not None})
-            found += [each["row"] for each in page["rows"]]
-            if (start := page["next"]) is None:
-                break
-        return ListedRows(found, start)
 
-    return asked(read, company)
+async def in_pages(
+    api: Client, projection: str, company: str | None, limit: int, after: str | None = None
+) -> ListedRows:
+    found: list[Json] = []
+    start = after
+    while len(found) < limit:
+        query = {"company_id": company, "after": start, "limit": min(PAGE, limit - len(found))}
+        page = await api.rows(projection, **{name: value for name, value in query.items() if value is not None})
+        found += [each["row"] for each in page["rows"]]
+        if (start := page["next"]) is None:
+            break
+    return ListedRows(found, start)
 
 
 def show(found: ListedRows, columns: Mapping[str, Callable[[Json], object]], as_json: bool) -> None:

@@ -11,25 +11,19 @@ from projections.jobs import ENDED as OVER
 from projections.jobs import JOBS
 from projections.lora_adapters import LORA_ADAPTERS
 from projections.training_runs import ENDED, TRAINING_RUNS
-from rillfold.cli.company.asking import Json, asked, company_option
+from rillfold.cli.company.asking import Json, ListedRows, asked, company_option, in_pages
 from rillfold.cli.terminal.answers import as_json, say_json
 from rillfold.cli.terminal.plain import plain
 from rillfold.client import ApiAway, Client
 
 EVERY_SECONDS = 2.0
-PAGE, MOST, NAMED = 200, 10_000, 5
+MOST, NAMED = 10_000, 5
 
 
 class StatusLine(NamedTuple):
     what: str
     told: str
     wrong: bool = False
-
-
-class SomeRows(NamedTuple):
-    rows: Sequence[Json]
-    more: str = ""
-    """Where not all were looked at."""
 
 
 @click.command()
@@ -58,31 +52,25 @@ async def _looked(api: Client, company: str | None) -> Sequence[StatusLine]:
         await api.ask("GET", "/ready")
     except ApiAway as error:
         return [StatusLine("api", str(error), wrong=True)]
-    whose = {} if company is None else {"company_id": company}
     proofs: Any = await api.ask("GET", "/projections")
-    runs, jobs, adapters = [await _rows(api, each, whose) for each in (TRAINING_RUNS, JOBS, LORA_ADAPTERS)]
+    runs, jobs, adapters = [
+        await in_pages(api, each.name, company, MOST) for each in (TRAINING_RUNS, JOBS, LORA_ADAPTERS)
+    ]
     open_ = [row for row in runs.rows if row["status"] not in ENDED]
     at_work = [row for row in jobs.rows if row["status"] not in OVER]
     promoted = [row for row in adapters.rows if row["promoted"]]
     return [
         StatusLine("api", "ready"),
         _projections(proofs),
-        StatusLine("runs", f"{len(open_)} open{runs.more}{_named(open_, 'run')}"),
-        StatusLine("jobs", f"{len(at_work)} at work{jobs.more}{_named(at_work, 'job')}"),
-        StatusLine("adapters", f"{len(adapters.rows)}{adapters.more}, {len(promoted)} of them promoted"),
+        StatusLine("runs", f"{len(open_)} open{_more(runs)}{_named(open_, 'run')}"),
+        StatusLine("jobs", f"{len(at_work)} at work{_more(jobs)}{_named(at_work, 'job')}"),
+        StatusLine("adapters", f"{len(adapters.rows)}{_more(adapters)}, {len(promoted)} of them promoted"),
     ]
 
 
-async def _rows(api: Client, projection: Any, whose: Json) -> SomeRows:
-    found: list[Json] = []
-    after: dict[str, str] = {}
-    while len(found) < MOST:
-        page = await api.rows(projection.name, limit=PAGE, **whose, **after)
-        found += [each["row"] for each in page["rows"]]
-        if page["next"] is None:
-            return SomeRows(found)
-        after = {"after": page["next"]}
-    return SomeRows(found, f" among the first {len(found):,}")
+def _more(found: ListedRows) -> str:
+    """Where not all were looked at."""
+    return "" if found.after is None else f" among the first {len(found.rows):,}"
 
 
 def _named(rows: Sequence[Json], what: str) -> str:

@@ -6,18 +6,11 @@ import click
 
 from rillfold.cli.terminal.answers import as_json, say_json
 from rillfold.embedded.state import attach
+from rillfold.kafka_access import OF_LOGIN, OF_TLS
 from rillfold.settings import PREFIX, Settings, from_env
 
 OPEN = "PLAINTEXT"
-WAY_IN = (
-    "KAFKA_SECURITY",
-    "KAFKA_MECHANISM",
-    "KAFKA_USER",
-    "KAFKA_PASSWORD_FILE",
-    "KAFKA_CA_FILE",
-    "KAFKA_CERT_FILE",
-    "KAFKA_KEY_FILE",
-)
+WAY_IN = ("kafka_security", "kafka_mechanism", *OF_LOGIN, *OF_TLS)
 
 
 @click.command()
@@ -48,5 +41,5 @@ def _way_in(settings: Settings) -> dict[str, str]:
     """To a Kafka whose door is not open: files by their names, never what stands in them."""
     if settings.kafka_security == OPEN:
         return {}
-    given = {name: getattr(settings, name.lower()) for name in WAY_IN}
+    given = {name.upper(): getattr(settings, name) for name in WAY_IN}
     return {name: str(value) for name, value in given.items() if value is not None}
