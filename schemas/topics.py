@@ -83,7 +83,11 @@ TOPICS: tuple[Topic, ...] = (
     ),
     Topic("adapter-ready", (adapters.AdapterJudged, adapters.AdapterReady, adapters.RolloutDecided), key=by_company),
     Topic("adapter-request", (adapters.AdapterRequested,), key=by_company),
-    Topic("automation-job", (jobs.JobRequested, jobs.JobStepped, jobs.JobCompleted, jobs.JobFailed), key=by_job),
+    Topic(
+        "automation-job",
+        (jobs.JobRequested, jobs.JobStepped, jobs.JobCompleted, jobs.JobFailed, jobs.JobWithdrawn),
+        key=by_job,
+    ),
     Topic("inference-request", (inference.InferenceRequested,), key=by_job),
     Topic("inference-result", (inference.InferenceCompleted, inference.InferenceFailed), key=by_job),
     Topic("tool-call", (tools.ToolCallProposed,), key=by_job),
