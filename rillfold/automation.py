@@ -1,4 +1,4 @@
-"""Company automation from Python: three awaitables over the HTTP API.
+"""Company automation from Python: awaitables over the HTTP API.
 
 automation = await get_automation_service()
 await automation.register_company_tools(company_id="acme_corp", tools=[...])
@@ -19,6 +19,7 @@ from schemas.errors import Stop
 
 Json = dict[str, Any]
 JOB_SECONDS = 300.0
+CANCEL_SECONDS = 10.0
 LOOK_SECONDS = 0.5
 
 
@@ -65,6 +66,12 @@ class AutomationService:
     ) -> Json:
         """Runs a job and returns how it stands: completed with its answer, failed with its reason, or still running."""
         return await self.client.process(company_id, data, wait, use_adapter=use_adapter, **more)
+
+    async def cancel_company_job(
+        self, company_id: str, job: str, reason: str = "", *, wait: float = CANCEL_SECONDS
+    ) -> Json:
+        """Takes a job back and returns how it stands; `ApiRefused` where there is none, or it has ended otherwise."""
+        return await self.client.cancel_job(company_id, job, reason, wait)
 
 
 async def get_automation_service(settings: Settings | None = None) -> AutomationService:

@@ -17,7 +17,7 @@ from schemas.adapters import AdapterRequested
 from schemas.codec.codec import decode
 from schemas.envelope import Event, Origin
 from schemas.inference import InferenceRequested
-from schemas.jobs import JobRequested
+from schemas.jobs import JobRequested, JobWithdrawn
 from schemas.rejected import Rejected, Unusable
 from schemas.topics import BY_NAME, TOPIC_OF
 from schemas.training import TrainingRequested, TrainingWithdrawn
@@ -33,6 +33,7 @@ WISHES: tuple[type[Event], ...] = (
     TrainingRequested,
     TrainingWithdrawn,
     JobRequested,
+    JobWithdrawn,
     InferenceRequested,
     AdapterRequested,
 )

@@ -33,7 +33,7 @@ VERBS: dict[str, Verb] = {
     "worker": Verb("rillfold.cli.operate.worker:worker", "Run one of the long-lived processes."),
     "company": Verb("rillfold.cli.company.company:company", "Add a company, or list them."),
     "tools": Verb("rillfold.cli.company.tools:tools", "Register, list and revoke a company's tools."),
-    "job": Verb("rillfold.cli.company.job:job", "Run a job, or look at those that there are."),
+    "job": Verb("rillfold.cli.company.job:job", "Run a job, look at those that there are, or take one back."),
     "session": Verb("rillfold.cli.company.session:session", "What jobs were asked for together."),
     "memory": Verb("rillfold.cli.company.memory:memory", "What a company's agents are to remember."),
     "app": Verb("rillfold.cli.events.app:app", "Check an application of your own, and record its schemas."),

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from rillfold.cli import rillfold
 from rillfold.embedded.stack import Endpoints
 from schemas.company import ToolRegistered
+from schemas.jobs import JobCompleted, JobRequested, JobWithdrawn
 from schemas.training import TrainingRefused, TrainingRequested, TrainingWithdrawn
 from tests.support.world import World, opened
 
@@ -123,6 +124,39 @@ async def test_a_job_is_given_out_and_looked_at(world: World, say: Say) -> None:
     another = await say(world.api.acme, "job", "run", "Something else.", "--id", "j1", "--wait", "0", code=1)
     assert "'j1' is of another task (Count them.)" in str(another.exception)
     assert "needs its quotes" in (await say(world.api.acme, "job", "run", "x", "--data", "{", code=2)).output
+
+
+async def test_a_job_is_taken_back_once_by_its_company_or_the_operator_and_by_nobody_else(
+    world: World, say: Say
+) -> None:
+    for job in ("j1", "j2", "j3"):
+        await say(world.api.acme, "job", "run", "Count them.", "--id", job, "--wait", "0")
+    told = str((await say(world.api.acme, "job", "cancel", "j1", "--wait", "0", code=1)).exception)
+    assert "no job 'j1'" in told and "rillfold job list" in told
+    await world.catch_up()
+    for key, whose in ((world.api.globex, ()), (world.api.admin, ("--company", "globex"))):
+        told = str((await say(key, "job", "cancel", "j1", "--wait", "0", *whose, code=1)).exception)
+        assert "no job 'j1'" in told
+    assert "with --company" in str((await say(world.api.admin, "job", "cancel", "j1", code=1)).exception)
+    assert "once it is folded" in (await say(world.api.acme, "job", "cancel", "j1", "--wait", "0")).output
+    keeping = asyncio.create_task(world.keep_up())
+    assert "acme/j2" in (await say(world.api.admin, "job", "cancel", "j2", "--company", "acme")).output
+    assert "withdrawn" in (await say(world.api.acme, "job", "show", "j1", code=1)).output
+    again = await say(world.api.acme, "job", "cancel", "j1", "--reason", "another", "--json")
+    assert json.loads(again.output)["withdrawn"] is None
+    assert "taken back before" in (await say(world.api.acme, "job", "cancel", "j1")).output
+    said = {each.job: each for each in await world.api.events("automation-job") if isinstance(each, JobWithdrawn)}
+    assert {job: (each.company, each.reason) for job, each in said.items()} == {"j1": ("acme", ""), "j2": ("acme", "")}
+    asked = {each.job: each for each in await world.api.events("automation-job") if isinstance(each, JobRequested)}
+    assert said["j1"].correlation == asked["j1"].correlation
+    about = {"id": "e", "time": 1, "correlation": "c", "company": "acme"}
+    await world.driver.send(JobCompleted(**about, job="j3", answer="3", steps=2))
+    done = await say(world.api.acme, "job", "show", "j3")
+    assert "completed" in done.output
+    told = str((await say(world.api.acme, "job", "cancel", "j3", code=1)).exception)
+    assert "ended already, as completed" in told and "nothing was changed" in told
+    assert "withdrawn" in (await say(world.api.acme, "job", "list")).output
+    keeping.cancel()
 
 
 async def test_what_is_remembered_is_noted_listed_and_forgotten(world: World, say: Say) -> None:
