@@ -63,7 +63,9 @@ train) # rillfold worker train
     groups literal rillfold-train ;;
 api) # rillfold api, and the commands that speak for a company: job, tools, train, promote
     topics "Read DescribeConfigs" "$events"
-    topics "Write" "$wishes adapter-ready" ;;
+    topics "Write" "$wishes adapter-ready"
+    # How far workers are, for `rillfold status`.
+    allow --operation Describe --resource-pattern-type prefixed --group "${p}rillfold" ;;
 reader) # rillfold projection, dlq list, dataset, trace
     topics "Read DescribeConfigs" "$events"
     changelogs "Read DescribeConfigs" ;;

@@ -12,6 +12,7 @@ from rillfold.api import (
     health,
     models,
     projections,
+    status,
     topics,
 )
 from rillfold.api.entry import Entry
@@ -30,6 +31,7 @@ ROUTERS = (
     files.router,
     jobs.router,
     health.router,
+    status.router,
 )
 
 

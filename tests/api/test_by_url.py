@@ -196,12 +196,17 @@ async def test_a_run_is_listed_and_its_wish_taken_back_once(world: World, say: S
 async def test_all_is_said_on_one_screen_and_what_is_wrong_by_the_exit_code(world: World, say: Say) -> None:
     asked = TrainingRequested(id="r1", time=1, correlation="r1", company="acme", method="lora", base_model="b")
     await world.driver.send(asked)
-    told = json.loads((await say(world.api.admin, "status", "--json")).output)
-    assert "behind" in told["projections"]["told"] and not any(each["wrong"] for each in told.values())
+    told = json.loads((await say(world.api.admin, "status", "--json", code=1)).output)
+    assert "behind" in told["projections"]["told"]
+    assert {what for what, each in told.items() if each["wrong"]} - {"disk"} == {"workers"}
+    assert "no fold worker runs" in told["workers"]["told"] and "`rillfold worker fold`" in told["workers"]["told"]
     await world.catch_up()
-    said = (await say(world.api.admin, "status")).output
+    said = (await say(world.api.admin, "status", code=1)).output
+    assert "no fold, sink, bridge, serve runs" in said and "1 events of training-request wait for one" in said
+    assert "letters      none waits" in said and "disk         " in said
     assert "know the whole log" in said and "1 open: acme/r1" in said
-    assert "0 open" in (await say(world.api.globex, "status")).output
+    mine = (await say(world.api.globex, "status")).output
+    assert "0 open" in mine and "that takes the admin's key" in mine and "disk  " not in mine
     away = {"RILLFOLD_API_URL": "http://127.0.0.1:9", "RILLFOLD_API_KEY": world.api.admin}
     gone = await asyncio.to_thread(CliRunner().invoke, rillfold, ["status"], env=away)
     assert (gone.exit_code, "! api" in gone.output, "rillfold api" in gone.output) == (1, True, True)
