@@ -14,6 +14,7 @@ from typing import Any, Self
 from projections.training_runs import ENDED
 from rillfold.client import Client
 from rillfold.http.keys import ApiKeys
+from rillfold.profiles import way_to_api
 from rillfold.settings import Settings, from_env
 from schemas.errors import Stop
 
@@ -75,15 +76,17 @@ class AutomationService:
 
 
 async def get_automation_service(settings: Settings | None = None) -> AutomationService:
-    """By the environment: RILLFOLD_API_URL and RILLFOLD_API_KEY, or the API of this machine's data folder."""
+    """By RILLFOLD_PROFILE, or RILLFOLD_API_URL and RILLFOLD_API_KEY; else the API of this machine's data folder."""
     return AutomationService(api_client(settings or from_env()))
 
 
 def api_client(settings: Settings) -> Client:
-    key = (settings.api_key or _own_key(settings)).strip()
+    way = way_to_api(settings)
+    key = (way.key or _own_key(settings)).strip()
     if not key.isascii() or not key.isprintable():
-        raise Stop("RILLFOLD_API_KEY is no API key: those are letters, digits and signs in one line. Copy it again.")
-    return Client(settings.address("api"), key)
+        which = f"The key of profile {settings.profile!r}" if settings.profile else "RILLFOLD_API_KEY"
+        raise Stop(f"{which} is no API key: those are letters, digits and signs in one line. Copy it again.")
+    return Client(way.url, key)
 
 
 def _own_key(settings: Settings) -> str:

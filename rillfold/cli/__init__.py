@@ -91,8 +91,13 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, verbs=VERBS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="rillfold")
-def rillfold() -> None:
+@click.option("--profile", metavar="NAME", help="Which API to ask, and by which key: a name of the file of profiles.")
+def rillfold(profile: str | None) -> None:
     """Turn a company's event log into fine-tuned adapters, and serve them."""
+    if profile is not None:
+        from rillfold.settings import with_profile  # only now, as above
+
+        click.get_current_context().with_resource(with_profile(profile))
 
 
 def main() -> None:
