@@ -61,6 +61,7 @@ VERBS: dict[str, Verb] = {
     "chat": Verb("rillfold.cli.adapters.chat:chat", "Talk to a company's adapter."),
     "projection": Verb("rillfold.cli.projections.projection:projection", "Prove projections against the log."),
     "dlq": Verb("rillfold.cli.events.dlq:dlq", "Look at refused records, and send them again."),
+    "costs": Verb("rillfold.cli.company.costs:costs", "Say what a company's models have read and written."),
     "cost": Verb("rillfold.cli.operate.cost:cost", "Compare many agents on one model with a model each."),
     "bench": Verb("rillfold.cli.operate.bench:bench", "Measure, with peers in the same run."),
 }

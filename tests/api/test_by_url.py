@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from rillfold.cli import rillfold
 from rillfold.embedded.stack import Endpoints
 from schemas.company import ToolRegistered
+from schemas.inference import InferenceCompleted
 from schemas.jobs import JobCompleted, JobRequested, JobWithdrawn
 from schemas.training import TrainingRefused, TrainingRequested, TrainingWithdrawn
 from tests.support.world import World, opened
@@ -191,6 +192,43 @@ async def test_a_run_is_listed_and_its_wish_taken_back_once(world: World, say: S
     await world.catch_up()
     assert "withdrawn" in (await say(world.api.acme, "runs", "list")).output
     assert "ended already" in str((await say(world.api.acme, "runs", "cancel", "r1", code=1)).exception)
+
+
+async def test_open_runs_are_found_behind_any_number_that_have_ended(world: World, say: Say) -> None:
+    """The limit is of what is shown, and a listing goes on where it ended."""
+    about: dict[str, Any] = {"time": 1, "company": "acme"}
+    for n in range(7):
+        wish = {"id": f"r{n}", "correlation": f"r{n}", "method": "lora", "base_model": "b", "role": "sales"}
+        await world.driver.send(TrainingRequested(**about, **wish))
+        if n not in (3, 5, 6):
+            await world.driver.send(
+                TrainingRefused(**about, id=f"e{n}", correlation=f"r{n}", run=f"r{n}", reason="no_data", detail="")
+            )
+    await world.catch_up()
+
+    async def listed(*more: str) -> Any:
+        return json.loads((await say(world.api.acme, "runs", "list", "--open", "--json", *more)).output)
+
+    assert [row["run"] for row in (await listed("--limit", "1"))["rows"]] == ["r3"]
+    first = await listed("--limit", "2")
+    rest = await listed("--limit", "2", "--after", first["next"])
+    assert [row["run"] for row in (*first["rows"], *rest["rows"])] == ["r3", "r5", "r6"]
+    assert (rest["next"], [row["run"] for row in (await listed())["rows"]]) == (None, ["r3", "r5", "r6"])
+
+
+async def test_tokens_are_told_by_adapter_and_what_they_cost_at_ones_own_prices(world: World, say: Say) -> None:
+    told = {"company": "acme", "time": 1, "correlation": "c", "text": "", "finish_reason": "stop", "model": "tiny"}
+    for n, adapter in enumerate(("acme/ops", "acme/ops", None)):
+        tokens = {"prompt_tokens": 1_000_000, "cached_tokens": 500_000, "completion_tokens": 100_000}
+        await world.driver.send(InferenceCompleted(**told, **tokens, id=f"a{n}", request=f"q{n}", adapter=adapter))
+    await world.catch_up()
+    said = (await say(world.api.acme, "costs")).output
+    assert "acme/ops" in said and "2,000,000" in said and "acme: base" in said and "cost" not in said
+    priced = ("costs", "--prices", "2", "1", "10", "--json")
+    rows = json.loads((await say(world.api.admin, *priced, "--company", "acme")).stdout)["rows"]
+    assert {row["adapter"]: row["cost"] for row in rows} == {"acme/ops": 5.0, "base": 2.5}
+    assert "5.0000" in (await say(world.api.acme, *priced[:-1])).output
+    assert json.loads((await say(world.api.globex, *priced)).output)["rows"] == []
 
 
 async def test_all_is_said_on_one_screen_and_what_is_wrong_by_the_exit_code(world: World, say: Say) -> None:
