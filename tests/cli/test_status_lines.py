@@ -42,7 +42,8 @@ def test_who_was_killed_or_stands_is_named_with_what_to_do() -> None:
     stands = worker("sink-1", ready=False, why="events/0 stands at 3 of 9 for 30 s")
     _, wrong = told(worker("fold-1", answers=False, ready=False), stands, worker("a", answers=False))
     assert "fold-1 does not answer at http://127.0.0.1:1" in wrong[0] and "`rillfold worker fold`" in wrong[0]
-    assert "stands at 3 of 9" in wrong[1] and "rillfold worker" not in wrong[2]
+    assert "stands at 3 of 9" in wrong[1]
+    assert "rillfold worker" not in wrong[2] and "run/a.json" in wrong[2]
 
 
 def test_a_worker_that_stood_still_and_is_behind_says_so_and_is_at_work() -> None:

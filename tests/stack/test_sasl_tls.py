@@ -273,6 +273,15 @@ INBOXES = {
 }
 
 
+async def test_the_api_may_ask_how_far_workers_are(broker: GuardedBroker) -> None:
+    """And nothing else of a group: it joins none."""
+    async with KafkaLog(broker.access("api")) as log:
+        for group, asks, _ in INBOXES.values():
+            assert isinstance(await log.committed(f"{PREFIX}{group}", f"{PREFIX}{asks}"), dict)
+        with pytest.raises(NotAllowed, match="Read group"):
+            await join(log, "rillfold-serve", "inference-request")
+
+
 async def test_inboxes_are_read_and_answered_with_their_own_rights(broker: GuardedBroker) -> None:
     async with KafkaLog(broker.inside) as log:
         for _, asks, _ in INBOXES.values():

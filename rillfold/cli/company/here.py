@@ -39,7 +39,8 @@ def _workers(workers: Sequence[Json]) -> Iterator[StatusLine]:
         name, kind = each["name"], kind_of(each["name"])
         start = f" (`rillfold worker {kind}`)" if kind in WORKERS else ""
         if not each["answers"]:
-            told = f"{name} does not answer at {each['url']}: it was killed, or hangs. Start it again{start}."
+            away = f"if it is to stay away, delete run/{name}.json in the data folder."
+            told = f"{name} does not answer at {each['url']}: it was killed, or hangs. Start it again{start}; {away}"
             yield StatusLine("workers", told, wrong=True)
         elif not each["ready"]:
             told = f"{name} is not ready: {each['why']}. If that stays, its log says more (docs/operations.md)."
