@@ -10,10 +10,14 @@ from typing import Any
 
 import pytest
 
+from rillfold.processes import started
+from rillfold.settings import Settings
 from rillfold.testing.driver import Driver
+from rillfold.workers.react import _made
 from schemas.codec.codec import decode
 from schemas.company import RecordIngested
 from schemas.envelope import Event, Origin
+from schemas.errors import Stop
 from schemas.memory import MemoryNoted
 from schemas.rejected import RecordRedriven, RecordRejected
 from streams.history.letters import letters
@@ -430,3 +434,10 @@ async def test_threads_that_nobody_can_end_are_counted(monkeypatch: pytest.Monke
         await asyncio.sleep(0.01)
     assert await own.run(works, 1) is None
     own.stop()
+
+
+async def test_its_worker_is_started_where_there_is_a_reaction_and_says_where_there_is_none() -> None:
+    assert set(started(reacting=True)) - set(started(reacting=False)) == {"react"}
+    with pytest.raises(Stop, match=r"No application here has a reaction: declare one by @app.reaction"):
+        async with _made(Settings(app="")):
+            pass

@@ -116,7 +116,7 @@ def test_a_name_that_is_none() -> None:
         from_env({"RILLFOLD_APP": "../shop"})
 
 
-@pytest.mark.parametrize("command", ["worker sink", "query companies"])
+@pytest.mark.parametrize("command", ["worker sink", "worker react", "query companies"])
 def test_a_command_ends_with_one_line_and_1(command: str, tmp_path: Path) -> None:
     (tmp_path / "broken_shop.py").write_text("from rillfold import App\napp = Ap('shop')\n")
     surroundings = {**os.environ, "RILLFOLD_APP": "broken_shop", "RILLFOLD_PROVIDER": "external",
