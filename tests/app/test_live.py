@@ -142,8 +142,9 @@ async def test_what_a_reaction_says_is_said_once_whenever_it_is_killed(
     while len(found := await memories(kafka, names)) < 600 and time.monotonic() < until:
         pass
     assert sorted(found) == sorted(f"o{n}" for n in range(600))
-    ready, figures = (asked(tmp_path / "data", "react-1", path) for path in ("/ready", "/metrics"))
-    assert ready is not None and ready.status_code == 200, ready
+    while (ready := asked(tmp_path / "data", "react-1", "/ready")) is None or ready.status_code != 200:
+        assert time.monotonic() < until + 30, ready and ready.text
+    figures = asked(tmp_path / "data", "react-1", "/metrics")
     assert figures is not None and "rillfold_reactions_failed_total 0.0" in figures.text
     react.stop()
     assert react.code() == 0
