@@ -6,6 +6,7 @@ metadata with it. So nothing is downloaded, and Rillfold itself stays where it i
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -146,8 +147,28 @@ async def test_what_a_reaction_says_is_said_once_whenever_it_is_killed(
         assert time.monotonic() < until + 30, ready and ready.text
     figures = asked(tmp_path / "data", "react-1", "/metrics")
     assert figures is not None and "rillfold_reactions_failed_total 0.0" in figures.text
+    long = '{"type":"order.paid","company":"c1","order":"%s","day":"d","cents":100000}' % ("o" * 200)
+    (tmp_path / "orders.jsonl").write_text(long)
+    rillfold(environment, tmp_path, "produce", "company-data", "orders.jsonl")
+    letter = failed(environment, tmp_path)
+    assert "shop/note.v1: Unusable: bad_word" in letter["detail"] and letter["company"] == "c1"
+    redriven = json.loads(rillfold(environment, tmp_path, "dlq", "redrive", "--yes", "--json"))
+    assert redriven == {"found": 1, "sent": 1, "left_out": []}
+    assert failed(environment, tmp_path)["id"] == letter["id"]
+    assert len(await memories(kafka, names)) == 600
     react.stop()
     assert react.code() == 0
+
+
+def failed(environment: dict[str, str], folder: Path) -> dict[str, Any]:
+    """The one letter, once a reaction has failed and nothing has it try again."""
+    until = time.monotonic() + 30
+    while True:
+        found = json.loads(rillfold(environment, folder, "dlq", "list", "--reason", "reaction_failed", "--json"))
+        if len(found) == 1 and not found[0]["sent_again"]:
+            letter: dict[str, Any] = found[0]
+            return letter
+        assert time.monotonic() < until, found
 
 
 def paid(n: int, cents: int) -> str:
