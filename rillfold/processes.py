@@ -38,9 +38,15 @@ WORKERS: Mapping[str, Process] = {
         group="rillfold-train",
         reads="training-request",
     ),
+    "react": Process("Run the reactions of applications.", "reacting workers of a data folder"),
 }
 # Each as a command of `rillfold`.
 COMMANDS: Mapping[str, tuple[str, ...]] = {**{name: ("worker", name) for name in WORKERS}, "api": ("api",)}
+
+
+def started(reacting: bool) -> tuple[str, ...]:
+    """Those that a whole installation runs; who reacts only where an application has reactions."""
+    return tuple(name for name in COMMANDS if reacting or name != "react")
 
 
 def doors(settings: Settings) -> Iterator[tuple[str, str, int]]:

@@ -57,6 +57,11 @@ serve) # rillfold worker serve
     topics "Read DescribeConfigs" "$events"
     topics "Write" "inference-result"
     groups literal rillfold-serve ;;
+react) # rillfold worker react
+    topics "Read DescribeConfigs" "$events"
+    topics "Write" "$wishes dead-letter"
+    groups prefixed rillfold-react-
+    claims prefixed rillfold-react- ;;
 train) # rillfold worker train
     topics "Read DescribeConfigs" "$events"
     topics "Write" "training-request adapter-ready"
@@ -73,6 +78,6 @@ redrive) # rillfold dlq redrive
     topics "Read Write DescribeConfigs" "$events"
     claims literal rillfold-redrive ;;
 *)
-    echo "roles.sh: '$role': admin, producer, fold, sink, bridge, serve, train, api, reader or redrive" >&2
+    echo "roles.sh: '$role': admin, producer, fold, sink, bridge, serve, react, train, api, reader or redrive" >&2
     exit 64 ;;
 esac

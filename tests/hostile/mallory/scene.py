@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rillfold.api.topics import WISHES
 from schemas.codec.catalog import classes
-from schemas.topics import TOPIC_OF
+from schemas.topics import TOPIC_OF, WISHES
 from tests.hostile.checks import Watch, unfit
 from tests.hostile.mallory.doors import (
     ANSWER_WITHIN,
