@@ -128,7 +128,7 @@ class ShardOwner:
             extent = held[tp.topic].get(tp.partition)
             if extent is None:
                 raise SourceGrown(tp.topic, f"more than {len(held[tp.topic])}", "every row of it", len(held[tp.topic]))
-            await self._folding.accept(*tp, extent)
+            await self._folding.look(*tp, extent, read_to.get(tp))
             if (begin := self._folding.begin(*tp, extent, read_to.get(tp))) is not None:
                 begins[tp] = begin
         return begins

@@ -18,6 +18,7 @@ CLAIM = RESERVED + b"claim"
 MARKERS = RESERVED + b"marker/"
 REFUSED = RESERVED + b"refused/"
 LOST = RESERVED + b"lost/"
+MISSING = RESERVED + b"missing/"
 
 UNTYPED = (msgspec.inspect.FloatType, msgspec.inspect.AnyType, msgspec.inspect.CustomType)
 
@@ -50,10 +51,26 @@ class Loss(msgspec.Struct, frozen=True):
     next: int
 
     def __str__(self) -> str:
+        if self.next == self.folded:
+            return (
+                f"{self.topic}/{self.partition} was folded up to {self.folded}, lost, and folded on there: by an "
+                f"operator's word, it holds again what it held"
+            )
         return (
             f"{self.topic}/{self.partition} was folded up to {self.folded} and then, by an operator's word, from "
             f"{self.next} on: its rows are not the fold of what the log holds"
         )
+
+
+class SeenMissing(msgspec.Struct, frozen=True):
+    """A source was seen to hold [first, end), and not what was folded of it. It stays so, however it grows, until an
+    operator has said where to go on: then `answered`."""
+
+    topic: str
+    partition: int
+    first: int
+    end: int
+    answered: bool = False
 
 
 def topic_of(projection: Projection[Any], prefix: str = "") -> str:
@@ -85,13 +102,25 @@ def refusal_of(key: bytes, value: bytes) -> Refusal | None:
     return msgspec.json.decode(value, type=Refusal) if key.startswith(REFUSED) else None
 
 
+def loss_key(topic: str, partition: int, folded: int) -> bytes:
+    return LOST + f"{topic}/{partition}/{folded}".encode()
+
+
 def loss_record(loss: Loss) -> tuple[bytes, bytes]:
-    return LOST + f"{loss.topic}/{loss.partition}/{loss.folded}".encode(), msgspec.json.encode(loss)
+    return loss_key(loss.topic, loss.partition, loss.folded), msgspec.json.encode(loss)
 
 
 def loss_of(key: bytes, value: bytes) -> Loss | None:
     """The accepted loss in a record, if it is one."""
     return msgspec.json.decode(value, type=Loss) if key.startswith(LOST) else None
+
+
+def missing_key(topic: str, partition: int) -> bytes:
+    return MISSING + f"{topic}/{partition}".encode()
+
+
+def missing_record(missing: SeenMissing) -> tuple[bytes, bytes]:
+    return missing_key(missing.topic, missing.partition), msgspec.json.encode(missing)
 
 
 def spelled(key: bytes) -> str:

@@ -154,9 +154,7 @@ async def test_rows_count_as_restored_when_they_reach_our_own_claim():
     gate, changelog = Gate(), TP(CHANGELOG, 0)
     folding = Folding([COMPANIES], NAMES, Ports(gate.publish, gate.append, FailPoint()))
     fence: Any = Unfenced()
-    log = MemoryLog()
-    await log.create([TopicSpec("company-data", 1)])
-    owner = ShardOwner(folding, fence, MemoryStores(), log, "group", nothing_to_read)
+    owner = ShardOwner(folding, fence, MemoryStores(), MemoryLog(), "group", nothing_to_read)
     await owner.assigned([changelog])
     await owner.restored([changelog])
     assert folding.begin("company-data", 0, Extent(0, 90)) is None
