@@ -102,8 +102,8 @@ class Folding:
         if lost or was:
             markers = {at for shard in shards if (at := shard.next(topic)) is not None}
             lost |= {at for at in was if at is not None}
-            held = min(((each.first, each.end) for each in was.values()), default=extent)
-            self.stand(topic, partition, SourceLost(topic, partition, lost, extent, markers, held))
+            once = min(((each.first, each.end) for each in was.values()), default=extent)
+            self.stand(topic, partition, SourceLost(f"{topic}/{partition}", {*lost, *markers}, min(lost), extent, once))
             return None
         self.stand(topic, partition, None)
         return min((shard.begin(topic, extent.first) for shard in shards), default=None)
