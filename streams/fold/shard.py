@@ -162,6 +162,11 @@ class Shard(Generic[State]):
         """A stretch of the changelog, as it was read."""
         self.store.write(records, position)
 
+    def needs(self) -> int:
+        """The first offset of the changelog that our copy lacks."""
+        kept = self.store.position()
+        return 0 if kept is None else kept + 1
+
     def restored(self) -> None:
         """The changelog has been read to its end."""
         self.store.filled()

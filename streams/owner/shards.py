@@ -9,7 +9,7 @@ from typing import Any
 
 from faust.types import TP
 
-from streams.errors import NAMED, SourceGrown, SourceUnread
+from streams.errors import NAMED, ChangelogCut, SourceGrown, SourceUnread
 from streams.fold.folding import Folding
 from streams.fold.shard import Shard
 from streams.health.watchman import EX_SOFTWARE
@@ -155,8 +155,17 @@ class ShardOwner:
                 extra=NAMED,
             )
 
-    async def first(self, changelog: TP) -> int:
-        return (await self._event_log.starts(changelog.topic))[changelog.partition]
+    async def follows(self, changelog: TP) -> int | None:
+        """Where a copy of another worker's rows goes on that is not at a place of the log. None where it lacks what is
+        deleted: it stays as it is, and whoever takes it over is told. Filled further, it would look whole."""
+        extent = (await extents(self._event_log, changelog.topic))[changelog.partition]
+        if self._shard(changelog).needs() > extent.end:
+            self.forget(changelog)
+        needed = self._shard(changelog).needs()
+        if needed >= extent.first:
+            return needed
+        log.error("No copy is kept: %s", ChangelogCut(*changelog, needed, extent.first), extra=NAMED)
+        return None
 
     def folded(self, source: TP) -> int | None:
         """Everything below is in all rows that it belongs to, and what follows from it is sent; None if unknown."""
