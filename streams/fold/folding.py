@@ -19,10 +19,22 @@ from streams.fold.old_ground import LetterReading, OldGround
 from streams.fold.pieces import Piece
 from streams.fold.shard import Shard
 from streams.log.port import EventLog, Extent, TopicPartition, extents
-from streams.state.changelog import Loss, Marker, SeenMissing, loss_record, marker_record, missing_record, topic_of
+from streams.state.changelog import (
+    Loss,
+    Marker,
+    Rows,
+    SeenMissing,
+    loss_record,
+    marker_record,
+    missing_record,
+    refusal_key,
+    topic_of,
+)
 from streams.state.store import Store
 
 log = logging.getLogger(__name__)
+REMOVED = 1_000
+"""So many keys, of 300 bytes at most, fit one record batch."""
 Accepted = Mapping[str, int]
 """`topic/partition@offset`, which is what was folded and is lost -> the offset at which to go on."""
 
@@ -144,7 +156,11 @@ class Folding:
         loss = Loss(topic, shard.partition, folded, next_)
         log.warning("%s: %s", shard.projection.name, loss, extra=NAMED)
         answered = SeenMissing(topic, shard.partition, *extent, answered=True)
-        rows = [loss_record(loss), missing_record(answered), marker_record(Marker(topic, shard.partition, next_))]
+        # Refusals of records that are gone would be taken for those of the records that stand there now.
+        gone = [refusal_key(each) for each in shard.refused() if each.topic == topic and next_ <= each.offset < folded]
+        for some in (gone[first : first + REMOVED] for first in range(0, len(gone), REMOVED)):
+            await commit(shard, Piece([(key, None) for key in some], (), folded), topic, self._ports)
+        rows: Rows = [loss_record(loss), missing_record(answered), marker_record(Marker(topic, shard.partition, next_))]
         await commit(shard, Piece(rows, (), next_), topic, self._ports)
 
     def folded(self, topic: str, partition: int) -> int | None:

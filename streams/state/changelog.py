@@ -22,8 +22,8 @@ MISSING = RESERVED + b"missing/"
 
 UNTYPED = (msgspec.inspect.FloatType, msgspec.inspect.AnyType, msgspec.inspect.CustomType)
 
-Rows = list[tuple[bytes, bytes]]
-"""Keys and values of one record batch, in order."""
+Rows = list[tuple[bytes, bytes | None]]
+"""Keys and values of one record batch, in order. What has no value is removed."""
 
 
 class Stored(msgspec.Struct, Generic[State], frozen=True):
@@ -86,20 +86,31 @@ def claim_record(owner: str) -> tuple[bytes, bytes]:
     return CLAIM, msgspec.json.encode({"owner": owner})
 
 
-def marker_of(key: bytes, value: bytes) -> Marker | None:
+def marker_of(key: bytes, value: bytes | None) -> Marker | None:
     """The marker in a record, if it is one."""
-    return msgspec.json.decode(value, type=Marker) if key.startswith(MARKERS) else None
+    return msgspec.json.decode(value, type=Marker) if key.startswith(MARKERS) and value is not None else None
 
 
 def refusal_record(refusal: Refusal) -> tuple[bytes, bytes]:
     """One for each event, so that compaction keeps it."""
-    place = f"{refusal.topic}/{refusal.partition}/{refusal.offset}"
-    return REFUSED + place.encode(), msgspec.json.encode(refusal)
+    return refusal_key(refusal), msgspec.json.encode(refusal)
 
 
-def refusal_of(key: bytes, value: bytes) -> Refusal | None:
+def refusal_key(refusal: Refusal) -> bytes:
+    return REFUSED + f"{refusal.topic}/{refusal.partition}/{refusal.offset}".encode()
+
+
+def refusal_of(key: bytes, value: bytes | None) -> Refusal | None:
     """The refusal in a record, if it is one."""
-    return msgspec.json.decode(value, type=Refusal) if key.startswith(REFUSED) else None
+    return msgspec.json.decode(value, type=Refusal) if key.startswith(REFUSED) and value is not None else None
+
+
+def refused_at(key: bytes) -> tuple[str, int, int] | None:
+    """The place of a refusal that is removed."""
+    topic, *numbers = spelled(key.removeprefix(REFUSED)).split("/")
+    if not key.startswith(REFUSED) or len(numbers) != 2 or not all(n.isdecimal() and len(n) < 19 for n in numbers):
+        return None
+    return topic, int(numbers[0]), int(numbers[1])
 
 
 def loss_key(topic: str, partition: int, folded: int) -> bytes:
@@ -110,9 +121,9 @@ def loss_record(loss: Loss) -> tuple[bytes, bytes]:
     return loss_key(loss.topic, loss.partition, loss.folded), msgspec.json.encode(loss)
 
 
-def loss_of(key: bytes, value: bytes) -> Loss | None:
+def loss_of(key: bytes, value: bytes | None) -> Loss | None:
     """The accepted loss in a record, if it is one."""
-    return msgspec.json.decode(value, type=Loss) if key.startswith(LOST) else None
+    return msgspec.json.decode(value, type=Loss) if key.startswith(LOST) and value is not None else None
 
 
 def missing_key(topic: str, partition: int) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from typing import Any
 
@@ -238,6 +239,23 @@ async def test_a_topic_that_has_grown_beyond_the_marker_before_anybody_looked_is
     assert await looked(world, Extent(0, 4), word) == 0
     await world.folding.step(batch([text(n) for n in range(10, 13)]))
     assert await looked(world, Extent(0, 4), word) == 3
+
+
+async def test_what_was_refused_of_records_that_are_gone_says_nothing_of_those_that_stand_there_now():
+    def fold(state: Texts, event: Event) -> Texts:
+        if isinstance(event, TextIngested) and event.text.startswith("1 "):
+            raise ValueError("refused")
+        return kept(state, event)
+
+    world = World(replace(TEXTS, fold=fold))
+    await world.folding.step(batch([text(n) for n in range(3)]))
+    assert [each.offset for each in world.shard.refused()] == [1]
+    assert await looked(world, Extent(0, 4), {f"{TOPIC}/0@3": 2}) == 2
+    assert [each.offset for each in world.shard.refused()] == [1], "that record still stands there"
+    await world.folding.step(batch([text(12)], start=2))
+    assert await looked(world, Extent(0, 1), {f"{TOPIC}/0@3": 0}) == 0
+    assert world.shard.refused() == []
+    assert (b"\x00refused/" + f"{TOPIC}/0/1".encode(), None) in [row for rows in world.batches for row in rows]
 
 
 async def test_records_that_were_brought_back_are_folded_on_by_an_operators_word():
