@@ -63,8 +63,14 @@ class ShardOwner:
         if self._alone is not None:
             await self._alone()
             self._alone = None
+        ours = set(changelogs)
+        for shard in self._folding.shards():
+            if TP(shard.changelog, shard.partition) not in ours:
+                # From now on a copy of another worker's rows, even if we folded them until now.
+                shard.live = False
+                self._claims.pop((shard.changelog, shard.partition), None)
         topics: dict[int, list[str]] = defaultdict(list)
-        for tp in changelogs:
+        for tp in ours:
             self._folding.claim(*tp)
             self._claims.pop(tp, None)
             topics[tp.partition].append(tp.topic)
