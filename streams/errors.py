@@ -176,29 +176,33 @@ class NotContiguous(Stop):
         )
 
 
+Span = tuple[int, int]
+"""[first, end)."""
+
+
 class SourceLost(Stop):
     """What a projection was folded up to is not in its source any more. No reset policy decides what that means."""
 
-    def __init__(
-        self, topic: str, partition: int, folded: Collection[int], first: int, end: int, markers: Collection[int] = ()
-    ) -> None:
-        """`markers`: where those stand who have read further than they; what is in between may hold no record."""
-        place, lowest = f"{topic}/{partition}", min(folded)
-        how, on = (
-            (f"[{lowest}, {first}) was deleted before it was folded", f"at {first}")
-            if lowest < first
-            else (
-                "its topic was made anew, or the broker has lost its end",
-                f"at {first} where it was made anew, at {end} where the end is lost",
+    def __init__(self, place: str, folded: Collection[int], lowest: int, now: Span, once: Span) -> None:
+        """`folded`: also where those stand who have read further than the markers; in between there may be no record.
+        `once`: what it held when that was first seen."""
+        (first, end), on = now, "OFFSET"
+        if lowest < first:
+            how, where, on = f"[{lowest}, {first}) was deleted before it was folded", f"at {first}", f"{first}"
+        else:
+            how = "its topic was made anew, or the broker has lost its end"
+            where = (
+                f"at {first} where it was made anew, where the end is lost at the first offset that was written since "
+                f"(not above {min(once[1], lowest)})"
             )
-        )
-        accept = ", ".join(
-            f'"{place}@{offset}": {first if lowest < first else "OFFSET"}' for offset in sorted({*folded, *markers})
-        )
+        if once != now:
+            how = f"it held [{once[0]}, {once[1]}) when that was seen, and {how}"
+        accept = ", ".join(f'"{place}@{offset}": {on}' for offset in sorted(folded))
         super().__init__(
             f"{place} is folded up to {lowest} and holds [{first}, {end}): {how}. It stands still, other partitions go "
-            f"on. Bring the records back and start the fold again; or, to keep the rows and go on {on}, start it with "
-            f"RILLFOLD_ACCEPT_LOSS='{{{accept}}}'; or fold anew what is left: docs/operations.md."
+            f"on. To keep the rows and go on {where}, start it with RILLFOLD_ACCEPT_LOSS='{{{accept}}}'; or bring the "
+            f"records back, and start it so with the offset behind the @; or fold anew what is left: "
+            f"docs/operations.md."
         )
 
 

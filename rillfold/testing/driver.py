@@ -237,7 +237,7 @@ class Driver:
         records = [to_outgoing(event, self.names)._replace(timestamp=self.clock()) for event in events]
         await self.log.append(records)
 
-    async def _append(self, changelog: str, partition: int, rows: list[tuple[bytes, bytes]]) -> int | None:
+    async def _append(self, changelog: str, partition: int, rows: list[tuple[bytes, bytes | None]]) -> int | None:
         now = self.clock()
         positions = await self.log.append(
             [Outgoing(changelog, key, value, partition=partition, timestamp=now) for key, value in rows]

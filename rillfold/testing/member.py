@@ -69,7 +69,7 @@ class Shared(NamedTuple):
     group: str
     projections: Sequence[Projection[Any]]
     publish: Callable[[Sequence[Event]], Awaitable[None]]
-    append: Callable[[str, int, list[tuple[bytes, bytes]]], Awaitable[int | None]]
+    append: Callable[[str, int, list[tuple[bytes, bytes | None]]], Awaitable[int | None]]
 
 
 class GroupMember:

@@ -19,10 +19,22 @@ from streams.fold.old_ground import LetterReading, OldGround
 from streams.fold.pieces import Piece
 from streams.fold.shard import Shard
 from streams.log.port import EventLog, Extent, TopicPartition, extents
-from streams.state.changelog import Loss, Marker, loss_record, marker_record, topic_of
+from streams.state.changelog import (
+    Loss,
+    Marker,
+    Rows,
+    SeenMissing,
+    loss_record,
+    marker_record,
+    missing_record,
+    refusal_key,
+    topic_of,
+)
 from streams.state.store import Store
 
 log = logging.getLogger(__name__)
+REMOVED = 1_000
+"""So many keys, of 300 bytes at most, fit one record batch."""
 Accepted = Mapping[str, int]
 """`topic/partition@offset`, which is what was folded and is lost -> the offset at which to go on."""
 
@@ -97,9 +109,13 @@ class Folding:
         """
         shards = self.feeding(topic, partition)
         known = {shard.next(topic) if read_to is None else read_to for shard in shards}
-        if lost := {at for at in known if at is not None and not extent.reaches(at)}:
+        lost = {at for at in known if at is not None and not extent.reaches(at)}
+        was = {shard.next(topic): missing for shard in shards if (missing := shard.missing(topic)) is not None}
+        if lost or was:
             markers = {at for shard in shards if (at := shard.next(topic)) is not None}
-            self.stand(topic, partition, SourceLost(topic, partition, lost, *extent, markers))
+            lost |= {at for at in was if at is not None}
+            once = min(((each.first, each.end) for each in was.values()), default=extent)
+            self.stand(topic, partition, SourceLost(f"{topic}/{partition}", {*lost, *markers}, min(lost), extent, once))
             return None
         self.stand(topic, partition, None)
         return min((shard.begin(topic, extent.first) for shard in shards), default=None)
@@ -111,18 +127,41 @@ class Folding:
             log.error("%s", why, extra=NAMED)
         self.lost = others if why is None else {**others, (topic, partition): why}
 
-    async def accept(self, topic: str, partition: int, extent: Extent) -> None:
-        """What an operator has said of a source that does not reach what was folded is written down."""
-        for shard in self.feeding(topic, partition):
-            folded = shard.next(topic)
-            if folded is None or shard.stands_on(topic, extent):
-                continue
-            next_ = self._accepted.get(f"{topic}/{partition}@{folded}")
-            if next_ is not None and extent.reaches(next_):
-                loss = Loss(topic, partition, folded, next_)
-                log.warning("%s: %s", shard.projection.name, loss, extra=NAMED)
-                rows = [loss_record(loss), marker_record(Marker(topic, partition, next_))]
-                await commit(shard, Piece(rows, (), next_), topic, self._ports)
+    async def look(self, topic: str, partition: int, extent: Extent, read_to: int | None = None) -> None:
+        """That a source does not reach what was folded is written down, and what an operator has said of it.
+
+        By the next look it may have grown beyond that, and be another all the same.
+        """
+        async with self._turns[partition]:
+            for shard in self.feeding(topic, partition):
+                await self._look(shard, topic, extent, read_to)
+
+    async def _look(self, shard: Shard[Any], topic: str, extent: Extent, read_to: int | None = None) -> None:
+        await self._accept(shard, topic, extent)
+        folded = shard.next(topic)
+        if folded is None or shard.missing(topic) is not None:
+            return
+        if not (extent.reaches(folded) and extent.reaches(folded if read_to is None else read_to)):
+            missing = missing_record(SeenMissing(topic, shard.partition, *extent))
+            await commit(shard, Piece([missing], (), folded), topic, self._ports)
+
+    async def _accept(self, shard: Shard[Any], topic: str, extent: Extent) -> None:
+        """Whatever the source holds by now: who set it knows. Once, however long it stays set."""
+        folded = shard.next(topic)
+        next_ = self._accepted.get(f"{topic}/{shard.partition}@{folded}")
+        if folded is None or next_ is None or not extent.reaches(next_):
+            return
+        if shard.stands_on(topic, extent) and shard.accepted(topic, folded):
+            return
+        loss = Loss(topic, shard.partition, folded, next_)
+        log.warning("%s: %s", shard.projection.name, loss, extra=NAMED)
+        answered = SeenMissing(topic, shard.partition, *extent, answered=True)
+        # Refusals of records that are gone would be taken for those of the records that stand there now.
+        gone = [refusal_key(each) for each in shard.refused() if each.topic == topic and next_ <= each.offset < folded]
+        for some in (gone[first : first + REMOVED] for first in range(0, len(gone), REMOVED)):
+            await commit(shard, Piece([(key, None) for key in some], (), folded), topic, self._ports)
+        rows: Rows = [loss_record(loss), missing_record(answered), marker_record(Marker(topic, shard.partition, next_))]
+        await commit(shard, Piece(rows, (), next_), topic, self._ports)
 
     def folded(self, topic: str, partition: int) -> int | None:
         """The lowest marker of a source: only so far may the group's commit go."""
@@ -133,6 +172,7 @@ class Folding:
         """Projections with several sources, and those that act, are brought to the present before the sources flow."""
         for shard in shards:
             shard.folded_from(self.sources_of(shard.projection))
+        await self._look_at_losses(shards, event_log)
         await self._look_at_ground(shards, event_log)
         for shard in shards:
             sources = self.sources_of(shard.projection)
@@ -145,6 +185,18 @@ class Folding:
                         sent[topic] = committed.get(shard.partition, 0)
                 async with self._turns[shard.partition]:
                     await catch_up(shard, held, event_log, sent, self._ports, self._names, self._told)
+
+    async def _look_at_losses(self, shards: Collection[Shard[Any]], event_log: EventLog) -> None:
+        """Before anything of a source is folded on."""
+        held = dict[str, Mapping[int, Extent]]()
+        for topic in sorted({topic for shard in shards for topic in self.sources_of(shard.projection)}):
+            with suppress(UnknownTopic):
+                held[topic] = await extents(event_log, topic)
+        for shard in shards:
+            for topic in self.sources_of(shard.projection):
+                if (extent := held.get(topic, {}).get(shard.partition)) is not None:
+                    async with self._turns[shard.partition]:
+                        await self._look(shard, topic, extent)
 
     async def _look_at_ground(self, shards: Collection[Shard[Any]], event_log: EventLog) -> None:
         """What their sources hold by now, somebody may have folded before us."""

@@ -71,8 +71,15 @@ class Owed:
         return followed
 
 
+LOOK_AHEAD = 16
+"""A release that was taken back had a version that nobody knows here: so many are looked for beyond one that stands."""
+
+
 class Before(NamedTuple):
-    """What earlier versions of a projection have left of one partition, where their changelogs still stand."""
+    """What other versions of a projection have left of one partition, where their changelogs still stand.
+
+    Also those of a release that was taken back: it was the last to be at work.
+    """
 
     refused: Sequence[Refusal]
     folded: Mapping[str, int]
@@ -83,11 +90,9 @@ NOTHING_BEFORE = Before((), {})
 
 
 async def before(event_log: EventLog, projection: Projection[Any], names: TopicNames, partition: int) -> Before:
-    versions = [replace(projection, version=version) for version in range(projection.version)]
-    standing = await event_log.describe([topic_of(version, names.prefix) for version in versions])
     refused: dict[tuple[str, bytes], Refusal] = {}
     folded: dict[str, int] = {}
-    for changelog in standing:
+    for changelog in await _other_changelogs(event_log, projection, names):
         starts, ends = await event_log.starts(changelog), await event_log.ends(changelog)
         start, end = starts.get(partition, 0), ends.get(partition, 0)
         async for record in records_in(event_log, changelog, partition, start, end):
@@ -99,6 +104,18 @@ async def before(event_log: EventLog, projection: Projection[Any], names: TopicN
             elif (marker := marker_of(key, value)) is not None:
                 folded[marker.topic] = max(marker.next, folded.get(marker.topic, 0))
     return Before(list(refused.values()), folded)
+
+
+async def _other_changelogs(event_log: EventLog, projection: Projection[Any], names: TopicNames) -> list[str]:
+    found: list[str] = []
+    start, stop = 0, projection.version + 1 + LOOK_AHEAD
+    while True:
+        versions = (replace(projection, version=n) for n in range(start, stop) if n != projection.version)
+        standing = await event_log.describe([topic_of(version, names.prefix) for version in versions])
+        found += standing
+        start, stop = stop, stop + LOOK_AHEAD
+        if not standing:
+            return found
 
 
 class Sent:

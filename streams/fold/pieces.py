@@ -49,7 +49,7 @@ class Draft:
     def __init__(self, shard: Shard[Any], decoded: Decoded) -> None:
         self._shard, self._decoded = shard, decoded
         self._states: dict[str, Any] = {}
-        self._rows: dict[bytes, bytes] = {}
+        self._rows: dict[bytes, bytes | None] = {}
         self._refused: list[Refusal] = []
         self.outputs: list[Event] = []
         """What follows from the events that were taken."""
@@ -122,5 +122,5 @@ class Draft:
         return marker_record(Marker(self._decoded.topic, self._decoded.partition, next_))
 
 
-def bytes_of(rows: Iterable[tuple[bytes, bytes]]) -> int:
-    return sum(len(key) + len(value) + RECORD_OVERHEAD for key, value in rows)
+def bytes_of(rows: Iterable[tuple[bytes, bytes | None]]) -> int:
+    return sum(len(key) + (len(value) if value else 0) + RECORD_OVERHEAD for key, value in rows)

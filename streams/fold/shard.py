@@ -13,7 +13,20 @@ from streams.errors import NAMED, OwnershipLost, RowsUnreadable, SourcesRenamed
 from streams.fold.batch import Folded
 from streams.fold.circuit import COMPANIES, ReleaseCircuit
 from streams.log.port import Extent
-from streams.state.changelog import MARKERS, REFUSED, RESERVED, RowCodec, Rows, Stored, marker_of, refusal_of, spelled
+from streams.state.changelog import (
+    MARKERS,
+    REFUSED,
+    RESERVED,
+    RowCodec,
+    Rows,
+    SeenMissing,
+    Stored,
+    loss_key,
+    marker_of,
+    missing_key,
+    refusal_of,
+    spelled,
+)
 from streams.state.refusal import Refusal, Untaken, blamed_on_events
 from streams.state.store import Store
 
@@ -58,9 +71,19 @@ class Shard(Generic[State]):
         return self._next.get((topic, self.partition))
 
     def stands_on(self, topic: str, extent: Extent) -> bool:
-        """Whether the source still reaches what was folded of it."""
+        """Whether the source still holds what was folded of it: if it once did not reach so far, no growth says so."""
         next_ = self.next(topic)
-        return next_ is None or extent.reaches(next_)
+        return next_ is None or (extent.reaches(next_) and self.missing(topic) is None)
+
+    def missing(self, topic: str) -> SeenMissing | None:
+        """How the source was when it did not reach what was folded of it, if no operator has said since what to do."""
+        (value,) = self.store.get([missing_key(topic, self.partition)])
+        found = None if value is None else msgspec.json.decode(value, type=SeenMissing)
+        return None if found is None or found.answered else found
+
+    def accepted(self, topic: str, folded: int) -> bool:
+        """An operator's word for this loss is in the rows."""
+        return self.store.get([loss_key(topic, self.partition, folded)]) != [None]
 
     def folded_from(self, sources: Collection[str]) -> None:
         """Rows of other topics than these are no ground to fold these on: whoever renamed one shall say so."""
@@ -138,6 +161,11 @@ class Shard(Generic[State]):
     def restore(self, records: Iterable[tuple[bytes, bytes | None]], position: int) -> None:
         """A stretch of the changelog, as it was read."""
         self.store.write(records, position)
+
+    def needs(self) -> int:
+        """The first offset of the changelog that our copy lacks."""
+        kept = self.store.position()
+        return 0 if kept is None else kept + 1
 
     def restored(self) -> None:
         """The changelog has been read to its end."""

@@ -119,6 +119,10 @@ class Epochs(TransactionManager):  # type: ignore[misc]
             await self._ask(tp, epoch)
         except (kafka.InvalidProducerEpoch, kafka.InvalidProducerIdMapping) as error:
             raise kafka.ProducerFenced from error
+        if self._known[tp].epoch.pid != epoch.pid:
+            # A broker that has forgotten the id takes any epoch for its first, also one that a successor has ended.
+            self._known[tp] = KnownEpoch(epoch, at)
+            raise kafka.ProducerFenced
 
     async def _ask(self, tp: TopicPartition, known: PidAndEpoch) -> None:
         request = NextEpoch(f"{tp.topic}-{tp.partition}", known)

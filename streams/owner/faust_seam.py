@@ -238,15 +238,17 @@ class BatchConsumer(driver.Consumer):
                 yield tp, self._batch_message(tp, batch)
 
     async def _not_in_the_log(self, asked: Mapping[Any, int]) -> None:
-        """A source stands still and is said; a copy of another worker's rows is begun again."""
+        """A source stands still and is said; so does a copy of another worker's rows, or it is begun again."""
         thread = cast(BatchThread, self._thread)
         mine = {TP(*tp): offset for tp, offset in asked.items() if thread.stands_at(tp) == offset}
         sources = {tp: offset for tp, offset in mine.items() if not self._is_changelog_tp(tp)}
         starts = await self._begins(sources, sources) if sources else {}
         owner = owner_of(self.app)
         for tp in mine.keys() - sources.keys():
-            owner.forget(tp)
-            starts[tp] = await owner.first(tp)
+            if (start := await owner.follows(tp)) is None:
+                self.pause_partitions([tp])
+            else:
+                starts[tp] = start
         await self.seek_wait(starts)
 
     async def _begins(self, sources: Collection[TP], read_to: Mapping[TP, int] = NOWHERE) -> dict[TP, int]:

@@ -53,7 +53,7 @@ class FencedChangelogs:
             await start_client(producer)
             writer = self._writers[partition] = Writer(producer, Epochs.of(producer, self._clock))
             await asyncio.gather(*(writer.epochs.take(topic, partition) for topic in topics))
-        claim = [claim_record(self._owner)]
+        claim: Rows = [claim_record(self._owner)]
         offsets = await asyncio.gather(*(self.append(topic, partition, claim) for topic in topics))
         for topic, offset in zip(topics, offsets, strict=True):
             if offset is None:

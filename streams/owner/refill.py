@@ -54,8 +54,7 @@ async def _begin(consumer: AIOKafkaConsumer, behind: Mapping[TopicPartition, Sha
     by_batches(consumer)
     consumer.assign(list(behind))
     for tp, first in (await consumer.beginning_offsets(list(behind))).items():
-        kept = behind[tp].store.position()
-        needed = 0 if kept is None else kept + 1
+        needed = behind[tp].needs()
         if needed < first:
             raise ChangelogCut(tp.topic, tp.partition, needed, first)
         consumer.seek(tp, needed)

@@ -9,7 +9,7 @@ from typing import Any
 
 from faust.types import TP
 
-from streams.errors import NAMED, SourceGrown, SourceUnread, UnknownTopic
+from streams.errors import NAMED, ChangelogCut, SourceGrown, SourceUnread, UnknownTopic
 from streams.fold.folding import Folding
 from streams.fold.shard import Shard
 from streams.health.watchman import EX_SOFTWARE
@@ -63,8 +63,14 @@ class ShardOwner:
         if self._alone is not None:
             await self._alone()
             self._alone = None
+        ours = set(changelogs)
+        for shard in self._folding.shards():
+            if TP(shard.changelog, shard.partition) not in ours:
+                # From now on a copy of another worker's rows, even if we folded them until now.
+                shard.live = False
+                self._claims.pop((shard.changelog, shard.partition), None)
         topics: dict[int, list[str]] = defaultdict(list)
-        for tp in changelogs:
+        for tp in ours:
             self._folding.claim(*tp)
             self._claims.pop(tp, None)
             topics[tp.partition].append(tp.topic)
@@ -130,7 +136,7 @@ class ShardOwner:
                 continue
             if (extent := there.get(tp.partition)) is None:
                 raise SourceGrown(tp.topic, f"more than {len(there)}", "every row of it", len(there))
-            await self._folding.accept(*tp, extent)
+            await self._folding.look(*tp, extent, read_to.get(tp))
             if (begin := self._folding.begin(*tp, extent, read_to.get(tp))) is not None:
                 begins[tp] = begin
         return begins
@@ -164,8 +170,17 @@ class ShardOwner:
                 extra=NAMED,
             )
 
-    async def first(self, changelog: TP) -> int:
-        return (await self._event_log.starts(changelog.topic))[changelog.partition]
+    async def follows(self, changelog: TP) -> int | None:
+        """Where a copy of another worker's rows goes on that is not at a place of the log. None where it lacks what is
+        deleted: it stays as it is, and whoever takes it over is told. Filled further, it would look whole."""
+        extent = (await extents(self._event_log, changelog.topic))[changelog.partition]
+        if self._shard(changelog).needs() > extent.end:
+            self.forget(changelog)
+        needed = self._shard(changelog).needs()
+        if needed >= extent.first:
+            return needed
+        log.error("No copy is kept: %s", ChangelogCut(*changelog, needed, extent.first), extra=NAMED)
+        return None
 
     def folded(self, source: TP) -> int | None:
         """Everything below is in all rows that it belongs to, and what follows from it is sent; None if unknown."""

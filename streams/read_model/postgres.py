@@ -44,7 +44,13 @@ _UPSERT = """
 _REFUSED = """
     INSERT INTO refused (projection, version, topic, partition, "offset", company, event, reason, detail)
     SELECT * FROM unnest(%s::text[], %s::int[], %s::text[], %s::int[], %s::bigint[], %s::text[], %s::text[], %s::text[],
-        %s::text[]) ON CONFLICT DO NOTHING"""
+        %s::text[]) ON CONFLICT (projection, version, topic, partition, "offset")
+    DO UPDATE SET company = excluded.company, event = excluded.event, reason = excluded.reason,
+        detail = excluded.detail"""
+_TAKEN_BACK = """
+    DELETE FROM refused USING unnest(%s::text[], %s::int[], %s::bigint[]) AS gone (topic, partition, "offset")
+    WHERE refused.topic = gone.topic AND refused.partition = gone.partition AND refused."offset" = gone."offset"
+        AND projection = %s AND version = %s"""
 _POSITION = """
     INSERT INTO positions (projection, version, topic, partition, next) VALUES (%s, %s, %s, %s, %s)
     ON CONFLICT (projection, version, topic, partition) DO UPDATE SET next = excluded.next, updated_at = now()"""
@@ -149,8 +155,13 @@ class PostgresSink:
         self._with_aside = {(projection, version, partition) async for projection, version, partition in cursor}
 
     async def _refuse(self, cursor: AsyncCursor[Any], change: Changes) -> None:
+        where = change.projection.name, change.projection.version
+        for gone in self._beating(change.taken_back):
+            columns = [list(column) for column in zip(*gone, strict=True)]
+            await cursor.execute(_TAKEN_BACK, [*columns, *where])
         for some in self._beating(change.refused):
-            await cursor.execute(_REFUSED, [list(column) for column in zip(*map(_row_refused, some), strict=True)])
+            of_places = {row[:5]: row for row in map(_row_refused, some)}
+            await cursor.execute(_REFUSED, [list(column) for column in zip(*of_places.values(), strict=True)])
 
     async def _advance(self, cursor: AsyncCursor[Any], change: Changes) -> None:
         changelog = change.changelog

@@ -12,7 +12,7 @@ from schemas.errors import Retry
 from streams.errors import RETRY_SECONDS, Fenced
 from streams.health.watch import Counts, Sight
 from streams.log.port import EventLog, Record, Subscription, TopicPartition
-from streams.state.changelog import RESERVED, Marker, marker_of, refusal_of, spelled, topic_of
+from streams.state.changelog import RESERVED, Marker, marker_of, refusal_of, refused_at, spelled, topic_of
 from streams.state.refusal import Refusal, said
 
 log = logging.getLogger(__name__)
@@ -58,6 +58,8 @@ class Changes(NamedTuple):
     markers: Sequence[Marker]
     refused: Sequence[Refusal] = ()
     """Events that the projection does not take."""
+    taken_back: Sequence[tuple[str, int, int]] = ()
+    """Topics, partitions and offsets of which that is said no more: other records stand there."""
 
 
 class Sink(Protocol):
@@ -210,12 +212,13 @@ def changes_of(projection: Projection[Any], tp: TopicPartition, newest: Newest) 
     rows: list[Change] = []
     markers: list[Marker] = []
     refused: list[Refusal] = []
+    taken_back: list[tuple[str, int, int]] = []
     for key, record in newest.records.items():
         if not key.startswith(RESERVED):
             rows.append(_change(key, record.offset, record.value))
             continue
         try:
-            found = marker_of(key, record.value or b"") or refusal_of(key, record.value or b"")
+            found = marker_of(key, record.value) or refusal_of(key, record.value)
         except msgspec.MsgspecError as error:
             log.warning("%s/%d/%d is no record of ours (%s): left out", *tp, record.offset, error)
             continue
@@ -223,7 +226,9 @@ def changes_of(projection: Projection[Any], tp: TopicPartition, newest: Newest) 
             markers.append(found)
         elif found is not None:
             refused.append(found)
-    return Changes(projection, *tp, newest.next, rows, markers, refused)
+        elif record.value is None and (place := refused_at(key)) is not None:
+            taken_back.append(place)
+    return Changes(projection, *tp, newest.next, rows, markers, refused, taken_back)
 
 
 def _change(key: bytes, offset: int, value: bytes | None) -> Change:

@@ -18,11 +18,12 @@ CLAIM = RESERVED + b"claim"
 MARKERS = RESERVED + b"marker/"
 REFUSED = RESERVED + b"refused/"
 LOST = RESERVED + b"lost/"
+MISSING = RESERVED + b"missing/"
 
 UNTYPED = (msgspec.inspect.FloatType, msgspec.inspect.AnyType, msgspec.inspect.CustomType)
 
-Rows = list[tuple[bytes, bytes]]
-"""Keys and values of one record batch, in order."""
+Rows = list[tuple[bytes, bytes | None]]
+"""Keys and values of one record batch, in order. What has no value is removed."""
 
 
 class Stored(msgspec.Struct, Generic[State], frozen=True):
@@ -50,10 +51,26 @@ class Loss(msgspec.Struct, frozen=True):
     next: int
 
     def __str__(self) -> str:
+        if self.next == self.folded:
+            return (
+                f"{self.topic}/{self.partition} was folded up to {self.folded}, lost, and folded on there: by an "
+                f"operator's word, it holds again what it held"
+            )
         return (
             f"{self.topic}/{self.partition} was folded up to {self.folded} and then, by an operator's word, from "
             f"{self.next} on: its rows are not the fold of what the log holds"
         )
+
+
+class SeenMissing(msgspec.Struct, frozen=True):
+    """A source was seen to hold [first, end), and not what was folded of it. It stays so, however it grows, until an
+    operator has said where to go on: then `answered`."""
+
+    topic: str
+    partition: int
+    first: int
+    end: int
+    answered: bool = False
 
 
 def topic_of(projection: Projection[Any], prefix: str = "") -> str:
@@ -69,29 +86,52 @@ def claim_record(owner: str) -> tuple[bytes, bytes]:
     return CLAIM, msgspec.json.encode({"owner": owner})
 
 
-def marker_of(key: bytes, value: bytes) -> Marker | None:
+def marker_of(key: bytes, value: bytes | None) -> Marker | None:
     """The marker in a record, if it is one."""
-    return msgspec.json.decode(value, type=Marker) if key.startswith(MARKERS) else None
+    return msgspec.json.decode(value, type=Marker) if key.startswith(MARKERS) and value is not None else None
 
 
 def refusal_record(refusal: Refusal) -> tuple[bytes, bytes]:
     """One for each event, so that compaction keeps it."""
-    place = f"{refusal.topic}/{refusal.partition}/{refusal.offset}"
-    return REFUSED + place.encode(), msgspec.json.encode(refusal)
+    return refusal_key(refusal), msgspec.json.encode(refusal)
 
 
-def refusal_of(key: bytes, value: bytes) -> Refusal | None:
+def refusal_key(refusal: Refusal) -> bytes:
+    return REFUSED + f"{refusal.topic}/{refusal.partition}/{refusal.offset}".encode()
+
+
+def refusal_of(key: bytes, value: bytes | None) -> Refusal | None:
     """The refusal in a record, if it is one."""
-    return msgspec.json.decode(value, type=Refusal) if key.startswith(REFUSED) else None
+    return msgspec.json.decode(value, type=Refusal) if key.startswith(REFUSED) and value is not None else None
+
+
+def refused_at(key: bytes) -> tuple[str, int, int] | None:
+    """The place of a refusal that is removed."""
+    topic, *numbers = spelled(key.removeprefix(REFUSED)).split("/")
+    if not key.startswith(REFUSED) or len(numbers) != 2 or not all(n.isdecimal() and len(n) < 19 for n in numbers):
+        return None
+    return topic, int(numbers[0]), int(numbers[1])
+
+
+def loss_key(topic: str, partition: int, folded: int) -> bytes:
+    return LOST + f"{topic}/{partition}/{folded}".encode()
 
 
 def loss_record(loss: Loss) -> tuple[bytes, bytes]:
-    return LOST + f"{loss.topic}/{loss.partition}/{loss.folded}".encode(), msgspec.json.encode(loss)
+    return loss_key(loss.topic, loss.partition, loss.folded), msgspec.json.encode(loss)
 
 
-def loss_of(key: bytes, value: bytes) -> Loss | None:
+def loss_of(key: bytes, value: bytes | None) -> Loss | None:
     """The accepted loss in a record, if it is one."""
-    return msgspec.json.decode(value, type=Loss) if key.startswith(LOST) else None
+    return msgspec.json.decode(value, type=Loss) if key.startswith(LOST) and value is not None else None
+
+
+def missing_key(topic: str, partition: int) -> bytes:
+    return MISSING + f"{topic}/{partition}".encode()
+
+
+def missing_record(missing: SeenMissing) -> tuple[bytes, bytes]:
+    return missing_key(missing.topic, missing.partition), msgspec.json.encode(missing)
 
 
 def spelled(key: bytes) -> str:

@@ -21,6 +21,7 @@ from streams.fold.commit import Ports
 from streams.fold.failpoint import FailPoint
 from streams.fold.folding import Folding
 from streams.log.memory import MemoryLog
+from streams.log.port import TopicSpec
 from streams.state.changelog import Rows, topic_of
 from streams.state.store import MemoryStore
 
@@ -136,6 +137,23 @@ async def test_what_follows_from_an_event_that_an_earlier_version_refused_is_sen
     jobs = {key: job for part in rows.values() for key, job in part.items()}
     assert len(jobs) == 12
     assert "acme/j3" in jobs
+
+
+@pytest.mark.parametrize("versions", [1, 7, 40])
+async def test_what_follows_from_an_event_that_a_release_refused_is_sent_when_it_was_taken_back(versions: int):
+    """The group has committed it, the older version has not folded it, and its own changelog names no refusal."""
+    log, asked = MemoryLog(), list[str]()
+    bad = replace(refuses("j3", JobRequested), version=ACTING_JOBS.version + versions)
+    between = [replace(ACTING_JOBS, version=version) for version in range(ACTING_JOBS.version + 9, bad.version, 9)]
+    await log.create([TopicSpec(topic_of(each), 4) for each in between])
+    for projection, numbers in ((ACTING_JOBS, range(1)), (bad, range(1, 6)), (ACTING_JOBS, range(6, 7))):
+        async with Driver(log, [projection]) as driver:
+            for n in numbers:
+                await driver.send(requested(n))
+            await driver.settle()
+            asked = [e.job for e in await driver.events("inference-request") if isinstance(e, InferenceRequested)]
+            assert len(asked) == len(set(asked))
+    assert sorted(asked) == [f"j{n}" for n in range(7)]
 
 
 async def test_a_new_version_of_one_source_sends_what_follows_from_what_the_first_refused_and_nothing_else():

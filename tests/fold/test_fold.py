@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from typing import Any
 
@@ -202,8 +203,77 @@ async def test_a_source_whose_unfolded_start_is_deleted_is_refused():
     await world.folding.step(batch([text(0)]))
     assert world.folding.begin(TOPIC, 0, Extent(7, 9)) is None
     assert "is folded up to 1 and holds [7, 9)" in str(world.folding.lost[TOPIC, 0])
-    assert world.folding.begin(TOPIC, 0, Extent(0, 9)) == 1
+
+
+async def looked(world: World, extent: Extent, anew: Mapping[str, int] | None = None) -> int | None:
+    """Where the source goes on. `anew`: by a worker that starts with these acceptances on the rows of the last."""
+    if anew is not None:
+        ports = Ports(world._publish, world._append, FailPoint())
+        world.folding = Folding([world.shard.projection], TopicNames(), ports, anew)
+        world.shard = world.folding.open(world.shard.projection, 0, world.shard.store)
+        world.shard.restored()
+    await world.folding.look(TOPIC, 0, extent)
+    return world.folding.begin(TOPIC, 0, extent)
+
+
+async def test_a_source_that_was_seen_to_be_lost_is_not_passed_because_it_has_grown_since():
+    world, word = World(), {f"{TOPIC}/0@3": 0}
+    await world.folding.step(batch([text(n) for n in range(3)]))
+    assert await looked(world, Extent(0, 1)) is None
+    assert await looked(world, Extent(0, 4)) is None, "a rebalance"
+    assert await looked(world, Extent(0, 4), {}) is None, "a restart"
+    why = str(world.folding.lost[TOPIC, 0])
+    assert "is folded up to 3 and holds [0, 4): it held [0, 1) when that was seen, and its topic was made anew" in why
+    assert "at the first offset that was written since (not above 1)" in why
+    assert await looked(world, Extent(0, 5), word) == 0, "accepted as it was named"
+    assert {loss_of(key, value) for key, value in world.batches[-1]} >= {Loss(TOPIC, 0, 3, 0)}
+    await world.folding.step(batch([text(n) for n in range(10, 13)]))
+    assert await looked(world, Extent(0, 5), word) == 3, "it holds for that one loss"
+    assert await looked(world, Extent(0, 2), {}) is None, "made anew once more"
+    assert await looked(world, Extent(0, 9), word) == 0
+
+
+async def test_a_topic_that_has_grown_beyond_the_marker_before_anybody_looked_is_begun_where_an_operator_says():
+    world, word = World(), {f"{TOPIC}/0@3": 0}
+    await world.folding.step(batch([text(n) for n in range(3)]))
+    assert await looked(world, Extent(0, 4), word) == 0
+    await world.folding.step(batch([text(n) for n in range(10, 13)]))
+    assert await looked(world, Extent(0, 4), word) == 3
+
+
+async def test_what_was_refused_of_records_that_are_gone_says_nothing_of_those_that_stand_there_now():
+    def fold(state: Texts, event: Event) -> Texts:
+        if isinstance(event, TextIngested) and event.text.startswith("1 "):
+            raise ValueError("refused")
+        return kept(state, event)
+
+    world = World(replace(TEXTS, fold=fold))
+    await world.folding.step(batch([text(n) for n in range(3)]))
+    assert [each.offset for each in world.shard.refused()] == [1]
+    assert await looked(world, Extent(0, 4), {f"{TOPIC}/0@3": 2}) == 2
+    assert [each.offset for each in world.shard.refused()] == [1], "that record still stands there"
+    await world.folding.step(batch([text(12)], start=2))
+    assert await looked(world, Extent(0, 1), {f"{TOPIC}/0@3": 0}) == 0
+    assert world.shard.refused() == []
+    assert (b"\x00refused/" + f"{TOPIC}/0/1".encode(), None) in [row for rows in world.batches for row in rows]
+
+
+async def test_records_that_were_brought_back_are_folded_on_by_an_operators_word():
+    world = World()
+    await world.folding.step(batch([text(0)]))
+    assert await looked(world, Extent(7, 9)) is None
+    assert await looked(world, Extent(0, 9), {}) is None
+    assert await looked(world, Extent(0, 9), {f"{TOPIC}/0@1": 1}) == 1
     assert not world.folding.lost
+
+
+async def test_a_lost_source_is_not_passed_once_the_batches_in_hand_have_moved_the_marker():
+    world = World()
+    await world.folding.step(batch([text(0)]))
+    await world.folding.look(TOPIC, 0, Extent(0, 3), read_to=5)
+    await world.folding.step(batch([text(n) for n in range(1, 5)], start=1))
+    assert await looked(world, Extent(0, 6), {}) is None
+    assert await looked(world, Extent(0, 6), {f"{TOPIC}/0@5": 0}) == 0
 
 
 async def test_a_source_that_lost_its_end_is_refused_while_batches_are_still_in_hand():
@@ -217,11 +287,11 @@ async def test_a_source_that_lost_its_end_is_refused_while_batches_are_still_in_
 async def test_an_accepted_loss_is_written_down_and_holds_for_that_one_alone():
     world = World(accepted={f"{TOPIC}/0@1": 7, f"{TOPIC}/0@8": 99})
     await world.folding.step(batch([text(0)]))
-    await world.folding.accept(TOPIC, 0, Extent(7, 9))
+    await world.folding.look(TOPIC, 0, Extent(7, 9))
     assert world.folding.begin(TOPIC, 0, Extent(7, 9)) == 7
     assert {loss_of(key, value) for key, value in world.batches[-1]} >= {Loss(TOPIC, 0, 1, 7)}
     await world.folding.step(batch([text(7)], start=7))
-    await world.folding.accept(TOPIC, 0, Extent(0, 3))
+    await world.folding.look(TOPIC, 0, Extent(0, 3))
     assert world.folding.begin(TOPIC, 0, Extent(0, 3)) is None, "99 is not in the log either"
 
 

@@ -155,9 +155,7 @@ async def test_rows_count_as_restored_when_they_reach_our_own_claim():
     gate, changelog = Gate(), TP(CHANGELOG, 0)
     folding = Folding([COMPANIES], NAMES, Ports(gate.publish, gate.append, FailPoint()))
     fence: Any = Unfenced()
-    log = MemoryLog()
-    await log.create([TopicSpec("company-data", 1)])
-    owner = ShardOwner(folding, fence, MemoryStores(), log, "group", nothing_to_read)
+    owner = ShardOwner(folding, fence, MemoryStores(), MemoryLog(), "group", nothing_to_read)
     await owner.assigned([changelog])
     await owner.restored([changelog])
     assert folding.begin("company-data", 0, Extent(0, 90)) is None
@@ -168,6 +166,25 @@ async def test_rows_count_as_restored_when_they_reach_our_own_claim():
     owner.restore(changelog, [marker_record(Marker("company-data", 0, 90)), claim_record("us")], 9)
     await owner.restored([changelog])
     assert folding.begin("company-data", 0, Extent(0, 90)) == 90
+
+
+async def test_rows_that_another_worker_folds_from_now_on_wait_for_nobody(caplog: pytest.LogCaptureFixture):
+    """Their copy stays with us: a worker that joins is no deploy that is under way."""
+    gate = Gate()
+    folding = Folding([COMPANIES], NAMES, Ports(gate.publish, gate.append, FailPoint()))
+    fence: Any = Unfenced()
+    owner = ShardOwner(folding, fence, MemoryStores(), MemoryLog(), "group", nothing_to_read)
+    changelogs, sources = ([TP(topic, p) for p in range(2)] for topic in (CHANGELOG, "company-data"))
+    for ours in (changelogs, changelogs[:1]):
+        await owner.assigned(changelogs)
+        await owner.claim(ours)
+        for each in ours:
+            owner.restore(each, [claim_record("us")], 9)
+        await owner.restored(ours)
+    owner.say_what_waits(sources[:1], sources)
+    assert "not folded until" not in caplog.text
+    owner.say_what_waits([], sources)
+    assert "companies v1 for company-data/0: not folded until" in caplog.text
 
 
 async def test_what_an_earlier_recovery_still_hands_on_is_left_alone():

@@ -20,7 +20,7 @@ from streams.fold.shard import Shard
 from streams.log.kafka.access import KafkaAccess
 from streams.log.kafka.log import KafkaLog
 from streams.log.memory import MemoryLog
-from streams.log.port import TopicSpec
+from streams.log.port import Outgoing, TopicSpec
 from streams.owner.fence import FencedChangelogs
 from streams.owner.refill import refill
 from streams.owner.shards import ShardOwner
@@ -77,6 +77,32 @@ async def test_it_goes_on_where_a_store_stands(filled: tuple[str, Mapping[int, i
     await refill({Shard(COMPANIES, changelog, 0, store): claims[0]}, access=KafkaAccess(stack.bootstrap_servers))
     assert [key for key, _ in taken[:2]] == [b"company-100", b"company-101"]
     assert store.position() == claims[0]
+
+
+async def test_a_copy_that_lacks_what_is_deleted_is_not_filled_beyond_it(caplog: pytest.LogCaptureFixture):
+    """A takeover would find it whole."""
+    gate, log, changelog = Gate(), MemoryLog(), TP(topic_of(COMPANIES), 0)
+    await log.create([TopicSpec(changelog.topic, 1)])
+    await log.append([Outgoing(changelog.topic, *row(0, n), partition=0) for n in range(20)])
+    folding = Folding([COMPANIES], TopicNames(), Ports(gate.publish, gate.append, FailPoint()))
+    fence: Any = Unfenced()
+    owner = ShardOwner(folding, fence, MemoryStores(), log, "group", refill_nothing)
+    await owner.assigned([changelog])
+    owner.restore(changelog, [row(0, n) for n in range(5)], 4)
+    log.truncate(changelog.topic, 0, 5)
+    assert await owner.follows(changelog) == 5, "it lacks nothing"
+    log.truncate(changelog.topic, 0, 7)
+    assert await owner.follows(changelog) is None
+    assert owner.persisted(changelog) == 4
+    assert "No copy is kept" in caplog.text and "begins at 7, and our copy of it needs 5" in caplog.text
+    log.delete(changelog.topic)
+    await log.create([TopicSpec(changelog.topic, 1)])
+    assert await owner.follows(changelog) == 0, "it is the copy of another changelog"
+    assert owner.persisted(changelog) is None
+
+
+async def refill_nothing(_: object) -> None:
+    return None
 
 
 async def test_nothing_to_read_asks_nobody():

@@ -185,13 +185,15 @@ async def test_what_is_not_in_the_log_any_more_is_not_passed_until_an_operator_s
         await world.folded(topic, partition, next_)
     await world.stop()
 
-    world.start({f"{asleep_on}@30": 45, f"{stopped_on}@50": 55, f"{anew_on}@3": 0})
+    # What follows from the job of another partition stands in this one, and has filled it up by now.
+    assert f"{world.jobs}/1 is folded up to 2 and holds [0, " in why
+    world.start({f"{asleep_on}@30": 45, f"{stopped_on}@50": 55, f"{anew_on}@3": 0, f"{world.jobs}/1@2": 0})
     await world.ready()
     assert await world.folded(world.source, 1, 52) == named(1, [*range(30), *range(43, 50)])
     assert await world.folded(world.source, 2, 60) == named(2, [*range(50), *range(55, 60)])
     assert await world.folded(world.jobs, 0, 1) == {"acme/j0", "acme/j1", "acme/j2", "acme/j7"}
     assert await world.lost(COMPANIES) == [Loss(world.source, 1, 30, 45), Loss(world.source, 2, 50, 55)]
-    assert await world.lost(JOBS) == [Loss(world.jobs, 0, 3, 0)]
+    assert await world.lost(JOBS) == [Loss(world.jobs, 0, 3, 0), Loss(world.jobs, 1, 2, 0)]
 
     await broker.delete_topics([world.jobs])
     why = await world.why_not_ready("was deleted while")
@@ -203,6 +205,25 @@ async def test_what_is_not_in_the_log_any_more_is_not_passed_until_an_operator_s
     assert f"{anew_on} is folded up to 1 and holds [0, 0): its topic was made anew" in why
     assert "was deleted while" not in why
     assert "not folded until" not in world.fold.said()
+    for n in range(5, 8):
+        await world.job(0, n)
+    await world.stop()
+
+    world.start()
+    why = await world.why_not_ready()
+    assert f"{anew_on} is folded up to 1 and holds [0, 3): it held [0, 0) when that was seen" in why
+    await world.stop()
+    world.start(offered(why))
+    await world.ready()
+    # Three jobs, and what follows from one of them.
+    assert await world.folded(world.jobs, 0, 4) == {f"acme/j{n}" for n in (0, 1, 2, 5, 6, 7)}
+    assert {Loss(world.jobs, 0, 3, 0), Loss(world.jobs, 0, 1, 0)} <= set(await world.lost(JOBS))
+
+
+def offered(why: str) -> dict[str, int]:
+    """As an operator takes them over who knows that all of it was made anew."""
+    offers = re.findall(r"RILLFOLD_ACCEPT_LOSS='(\{.*?\})'", why)
+    return {place: 0 for offer in offers for place in json.loads(offer.replace("OFFSET", "0"))}
 
 
 def named(partition: int, numbers: Iterable[int]) -> set[str]:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from hashlib import sha256
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 
@@ -19,7 +20,7 @@ from streams.read_model.database import about_content, named
 from streams.read_model.postgres import PostgresSink
 from streams.read_model.reads import Reads
 from streams.read_model.sink import Change, Changes, Follower
-from streams.state.changelog import Marker, RowCodec, marker_record, refusal_record, topic_of
+from streams.state.changelog import Marker, RowCodec, marker_record, refusal_key, refusal_record, topic_of
 from streams.state.refusal import Refusal
 
 PROJECTIONS = (COMPANIES, MEMORIES)
@@ -195,6 +196,11 @@ async def test_refused_events_stand_in_a_table_of_their_own(written: Written, qu
     assert await query('SELECT projection, version, topic, partition, "offset", company, reason FROM refused') == [
         ("companies", 1, "company-data", 0, 17, "acme", "raised")
     ]
+    await written.write(refusal_record(msgspec.structs.replace(refused, company="other")))
+    await written.write(refusal_record(msgspec.structs.replace(refused, offset=18)))
+    assert await query('SELECT "offset", company FROM refused ORDER BY 1') == [(17, "other"), (18, "acme")]
+    await written.write((refusal_key(refused), None))
+    assert await query('SELECT "offset" FROM refused') == [(18,)], "another record stands there now"
     await written.sink.empty(COMPANIES, CHANGELOG, 0)
     assert await query("SELECT count(*) FROM refused") == [(0,)]
 
