@@ -17,7 +17,7 @@ from processors.tuning.names import FILE_PREFIX, JOB_PREFIX, new_name
 from projections.training_runs import TRAINING_RUNS
 from projections.tuning.files import FILES
 from rillfold.api.tuning import reading
-from rillfold.api.tuning.story import Story
+from rillfold.api.tuning.story import NewestSaid
 from schemas.training import TrainingProgressed, TrainingRequested
 from streams.log.memory import MemoryLog
 from streams.log.outgoing import to_outgoing
@@ -186,7 +186,7 @@ async def test_a_jobs_story_is_told_a_page_at_a_time_and_holds_no_more(house: Op
 
 
 def test_of_a_story_no_more_is_held_than_is_told() -> None:
-    story = Story(3, before="p90")
+    story = NewestSaid(3, before="p90")
     assert next(n for n in range(100) if not story.take(progressed("r", n))) == 90
     assert [*story.events] == ["p87", "p88", "p89"]
 

@@ -15,7 +15,7 @@ ONCE = (TrainingRequested, TrainingWithdrawn)
 """Whoever has the company's key may say them again and again: the first one counts."""
 
 
-class Story:
+class NewestSaid:
     """The newest so many, however many there are; what is said twice is told once."""
 
     def __init__(self, most: int, before: str | None) -> None:
@@ -47,13 +47,13 @@ async def story_of(serving: Services, run: Run, most: int, before: str | None = 
     async with reading(serving, run.company):
         start = (await serving.log.offsets_at(topic, max(0, run.requested_at // 1_000 - SKEW_MS)))[partition]
         try:
-            return await _of(serving, run, topic, partition, min(start, stop - 1), stop, Story(most, before))
+            return await _of(serving, run, topic, partition, min(start, stop - 1), stop, NewestSaid(most, before))
         except MissingOffsets as error:
-            return await _of(serving, run, topic, partition, error.first, stop, Story(most, before))
+            return await _of(serving, run, topic, partition, error.first, stop, NewestSaid(most, before))
 
 
 async def _of(
-    serving: Services, run: Run, topic: str, partition: int, start: int, stop: int, story: Story
+    serving: Services, run: Run, topic: str, partition: int, start: int, stop: int, story: NewestSaid
 ) -> list[Event]:
     key = f"{run.company}/{run.run}"
     async for event in own_events(serving, run.company, run.company, topic, partition, start, stop):
