@@ -1,6 +1,6 @@
 """What the log says of runs: a worker that starts again knows what the one before it knew."""
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,6 +17,10 @@ from streams.errors import MissingOffsets
 from streams.fold.view import View
 from streams.log.partitioner import partition_of
 from streams.log.port import EventLog, records_in
+
+MOST_OVER = 50_000
+"""Runs of one company that are over and known still, of half a kilobyte each; five times what may wait of it. Who sends
+an older one again begins it anew."""
 
 
 @dataclass
@@ -36,7 +40,8 @@ class Underway:
 class Known:
     """The rows of training_runs up to the log's end, without words, which stay in the log: they may be a megabyte.
 
-    Of an accepted run it is known where that was said; what it names is read there when its turn comes.
+    Of an accepted run it is known where that was said; what it names is read there when its turn comes. Of each company
+    the newest that are over are known: nobody fills this memory by asking.
     """
 
     def __init__(self, event_log: EventLog, names: TopicNames, beat: Callable[[], None], worker: str) -> None:
@@ -48,6 +53,8 @@ class Known:
         """By company: wishes taken back that have no outcome yet."""
         self._accepted: dict[str, Origin] = {}
         """Where the newest claim of a run stands that has no outcome yet."""
+        self._over: defaultdict[str, deque[str]] = defaultdict(deque)
+        """By company, the oldest first."""
 
     async def up_to_now(self, partitions: Collection[int] | None = None) -> Mapping[str, Run]:
         return await self._view.catch_up(partitions)
@@ -108,6 +115,8 @@ class Known:
             self._accepted.pop(key, None)
         elif isinstance(event, TrainingAccepted) and self._view.at is not None:
             self._accepted[key] = self._view.at
+        if _is_over(run) and (state.status == "unknown" or not _is_over(state)):
+            self._let_go(run.company, run.run)
         kept = _figures(run)
         if run.accepted_at or run.worked:
             self._begun[run.company][run.run] = kept
@@ -118,6 +127,25 @@ class Known:
             if not self._withdrawn[run.company]:
                 del self._withdrawn[run.company]
         return kept
+
+    def _let_go(self, company: str, newest: str) -> None:
+        line = self._over[company]
+        line.append(newest)
+        if len(line) <= MOST_OVER:
+            return
+        key = f"{company}/{(oldest := line.popleft())}"
+        row = self._view.rows.get(key)
+        if row is not None and _is_over(row):
+            del self._view.rows[key]
+            self._accepted.pop(key, None)
+            self._withdrawn.get(company, set()).discard(oldest)
+            if not row.asked:
+                self._begun[company].pop(oldest, None)
+
+
+def _is_over(run: Run) -> bool:
+    """It has its outcome, or nobody asked for it."""
+    return run.status in ENDED or not run.asked
 
 
 def _figures(run: Run) -> Run:

@@ -8,7 +8,10 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
+from gpu_workers.train import known
 from gpu_workers.train.known import Known
+from processors.training import said as say
+from processors.training.admit import NotAdmitted
 from projections.training_runs import TRAINING_RUNS
 from schemas.envelope import Event
 from schemas.topics import TopicNames
@@ -80,14 +83,37 @@ def accepted(run: str, ranges: int, generation: int = 1, worker: str = "another"
 async def test_of_an_accepted_run_the_ranges_stay_in_the_log_and_are_read_when_they_are_needed(office) -> None:
     many, more = accepted("r1", 20_000), accepted("r1", 3, generation=2)
     await office.append(office.request("r1"), many)
-    known = known_of(office)
-    (row,) = (await known.up_to_now()).values()
+    runs = known_of(office)
+    (row,) = (await runs.up_to_now()).values()
     assert (row.status, row.worker, row.generation, row.ranges, row.manifest) == ("accepted", "another", 1, (), "")
-    whole = await known.whole("acme", "r1")
+    whole = await runs.whole("acme", "r1")
     assert (whole.ranges, whole.manifest, whole.examples) == (many.ranges, many.manifest, 7)
     await office.append(more)
-    await known.up_to_now()
-    assert (await known.whole("acme", "r1")).ranges == more.ranges, "of the newest claim"
+    await runs.up_to_now()
+    assert (await runs.whole("acme", "r1")).ranges == more.ranges, "of the newest claim"
+
+
+async def test_of_each_company_so_many_runs_that_are_over_are_known_and_all_that_wait(
+    office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks without end fills no memory: the oldest of his own are let go."""
+    monkeypatch.setattr(known, "MOST_OVER", 20)
+    waits, claimed = office.request("waits"), office.request("claimed")
+    await office.append(waits, claimed, accepted("claimed", 2), office.request("theirs", company="globex"))
+    await office.append(
+        *(accepted(f"forged-{n}", 2) for n in range(50)), *(withdrawn(f"forged-{n}") for n in range(50))
+    )
+    for n in range(100):
+        asked = office.request(f"r{n}")
+        why = NotAdmitted("unknown_base_model", "none here")
+        await office.append(asked, say.refused(asked, why, 1, 2))
+    await office.append(withdrawn("claimed"))
+    runs = known_of(office)
+    rows = await runs.up_to_now()
+    assert {row.run for row in rows.values()} == {"waits", "claimed", "theirs", *(f"r{n}" for n in range(80, 100))}
+    assert {company: set(gone) for company, gone in runs.withdrawn().items() if gone} == {"acme": {"claimed"}}
+    assert len((await runs.whole("acme", "claimed")).ranges) == 2
+    assert [run.run for run in runs.begun("acme", 3)] == ["claimed"]
 
 
 async def test_how_far_an_accepted_run_is_is_known_still(office) -> None:
