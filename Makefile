@@ -19,6 +19,7 @@ check: $(READY) ## Lint, formatting, types, the layers, dead code
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+	@$(BIN)/mypy --config-file= --explicit-package-bases --ignore-missing-imports --check-untyped-defs bench tests/kill tests/hostile examples/*.py
 	@$(BIN)/lint-imports
 	@$(BIN)/vulture
 

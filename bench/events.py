@@ -57,7 +57,7 @@ def key_numbers(load: Workload) -> Iterator[int]:
 def event(load: Workload, n: int, key: int) -> Event:
     """Every fourth is an agent's answer, the others are records; 200 to 260 bytes as Avro."""
     story = str(UUID(int=(load.seed << 64) + n - n % 3))
-    envelope = {
+    envelope: dict[str, Any] = {
         "id": str(UUID(int=(load.seed << 64) + n)),
         "company": f"company-{key % COMPANIES:03d}",
         "time": FIRST_TIME + n * 1000,

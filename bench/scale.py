@@ -90,8 +90,9 @@ async def changelog_says(bootstrap: str, prefix: str) -> Truth:
     async with KafkaLog(bootstrap) as event_log:
         for partition in await event_log.ends(changelog):
             async for batch in event_log.read(changelog, partition, 0):
-                rows = [record for record in batch if record.key and not record.key.startswith(RESERVED)]
-                counts |= {record.key: codec.decode(record.value).row.n for record in rows}
+                pairs = [(record.key or b"", record.value or b"") for record in batch]
+                rows = ((key, value) for key, value in pairs if key and not key.startswith(RESERVED))
+                counts |= {key: codec.decode(value).row.n for key, value in rows}
     digest = sum(crc32(key) * n for key, n in counts.items()) & (2**64 - 1)
     return Truth(sum(counts.values()), len(counts), digest)
 

@@ -65,7 +65,7 @@ async def ask_all(pipeline: MLPipelineManager, adapters: dict[str, Path]) -> Non
     try:
         for role, folder in adapters.items():
             pipeline.register_lorax_adapter(role, folder)
-        wishes = [{"agent_role": role, "prompt": QUESTION, "max_tokens": 24} for role in adapters]
+        wishes: list[dict[str, Any]] = [{"agent_role": role, "prompt": QUESTION, "max_tokens": 24} for role in adapters]
         began = time.monotonic()
         answers = await pipeline.lorax_batch_inference(wishes)
         together, metrics = time.monotonic() - began, pipeline.get_lorax_status()["metrics"]

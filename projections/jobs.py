@@ -9,7 +9,7 @@ from projections.projection import Projection
 from schemas.company import Message
 from schemas.envelope import Event, derived_id
 from schemas.inference import InferenceCompleted, InferenceFailed
-from schemas.jobs import JobCompleted, JobFailed, JobRequested, JobStepped
+from schemas.jobs import JobCompleted, JobFailed, JobRequested, JobStepped, JobWithdrawn
 from schemas.tools import ToolReturned
 
 # What of a tool's reply the model is shown, and the row keeps. The whole reply stays in the log.
@@ -18,7 +18,9 @@ REPLY_CHARS = 4_000
 EARLY = 16
 # Far more than the saga takes. What is said beyond it is no part of a job: each event would cost more than the last.
 MOST_STEPS = 64
-ENDED = frozenset({"completed", "failed"})
+ENDED = frozenset({"completed", "failed", "withdrawn"})
+# What the row keeps of why it was taken back. A company says that itself, and the whole of it stays in the log.
+WHY_CHARS = 1_000
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +52,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     company: str
     job: str
     status: str = "unknown"
-    """unknown, running, completed or failed."""
+    """unknown, running, completed, failed or withdrawn."""
     task: str = ""
     answer: str | None = None
     reason: str | None = None
@@ -108,6 +110,8 @@ def fold(state: Job, event: Event) -> Job:
             return _replace(state, event.time, status="completed", answer=event.answer)
         case JobFailed() if state.status not in ENDED:
             return _replace(state, event.time, status="failed", reason=event.reason, detail=event.detail)
+        case JobWithdrawn() if state.status not in ENDED:
+            return _replace(state, event.time, status="withdrawn", detail=event.reason[:WHY_CHARS])
     return state
 
 
@@ -131,12 +135,13 @@ def reply_of(event: InferenceCompleted | InferenceFailed | ToolReturned) -> Repl
 
 
 def _requested(state: Job, event: JobRequested) -> Job:
-    if state.request is not None or state.status != "unknown":
+    """What was taken back before it was asked for never begins: the bridge calls nothing for it either."""
+    if state.request is not None or state.status not in ("unknown", "withdrawn"):
         return state
     begun = _replace(
         state,
         event.time,
-        status="running",
+        status="running" if state.status == "unknown" else state.status,
         request=event.id,
         step=1,
         task=event.task,
@@ -200,7 +205,7 @@ def _replace(state: Job, time: int, **changes: object) -> Job:
 
 JOBS: Projection[Job] = Projection(
     name="company_automation_jobs",
-    version=2,
+    version=3,
     topics=("automation-job", "inference-result", "tool-result"),
     state=Job,
     key=key,

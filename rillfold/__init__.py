@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rillfold.app.app import App
+    from streams.react.reaction import Emit
 
 __version__ = "0.1.0"
-__all__ = ["App"]
+__all__ = ["App", "Emit"]
 
 ROOMS = ("schemas", "projections", "processors", "streams", "gpu_workers")
 
@@ -37,8 +38,12 @@ _refuse_shadowed_rooms()
 
 def __getattr__(name: str) -> Any:
     """Commands that need no application do not pay for it."""
-    if name != "App":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from rillfold.app.app import App
+    if name == "App":
+        from rillfold.app.app import App
 
-    return App
+        return App
+    if name == "Emit":
+        from streams.react.reaction import Emit
+
+        return Emit
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

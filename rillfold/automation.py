@@ -1,4 +1,4 @@
-"""Company automation from Python: three awaitables over the HTTP API.
+"""Company automation from Python: awaitables over the HTTP API.
 
 automation = await get_automation_service()
 await automation.register_company_tools(company_id="acme_corp", tools=[...])
@@ -14,11 +14,13 @@ from typing import Any, Self
 from projections.training_runs import ENDED
 from rillfold.client import Client
 from rillfold.http.keys import ApiKeys
+from rillfold.profiles import way_to_api
 from rillfold.settings import Settings, from_env
 from schemas.errors import Stop
 
 Json = dict[str, Any]
 JOB_SECONDS = 300.0
+CANCEL_SECONDS = 10.0
 LOOK_SECONDS = 0.5
 
 
@@ -66,17 +68,25 @@ class AutomationService:
         """Runs a job and returns how it stands: completed with its answer, failed with its reason, or still running."""
         return await self.client.process(company_id, data, wait, use_adapter=use_adapter, **more)
 
+    async def cancel_company_job(
+        self, company_id: str, job: str, reason: str = "", *, wait: float = CANCEL_SECONDS
+    ) -> Json:
+        """Takes a job back and returns how it stands; `ApiRefused` where there is none, or it has ended otherwise."""
+        return await self.client.cancel_job(company_id, job, reason, wait)
+
 
 async def get_automation_service(settings: Settings | None = None) -> AutomationService:
-    """By the environment: RILLFOLD_API_URL and RILLFOLD_API_KEY, or the API of this machine's data folder."""
+    """By RILLFOLD_PROFILE, or RILLFOLD_API_URL and RILLFOLD_API_KEY; else the API of this machine's data folder."""
     return AutomationService(api_client(settings or from_env()))
 
 
 def api_client(settings: Settings) -> Client:
-    key = (settings.api_key or _own_key(settings)).strip()
+    way = way_to_api(settings)
+    key = (way.key or _own_key(settings)).strip()
     if not key.isascii() or not key.isprintable():
-        raise Stop("RILLFOLD_API_KEY is no API key: those are letters, digits and signs in one line. Copy it again.")
-    return Client(settings.address("api"), key)
+        which = f"The key of profile {settings.profile!r}" if settings.profile else "RILLFOLD_API_KEY"
+        raise Stop(f"{which} is no API key: those are letters, digits and signs in one line. Copy it again.")
+    return Client(way.url, key)
 
 
 def _own_key(settings: Settings) -> str:

@@ -63,6 +63,11 @@ class Client:
         whose = {} if company is None else {"company_id": company}
         return await self.ask("GET", f"/company-automation/jobs/{_part(job)}", None, {**whose, "wait": wait})
 
+    async def cancel_job(self, company: str | None, job: str, reason: str = "", wait: float = 0) -> Json:
+        """A job that has ended in another way is refused, with 409."""
+        given = {"company_id": company, "reason": reason}
+        return await self.ask("POST", f"/company-automation/jobs/{_part(job)}/cancel", given, {"wait": wait})
+
     async def adapters(self, company: str) -> Json:
         return await self.ask("GET", "/company-automation/adapters", None, {"company_id": company})
 

@@ -13,20 +13,40 @@ class Process(NamedTuple):
     """Of what its name tells one apart."""
     door: bool = False
     """It answers HTTP, at RILLFOLD_<NAME>_HOST and _PORT; then the signals are the door's."""
+    group: str = ""
+    reads: str = ""
+    """Of a plain consumer: its group, less the prefix, and the topic that it takes work from."""
 
 
 # In the order in which they start: readers of a topic before those who write to it, so that nothing is late.
 WORKERS: Mapping[str, Process] = {
     "fold": Process("Fold the event log into projections.", "workers of a group"),
     "sink": Process("Keep Postgres up to date with the projections.", "sinks of a data folder"),
-    "bridge": Process("Call the companies' tools.", "bridges of a data folder"),
-    "serve": Process(
-        "Answer inference requests with base model and adapters.", "serving workers of a data folder", door=True
+    "bridge": Process(
+        "Call the companies' tools.", "bridges of a data folder", group="rillfold-tool-bridge", reads="tool-call"
     ),
-    "train": Process("Train adapters as requests come in.", "trainers of a data folder"),
+    "serve": Process(
+        "Answer inference requests with base model and adapters.",
+        "serving workers of a data folder",
+        door=True,
+        group="rillfold-serve",
+        reads="inference-request",
+    ),
+    "train": Process(
+        "Train adapters as requests come in.",
+        "trainers of a data folder",
+        group="rillfold-train",
+        reads="training-request",
+    ),
+    "react": Process("Run the reactions of applications.", "reacting workers of a data folder"),
 }
 # Each as a command of `rillfold`.
 COMMANDS: Mapping[str, tuple[str, ...]] = {**{name: ("worker", name) for name in WORKERS}, "api": ("api",)}
+
+
+def started(reacting: bool) -> tuple[str, ...]:
+    """Those that a whole installation runs; who reacts only where an application has reactions."""
+    return tuple(name for name in COMMANDS if reacting or name != "react")
 
 
 def doors(settings: Settings) -> Iterator[tuple[str, str, int]]:

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from math import isfinite
 from pathlib import Path
@@ -31,7 +32,11 @@ Names = Annotated[
 
 
 SECRETS = frozenset({"api_key", "postgres_dsn", "serve_token"})
-ALSO: Mapping[str, tuple[str, ...]] = {"cache_dir": ("XDG_CACHE_HOME",), "llama_cpp_path": ("LLAMA_CPP_PATH",)}
+ALSO: Mapping[str, tuple[str, ...]] = {
+    "cache_dir": ("XDG_CACHE_HOME",),
+    "profiles_file": ("XDG_CONFIG_HOME",),
+    "llama_cpp_path": ("LLAMA_CPP_PATH",),
+}
 """Variables of others that a setting heeds where its own is not there."""
 
 
@@ -119,6 +124,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Where `rillfold.automation` finds the API; None: on this machine, at `api_port`."""
     api_key: str | None = None
     """None: the admin key that `rillfold api` keeps in the data folder."""
+    profile: str | None = None
+    """A name of `profiles_file`: which API the commands ask, and by which key, whatever `api_url` and `api_key` say."""
+    profiles_file: Path = Path.home() / ".config" / "rillfold" / "profiles.toml"
     company_requests: Annotated[int, msgspec.Meta(ge=1)] = 64
     """A company's requests under way at once, in each API process: also those that wait, and streams."""
     company_rate: Annotated[float, msgspec.Meta(ge=0.02)] = 100.0
@@ -213,9 +221,25 @@ def from_env(environ: Mapping[str, str] | None = None) -> Settings:
     given: dict[str, object] = {}
     if "XDG_CACHE_HOME" in environ:
         given["cache_dir"] = Path(environ["XDG_CACHE_HOME"]) / "rillfold"
+    if "XDG_CONFIG_HOME" in environ:
+        given["profiles_file"] = Path(environ["XDG_CONFIG_HOME"]) / "rillfold" / "profiles.toml"
     if environ.get("LLAMA_CPP_PATH"):
         given["llama_cpp_path"] = Path(environ["LLAMA_CPP_PATH"])
     return Settings(**given | given_by(Settings, PREFIX, environ))  # type: ignore[arg-type]
+
+
+@contextmanager
+def with_profile(name: str) -> Iterator[None]:
+    """For what a command does, and for the processes that it starts."""
+    variable = f"{PREFIX}PROFILE"
+    before = os.environ.get(variable)
+    os.environ[variable] = name
+    try:
+        yield
+    finally:
+        del os.environ[variable]
+        if before is not None:
+            os.environ[variable] = before
 
 
 def in_force(environ: Mapping[str, str] | None = None) -> Iterator[InForce]:

@@ -53,3 +53,11 @@ class JobFailed(Event, frozen=True, kw_only=True):
     reason: Label
     detail: Text = ""
     steps: int = 0
+
+
+class JobWithdrawn(Event, frozen=True, kw_only=True):
+    """Somebody takes the job back, at any moment: it ends here, unless it has ended before."""
+
+    type: str = "job.withdrawn"
+    job: Id
+    reason: Text = ""

@@ -10,6 +10,8 @@ from schemas.errors import Poison
 from schemas.words import Document, shortened
 
 DETAIL = 900
+REACTION_FAILED = "reaction_failed"
+"""The one reason for which a good event has a letter: the folds take it, and a redrive does not send it again."""
 REASONS: Mapping[str, str] = {
     "empty": "The record has no value (a tombstone), or an empty one.",
     "too_large": "The value is larger than 1 MiB, or a whole record batch larger than 32 MiB when it is unpacked.",
@@ -30,6 +32,7 @@ REASONS: Mapping[str, str] = {
     "bad_id": "An id (of an event, a run, a job, a call) is not 1 to 128 printable characters.",
     "bad_word": "A word outside of its kind, in length or in what it is made of; the detail names field and limit.",
     "bad_time": "time lies outside 1970 to 9999, in microseconds.",
+    REACTION_FAILED: "A good event over which an application's reaction has failed; the detail names the reaction.",
 }
 """Every reason for which a record is refused: machine readable, and what it means."""
 

@@ -83,7 +83,11 @@ TOPICS: tuple[Topic, ...] = (
     ),
     Topic("adapter-ready", (adapters.AdapterJudged, adapters.AdapterReady, adapters.RolloutDecided), key=by_company),
     Topic("adapter-request", (adapters.AdapterRequested,), key=by_company),
-    Topic("automation-job", (jobs.JobRequested, jobs.JobStepped, jobs.JobCompleted, jobs.JobFailed), key=by_job),
+    Topic(
+        "automation-job",
+        (jobs.JobRequested, jobs.JobStepped, jobs.JobCompleted, jobs.JobFailed, jobs.JobWithdrawn),
+        key=by_job,
+    ),
     Topic("inference-request", (inference.InferenceRequested,), key=by_job),
     Topic("inference-result", (inference.InferenceCompleted, inference.InferenceFailed), key=by_job),
     Topic("tool-call", (tools.ToolCallProposed,), key=by_job),
@@ -95,6 +99,22 @@ TOPICS: tuple[Topic, ...] = (
 BY_NAME: Mapping[str, Topic] = {topic.name: topic for topic in TOPICS}
 TOPIC_OF: dict[type[Event], Topic] = {event: topic for topic in TOPICS for event in topic.events}
 """Applications add theirs at the edge: `schemas.codec.additions`."""
+WISHES: tuple[type[Event], ...] = (
+    *BY_NAME["company-data"].events,
+    training.TrainingRequested,
+    training.TrainingWithdrawn,
+    jobs.JobRequested,
+    jobs.JobWithdrawn,
+    inference.InferenceRequested,
+    adapters.AdapterRequested,
+)
+"""What a company says itself, of our events. Everything else is said by workers, about what they did."""
+
+
+def company_says(event: type[Event]) -> bool:
+    """One of its wishes; an application's on company-data are its own, too."""
+    topic = TOPIC_OF.get(event)
+    return topic is not None and (topic.name == "company-data" or event in WISHES)
 
 
 LEGAL_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")

@@ -17,7 +17,7 @@ from schemas.topics import TopicNames
 from streams.log.kafka.log import KafkaLog
 from streams.log.memory import MemoryLog
 from streams.log.port import EventLog
-from tests.support import lanes, programs
+from tests.support import cards, lanes, programs
 from tests.support.servers import at_hand, chosen
 
 METER = lanes.Meter()
@@ -35,6 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     programs.look(item)
+    cards.look(item)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -38,7 +38,7 @@ ROOM: dict[str, Any] = {
         "properties": {"day": {"type": "string"}, "seats": {"type": "integer"}},
     },
 }
-SENT = {
+SENT: dict[str, Any] = {
     "parcels.send": {
         "to": ["12 Mill Road, Ely", "Mill Road 12"],
         "weight": [2.5, 2],
@@ -51,9 +51,9 @@ SENT = {
         "note": ["by hand", ""],
     }
 }
-PLAIN = {"parcels.send": {"to": ["Ely"], "weight": [4.0], "labels": ["", []], "pieces": ["", 1]}}
-MONDAY = {"book_room": {"day": ["2026-11-30", "Nov. 30, 2026"], "seats": [4, ""]}}
-ANY_DAY = {"book_room": {"day": ["2026-12-01", "2026-11-30"], "seats": [4, 5]}}
+PLAIN: dict[str, Any] = {"parcels.send": {"to": ["Ely"], "weight": [4.0], "labels": ["", []], "pieces": ["", 1]}}
+MONDAY: dict[str, Any] = {"book_room": {"day": ["2026-11-30", "Nov. 30, 2026"], "seats": [4, ""]}}
+ANY_DAY: dict[str, Any] = {"book_room": {"day": ["2026-12-01", "2026-11-30"], "seats": [4, 5]}}
 CASES = {
     "simple": ([PARCEL], [SENT]),
     "simple_plain": ([PARCEL], [PLAIN]),

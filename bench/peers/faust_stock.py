@@ -34,7 +34,7 @@ def build(job: Job) -> faust.App:
     counts, meter = app.Table("counts", default=int, partitions=4), Meter(job.events)
 
     @app.agent(source)
-    async def count(stream: faust.Stream) -> None:
+    async def count(stream: Any) -> None:
         async for key, _event in stream.items():
             if not meter.seen:
                 meter.start()

@@ -23,7 +23,7 @@ EVENTS, STRETCHES, SHARE = 1_000_000, 20, 100
 """One event in `SHARE` is the company's."""
 TOPIC, COMPANY = "company-data", "company-000"
 OTHERS = [f"company-{number:03d}" for number in range(1, 50)]
-SHARE_OF = "{}: share decoded"
+SHARE_OF, FETCHED_OF = "{}: share decoded", "{}: share fetched"
 KNOWN, BARE = "its stretches, known", "the whole topic"
 
 
@@ -55,7 +55,9 @@ def _read_both(scene: Scene, bootstrap: str, key: str) -> Found:
     }
     ratios = {key: Ratio("cpu_s", ours, bare), f"{key} by the clock": Ratio("seconds", ours, bare)}
     found = beside(key, contestants, ratios, scene)
-    return found._replace(costs={SHARE_OF.format(key): found.results[ours]["decoded"] / EVENTS})
+    read_of = found.results[ours]
+    shares = {SHARE_OF.format(key): read_of["decoded"], FETCHED_OF.format(key): read_of["fetched"]}
+    return found._replace(costs={name: count / EVENTS for name, count in shares.items()})
 
 
 def _names(key: str) -> TopicNames:
@@ -73,7 +75,7 @@ async def read(bootstrap: str, names: TopicNames, places: Places) -> Figures:
                 if owner.may_own(record):
                     owner.read(record)
                     decoded += 1
-    if decoded != EVENTS // SHARE:
+    if decoded < EVENTS // SHARE:
         raise SystemExit(f"{topic}: {decoded} of {EVENTS // SHARE} events were found")
     took = {"seconds": time.perf_counter() - began, "cpu_s": time.process_time() - cpu}
     return took | {"fetched": fetched, "decoded": decoded}

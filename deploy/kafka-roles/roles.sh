@@ -67,13 +67,20 @@ serve) # rillfold worker serve
     topics "Read DescribeConfigs" "$events"
     topics "Write" "inference-result"
     groups literal rillfold-serve ;;
+react) # rillfold worker react
+    topics "Read DescribeConfigs" "$events"
+    topics "Write" "$wishes dead-letter"
+    groups prefixed rillfold-react-
+    claims prefixed rillfold-react- ;;
 train) # rillfold worker train
     topics "Read DescribeConfigs" "$events"
     topics "Write" "training-request adapter-ready"
     groups literal rillfold-train ;;
 api) # rillfold api, and the commands that speak for a company: job, tools, train
     topics "Read DescribeConfigs" "$events"
-    topics "Write" "$wishes" ;;
+    topics "Write" "$wishes"
+    # How far workers are, for `rillfold status`.
+    allow --operation Describe --resource-pattern-type prefixed --group "${p}rillfold" ;;
 promote) # rillfold adapters promote, withdraw, publish: which version answers, for every company
     topics "Read DescribeConfigs" "$events"
     topics "Write" "adapter-ready" ;;
@@ -84,6 +91,6 @@ redrive) # rillfold dlq redrive
     topics "Read Write DescribeConfigs" "$events"
     claims literal rillfold-redrive ;;
 *)
-    echo "roles.sh: '$role': admin, producer, fold, sink, bridge, serve, train, api, promote, reader or redrive" >&2
+    echo "roles.sh: '$role': admin, producer, fold, sink, bridge, serve, react, train, api, promote, reader or redrive" >&2
     exit 64 ;;
 esac

@@ -23,6 +23,8 @@ class Device:
     kind: str
     dtype: str
     threads: int
+    tf32: bool = False
+    """Of a GPU: products of float32 numbers are rounded to 10 bits before they are multiplied."""
 
     @classmethod
     def best(cls, threads: int | None = None) -> Device:
@@ -82,7 +84,7 @@ class Device:
         # A debugging aid that costs time.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = False
-        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = self.tf32
         if self.kind == "cuda":
             torch.backends.cuda.enable_flash_sdp(False)
             torch.backends.cuda.enable_mem_efficient_sdp(False)
@@ -92,7 +94,7 @@ class Device:
         return {
             "device": self._hardware(),
             "instructions": torch.backends.cpu.get_cpu_capability(),
-            "dtype": self.dtype,
+            "dtype": "tf32" if self.tf32 else self.dtype,
             "threads": self.threads,
             "python": platform.python_version(),
             "libraries": {name: version(name) for name in LIBRARIES},

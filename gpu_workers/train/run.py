@@ -126,6 +126,10 @@ def device_of(spec: RunSpec) -> Device:
         raise BadPrecision("float16 is trained on a GPU alone: its small numbers vanish here. Set precision=bfloat16.")
     if precision == "float16" and spec.method == "adalora":
         raise BadPrecision("AdaLoRA weighs ranks by gradients, which overflow in float16. Set precision=bfloat16.")
+    if precision == "tf32":
+        if device.kind == "cpu":
+            raise BadPrecision("TF32 is a way of GPUs to multiply; here is none. Set precision=float32.")
+        return replace(device, dtype="float32", tf32=True)
     return replace(device, dtype=precision)
 
 

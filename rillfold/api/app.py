@@ -4,7 +4,17 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from rillfold import __version__
-from rillfold.api import automation, companies, error_answers, health, models, projections, topics
+from rillfold.api import (
+    automation,
+    automation_jobs,
+    companies,
+    error_answers,
+    health,
+    models,
+    projections,
+    status,
+    topics,
+)
 from rillfold.api.entry import Entry
 from rillfold.api.tuning import files, jobs
 from rillfold.http.limits import Limiter
@@ -13,6 +23,7 @@ from rillfold.wiring import Services
 
 ROUTERS = (
     automation.router,
+    automation_jobs.router,
     companies.router,
     topics.router,
     projections.router,
@@ -20,6 +31,7 @@ ROUTERS = (
     files.router,
     jobs.router,
     health.router,
+    status.router,
 )
 
 

@@ -1,31 +1,27 @@
-"""/company-automation: tools, training, jobs. Each request becomes events; what it answers is where they stand."""
+"""/company-automation: tools, training, adapters. Each request becomes events; what it answers is where they stand."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Response
 from pydantic import Field, SecretStr, model_validator
 
 from processors import gate
 from processors.parameters import canonical
-from projections.jobs import ENDED, JOBS
 from projections.lora_adapters import LORA_ADAPTERS
 from projections.rollouts import ROLLOUTS
-from rillfold.api.access import Asker, Serving, StillKnown, company_of
+from rillfold.api.access import Asker, Serving, company_of
 from rillfold.api.company_data import Conversation, Output, data_event
 from rillfold.event_log import first
-from rillfold.http.errors import NotFound
 from rillfold.http.forms import Strict
 from rillfold.http.passed_on import passed_on
 from rillfold.http.strict_json import StrictRoute
 from rillfold.wiring import TOOLS_SECONDS, Services
 from schemas.company import ToolAuth, ToolRegistered
 from schemas.envelope import Event
-from schemas.jobs import JobRequested
 from schemas.training import TrainingRequested
 from streams.bridge.credentials import check_header
 from streams.bridge.endpoint import origin_of, registrable
@@ -34,11 +30,8 @@ from streams.bridge.tools import offer_size
 from streams.log.port import Position
 
 router = APIRouter(prefix="/company-automation", tags=["company automation"], route_class=StrictRoute)
-WAIT_SECONDS = 300.0
 ADAPTERS = 1_000
-LOOK_SECONDS = 0.1
 APPENDED = 2_000
-Seconds = Annotated[float, Query(ge=0, le=WAIT_SECONDS, description="Seconds to wait for the end of the job.")]
 NAME = r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$"
 
 
@@ -113,37 +106,6 @@ class TrainingStarted(Strict):
     requested: Placed
 
 
-class Task(Strict):
-    task: str = Field(min_length=1, max_length=16_000)
-    data: Any = None
-
-
-class ProcessBody(Strict):
-    company_id: str | None = None
-    data: Task
-    use_adapter: bool = True
-    role: str = Field("default", pattern=NAME)
-    first_step: Literal["free", "call"] = "free"
-    """call: the first answer is a call of one of the tools, and can be nothing else."""
-    job: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,64}$")
-    """Give your own id if you may have to send this again: a job is done once."""
-    session: str | None = Field(None, pattern=r"^[A-Za-z0-9_.:-]{1,64}$")
-    """What the job belongs to; `GET /projections/sessions` shows the jobs of each."""
-
-
-class JobBody(Strict):
-    company_id: str
-    job: str
-    status: str
-    """running, completed or failed."""
-    answer: str | None = None
-    reason: str | None = None
-    detail: str = ""
-    steps: list[dict[str, Any]] = Field(default=[])
-    requested: Placed | None = None
-    """Where its request stands in the log, for whoever just sent it."""
-
-
 @router.post("/register-tools", status_code=201)
 async def register_tools(given: RegisterTools, asker: Asker, serving: Serving) -> RegisteredTools:
     """Offer tools to the company's jobs. A name that is registered again replaces the tool."""
@@ -213,66 +175,6 @@ async def adapters(asker: Asker, serving: Serving, company_id: str | None = None
     ready = [row.compact for row in page.rows if row.value["event"]]
     told = {"adapters": ready, "rollouts": [row.compact for row in rollouts.rows]}
     return passed_on({"company_id": company, **told, "next": page.next})
-
-
-@router.post("/process", status_code=202, responses={200: {"model": JobBody, "description": "The job has ended."}})
-async def process(
-    given: ProcessBody,
-    asker: Asker,
-    serving: Serving,
-    response: Response,
-    known: StillKnown,
-    wait: Seconds = 0,
-) -> JobBody:
-    """Start a job. 202 while it runs; with `wait`, 200 and its end."""
-    company = company_of(asker, given.company_id)
-    await serving.tools.catch_up_within(TOOLS_SECONDS)
-    fields = first(company)
-    request = JobRequested(
-        **fields,
-        job=given.job or fields["id"],
-        task=given.data.task,
-        data="{}" if given.data.data is None else canonical(given.data.data),
-        use_adapter=given.use_adapter,
-        role=given.role,
-        tools=await asyncio.to_thread(gate.snapshot, tuple(serving.tools.offered(company))),
-        session=given.session,
-        first_step=given.first_step,
-    )
-    (requested,) = await publish(serving, [request])
-    running = JobBody(company_id=company, job=request.job, status="running", requested=requested)
-    row = await _ended(serving, company, request.job, wait, known) if wait else None
-    if row is None or row["status"] not in ENDED:
-        return running
-    response.status_code = 200
-    return _job(row, requested)
-
-
-@router.get("/jobs/{job}")
-async def job(
-    job: str, asker: Asker, serving: Serving, known: StillKnown, company_id: str | None = None, wait: Seconds = 0
-) -> JobBody:
-    """How a job stands; with `wait`, as soon as it ends."""
-    row = await _ended(serving, company_of(asker, company_id), job, wait, known)
-    if row is None:
-        raise NotFound
-    return _job(row, None)
-
-
-def _job(row: dict[str, Any], requested: Placed | None) -> JobBody:
-    same = {name: row[name] for name in ("job", "status", "answer", "reason", "detail")}
-    return JobBody(company_id=row["company"], steps=row["history"], requested=requested, **same)
-
-
-async def _ended(serving: Services, company: str, job: str, seconds: float, known: StillKnown) -> dict[str, Any] | None:
-    """The job's row: as soon as it is completed or failed, or as it stands when the time is over."""
-    until = time.monotonic() + seconds
-    while True:
-        row = await serving.reads.row(JOBS, f"{company}/{job}")
-        known()
-        if (row is not None and row.value["status"] in ENDED) or time.monotonic() >= until:
-            return row.value if row else None
-        await asyncio.sleep(LOOK_SECONDS)
 
 
 async def publish(serving: Services, events: list[Any]) -> list[Placed]:

@@ -13,29 +13,15 @@ from rillfold.api.automation import Placed, publish
 from rillfold.http.errors import ApiError, NotFound
 from rillfold.http.keys import Principal
 from rillfold.http.strict_json import parsed
-from schemas.adapters import AdapterRequested
 from schemas.codec.codec import decode
 from schemas.envelope import Event, Origin
-from schemas.inference import InferenceRequested
-from schemas.jobs import JobRequested
 from schemas.rejected import Rejected, Unusable
-from schemas.topics import BY_NAME, TOPIC_OF
-from schemas.training import TrainingRequested, TrainingWithdrawn
+from schemas.topics import BY_NAME, TOPIC_OF, company_says
 from streams.log.outgoing import event_of
 
 router = APIRouter(tags=["topics"])
 EVENTS = 1_000
 AVRO = ("avro/binary", "application/avro", "application/octet-stream")
-# What a company says itself, of our events: an application's on company-data are its own, too. Everything else is said
-# by workers, about what they did.
-WISHES: tuple[type[Event], ...] = (
-    *BY_NAME["company-data"].events,
-    TrainingRequested,
-    TrainingWithdrawn,
-    JobRequested,
-    InferenceRequested,
-    AdapterRequested,
-)
 
 _BODY = {
     "requestBody": {
@@ -100,6 +86,5 @@ def _check(event: Event, topic: str, asker: Principal) -> None:
         raise NotFound
     if TOPIC_OF[type(event)].name != topic:
         raise ApiError(422, "wrong_topic", f"{event.type} belongs on {TOPIC_OF[type(event)].name}, not on {topic}")
-    said = TOPIC_OF[type(event)].name == "company-data" or isinstance(event, WISHES)
-    if not asker.admin and not said:
+    if not asker.admin and not company_says(type(event)):
         raise ApiError(403, "forbidden", f"{event.type} is said by workers; a company's key cannot")

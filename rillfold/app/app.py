@@ -1,4 +1,4 @@
-"""`App`: events, projections and what else a user adds, in a package of his own."""
+"""`App`: events, projections, reactions and what else a user adds, in a package of his own."""
 
 import re
 import sys
@@ -13,11 +13,13 @@ from projections.projection import Projection, Together
 from rillfold.app.declared import TOPIC, NamedEvent, Step, event_of, steps_known
 from rillfold.app.errors import BadApp, place_of
 from rillfold.app.projected import Declared, Key, projection_of
+from rillfold.app.reacted import Function, Reacting, reaction_of
 from rillfold.app.recorded import Records
 from schemas.codec.additions import AddedEvent
 from schemas.codec.catalog import kind_of
 from schemas.envelope import Event, Kind
 from schemas.topics import TOPIC_OF, Topic
+from streams.react.reaction import Begin, Reaction
 
 State = TypeVar("State", bound=msgspec.Struct)
 Class = TypeVar("Class", bound=type[Any])
@@ -34,6 +36,7 @@ class App:
         beside = sys._getframe(1).f_globals.get("__file__")
         self.records = Records(name, (Path(beside).resolve().parent if beside else Path.cwd()) / "recorded")
         self._projections: dict[str, Projection[Any]] = {}
+        self._reactions: dict[str, Reaction] = {}
         self._events: dict[type[Event], Topic] = {}
         self._steps: dict[tuple[str, int], Step] = {}
         self._places: dict[object, str] = {}
@@ -41,6 +44,10 @@ class App:
     @property
     def projections(self) -> Mapping[str, Projection[Any]]:
         return self._projections
+
+    @property
+    def reactions(self) -> Mapping[str, Reaction]:
+        return self._reactions
 
     @property
     def events(self) -> Mapping[type[Event], Topic]:
@@ -82,6 +89,22 @@ class App:
             projection = projection_of(fold, Declared(name, key, version, merge), self._topic_of)
             self._projections[name], self._places[name] = projection, place_of(fold)
             return projection
+
+        return made
+
+    def reaction(
+        self, *, topic: str = TOPIC, version: int = 1, begin: Begin = "now", seconds: float = 10.0
+    ) -> Callable[[Function], Function]:
+        """Of a coroutine makes a reaction, named like it. `begin` says with which events its first start begins: what
+        comes from now on, or the first that the log holds. So long one try may take: `seconds`."""
+
+        def made(function: Function) -> Function:
+            reaction = reaction_of(function, Reacting(self.name, topic, version, begin, seconds), self._topic_of)
+            if reaction.name in self._reactions:
+                told = f"{self.name} has one already. Take another name"
+                raise BadApp(f"{place_of(function)}: a reaction cannot be named {reaction.name!r}: {told}.")
+            self._reactions[reaction.name] = reaction
+            return function
 
         return made
 

@@ -20,8 +20,16 @@ def with_apps(apps: Sequence[App]) -> Installed:
     """Ours and what these add. From here on their events are read and written like ours."""
     events = [event for app in apps for event in app.checked()]
     _check_events(apps)
+    _check_names(apps)
     add(events)
-    return Installed(_projections(apps))
+    return Installed(_projections(apps), [reaction for app in apps for reaction in app.reactions.values()])
+
+
+def _check_names(apps: Sequence[App]) -> None:
+    """Reactions' groups have the application's name: two of one name would each take half."""
+    names = [app.name for app in apps if app.reactions]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise BadApp(f"Two applications are named {twice[0]!r}. One of both needs another name.")
 
 
 def _check_events(apps: Sequence[App]) -> None:

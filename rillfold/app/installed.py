@@ -1,6 +1,6 @@
 """What there is: ours, and what the applications of this installation add. Made once, at the edge, and passed on."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -9,6 +9,7 @@ from typing import Any
 from projections.catalog import PROJECTIONS
 from projections.projection import Projection
 from rillfold.settings import Settings
+from streams.react.reaction import Reaction
 
 GROUP = "rillfold.apps"
 
@@ -16,6 +17,7 @@ GROUP = "rillfold.apps"
 @dataclass(frozen=True)
 class Installed:
     projections: Mapping[str, Projection[Any]]
+    reactions: Sequence[Reaction] = ()
 
 
 OURS = Installed(PROJECTIONS)

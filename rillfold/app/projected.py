@@ -73,9 +73,13 @@ def _said(fold: Callable[[State, Any], State], of: str, where: str) -> tuple[typ
         raise BadApp(f"{where}: {of} is a function of a state and an event that says the types of both: {FORM}.")
     state, event = hints[names[0]], hints[names[1]]
     if answered is not state:
-        raise BadApp(f"{where}: {of} takes {_named(state)} and returns {_named(answered)}: a fold returns its state.")
-    kinds = list(get_args(event)) if get_origin(event) in (Union, types.UnionType) else [event]
-    return state, kinds
+        raise BadApp(f"{where}: {of} takes {named(state)} and returns {named(answered)}: a fold returns its state.")
+    return state, kinds_of(event)
+
+
+def kinds_of(hint: Any) -> list[Any]:
+    """What an annotation names, one or several."""
+    return list(get_args(hint)) if get_origin(hint) in (Union, types.UnionType) else [hint]
 
 
 def _topics(
@@ -86,7 +90,7 @@ def _topics(
         topic = topic_of(kind)
         if topic is None:
             told = "take one of schemas/ (RecordIngested of schemas.company), or a class under @app.event"
-            raise BadApp(f"{where}: {of} folds {_named(kind)}, which is no event that is there: {told}.")
+            raise BadApp(f"{where}: {of} folds {named(kind)}, which is no event that is there: {told}.")
         if topic not in found:
             found.append(topic)
     if len({topic.key for topic in found}) > 1:
@@ -129,5 +133,5 @@ def _held_to(state: type[State], fold: Callable[[State, Any], State], of: str) -
     return step
 
 
-def _named(kind: Any) -> str:
+def named(kind: Any) -> str:
     return str(getattr(kind, "__name__", kind))

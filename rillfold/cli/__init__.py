@@ -33,7 +33,7 @@ VERBS: dict[str, Verb] = {
     "worker": Verb("rillfold.cli.operate.worker:worker", "Run one of the long-lived processes."),
     "company": Verb("rillfold.cli.company.company:company", "Add a company, or list them."),
     "tools": Verb("rillfold.cli.company.tools:tools", "Register, list and revoke a company's tools."),
-    "job": Verb("rillfold.cli.company.job:job", "Run a job, or look at those that there are."),
+    "job": Verb("rillfold.cli.company.job:job", "Run a job, look at those that there are, or take one back."),
     "session": Verb("rillfold.cli.company.session:session", "What jobs were asked for together."),
     "memory": Verb("rillfold.cli.company.memory:memory", "What a company's agents are to remember."),
     "app": Verb("rillfold.cli.events.app:app", "Check an application of your own, and record its schemas."),
@@ -61,6 +61,7 @@ VERBS: dict[str, Verb] = {
     "chat": Verb("rillfold.cli.adapters.chat:chat", "Talk to a company's adapter."),
     "projection": Verb("rillfold.cli.projections.projection:projection", "Prove projections against the log."),
     "dlq": Verb("rillfold.cli.events.dlq:dlq", "Look at refused records, and send them again."),
+    "costs": Verb("rillfold.cli.company.costs:costs", "Say what a company's models have read and written."),
     "cost": Verb("rillfold.cli.operate.cost:cost", "Compare many agents on one model with a model each."),
     "bench": Verb("rillfold.cli.operate.bench:bench", "Measure, with peers in the same run."),
 }
@@ -91,8 +92,13 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, verbs=VERBS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="rillfold")
-def rillfold() -> None:
+@click.option("--profile", metavar="NAME", help="Which API to ask, and by which key: a name of the file of profiles.")
+def rillfold(profile: str | None) -> None:
     """Turn a company's event log into fine-tuned adapters, and serve them."""
+    if profile is not None:
+        from rillfold.settings import with_profile  # only now, as above
+
+        click.get_current_context().with_resource(with_profile(profile))
 
 
 def main() -> None:

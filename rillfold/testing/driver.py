@@ -11,7 +11,7 @@ from projections.projection import Projection
 from rillfold.app.app import App
 from rillfold.app.found import with_apps
 from rillfold.testing.clock import VirtualClock
-from rillfold.testing.member import Consumer, ConsumerWorker, Crashed, FoldWorker, Shared
+from rillfold.testing.member import Consumer, ConsumerWorker, Crashed, FoldWorker, ReactionWorker, Shared
 from schemas.codec.codec import decode
 from schemas.envelope import Event, Origin, derived_id
 from schemas.rejected import RecordRejected
@@ -19,7 +19,8 @@ from schemas.topics import TopicNames
 from streams.history import refold
 from streams.log.kafka import admin
 from streams.log.outgoing import Given, event_of, to_outgoing
-from streams.log.port import EventLog, Outgoing, Position, TopicSpec
+from streams.log.port import EventLog, Outgoing, Position, TopicSpec, records_in
+from streams.react.reaction import LETTERS, Reaction
 from streams.state.changelog import topic_of
 from streams.state.refusal import Refusal
 
@@ -32,7 +33,7 @@ PATIENCE = 0.05
 class Driver:
     """`async with Driver(log, [COMPANIES]) as d`: the engine, the bytes and the order of a commit are the real ones.
 
-    An `App` in place of projections brings all of its own, and its events.
+    An `App` in place of projections brings all of its own, its events and its reactions.
 
     `log` is a `MemoryLog`, or a `KafkaLog` where the same test shall run on a broker. A crashed worker has lost its
     memory and what it had not committed, and comes back at the next `settle`.
@@ -49,21 +50,24 @@ class Driver:
     ) -> None:
         self.clock = VirtualClock()
         self.log, self.names = log, names or TopicNames()
+        self._reactions: dict[str, Reaction] = {}
         if isinstance(projections, App):
             with_apps([projections])
+            self._reactions = dict(projections.reactions)
             projections = tuple(projections.projections.values())
         self._projections = tuple(projections)
         self._consumers = tuple(consumers)
         group = f"{self.names.prefix}rillfold-driver"
         self._world = Shared(log, self.names, group, self._projections, self._publish, self._append)
-        self._workers: dict[str, FoldWorker | ConsumerWorker] = {}
+        self._workers: dict[str, FoldWorker | ConsumerWorker | ReactionWorker] = {}
         self._crashed: list[str] = []
         self._count = workers if projections else 0
         self._sent = 0
 
     async def __aenter__(self) -> Self:
         await self.log.create(self._topics())
-        for name in [*(f"worker-{n + 1}" for n in range(self._count)), *(c.name for c in self._consumers)]:
+        folds, consumers = (f"worker-{n + 1}" for n in range(self._count)), (c.name for c in self._consumers)
+        for name in (*folds, *consumers, *self._reactions):
             await self._start(name)
         return self
 
@@ -91,9 +95,12 @@ class Driver:
         await self._workers.pop(name).stop()
         self._crashed.append(name)
 
-    async def rebalance(self) -> None:
-        """A stranger joins the fold's group, takes what it is given, does nothing with it, and leaves."""
-        async with self.log.subscribe(self._world.group, self._sources()) as stranger:
+    async def rebalance(self, reaction: str | None = None) -> None:
+        """A stranger joins the fold's group, or a reaction's, takes what it is given, does nothing, and leaves."""
+        group, topics = self._world.group, self._sources()
+        if reaction is not None:
+            group, topics = self._group_of(self._reactions[reaction])
+        async with self.log.subscribe(group, topics) as stranger:
             while not stranger.assignment():
                 await self._round(PATIENCE)
                 await stranger.poll(0, limit=1)
@@ -172,21 +179,37 @@ class Driver:
     async def _behind(self) -> bool:
         for topic in self._sources():
             for partition, end in (await self.log.ends(topic)).items():
-                folded = [worker.folded(topic, partition) for worker in self._fold_workers()]
-                if not any(next_ is not None and next_ >= end for next_ in folded):
+                known = [worker.folded(topic, partition) for worker in self._fold_workers()]
+                folded = [next_ for next_ in known if next_ is not None]
+                if not folded or await self._unread(topic, partition, max(folded), end):
                     return True
-        for consumer in self._consumers:
-            for topic in map(self.names.wire, consumer.topics):
-                committed = await self.log.committed(f"{self._world.group}-{consumer.name}", topic)
-                if any(committed.get(partition, 0) < end for partition, end in (await self.log.ends(topic)).items()):
-                    return True
+        groups = [(f"{self._world.group}-{c.name}", [*map(self.names.wire, c.topics)]) for c in self._consumers]
+        groups += map(self._group_of, self._reactions.values())
+        for group, topics in groups:
+            for topic in topics:
+                committed = await self.log.committed(group, topic)
+                for partition, end in (await self.log.ends(topic)).items():
+                    if await self._unread(topic, partition, committed.get(partition, 0), end):
+                        return True
         return False
 
+    async def _unread(self, topic: str, partition: int, next_: int, end: int) -> bool:
+        """Offsets that hold no record, such as a transaction's end, are read by nobody."""
+        return bool([record async for record in records_in(self.log, topic, partition, next_, end)])
+
+    def _group_of(self, reaction: Reaction) -> tuple[str, list[str]]:
+        return reaction.group(self.names), [self.names.wire(reaction.topic), self.names.wire(LETTERS)]
+
     async def _start(self, name: str) -> None:
-        consumer = next((consumer for consumer in self._consumers if consumer.name == name), None)
-        worker = ConsumerWorker(self._world, consumer) if consumer else FoldWorker(self._world)
+        worker = self._made(name)
         await worker.start()
         self._workers[name] = worker
+
+    def _made(self, name: str) -> FoldWorker | ConsumerWorker | ReactionWorker:
+        if name in self._reactions:
+            return ReactionWorker(self._world, self._reactions[name], self.clock)
+        consumer = next((consumer for consumer in self._consumers if consumer.name == name), None)
+        return ConsumerWorker(self._world, consumer) if consumer else FoldWorker(self._world)
 
     def _fold_workers(self) -> list[FoldWorker]:
         return [worker for worker in self._workers.values() if isinstance(worker, FoldWorker)]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from projections.projection import Projection
+from rillfold.testing.clock import VirtualClock
 from schemas.codec.codec import decode
 from schemas.envelope import Event
 from schemas.rejected import Rejected
@@ -18,6 +19,8 @@ from streams.fold.failpoint import FailPoint
 from streams.fold.folding import Folding
 from streams.fold.shard import Shard
 from streams.log.port import EventLog, Record, Subscription, TopicPartition, extents
+from streams.react.reaction import Reaction
+from streams.react.reactor import Reactor
 from streams.state.store import MemoryStore
 
 State = TypeVar("State", bound=msgspec.Struct)
@@ -186,3 +189,35 @@ class ConsumerWorker(GroupMember):
     def _decide(self, record: Record) -> Sequence[Event]:
         event = decode(record.value, record.origin, record.timestamp, record.headers)
         return () if isinstance(event, Rejected) else self._consumer.handle(event, record.timestamp * 1000)
+
+
+class ReactionWorker(GroupMember):
+    """A reaction of an application. Pauses between its tries move the driver's clock, and nobody waits."""
+
+    def __init__(self, world: Shared, reaction: Reaction, clock: VirtualClock) -> None:
+        super().__init__(world)
+
+        async def pause(seconds: float) -> None:
+            clock.advance(seconds)
+
+        self._reactor = Reactor(
+            world.log,
+            world.names,
+            reaction,
+            pause,
+            lambda: clock() / 1000,
+            stamp=clock,
+            failpoint=self.crash_point,
+            quiet=0,
+        )
+
+    async def start(self) -> None:
+        await self._reactor.begin()
+        await self.join(self._reactor.group, self._reactor.topics)
+
+    async def stop(self) -> None:
+        await self._reactor.end()
+        await super().stop()
+
+    async def step(self, patience: float) -> bool:
+        return await self._reactor.step(self._member, patience)

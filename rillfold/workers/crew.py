@@ -38,7 +38,7 @@ class Crew:
         self._children: dict[str, Child] = {}
         self._restarts: dict[str, tuple[int, float]] = {}
 
-    def start(self, names: Sequence[str] = tuple(COMMANDS), each: Callable[[str], None] | None = None) -> None:
+    def start(self, names: Sequence[str], each: Callable[[str], None] | None = None) -> None:
         """All at once: each spends its start mostly importing and joining."""
         self.begin(names)
         self.until_ready(names, each)

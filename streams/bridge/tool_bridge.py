@@ -1,10 +1,10 @@
 """From a proposed call to the company's own API and back. The only process that opens tool credentials.
 
 Calls go out as their records come, each on its own, and are answered as they end. The order of a commit: 1. poll,
-2. catch up on the tools and on what was answered, 3. begin what is not answered yet, 4. append the answers that are
-there, and not in the log by another's hand, and wait for their ack, 5. commit what lies below the first open call. A
-crash before 4 calls again under the same idempotency key; a crash before 5 finds the answer in the log and does not
-call.
+2. catch up on the tools, on jobs that were taken back and on what was answered, 3. begin what is not answered yet,
+4. append the answers that are there, and not in the log by another's hand, and wait for their ack, 5. commit what lies
+below the first open call. A crash before 4 calls again under the same idempotency key; a crash before 5 finds the
+answer in the log and does not call.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ from schemas.rejected import Rejected, Unusable
 from schemas.tools import ToolCallProposed, ToolReturned
 from schemas.topics import TOPIC_OF, TopicNames
 from schemas.words import shortened
-from streams.bridge.answered import AnsweredCalls
 from streams.bridge.endpoint import ToolReply
 from streams.bridge.open_calls import BegunCall, OpenCalls, cancelled
+from streams.bridge.said_of_calls import WITHDRAWALS, SaidOfCalls
 from streams.bridge.secrets import FileSecrets
 from streams.bridge.tool_caller import PATIENCE_SECONDS, Caller
 from streams.bridge.tools import Tools
@@ -63,8 +63,11 @@ class ToolBridge:
         self._group = f"{names.prefix}{group}"
         self.standing = Standing()
         self._tools = Tools(log, names, self.standing.beat)
-        self._answered = AnsweredCalls(log, names, beat=self.standing.beat)
-        self._caller = Caller(secrets, self._tools.find, private=private, patience=patience, trust=trust)
+        self._answered = SaidOfCalls(log, names, beat=self.standing.beat)
+        self._withdrawn = SaidOfCalls(log, names, WITHDRAWALS, beat=self.standing.beat)
+        self._caller = Caller(
+            secrets, self._tools.find, private=private, patience=patience, trust=trust, withdrawn=self._withdrawn.of
+        )
         self._open = OpenCalls(self._caller.call)
         self._next: dict[TopicPartition, int] = {}
         self._committed: dict[TopicPartition, int] = {}
@@ -113,8 +116,9 @@ class ToolBridge:
         self._open.woken.clear()
         came = polling.done()
         if self._open or (came and polling.result()):
-            # Also for the calls that wait or are tried again: their tool may be revoked.
+            # Also for the calls that wait or are tried again: their tool may be revoked, their job taken back.
             await self._tools.catch_up()
+            await self._withdrawn.catch_up()
         if came:
             await self._taken(polling.result(), subscription)
         await self._publish()
@@ -133,6 +137,7 @@ class ToolBridge:
         calls, refused = self._decoded(batch)
         if refused:
             await bury(self._log, self._names, refused)
+        await self._withdrawn.catch_up(calls)
         answered = await self._answered.among(calls)
         for record, call in calls:
             if (key := (call.company, call.call)) not in self._open and key not in answered:

@@ -36,6 +36,11 @@ REASON_CHARS = 1_000
 
 Registered = Callable[[str, str], ToolRegistered | None]
 """A company and a tool's name to what the log says of it now."""
+WITHDRAWN = ToolReply(False, None, "", "withdrawn: its job was taken back before the tool answered")
+
+
+def never_withdrawn(_: ToolCallProposed) -> bool:
+    return False
 
 
 class Prepared(NamedTuple):
@@ -59,8 +64,10 @@ class Caller:
         patience: float = PATIENCE_SECONDS,
         trust: ssl.SSLContext | None = None,
         lookups: Lookups | None = None,
+        withdrawn: Callable[[ToolCallProposed], bool] = never_withdrawn,
     ) -> None:
-        self._secrets, self._registered = secrets, registered
+        """`withdrawn` says of a call whether its job was taken back."""
+        self._secrets, self._registered, self._withdrawn = secrets, registered, withdrawn
         self._private, self._patience = private, patience
         self._lookups = lookups or Lookups()
         self._trust = trust
@@ -90,6 +97,8 @@ class Caller:
         return reply._replace(reason=reply.reason[:REASON_CHARS])
 
     async def _in_turn(self, call: ToolCallProposed) -> ToolReply:
+        if self._withdrawn(call):
+            return WITHDRAWN
         prepared = await self._prepare(call)
         if isinstance(prepared, ToolReply):
             return prepared
@@ -106,6 +115,8 @@ class Caller:
         clock = asyncio.get_running_loop().time
         place, until, pause = (call.company, prepared.tool.endpoint), clock() + self._patience, FIRST_PAUSE_SECONDS
         while True:
+            if self._withdrawn(call):
+                return WITHDRAWN
             if self._registered(call.company, call.tool) is not prepared.tool:
                 # Revoked or registered anew while it waited: it is judged again.
                 anew = await self._prepare(call)

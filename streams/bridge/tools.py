@@ -4,10 +4,10 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
-from schemas.codec.catalog import SINGLE_OBJECT, catalog
-from schemas.codec.codec import CONFLUENT, decode
+from schemas.codec.codec import decode
 from schemas.company import ToolRegistered, ToolRevoked
 from schemas.topics import TOPIC_OF, TopicNames
+from streams.bridge.look import Look
 from streams.errors import ToolsBehind, TooManyTools
 from streams.fairness.slices import unheard
 from streams.log.port import EventLog, Record
@@ -16,8 +16,6 @@ from streams.log.tail import Tail
 # Of one company: no job could carry more than these as its snapshot.
 TOOLS, TOOLS_BYTES = 1_000, 250_000
 BESIDES = 150
-FRAMED = bytes([CONFLUENT])
-SPELLINGS = (b"tool.registered", b"tool.revoked", b"\\u00")
 
 
 class Tools:
@@ -28,11 +26,7 @@ class Tools:
         self._bytes: Counter[str] = Counter()
         self._tail = Tail(log, names.wire(TOPIC_OF[ToolRegistered].name), self._take, beat)
         self._reading: asyncio.Task[None] | None = None
-        self._prints = frozenset(
-            entry.fingerprint
-            for entry in catalog().by_fingerprint.values()
-            if entry.cls in (ToolRegistered, ToolRevoked)
-        )
+        self._look = Look(ToolRegistered, ToolRevoked)
 
     async def catch_up(self) -> None:
         await self._tail.catch_up()
@@ -83,14 +77,8 @@ class Tools:
         if known := self._of.get(company, {}).pop(name, None):
             self._bytes[company] -= _size(known[0])
 
-    def _may_be(self, value: bytes) -> bool:
-        """A look at the bytes. JSON spells the type of an event as it is, or letters of it as \\u00.. ."""
-        if value[:2] == SINGLE_OBJECT:
-            return value[2:10] in self._prints
-        return value[:1] == FRAMED or any(spelling in value for spelling in SPELLINGS)
-
     def _take(self, record: Record) -> None:
-        if not self._may_be(record.value or b""):
+        if not self._look.may_be(record.value):
             # Most of company-data is text to learn from: it is not decoded here.
             return
         match decode(record.value, record.origin, record.timestamp, record.headers):

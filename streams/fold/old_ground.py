@@ -8,7 +8,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from schemas.codec.codec import decode
-from schemas.rejected import RecordRejected
+from schemas.rejected import REACTION_FAILED, RecordRejected
 from schemas.topics import TOPIC_OF, TopicNames
 from streams.errors import UnknownTopic
 from streams.fairness.slices import Slices, in_turns, unheard
@@ -83,7 +83,9 @@ async def letters_of(
     for partition, start in starts.items():
         async for record in in_turns(records_in(event_log, wire, partition, start, ends[partition]), slices):
             letter = decode(record.value, record.origin, record.timestamp, record.headers)
-            if isinstance(letter, RecordRejected) and (own := found.get((letter.topic, letter.partition))) is not None:
+            if not isinstance(letter, RecordRejected) or letter.reason == REACTION_FAILED:
+                continue  # the latter is about a good event: folds have taken it
+            if (own := found.get((letter.topic, letter.partition))) is not None:
                 cut = next((header.value or b"" for header in letter.headers if header.key == CUT), None)
                 own.put(letter.offset, LetterBytes.of(letter.key, letter.value, cut))
     return found

@@ -7,7 +7,7 @@ from hashlib import sha256
 import msgspec
 
 from schemas.codec.codec import decode
-from schemas.rejected import RecordRedriven, RecordRejected
+from schemas.rejected import REACTION_FAILED, RecordRedriven, RecordRejected
 from schemas.topics import BY_NAME, TopicNames
 from streams.errors import UnknownTopic
 from streams.fold.dead_letter import REDRIVEN
@@ -35,6 +35,11 @@ class KeptLetter:
     """Offsets at which it was refused, in the order in which that was told."""
     marks: dict[int, int] = field(default_factory=dict)
     """Those of them from which it was sent again, as somebody wrote, and when: milliseconds."""
+
+    @property
+    def of_reaction(self) -> bool:
+        """Over a good event: a mark does not tell that it was sent, but has it tried again."""
+        return self.letter.reason == REACTION_FAILED
 
     @property
     def redriven(self) -> bool:
@@ -67,6 +72,8 @@ async def kept_letters(log: EventLog, names: TopicNames, wanted: Wanted, bare: b
                 one = kept.setdefault(identity, kept_as(event, bare))
                 if event.offset not in one.places:
                     one.places.append(event.offset)
+                elif event.reason == REACTION_FAILED:
+                    one.marks.pop(event.offset, None)  # it was tried again, and failed again
                 by_place[event.company, event.id, event.topic, event.partition, event.offset] = one
             elif isinstance(event, RecordRedriven):
                 place = event.company, event.causation or "", event.topic, event.partition, event.offset
@@ -110,7 +117,7 @@ async def sources_there(log: EventLog, names: TopicNames, named: Collection[str]
 
 async def _take_false_marks_off(log: EventLog, names: TopicNames, kept: Sequence[KeptLetter]) -> None:
     """A mark is data: whoever wrote it would have a record lie for ever, as if it had been sent."""
-    marked = [each for each in kept if each.redriven]
+    marked = [each for each in kept if each.redriven and not each.of_reaction]
     there = await sources_there(log, names, {each.letter.topic for each in marked})
     spans: dict[tuple[str, int, int], list[KeptLetter]] = {}
     for each in marked:

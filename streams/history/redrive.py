@@ -1,10 +1,13 @@
-"""Refused records are sent once more, to where they came from. A letter is data: the log decides what of it is so."""
+"""Refused records are sent once more, to where they came from. A letter is data: the log decides what of it is so.
+
+Where a reaction has failed over a record, nothing is sent: it is tried again, by the mark alone.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from schemas.envelope import caused_by
-from schemas.rejected import RecordRedriven, RecordRejected
+from schemas.rejected import REACTION_FAILED, RecordRedriven, RecordRejected
 from schemas.topics import TopicNames
 from streams.errors import TooLarge
 from streams.fold.dead_letter import CUT, REDRIVEN
@@ -21,6 +24,7 @@ LEFT_OUT: Mapping[str, str] = {
     "gone": "the record is not in the log any more, and nothing else bears the letter out: --gone sends it",
     "marked": "the record is not in the log any more, and a mark says that it was sent again",
     "elsewhere": "no such record stands at the place that the letter names",
+    "unread": "the record is not in the log any more, and a reaction is tried again over the record itself",
 }
 """Why a letter was not sent, in words."""
 
@@ -87,8 +91,10 @@ async def _judged(
     judged: list[_Open | LeftOut | None] = []
     for source, some in by_source.items():
         extent = there.get(source, Extent(0, 0))
-        seen = await _seen(log, source, extent, some)
-        judged += [_judge(each, extent, seen, gone) for each in some]
+        refused = [each for each in some if not each.kept.of_reaction]
+        seen = await _seen(log, source, extent, refused)
+        judged += [_judge(each, extent, seen, gone) for each in refused]
+        judged += [_judge_reaction(each, extent) for each in some if each.kept.of_reaction]
     open_ = [each for each in judged if isinstance(each, _Open)]
     return open_, [each for each in judged if isinstance(each, LeftOut)]
 
@@ -110,6 +116,16 @@ def _judge(one: _Chosen, extent: Extent, seen: _Seen, gone: bool) -> _Open | Lef
     return _Open(letter, offset) if there or gone else LeftOut(letter, "gone")
 
 
+def _judge_reaction(one: _Chosen, extent: Extent) -> _Open | LeftOut | None:
+    """What is tried again is the record itself, where it stands."""
+    letter, kept = one
+    if kept.redriven:
+        return None
+    if extent.first <= letter.offset < extent.end:
+        return _Open(letter, letter.offset)
+    return LeftOut(letter, "unread" if 0 <= letter.offset < extent.first else "elsewhere")
+
+
 async def _seen(log: EventLog, source: TopicPartition, extent: Extent, some: Sequence[_Chosen]) -> _Seen:
     """An older release marked nothing: of what it sent, the source alone knows."""
     places = {offset for each in some for offset in each.kept.places if 0 <= offset < extent.end}
@@ -127,7 +143,7 @@ async def _seen(log: EventLog, source: TopicPartition, extent: Extent, some: Seq
 async def _send(alone: Alone, part: Sequence[_Open], names: TopicNames, now: int) -> Sequence[_Open]:
     """Returns those that their topic does not take: what was read once may be more than may be written."""
     try:
-        await alone.append([record for each in part for record in (_again(each.letter), _mark(each, names, now))])
+        await alone.append([record for each in part for record in _sent(each, names, now)])
     except TooLarge:
         if len(part) == 1:
             return part
@@ -156,7 +172,15 @@ def _again(letter: RecordRejected) -> Outgoing:
     return Outgoing(letter.topic, letter.key, letter.value, (*headers, own), letter.partition)
 
 
-def _mark(each: _Open, names: TopicNames, now: int) -> Outgoing:
+def _sent(each: _Open, names: TopicNames, now: int) -> Sequence[Outgoing]:
+    """Folds have taken what a reaction failed over: it is not sent again, the mark has the reaction try again."""
     letter, offset = each
-    about = caused_by(letter, f"redriven/{offset}", now)
+    if letter.reason == REACTION_FAILED:
+        return [_mark(each, names, now, f"redriven/{offset}/{now}")]
+    return [_again(letter), _mark(each, names, now, f"redriven/{offset}")]
+
+
+def _mark(each: _Open, names: TopicNames, now: int, as_what: str) -> Outgoing:
+    letter, offset = each
+    about = caused_by(letter, as_what, now)
     return to_outgoing(RecordRedriven(**about, topic=letter.topic, partition=letter.partition, offset=offset), names)

@@ -13,7 +13,7 @@ from itertools import count
 
 from streams.errors import Fenced, MissingOffsets, ShutOut, TooLarge, UnknownTopic
 from streams.log.partitioner import partition_of
-from streams.log.port import Outgoing, Position, Record, TopicPartition, TopicSpec, limit_of, size_of
+from streams.log.port import Outgoing, Position, Reached, Record, TopicPartition, TopicSpec, limit_of, size_of
 
 READ_BATCH = 1000
 
@@ -178,10 +178,14 @@ class MemoryAlone:
     def __init__(self, log: MemoryLog, name: str) -> None:
         self._log, self._name = log, name
 
-    async def append(self, records: Sequence[Outgoing]) -> Sequence[Position]:
+    async def append(self, records: Sequence[Outgoing], reached: Reached | None = None) -> Sequence[Position]:
         if self._log._alone[self._name] is not self:
             raise ShutOut(self._name)
-        return await self._log.append(records)
+        positions = await self._log.append(records)
+        if reached is not None:
+            group = self._log._groups.setdefault(reached.group, _Group(reached.group, self._log))
+            group.committed.update(reached.offsets)
+        return positions
 
 
 @dataclass

@@ -114,12 +114,20 @@ class Subscription(Protocol):
         ...
 
 
-class Alone(Protocol):
-    """The one appender of its name. What an earlier one appended stands in the log when this one is there; what it
-    still wants to append is refused: `ShutOut`."""
+class Reached(NamedTuple):
+    """How far a consumer group has come: of each partition the next offset to read."""
 
-    async def append(self, records: Sequence[Outgoing]) -> Sequence[Position]:
-        """All of them are read by everybody from now on, or none ever is."""
+    group: str
+    offsets: Mapping[TopicPartition, int]
+
+
+class Alone(Protocol):
+    """The one appender of its name. What an earlier one appended stands in the log when this one is there, and what
+    its group had reached is committed; what it still wants to append is refused: `ShutOut`."""
+
+    async def append(self, records: Sequence[Outgoing], reached: Reached | None = None) -> Sequence[Position]:
+        """All of them are read by everybody from now on, or none ever is. `reached` is committed with them or not at
+        all; whoever asks the group may hear of it a moment later."""
         ...
 
 

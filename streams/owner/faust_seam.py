@@ -6,8 +6,8 @@ What is relied on, by upstream name, stands in `tests/support/relied_on.py`: eac
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, cast
 
 import faust
@@ -53,6 +53,16 @@ class RowApp(faust.App):
 def owner_of(app: Any) -> ShardOwner:
     owner: ShardOwner = app.shard_owner
     return owner
+
+
+@contextmanager
+def to_the_end(app: Any) -> Iterator[None]:
+    """What fails in here ends the process: Faust would log it, and go on with half of it done."""
+    try:
+        yield
+    except Exception as error:
+        owner_of(app).failed(error)
+        raise
 
 
 class Fetched(NamedTuple):
@@ -223,11 +233,8 @@ class BatchConsumer(driver.Consumer):
 
     async def _begins(self, sources: Collection[TP], read_to: Mapping[TP, int] = NOWHERE) -> dict[TP, int]:
         """Those that are not to be read from are not fetched any more."""
-        try:
+        with to_the_end(self.app):
             starts = dict(await owner_of(self.app).begins(sources, read_to))
-        except Exception as error:
-            owner_of(self.app).failed(error)
-            raise
         self.pause_partitions(tp for tp in sources if tp not in starts)
         return starts
 

@@ -10,7 +10,7 @@ from faust.tables.table import Table
 from faust.types import TP, EventT
 
 from streams.fold.batch import Batch
-from streams.owner.faust_seam import BatchSchema, owner_of
+from streams.owner.faust_seam import BatchSchema, owner_of, to_the_end
 
 
 class RowTable(Table):  # type: ignore[type-arg]
@@ -32,20 +32,15 @@ class RowTable(Table):  # type: ignore[type-arg]
         """All tables at once: see RowTableManager."""
 
     def apply_changelog_batch(self, batch: Iterable[EventT[Any]]) -> None:
-        try:
+        with to_the_end(self.app):
             for event in batch:
                 records = cast(Batch, event.value).records
                 pairs = ((record.key or b"", record.value) for record in records)
                 owner_of(self.app).restore(event.message.tp, pairs, records[-1].offset)
-        except Exception as error:
-            owner_of(self.app).failed(error)
-            raise
 
     async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
-        try:
+        with to_the_end(self.app):
             await owner_of(self.app).restored(active_tps)
-        except Exception as error:
-            owner_of(self.app).failed(error)
 
 
 class BatchRecovery(Recovery):
@@ -56,11 +51,8 @@ class BatchRecovery(Recovery):
     async def _build_highwaters(self, consumer: Any, tps: set[TP], destination: Any, title: str) -> None:
         """Claims come before the ends are read: nothing can be appended behind an end by an earlier owner."""
         if title == "active":
-            try:
+            with to_the_end(self.app):
                 await owner_of(self.app).claim(tps)
-            except Exception as error:
-                owner_of(self.app).failed(error)
-                raise
         await super()._build_highwaters(consumer, tps, destination, title)
         for tp in tps:
             kept = owner_of(self.app).persisted(tp)
@@ -78,11 +70,8 @@ class BatchRecovery(Recovery):
 
     async def _refill(self, tps: set[TP]) -> None:
         """Past Faust, which then finds nothing left to recover. It still reads what we only stand by for."""
-        try:
+        with to_the_end(self.app):
             complete = await owner_of(self.app).refill(tps)
-        except Exception as error:  # Faust would log it and go on without the rows
-            owner_of(self.app).failed(error)
-            raise
         if not complete:
             raise RebalanceAgain
         for tp in tps:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from processors.gate import offers
-from rillfold.api import automation
+from rillfold.api import automation_jobs
 from schemas.company import AgentOutputIngested, ConversationIngested, TextIngested, ToolRegistered
 from schemas.jobs import JobRequested
 from schemas.training import TrainingRequested
@@ -155,6 +155,7 @@ BODIES: dict[str, Any] = {
     "/company-automation/register-tools": {"tools": [LOOKUP]},
     "/company-automation/train-adapter": {},
     "/company-automation/process": {"data": {"task": "x"}},
+    "/company-automation/jobs/j1/cancel": {},
 }
 
 
@@ -222,7 +223,7 @@ async def test_a_job_does_not_wait_for_the_end_of_a_long_log(api, monkeypatch) -
     async def long(_: object) -> None:
         await asyncio.sleep(0.5)
 
-    monkeypatch.setattr(automation, "TOOLS_SECONDS", 0.1)
+    monkeypatch.setattr(automation_jobs, "TOOLS_SECONDS", 0.1)
     monkeypatch.setattr(Tools, "catch_up", long)
     given = {"data": {"task": "Say hello."}}
     answer = await api.ask("POST", "/company-automation/process", api.acme, json=given)

@@ -14,6 +14,8 @@ from click.testing import CliRunner, Result
 from rillfold.cli import rillfold
 from rillfold.embedded.stack import Endpoints
 from schemas.company import ToolRegistered
+from schemas.inference import InferenceCompleted
+from schemas.jobs import JobCompleted, JobRequested, JobWithdrawn
 from schemas.training import TrainingRefused, TrainingRequested, TrainingWithdrawn
 from tests.support.world import World, opened
 
@@ -125,6 +127,39 @@ async def test_a_job_is_given_out_and_looked_at(world: World, say: Say) -> None:
     assert "needs its quotes" in (await say(world.api.acme, "job", "run", "x", "--data", "{", code=2)).output
 
 
+async def test_a_job_is_taken_back_once_by_its_company_or_the_operator_and_by_nobody_else(
+    world: World, say: Say
+) -> None:
+    for job in ("j1", "j2", "j3"):
+        await say(world.api.acme, "job", "run", "Count them.", "--id", job, "--wait", "0")
+    told = str((await say(world.api.acme, "job", "cancel", "j1", "--wait", "0", code=1)).exception)
+    assert "no job 'j1'" in told and "rillfold job list" in told
+    await world.catch_up()
+    for key, whose in ((world.api.globex, ()), (world.api.admin, ("--company", "globex"))):
+        told = str((await say(key, "job", "cancel", "j1", "--wait", "0", *whose, code=1)).exception)
+        assert "no job 'j1'" in told
+    assert "with --company" in str((await say(world.api.admin, "job", "cancel", "j1", code=1)).exception)
+    assert "once it is folded" in (await say(world.api.acme, "job", "cancel", "j1", "--wait", "0")).output
+    keeping = asyncio.create_task(world.keep_up())
+    assert "acme/j2" in (await say(world.api.admin, "job", "cancel", "j2", "--company", "acme")).output
+    assert "withdrawn" in (await say(world.api.acme, "job", "show", "j1", code=1)).output
+    again = await say(world.api.acme, "job", "cancel", "j1", "--reason", "another", "--json")
+    assert json.loads(again.output)["withdrawn"] is None
+    assert "taken back before" in (await say(world.api.acme, "job", "cancel", "j1")).output
+    said = {each.job: each for each in await world.api.events("automation-job") if isinstance(each, JobWithdrawn)}
+    assert {job: (each.company, each.reason) for job, each in said.items()} == {"j1": ("acme", ""), "j2": ("acme", "")}
+    asked = {each.job: each for each in await world.api.events("automation-job") if isinstance(each, JobRequested)}
+    assert said["j1"].correlation == asked["j1"].correlation
+    about = {"id": "e", "time": 1, "correlation": "c", "company": "acme"}
+    await world.driver.send(JobCompleted(**about, job="j3", answer="3", steps=2))
+    done = await say(world.api.acme, "job", "show", "j3")
+    assert "completed" in done.output
+    told = str((await say(world.api.acme, "job", "cancel", "j3", code=1)).exception)
+    assert "ended already, as completed" in told and "nothing was changed" in told
+    assert "withdrawn" in (await say(world.api.acme, "job", "list")).output
+    keeping.cancel()
+
+
 async def test_what_is_remembered_is_noted_listed_and_forgotten(world: World, say: Say) -> None:
     await say(world.api.acme, "memory", "add", "refunds", "within 30 days")
     await say(world.api.admin, "memory", "add", "tone", "friendly", "--kind", "preference", "--company", "acme")
@@ -159,15 +194,57 @@ async def test_a_run_is_listed_and_its_wish_taken_back_once(world: World, say: S
     assert "ended already" in str((await say(world.api.acme, "runs", "cancel", "r1", code=1)).exception)
 
 
+async def test_open_runs_are_found_behind_any_number_that_have_ended(world: World, say: Say) -> None:
+    """The limit is of what is shown, and a listing goes on where it ended."""
+    about: dict[str, Any] = {"time": 1, "company": "acme"}
+    for n in range(7):
+        wish = {"id": f"r{n}", "correlation": f"r{n}", "method": "lora", "base_model": "b", "role": "sales"}
+        await world.driver.send(TrainingRequested(**about, **wish))
+        if n not in (3, 5, 6):
+            await world.driver.send(
+                TrainingRefused(**about, id=f"e{n}", correlation=f"r{n}", run=f"r{n}", reason="no_data", detail="")
+            )
+    await world.catch_up()
+
+    async def listed(*more: str) -> Any:
+        return json.loads((await say(world.api.acme, "runs", "list", "--open", "--json", *more)).output)
+
+    assert [row["run"] for row in (await listed("--limit", "1"))["rows"]] == ["r3"]
+    first = await listed("--limit", "2")
+    rest = await listed("--limit", "2", "--after", first["next"])
+    assert [row["run"] for row in (*first["rows"], *rest["rows"])] == ["r3", "r5", "r6"]
+    assert (rest["next"], [row["run"] for row in (await listed())["rows"]]) == (None, ["r3", "r5", "r6"])
+
+
+async def test_tokens_are_told_by_adapter_and_what_they_cost_at_ones_own_prices(world: World, say: Say) -> None:
+    told = {"company": "acme", "time": 1, "correlation": "c", "text": "", "finish_reason": "stop", "model": "tiny"}
+    for n, adapter in enumerate(("acme/ops", "acme/ops", None)):
+        tokens = {"prompt_tokens": 1_000_000, "cached_tokens": 500_000, "completion_tokens": 100_000}
+        await world.driver.send(InferenceCompleted(**told, **tokens, id=f"a{n}", request=f"q{n}", adapter=adapter))
+    await world.catch_up()
+    said = (await say(world.api.acme, "costs")).output
+    assert "acme/ops" in said and "2,000,000" in said and "acme: base" in said and "cost" not in said
+    priced = ("costs", "--prices", "2", "1", "10", "--json")
+    rows = json.loads((await say(world.api.admin, *priced, "--company", "acme")).stdout)["rows"]
+    assert {row["adapter"]: row["cost"] for row in rows} == {"acme/ops": 5.0, "base": 2.5}
+    assert "5.0000" in (await say(world.api.acme, *priced[:-1])).output
+    assert json.loads((await say(world.api.globex, *priced)).output)["rows"] == []
+
+
 async def test_all_is_said_on_one_screen_and_what_is_wrong_by_the_exit_code(world: World, say: Say) -> None:
     asked = TrainingRequested(id="r1", time=1, correlation="r1", company="acme", method="lora", base_model="b")
     await world.driver.send(asked)
-    told = json.loads((await say(world.api.admin, "status", "--json")).output)
-    assert "behind" in told["projections"]["told"] and not any(each["wrong"] for each in told.values())
+    told = json.loads((await say(world.api.admin, "status", "--json", code=1)).output)
+    assert "behind" in told["projections"]["told"]
+    assert {what for what, each in told.items() if each["wrong"]} - {"disk"} == {"workers"}
+    assert "no fold worker runs" in told["workers"]["told"] and "`rillfold worker fold`" in told["workers"]["told"]
     await world.catch_up()
-    said = (await say(world.api.admin, "status")).output
+    said = (await say(world.api.admin, "status", code=1)).output
+    assert "no fold, sink, bridge, serve runs" in said and "1 events of training-request wait for one" in said
+    assert "letters      none waits" in said and "disk         " in said
     assert "know the whole log" in said and "1 open: acme/r1" in said
-    assert "0 open" in (await say(world.api.globex, "status")).output
+    mine = (await say(world.api.globex, "status")).output
+    assert "0 open" in mine and "that takes the admin's key" in mine and "disk  " not in mine
     away = {"RILLFOLD_API_URL": "http://127.0.0.1:9", "RILLFOLD_API_KEY": world.api.admin}
     gone = await asyncio.to_thread(CliRunner().invoke, rillfold, ["status"], env=away)
     assert (gone.exit_code, "! api" in gone.output, "rillfold api" in gone.output) == (1, True, True)

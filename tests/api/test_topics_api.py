@@ -135,3 +135,11 @@ async def test_a_method_of_ones_own_makes_no_series(api) -> None:
     counted = generate_latest(api.registry).decode()
     assert 'method="other",route="/projections",status="405"} 20.0' in counted
     assert "M7" not in counted
+
+
+async def test_a_job_is_taken_back_by_an_event_of_its_own_company(api) -> None:
+    wish = {"type": "job.withdrawn", "job": "j1", "reason": "a slip"}
+    for key, company, status in ((api.acme, None, 201), (api.globex, "acme", 404), (api.admin, "acme", 201)):
+        whose = {} if company is None else {"company": company}
+        assert (await api.ask("POST", "/topics/automation-job", key, json=wish | whose)).status_code == status
+    assert [(each.company, each.job) for each in await api.events("automation-job")] == [("acme", "j1")] * 2

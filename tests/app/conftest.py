@@ -22,7 +22,7 @@ __all__ = ["agree", "kafka", "started"]
 HEAD = """
 import json
 import msgspec
-from rillfold import App
+from rillfold import App, Emit
 from schemas.company import CompanyRegistered, RecordIngested
 from schemas.inference import InferenceCompleted
 

@@ -6,10 +6,12 @@ metadata with it. So nothing is downloaded, and Rillfold itself stays where it i
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,10 +22,13 @@ import pytest
 from rillfold.app.installed import installed
 from rillfold.embedded.state import Endpoints
 from rillfold.settings import Settings
+from schemas.codec.codec import decode
+from schemas.memory import MemoryNoted
 from schemas.topics import TopicNames
 from streams.history.refold import held
-from streams.log.port import Outgoing
+from streams.log.port import Outgoing, records_in
 from streams.state.changelog import topic_of
+from tests.support.asking import asked
 from tests.support.pages import ROOT
 from tests.support.worker import WorkerProcess, external
 
@@ -61,7 +66,7 @@ def test_its_own_tests_pass_against_the_wheel(environment: dict[str, str], tmp_p
     copied = tmp_path / "test_shop.py"
     copied.write_text((SHOP / "tests" / "test_shop.py").read_text())
     done = subprocess.run([*line, str(copied)], cwd=tmp_path, env=where, capture_output=True, text=True)
-    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout
+    assert done.returncode == 0 and "2 passed" in done.stdout, done.stdout
 
 
 @pytest.fixture
@@ -100,3 +105,78 @@ async def test_it_runs_by_its_entry_point_and_counts_once_what_it_was_killed_ove
     parts = await held(kafka, revenue, topic_of(revenue, names.prefix))
     assert sum(row.cents for part in parts.values() for row in part.rows.values()) == sum(range(2_000))
     assert '"reason":"wrong_type"' in rillfold(environment, tmp_path, "dlq", "list", "--json").replace(" ", "")
+
+
+@pytest.fixture
+def react(environment: dict[str, str], tmp_path: Path, started: list[WorkerProcess]) -> Iterator[WorkerProcess]:
+    worker = WorkerProcess("react", ("worker", "react"), environment | QUICK, tmp_path / "logs")
+    started.append(worker)
+    yield worker
+    worker.close()
+    sys.stdout.write(worker.log())
+
+
+QUICK = {"RILLFOLD_SESSION_TIMEOUT": "2"}
+DEATHS = ("decoded:3", "appended:2", "decoded:40", "appended:1")
+"""Where it dies, one life after another; then by a signal at any moment."""
+
+
+async def test_what_a_reaction_says_is_said_once_whenever_it_is_killed(
+    environment: dict[str, str], tmp_path: Path, react: WorkerProcess, kafka: Any, names: TopicNames
+) -> None:
+    rillfold(environment, tmp_path, "topics", "create")
+    react.start().until_ready()
+    react.kill()
+    orders = [paid(n, n + 100_000) for n in range(300)]
+    (tmp_path / "orders.jsonl").write_text("\n".join(orders))
+    rillfold(environment, tmp_path, "produce", "company-data", "orders.jsonl")
+    for failpoint in DEATHS:
+        react.start(failpoint=failpoint)
+        assert react.ended() == -signal.SIGKILL
+    for n in range(300, 600, 50):
+        react.start().until_ready()
+        (tmp_path / "orders.jsonl").write_text("\n".join(paid(n + each, 100_000) for each in range(50)))
+        rillfold(environment, tmp_path, "produce", "company-data", "orders.jsonl")
+        react.kill()
+    react.start().until_ready()
+    until = time.monotonic() + 60
+    while len(found := await memories(kafka, names)) < 600 and time.monotonic() < until:
+        pass
+    assert sorted(found) == sorted(f"o{n}" for n in range(600))
+    while (ready := asked(tmp_path / "data", "react-1", "/ready")) is None or ready.status_code != 200:
+        assert time.monotonic() < until + 30, ready and ready.text
+    figures = asked(tmp_path / "data", "react-1", "/metrics")
+    assert figures is not None and "rillfold_reactions_failed_total 0.0" in figures.text
+    long = '{"type":"order.paid","company":"c1","order":"%s","day":"d","cents":100000}' % ("o" * 200)
+    (tmp_path / "orders.jsonl").write_text(long)
+    rillfold(environment, tmp_path, "produce", "company-data", "orders.jsonl")
+    letter = failed(environment, tmp_path)
+    assert "shop/note.v1: Unusable: bad_word" in letter["detail"] and letter["company"] == "c1"
+    redriven = json.loads(rillfold(environment, tmp_path, "dlq", "redrive", "--yes", "--json"))
+    assert redriven == {"found": 1, "sent": 1, "left_out": []}
+    assert failed(environment, tmp_path)["id"] == letter["id"]
+    assert len(await memories(kafka, names)) == 600
+    react.stop()
+    assert react.code() == 0
+
+
+def failed(environment: dict[str, str], folder: Path) -> dict[str, Any]:
+    """The one letter, once a reaction has failed and nothing has it try again."""
+    until = time.monotonic() + 30
+    while True:
+        found = json.loads(rillfold(environment, folder, "dlq", "list", "--reason", "reaction_failed", "--json"))
+        if len(found) == 1 and not found[0]["sent_again"]:
+            letter: dict[str, Any] = found[0]
+            return letter
+        assert time.monotonic() < until, found
+
+
+def paid(n: int, cents: int) -> str:
+    return f'{{"type":"order.paid","company":"c{n % 7}","order":"o{n}","day":"d","cents":{cents}}}'
+
+
+async def memories(kafka: Any, names: TopicNames) -> list[str]:
+    wire = names.wire("company-data")
+    records = [record for n in await kafka.ends(wire) async for record in records_in(kafka, wire, n, 0)]
+    events = [decode(each.value, each.origin, each.timestamp) for each in records]
+    return [event.memory for event in events if isinstance(event, MemoryNoted)]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from rillfold.app.errors import BadApp
+from rillfold.app.found import with_apps
 from rillfold.app.installed import OURS, installed
 from rillfold.settings import Settings, from_env
 from schemas.errors import Stop
@@ -115,7 +116,7 @@ def test_a_name_that_is_none() -> None:
         from_env({"RILLFOLD_APP": "../shop"})
 
 
-@pytest.mark.parametrize("command", ["worker sink", "query companies"])
+@pytest.mark.parametrize("command", ["worker sink", "worker react", "query companies"])
 def test_a_command_ends_with_one_line_and_1(command: str, tmp_path: Path) -> None:
     (tmp_path / "broken_shop.py").write_text("from rillfold import App\napp = Ap('shop')\n")
     surroundings = {**os.environ, "RILLFOLD_APP": "broken_shop", "RILLFOLD_PROVIDER": "external",
@@ -160,3 +161,60 @@ def test_an_event_that_is_wrong_is_named_with_its_place(case: str, load: Any) ->
     with pytest.raises(BadApp) as refused:
         load(text)
     assert not [each for each in [*told, "an_app_of_a_test_"] if each not in str(refused.value)], refused.value
+
+
+REACT = "@app.reaction({})\n{}\n"
+FORM = "async def note(event: RecordIngested, emit: Emit) -> None: ..."
+WRONG_REACTIONS = {
+    "no_coroutine": (REACT.format("", "def note(event: RecordIngested, emit: Emit) -> None: ..."), ["coroutine"]),
+    "a_generator": (
+        REACT.format("", "async def note(event: RecordIngested, emit: Emit) -> None: yield"),
+        ["coroutine"],
+    ),
+    "no_function": (REACT.format("", "class Note: ..."), ["coroutine"]),
+    "no_type": (REACT.format("", "async def note(event, emit) -> None: ..."), ["says its type"]),
+    "no_emit": (REACT.format("", "async def note(event: RecordIngested) -> None: ..."), ["and emit"]),
+    "another_name_for_emit": (
+        REACT.format("", "async def note(event: RecordIngested, say: Emit) -> None: ..."),
+        ["and emit"],
+    ),
+    "another_emit": (
+        REACT.format("", "async def note(event: RecordIngested, emit: int) -> None: ..."),
+        ["emit is int", "rillfold.Emit"],
+    ),
+    "no_event": (REACT.format("", "async def note(event: Total, emit: Emit) -> None: ..."), ["Total", "no event"]),
+    "returns": (
+        REACT.format("", "async def note(event: RecordIngested, emit: Emit) -> int: ..."),
+        ["returns int", "nothing"],
+    ),
+    "another_topic": (
+        REACT.format("", "async def note(event: InferenceCompleted, emit: Emit) -> None: ..."),
+        ["InferenceCompleted", "topic='inference-result'"],
+    ),
+    "letters": (REACT.format('topic="dead-letter"', FORM), ["'dead-letter'", "Take one of"]),
+    "no_topic": (REACT.format('topic="orders"', FORM), ["'orders'", "Take one of"]),
+    "version_none": (REACT.format("version=0", FORM), ["version 0", "count from 1"]),
+    "begins_at_noon": (REACT.format('begin="noon"', FORM), ["'noon'", "first"]),
+    "takes_a_day": (REACT.format("seconds=86400", FORM), ["86400 seconds", "at most 30"]),
+    "takes_nothing": (REACT.format("seconds=0", FORM), ["0 seconds"]),
+    "a_name_that_is_none": (REACT.format("", FORM.replace("note", "Note")), ["'Note'", "lower letters"]),
+    "name_twice": (2 * REACT.format("", FORM), ["'note'", "shop has one already"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG_REACTIONS)
+def test_a_reaction_that_is_wrong_is_named_with_its_place(case: str, load: Any) -> None:
+    text, told = WRONG_REACTIONS[case]
+    with pytest.raises(BadApp) as refused:
+        load(text)
+    assert not [each for each in [*told, "an_app_of_a_test_"] if each not in str(refused.value)], refused.value
+
+
+def test_a_reaction_that_is_right_is_there(load: Any) -> None:
+    (found,) = load(REACT.format("", FORM)).reactions
+    assert (str(found), found.topic, found.begin) == ("shop/note.v1", "company-data", "now")
+
+
+def test_two_applications_of_one_name_would_share_their_groups(release: Any) -> None:
+    with pytest.raises(BadApp, match="Two applications are named 'shop'"):
+        with_apps([release(REACT.format("", FORM)) for _ in range(2)])

@@ -16,7 +16,7 @@ from schemas.topics import BY_NAME, TopicNames
 from streams.bridge.secrets import FileSecrets
 from streams.log.port import EventLog, TopicSpec
 
-USED = ("company-data", "tool-call", "tool-result", "dead-letter")
+USED = ("company-data", "automation-job", "tool-call", "tool-result", "dead-letter")
 """Topics of a bridge: each other one costs a broker four partitions a test."""
 
 

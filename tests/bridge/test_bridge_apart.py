@@ -16,7 +16,7 @@ from schemas.envelope import Event
 from schemas.tools import ToolCallProposed, ToolReturned
 from schemas.topics import TopicNames
 from streams.bridge import open_calls, tool_bridge, tool_caller
-from streams.bridge.answered import AnsweredCalls
+from streams.bridge.said_of_calls import SaidOfCalls
 from streams.bridge.secrets import FileSecrets
 from streams.bridge.tool_bridge import ToolBridge
 from streams.bridge.tool_caller import key_of
@@ -224,7 +224,7 @@ def proposed(n: int, company: str = "acme", time: int = 1) -> tuple[Record, Tool
 
 async def test_a_flood_of_answers_does_not_make_others_forgotten_and_the_log_knows_its_own(log, names, send) -> None:
     await send(answered(1, "globex"), *(answered(n) for n in range(50)))
-    known = AnsweredCalls(log, names, remembered=10)
+    known = SaidOfCalls(log, names, remembered=10)
     calls = [proposed(1, "globex"), proposed(2, "globex"), *(proposed(n) for n in range(60))]
     wanted = {("globex", "c1"), *(("acme", f"c{n}") for n in range(50))}
     assert await known.among(calls) == wanted
@@ -239,7 +239,7 @@ async def test_an_answer_is_found_however_long_ago_its_call_was_made(log, names,
     old, now = 1_700_000_000_000, 1_700_000_000_000 + year
     records = [to_outgoing(answered(n), names)._replace(timestamp=time) for n, time in ((1, old), (2, now))]
     await log.append(records)
-    known = AnsweredCalls(log, names)
+    known = SaidOfCalls(log, names)
     (late, call) = proposed(2, time=now * 1000)
     assert await known.among([(late._replace(timestamp=now), call)]) == {("acme", "c2")}
     assert ("acme", "c1") not in known

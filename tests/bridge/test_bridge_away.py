@@ -11,8 +11,8 @@ import pytest
 
 from schemas.tools import ToolCallProposed
 from schemas.topics import TOPICS, TopicNames
-from streams.bridge.answered import AnsweredCalls
 from streams.bridge.endpoint import ToolReply
+from streams.bridge.said_of_calls import SaidOfCalls
 from streams.bridge.secrets import FileSecrets
 from streams.bridge.tool_bridge import GROUP, ToolBridge
 from streams.log.memory import MemoryLog, MemorySubscription
@@ -125,7 +125,7 @@ async def test_a_group_whose_offsets_have_expired_calls_nothing_again_however_mu
     await log.append([to_outgoing(call(n, job=f"j{n}"), NAMES) for n in range(2, 150)])
     for name in ("first", "second"):
         bridge = make(name)
-        bridge._answered = AnsweredCalls(log, NAMES, remembered=5)
+        bridge._answered = SaidOfCalls(log, NAMES, remembered=5)
         async with log.subscribe(GROUP, ["tool-call"]) as group:
             while (await log.committed(GROUP, "tool-call")).get(0, 0) < 149:
                 await turn(bridge, group)

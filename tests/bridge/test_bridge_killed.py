@@ -13,6 +13,7 @@ from rillfold.embedded.stack import Endpoints
 from schemas.codec.codec import decode
 from schemas.company import ToolAuth, ToolRegistered
 from schemas.envelope import Origin
+from schemas.jobs import JobWithdrawn
 from schemas.tools import ToolCallProposed, ToolReturned
 from schemas.topics import TOPICS, TopicNames
 from streams.bridge.endpoint import origin_of
@@ -91,3 +92,45 @@ async def test_one_effect_and_one_answer(log: KafkaLog, names, stack, api, tmp_p
     assert [request["headers"]["Authorization"] for request in api.requests] == [f"Bearer {TOKEN}"] * 2
     assert await holding(log, names, tmp_path, TOKEN.encode()) == []
     assert await holding(log, names, tmp_path, ref.encode()) != []
+
+
+async def test_what_is_taken_back_while_the_bridge_is_dead_is_not_called_again(
+    log: KafkaLog, names, stack, api, tmp_path, topics
+) -> None:
+    """One call was under way when it died, another came meanwhile: their jobs are taken back before it returns."""
+    about = {"company": "acme", "time": NOW, "correlation": "r1"}
+    tool = ToolRegistered(
+        id="t1", **about, name="refund", description="", endpoint=f"{api.base}/slow", parameters="{}",
+        auth=ToolAuth(kind="none"),
+    )  # fmt: skip
+    calls = [
+        ToolCallProposed(id=f"c{n}", **about, call=f"c{n}", job=f"j{n}", tool="refund", arguments="{}") for n in (1, 2)
+    ]
+    withdrawn = [JobWithdrawn(id=f"w{n}", **about, job=f"j{n}") for n in (1, 2)]
+    settings = external(stack.bootstrap_servers, names.prefix, tmp_path, ALLOW_PRIVATE_TOOLS="true")
+    bridge = WorkerProcess("bridge", ("worker", "bridge"), settings, tmp_path)
+    wire = names.wire("tool-result")
+    async with asyncio.timeout(SECONDS):
+        await asyncio.to_thread(bridge.start().until_ready)
+        await log.append([to_outgoing(event, names) for event in (tool, calls[0])])
+        await api.arrived.wait()
+        bridge.kill()
+        await log.append([to_outgoing(event, names) for event in (*withdrawn, calls[1])])
+        await asyncio.to_thread(bridge.start().until_ready)
+        try:
+            while sum((await log.ends(wire)).values()) < 2:  # noqa: ASYNC110  nobody tells
+                await asyncio.sleep(0.1)
+        finally:
+            bridge.send(signal.SIGTERM)
+            assert await asyncio.to_thread(bridge.ended) == 0
+    found = [
+        decode(record.value, record.origin, record.timestamp)
+        for partition, start in (await log.starts(wire)).items()
+        async for records in log.read(wire, partition, start)
+        for record in records
+    ]
+    assert sorted((answer.call, answer.reason.partition(":")[0]) for answer in found) == [
+        ("c1", "withdrawn"),
+        ("c2", "withdrawn"),
+    ]
+    assert len(api.requests) == 1

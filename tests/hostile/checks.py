@@ -136,7 +136,7 @@ async def _folds(stage: Stage) -> None:
         noted = {"type": "memory.noted", "memory": name, "text": "news"}
         placed = _ok(await http.post("/topics/company-data", json=[*texts, noted]))
         places = [f"{each['topic']}/{each['partition']}/{each['offset']}" for each in placed]
-        wanted = {"min_offset": places, "wait": WITHIN}
+        wanted: dict[str, Any] = {"min_offset": places, "wait": WITHIN}
         for path in (f"memories/{ACME}/{name}", "datasets"):
             _ok(await http.get(f"/projections/{path}", params=wanted, timeout=WITHIN + 10))
     async with stage.http("admin") as http:

@@ -17,7 +17,7 @@ from gpu_workers.adapters.store import FolderStore
 from rillfold.embedded.children import stop_all
 from rillfold.embedded.ports import free_port
 from rillfold.embedded.state import Endpoints
-from rillfold.processes import COMMANDS
+from rillfold.processes import COMMANDS, started
 from schemas.topics import TopicNames
 from streams.log.partitioner import partition_of
 from tests.hostile.tool import ToolServer, tool_server
@@ -46,7 +46,7 @@ class Cast:
 
     def __init__(self, data: Path, environment: Mapping[str, str]) -> None:
         self._workers = {
-            name: WorkerProcess(name, command, environment, data / "logs") for name, command in COMMANDS.items()
+            name: WorkerProcess(name, COMMANDS[name], environment, data / "logs") for name in started(reacting=False)
         }
         self._began: dict[str, float] = {}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench.figures import BEGIN, END, README, kept, merged, table
+from bench.figures import BEGIN, BEGIN_FIRST, END, END_FIRST, FIRST, README, first_table, kept, merged, table
 
 RESULT: dict[str, Any] = {
     "bench": "turns of a wheel",
@@ -22,6 +22,12 @@ def test_the_table_is_made_of_the_results_that_are_kept() -> None:
     assert kept(), "rillfold bench codec --json | python -m bench.figures keep"
     _, _, rest = README.read_text().partition(BEGIN)
     assert rest.partition(END)[0] == table(kept())
+    _, _, rest = README.read_text().partition(BEGIN_FIRST)
+    assert rest.partition(END_FIRST)[0] == first_table(kept())
+
+
+def test_what_the_readme_begins_with_was_measured() -> None:
+    assert first_table(kept()).count("\n") == len(FIRST) + 2
 
 
 def test_a_loss_is_told_like_a_gain() -> None:

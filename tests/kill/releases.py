@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -11,12 +10,10 @@ from processors.saga import ACTING_JOBS
 from projections.catalog import PROJECTIONS
 from projections.memories import MEMORIES
 from projections.projection import Projection
-from rillfold.event_log import learn
 from rillfold.settings import from_env
+from rillfold.workers.fold import fold_as
 from rillfold.workers.logging import install
-from rillfold.workers.watched import watched
-from streams.owner.app import FOLD_GROUP, Worker, run
-from streams.owner.glance import Glance
+from streams.owner.app import FOLD_GROUP
 
 ALL: tuple[Projection[Any], ...] = tuple({**PROJECTIONS, ACTING_JOBS.name: ACTING_JOBS}.values())
 ADDED = MEMORIES
@@ -44,23 +41,7 @@ def command(release: str, name: str) -> tuple[str, tuple[str, ...]]:
 def main(release: str, name: str) -> None:
     install("WARNING")
     settings = from_env()
-    assert settings.bootstrap_servers is not None
-    worker = Worker(
-        bootstrap_servers=settings.bootstrap_servers,
-        app_id=f"{settings.topic_prefix}{FOLD_GROUP}",
-        name=name,
-        data_dir=settings.data_dir / "workers" / name,
-        names=settings.topic_names(),
-        failpoint=settings.failpoint,
-        learn=learn(settings),
-        session_timeout=settings.session_timeout,
-        accepted=settings.accept_loss,
-    )
-
-    def beside(glance: Glance) -> AbstractContextManager[object]:
-        return watched(settings, name, worker.bootstrap_servers, glance.sight, glance.counts, glance.row)
-
-    run(worker, RELEASES[release], beside=beside)
+    fold_as(settings, name, f"{settings.topic_prefix}{FOLD_GROUP}", RELEASES[release])
 
 
 if __name__ == "__main__":

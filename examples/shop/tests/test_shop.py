@@ -30,5 +30,25 @@ async def sold() -> None:
         assert await d.digest(revenue) == await d.refold(revenue)
 
 
+async def noted() -> None:
+    async with Driver(MemoryLog(), app) as d:
+        for n in range(6):
+            await d.send(paid(f"order-{n}", 100_000 * (n % 2), company=("acme", "globex", "initech")[n // 2]))
+        await d.crash("note", at="decoded", passes=4)
+        await d.rebalance("note")
+        await d.crash("note", at="appended")
+        await d.settle()
+        memories = [event for event in await d.events("company-data") if event.type == "memory.noted"]
+        assert sorted((each.company, each.memory) for each in memories) == [
+            ("acme", "order-1"),
+            ("globex", "order-3"),
+            ("initech", "order-5"),
+        ]
+
+
+def test_a_large_order_is_noted_once_whatever_happens() -> None:
+    asyncio.run(noted())
+
+
 def test_revenue_is_what_was_paid_whatever_happens() -> None:
     asyncio.run(sold())

@@ -15,6 +15,7 @@ from rillfold.cli.terminal.given import MOST, Number
 from rillfold.cli.terminal.plain import plain
 from rillfold.http.keys import ApiKeys
 from rillfold.http.operator import operator_of
+from rillfold.profiles import way_to_api
 from rillfold.settings import Settings, from_env
 from rillfold.workers.listener import LOOPBACK
 from schemas.errors import Poison, Retry
@@ -72,9 +73,11 @@ def _client(settings: Settings, url: str | None) -> httpx.Client:
         # Only to this machine: the token is not for whoever stands at some other address.
         token = operator_of(settings).token if _host(url) in LOOPBACK else settings.serve_token
         return _http(url, token or None)
-    file = ApiKeys.of(settings.data_dir).admin_key_file
-    key = settings.api_key or (file.read_text().strip() if file.exists() else "")
-    return _http(settings.address("api"), key)
+    way, file = way_to_api(settings), ApiKeys.of(settings.data_dir).admin_key_file
+    for doubt in way.doubts:
+        click.echo(plain(f"rillfold: {doubt}"), err=True)
+    key = way.key or (file.read_text().strip() if file.exists() else "")
+    return _http(way.url, key)
 
 
 def _host(url: str) -> str:

@@ -10,10 +10,12 @@ from rillfold.automation import api_client
 from rillfold.cli.terminal.answers import as_json, say_json
 from rillfold.cli.terminal.plain import marked, plain
 from rillfold.client import ApiRefused, Client
+from rillfold.profiles import way_to_api
 from rillfold.settings import from_env
 from schemas.errors import Stop
 
 Json = dict[str, Any]
+Wanted = Callable[[Json], bool]
 Found = TypeVar("Found")
 Command = TypeVar("Command", bound=Callable[..., Any])
 MOST, SHOWN = 100_000, 20
@@ -34,8 +36,12 @@ class ListedRows(NamedTuple):
 def asked(work: Callable[[Client], Awaitable[Found]], company: str | None = None) -> Found:
     """`company`: the one that was named, which may be misspelt."""
 
+    settings = from_env()
+    for doubt in way_to_api(settings).doubts:
+        click.echo(plain(f"rillfold: {doubt}"), err=True)
+
     async def done() -> Found:
-        async with api_client(from_env()) as api:
+        async with api_client(settings) as api:
             if company is not None and await api.found("companies", company) is None:
                 click.echo(
                     plain(f"rillfold: no company {company!r} is registered: see `rillfold company list`."), err=True
@@ -68,20 +74,30 @@ def listing(command: Command) -> Command:
     return company_option(after(limit(as_json("Whole rows, as one JSON object.")(command))))
 
 
-def rows(projection: str, company: str | None, limit: int, after: str | None) -> ListedRows:
-    """So many of a company's rows."""
-    return asked(lambda api: in_pages(api, projection, company, limit, after), company)
+def rows(
+    projection: str, company: str | None, limit: int, after: str | None, wanted: Wanted | None = None
+) -> ListedRows:
+    """So many of a company's rows, of those that are wanted."""
+    return asked(lambda api: in_pages(api, projection, company, limit, after, wanted), company)
 
 
 async def in_pages(
-    api: Client, projection: str, company: str | None, limit: int, after: str | None = None
+    api: Client,
+    projection: str,
+    company: str | None,
+    limit: int,
+    after: str | None = None,
+    wanted: Wanted | None = None,
 ) -> ListedRows:
     found: list[Json] = []
     start = after
-    while len(found) < limit:
-        query = {"company_id": company, "after": start, "limit": min(PAGE, limit - len(found))}
+    while (left := limit - len(found)) > 0:
+        query = {"company_id": company, "after": start, "limit": min(PAGE, left) if wanted is None else PAGE}
         page = await api.rows(projection, **{name: value for name, value in query.items() if value is not None})
-        found += [each["row"] for each in page["rows"]]
+        fit = [each for each in page["rows"] if wanted is None or wanted(each["row"])]
+        found += [each["row"] for each in fit[:left]]
+        if len(fit) > left:
+            return ListedRows(found, fit[left - 1]["key"])
         if (start := page["next"]) is None:
             break
     return ListedRows(found, start)

@@ -1,7 +1,7 @@
-"""`rillfold job`: give a company's automation something to do, and see what came of it."""
+"""`rillfold job`: give a company's automation something to do, see what came of it, or take it back."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 import click
@@ -14,7 +14,7 @@ from rillfold.cli.terminal.plain import plain
 from rillfold.client import NOT_THERE, ApiRefused, Client
 from schemas.errors import Stop
 
-WAIT = 60.0
+WAIT, CANCEL_WAIT = 60.0, 10.0
 MOST_WAIT = 300.0
 JOBS = "company_automation_jobs"
 _WAIT = click.option(
@@ -24,7 +24,7 @@ _WAIT = click.option(
 
 @click.group()
 def job() -> None:
-    """Run a job, or look at those that there are."""
+    """Run a job, look at those that there are, or take one back."""
 
 
 @job.command()
@@ -50,7 +50,7 @@ def run(
     company: str | None,
     as_json: bool,
 ) -> None:
-    """Do TASK. Exit code 1: it failed, and says why."""
+    """Do TASK. Exit code 1: it failed, and says why, or was taken back."""
     given = {"role": role, "session": session, "job": id_, "first_step": "call" if call else None}
     more = {name: value for name, value in given.items() if value is not None}
     about = {"task": task} | ({} if data is None else {"data": _parsed(data)})
@@ -72,15 +72,7 @@ def run(
 def show_(name: str, wait: float, company: str | None, as_json: bool) -> None:
     """How JOB stands: as soon as it has ended, or when the time is over."""
 
-    async def found(api: Client) -> Json:
-        try:
-            return await api.job(company, name, wait)
-        except ApiRefused as error:
-            if error.status == NOT_THERE:
-                raise Stop(f"There is no job {name!r}, or it is another company's: see `rillfold job list`.") from error
-            raise
-
-    _tell(asked(found, company), as_json)
+    _tell(asked(lambda api: _of(name, api.job(company, name, wait)), company), as_json)
 
 
 @job.command("list")
@@ -88,12 +80,42 @@ def show_(name: str, wait: float, company: str | None, as_json: bool) -> None:
 def list_(company: str | None, after: str | None, limit: int, as_json: bool) -> None:
     """The company's jobs."""
     columns = {
-        "job": lambda row: row["job"],
         "status": lambda row: row["status"],
         "what came of it": lambda row: row["answer"] or " ".join(filter(None, (row["reason"], row["detail"]))),
         "task": lambda row: row["task"],
+        "job": lambda row: row["job"],
     }
     show(rows(JOBS, company, limit, after), columns, as_json)
+
+
+@job.command()
+@click.argument("name", metavar="JOB")
+@click.option("--reason", default="", help="Stands in the log.")
+@click.option(
+    "--wait", default=CANCEL_WAIT, show_default=True, type=Number(0, MOST_WAIT), help="Seconds until it is known."
+)
+@company_option
+@as_json()
+def cancel(name: str, reason: str, wait: float, company: str | None, as_json: bool) -> None:
+    """Take JOB back: it asks and calls nothing more. What is under way may still come back, and stays in the log."""
+    told = asked(lambda api: _of(name, api.cancel_job(company, name, reason, wait)), company)
+    if as_json:
+        say_json(told)
+        return
+    say({"cancelled": f"{told['company_id']}/{told['job']}"})
+    if told["status"] != "withdrawn":
+        click.echo(f"It stands in the log, and is obeyed once it is folded: see `rillfold job show {told['job']}`.")
+    elif told["withdrawn"] is None:
+        click.echo("It was taken back before, and is so once.")
+
+
+async def _of(name: str, answer: Awaitable[Json]) -> Json:
+    try:
+        return await answer
+    except ApiRefused as error:
+        if error.status == NOT_THERE:
+            raise Stop(f"There is no job {name!r}, or it is another company's: see `rillfold job list`.") from error
+        raise
 
 
 async def _must_be_of(api: Client, told: Json, task: str) -> None:
@@ -121,4 +143,4 @@ def _tell(told: Mapping[str, Any], as_json: bool) -> None:
             click.echo(plain(f"  {step['step']} {step['kind']}: {step['detail']}"))
         if told["status"] == "running":
             click.echo(f"It goes on: `rillfold job show {told['job']}` says when it has ended.")
-    sys.exit(1 if told["status"] == "failed" else 0)
+    sys.exit(1 if told["status"] in ("failed", "withdrawn") else 0)

@@ -21,16 +21,14 @@ def runs() -> None:
 def list_(open_: bool, company: str | None, after: str | None, limit: int, as_json: bool) -> None:
     """The company's training runs."""
     columns = {
-        "run": lambda row: row["run"],
         "status": lambda row: row["status"],
+        "what came of it": _came,
         "for": lambda row: f"{row['company']}/{row['role']}",
         "since": lambda row: moment(row["requested_at"]),
-        "what came of it": _came,
+        "run": lambda row: row["run"],
     }
-    found = rows(TRAINING_RUNS.name, company, limit, after)
-    if open_:
-        found = found._replace(rows=[row for row in found.rows if row["status"] not in ENDED])
-    show(found, columns, as_json)
+    wanted = (lambda row: row["status"] not in ENDED) if open_ else None
+    show(rows(TRAINING_RUNS.name, company, limit, after, wanted), columns, as_json)
 
 
 @runs.command("show")

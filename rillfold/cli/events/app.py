@@ -55,4 +55,5 @@ def _apps() -> list[App]:
 def _adds(found: App) -> dict[str, list[str]]:
     events = [str(kind_of(each)) for each in found.events]
     projections = [f"{each.name}.v{each.version}" for each in found.projections.values()]
-    return {"events": events, "projections": projections}
+    reactions = [f"{each.name}.v{each.version}" for each in found.reactions.values()]
+    return {"events": events, "projections": projections, "reactions": reactions}

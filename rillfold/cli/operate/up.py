@@ -8,13 +8,14 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from rillfold.app.installed import installed
 from rillfold.cli.terminal.answers import as_json, say_json
 from rillfold.cli.terminal.bars import download_bars
 from rillfold.embedded import ports, state
 from rillfold.embedded.errors import StackError
 from rillfold.embedded.stack import Stack, serving
 from rillfold.event_log import in_log
-from rillfold.processes import doors
+from rillfold.processes import doors, started
 from rillfold.settings import from_env
 from rillfold.workers.crew import Crew, at_work
 from streams.log.kafka import admin
@@ -49,7 +50,8 @@ def up(workers: bool, no_postgres: bool, as_json: bool) -> None:
         _tell(stack, settings.data_dir.resolve(), time.monotonic() - begun, as_json)
         if workers:
             in_log(admin.create)
-            crew.start(each=lambda name: click.echo(f"  {name} is ready", err=as_json))
+            names = started(bool(installed(settings).reactions))
+            crew.start(names, each=lambda name: click.echo(f"  {name} is ready", err=as_json))
         _watch(stack, crew)
 
 

@@ -1,7 +1,7 @@
 """`rillfold projection`: what there is, how far it is, and the proof that it is the fold of the log."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import click
@@ -11,6 +11,7 @@ from projections.catalog import chosen
 from projections.digest import digest as digest_of
 from projections.projection import Projection
 from rillfold.app.installed import installed
+from rillfold.cli.projections import told
 from rillfold.cli.terminal.answers import as_json, say_json
 from rillfold.cli.terminal.live import line
 from rillfold.cli.terminal.plain import plain
@@ -26,6 +27,7 @@ from streams.state.refusal import Refusal
 
 NAMED = 20
 """Rows that differ; of more it is said how many."""
+InWords = Callable[[Sequence[told.Facts]], Iterator[str]]
 
 
 class Differs(Stop):
@@ -42,7 +44,8 @@ def projection() -> None:
 def list_(as_json: bool) -> None:
     """Each projection with its version and its sources."""
     every = installed(from_env()).projections.values()
-    _tell([{"projection": p.name, "version": p.version, "topics": " ".join(p.topics)} for p in every], as_json)
+    facts = [{"projection": p.name, "version": p.version, "topics": " ".join(p.topics)} for p in every]
+    _tell(facts, as_json, told.projections)
 
 
 @projection.command()
@@ -62,8 +65,8 @@ def digest(names: Sequence[str], refold: bool, as_json: bool) -> None:
         return facts
 
     facts = in_log(digests)
-    _tell(facts, as_json)
-    if differing := [each["projection"] for each in facts if refold and _differs(each)]:
+    _tell(facts, as_json, told.digests)
+    if differing := [each["projection"] for each in facts if refold and told.differs(each)]:
         raise Differs(f"not the fold of the log: {', '.join(differing)}. Fold anew: see docs/guarantees.md.")
 
 
@@ -88,11 +91,7 @@ def refused(names: Sequence[str], company: str | None, as_json: bool) -> None:
             found += [one for part in parts.values() for one in part.refused if company in (None, one.company)]
         return [msgspec.structs.asdict(one) for one in found]
 
-    _tell(in_log(read), as_json)
-
-
-def _differs(facts: dict[str, Any]) -> bool:
-    return bool(facts["served"] != facts["refolded"] or facts["untaken"] or facts["unreadable"])
+    _tell(in_log(read), as_json, told.refusals)
 
 
 async def _digest(log: EventLog, names: TopicNames, each: Projection[Any], again: bool) -> dict[str, Any]:
@@ -137,14 +136,8 @@ def _name_rows(projection: str, parts: Mapping[int, tuple[Mapping[str, Any], Map
         click.echo(f"And {len(differing) - NAMED} rows of {projection} more.", err=True)
 
 
-def _tell(facts: Sequence[dict[str, Any]], as_json: bool) -> None:
+def _tell(facts: Sequence[told.Facts], as_json: bool, in_words: InWords) -> None:
     if as_json:
         say_json(facts)
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*(facts[0] if facts else ()), box=None)
-    for each in facts:
-        table.add_row(*(str(value) for value in each.values()))
-    Console(soft_wrap=True).print(table)
+    else:
+        told.say_lines(in_words(facts))

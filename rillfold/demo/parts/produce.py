@@ -14,7 +14,7 @@ from rillfold.demo.plain import plain
 from rillfold.demo.stage import NotAsTold, Stage
 from rillfold.event_log import first
 from rillfold.http.keys import ApiKeys
-from rillfold.processes import COMMANDS
+from rillfold.processes import started
 from schemas.company import ConversationIngested, Message, RecordIngested
 from streams.log.kafka.producer import Producer
 
@@ -33,7 +33,7 @@ producer.flush()
 
 async def tell(stage: Stage) -> None:
     await stage.rillfold("topics", "create")
-    stage.crew.begin(tuple(COMMANDS))
+    stage.crew.begin(started(reacting=False))
     stage.crew.until_ready(("fold", "sink", "bridge", "api"), each=lambda name: stage.say(f"{name} is ready"))
     stage.api = Client(stage.urls["api"], ApiKeys.of(stage.data_dir).admin_key_file.read_text())
     for company in COMPANIES:

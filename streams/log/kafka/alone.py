@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka import errors as kafka
 
 from streams.errors import AppendFailed, ShutOut, TooLarge
 from streams.log.kafka.access import KafkaAccess
 from streams.log.kafka.appends import Placed, append_in_batches
 from streams.log.kafka.refused import RIGHTS, not_allowed
-from streams.log.port import EventLog, Outgoing, Position
+from streams.log.port import EventLog, Outgoing, Position, Reached
 
 LOOK_SECONDS = 0.02
 READ_SECONDS = 90.0
@@ -30,13 +30,16 @@ class KafkaAlone:
     def __init__(self, log: Placing, name: str, producer: AIOKafkaProducer, access: KafkaAccess) -> None:
         self._log, self._name, self._producer, self._access = log, name, producer, access
 
-    async def append(self, records: Sequence[Outgoing]) -> Sequence[Position]:
-        if not records:
+    async def append(self, records: Sequence[Outgoing], reached: Reached | None = None) -> Sequence[Position]:
+        if not records and reached is None:
             return []
         placed = await self._log.placed(records, anew=True)
         try:
             async with self._producer.transaction():
                 positions = await append_in_batches(self._producer, records, placed)
+                if reached is not None:
+                    offsets = {TopicPartition(*place): offset for place, offset in reached.offsets.items()}
+                    await self._producer.send_offsets_to_transaction(offsets, reached.group)
         except (kafka.ProducerFenced, kafka.InvalidProducerEpoch) as error:
             raise ShutOut(self._name) from error
         except kafka.MessageSizeTooLargeError as error:

@@ -95,7 +95,8 @@ def _opened(raw: memoryview, batch: Any) -> tuple[list[Any], int]:
         raise Unusable("malformed", f"a record batch that cannot be read: {error!r:.200}") from error
     if not codec:
         _numbered(records, batch)
-    return records, weight + HEADER * sum(map(len, map(_HEADERS, records)))
+    held = sum(map(len, map(_HEADERS, records))) if any(map(_HEADERS, records)) else 0
+    return records, weight + HEADER * held
 
 
 def _parsed(raw: memoryview, batch: Any) -> list[Any]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rillfold.api.topics import WISHES
 from schemas.codec.catalog import classes
-from schemas.topics import TOPIC_OF
+from schemas.topics import TOPIC_OF, WISHES
 from tests.hostile.checks import Watch, unfit
 from tests.hostile.mallory.doors import (
     ANSWER_WITHIN,
@@ -71,8 +70,10 @@ class Scene:
         headers = tuple((_bytes(name) or b"", _bytes(content)) for name, content in says.get("headers", ()))
         record = RawRecord(topic, value, _bytes(says.get("key", MALLORY)), headers, says.get("timestamp"))
         await self._append(line, record)
-        wrong = []
-        for kind in (b"application/json", AVRO) if value and not headers else ():
+        wrong: list[Any] = []
+        if not value or headers:
+            return wrong
+        for kind in (b"application/json", AVRO):
             wrong += self._judged(f"{line.name} by REST", await by_rest(self._stage, topic, value, kind), line.says)
         return wrong
 

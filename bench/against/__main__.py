@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
+from bench.against.takeover import takeover
 from bench.events import Truth, Workload, fill
 from bench.fold import EVENTS, KEYS
 from bench.harness import Figures, machine
@@ -60,8 +61,9 @@ print(json.dumps(measured(rillfold, sys.argv[1], rows)))
 
 # Of a whole bench in each checkout, on a stack of its own: whose figures, and how much it has to do.
 WHOLE = {
-    "restore": ("rillfold, empty disk", ("rows_per_s",), ("--rows", "300000")),
+    "restore": ("rillfold, empty disk", ("rows_per_s",), ("--rows", "1000000")),
     "query": ("fold and queries", ("events_per_s", "p99_ms"), ("--events", "500000")),
+    "scale": ("two workers", ("events_per_s",), ("--events", "1000000")),
 }
 
 
@@ -78,13 +80,14 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("old", type=Path, help="the older checkout, its C reader built")
-    parser.add_argument("benches", nargs="*", default=["codec", "produce", "fold", "restore", "query"])
+    parser.add_argument("benches", nargs="*", default=["codec", "produce", "fold", *WHOLE, "takeover"])
     parser.add_argument("--pairs", type=int, default=9)
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def measures(bootstrap: str, wanted: Sequence[str]) -> Mapping[str, Measure]:
     known = {"codec": snippet_of(CODEC), "produce": snippet_of(PRODUCE, bootstrap), "fold": fold_of(bootstrap)}
+    known["takeover"] = partial(takeover, bootstrap)
     known |= {name: partial(_whole, name, *of) for name, of in WHOLE.items()}
     if "produce" in wanted:
         asyncio.run(create(bootstrap))
