@@ -6,7 +6,8 @@
 #                                acme.env for our workers: the prefix that they work under
 #                                Run it again to give the company a new password.
 #   company.sh out acme          at once, for connections that stand, too. What it wrote stays.
-#   company.sh door              once, when the broker first runs: so many connections a second from one address
+#   company.sh door [ADDRESS...] once, when the broker first runs: so many connections a second from one address, but
+#                                from this machine and those of our workers, where they are on others
 #
 # Needs kafka-configs and kafka-acls on the path (in Apache's own package they end in .sh: link them).
 # BOOTSTRAP is the door inside.
@@ -21,8 +22,11 @@ addresses() {
 }
 
 if [ "$way" = door ]; then
-    # Ours on this machine first: no bound for them.
-    addresses --entity-name 127.0.0.1 --add-config connection_creation_rate=2147483647
+    # Ours first: no bound for them.
+    shift
+    for ours in 127.0.0.1 "$@"; do
+        addresses --entity-name "$ours" --add-config connection_creation_rate=2147483647
+    done
     addresses --entity-default --add-config connection_creation_rate=10
     exit
 fi
