@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from streams.bridge.lookups import Lookups
 from streams.bridge.secrets import FileSecrets
 from streams.bridge.tools import Tools
 from streams.errors import ToolsBehind
+from streams.fairness.turns import Turns
 from streams.history.places import Places
 from streams.log.kafka.producer import Producer
 from streams.log.port import EventLog
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 
 LOCAL = "file://"
+READINGS = 4
+"""Of one company at once, each with a consumer of its own at the broker."""
 TOOLS_SECONDS = 5.0
 """So long a request waits for the tools that the log holds."""
 
@@ -56,6 +59,8 @@ class Services:
     """The serving worker's HTTP routes, where one is known."""
     lookups: Lookups
     """Names of tools' hosts, in bounded time."""
+    readings: Turns = field(default_factory=lambda: Turns(READINGS))
+    """Requests that read the log, by company."""
 
     @property
     def names(self) -> TopicNames:

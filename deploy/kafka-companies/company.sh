@@ -6,15 +6,28 @@
 #                                acme.env for our workers: the prefix that they work under
 #                                Run it again to give the company a new password.
 #   company.sh out acme          at once, for connections that stand, too. What it wrote stays.
+#   company.sh door              once, when the broker first runs: so many connections a second from one address
 #
 # Needs kafka-configs and kafka-acls on the path (in Apache's own package they end in .sh: link them).
 # BOOTSTRAP is the door inside.
 set -eu
 umask 077
 
-way=${1:?in or out}
-company=${2:?which company}
+way=${1:?in, out or door}
 bootstrap=${BOOTSTRAP:-127.0.0.1:9092}
+
+addresses() {
+    kafka-configs --bootstrap-server "$bootstrap" --alter --entity-type ips "$@"
+}
+
+if [ "$way" = door ]; then
+    # Ours on this machine first: no bound for them.
+    addresses --entity-name 127.0.0.1 --add-config connection_creation_rate=2147483647
+    addresses --entity-default --add-config connection_creation_rate=10
+    exit
+fi
+
+company=${2:?which company}
 # No dots: "acme." then begins nobody else's prefix. Nothing else either that Kafka reads in a way of its own.
 case $company in
 *[!a-z0-9-]* | -*)
@@ -74,7 +87,7 @@ out)
     user --delete-config SCRAM-SHA-512
     ;;
 *)
-    echo "company.sh: '$way': in or out" >&2
+    echo "company.sh: '$way': in, out or door" >&2
     exit 64
     ;;
 esac

@@ -27,24 +27,34 @@ changelogs() { # OPERATIONS: rows and markers of every projection
 groups() { # PATTERN NAME
     allow --operation Read --resource-pattern-type "$1" --group "$p$2"
 }
-claims() { # PATTERN NAME: what shuts an older owner out
-    allow --operation Write --operation Describe --resource-pattern-type "$1" --transactional-id "$p$2"
+claims() { # PATTERN NAMES: what shuts an older owner out
+    names=$(for name in $2; do printf ' --transactional-id %s%s' "$p" "$name"; done)
+    # shellcheck disable=SC2086
+    allow --operation Write --operation Describe --resource-pattern-type "$1" $names
+}
+folding() { # A fold's own group, which its --only names, and the changelogs that it may claim; others' it only sees
+    group=$(for name in rillfold $(printf '%s\n' ${ONLY:-} | LC_ALL=C sort); do printf '%s-' "$name"; done)
+    groups literal "${group%-}"
+    allow --operation Describe --resource-pattern-type prefixed --group "${p}rillfold"
+    claims prefixed "$(for name in ${ONLY:-$projections ${OWN:-}}; do printf ' rillfold-%s-v' "$name"; done)"
 }
 
 wishes="company-data training-request adapter-request automation-job inference-request"
 events="$wishes adapter-ready inference-result tool-call tool-result dead-letter"
+
+projections="companies company_automation_jobs company_tools costs datasets files lora_adapters memories rollouts sessions"
+projections="$projections tool_calls training_runs"
 
 case $role in
 admin) # rillfold topics create, check, list
     topics "Create Describe DescribeConfigs" "$events" ;;
 producer) # rillfold produce, or any client
     topics "Write DescribeConfigs" "$wishes" ;;
-fold) # rillfold worker fold
+fold) # rillfold worker fold; OWN="orders ...": with your projections; ONLY="files ...": with --only files ...
     topics "Read DescribeConfigs" "$events"
     topics "Write" "dead-letter automation-job inference-request tool-call"
     changelogs "Create Read Write DescribeConfigs"
-    groups prefixed rillfold
-    claims prefixed rillfold- ;;
+    folding ;;
 sink) # rillfold worker sink
     topics "Describe DescribeConfigs" "$events"
     changelogs "Read DescribeConfigs"
@@ -66,11 +76,14 @@ train) # rillfold worker train
     topics "Read DescribeConfigs" "$events"
     topics "Write" "training-request adapter-ready"
     groups literal rillfold-train ;;
-api) # rillfold api, and the commands that speak for a company: job, tools, train, promote
+api) # rillfold api, and the commands that speak for a company: job, tools, train
     topics "Read DescribeConfigs" "$events"
-    topics "Write" "$wishes adapter-ready"
+    topics "Write" "$wishes"
     # How far workers are, for `rillfold status`.
     allow --operation Describe --resource-pattern-type prefixed --group "${p}rillfold" ;;
+promote) # rillfold adapters promote, withdraw, publish: which version answers, for every company
+    topics "Read DescribeConfigs" "$events"
+    topics "Write" "adapter-ready" ;;
 reader) # rillfold projection, dlq list, dataset, trace
     topics "Read DescribeConfigs" "$events"
     changelogs "Read DescribeConfigs" ;;
@@ -78,6 +91,6 @@ redrive) # rillfold dlq redrive
     topics "Read Write DescribeConfigs" "$events"
     claims literal rillfold-redrive ;;
 *)
-    echo "roles.sh: '$role': admin, producer, fold, sink, bridge, serve, react, train, api, reader or redrive" >&2
+    echo "roles.sh: '$role': admin, producer, fold, sink, bridge, serve, react, train, api, promote, reader or redrive" >&2
     exit 64 ;;
 esac

@@ -31,10 +31,17 @@ class Item(NamedTuple):
     offset: int
     company: str
     id: str
+    correlation: str = ""
+    """Empty: its own id, as of most."""
 
     @classmethod
     def of(cls, request: Event, place: TopicPartition, offset: int) -> Item:
-        return cls(place, offset, request.company, request.id)
+        story = "" if request.correlation == request.id else request.correlation
+        return cls(place, offset, request.company, request.id, story)
+
+    def envelope(self) -> Event:
+        """As much of the request as an answer needs that repeats none of its words."""
+        return Event(id=self.id, type="", company=self.company, time=0, correlation=self.correlation or self.id)
 
 
 class Inbox:
@@ -156,6 +163,10 @@ class Inbox:
         if self.holds(item):
             del self._held[item.place][item.offset]
             self._forget_one(item)
+
+    def waiting_of(self, company: str, ids: Collection[str]) -> list[str]:
+        """Which of them are not begun, in the order of their line."""
+        return list(dict.fromkeys(item.id for item in self._lines.get(company, ()) if item.id in ids))
 
     def drop(self, company: str, ids: Collection[str]) -> list[Item]:
         """Those that are not begun leave their line: they need nothing more."""

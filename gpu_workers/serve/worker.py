@@ -150,22 +150,27 @@ class InferenceWorker:
             self.standing.beat()
 
     async def _take(self, polled: Polled) -> None:
+        """What is no event is buried, and who asks beyond his room is told, all of a poll at once: a small batch may
+        hold very many."""
         for place, records in polled.items():
             await self._answered.open(place)
             self._answered.polled(place, records)
             beyond: dict[tuple[str, str], Said] = {}
+            refused: list[NoEvent] = []
             for record in records:
-                if said := await self._note(place, record):
+                event = decode(record.value, record.origin, record.timestamp, record.headers)
+                if isinstance(event, Rejected):
+                    refused.append(NoEvent(record, event))
+                elif said := self._note(place, record, event):
                     beyond.setdefault((said[0].company, said[0].id), said)
+            if refused:
+                await bury(self._log, self._names, refused)
             await self._say(list(beyond.values()))
             self._inbox.passed(place, records[-1].offset + 1)
 
-    async def _note(self, place: TopicPartition, record: Record) -> Said | None:
+    def _note(self, place: TopicPartition, record: Record, event: Event) -> Said | None:
         """What is to be said at once: that it is beyond its company's room."""
-        event = decode(record.value, record.origin, record.timestamp, record.headers)
-        if isinstance(event, Rejected):
-            await bury(self._log, self._names, [NoEvent(record, event)])
-        elif isinstance(event, InferenceRequested) and not self._knows(item := Item.of(event, place, record.offset)):
+        if isinstance(event, InferenceRequested) and not self._knows(item := Item.of(event, place, record.offset)):
             if crowded := self._inbox.crowded(item.company):
                 failure = Failure(id=event.id, reason=TOO_MANY, detail=crowded)
                 return item, event, _result(event, failure, self._now())

@@ -109,16 +109,21 @@ class Handling:
         self._wishes.take_back(self._known.withdrawn())
         return self._known.withdrawn()
 
-    def claim_of(self, request: TrainingRequested, generation: int) -> int:
+    def claim_of(self, request: Event, generation: int) -> int:
         """The number under which this worker speaks of a run, and claims it. `generation`: of the group, as far as it
         has heard."""
         return self._known.claim_of(request.company, request.id, generation)
 
-    def taken_back(self, request: TrainingRequested, claim: int, read_seconds: float = 0.0) -> Sequence[Event]:
+    def begun(self, company: str, run: str) -> bool:
+        """Somebody has claimed it, and it has no outcome: what is said of it now begins with reading that claim."""
+        return self._known.of(company, run).status == "accepted"
+
+    async def taken_back(self, request: Event, claim: int, read_seconds: float = 0.0) -> Sequence[Event]:
         """What is said of a run that nobody wants any more: it is refused; one that had begun fails."""
-        known, now = self._known.of(request.company, request.id), self._now()
-        if known.status != "accepted":
+        now = self._now()
+        if not self.begun(request.company, request.id):
             return [say.refused(request, NOT_WANTED, claim, now, read_seconds)]
+        known = await self._known.whole(request.company, request.id)
         failed = say.failed(request, NOT_WANTED.reason, NOT_WANTED.detail, claim, now)
         return [*self._claimed(request, known, claim), failed]
 
@@ -155,6 +160,7 @@ class Handling:
         await self.runs([partition])
         known = self._known.of(request.company, request.id)
         if known.status not in ENDED:
+            known = await self._known.whole(request.company, request.id)
             outcomes = await self._outcomes(Underway(request, partition, self.claim_of(request, generation)), known)
             for event in outcomes:
                 if isinstance(event, TrainingFailed):
@@ -170,7 +176,7 @@ class Handling:
         """Whatever a request causes ends in its own event. Empty: it is another's to end."""
         request = it.request
         if known.withdrawn is not None:
-            return self.taken_back(request, it.claim)
+            return await self.taken_back(request, it.claim)
         try:
             return [await self._to_its_end(it, known)]
         except Ended as end:
@@ -179,8 +185,9 @@ class Handling:
             return []
         except TakenBack:
             await self.runs([it.partition])
-            gone = self._known.lost(request.company, request.id, it.claim)
-            return [] if gone else self.taken_back(request, it.claim, it.read_seconds(self._now()))
+            if self._known.lost(request.company, request.id, it.claim):
+                return []
+            return await self.taken_back(request, it.claim, it.read_seconds(self._now()))
         except Exception as error:
             if self._world.is_to_blame(error):
                 raise
@@ -213,7 +220,7 @@ class Handling:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _claimed(self, request: TrainingRequested, known: Run, claim: int) -> Sequence[Event]:
+    def _claimed(self, request: Event, known: Run, claim: int) -> Sequence[Event]:
         """To a run that was accepted: nothing where this claim stands."""
         if known.status != "accepted" or (known.worker, known.generation) == (self._place.worker, claim):
             return []

@@ -30,6 +30,9 @@ POLL_SECONDS = 0.5
 LOST_SECONDS = 5.0
 # A run that ends so soon makes room for the next before the next poll, as long as the polls allow.
 SOON_SECONDS = 0.1
+ENDED_AT_ONCE = 500
+"""Of those that were taken back: so many outcomes stand in the log before the worker looks up again."""
+CLAIMS_A_TURN = 32
 
 
 class Trainer:
@@ -114,7 +117,7 @@ class Trainer:
             if key in refused or (known and known.status in ENDED):
                 continue
             held, crowded = self._inbox.has(*key), self._inbox.crowded(item.company)
-            if not held and (refusal := self._refusal(request, known, crowded)):
+            if not held and (refusal := await self._refusal(request, known, crowded)):
                 refused[key] = refusal
             elif not crowded:
                 self._inbox.add(item)
@@ -139,15 +142,22 @@ class Trainer:
         return [(item, event) for item, event in told if item not in elsewhere]
 
     async def _heed(self) -> None:
-        """Of wishes taken back: those that wait are ended here, what is under way ends itself."""
+        """Of wishes taken back: those that wait are ended here, what is under way ends itself. Their words are not
+        needed; a claim is, one reading each, so of those that somebody had begun a few a turn."""
+        claims = CLAIMS_A_TURN
         for company, runs in list(self._handling.withdrawn().items()):
-            gone = {item.id: item for item in self._inbox.drop(company, runs)}
-            asked = [request_in(await self._words.of(item), TrainingRequested) for item in gone.values()]
-            told = {(it.company, it.id): self._taken_back(it) for it in asked if it}
-            await self._end({item.place[1] for item in gone.values()}, told)
+            waiting = self._inbox.waiting_of(company, runs)
+            begun = [run for run in waiting if self._handling.begun(company, run)]
+            later, claims = set(begun[claims:]), max(0, claims - len(begun))
+            now = [run for run in waiting if run not in later]
+            for first in range(0, len(now), ENDED_AT_ONCE):
+                gone = {item.id: item for item in self._inbox.drop(company, set(now[first : first + ENDED_AT_ONCE]))}
+                told = {(company, item.id): await self._taken_back(item.envelope()) for item in gone.values()}
+                await self._end({item.place[1] for item in gone.values()}, told)
 
-    def _taken_back(self, request: TrainingRequested) -> Sequence[Event]:
-        return self._handling.taken_back(request, self._handling.claim_of(request, self._generation))
+    async def _taken_back(self, request: Event) -> Sequence[Event]:
+        self.standing.beat()
+        return await self._handling.taken_back(request, self._handling.claim_of(request, self._generation))
 
     async def _end(self, partitions: Collection[int], outcomes: Mapping[tuple[str, str], Sequence[Event]]) -> None:
         if outcomes:
@@ -155,9 +165,10 @@ class Trainer:
             self.standing.beat()
             self._runs_ended += len(outcomes)
 
-    def _refusal(self, request: TrainingRequested, known: Run | None, crowded: str | None) -> Sequence[Event]:
+    async def _refusal(self, request: TrainingRequested, known: Run | None, crowded: str | None) -> Sequence[Event]:
         if known and known.withdrawn is not None:
-            return self._taken_back(request)
+            # One that somebody had begun is ended among those that wait, where there is room for it.
+            return await self._taken_back(request) if crowded or known.status != "accepted" else []
         why = self._handling.admitted(request)
         if not isinstance(why, NotAdmitted):
             if crowded is None:

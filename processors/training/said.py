@@ -10,7 +10,7 @@ from processors.training.settings import TrainSettings
 from projections.training_runs import Run
 from schemas import training
 from schemas.adapters import AdapterJudged, AdapterReady, Evaluation
-from schemas.envelope import caused_by
+from schemas.envelope import Event, caused_by
 from schemas.words import shortened
 
 DETAIL = 2_000
@@ -19,8 +19,9 @@ _PATH = re.compile(r"""'/[^'\n]*'|"/[^"\n]*"|(?<![\w.:/])/[^\s:;,'"()]+""")
 
 
 def refused(
-    request: training.TrainingRequested, why: NotAdmitted, generation: int, now: int, read_seconds: float = 0.0
+    request: Event, why: NotAdmitted, generation: int, now: int, read_seconds: float = 0.0
 ) -> training.TrainingRefused:
+    """Of a request, here and where a run is claimed or fails, nothing is needed but its envelope."""
     return training.TrainingRefused(
         **caused_by(request, "refused", now),
         run=request.id,
@@ -44,9 +45,7 @@ def accepted(
     return claimed(request, run, worker, generation, now)
 
 
-def claimed(
-    request: training.TrainingRequested, run: Run, worker: str, generation: int, now: int
-) -> training.TrainingAccepted:
+def claimed(request: Event, run: Run, worker: str, generation: int, now: int) -> training.TrainingAccepted:
     """`run`: as it is accepted now, or was by another worker, or by this one before it was started again."""
     return training.TrainingAccepted(
         **caused_by(request, f"accepted/{generation}", now),
@@ -136,9 +135,7 @@ def completed(
     )
 
 
-def failed(
-    request: training.TrainingRequested, reason: str, detail: str, generation: int, now: int
-) -> training.TrainingFailed:
+def failed(request: Event, reason: str, detail: str, generation: int, now: int) -> training.TrainingFailed:
     """Where something lies on this machine is the operator's business alone."""
     return training.TrainingFailed(
         **caused_by(request, "failed", now),

@@ -9,6 +9,8 @@ from schemas.words import sane_company
 FILE_PREFIX, JOB_PREFIX = "file-", "ftjob-"
 FILE = re.compile(r"file-[0-9a-f]{24}")
 JOB = re.compile(r"ftjob-[0-9a-f]{24}")
+FILE_BYTES, NAME_BYTES = 64 << 20, 255
+"""What a file and its name may have."""
 _LATEST = 2**63
 
 

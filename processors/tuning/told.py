@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from processors.tuning.names import TunedModel
+from processors.tuning.names import FILE_BYTES, NAME_BYTES, TunedModel
 from processors.tuning.wishes import PLAIN_ROLE, Tuning
 from projections.training_runs import ENDED, Run
 from projections.tuning.files import UploadedFile
@@ -11,8 +11,18 @@ from schemas import training
 from schemas.envelope import Event
 
 SECOND = 1_000_000
+FILE_TOPIC = "company-data"
 TAKEN_BACK = "withdrawn"
+EVENT_PREFIX = "ftevent-"
 HYPERPARAMETERS = ("n_epochs", "batch_size", "learning_rate_multiplier")
+
+
+def is_file(file: UploadedFile) -> bool:
+    """Whether it is one as this door writes them: anybody with the company's key may say `file.uploaded`, and any size,
+    place and name in it."""
+    if not file.created_at or not 0 < file.size <= FILE_BYTES or len(file.name.encode()) > NAME_BYTES:
+        return False
+    return len(file.ranges) == 1 and file.ranges[0].topic == FILE_TOPIC
 
 
 def file_told(file: UploadedFile, processed: bool = True) -> dict[str, Any]:
@@ -94,10 +104,15 @@ def events_told(story: Iterable[Event], model: TunedModel | None) -> list[dict[s
     return [_told(event, model) for event in story][::-1]
 
 
+def event_named(name: str | None) -> str | None:
+    """The event that is told by this name; None where none is."""
+    return name.removeprefix(EVENT_PREFIX) if name and name.startswith(EVENT_PREFIX) else None
+
+
 def _told(event: Event, model: TunedModel | None) -> dict[str, Any]:
     level, message, data = _words(event, model)
     return {
-        "id": f"ftevent-{event.id}",
+        "id": f"{EVENT_PREFIX}{event.id}",
         "object": "fine_tuning.job.event",
         "created_at": event.time // SECOND,
         "level": level,

@@ -11,6 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import Message, Receive
 
 from processors.limits import Busy, CompanyBounds, RequestCost, Usage, admit, finished, forgettable
+from processors.tuning.names import FILE_BYTES
 from rillfold.http.errors import ApiError
 from rillfold.settings import Settings
 
@@ -18,7 +19,6 @@ BODY_BYTES = 8 << 20
 BODY_SECONDS = 60.0
 """A body that takes longer is not waited for."""
 FILES = ("POST", "/v1/files")
-FILE_BYTES = 64 << 20
 FILE_SECONDS = 600.0
 """A file's body waits on the disk until it is there whole: it may be larger, and come slower."""
 STRANGERS = CompanyBounds(at_once=1, a_second=50.0, bytes_a_minute=1, prompts=1)

@@ -4,8 +4,9 @@ from typing import IO
 
 from starlette.types import Message, Receive
 
+from processors.tuning.names import FILE_BYTES
 from rillfold.http.errors import ApiError
-from rillfold.http.limits import FILE_BYTES, FILE_SECONDS, read_body
+from rillfold.http.limits import FILE_SECONDS, read_body
 
 PIECE = 256 << 10
 

@@ -36,15 +36,15 @@ async def publish_letters(
     publish: Callable[[Sequence[Event]], Awaitable[None]],
     unheld: Callable[[NoEvent, Poison], None] | None = None,
 ) -> None:
-    """All at once; where one does not fit, each by itself with as much of its record as is taken. `unheld` hears of one
-    that no letter can hold; without, that is raised."""
+    """All at once; where one does not fit, it alone goes with as much of its record as is taken: what holds it is cut
+    in half again and again. `unheld` hears of one that no letter can hold; without, that is raised."""
     try:
         await publish([dead_letter(each) for each in refused])
         return
     except Poison:
-        if len(refused) > 1:
-            for each in refused:
-                await publish_letters([each], publish, unheld)
+        if (half := len(refused) // 2) > 0:
+            await publish_letters(refused[:half], publish, unheld)
+            await publish_letters(refused[half:], publish, unheld)
             return
     for limit in LIMITS[1:]:
         try:

@@ -6,7 +6,7 @@ from typing import Generic
 
 from projections.projection import Projection, State
 from schemas.codec.codec import decode
-from schemas.envelope import Event
+from schemas.envelope import Event, Origin
 from schemas.rejected import Rejected
 from schemas.topics import TopicNames
 from streams.fairness.slices import unheard
@@ -28,6 +28,9 @@ class View(Generic[State]):
         self._projection = projection
         self._tail = Tail(log, self._wire, self._take, beat)
         self.rows: dict[str, State] = {}
+        """No row of what changed nothing: whoever may say a key would fill this memory with it."""
+        self.at: Origin | None = None
+        """Where the event stands that is folded now, or was last."""
 
     async def catch_up(self, partitions: Collection[int] | None = None) -> Mapping[str, State]:
         """Folds what was appended since the last time."""
@@ -39,6 +42,7 @@ class View(Generic[State]):
         event = decode(record.value, record.origin, record.timestamp, record.headers)
         if isinstance(event, Rejected):
             return
+        self.at = record.origin
         try:
             with blamed_on_events():
                 self._fold(event)
@@ -49,5 +53,7 @@ class View(Generic[State]):
         key = self._projection.key(event)
         if key is not None:
             check_key(key, event.company)
-            state = self.rows.get(key) or self._projection.initial(key)
-            self.rows[key] = self._projection.fold(state, event)
+            before = self.rows.get(key) or self._projection.initial(key)
+            after = self._projection.fold(before, event)
+            if after is not before:
+                self.rows[key] = after

@@ -8,6 +8,7 @@ What is relied on, by upstream name, stands in `tests/support/relied_on.py`: eac
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from time import monotonic
 from typing import Any, NamedTuple, cast
 
 import faust
@@ -27,6 +28,7 @@ from streams.log.kafka.access import KafkaAccess
 from streams.log.kafka.fetched import by_batches
 from streams.log.kafka.refused import RIGHTS, not_allowed
 from streams.owner.shards import NOWHERE, ShardOwner
+from streams.owner.unled import Given, Unled
 
 FETCH_WAIT_MS = 100
 LOOK_SECONDS = 1.0
@@ -89,6 +91,22 @@ class BatchThread(driver.AIOKafkaConsumerThread):
             error = getattr(getattr(self._consumer, "_coordinator", None), "_pending_exception", None)
             if isinstance(error, RIGHTS):
                 self._refused(error)
+
+    @Service.task
+    async def _look_for_other_topics(self) -> None:
+        """Where nobody in the group knows that he leads it."""
+        unled = Unled()
+        while not self.should_stop:
+            await self.sleep(LOOK_SECONDS)
+            group = getattr(self._consumer, "_coordinator", None)
+            # Whoever leads knows what the group is subscribed to, and looks himself.
+            if group is None or group.generation < 0 or group._group_subscription is not None:
+                continue
+            consumer: Any = self._consumer
+            known = consumer._client.cluster
+            topics = {topic: len(known.partitions_for_topic(topic) or ()) for topic in consumer.subscription()}
+            if unled.asks(Given(group.generation, topics), monotonic()):
+                group.request_rejoin()
 
     def _refused(self, error: KafkaError) -> None:
         topics: Collection[str] = self._consumer.subscription() if self._consumer is not None else ()

@@ -9,11 +9,11 @@ from typing import Any
 
 from faust.types import TP
 
-from streams.errors import NAMED, ChangelogCut, SourceGrown, SourceUnread
+from streams.errors import NAMED, ChangelogCut, SourceGrown, SourceUnread, UnknownTopic
 from streams.fold.folding import Folding
 from streams.fold.shard import Shard
 from streams.health.watchman import EX_SOFTWARE
-from streams.log.port import EventLog, TopicPartition, extents
+from streams.log.port import EventLog, Extent, TopicPartition, extents
 from streams.owner.fence import FencedChangelogs
 from streams.owner.refill import Refill
 from streams.state.store import Stores
@@ -128,16 +128,25 @@ class ShardOwner:
 
         Asked of the log by a client that does not fetch: behind a fetch the answer would wait for new records.
         """
-        held = {topic: await extents(self._event_log, topic) for topic in {source.topic for source in sources}}
+        held = {topic: await self._extents(topic) for topic in {source.topic for source in sources}}
         begins: dict[TP, int] = {}
         for tp in sources:
-            extent = held[tp.topic].get(tp.partition)
-            if extent is None:
-                raise SourceGrown(tp.topic, f"more than {len(held[tp.topic])}", "every row of it", len(held[tp.topic]))
+            if not (there := held[tp.topic]):
+                self._folding.stand(*tp, SourceUnread(tp.topic, self._group))
+                continue
+            if (extent := there.get(tp.partition)) is None:
+                raise SourceGrown(tp.topic, f"more than {len(there)}", "every row of it", len(there))
             await self._folding.look(*tp, extent, read_to.get(tp))
             if (begin := self._folding.begin(*tp, extent, read_to.get(tp))) is not None:
                 begins[tp] = begin
         return begins
+
+    async def _extents(self, topic: str) -> Mapping[int, Extent]:
+        """None of a topic that was deleted after it was given out, and before the group has heard of it."""
+        try:
+            return await extents(self._event_log, topic)
+        except UnknownTopic:
+            return {}
 
     def say_what_waits(self, sources: Collection[TP], read: Collection[TP]) -> None:
         """Rows are ours and their source is another's, of a release, perhaps, that does not fold them; or nobody's.

@@ -494,6 +494,26 @@ async def test_whatever_the_topic_of_letters_takes_who_buries_a_record_goes_on(m
     assert [line.message.split(":")[0] for line in caplog.records] == [f"t/0/{n}" for n in range(3 - told)]
 
 
+async def test_one_that_does_not_fit_among_very_many_costs_the_others_no_append_each():
+    sent: list[Any] = []
+    tries = 0
+
+    async def publish(events: Sequence[Event]) -> None:
+        nonlocal tries
+        tries += 1
+        if any(len(encode(event)) > 1 << 20 for event in events):
+            raise TooLarge("dead-letter", 0, 1 << 20)
+        sent.extend(events)
+
+    refused = [
+        NoEvent(Record("t", 0, n, 0, b"k", b"v" * size, ()), Rejected("empty", "", Origin("t", 0, n)))
+        for n, size in enumerate([10] * 300 + [2 << 20] + [10] * 211)
+    ]
+    await publish_letters(refused, publish)
+    assert [letter.offset for letter in sent] == [*range(512)]
+    assert tries < 25
+
+
 @pytest.mark.parametrize("room", [16 << 20, 1 << 20, 2_000])
 async def test_where_the_topic_is_smaller_a_letter_holds_less(room: int):
     sent: list[Any] = []

@@ -126,10 +126,11 @@ class Judge:
         return any(each.holds(offset) for each in there)
 
     async def _records(self, topic: str) -> AsyncIterator[Record]:
-        """With what was deleted from its beginning."""
-        for partition in await self._log.ends(topic):
+        """With what was deleted from its beginning: a broker that is killed may have forgotten that it was."""
+        for partition, first in (await self._log.starts(topic)).items():
             for record in self._injected.kept.get((topic, partition), ()):
-                yield record
+                if record.offset < first:
+                    yield record
             async for record in self._partition(topic, partition):
                 yield record
 

@@ -12,6 +12,7 @@ from faust.types import TP
 
 from projections.companies import COMPANIES
 from projections.datasets import DATASETS
+from projections.jobs import JOBS
 from projections.tool_calls import TOOL_CALLS
 from schemas.company import CompanyRegistered
 from schemas.envelope import Event
@@ -203,3 +204,21 @@ async def test_what_an_earlier_recovery_still_hands_on_is_left_alone():
     assert (shard.store.get([b"acme"]), shard.store.position()) == ([b"new"], 9)
     await owner.assigned([])
     owner.restore(changelog, [(b"acme", b"late")], 11)
+
+
+async def test_a_topic_that_is_deleted_while_it_is_given_out_stands_still_by_name():
+    """The group has not heard of it yet: the others go on."""
+    gate, changelog = Gate(), TP(topic_of(JOBS), 0)
+    folding = Folding([JOBS], NAMES, Ports(gate.publish, gate.append, FailPoint()))
+    fence: Any = Unfenced()
+    log = MemoryLog()
+    sources = [TP(topic, 0) for topic in folding.sources_of(JOBS)]
+    gone, *there = sources
+    await log.create([TopicSpec(source.topic, 1) for source in there])
+    owner = ShardOwner(folding, fence, MemoryStores(), log, "group", nothing_to_read)
+    await owner.assigned([changelog])
+    await owner.claim([changelog])
+    owner.restore(changelog, [claim_record("us")], 9)
+    await owner.restored([changelog])
+    assert set(await owner.begins(sources)) == set(there)
+    assert f"{gone.topic} was deleted while group group was at work" in str(folding.lost[gone])

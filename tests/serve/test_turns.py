@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,7 +20,7 @@ from gpu_workers.serve.worker import InferenceWorker
 from schemas.inference import InferenceRequested
 from schemas.topics import TopicNames
 from streams.log.memory import MemoryLog
-from streams.log.port import EventLog, Outgoing, TopicSpec
+from streams.log.port import EventLog, Outgoing, Position, TopicSpec
 from tests.serve.test_inference import WAIT, World, request
 from tests.support.engine import FakeEngine
 
@@ -87,6 +87,34 @@ async def test_thousands_of_one_company_in_every_partition_hold_up_no_other(worl
         place = [question.company for question in engine.asked].index("initech")
         waits = len(flood) - place
     assert before <= place and waits > 1_000, "the flood was over before it was of use"
+
+
+class Appends(MemoryLog):
+    """On a real broker each is acknowledged by all in-sync replicas, one after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.appends: Counter[str] = Counter()
+
+    async def append(self, records: Sequence[Outgoing]) -> Sequence[Position]:
+        self.appends.update({record.topic for record in records})
+        return await super().append(records)
+
+
+async def test_thousands_of_records_that_are_no_events_are_buried_a_poll_at_a_time() -> None:
+    """A batch of a few kilobytes may hold so many empty ones."""
+    log, names = Appends(), TopicNames()
+    world = World(log, names)
+    await world.create()
+    nothing = Outgoing("inference-request", b"", b"acme")
+    await log.append([nothing] * 1_500)
+    one = request("One?", company="globex")
+    await world.say(one)
+    async with working(world, FakeEngine()):
+        await world.results(1)
+        letters = await world.until("dead-letter", lambda events: len(events) >= 1_500)
+    assert len({letter.id for letter in letters}) == len(letters) == 1_500
+    assert log.appends["dead-letter"] <= 30
 
 
 async def test_no_more_waits_in_memory_than_is_said_and_all_is_answered_once(world: World) -> None:

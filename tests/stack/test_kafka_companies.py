@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -89,7 +90,9 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
     try:
         broker.wait_until(kafka.started)
         with ThreadPoolExecutor() as pool:
+            door = pool.submit(_run_script, found, "door")
             list(pool.map(lambda company: _let_in(found, company, folder), COMPANY_NAMES))
+            door.result()
         yield found
     finally:
         broker.stop()
@@ -268,6 +271,35 @@ def test_a_company_has_a_quota(doors: Doors) -> None:
     line = ["kafka-configs", "--bootstrap-server", doors.inside, "--describe", "--entity-type", "users"]
     told = _run([*line, "--entity-name", "acme"], os.environ | {"PATH": doors.path})
     assert all(name in told for name in ("producer_byte_rate", "consumer_byte_rate", "request_percentage")), told
+
+
+def test_connections_of_one_address_that_say_nothing_shut_out_nobody(doors: Doors) -> None:
+    """They are bounded in number and in pace, before anybody has said who he is."""
+    port, silent, most = int(doors.outside.rpartition(":")[2]), list[socket.socket](), 100
+    try:
+        for _ in range(3 * most):
+            silent.append(socket.create_connection((HOST, port), timeout=10, source_address=("127.0.0.2", 0)))
+        assert AdminClient(doors.client("acme")).list_topics(timeout=30).topics
+        until = time.monotonic() + 20
+        while (standing := [each for each in silent if _stands(each)]) and time.monotonic() < until:
+            if len(standing) <= most:
+                break
+            time.sleep(0.2)
+        assert 0 < len(standing) <= most
+        assert AdminClient(doors.client("globex")).list_topics(timeout=30).topics
+    finally:
+        for each in silent:
+            each.close()
+
+
+def _stands(connection: socket.socket) -> bool:
+    connection.settimeout(0.001)
+    try:
+        return bool(connection.recv(1))
+    except TimeoutError:
+        return True
+    except OSError:
+        return False
 
 
 def test_a_company_is_shut_out_at_once(doors: Doors, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from streams.log.kafka.refused import BrokerNotTrusted, LoginRefused, NotAllowed
 from streams.log.outgoing import to_outgoing
 from streams.log.port import Outgoing, Reached, TopicSpec
 from streams.owner.fence import FencedChangelogs
+from streams.owner.rivals import group_of
 from streams.state.changelog import topic_of
 from streams.state.prepare import prepare
 from tests.support.certificates import Authority
@@ -56,9 +57,25 @@ from tests.support.worker import WorkerProcess
 
 __all__ = ["agree"]
 ROOT = Path(__file__).parents[2]
-ROLES = ("admin", "producer", "fold", "sink", "bridge", "serve", "react", "train", "api", "reader", "redrive")
+ROLES = (
+    "admin",
+    "producer",
+    "fold",
+    "sink",
+    "bridge",
+    "serve",
+    "react",
+    "train",
+    "api",
+    "promote",
+    "reader",
+    "redrive",
+)
 HALF: dict[str, tuple[Callable[[Rights], Rights], str]] = {
-    "fold-without-group": (lambda right: right.without("group"), "Read group north-rillfold-companies."),
+    "fold-without-group": (
+        lambda right: right if "Describe" in right.operations else right.without("group"),
+        "Read group north-rillfold-companies.",
+    ),
     "fold-without-source": (lambda right: right.instead("Read", "Describe"), "Read topic north-company-data."),
 }
 """Roles that lack one right, and what is said of it."""
@@ -71,11 +88,12 @@ Ask = Callable[[KafkaLog], Awaitable[object]]
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedBroker]:
     """With a user for each role, who has its rights and no others."""
     folder = tmp_path_factory.mktemp("guarded")
-    with guarded_broker(folder, [*ROLES, *HALF, "nobody", "north-sink", "north-shop"]) as found:
+    with guarded_broker(folder, [*ROLES, *HALF, "fold-of-some", "nobody", "north-sink", "north-shop"]) as found:
         rights = [each for role in ROLES for each in rights_of(role, role, folder)]
         rights += rights_of("sink", "north-sink", folder)
+        rights += rights_of("fold", "fold-of-some", folder, ONLY=" ".join(each.name for each in FOLDED))
         for user, (lacking, _) in HALF.items():
-            rights += map(lacking, rights_of("fold", user, folder))
+            rights += map(lacking, rights_of("fold", user, folder, ONLY=COMPANIES.name))
         grant(found, rights)
         told = run(found, "admin", "topics", "create")
         assert "10 created" in told, told
@@ -244,6 +262,22 @@ REFUSED: dict[str, tuple[str, Ask, str]] = {
         lambda log: log.committed(f"{PREFIX}rillfold", f"{PREFIX}company-data"),
         "Read group north-rillfold.",
     ),
+    "folds, and joins those that train": (
+        "fold",
+        lambda log: join(log, "rillfold-train"),
+        "Read group north-rillfold-train.",
+    ),
+    "folds, and shuts out a redrive": ("fold", alone, "Write transactional-id north-rillfold-redrive."),
+    "speaks for companies, and promotes": (
+        "api",
+        lambda log: append(log, "adapter-ready"),
+        "Write topic north-adapter-ready.",
+    ),
+    "promotes, and says what a company wishes": (
+        "promote",
+        lambda log: append(log, "training-request"),
+        "Write topic north-training-request.",
+    ),
     "redrives": ("reader", alone, "Write transactional-id north-rillfold-redrive."),
     "is nobody": ("nobody", describe, "Describe topic north-company-data."),
 }
@@ -256,6 +290,26 @@ async def test_what_no_acl_allows_is_refused_by_name_and_not_tried_again(broker:
         with pytest.raises(NotAllowed) as refused:
             await asked(broker.access(user), ask)
         assert str(refused.value).startswith(f"Kafka lets User:{user} not {told}"), f"{case}: {refused.value}"
+
+
+@pytest.mark.parametrize(
+    ("given", "group", "claimed"),
+    [
+        ({}, "rillfold", set(PROJECTIONS)),
+        ({"OWN": "orders refunds"}, "rillfold", {*PROJECTIONS, "orders", "refunds"}),
+        ({"ONLY": "files companies"}, "rillfold-companies-files", {"files", "companies"}),
+    ],
+)
+def test_a_fold_joins_its_own_group_and_claims_what_it_folds(
+    given: dict[str, str], group: str, claimed: set[str], tmp_path: Path
+) -> None:
+    rights = rights_of("fold", "x", tmp_path, **given)
+    assert [right.things for right in rights if "Read" in right.operations and right.things[0][0] == "group"] == [
+        [("group", f"{PREFIX}{group}")]
+    ]
+    assert group == group_of("rillfold", given.get("ONLY", "").split())
+    claims = {name for right in rights for kind, name in right.things if kind == "transactional-id"}
+    assert claims == {f"{PREFIX}rillfold-{name}-v" for name in claimed}
 
 
 async def test_a_claim_that_no_acl_allows_is_refused_by_name(broker: GuardedBroker) -> None:
@@ -332,7 +386,7 @@ async def test_each_role_does_its_work_with_its_own_rights_alone(
     """Produced, folded, killed, taken over, kept in Postgres, sent again and proven against the log."""
     assert stack.postgres_dsn is not None
     database = {"POSTGRES_DSN": stack.postgres_dsn, "POSTGRES_SCHEMA": f"guarded{time.time_ns()}"}
-    first, second = (worker(broker, "fold", name, tmp_path) for name in ("first", "second"))
+    first, second = (worker(broker, "fold", name, tmp_path, "fold-of-some") for name in ("first", "second"))
     sink = worker(broker, "sink", "sink", tmp_path, **database)
     started += [first, second, sink]
     only = [word for each in FOLDED for word in ("--only", each.name)]

@@ -176,17 +176,18 @@ def _upper(operation: str) -> str:
     return "".join(f"_{letter}" if letter.isupper() else letter for letter in operation).lstrip("_").upper()
 
 
-def rights_of(role: str, user: str, folder: Path) -> list[Rights]:
+def rights_of(role: str, user: str, folder: Path, **more: str) -> list[Rights]:
     """What the script asks for, as it stands: a Java for each call would cost more than all else here."""
     place = folder / "kafka-acls"
     place.write_text('#!/bin/sh\necho "$@"\n')
     place.chmod(0o755)
-    return [_rights(line.split()) for line in run_roles(role, user, folder, "unasked:1", Path("none")).splitlines()]
+    told = run_roles(role, user, folder, "unasked:1", Path("none"), **more)
+    return [_rights(line.split()) for line in told.splitlines()]
 
 
-def run_roles(role: str, user: str, folder: Path, bootstrap: str, admin: Path) -> str:
+def run_roles(role: str, user: str, folder: Path, bootstrap: str, admin: Path, **more: str) -> str:
     """With the kafka-acls of this folder."""
-    own = {"BOOTSTRAP": bootstrap, "ADMIN": str(admin), "RILLFOLD_TOPIC_PREFIX": PREFIX}
+    own = {"BOOTSTRAP": bootstrap, "ADMIN": str(admin), "RILLFOLD_TOPIC_PREFIX": PREFIX} | more
     environ = os.environ | own | {"PATH": f"{folder}:{os.environ['PATH']}"}
     return subprocess.run([ROLES, role, user], env=environ, check=True, capture_output=True, text=True).stdout
 

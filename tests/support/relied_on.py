@@ -39,6 +39,11 @@ BY_THE_SEAM: Mapping[str, Sequence[str]] = {
     "aiokafka.consumer.subscription_state:SubscriptionState.fetcher_idle_time": ("if self._fetch_count == 0:",),
     "aiokafka.consumer.group_coordinator:GroupCoordinator._push_error_to_user": ("self._pending_exception = exc",),
     "aiokafka.consumer.consumer:AIOKafkaConsumer.start": ("self._coordinator = GroupCoordinator(",),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator._on_join_prepare": ("self._group_subscription = None",),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator._perform_assignment": (
+        "self._group_subscription = all_subscribed_topics",
+    ),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator.need_rejoin": ("self._rejoin_needed_fut.done()",),
     "faust.tables.recovery:Recovery._restart_recovery": (
         "self._build_highwaters)(\n                        consumer, assigned_active_tps",
         "if self.tp_to_table[tp].recovery_buffer_size == 1",

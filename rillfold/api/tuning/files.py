@@ -1,6 +1,7 @@
 """/v1/files: a company's own files, which stand in the log and nowhere else."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from hashlib import sha256
 from tempfile import TemporaryFile
@@ -15,10 +16,11 @@ from starlette.exceptions import HTTPException
 from processors.tuning import said
 from processors.tuning.lines import FileRefused, purpose_refused
 from processors.tuning.names import FILE, FILE_PREFIX
-from processors.tuning.told import file_told
+from processors.tuning.told import file_told, is_file
 from projections.tuning.files import FILES, UploadedFile
 from rillfold.api.access import Asker, Serving, company_of
 from rillfold.api.tuning import found
+from rillfold.api.tuning.reading import own_events, reading
 from rillfold.api.tuning.uploading import keep
 from rillfold.api.tuning.wrong import WrongPart, no_file, refused
 from rillfold.event_log import now
@@ -26,12 +28,11 @@ from rillfold.http.errors import ApiError
 from rillfold.http.spooled import PIECE
 from rillfold.http.strict_json import StrictRoute
 from rillfold.wiring import Services
-from schemas.codec.codec import decode
 from schemas.company import FilePart
 from streams.errors import MissingOffsets
+from streams.fairness.slices import Slices, in_turns
 from streams.history.replay import DATA_TOPIC
 from streams.log.outgoing import to_outgoing
-from streams.log.port import records_in
 
 router = APIRouter(prefix="/v1/files", tags=["tuning"], route_class=StrictRoute)
 LISTED = 10_000
@@ -79,6 +80,13 @@ class TuningFiles(BaseModel):
     first_id: str | None
     last_id: str | None
     has_more: bool
+
+    @classmethod
+    def of(cls, found: list[TuningFile], limit: int) -> "TuningFiles":
+        """`found`: one more than is told, where there is one."""
+        data = found[:limit]
+        ends = (data[0].id, data[-1].id) if data else (None, None)
+        return cls(data=data, first_id=ends[0], last_id=ends[1], has_more=len(found) > limit)
 
 
 class FileGone(BaseModel):
@@ -140,15 +148,37 @@ async def listed(
     order: Literal["asc", "desc"] = "desc",
 ) -> TuningFiles:
     """The company's files, the newest first."""
-    company, wanted = company_of(asker, company_id), list[UploadedFile]()
-    if purpose in (None, said.PURPOSE):
-        there = found.those_of(serving, FILES, company, FILE_PREFIX, after if order == "desc" else None)
-        wanted = [file async for file in there if file.created_at and not file.deleted]
-    if order == "asc":
-        wanted = [file for file in reversed(wanted) if after is None or file.file < after]
-    data = [_shown(file) for file in wanted[:limit]]
-    ends = (data[0].id, data[-1].id) if data else (None, None)
-    return TuningFiles(data=data, first_id=ends[0], last_id=ends[1], has_more=len(wanted) > limit)
+    company = company_of(asker, company_id)
+    if purpose not in (None, said.PURPOSE):
+        return TuningFiles.of([], limit)
+    async with reading(serving, company):
+        if order == "desc":
+            return TuningFiles.of(await _newest(serving, company, after, limit + 1), limit)
+        return TuningFiles.of(await _oldest(serving, company, after, limit + 1), limit)
+
+
+async def _newest(serving: Services, company: str, after: str | None, most: int) -> list[TuningFile]:
+    found_so_far = list[TuningFile]()
+    async for file in _files(serving, company, after):
+        found_so_far.append(_shown(file))
+        if len(found_so_far) == most:
+            break
+    return found_so_far
+
+
+async def _oldest(serving: Services, company: str, after: str | None, most: int) -> list[TuningFile]:
+    """The newest stand first in the database too: all are gone through, and the last ones kept."""
+    last = deque[TuningFile](maxlen=most)
+    async for file in _files(serving, company):
+        if after is not None and file.file >= after:
+            break
+        last.append(_shown(file))
+    return list(last)[::-1]
+
+
+def _files(serving: Services, company: str, after: str | None = None) -> AsyncIterator[UploadedFile]:
+    there = in_turns(found.those_of(serving, FILES, company, FILE_PREFIX, after), Slices())
+    return (file async for file in there if is_file(file) and not file.deleted)
 
 
 @router.get("/{file_id}")
@@ -164,7 +194,8 @@ async def content(file_id: str, asker: Asker, serving: Serving, company_id: str 
     file = await the_file(serving, company, file_id)
     kept = TemporaryFile()  # noqa: SIM115 - closed when it was sent
     try:
-        await _read_back(serving, company, file, kept)
+        async with reading(serving, company):
+            await _read_back(serving, company, file, kept)
     except BaseException:
         kept.close()
         raise
@@ -185,29 +216,28 @@ async def delete(file_id: str, asker: Asker, serving: Serving, company_id: str |
 async def the_file(serving: Services, company: str, name: str, param: str | None = None) -> UploadedFile:
     """Raises where the company has none of that name. `param`: which part of a request names it."""
     known = await found.one(serving, FILES, f"{company}/{name}") if FILE.fullmatch(name) else None
-    if known is None or not known.created_at or known.deleted:
+    if known is None or not is_file(known) or known.deleted:
         raise no_file(name, param)
     return known
 
 
 async def _read_back(serving: Services, company: str, file: UploadedFile, kept: IO[bytes]) -> None:
-    key, digest, parts = f"{company}/{file.file}".encode(), sha256(), 0
+    """Whoever has the company's key says where a file stands and how large it is: no more is looked through, or kept,
+    than it says."""
+    key, digest, parts, (at,) = f"{company}/{file.file}", sha256(), 0, file.ranges
+    wire = serving.names.wire(DATA_TOPIC)
     try:
-        for part in file.ranges:
-            # Whoever writes to the log says where a file stands: it is looked for nowhere else.
-            wire = serving.names.wire(DATA_TOPIC)
-            async for record in records_in(serving.log, wire, part.partition, part.start, part.stop):
-                if record.key != key:
-                    continue
-                event = decode(record.value, record.origin, record.timestamp, record.headers)
-                if isinstance(event, FilePart) and event.company == company and event.part == parts:
-                    said_then = event.text.encode()
-                    digest.update(said_then)
-                    await asyncio.to_thread(kept.write, said_then)
-                    parts += 1
+        async for event in own_events(serving, company, key, wire, at.partition, at.start, at.stop):
+            if isinstance(event, FilePart) and event.part == parts:
+                said_then = event.text.encode()
+                if kept.tell() + len(said_then) > file.size:
+                    raise _not_whole(file)
+                digest.update(said_then)
+                await asyncio.to_thread(kept.write, said_then)
+                parts += 1
     except (MissingOffsets, KeyError, ValueError) as error:
         raise _not_whole(file) from error
-    if digest.hexdigest() != file.sha256:
+    if (kept.tell(), digest.hexdigest()) != (file.size, file.sha256):
         raise _not_whole(file)
     kept.seek(0)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from processors.tuning.names import JOB, JOB_PREFIX
-from processors.tuning.told import checkpoint_told, events_told, job_told
+from processors.tuning.told import checkpoint_told, event_named, events_told, job_told
 from processors.tuning.wishes import tuning_of
 from projections.rollouts import ROLLOUTS
 from projections.training_runs import ENDED, TRAINING_RUNS, Run
@@ -14,6 +14,7 @@ from rillfold.api.access import Asker, Serving, company_of
 from rillfold.api.tuning import found
 from rillfold.api.tuning.asked import request_of
 from rillfold.api.tuning.forms import NewTuning, TuningJob, TuningPage
+from rillfold.api.tuning.reading import reading
 from rillfold.api.tuning.story import story_of
 from rillfold.api.tuning.tuned_models import TunedModels
 from rillfold.api.tuning.wrong import WrongPart
@@ -48,10 +49,11 @@ async def listed(
 ) -> TuningPage:
     """The company's jobs, the newest first."""
     company, wanted, made = company_of(asker, company_id), list[dict[str, Any]](), TunedModels(serving)
-    async for run in _jobs(serving, company, after):
-        wanted.append(await _told(made, run))
-        if len(wanted) > limit:
-            break
+    async with reading(serving, company):
+        async for run in _jobs(serving, company, after):
+            wanted.append(await _told(made, run))
+            if len(wanted) > limit:
+                break
     return TuningPage.of(wanted, limit)
 
 
@@ -89,9 +91,8 @@ async def events(
     """What the log says of a job, the newest first."""
     company = company_of(asker, company_id)
     run = await _run(serving, company, job_id)
-    told = events_told(await story_of(serving, run), await TunedModels(serving).model(run))
-    behind = next((n for n, each in enumerate(told, 1) if each["id"] == after), 0)
-    return TuningPage.of(told[behind : behind + limit + 1], limit)
+    story = await story_of(serving, run, limit + 1, event_named(after))
+    return TuningPage.of(events_told(story, await TunedModels(serving).model(run)), limit)
 
 
 @router.get("/{job_id}/checkpoints")

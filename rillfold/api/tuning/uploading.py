@@ -8,7 +8,7 @@ from typing import IO, NamedTuple
 
 from processors.tuning import said
 from processors.tuning.lines import LINE_BYTES, SUPERVISED, FileRefused, taught
-from processors.tuning.names import FILE_PREFIX, new_name
+from processors.tuning.names import FILE_PREFIX, NAME_BYTES, new_name
 from projections.tuning.files import FILES, UploadedFile
 from rillfold.event_log import now
 from rillfold.wiring import Services
@@ -25,7 +25,6 @@ from streams.log.port import Outgoing, Position, size_of
 PART_BYTES = 256 << 10
 """With the line that goes over it, a part still fits into a record."""
 APPENDED_BYTES, APPENDED = 1 << 20, 500
-NAME_BYTES = 255
 
 
 class Looked(NamedTuple):
