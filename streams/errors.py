@@ -213,8 +213,8 @@ class SourceUnread(Stop):
         super().__init__(
             f"{topic} was deleted while group {group} was at work, or is there for less than half a minute: none of "
             f"its workers reads it. It stands still, other topics go on. Bring it back, or make it anew with `rillfold "
-            f"topics create`: half a minute on the fold goes on with it, or says what of it is lost; a fold that is "
-            f"started again does so at once."
+            f"topics create`: half a minute on the fold says what of it is lost; a fold that is started again does "
+            f"so at once."
         )
 
 

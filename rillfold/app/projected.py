@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
-from projections.projection import Projection, Together
+from projections.projection import OTHER_GROUPS, Projection, Together
 from rillfold.app.errors import BadApp, place_of
 from rillfold.app.states import beginning, check_state, hints_of, merging
 from schemas.envelope import Event
@@ -55,8 +55,11 @@ def projection_of(
 
 
 def _check_name(said: Declared, where: str) -> None:
-    if not LEGAL.fullmatch(said.name) or TAKEN.fullmatch(said.name):
-        told = "take 1 to 40 lower letters, digits and _, a letter first, no table of the read model's own"
+    if not LEGAL.fullmatch(said.name) or TAKEN.fullmatch(said.name) or said.name in OTHER_GROUPS:
+        told = (
+            "take 1 to 40 lower letters, digits and _, a letter first, no table of the read model's own and no "
+            f"group of other workers ({', '.join(sorted(OTHER_GROUPS))})"
+        )
         raise BadApp(f"{where}: a projection cannot be named {said.name!r}: {told}.")
     if type(said.version) is not int or said.version < 1:
         raise BadApp(f"{where}: projection {said.name!r} has version {said.version!r}: count from 1.")

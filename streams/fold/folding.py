@@ -35,6 +35,7 @@ from streams.state.store import Store
 log = logging.getLogger(__name__)
 REMOVED = 1_000
 """So many keys, of 300 bytes at most, fit one record batch."""
+NOTHING = Extent(0, 0)
 Accepted = Mapping[str, int]
 """`topic/partition@offset`, which is what was folded and is lost -> the offset at which to go on."""
 
@@ -138,6 +139,9 @@ class Folding:
 
     async def _look(self, shard: Shard[Any], topic: str, extent: Extent, read_to: int | None = None) -> None:
         await self._accept(shard, topic, extent)
+        await self._name(shard, topic, extent, read_to)
+
+    async def _name(self, shard: Shard[Any], topic: str, extent: Extent, read_to: int | None = None) -> None:
         folded = shard.next(topic)
         if folded is None or shard.missing(topic) is not None:
             return
@@ -187,15 +191,18 @@ class Folding:
                     await catch_up(shard, held, event_log, sent, self._ports, self._names, self._told)
 
     async def _look_at_losses(self, shards: Collection[Shard[Any]], event_log: EventLog) -> None:
-        """Before anything of a source is folded on."""
-        held = dict[str, Mapping[int, Extent]]()
+        """Before anything of a source is folded on. One that is deleted is another when it is there again."""
+        held = defaultdict[str, Mapping[int, Extent]](dict)
         for topic in sorted({topic for shard in shards for topic in self.sources_of(shard.projection)}):
             with suppress(UnknownTopic):
                 held[topic] = await extents(event_log, topic)
         for shard in shards:
             for topic in self.sources_of(shard.projection):
-                if (extent := held.get(topic, {}).get(shard.partition)) is not None:
-                    async with self._turns[shard.partition]:
+                extent = held[topic].get(shard.partition)
+                async with self._turns[shard.partition]:
+                    if extent is None:
+                        await self._name(shard, topic, NOTHING)
+                    else:
                         await self._look(shard, topic, extent)
 
     async def _look_at_ground(self, shards: Collection[Shard[Any]], event_log: EventLog) -> None:

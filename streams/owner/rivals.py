@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from aiokafka import errors as kafka
 from aiokafka.admin import AIOKafkaAdminClient
 
+from projections.projection import OTHER_GROUPS
 from schemas.errors import Retry
 from streams.errors import RETRY_SECONDS, FoldedElsewhere
 from streams.log.kafka.access import KafkaAccess
@@ -35,13 +36,12 @@ class Rivals(NamedTuple):
     access: KafkaAccess
 
     def may_be(self, group: str) -> bool:
-        return group != self.group and (
-            group == self.scope
-            or (
-                group.startswith(f"{self.scope}-")
-                and any(f"-{each}-" in f"{group.removeprefix(self.scope)}-" for each in self.projections)
-            )
-        )
+        if group == self.group:
+            return False
+        if not group.startswith(f"{self.scope}-"):
+            return group == self.scope
+        folds = group.removeprefix(f"{self.scope}-").split("-")
+        return not OTHER_GROUPS.intersection(folds) and not set(self.projections).isdisjoint(folds)
 
     async def at_work(self) -> list[str]:
         client = self.access.client(AIOKafkaAdminClient)

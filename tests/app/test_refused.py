@@ -34,6 +34,10 @@ WRONG = {
         '@app.projection("positions")\ndef f(state: Total, event: RecordIngested) -> Total: ...\n',
         [":13", "'positions'", "no table of the read model"],
     ),
+    "name_of_a_group": (
+        '@app.projection("train")\ndef f(state: Total, event: RecordIngested) -> Total: ...\n',
+        [":13", "'train'", "no group of other workers"],
+    ),
     "version_none": (
         '@app.projection("revenue", version=0)\ndef f(state: Total, event: RecordIngested) -> Total: ...\n',
         [":13", "version 0", "count from 1"],

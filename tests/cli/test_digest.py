@@ -57,4 +57,4 @@ async def disagrees(rillfold: Command, rows: list[str]) -> None:
     assert told["served"] != told["refolded"]
     said = proof.stderr.splitlines()
     assert said[:-1] == [f"Not the fold of the log: row {row}" for row in rows]
-    assert "not the fold of the log: companies. Fold anew: see docs/guarantees.md" in said[-1]
+    assert "not the fold of the log: companies. Fold anew: its steps are in docs/operations.md" in said[-1]

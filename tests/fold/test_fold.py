@@ -23,6 +23,7 @@ from streams.fold.commit import Ports
 from streams.fold.failpoint import FailPoint
 from streams.fold.folding import Folding
 from streams.fold.shard import Shard
+from streams.log.memory import MemoryLog
 from streams.log.port import Extent, Record
 from streams.state.changelog import Loss, Rows, loss_of, marker_of
 from streams.state.store import MemoryStore
@@ -231,6 +232,14 @@ async def test_a_source_that_was_seen_to_be_lost_is_not_passed_because_it_has_gr
     assert await looked(world, Extent(0, 5), word) == 3, "it holds for that one loss"
     assert await looked(world, Extent(0, 2), {}) is None, "made anew once more"
     assert await looked(world, Extent(0, 9), word) == 0
+
+
+async def test_a_source_that_was_deleted_is_another_when_it_is_there_again():
+    world = World()
+    await world.folding.step(batch([text(n) for n in range(3)]))
+    await world.folding.catch_up([world.shard], MemoryLog(), "group")
+    assert await looked(world, Extent(0, 4)) is None
+    assert await looked(world, Extent(0, 4), {f"{TOPIC}/0@3": 0}) == 0
 
 
 async def test_a_topic_that_has_grown_beyond_the_marker_before_anybody_looked_is_begun_where_an_operator_says():

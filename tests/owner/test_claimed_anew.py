@@ -26,7 +26,7 @@ from streams.fold.folding import Folding
 from streams.log.kafka import admin
 from streams.log.memory import MemoryLog
 from streams.log.outgoing import to_outgoing
-from streams.log.port import Extent, Record, TopicSpec
+from streams.log.port import Extent, Outgoing, Record, TopicSpec
 from streams.owner.shards import ShardOwner
 from streams.state.changelog import Marker, Rows, claim_record, marker_record, topic_of
 from streams.state.store import MemoryStore
@@ -155,7 +155,10 @@ async def test_rows_count_as_restored_when_they_reach_our_own_claim():
     gate, changelog = Gate(), TP(CHANGELOG, 0)
     folding = Folding([COMPANIES], NAMES, Ports(gate.publish, gate.append, FailPoint()))
     fence: Any = Unfenced()
-    owner = ShardOwner(folding, fence, MemoryStores(), MemoryLog(), "group", nothing_to_read)
+    log = MemoryLog()
+    await log.create([TopicSpec("company-data", 1)])
+    await log.append([Outgoing("company-data", b"k", b"%d" % n, partition=0) for n in range(90)])
+    owner = ShardOwner(folding, fence, MemoryStores(), log, "group", nothing_to_read)
     await owner.assigned([changelog])
     await owner.restored([changelog])
     assert folding.begin("company-data", 0, Extent(0, 90)) is None

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from projections.catalog import PROJECTIONS
 from projections.companies import COMPANIES
 from projections.datasets import DATASETS
+from projections.projection import OTHER_GROUPS
 from rillfold.embedded.state import Endpoints
+from rillfold.processes import WORKERS
 from schemas.topics import TopicNames
 from streams.errors import FoldedElsewhere
 from streams.log.kafka.access import KafkaAccess
@@ -71,3 +74,14 @@ def test_a_group_says_by_its_name_what_it_folds() -> None:
     assert all(map(ours.may_be, ["t-rillfold", "t-rillfold-datasets", "t-rillfold-companies-costs"]))
     others = [ours.group, "t-rillfold-companies", "t-rillfold-sink-rillfold", "u-rillfold-costs", "t-rillfoldcosts"]
     assert not any(map(ours.may_be, others))
+
+
+def test_no_fold_of_some_projections_is_a_group_of_other_workers() -> None:
+    """Whatever they are named: no projection has a name with which such a group goes on."""
+    there = {each.group.split("-")[1] if each.group else name for name, each in WORKERS.items()}
+    assert there - {"fold"} == OTHER_GROUPS
+    assert not OTHER_GROUPS & PROJECTIONS.keys()
+    ours = Rivals("t-rillfold", "t-rillfold", [*PROJECTIONS], KafkaAccess(""))
+    others = ["react-datasets-costs-v1", "sink-datasets", "tool-bridge", "train", "serve"]
+    assert not any(ours.may_be(f"t-rillfold-{each}") for each in others)
+    assert ours.may_be("t-rillfold-datasets")

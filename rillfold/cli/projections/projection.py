@@ -67,7 +67,9 @@ def digest(names: Sequence[str], refold: bool, as_json: bool) -> None:
     facts = in_log(digests)
     _tell(facts, as_json, told.digests)
     if differing := [each["projection"] for each in facts if refold and told.differs(each)]:
-        raise Differs(f"not the fold of the log: {', '.join(differing)}. Fold anew: see docs/guarantees.md.")
+        raise Differs(
+            f"not the fold of the log: {', '.join(differing)}. Fold anew: its steps are in docs/operations.md."
+        )
 
 
 @projection.command()
