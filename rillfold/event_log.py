@@ -11,6 +11,7 @@ from uuid import uuid4
 from rillfold.app.installed import installed
 from rillfold.embedded.state import attach
 from rillfold.kafka_access import kafka_access
+from rillfold.profiles import of_the_settings
 from rillfold.settings import Settings, from_env
 from streams.log.port import nothing_to_learn
 
@@ -51,7 +52,7 @@ def in_log(work: Callable[[EventLog, TopicNames], Awaitable[Found]]) -> Found:
         async with event_log(settings) as log:
             return await work(log, settings.topic_names())
 
-    return asyncio.run(found(from_env()))
+    return asyncio.run(found(of_the_settings(from_env())))
 
 
 def learn(settings: Settings) -> Learn:

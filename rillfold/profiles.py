@@ -41,6 +41,16 @@ def way_to_api(settings: Settings) -> WayToApi:
     return WayToApi(found.api_url.rstrip("/"), key, tuple(_doubts(file, key_file)))
 
 
+def of_the_settings(settings: Settings) -> Settings:
+    """For what works on the log and its tables: no profile names those, and another's would be meant."""
+    if settings.profile:
+        raise Stop(
+            f"Profile {settings.profile!r} names an API, and this command asks none: it works on the log and tables of "
+            f"the settings (`rillfold settings`). Leave --profile out, or unset RILLFOLD_PROFILE."
+        )
+    return settings
+
+
 def profiles(file: Path, wanted: str) -> Mapping[str, Profile]:
     text = _read(file, f"a file of profiles, so there is no profile {wanted!r}")
     try:

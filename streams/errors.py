@@ -395,4 +395,4 @@ class NoReadModel(Retry):
     """The database is there, and no sink has written to it yet."""
 
     def __init__(self, schema: str) -> None:
-        super().__init__(f"Postgres has no tables in schema {schema} yet. Start `rillfold worker sink`.")
+        super().__init__(f"Schema {schema} lacks that table. Start `rillfold worker sink`; an app's with RILLFOLD_APP.")

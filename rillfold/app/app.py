@@ -56,6 +56,7 @@ class App:
     @dataclass_transform(kw_only_default=True, frozen_default=True)
     def event(self, type_: str, *, version: int = 1, topic: str = TOPIC) -> Callable[[Class], Class]:
         """Of a class with annotations makes an event: its fields behind the envelope's."""
+        _in_parentheses(type_, "event", '"a.type"')
 
         def made(cls: Class) -> Class:
             where = place_of(cls)
@@ -81,6 +82,7 @@ class App:
     ) -> Callable[[Callable[[State, Any], State]], Projection[State]]:
         """Of a fold makes a projection. `key` says the row within the company, or None where an event does not matter;
         without it each company has one row. `merge` puts parts of a row together that lie in several partitions."""
+        _in_parentheses(name, "projection", '"a_name"')
 
         def made(fold: Callable[[State, Any], State]) -> Projection[State]:
             if name in PROJECTIONS or name in self._projections:
@@ -93,10 +95,12 @@ class App:
         return made
 
     def reaction(
-        self, *, topic: str = TOPIC, version: int = 1, begin: Begin = "now", seconds: float = 10.0
+        self, *bare: object, topic: str = TOPIC, version: int = 1, begin: Begin = "now", seconds: float = 10.0
     ) -> Callable[[Function], Function]:
         """Of a coroutine makes a reaction, named like it. `begin` says with which events its first start begins: what
         comes from now on, or the first that the log holds. So long one try may take: `seconds`."""
+        for each in bare:
+            _in_parentheses(each, "reaction", "")
 
         def made(function: Function) -> Function:
             reaction = reaction_of(function, Reacting(self.name, topic, version, begin, seconds), self._topic_of)
@@ -125,3 +129,11 @@ class App:
 
     def _topic_of(self, event: type[Event]) -> Topic | None:
         return self._events.get(event) or TOPIC_OF.get(event)
+
+
+def _in_parentheses(given: object, what: str, example: str) -> None:
+    """A decorator without them gets the thing itself for its first word, and would make nothing of it."""
+    if example and isinstance(given, str):
+        return
+    where = place_of(given) if callable(given) else repr(given)
+    raise BadApp(f"{where}: write @app.{what}({example}), in parentheses and with nothing else for its first word.")

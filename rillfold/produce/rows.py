@@ -125,6 +125,8 @@ class CsvFields:
                 f"The header row {header[0]!r:.200} is one column, with {odd!r} in it: commas part columns here. "
                 "Save the file so, or send JSON lines."
             )
+        if twice := sorted({name for name in header if name and header.count(name) > 1}):
+            raise NoColumns(f"The header row names {', '.join(twice):.200} twice: one of its cells would be lost.")
         self._header = header
         self._defaults = defaults
 

@@ -75,7 +75,11 @@ async def pin(endpoint: str, private: bool, find: Find) -> Pinned:
     """Resolves once and checks every answer: what is checked is what is connected to."""
     url = _parsed(endpoint)
     if url.scheme == "http" and not private:
-        raise EndpointRefused(origin_of(endpoint), "plain http would show the credential; use https")
+        raise EndpointRefused(
+            origin_of(endpoint),
+            "plain http shows to others what is said; use https, or, for tools of this machine and its network, set "
+            "RILLFOLD_ALLOW_PRIVATE_TOOLS=true",
+        )
     try:
         addresses = await find(url.host, url.port or 0)
     except (UnicodeError, ValueError) as error:

@@ -87,6 +87,15 @@ WRONG = {
         FOLD + "async def f(state: Total, event: RecordIngested) -> Total: ...\n",
         [":13", "no plain function"],
     ),
+    "a_projection_without_parentheses": (
+        "@app.projection\ndef f(state: Total, event: RecordIngested) -> Total: ...\n",
+        [":13", '@app.projection("a_name")', "in parentheses"],
+    ),
+    "an_event_without_parentheses": ("@app.event\nclass Paid: ...\n", ['@app.event("a.type")', "in parentheses"]),
+    "a_reaction_without_parentheses": (
+        "@app.reaction\nasync def f(event: RecordIngested, emit: Emit) -> None: ...\n",
+        [":13", "@app.reaction()", "in parentheses"],
+    ),
     "no_function": (FOLD + "class Fold: ...\n", [":13", "no plain function"]),
     "two_rules_of_spreading": (
         FOLD + "def f(state: Total, event: RecordIngested | InferenceCompleted) -> Total: ...\n",

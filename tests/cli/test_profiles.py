@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,18 @@ def test_address_and_key_come_together_whatever_else_is_set(file: Path) -> None:
     settings = Settings(profile="shop", profiles_file=file, api_url="http://10.0.0.1", api_key="rk_other.key")
     assert way_to_api(settings) == ("https://rillfold.shop.example", "rk_shop.secret", ())
     assert way_to_api(Settings(api_key="rk_other.key")) == ("http://127.0.0.1:8700", "rk_other.key", ())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("train", "--company", "acme"), ("adapters", "list", "acme"), ("produce", "company-data", os.devnull),
+     ("query", "companies"), ("dlq", "list"), ("lineage", "acme/default@1"), ("topics", "list")],
+    ids=" ".join,
+)  # fmt: skip
+def test_what_works_on_the_log_takes_no_profile(file: Path, words: tuple[str, ...]) -> None:
+    """It would act on this log while another's is meant."""
+    told = said(file, "--profile", "shop", *words)
+    assert isinstance(told.exception, Stop) and "Profile 'shop' names an API" in str(told.exception), told.output
 
 
 def test_the_option_is_for_one_command_and_the_variable_for_all(file: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rillfold.produce.rows import MAX_ROW_BYTES, CsvFields, FileRow, Ids, Rows, csv_cells
+from rillfold.produce.rows import MAX_ROW_BYTES, CsvFields, FileRow, Ids, NoColumns, Rows, csv_cells
 from schemas.codec.json_form import json_fields
 from schemas.rejected import Unusable
 
@@ -64,6 +64,12 @@ def test_csv_cells_are_typed_by_the_events_fields() -> None:
         "status": 200,
         "body": '{"a": 1}',
     }
+
+
+def test_a_header_that_names_a_column_twice_is_refused() -> None:
+    """The last cell that is not empty would win, without a word."""
+    with pytest.raises(NoColumns, match="names text twice"):
+        CsvFields(["text", "entity", "text"], {})
 
 
 def test_csv_cells_of_structured_fields_hold_json() -> None:

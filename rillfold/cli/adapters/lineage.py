@@ -15,6 +15,7 @@ from projections.lora_adapters import LORA_ADAPTERS
 from rillfold.cli.terminal.answers import as_json, say_json
 from rillfold.cli.terminal.plain import marked
 from rillfold.event_log import read_model
+from rillfold.profiles import of_the_settings
 from rillfold.settings import Settings, from_env
 from schemas.adapters import company_of
 from schemas.errors import Poison
@@ -41,7 +42,7 @@ def lineage(adapter: str, as_json: bool) -> None:
 async def _read(settings: Settings, adapter: str) -> dict[str, Any]:
     name, version = _spelled(adapter)
     company = company_of(name)
-    async with read_model(settings) as reads:
+    async with read_model(of_the_settings(settings)) as reads:
         rows = [row.value for row in await reads.rows(LORA_ADAPTERS, company, None, VERSIONS) if row.value["event"]]
     found = [row for row in rows if row["adapter"] == name and version in (None, row["version"])]
     if not found:

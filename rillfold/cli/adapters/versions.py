@@ -139,7 +139,11 @@ def _tell(rollout: Rollout, as_json: bool) -> None:
         say_json(facts)
         return
     withdrawn = ", ".join(map(str, rollout.withdrawn)) or "none"
-    answers = f"version {rollout.stable}" if rollout.stable is not None else "none: promote one, or ask by number"
+    answers = (
+        f"version {rollout.stable}"
+        if rollout.stable is not None
+        else "none: promote one, or ask for one that stands by number"
+    )
     say({**facts, "answers": answers, "withdrawn": withdrawn})
 
 

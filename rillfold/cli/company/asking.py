@@ -43,15 +43,17 @@ def asked(work: Callable[[Client], Awaitable[Found]], company: str | None = None
     async def done() -> Found:
         async with api_client(settings) as api:
             if company is not None and await api.found("companies", company) is None:
-                click.echo(
-                    plain(f"rillfold: no company {company!r} is registered: see `rillfold company list`."), err=True
-                )
+                unknown = f"no company {company!r} is registered, or this key may not see it: `rillfold company list`."
+                click.echo(plain(f"rillfold: {unknown}"), err=True)
             return await work(api)
 
     try:
         return asyncio.run(done())
     except ApiRefused as error:
-        raise Stop(f"{str(error).replace('in company_id', 'with --company')}{REMEDIES.get(error.code, '')}") from error
+        remedy = REMEDIES.get(error.code, "")
+        if remedy and settings.profile:
+            remedy = f" The key is the one that profile {settings.profile!r} names: correct it there."
+        raise Stop(f"{str(error).replace('in company_id', 'with --company')}{remedy}") from error
 
 
 def take_back(projection: str, event: str, member: str, names: Sequence[str], reason: str, company: str | None) -> None:

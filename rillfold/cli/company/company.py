@@ -27,7 +27,7 @@ def add(company_id: str, name: str, as_json: bool) -> None:
     async def joined(api: Client) -> Json:
         if await api.found("companies", company_id) is not None:
             raise AlreadyThere(
-                f"{company_id} is registered already. One more key: `rillfold key new --company {company_id}`; a new "
+                f"{company_id} is registered already. One more key: `rillfold key new {company_id}`; a new "
                 "name: send `company.registered` with it."
             )
         return await api.join(company_id, name)

@@ -56,9 +56,10 @@ def _named(worker: Json) -> str:
 def _missing(told: Json, behind: int) -> Iterator[StatusLine]:
     """Where all is on one machine, who is not here is nowhere. What waits for nobody is wrong, and nothing else is."""
     here = {kind_of(each["name"]) for each in told["workers"]}
-    missing = [kind for kind in WORKERS if kind not in here]
     waiting = {each["worker"]: (each["behind"], each["topic"]) for each in told["waiting"]}
     waiting |= dict.fromkeys(("fold", "sink"), (behind, "the projections"))
+    # What waits for reactions only their application knows.
+    missing = [kind for kind in WORKERS if kind not in here and kind in waiting]
     if missing and told["provider"] != "embedded":
         them = ", ".join(missing)
         yield StatusLine("workers", f"no {them} on the API's data folder; one elsewhere is not seen from here")

@@ -40,9 +40,9 @@ def record() -> None:
         written = each.record()
         for name in written:
             click.echo(f"wrote {each.records.folder / name}" if name.endswith(".avsc") else f"recorded {name}")
+        with_apps([each])
         if not written:
             click.echo(f"{each.name}: all is on record.")
-        with_apps([each])
 
 
 def _apps() -> list[App]:

@@ -18,8 +18,6 @@ from streams.history.letters import KeptLetter, Wanted, letters
 from streams.history.redrive import LEFT_OUT, LeftOut, Redriven
 from streams.history.redrive import redrive as send_again
 
-SHOWN = 70
-
 
 class NoLetter(Stop):
     """No such record on the dead-letter topic."""
@@ -51,7 +49,7 @@ def list_(limit: int, as_json: bool, **wanted: str | None) -> None:
         say_json(facts)
         return
     for fact in facts:
-        line = f"{fact['topic']}/{fact['partition']}/{fact['offset']}  {fact['reason']}  {fact['detail'][:SHOWN]}"
+        line = f"{fact['topic']}/{fact['partition']}/{fact['offset']}  {fact['reason']}  {fact['detail']}"
         line += "  (sent again)" if fact["sent_again"] else ""
         click.echo(plain(line))
     click.echo(f"{len(facts)} refused. `rillfold dlq show TOPIC/PARTITION/OFFSET` has the bytes.")

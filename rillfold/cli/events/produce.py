@@ -17,6 +17,7 @@ from rillfold.cli.terminal.answers import as_json
 from rillfold.cli.terminal.plain import plain
 from rillfold.event_log import event_log
 from rillfold.produce.rows import agent_of
+from rillfold.profiles import of_the_settings
 from rillfold.settings import from_env
 from schemas.codec.catalog import kind_of
 from schemas.errors import Stop
@@ -83,7 +84,7 @@ async def _run(
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop, number)
-    async with event_log(settings) as log:
+    async with event_log(of_the_settings(settings)) as log:
         with Rejects(rejects).beside(file) as rejected, _bar(file) as advanced:
             sending = Import(ours, names, log, rejected, _defaults(ours, given), agent)
             outcome = await sending.run(source, name, form, advanced)

@@ -11,6 +11,7 @@ from projections.projection import Projection
 from rillfold.cli.terminal.answers import moment
 from rillfold.cli.terminal.plain import marked
 from rillfold.event_log import event_log, read_model
+from rillfold.profiles import of_the_settings
 from rillfold.settings import Settings
 from schemas.errors import Poison
 from streams.read_model.reads import ProjectedRow
@@ -31,7 +32,7 @@ async def read(
     settings: Settings, projection: Projection[Any], key: str | None, company: str | None, limit: int
 ) -> tuple[list[ProjectedRow], Proof]:
     names = settings.topic_names()
-    async with event_log(settings) as log, read_model(settings) as reads:
+    async with event_log(of_the_settings(settings)) as log, read_model(settings) as reads:
         positions = await reads.positions(projection, company)
         ends = {topic: await log.ends(topic) for topic in map(names.wire, projection.topics)}
         proof = {"projection": projection.name, "version": projection.version} | _progress(positions, ends)
