@@ -53,11 +53,14 @@ async def test_a_call_that_is_tried_again_ends_when_its_job_is_taken_back(log, n
 
 async def test_a_call_that_waits_for_its_turn_is_never_made(log, names, secrets, send, api, monkeypatch) -> None:
     monkeypatch.setattr(open_calls, "COMPANY_BEGUN", 1)
-    await send(tool(f"{api.base}/slow", secrets), call(1), call(2, job="j2"))
-    draining = asyncio.create_task(drain(make_bridge(log, names, secrets), log, names))
+    await send(tool(f"{api.base}/slow", secrets), call(1))
+    bridge = make_bridge(log, names, secrets)
+    draining = asyncio.create_task(drain(bridge, log, names))
     await api.arrived.wait()
-    await send(taken_back("j2"))
-    await asyncio.sleep(1.5)  # a turn: it is heard while the first is under way
+    await send(waits := call(2, job="j2"), taken_back("j2"))
+    async with asyncio.timeout(30):
+        while not bridge._withdrawn.of(waits):  # noqa: ASYNC110  nobody tells that it is heard
+            await asyncio.sleep(0.05)
     api.gate.set()
     await draining
     assert await reasons(log, names) == {"c1": "", "c2": "withdrawn"}

@@ -111,7 +111,8 @@ def same_as_peft(base: Any, folder: Path, prompt: Sequence[int] | None = None) -
     with torch.inference_mode():
         expected = theirs(input_ids=ids).logits
         assert (expected - base(ids).logits).abs().max() > 1e-2, "else it does nothing"
-    assert (ours(base, weights, ids) - expected).abs().max() <= 1e-4
+    # In float32 the order of sums shows: by how much depends on the processor's own width.
+    assert (ours(base, weights, ids) - expected).abs().max() <= 3e-5 * expected.abs().max()
     return weights
 
 

@@ -398,11 +398,11 @@ def test_precision_is_what_was_asked_for_or_refused_by_name(tmp_path, tiny_base,
 
 def test_a_run_ends_when_it_gets_no_better_and_keeps_its_best(tiny_loaded, tiny_chat, fast):
     rough = msgspec.structs.replace(
-        fast, learning_rate=0.3, warmup=0, steps=40, measure_every=1, patience=2, evaluation_rows=8
+        fast, learning_rate=1.0, warmup=0, steps=40, measure_every=1, patience=1, evaluation_rows=8
     )
     adapted, loop = trained(copy.deepcopy(tiny_loaded[0]), tiny_chat, "lora", rough)
     assert len(loop.losses) < 40
-    assert loop.held_out_losses.index(min(loop.held_out_losses)) == len(loop.losses) - 3
+    assert loop.held_out_losses.index(min(loop.held_out_losses)) == len(loop.losses) - 2
     objective = objective_of(rows(), tiny_chat, rough)
     with torch.no_grad():
         left = sum(float(objective.loss(adapted, part)) for part in objective.held_out())
