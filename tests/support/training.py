@@ -11,6 +11,7 @@ import pytest
 from gpu_workers.bases import load as base_model
 from gpu_workers.bases import tiny
 from gpu_workers.bases.chat import Chat, render
+from gpu_workers.train.lines import RunSpec
 from processors.dataset.turns import DatasetCounts, Example, select
 from processors.training.settings import TrainSettings
 from rillfold.demo import data
@@ -81,3 +82,14 @@ def write_rows(path: Path, company: data.DemoCompany, count: int, requests: int)
             for example in select(event, Origin("company-data", 0, offset), company.id):
                 out.write(tally.add(example))
     return tally.manifest(company.id, ())
+
+
+def spec_for(tmp_path: Path, base: Path, method: str, settings: TrainSettings, name: str) -> RunSpec:
+    """A run of a dozen conversations, on one thread, that keeps a checkpoint after each step."""
+    manifest = write_rows(tmp_path / "rows", data.ACME, 12, 4)
+    (out := tmp_path / name).mkdir()
+    return RunSpec(
+        rows=tmp_path / "rows", rows_sha256=manifest.rows_sha256, out=out, cache=tmp_path / "cache",
+        base_model=str(base), method=method, settings=settings, threads=1,
+        checkpoints=tmp_path / f"{name}-kept", checkpoint_seconds=0.0,
+    )  # fmt: skip

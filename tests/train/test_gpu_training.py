@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,24 +16,12 @@ from gpu_workers.train.lines import Report, RunSpec, Trained
 from gpu_workers.train.memory import device_memory
 from gpu_workers.train.run import run
 from processors.training.settings import METHOD_NAMES, TrainSettings
-from rillfold.demo import data
-from tests.support.training import write_rows
+from tests.support.training import spec_for
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore:.*invalid shape.*")]
 
 
 class Broke(Exception): ...
-
-
-def spec_for(tmp_path: Path, base: Path, method: str, settings: TrainSettings, name: str) -> RunSpec:
-    manifest = write_rows(tmp_path / "rows", data.ACME, 12, 4)
-    (out := tmp_path / name).mkdir(exist_ok=True)
-    of_run: dict[str, Any] = {"checkpoints": tmp_path / f"{name}-kept", "checkpoint_seconds": 0.0}
-    of_data: dict[str, Any] = {"rows": tmp_path / "rows", "rows_sha256": manifest.rows_sha256}
-    return RunSpec(
-        **of_data, **of_run, out=out, cache=tmp_path / "cache", base_model=str(base), method=method, settings=settings,
-        threads=1,
-    )  # fmt: skip
 
 
 def trained(spec: RunSpec) -> tuple[str, Trained]:

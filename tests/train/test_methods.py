@@ -37,12 +37,12 @@ from gpu_workers.train.learn.methods import METHODS, Adapted
 from gpu_workers.train.learn.objectives import objective_of
 from gpu_workers.train.learn.samples import batches, texts
 from gpu_workers.train.learn.saved import save
-from gpu_workers.train.lines import Report, RunSpec, to_bytes
+from gpu_workers.train.lines import Report, to_bytes
 from gpu_workers.train.run import run
 from processors.dataset.turns import Example
 from processors.training.settings import TrainSettings
 from rillfold.demo import data
-from tests.support.training import rows_of, write_rows
+from tests.support.training import rows_of, spec_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*invalid shape.*")
 ACTIVATIONS = ("always", "generation-prompt")
@@ -190,16 +190,6 @@ def sha256(path: Path) -> str:
 
 class Broke(Exception):
     """The run ends here."""
-
-
-def spec_for(tmp_path: Path, base: Path, method: str, settings: TrainSettings, name: str) -> RunSpec:
-    manifest = write_rows(tmp_path / "rows", data.ACME, 12, 4)
-    (out := tmp_path / name).mkdir()
-    return RunSpec(
-        rows=tmp_path / "rows", rows_sha256=manifest.rows_sha256, out=out, cache=tmp_path / "cache",
-        base_model=str(base), method=method, settings=settings, threads=1,
-        checkpoints=tmp_path / f"{name}-kept", checkpoint_seconds=0.0,
-    )  # fmt: skip
 
 
 def broken_after(step: int, again: list[int]):
