@@ -6,8 +6,11 @@ import signal
 import time
 
 from streams.fold.failpoint import STEPS
-from tests.kill.fleet import Fleet
+from streams.state.changelog import topic_of
+from tests.kill.fleet import PREFIX, Fleet
+from tests.kill.injected import Place
 from tests.kill.world import Hand
+from tests.support.worker import asleep
 
 
 class Deaths:
@@ -53,19 +56,39 @@ class Deaths:
         hand.stop()
 
     def zombie(self) -> None:
-        """Asleep for longer than the group waits for it; then it goes on where it was."""
-        hand = self._rnd.choice(self._fleet.folds)
-        self._ready(hand)
-        hand.send(signal.SIGSTOP)
-        self._fleet.asleep.add(hand)
-        self._history.add("asleep", hand.name)
-        time.sleep(self._fleet.size.zombie_seconds)
-        hand.send(signal.SIGCONT)
-        self._fleet.asleep.remove(hand)
-        self._history.add("awake", hand.name)
-        self._fleet.pause(1.0, 2.0)
+        """Asleep within a commit, until others have claimed all that was its own: then its batch must be refused."""
+        fleet, hand = self._fleet, self._rnd.choice(self._fleet.folds)
+        fleet.asleep.add(hand)
+        failpoint = f"published:{self._rnd.randrange(3, 10)}:SIGSTOP"
+
+        def sleeps() -> bool:
+            if not hand.alive:
+                hand.start(failpoint=failpoint)
+            return asleep(hand)
+
+        hand.kill()
+        fleet.more()
+        fleet.until(f"{hand.name} sleeps within a commit", sleeps)
+        hand.sleep()
+        owned = self._owned(hand)
+        self._history.add("asleep", hand.name, owns=sorted(owned))
+        time.sleep(fleet.size.zombie_seconds)
+        fleet.until(f"others claim what {hand.name} had", lambda: not self._owned(hand) & owned)
+        hand.wake()
+        code, refused = hand.ended(60), "Another worker has claimed" in hand.said()
+        self._history.add("awake", hand.name, code=code, refused=refused)
+        assert (code, refused) == (70, True), f"{hand.name} woke within a commit, and was not refused:\n{hand.said()}"
+        self._history.add("a late batch refused", hand.name)
+        fleet.asleep.remove(hand)
+
+    def _owned(self, hand: Hand) -> set[Place]:
+        """Changelogs of its own release: those of an older one nobody claims any more."""
+        here = {topic_of(each, PREFIX) for each in self._fleet.projections}
+        owners = dict(self._fleet.changelogs.owners)
+        return {place for place, owner in owners.items() if owner == hand.name and place[0] in here}
 
     def broker(self) -> None:
+        self._fleet.broker_died.append(time.time())
         self._servers.kill_kafka()
         self._history.add("kill -9 broker")
         self._fleet.pause(0.5, 4.0)

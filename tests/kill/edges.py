@@ -8,22 +8,19 @@ import re
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from projections.datasets import DATASETS
-from projections.projection import Projection
 from schemas.codec.catalog import catalog
 from schemas.topics import TopicNames
 from streams.log.kafka.log import KafkaLog
 from tests.kill.fleet import Fleet
-from tests.kill.injected import Injected, Place, Rebuild, delete, delete_unfolded, markers
+from tests.kill.injected import Injected, Place, delete, delete_unfolded, markers
 from tests.kill.traffic import LEARNED
 from tests.kill.world import Hand
 from tests.support.registry import LocalRegistry
 
 T = TypeVar("T")
-SAID = ("inference-request", "tool-call", "automation-job", "dead-letter")
-"""Where a rebuild might say again what stands in the log."""
 BOUNDED = ("company-data", "training-request", "adapter-ready")
 """Topics whose folded beginning goes. A job needs its own from the start, under a next version too."""
 OFFER = re.compile(r"RILLFOLD_ACCEPT_LOSS='(\{.*?\})'")
@@ -36,8 +33,6 @@ class Edges:
     def __init__(self, fleet: Fleet, names: TopicNames, registry: LocalRegistry, injected: Injected) -> None:
         self._fleet, self._names, self._registry, self._injected = fleet, names, registry, injected
         self._rnd, self._history = fleet.rnd, fleet.history
-        self.more: Callable[[], None] = lambda: None
-        """Lets more traffic come."""
 
     def second_group(self) -> None:
         """One that folds datasets, first beside the fleet and then in its stead; the fleet wakes up beside it."""
@@ -46,15 +41,15 @@ class Edges:
         fleet.guests.append(second)
         second.start()
         fleet.pause(0.5, 3.0)
-        self.more()
+        fleet.more()
         fleet.pause(0.0, 0.3)
         fleet.asleep.update(fleet.folds)
         for hand in fleet.folds:
-            hand.send(signal.SIGSTOP)
+            hand.sleep()
         self._history.add("fleet asleep")
         fleet.until("the second group folds", lambda: self._at_work(second))
         self._history.add("second group")
-        self.more()
+        fleet.more()
         fleet.pause(0.5, 2.0)
         ends = [lambda: self._end(second), self._wake]
         rnd.shuffle(ends)
@@ -71,7 +66,7 @@ class Edges:
 
     def _wake(self) -> None:
         for hand in self._fleet.folds:
-            hand.send(signal.SIGCONT)
+            hand.wake()
         self._fleet.asleep.clear()
         self._history.add("fleet awake")
 
@@ -83,19 +78,11 @@ class Edges:
 
     def deploy(self) -> None:
         """Worker by worker, each sooner than the group misses it. The first adds a projection, the second bumps one."""
-        before = {each.name: each.version for each in self._fleet.projections}
         self._fleet.next_release()
-        anew = [each for each in self._fleet.projections if before.get(each.name) != each.version]
-        self._injected.rebuilds.append(self._asked(lambda log: self._rebuild(log, anew)))
         self._history.add("deploy", self._fleet.release)
         for hand in self._rnd.sample(self._fleet.folds, len(self._fleet.folds)):
             self._fleet.restart(hand)
             self._fleet.pause(0.0, 1.5)
-
-    async def _rebuild(self, log: KafkaLog, anew: Iterable[Projection[Any]]) -> Rebuild:
-        sources = frozenset(self._names.wire(topic) for each in anew for topic in each.topics)
-        said = map(self._names.wire, SAID)
-        return Rebuild(sources, {(topic, p): end for topic in said for p, end in (await log.ends(topic)).items()})
 
     def redrive(self) -> None:
         """All letters, while all that folds dies; sometimes two at once, and one killed; and right away once more."""
@@ -137,11 +124,12 @@ class Edges:
 
     async def _retain(self, log: KafkaLog, places: Iterable[Place], share: float) -> bool:
         for place in places:
-            found = (await markers(log, place, self._fleet.projections, self._names)).values()
-            begun = [marker for marker in found if marker is not None]
-            if len(begun) == len(found) and int(min(begun) * share) > 0:
-                stop = int(min(begun) * share)
-                await delete(log, self._fleet.servers.bootstrap, place, stop, self._injected)
+            found = await markers(log, place, self._fleet.projections, self._names)
+            begun = [marker for marker in found.values() if marker is not None]
+            first = (await log.starts(place[0]))[place[1]]
+            if len(begun) == len(found) and (stop := int(min(begun) * share)) > first:
+                self._injected.begun(place, stop, found, self._names)
+                await delete(log, self._fleet.servers, place, stop, self._injected)
                 self._history.add("retention", f"{place[0]}/{place[1]}", stop=stop)
                 return True
         return False
@@ -156,9 +144,10 @@ class Edges:
         begun = self._begun(place)
         while begun != (begun := self._begun(place)):
             time.sleep(0.5)
-        self.more()
-        share, servers = self._rnd.random(), fleet.servers.bootstrap
+        fleet.more()
+        share, servers = self._rnd.random(), fleet.servers
         stop = self._asked(lambda log: delete_unfolded(log, servers, place, begun, share, self._injected))
+        self._injected.begun(place, stop, begun, self._names)
         self._history.add("loss", f"{place[0]}/{place[1]}", stop=stop, folded=begun)
         self._start_folds()
         offers = {f"{place[0]}/{place[1]}@{marker}": stop for marker in begun.values()}

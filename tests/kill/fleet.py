@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from projections.projection import Projection
+from tests.kill.changelogs import Changelogs
+from tests.kill.lives import Life
 from tests.kill.releases import LAST, RELEASES, command
 from tests.kill.world import KILLED, Hand, History, Servers, until
 
@@ -39,8 +41,16 @@ class Fleet:
     """Three workers that fold, two that follow. Waits in the thread of whoever asks it."""
 
     def __init__(
-        self, rnd: random.Random, size: Size, servers: Servers, registry: str, folder: Path, history: History
+        self,
+        rnd: random.Random,
+        size: Size,
+        servers: Servers,
+        registry: str,
+        folder: Path,
+        history: History,
+        changelogs: Changelogs,
     ) -> None:
+        self.changelogs = changelogs
         self.rnd, self.size, self.servers, self.history = rnd, size, servers, history
         self._folder, self._releases = folder, list(RELEASES)
         self.environment = {
@@ -53,11 +63,15 @@ class Fleet:
             "RILLFOLD_SCHEMA_REGISTRY": registry,
             "RILLFOLD_SESSION_TIMEOUT": str(size.session_timeout),
         }
+        self.lives: dict[str, Life] = {}
         self.folds = [self.fold(f"fold-{n}") for n in range(3)]
         self.sinks = [self.hand(f"sink-{n}", "worker", "sink") for n in range(2)]
         self.guests: list[Hand] = []
         """Whoever else has folded, and keeps what it has on its disk."""
         self.asleep: set[Hand] = set()
+        self.more: Callable[[], None] = lambda: None
+        """Lets more traffic come."""
+        self.broker_died: list[float] = []
 
     @property
     def release(self) -> str:
@@ -68,7 +82,9 @@ class Fleet:
         return RELEASES[self.release]
 
     def hand(self, name: str, *words: str) -> Hand:
-        return Hand(name, words, self._folder, self.environment)
+        hand = Hand(name, words, self._folder, self.environment)
+        self.lives[name] = hand.life
+        return hand
 
     def fold(self, name: str) -> Hand:
         hand = self.hand(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -16,6 +16,8 @@ from schemas.topics import TopicNames
 from streams.log.kafka.log import KafkaLog
 from streams.log.port import Record
 from streams.state.changelog import topic_of
+from tests.kill.releases import ALL
+from tests.kill.world import Servers
 
 Place = tuple[str, int]
 """A topic on the wire and a partition."""
@@ -32,15 +34,6 @@ class Unfolded(NamedTuple):
         return self.start <= offset < self.stop
 
 
-class Rebuild(NamedTuple):
-    """From here on projections are folded anew, over ground that others have folded before."""
-
-    sources: frozenset[str]
-    """On the wire."""
-    ends: Mapping[Place, int]
-    """What the log held by then of all that might be said again."""
-
-
 @dataclass
 class Injected:
     kept: dict[Place, list[Record]] = field(default_factory=dict)
@@ -49,22 +42,36 @@ class Injected:
     """By projection and place."""
     unseen: dict[Place, Unfolded] = field(default_factory=dict)
     """Above every marker: of a record that is refused there, somebody may have written a letter, or not."""
-    rebuilds: list[Rebuild] = field(default_factory=list)
+    begins: dict[tuple[str, str, int], Unfolded] = field(default_factory=dict)
+    """By projection and place: what was gone when the projection began there."""
+
+    starts: dict[Place, int] = field(default_factory=dict)
+    """Where the log begins now."""
+
+    def begun(self, place: Place, stop: int, folding: Container[str], names: TopicNames) -> None:
+        """Who has no marker there begins behind what is deleted, whenever that will be."""
+        for projection in ALL:
+            if place[0] in map(names.wire, projection.topics) and projection.name not in folding:
+                self.begins[(projection.name, *place)] = Unfolded(0, stop)
 
 
-async def delete(log: KafkaLog, servers: str, place: Place, stop: int, injected: Injected) -> None:
+async def delete(log: KafkaLog, servers: Servers, place: Place, stop: int, injected: Injected) -> None:
     kept = injected.kept.setdefault(place, [])
     kept += [record async for record in records(log, place, (await log.starts(place[0]))[place[1]], stop)]
-    broker = AIOKafkaAdminClient(bootstrap_servers=servers)
+    broker = AIOKafkaAdminClient(bootstrap_servers=servers.bootstrap)
     await broker.start()
     try:
         await broker.delete_records({TopicPartition(*place): RecordsToDelete(stop)})
     finally:
         await broker.close()
+    injected.starts[place] = stop
+    async with asyncio.timeout(60):
+        while not servers.remembers(place, stop):  # noqa: ASYNC110 - a broker that is killed before would forget it
+            await asyncio.sleep(0.1)
 
 
 async def delete_unfolded(
-    log: KafkaLog, servers: str, place: Place, markers: Mapping[str, int], share: float, injected: Injected
+    log: KafkaLog, servers: Servers, place: Place, markers: Mapping[str, int], share: float, injected: Injected
 ) -> int:
     """Waits for something above all markers. Returns the first offset that is left."""
     above = max(markers.values())

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from schemas.codec.codec import decode
 from schemas.rejected import RecordRedriven, RecordRejected
 from streams.log.port import Record
-from tests.kill.injected import Place, Rebuild
 
 Spot = tuple[str, int, int]
 """Topic, partition, offset."""
 NAMED = "rillfold-redriven"
 """The header by which a record that is sent again names its letter."""
-FEW = 8
-"""Of fewer it does not tell whether a death or a rebuild has said them again."""
+Excused = Callable[[Spot, float, float], bool]
+"""Whether what follows from the record there may have been said first and then again, in seconds."""
 
 
 class Letterbox:
@@ -23,7 +22,7 @@ class Letterbox:
 
     def __init__(self) -> None:
         self._by_spot: dict[Spot, RecordRejected] = {}
-        self._told: dict[Spot, list[tuple[Place, int]]] = defaultdict(list)
+        self._told: dict[Spot, list[float]] = defaultdict(list)
         self._marks: Counter[tuple[str, Spot]] = Counter()
         self._sent: dict[str, list[Spot]] = defaultdict(list)
         self.counts: Counter[str] = Counter()
@@ -37,7 +36,7 @@ class Letterbox:
             return
         self.counts["letters"] += 1
         assert self._by_spot.setdefault(spot, event) == event, f"two letters about {spot} differ"
-        self._told[spot].append(((record.topic, record.partition), record.offset))
+        self._told[spot].append(record.timestamp / 1000)
 
     def at(self, spot: Spot) -> RecordRejected | None:
         return self._by_spot.get(spot)
@@ -83,19 +82,8 @@ class Letterbox:
             assert spot in spots[id_], f"{id_} was sent again from {spot}, where it was not refused"
         self.counts["sent again from letters"] = sum(sent.values())
 
-    def check_rebuild(self, rebuild: Rebuild) -> None:
-        for source in sorted(rebuild.sources):
-            told = [places for (topic, _, _), places in self._told.items() if topic == source]
-            again = said_again(told, rebuild)
-            assert again is None, f"a rebuild tells letters about {source} again: {again}"
-
-
-def said_again(places: Iterable[list[tuple[Place, int]]], rebuild: Rebuild) -> str | None:
-    """Of what stood in the log before a rebuild, a death may say again what it had in hand: never half of it."""
-    stood, again = 0, 0
-    for each in places:
-        behind = [offset >= rebuild.ends.get(place, 0) for place, offset in each]
-        if not all(behind):
-            stood += 1
-            again += any(behind)
-    return f"{again} of {stood}" if stood >= FEW and again * 2 >= stood else None
+    def check_repeats(self, excused: Excused) -> None:
+        """Each letter stands there once, but for those that somebody still had in hand who was shut out."""
+        twice = [(spot, first, again) for spot, (first, *more) in self._told.items() for again in more]
+        strange = [repeat for repeat in twice if not excused(*repeat)]
+        assert not strange, f"{len(strange)} letters were told again for no reason: {sorted(strange)[:5]}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,27 +16,24 @@ from projections.projection import Projection
 from schemas.codec.codec import decode
 from schemas.envelope import Event, Origin, derived_id
 from schemas.inference import InferenceRequested
-from schemas.jobs import JobCompleted, JobFailed
+from schemas.jobs import JobCompleted, JobFailed, JobStepped
 from schemas.rejected import Rejected
 from schemas.tools import ToolCallProposed
 from schemas.topics import TopicNames
 from streams.log.kafka.log import KafkaLog
 from streams.log.port import Record
 from streams.read_model.schema import table_of
-from streams.read_model.sink import RawRow
-from streams.state.changelog import RESERVED, RowCodec, marker_of, topic_of
-from streams.state.store import POSITION, RocksStore
-from tests.kill.injected import MARKER, Injected, Place, Unfolded
-from tests.kill.letters import Letterbox, said_again
-from tests.kill.releases import ALL
+from streams.state.changelog import RowCodec, topic_of
+from tests.kill.changelogs import Changelogs
+from tests.kill.injected import Injected, Place, Unfolded
+from tests.kill.letters import Letterbox, Spot
+from tests.kill.owners import Owners
+from tests.kill.releases import ALL, BUMPED, OLDER
 from tests.kill.traffic import FOLDED, SERIAL, Ledger
+from tests.kill.written import Raw, clean, folded_once, local, prefix, replayed, sparse
 
 Rows = dict[int, dict[str, msgspec.Struct]]
-Raw = dict[bytes, bytes]
-_at = msgspec.json.Decoder(RawRow)
 LOST = b"\x00lost/"
-BEGINS = re.compile(r"(\w+) begins on (\S+)/(\d+) at (\d+): what stood below is deleted")
-"""As a worker says that a projection that is new found a source without its beginning."""
 WHOLE = Unfolded(0, 0)
 FRAME = 5
 """Bytes by which a registry's serializer names a schema."""
@@ -47,19 +43,28 @@ class Judge:
     """Reads the log once; each check raises with the names of what differs."""
 
     def __init__(
-        self, log: KafkaLog, names: TopicNames, ledger: Ledger, injected: Injected, seed: int, evidence: Path
+        self,
+        log: KafkaLog,
+        names: TopicNames,
+        ledger: Ledger,
+        injected: Injected,
+        seed: int,
+        evidence: Path,
+        changelogs: Changelogs,
+        owners: Owners,
     ) -> None:
+        self._changelogs, self._owners = changelogs, owners
         self._log, self._names, self._ledger, self._injected = log, names, ledger, injected
         self._seed, self._folder = seed, evidence
         self.rows: dict[str, Rows] = {p.name: defaultdict(dict) for p in ALL}
         self.refused: dict[tuple[str, int, int], Record] = {}
         self.letters = Letterbox()
-        self._begins: dict[tuple[str, str, int], Unfolded] = {}
-        """What workers have said of projections that begin after the beginning of a source was deleted."""
         self._said = ""
         self.ids: Counter[str] = Counter()
-        self.effects: dict[str, list[tuple[Place, int]]] = defaultdict(list)
-        """Where each stands."""
+        self.effects: dict[str, list[float]] = defaultdict(list)
+        """When each was said."""
+        self._first: dict[str, Spot] = {}
+        """Where each event of a job stands first."""
         self.asked: set[str] = set()
         self.ends: dict[str, set[str]] = defaultdict(set)
         self.counts: Counter[str] = Counter()
@@ -70,9 +75,6 @@ class Judge:
         `said` is all that the workers have said.
         """
         self._said = said
-        for name, topic, partition, first in BEGINS.findall(said):
-            place = name, topic, int(partition)
-            self._begins[place] = Unfolded(0, max(int(first), self._begins.get(place, WHOLE).stop))
         async for record in self._records(self._names.wire("dead-letter")):
             self.letters.put(record)
         topics = [*FOLDED, "inference-request"]
@@ -102,8 +104,10 @@ class Judge:
     def _take(self, event: Event, record: Record, folded: Iterable[Projection[Any]]) -> None:
         place = record.topic, record.partition
         self.ids[event.id] += 1
-        if isinstance(event, InferenceRequested | ToolCallProposed | JobCompleted | JobFailed):
-            self.effects[event.id].append((place, record.offset))
+        if isinstance(event, InferenceRequested | ToolCallProposed | JobCompleted | JobFailed | JobStepped):
+            self.effects[event.id].append(record.timestamp / 1000)
+        if BUMPED in folded:
+            self._first.setdefault(event.id, (*place, record.offset))
         if isinstance(event, InferenceRequested | ToolCallProposed):
             self.asked.add(event.id)
         if isinstance(event, JobCompleted | JobFailed):
@@ -122,15 +126,16 @@ class Judge:
     def _passed(self, projection: str, place: Place, offset: int) -> bool:
         """Not folded, as somebody had to say."""
         own = projection, *place
-        there = self._injected.lost.get(own, WHOLE), self._begins.get(own, WHOLE)
+        there = self._injected.lost.get(own, WHOLE), self._injected.begins.get(own, WHOLE)
         return any(each.holds(offset) for each in there)
 
     async def _records(self, topic: str) -> AsyncIterator[Record]:
-        """With what was deleted from its beginning: a broker that is killed may have forgotten that it was."""
+        """With what was deleted from its beginning."""
         for partition, first in (await self._log.starts(topic)).items():
+            stop = self._injected.starts.get((topic, partition), 0)
+            assert first == stop, f"{topic}/{partition} begins at {first}, and was deleted up to {stop}"
             for record in self._injected.kept.get((topic, partition), ()):
-                if record.offset < first:
-                    yield record
+                yield record
             async for record in self._partition(topic, partition):
                 yield record
 
@@ -153,9 +158,18 @@ class Judge:
     def check_letters(self) -> None:
         places = {place for place in self.refused if not self._unseen(*place)}
         self.letters.check(self.refused, places)
-        for rebuild in self._injected.rebuilds:
-            self.letters.check_rebuild(rebuild)
+        self.letters.check_repeats(self._letter_excused)
         self.counts.update(self.letters.counts)
+
+    def _letter_excused(self, spot: Spot, first: float, again: float) -> bool:
+        """Whoever folds the topic may have written it."""
+        return self._owners.excused(self._folding(spot[0]), spot, first, again)
+
+    def _folding(self, topic: str) -> list[str]:
+        """The changelogs of all that fold it, in any release."""
+        folded = [each for each in (*ALL, OLDER) if topic in map(self._names.wire, each.topics)]
+        there = self._changelogs.names
+        return [name for each in folded if (name := topic_of(each, self._names.prefix)) in there]
 
     def _unseen(self, topic: str, partition: int, offset: int) -> bool:
         return self._injected.unseen.get((topic, partition), WHOLE).holds(offset)
@@ -163,6 +177,7 @@ class Judge:
     def check_jobs(self) -> None:
         """Each request ends in one end; every effect of it is in the log; no effect lacks its cause."""
         inputs: set[str] = set()
+        causes: dict[str, set[str]] = defaultdict(set)
         for rows in self.rows[JOBS.name].values():
             for key, job in rows.items():
                 assert isinstance(job, Job)
@@ -171,28 +186,50 @@ class Judge:
                 self.counts["jobs"] += 1
                 assert job.status in ("completed", "failed"), f"job {key} stays {job.status}: {last_input(job)}"
                 assert len(self.ends[key]) == 1, f"job {key} has {len(self.ends[key])} ends"
-                inputs |= {job.request, *(reply.id for reply in job.replies)}
+                taken = {job.request, *(reply.id for reply in job.replies)}
+                inputs |= taken
+                for input_ in taken:
+                    # A reply that came before its question is taken with it.
+                    for effect in (effect_id(input_), derived_id(input_, "step")):
+                        causes[effect] |= {input_, job.request}
         expected = {effect_id(input_) for input_ in inputs}
         lost = expected - self.effects.keys()
         assert not lost, f"{len(lost)} effects are lost: {_some(lost)}"
-        alone = {id_ for id_ in self.effects.keys() - expected if id_ not in self._ledger.ids}
-        assert not alone, f"{len(alone)} effects have no cause: {_some(alone)}"
         # Every effect but the end comes with a line of the job's story.
         told = {derived_id(input_, "step") for input_ in inputs if effect_id(input_) in self.asked}
-        assert told <= self.ids.keys(), f"job.stepped is lost: {_some(told - self.ids.keys())}"
+        assert told <= self.effects.keys(), f"job.stepped is lost: {_some(told - self.effects.keys())}"
+        alone = {id_ for id_ in self.effects.keys() - expected - told if id_ not in self._ledger.ids}
+        assert not alone, f"{len(alone)} effects have no cause: {_some(alone)}"
         self.counts["effects"] = len(expected)
         self.counts["effects twice"] = sum(len(self.effects[id_]) - 1 for id_ in expected)
-        for rebuild in self._injected.rebuilds:
-            again = said_again([self.effects[id_] for id_ in expected], rebuild)
-            assert again is None, f"a rebuild has effects: {again}"
+        self._check_effects_once(causes)
+
+    def _check_effects_once(self, causes: Mapping[str, set[str]]) -> None:
+        """Whoever takes over says nothing that the log holds; who was shut out may say what he had in hand."""
+        changelogs = [topic_of(each, self._names.prefix) for each in (BUMPED, OLDER)]
+        strange = []
+        for effect, inputs in causes.items():
+            first, *more = self.effects.get(effect, [0.0])
+            spots = [self._first[input_] for input_ in inputs]
+            strange += [
+                (effect, spots, first, again)
+                for again in more
+                if not any(self._owners.excused(changelogs, spot, first, again) for spot in spots)
+            ]
+        assert not strange, f"{len(strange)} effects were said again for no reason: {strange[:5]}"
 
     async def check_changelogs(self, tables: Sequence[Path]) -> None:
         """Rows, place by place; every local copy, whoever holds it, is the changelog up to some offset."""
         for projection in ALL:
             changelog = topic_of(projection, self._names.prefix)
             for partition in await self._log.ends(changelog):
-                history = [record async for record in self._partition(changelog, partition)]
-                found = _replayed(history)
+                history = self._changelogs.history(changelog, partition)
+                found = replayed(history)
+                left = [record async for record in self._partition(changelog, partition)]
+                assert replayed(left) == found, f"what is left of {changelog}/{partition} is not what was written"
+                gone = {record.offset for record in history} - {record.offset for record in left}
+                self.counts["cleaned away"] += len(gone)
+                self.counts["changelogs cleaned"] += bool(gone)
                 self._check_losses(projection.name, partition, found)
                 try:
                     folded_once(history)
@@ -200,11 +237,13 @@ class Judge:
                 except AssertionError:
                     self._evidence(f"{changelog}-{partition}", history)
                     raise
-                copies = [_local(path / changelog / str(partition)) for path in tables]
+                copies = [local(path / changelog / str(partition)) for path in tables]
                 held = [copy for copy in copies if copy is not None]
-                assert any(_clean(copy) == _clean(found) for copy in held), f"no worker has {changelog}/{partition}"
+                assert any(clean(copy) == clean(found) for copy in held), f"no worker has {changelog}/{partition}"
                 for copy in held:
-                    assert _prefix(history, copy), f"a copy of {changelog}/{partition} is no prefix of it"
+                    whole = prefix(history, copy)
+                    assert whole or sparse(history, gone, copy), f"a copy of {changelog}/{partition} is no prefix of it"
+                    self.counts["copies of a cleaned log"] += not whole
                 self.counts["copies"] += len(held)
 
     def _check_losses(self, projection: str, partition: int, found: Raw) -> None:
@@ -220,7 +259,15 @@ class Judge:
             offer = f'"{topic}/{partition}@{at.start}": {at.stop}'
             assert offer in self._said, f"no worker has named {offer}"
         self.counts["losses named"] += len(lost)
-        self.counts["beginnings named"] += sum(place[::2] == (projection, partition) for place in self._begins)
+        for (name, topic, number), at in self._injected.begins.items():
+            if (name, number) == (projection, partition):
+                begins = f"{name} begins on {topic}/{number} at {at.stop}: what stood below is deleted"
+                assert begins in self._said, f"no worker has said: {begins}"
+                self.counts["beginnings named"] += 1
+
+    def check_cleaned(self) -> None:
+        """The broker's cleaner was at work while all of this happened."""
+        assert self.counts["cleaned away"] > 0, "no changelog was cleaned"
 
     async def _partition(self, topic: str, partition: int) -> AsyncIterator[Record]:
         async for batch in self._log.read(topic, partition, (await self._log.starts(topic))[partition]):
@@ -235,7 +282,7 @@ class Judge:
 
     def _compare(self, projection: Projection[Any], partition: int, found: Raw, where: str) -> None:
         codec = RowCodec(projection.state)
-        rows = {key.decode(): codec.decode(value).row for key, value in _clean(found).items()}
+        rows = {key.decode(): codec.decode(value).row for key, value in clean(found).items()}
         _same(rows, self.rows[projection.name][partition], f"{where}/{partition}")
 
     async def check_postgres(self, dsn: str) -> None:
@@ -259,69 +306,10 @@ class Judge:
         assert self.counts["positions"] == sum(4 * len(projection.topics) for projection in ALL)
 
 
-def folded_once(history: Iterable[Record]) -> None:
-    """Each batch begins where the marker before it stands, also where a fold would not mind a second time."""
-    markers: dict[str, int] = {}
-    rows: list[tuple[bytes, tuple[str, int, int]]] = []
-    for record in history:
-        key, value = record.key or b"", record.value or b""
-        marker = marker_of(key, value)
-        if marker is not None:
-            before = markers.get(marker.topic, 0)
-            assert marker.next > before, (
-                f"at {record.offset} the marker of {marker.topic} goes from {before} back to {marker}"
-            )
-            for row, (topic, _, offset) in rows:
-                where = f"at {record.offset} {row!r} was folded from {topic}/{offset}, outside of {before} to {marker}"
-                assert topic == marker.topic and before <= offset < marker.next, where
-            markers[marker.topic] = marker.next
-            rows.clear()
-        elif not key.startswith(RESERVED):
-            rows.append((key, _at.decode(value).at))
-
-
 def _same(found: Mapping[str, Any], should: Mapping[str, Any], where: str) -> None:
     differ = [key for key in {**found, **should} if found.get(key) != should.get(key)]
     shown = "".join(f"\n  {key}\n    is     {found.get(key)}\n    should {should.get(key)}" for key in differ[:3])
     assert not differ, f"{where}: {len(differ)} of {len(should)} rows differ{shown}"
-
-
-def _replayed(history: Iterable[Record], last: int | None = None) -> Raw:
-    rows: Raw = {}
-    for record in history:
-        if last is not None and record.offset > last:
-            break
-        if record.value is None:
-            rows.pop(record.key or b"", None)
-        else:
-            rows[record.key or b""] = record.value
-    return rows
-
-
-def _clean(rows: Raw) -> Raw:
-    return {key: value for key, value in rows.items() if not key.startswith(RESERVED)}
-
-
-def _local(path: Path) -> Raw | None:
-    if not path.exists():
-        return None
-    store = RocksStore(path)
-    rows = dict(store.scan())
-    position = store.position()
-    store.close()
-    return None if position is None else {**rows, POSITION: position.to_bytes(8, "big")}
-
-
-def _prefix(history: list[Record], copy: Raw) -> bool:
-    """Rows and markers are those at the copy's own position. Where the broker could not tell it, it lags by a batch."""
-    position = int.from_bytes(copy[POSITION], "big")
-    markers = [r.offset for r in history if r.offset > position and r.value and marker_of(r.key or b"", r.value)]
-    there = _counted(copy)
-    return any(there == _counted(_replayed(history, last)) for last in (position, *markers[:2]))
-
-
-def _counted(rows: Raw) -> Raw:
-    return {key: value for key, value in rows.items() if key.startswith(MARKER) or not key.startswith(RESERVED)}
 
 
 def _some(names: Iterable[Any]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import psutil
@@ -19,9 +19,15 @@ from rillfold.embedded.children import Child
 from rillfold.embedded.jars import resolve
 from rillfold.embedded.warm import start_cache
 from rillfold.settings import from_env
+from tests.kill.lives import Life, Nap
 from tests.support.worker import WorkerProcess
 
 KILLED = -signal.SIGKILL
+EAGER = {
+    # Changelogs are cleaned all the while, and a beginning that was deleted stays so when the broker is killed.
+    "log.cleaner.backoff.ms": "1000",
+    "log.flush.start.offset.checkpoint.interval.ms": "300",
+}
 
 
 class TooLate(AssertionError):
@@ -73,12 +79,18 @@ class Servers:
 
     def start_kafka(self) -> None:
         folder = self._folder / "kafka"
-        self._kafka = kafka.start(folder, self._logs, self._class_path, self._kafka_ports, flags=self._flags)
+        given = kafka._here(folder, *self._kafka_ports) | kafka.BROKER | EAGER
+        self._kafka = kafka.launch(folder, self._logs, self._class_path, given, flags=self._flags)
         self._kafka.wait_until(kafka.started)
 
     def start_postgres(self) -> None:
         self._postgres = postgres.start(self._folder / "postgres", self._logs, self._postgres_port, [])
         self._postgres.wait_until(postgres.started)
+
+    def remembers(self, place: tuple[str, int], start: int) -> bool:
+        """Whether the broker has written down that this partition begins there."""
+        known = (self._folder / "kafka" / "data" / "log-start-offset-checkpoint").read_text().splitlines()
+        return f"{place[0]} {place[1]} {start}" in known
 
     def kill_kafka(self) -> None:
         _kill(self._kafka)
@@ -118,8 +130,25 @@ class Hand(WorkerProcess):
     """A worker in a folder of its own, which it may lose."""
 
     def __init__(self, name: str, command: tuple[str, ...], folder: Path, environment: Mapping[str, str]) -> None:
-        self.folder = folder / name
+        self.folder, self.life = folder / name, Life()
         super().__init__(name, command, {**environment, "RILLFOLD_DATA_DIR": str(self.folder)}, folder / "logs")
+
+    def start(self, *more: str, failpoint: str = "") -> Self:
+        self.life.breaks.append(time.time())
+        return super().start(*more, failpoint=failpoint)
+
+    def kill(self) -> None:
+        super().kill()
+        self.life.breaks.append(time.time())
+
+    def sleep(self) -> None:
+        """At once, unless it sleeps already."""
+        self.send(signal.SIGSTOP)
+        self._asleep_since = time.time()
+
+    def wake(self) -> None:
+        self.life.naps.append(Nap(self._asleep_since, time.time()))
+        self.send(signal.SIGCONT)
 
     def becomes(self, module: str, command: tuple[str, ...]) -> None:
         """What it is from its next start on."""

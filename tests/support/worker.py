@@ -28,7 +28,9 @@ def external(servers: str, prefix: str, data: Path, **more: str) -> dict[str, st
 
 
 def asleep(worker: WorkerProcess) -> bool:
-    return worker.alive and psutil.Process(worker.pid).status() == psutil.STATUS_STOPPED
+    with suppress(psutil.NoSuchProcess):  # it has died this moment
+        return worker.alive and psutil.Process(worker.pid).status() == psutil.STATUS_STOPPED
+    return False
 
 
 class WorkerProcess:
