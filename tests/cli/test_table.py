@@ -37,6 +37,11 @@ def test_where_no_table_fits_each_row_is_a_paragraph_that_begins_with_its_answer
     assert WHY in told and told.count("what came of it") == 1, "what says nothing is left out"
 
 
+def test_a_word_that_is_wider_than_its_column_could_be_makes_paragraphs() -> None:
+    lines = list(table(("status", "why", "run"), [("failed", f"bad_artifact {'f' * 64} is none.", RUN)], 100))
+    assert max(map(len, lines)) <= 100 and lines[0] == "failed"
+
+
 WORD = st.text("ab-c/\u4e2d", min_size=1, max_size=50)
 CELL = st.lists(WORD, max_size=9).map(" ".join)
 
