@@ -31,7 +31,7 @@ class Voice:
     def __init__(self, file: TextIO, silence: float = SILENCE) -> None:
         self._heard = Heard(file)
         self._silence = silence
-        self._doing, self._since = "", monotonic()
+        self._doing, self._since = "at work", monotonic()
         self.console = Console(file=self._heard, highlight=False)  # type: ignore[arg-type]
 
     @contextmanager
