@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast, dataclass_transform
 
 import msgspec
 
+from processors.dataset.taught import Rule
 from projections.catalog import PROJECTIONS
 from projections.projection import Projection, Together
 from rillfold.app.declared import TOPIC, NamedEvent, Step, event_of, steps_known
@@ -15,6 +16,7 @@ from rillfold.app.errors import BadApp, place_of
 from rillfold.app.projected import Declared, Key, projection_of
 from rillfold.app.reacted import Function, Reacting, reaction_of
 from rillfold.app.recorded import Records
+from rillfold.app.taught import Teach, rule_of
 from schemas.codec.additions import AddedEvent
 from schemas.codec.catalog import kind_of
 from schemas.envelope import Event, Kind
@@ -37,6 +39,7 @@ class App:
         self.records = Records(name, (Path(beside).resolve().parent if beside else Path.cwd()) / "recorded")
         self._projections: dict[str, Projection[Any]] = {}
         self._reactions: dict[str, Reaction] = {}
+        self._rules: dict[str, Rule] = {}
         self._events: dict[type[Event], Topic] = {}
         self._steps: dict[tuple[str, int], Step] = {}
         self._places: dict[object, str] = {}
@@ -48,6 +51,11 @@ class App:
     @property
     def reactions(self) -> Mapping[str, Reaction]:
         return self._reactions
+
+    @property
+    def rules(self) -> Mapping[str, Rule]:
+        """By name and version."""
+        return self._rules
 
     @property
     def events(self) -> Mapping[type[Event], Topic]:
@@ -112,14 +120,28 @@ class App:
 
         return made
 
+    def rule(self, name: str, *, version: int = 1) -> Callable[[Teach], Teach]:
+        """Of a pure function from an event to talks makes a dataset rule. Older versions may stay beside the newest."""
+        _in_parentheses(name, "rule", '"a_name"')
+
+        def made(function: Teach) -> Teach:
+            rule = rule_of(function, name, version, self._topic_of)
+            if self._rules.setdefault(rule.name, rule) is not rule:
+                raise BadApp(f"{rule.place}: rule {rule.name!r} is there already in {self.name}. Say another version.")
+            return function
+
+        return made
+
     def record(self) -> list[str]:
-        """Writes down what is not on record yet: schemas of events, and the shape of states."""
-        return self.records.write(iter(self._events), iter(self._projections.values()))
+        """Writes down what is not on record yet: schemas of events, the shape of states, and the code of rules."""
+        return self.records.write(iter(self._events), iter(self._projections.values()), self._rules.values())
 
     def checked(self) -> Iterator[AddedEvent]:
         """Its events, once all that it declares is found to be as it is on record."""
         for name, projection in self._projections.items():
             self.records.check_state(projection, self._places[name])
+        for rule in self._rules.values():
+            self.records.check_rule(rule)
         for cls, topic in self._events.items():
             kind, where = kind_of(cls), self._places[cls]
             stored = self.records.stored(cls, where)

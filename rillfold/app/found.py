@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from processors.dataset.taught import Rule
 from projections.catalog import PROJECTIONS
 from projections.projection import Projection
 from rillfold.app.app import App
@@ -22,7 +23,8 @@ def with_apps(apps: Sequence[App]) -> Installed:
     _check_events(apps)
     _check_names(apps)
     add(events)
-    return Installed(_projections(apps), [reaction for app in apps for reaction in app.reactions.values()])
+    reactions = [reaction for app in apps for reaction in app.reactions.values()]
+    return Installed(_projections(apps), reactions, _rules(apps))
 
 
 def _check_names(apps: Sequence[App]) -> None:
@@ -53,6 +55,15 @@ def _projections(apps: Sequence[App]) -> Mapping[str, Projection[Any]]:
                 )
             projections[name], whose[name] = projection, app.name
     return projections
+
+
+def _rules(apps: Sequence[App]) -> Mapping[str, Rule]:
+    rules = dict[str, Rule]()
+    for app in apps:
+        for name, rule in app.rules.items():
+            if rules.setdefault(name, rule) is not rule:
+                raise BadApp(f"{rule.place}: rule {name!r} of {app.name} is another application's, too. Rename it.")
+    return rules
 
 
 def apps_of(word: str | None) -> list[App]:

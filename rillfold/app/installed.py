@@ -1,11 +1,12 @@
 """What there is: ours, and what the applications of this installation add. Made once, at the edge, and passed on."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
+from processors.dataset.taught import Rule
 from projections.catalog import PROJECTIONS
 from projections.projection import Projection
 from rillfold.settings import Settings
@@ -18,6 +19,7 @@ GROUP = "rillfold.apps"
 class Installed:
     projections: Mapping[str, Projection[Any]]
     reactions: Sequence[Reaction] = ()
+    rules: Mapping[str, Rule] = field(default_factory=dict)
 
 
 OURS = Installed(PROJECTIONS)

@@ -1,8 +1,11 @@
-"""Orders that were paid, what came in on each day, and what the company's agents are to know of it."""
+"""Orders that were paid, what came in on each day, and what the company's agents are to know of it, and to learn."""
+
+from collections.abc import Iterator
 
 import msgspec
 
-from rillfold import App, Emit
+from rillfold import App, Emit, Talk
+from schemas.company import Message
 from schemas.memory import MemoryNoted
 
 app = App("shop")
@@ -38,3 +41,15 @@ async def note(event: OrderPaid, emit: Emit) -> None:
     """Agents of the company know of large orders."""
     if event.cents >= LARGE:
         emit(MemoryNoted, memory=event.order, text=f"order {event.order} came to {event.cents} cents", source="shop")
+
+
+@app.rule("orders")
+def orders(event: OrderPaid) -> Iterator[Talk]:
+    """The company's agents learn to answer what an order came to."""
+    if event.cents >= 0:
+        asked = Message(role="user", content=f"What did order {event.order} come to?")
+        yield Talk(agent="shop", messages=(asked, Message(role="assistant", content=came_to(event.cents))))
+
+
+def came_to(cents: int) -> str:
+    return f"It came to {cents // 100}.{cents % 100:02}."

@@ -46,6 +46,19 @@ async def noted() -> None:
         ]
 
 
+async def taught() -> None:
+    async with Driver(MemoryLog(), app) as d:
+        for order, cents in (("order-1", 1_250), ("order-1", 1_250), ("order-2", 7), ("order-3", -5)):
+            await d.send(paid(order, cents))
+        await d.send(paid("order-4", 1, company="globex"))
+        rows = await d.dataset("acme", "orders.v1")
+        assert sorted(row.answer.content for row in rows) == ["It came to 0.07.", "It came to 12.50."]
+
+
+def test_agents_learn_what_an_order_came_to_and_of_no_other_company() -> None:
+    asyncio.run(taught())
+
+
 def test_a_large_order_is_noted_once_whatever_happens() -> None:
     asyncio.run(noted())
 
