@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from processors.dataset.lessons import Talk
     from rillfold.app.app import App
+    from streams.bridge.signing import ToolRequest
     from streams.react.reaction import Emit
 
 __version__ = "0.1.0"
-__all__ = ["App", "Emit", "Talk"]
+__all__ = ["App", "Emit", "Talk", "ToolRequest"]
 
 ROOMS = ("schemas", "projections", "processors", "streams", "gpu_workers")
 
@@ -51,4 +52,8 @@ def __getattr__(name: str) -> Any:
         from processors.dataset.lessons import Talk
 
         return Talk
+    if name == "ToolRequest":
+        from streams.bridge.signing import ToolRequest
+
+        return ToolRequest
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

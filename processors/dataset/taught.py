@@ -103,6 +103,13 @@ def _sound(talk: Talk, event: Event) -> Talk:
     if type(talk) is not Talk:
         raise TypeError(f"it made {type(talk).__name__}, not rillfold.Talk")
     sound = msgspec.convert(msgspec.to_builtins(talk), Talk)
-    envelope = {"id": event.id, "company": event.company, "time": event.time, "correlation": event.correlation}
-    encode(ConversationIngested(**envelope, agent=sound.agent, messages=sound.messages))
+    said = ConversationIngested(
+        id=event.id,
+        company=event.company,
+        time=event.time,
+        correlation=event.correlation,
+        agent=sound.agent,
+        messages=sound.messages,
+    )
+    encode(said)
     return sound

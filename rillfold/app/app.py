@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar, cast, dataclass_transform
 
@@ -11,16 +12,18 @@ import msgspec
 from processors.dataset.taught import Rule
 from projections.catalog import PROJECTIONS
 from projections.projection import Projection, Together
-from rillfold.app.declared import TOPIC, NamedEvent, Step, event_of, steps_known
+from rillfold.app.declared import TOPIC, NamedEvent, NamedTopic, Step, event_of, steps_known, topic_named
 from rillfold.app.errors import BadApp, place_of
 from rillfold.app.projected import Declared, Key, projection_of
 from rillfold.app.reacted import Function, Reacting, reaction_of
 from rillfold.app.recorded import Records
+from rillfold.app.signed import Signing, kind_of_auth
 from rillfold.app.taught import Teach, rule_of
 from schemas.codec.additions import AddedEvent
 from schemas.codec.catalog import kind_of
 from schemas.envelope import Event, Kind
 from schemas.topics import TOPIC_OF, Topic
+from streams.bridge.signing import AuthKind
 from streams.react.reaction import Begin, Reaction
 
 State = TypeVar("State", bound=msgspec.Struct)
@@ -40,6 +43,8 @@ class App:
         self._projections: dict[str, Projection[Any]] = {}
         self._reactions: dict[str, Reaction] = {}
         self._rules: dict[str, Rule] = {}
+        self._auths: dict[str, AuthKind] = {}
+        self._topics: dict[str, Topic] = {}
         self._events: dict[type[Event], Topic] = {}
         self._steps: dict[tuple[str, int], Step] = {}
         self._places: dict[object, str] = {}
@@ -58,8 +63,27 @@ class App:
         return self._rules
 
     @property
+    def auths(self) -> Mapping[str, AuthKind]:
+        return self._auths
+
+    @property
     def events(self) -> Mapping[type[Event], Topic]:
         return self._events
+
+    @property
+    def topics(self) -> Mapping[str, Topic]:
+        return self._topics
+
+    def topic(
+        self, name: str, *, partitions: int = 4, retention: timedelta | None = None, compact: bool = False
+    ) -> Topic:
+        """One more topic, which `rillfold topics create` makes. Without `retention` its records are kept for ever."""
+        caller = sys._getframe(1)
+        place = f"{caller.f_code.co_filename}:{caller.f_lineno}"
+        if name in self._topics:
+            raise BadApp(f"{place}: {self.name} has a topic {name!r} already. Take another name.")
+        self._topics[name] = topic_named(name, NamedTopic(partitions, retention, compact), place)
+        return self._topics[name]
 
     @dataclass_transform(kw_only_default=True, frozen_default=True)
     def event(self, type_: str, *, version: int = 1, topic: str = TOPIC) -> Callable[[Class], Class]:
@@ -70,7 +94,7 @@ class App:
             where = place_of(cls)
             if type_ in {kind_of(known).type for known in self._events}:
                 raise BadApp(f"{where}: event {type_!r} is there already in {self.name}. Take another name.")
-            event, on = event_of(cls, NamedEvent(type_, version, topic))
+            event, on = event_of(cls, NamedEvent(type_, version, topic), self._topics)
             self._events[event], self._places[event] = on, where
             return cast(Class, event)
 
@@ -111,7 +135,9 @@ class App:
             _in_parentheses(each, "reaction", "")
 
         def made(function: Function) -> Function:
-            reaction = reaction_of(function, Reacting(self.name, topic, version, begin, seconds), self._topic_of)
+            reaction = reaction_of(
+                function, Reacting(self.name, self._topics, topic, version, begin, seconds), self._topic_of
+            )
             if reaction.name in self._reactions:
                 told = f"{self.name} has one already. Take another name"
                 raise BadApp(f"{place_of(function)}: a reaction cannot be named {reaction.name!r}: {told}.")
@@ -128,6 +154,18 @@ class App:
             rule = rule_of(function, name, version, self._topic_of)
             if self._rules.setdefault(rule.name, rule) is not rule:
                 raise BadApp(f"{rule.place}: rule {rule.name!r} is there already in {self.name}. Say another version.")
+            return function
+
+        return made
+
+    def auth(self, name: str) -> Callable[[Signing], Signing]:
+        """Of a pure function from a secret, a request and the time to headers makes a kind of auth for tools."""
+        _in_parentheses(name, "auth", '"a_name"')
+
+        def made(function: Signing) -> Signing:
+            kind = kind_of_auth(function, name)
+            if self._auths.setdefault(name, kind) is not kind:
+                raise BadApp(f"{kind.place}: auth {name!r} is there already in {self.name}. Take another name.")
             return function
 
         return made

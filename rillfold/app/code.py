@@ -140,4 +140,5 @@ def _text(module: Module, each: ast.stmt, decorators: bool = True) -> str:
 
 
 def _first_line(each: ast.stmt) -> int:
-    return min([each.lineno, *(one.lineno for one in getattr(each, "decorator_list", ()))])
+    above: list[ast.expr] = getattr(each, "decorator_list", [])
+    return min(each.lineno, *(one.lineno for one in above)) if above else each.lineno

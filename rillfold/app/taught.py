@@ -56,4 +56,7 @@ def _topic(kind: type[Event], topic_of: Callable[[type[Event]], Topic | None], o
         raise BadApp(f"{where}: {of} takes {named(kind)}, which is no event that is there: {told}.")
     if topic.name == "dead-letter":
         raise BadApp(f"{where}: {of} takes {named(kind)}: letters are no company's, and teach nothing.")
+    if not topic.keeps_all:
+        told = f"{topic.name} does not keep all, so nobody could make the same rows again"
+        raise BadApp(f"{where}: {of} takes {named(kind)}: {told}.")
     return topic.name

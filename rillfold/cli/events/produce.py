@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 import msgspec
 
+from rillfold.app.installed import installed
 from rillfold.cli.terminal.answers import as_json
 from rillfold.cli.terminal.plain import plain
 from rillfold.event_log import event_log
@@ -21,7 +22,7 @@ from rillfold.profiles import of_the_settings
 from rillfold.settings import from_env
 from schemas.codec.catalog import kind_of
 from schemas.errors import Stop
-from schemas.topics import BY_NAME, TOPICS, Topic, TopicNames
+from schemas.topics import BY_NAME, TOPIC_OF, Topic, TopicNames
 
 if TYPE_CHECKING:
     from rillfold.produce.importing import Imported
@@ -73,6 +74,7 @@ async def _run(
     from rillfold.produce.importing import Import, Rejects, Source  # the client of Kafka: `--help` goes without
 
     settings = from_env()
+    installed(settings)
     names = settings.topic_names()
     ours = _topic(topic, names)
     source, signalled = Source(file), 0
@@ -95,7 +97,7 @@ async def _run(
 
 def _topic(name: str, names: TopicNames) -> Topic:
     """By our name or by the company's."""
-    for topic in TOPICS:
+    for topic in BY_NAME.values():
         if name in (topic.name, names.wire(topic.name)):
             return topic
     raise Stop(f"No topic {name!r}: take one of {', '.join(BY_NAME)}.")
@@ -103,7 +105,8 @@ def _topic(name: str, names: TopicNames) -> Topic:
 
 def _defaults(topic: Topic, given: dict[str, str]) -> dict[str, str]:
     """A topic of one event needs no type in its rows."""
-    only = {"type": kind_of(topic.events[0]).type} if len(topic.events) == 1 else {}
+    events = [kind_of(event).type for event, on in TOPIC_OF.items() if on == topic]
+    only = {"type": events[0]} if len(events) == 1 else {}
     return {**only, **given}
 
 
