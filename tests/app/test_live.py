@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from rillfold.app.found import apps_of, with_apps
 from rillfold.app.installed import installed
 from rillfold.embedded.state import Endpoints
 from rillfold.settings import Settings
@@ -118,7 +119,7 @@ async def test_its_topic_is_made_written_and_folded_and_its_rule_builds_a_datase
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.syspath_prepend(installed_shop)
-    parcels = installed(Settings(app="shop.app")).projections["parcels"]
+    parcels = with_apps(apps_of("shop.app")).projections["parcels"]
     assert f"created {names.prefix}parcels" in rillfold(environment, tmp_path, "topics", "create")
     scans = [f'{{"company":"acme","parcel":"p{n % 5}","at":"Ulm"}}' for n in range(50)]
     (tmp_path / "scans.jsonl").write_text("\n".join(scans))
