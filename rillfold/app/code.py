@@ -14,6 +14,9 @@ from typing import Any, NamedTuple
 
 from rillfold.app.errors import BadApp, place_of
 
+EVERYTHING = "*"
+"""Of an import. A name that nothing binds may come of it."""
+
 
 class Module(NamedTuple):
     """A module's text, and its statements by the names that they bind."""
@@ -51,9 +54,10 @@ def _followed(module: Module, name: str, seen: set[tuple[str, str]]) -> Iterator
     if (module.name, name) in seen:
         return
     seen.add((module.name, name))
-    for each in module.bound.get(name, ()):
+    known = name if name in module.bound else EVERYTHING
+    for each in module.bound.get(known, ()):
         if isinstance(each, ast.Import | ast.ImportFrom):
-            yield from _imported(module, each, name, seen)
+            yield from _imported(module, each, known, seen)
         elif not _is_event(each):
             yield _text(module, each)
             yield from _reached(module, each, seen)
@@ -65,7 +69,7 @@ def _imported(
     """Of our own package its text: one name's, or a whole module's where that is what is named."""
     alias = next(alias for alias in each.names if _binds(alias) == name)
     source = _source(module, each) if isinstance(each, ast.ImportFrom) else ""
-    whole = f"{source}.{alias.name}".lstrip(".")
+    whole = source if name == EVERYTHING else f"{source}.{alias.name}".lstrip(".")
     if whole.split(".")[0] != module.name.split(".")[0]:
         yield f"{whole} as {name}"
     elif source and (of := _module(source)) and alias.name in of.bound:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from processors.dataset.taught import NO_RULES, chosen, topics_of
 from processors.errors import RuleMissing
 from processors.training.admit import NotAdmitted, RunBounds, admit
 from rillfold.app.errors import BadApp
-from rillfold.app.found import with_apps
+from rillfold.app.found import apps_of, with_apps
 from schemas.training import TrainingRequested
 from tests.support.learning import built, log_of, said, talk
 
@@ -153,27 +154,40 @@ def test_other_code_under_the_same_version_is_refused_however_deep_it_stands(rel
     assert set(with_apps([app]).rules) == {"sums.v1", "sums.v2"}
 
 
-def test_code_in_another_module_of_the_package_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rillfold.app.found import apps_of
-
+@pytest.mark.parametrize(
+    ("imported", "said_as"),
+    [
+        ("from .words import answer", "answer()"),
+        ("from .words import *", "answer()"),
+        ("from . import words", "words.answer()"),
+        ("import {name}.words as w", "w.answer()"),
+        ("", "answer()"),
+    ],
+)
+def test_code_in_another_module_of_the_package_counts(
+    imported: str, said_as: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     hashes = []
-    for name, said_ in (("pack_a", "yes"), ("pack_b", "yes"), ("pack_c", "no")):
+    within = "" if imported else "from .words import answer; "
+    for letter, said_ in (("a", "yes"), ("b", "yes"), ("c", "no")):
+        name = f"pack_{letter}_{next(PACKS)}"
         folder = tmp_path / name
         folder.mkdir()
         (folder / "__init__.py").touch()
-        (folder / "words.py").write_text(
-            f"from json import dumps\nANSWER = {said_!r}\ndef answer(): return dumps(ANSWER)\n"
-        )
+        words = f"from json import dumps\nANSWER = {said_!r}\ndef answer(): return dumps(ANSWER)\n"
+        (folder / "words.py").write_text(words)
         (folder / "app.py").write_text(
-            "from rillfold import App, Talk\nfrom schemas.company import RecordIngested\nfrom .words import answer\n"
-            'app = App("pack")\n@app.rule("r")\ndef r(event: RecordIngested) -> list[Talk]:\n    return answer()\n'
+            "from rillfold import App, Talk\nfrom schemas.company import RecordIngested\n"
+            f'{imported.format(name=name)}\napp = App("pack")\n@app.rule("r")\n'
+            f"def r(event: RecordIngested) -> list[Talk]:\n    {within}return {said_as}\n"
         )
         (app,) = apps_of(f"{name}.app")
         hashes.append(app.rules["r.v1"].sha256)
     assert hashes[0] == hashes[1] != hashes[2]
 
 
+PACKS = count()
 TEACH = "from rillfold import Talk\n@app.rule({})\n{}\n"
 FORM = "def r(event: RecordIngested) -> list[Talk]: ..."
 WRONG = {
