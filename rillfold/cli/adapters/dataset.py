@@ -20,6 +20,7 @@ from rillfold.cli.terminal.given import AGENT, COMPANY
 from rillfold.cli.terminal.plain import plain
 from rillfold.cli.terminal.verbs import Verbs
 from schemas.errors import Stop
+from schemas.topics import BY_NAME
 from schemas.training import OffsetRange
 from streams.history import replay
 
@@ -45,6 +46,9 @@ _NARROWING = (
     ),
     click.option("--until", metavar="TIME", help="Only what happened before."),
     click.option("--leave-out", "leave_out", multiple=True, metavar="ENTITY", help="As if the log had never held it."),
+    click.option(
+        "--app-rule", "rules", multiple=True, metavar="NAME.vN", help="What this rule of an application makes, too."
+    ),
     click.option("--outcomes/--no-outcomes", default=True, help="Whether feedback and tools' replies count."),
 )
 
@@ -127,6 +131,7 @@ def _selection(
     since: str | None,
     until: str | None,
     leave_out: Sequence[str],
+    rules: Sequence[str],
     outcomes: bool,
 ) -> Selection:
     start, stop = _time(since), _time(until)
@@ -140,6 +145,7 @@ def _selection(
         until=stop,
         outcomes=outcomes,
         leave_out=tuple(leave_out),
+        rules=tuple(rules),
     )
 
 
@@ -156,12 +162,13 @@ def _time(text: str | None) -> int | None:
 
 
 def _range(text: str) -> OffsetRange:
-    *topic, numbers = text.partition(":") if text.startswith((replay.DATA_TOPIC, replay.REPLIES_TOPIC)) else (text,)
+    name, _, rest = text.partition(":")
+    topic, numbers = (name, rest) if name in BY_NAME else (replay.DATA_TOPIC, text)
     try:
         partition, start, stop = (int(part) for part in numbers.split(":"))
     except ValueError as error:
         raise click.BadParameter(f"{text!r} is not PARTITION:START:STOP, such as 0:0:1200") from error
-    return OffsetRange(topic=topic[0] if topic else replay.DATA_TOPIC, partition=partition, start=start, stop=stop)
+    return OffsetRange(topic=topic, partition=partition, start=start, stop=stop)
 
 
 def _tell(manifest: Manifest, noticed: Noticed | None, as_json: bool) -> None:

@@ -54,7 +54,14 @@ def _apps() -> list[App]:
 
 
 def _adds(found: App) -> dict[str, list[str]]:
-    events = [str(kind_of(each)) for each in found.events]
+    topics, events = [*found.topics], [str(kind_of(each)) for each in found.events]
     projections = [f"{each.name}.v{each.version}" for each in found.projections.values()]
     reactions = [f"{each.name}.v{each.version}" for each in found.reactions.values()]
-    return {"events": events, "projections": projections, "reactions": reactions}
+    return {
+        "topics": topics,
+        "events": events,
+        "projections": projections,
+        "reactions": reactions,
+        "rules": [*found.rules],
+        "auths": [*found.auths],
+    }

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from rillfold.app.installed import installed
 from rillfold.cli.terminal.answers import as_json, say, say_json
 from rillfold.cli.terminal.given import COMPANY, MOST
 from rillfold.cli.terminal.plain import plain
@@ -99,6 +100,7 @@ def redrive(place: str | None, gone: bool, yes: bool, as_json: bool, **wanted: s
 
 
 def _wanted(given: Mapping[str, str | None]) -> Wanted:
+    installed(from_env())
     there = sorted(map(from_env().topic_names().wire, BY_NAME))
     if (topic := given.get("topic")) is not None and topic not in there:
         raise Stop(f"No topic {topic} is read here.{meant(topic, there)} These are: {', '.join(there)}.")

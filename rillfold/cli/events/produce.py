@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 import msgspec
 
+from rillfold.app.installed import installed
 from rillfold.cli.company.registered import doubt_in_log
 from rillfold.cli.terminal.answers import as_json
 from rillfold.cli.terminal.given import COMPANY, ROLE
@@ -24,7 +25,7 @@ from rillfold.settings import from_env
 from schemas.codec.catalog import kind_of
 from schemas.errors import Stop
 from schemas.near import meant
-from schemas.topics import BY_NAME, TOPICS, Topic, TopicNames, events_on
+from schemas.topics import BY_NAME, Topic, TopicNames, events_on
 
 if TYPE_CHECKING:
     from rillfold.produce.importing import Imported
@@ -79,6 +80,7 @@ async def _run(
     from rillfold.produce.importing import Import, Rejects, Source  # the client of Kafka: `--help` goes without
 
     settings = from_env()
+    installed(settings)
     names = settings.topic_names()
     ours = _topic(topic, names)
     source, signalled = Source(file), 0
@@ -112,7 +114,7 @@ def _agent_of(file: str) -> str | None:
 
 def _topic(name: str, names: TopicNames) -> Topic:
     """By our name or by the company's."""
-    for topic in TOPICS:
+    for topic in BY_NAME.values():
         if name in (topic.name, names.wire(topic.name)):
             return topic
     raise Stop(f"No topic {name!r}.{meant(name, BY_NAME)} Take one of {', '.join(BY_NAME)}.")

@@ -4,13 +4,14 @@ import sys
 
 import click
 
+from rillfold.app.installed import installed
 from rillfold.cli.terminal.answers import as_json, say_json
 from rillfold.cli.terminal.table import say_table
 from rillfold.cli.terminal.verbs import Verbs
 from rillfold.event_log import in_log
 from rillfold.settings import from_env
 from schemas.codec.catalog import kind_of
-from schemas.topics import TOPICS, TopicNames, events_on
+from schemas.topics import BY_NAME, TopicNames, events_on
 from streams.log.kafka import admin
 from streams.log.port import EventLog
 
@@ -25,6 +26,7 @@ def topics() -> None:
 def create(as_json: bool) -> None:
     """Make the topics that are absent. Those that stand are left alone; `check` compares them."""
     settings = from_env()
+    installed(settings)
     if settings.schema_registry is not None:  # and there all schemas
         from streams.log.kafka.registry import Registry
 
@@ -36,7 +38,7 @@ def create(as_json: bool) -> None:
         return
     for name in made:
         click.echo(f"created {name}")
-    click.echo(f"{len(made)} created, {len(TOPICS) - len(made)} there already.")
+    click.echo(f"{len(made)} created, {len(BY_NAME) - len(made)} there already.")
 
 
 @topics.command()
@@ -47,7 +49,7 @@ def check(as_json: bool) -> None:
     if as_json:
         say_json({"differences": [difference._asdict() for difference in found]})
     elif not found:
-        click.echo(f"All {len(TOPICS)} topics are as they should be.")
+        click.echo(f"All {len(BY_NAME)} topics are as they should be.")
     else:
         for one in found:
             click.echo(f"{one.topic}: {one.setting} is {one.found}, should be {one.wanted}. Remedy: {one.remedy}")
@@ -68,8 +70,8 @@ def list_(as_json: bool) -> None:
 
 async def _rows(log: EventLog, names: TopicNames) -> list[dict[str, object]]:
     rows = []
-    found = await log.describe([names.wire(topic.name) for topic in TOPICS])
-    for topic in TOPICS:
+    found = await log.describe([names.wire(topic.name) for topic in BY_NAME.values()])
+    for topic in BY_NAME.values():
         wire = names.wire(topic.name)
         held: int | str = "absent"
         if wire in found:

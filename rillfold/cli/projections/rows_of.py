@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from projections.projection import Projection
+from rillfold.app.installed import installed
 from rillfold.cli.terminal.answers import moment
 from rillfold.cli.terminal.table import GAP
 from rillfold.event_log import event_log, read_model
@@ -27,6 +28,7 @@ class NoSuchRow(Poison):
 async def read(
     settings: Settings, projection: Projection[Any], key: str | None, company: str | None, limit: int
 ) -> tuple[list[ProjectedRow], Proof]:
+    installed(settings)
     names = settings.topic_names()
     async with event_log(of_the_settings(settings)) as log, read_model(settings) as reads:
         positions = await reads.positions(projection, company)
