@@ -107,6 +107,13 @@ BY_NAME: dict[str, Topic] = {topic.name: topic for topic in TOPICS}
 """Applications add theirs at the edge, as they add events."""
 TOPIC_OF: dict[type[Event], Topic] = {event: topic for topic in TOPICS for event in topic.events}
 """Applications add theirs at the edge: `schemas.codec.additions`."""
+
+
+def events_on(topic: Topic) -> tuple[type[Event], ...]:
+    """Those of applications too."""
+    return tuple(event for event, on in TOPIC_OF.items() if on is topic)
+
+
 WISHES: tuple[type[Event], ...] = (
     *BY_NAME["company-data"].events,
     training.TrainingRequested,
@@ -178,7 +185,7 @@ class TopicNames:
     @cached_property
     def _events(self) -> Mapping[str, frozenset[type[Event]]]:
         wires = {topic: self.wire(topic.name) for topic in BY_NAME.values()}
-        return {wire: frozenset(e for e, on in TOPIC_OF.items() if on is topic) for topic, wire in wires.items()}
+        return {wire: frozenset(events_on(topic)) for topic, wire in wires.items()}
 
     @cached_property
     def _ours(self) -> Mapping[str, str]:

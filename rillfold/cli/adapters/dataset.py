@@ -14,8 +14,11 @@ from processors.dataset.turns import Manifest
 from processors.training.settings import RULE_VERSION
 from rillfold.cli.adapters import dataset_files as files
 from rillfold.cli.adapters import selected
+from rillfold.cli.company.registered import doubt_in_log
 from rillfold.cli.terminal.answers import as_json, say_json
+from rillfold.cli.terminal.given import AGENT, COMPANY
 from rillfold.cli.terminal.plain import plain
+from rillfold.cli.terminal.verbs import Verbs
 from schemas.errors import Stop
 from schemas.topics import BY_NAME
 from schemas.training import OffsetRange
@@ -27,7 +30,7 @@ class NothingThere(Stop):
 
 
 _NARROWING = (
-    click.option("--agent", "agents", multiple=True, help="Only what this agent answered. As often as you like."),
+    click.option("--agent", "agents", type=AGENT, multiple=True, help="Only what this agent answered. Repeat it."),
     click.option(
         "--type", "types", multiple=True, type=click.Choice(get_args(Taught)), help="Only events of this type."
     ),
@@ -54,13 +57,13 @@ def _narrowing(command: Callable[..., Any]) -> Callable[..., Any]:
     return reduce(lambda decorated, option: option(decorated), reversed(_NARROWING), command)
 
 
-@click.group()
+@click.group(cls=Verbs)
 def dataset() -> None:
     """Build training data from the log, or prove that files are what the log gives."""
 
 
 @dataset.command()
-@click.option("--company", required=True)
+@click.option("--company", type=COMPANY, required=True)
 @click.option(
     "--range", "ranges", multiple=True, metavar="[TOPIC:]PARTITION:START:STOP", help="Default: all up to now."
 )
@@ -93,6 +96,7 @@ def build(
     with files.draft(out, parquet) as made:
         manifest, noticed = files.build(wish, made)
         if manifest.rule_version == RULE_VERSION and not manifest.records:
+            doubt_in_log(company, nothing=True)
             raise NothingThere(
                 f"No record of company {company!r} stands in the ranges: see `rillfold query companies` for its name, "
                 f"and whether its events have the key `{company}` or `{company}/...`."

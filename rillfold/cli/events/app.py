@@ -5,12 +5,13 @@ import click
 from rillfold.app.app import App
 from rillfold.app.found import apps_of, with_apps
 from rillfold.cli.terminal.answers import as_json, say_json
+from rillfold.cli.terminal.verbs import Verbs
 from rillfold.settings import from_env
 from schemas.codec.catalog import kind_of
 from schemas.errors import Stop
 
 
-@click.group()
+@click.group(cls=Verbs)
 def app() -> None:
     """An application of your own, which RILLFOLD_APP names: check it, and write down what must not change."""
 

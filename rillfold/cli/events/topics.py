@@ -3,20 +3,20 @@
 import sys
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from rillfold.app.installed import installed
 from rillfold.cli.terminal.answers import as_json, say_json
+from rillfold.cli.terminal.table import say_table
+from rillfold.cli.terminal.verbs import Verbs
 from rillfold.event_log import in_log
 from rillfold.settings import from_env
 from schemas.codec.catalog import kind_of
-from schemas.topics import BY_NAME, TOPIC_OF, TopicNames
+from schemas.topics import BY_NAME, TopicNames, events_on
 from streams.log.kafka import admin
 from streams.log.port import EventLog
 
 
-@click.group()
+@click.group(cls=Verbs)
 def topics() -> None:
     """Create, check or list the topics, as the one table of topics says."""
 
@@ -64,10 +64,8 @@ def list_(as_json: bool) -> None:
     if as_json:
         say_json({"topics": rows})
         return
-    table = Table("topic", "on the broker", "key", "partitions", "retention", "offsets held", "events")
-    for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    heads = ("topic", "on the broker", "key", "partitions", "retention", "offsets held", "events")
+    say_table(heads, [tuple(row.values()) for row in rows])
 
 
 async def _rows(log: EventLog, names: TopicNames) -> list[dict[str, object]]:
@@ -86,7 +84,7 @@ async def _rows(log: EventLog, names: TopicNames) -> list[dict[str, object]]:
                 "partitions": found[wire].partitions if wire in found else names.partitions(topic.name),
                 "retention": "for ever" if topic.retention_ms < 0 else f"{topic.retention_ms} ms",
                 "held": held,
-                "events": ", ".join(kind_of(event).type for event, on in TOPIC_OF.items() if on == topic),
+                "events": ", ".join(kind_of(event).type for event in events_on(topic)),
             }
         )
     return rows
