@@ -9,7 +9,7 @@ from processors.dataset.marks import HELD, Hearing, Marks, Opinion, TakenAt, Tel
 from processors.dataset.noticed import Noticed, Watch
 from processors.dataset.offers import Moment, Offers
 from processors.dataset.selection import Selection
-from processors.dataset.taught import Rule, Taught
+from processors.dataset.taught import AskedRules, Rule
 from processors.dataset.turns import RULE, THIRD, Manifest, RuleUsed, canonical, in_order, is_held_out, question
 from schemas.company import (
     OBSERVED,
@@ -78,7 +78,7 @@ class Gathering:
     bytes."""
 
     def __init__(self, select: Selection, rules: Sequence[Rule] = ()) -> None:
-        self._select, self._taught = select, Taught(rules)
+        self._select, self._taught = select, AskedRules(rules)
         self._watch, self._agents = Watch(select), frozenset(select.agents)
         self._entities, self._measured_on = frozenset(select.entities), frozenset(select.held_out)
         self._questions: set[bytes] = set()

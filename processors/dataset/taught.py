@@ -54,7 +54,7 @@ def topics_of(names: Sequence[str], there: Mapping[str, Rule]) -> tuple[str, ...
     return tuple(sorted({topic for name in names if name in there for topic in there[name].topics}))
 
 
-class Taught:
+class AskedRules:
     """Asks rules, and counts what came of it."""
 
     def __init__(self, rules: Sequence[Rule]) -> None:

@@ -131,9 +131,9 @@ def test_a_rule_that_is_missing_or_other_code_is_refused_by_name(rules: Any) -> 
 
 
 def _used(there: Any) -> Any:
-    from processors.dataset.taught import Taught
+    from processors.dataset.taught import AskedRules
 
-    return Taught(list(there.values())).used()
+    return AskedRules(list(there.values())).used()
 
 
 def refused(app: Any, *told: str) -> None:
