@@ -11,7 +11,7 @@ from gpu_workers.serve.port import AdapterKey, spelled
 from projections.lora_adapters import LORA_ADAPTERS, Adapter
 from projections.rollouts import ROLLOUTS, Rollout
 from rillfold.cli.adapters.export import export
-from rillfold.cli.adapters.registry import download, publish, resolve, sign
+from rillfold.cli.adapters.registry import download, publish, resolve, sign, subscribe
 from rillfold.cli.terminal.answers import as_json, say, say_json
 from rillfold.cli.terminal.plain import plain
 from rillfold.event_log import first, in_log
@@ -53,7 +53,7 @@ def adapters() -> None:
     """Show a company's adapters, decide by hand which version answers; publish, fetch, sign and export them."""
 
 
-for _verb in (resolve, download, publish, sign, export):
+for _verb in (resolve, download, subscribe, publish, sign, export):
     adapters.add_command(_verb)
 
 
