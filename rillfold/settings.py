@@ -4,7 +4,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from difflib import get_close_matches
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, NamedTuple, get_args
@@ -13,6 +12,7 @@ import msgspec
 
 from gpu_workers.bases.files import listed
 from schemas.errors import Stop
+from schemas.near import near
 from schemas.topics import TopicNames
 
 PREFIX = "RILLFOLD_"
@@ -269,8 +269,8 @@ def misspelt(environ: Mapping[str, str] | None = None) -> Iterator[str]:
     """What looks like a setting and is none. No error: a platform, or another release, has variables of its own."""
     names = [PREFIX + field.name.upper() for field in msgspec.structs.fields(Settings)]
     for name in sorted(set(os.environ if environ is None else environ) - set(names)):
-        if name.startswith(PREFIX) and "_SERVICE_" not in name and (near := get_close_matches(name, names, 1, 0.85)):
-            yield f"{name} is no setting, and is not read. Is {near[0]} meant?"
+        if name.startswith(PREFIX) and "_SERVICE_" not in name and (close := near(name, names, close=0.85)):
+            yield f"{name} is no setting, and is not read. Is {close[0]} meant?"
 
 
 def given_by(kind: type[msgspec.Struct], prefix: str, environ: Mapping[str, str] | None = None) -> dict[str, object]:

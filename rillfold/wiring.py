@@ -86,6 +86,7 @@ def to_models(url: str, headers: dict[str, str] | None = None) -> httpx.AsyncCli
 async def services(settings: Settings) -> AsyncIterator[Services]:
     from streams.read_model.reads import ANSWER_SECONDS
 
+    there = installed(settings)
     names, bearer = settings.topic_names(), {"Authorization": f"Bearer {operator_of(settings).token}"}
     async with (
         event_log(settings) as log,
@@ -99,7 +100,7 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
         try:
             yield Services(
                 settings=settings,
-                installed=installed(settings),
+                installed=there,
                 log=log,
                 producer=Producer(log, names),
                 tools=tools,

@@ -5,7 +5,7 @@
 #
 # Needs kafka-acls on the path (in Apache's own package it ends in .sh: link it). ADMIN says how whoever may grant rights
 # gets in, by Kafka's own names (security.protocol, sasl.mechanism, sasl.jaas.config, ssl.truststore.location, ...).
-# Topics have the prefix, or none. Where RILLFOLD_TOPIC_MAP gives one another name, write it here.
+# OWN_TOPICS="orders ..." names those that your application adds. Topics have the prefix, or none. Where RILLFOLD_TOPIC_MAP gives one another name, write it here.
 set -eu
 role=${1:?which role}
 user=${2:?which user}
@@ -39,7 +39,7 @@ folding() { # A fold's own group, which its --only names, and the changelogs tha
     claims prefixed "$(for name in ${ONLY:-$projections ${OWN:-}}; do printf ' rillfold-%s-v' "$name"; done)"
 }
 
-wishes="company-data training-request adapter-request automation-job inference-request"
+wishes="company-data training-request adapter-request automation-job inference-request ${OWN_TOPICS:-}"
 events="$wishes adapter-ready inference-result tool-call tool-result dead-letter"
 
 projections="companies company_automation_jobs company_tools costs datasets files lora_adapters memories rollouts sessions"

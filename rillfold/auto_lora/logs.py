@@ -73,8 +73,8 @@ async def in_kafka(config: TrainingConfig, settings: Settings, say: Say) -> Asyn
             f"TrainingConfig.model_name {name!r:.200} is not in RILLFOLD_BASE_MODELS, which training workers go by: "
             "list it there, for them too, or train without Kafka."
         )
-    names = settings.topic_names()
     async with event_log(settings) as log:
+        names = settings.topic_names()
         begin = await replay.everything_up_to_now(log, names)
         yield History(log, names, config.company, artifact_store(settings), begin=begin, say=say)
 

@@ -221,6 +221,10 @@ def test_papers_lie_beside_the_artifact_and_change_nothing_of_its_name(shelf: Sh
     before = store.papers(sha256)
     store.put_papers(sha256, "acme/support@1", CARDS)
     assert store.papers(sha256) == before, "the same key and files, the same bytes"
+    with pytest.MonkeyPatch.context() as patch:
+        for writes in ("gpu_workers.adapters.store.Path.write_bytes", "gpu_workers.adapters.remote.RemoteFiles.send"):
+            patch.setattr(writes, lambda *_: pytest.fail("what stands there already is written again"))
+        store.put_papers(sha256, "acme/support@1", CARDS)
     assert facts_of(store, sha256) == FACTS
 
 

@@ -13,6 +13,7 @@ import msgspec
 
 from rillfold.cli.terminal import live
 from rillfold.cli.terminal.answers import as_json, say, say_json
+from rillfold.cli.terminal.given import ADAPTER, COMPANY, ROLE
 from rillfold.cli.terminal.plain import plain
 from rillfold.event_log import in_log
 from rillfold.settings import Settings, from_env
@@ -26,7 +27,7 @@ Found = TypeVar("Found")
 
 
 @click.command()
-@click.argument("adapter", metavar="COMPANY/ROLE[@VERSION]")
+@click.argument("adapter", type=ADAPTER, metavar="COMPANY/ROLE[@VERSION]")
 @as_json()
 def resolve(adapter: str, as_json: bool) -> None:
     """Say where ADAPTER lies, under which hash, and who signed it; its newest version where none is named."""
@@ -34,7 +35,7 @@ def resolve(adapter: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("adapter", metavar="COMPANY/ROLE[@VERSION]")
+@click.argument("adapter", type=ADAPTER, metavar="COMPANY/ROLE[@VERSION]")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @as_json()
 def download(adapter: str, folder: Path, as_json: bool) -> None:
@@ -48,8 +49,8 @@ def download(adapter: str, folder: Path, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--company", help="Of this company alone.")
-@click.option("--role", help="For this role alone.")
+@click.option("--company", type=COMPANY, help="Of this company alone.")
+@click.option("--role", type=ROLE, help="For this role alone.")
 @click.option("--into", type=click.Path(path_type=Path, file_okay=False), default=Path("adapters"), show_default=True)
 @as_json("One JSON object a line.")
 def subscribe(company: str | None, role: str | None, into: Path, as_json: bool) -> None:
@@ -76,7 +77,7 @@ def _warn(line: str) -> None:
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.argument("adapter", metavar="COMPANY/ROLE")
+@click.argument("adapter", type=ADAPTER, metavar="COMPANY/ROLE")
 @click.option("--base", help="A name of RILLFOLD_BASE_MODELS. Default: as its manifest says, or RILLFOLD_BASE_MODEL.")
 @click.option("--promote", is_flag=True, help="Let it answer for its role at once. Without, it answers by its number.")
 @as_json()
@@ -90,7 +91,7 @@ def publish(folder: Path, adapter: str, base: str | None, promote: bool, as_json
 
 
 @click.command()
-@click.argument("adapter", metavar="COMPANY/ROLE[@VERSION]")
+@click.argument("adapter", type=ADAPTER, metavar="COMPANY/ROLE[@VERSION]")
 @as_json()
 def sign(adapter: str, as_json: bool) -> None:
     """Sign ADAPTER with the key of this installation: one of an older release, or one that others signed."""
@@ -125,10 +126,12 @@ def _base(folder: Path, told: str | None, settings: Settings) -> BaseHash | None
 
     name = settings.base_name(told)
     with live.phases() as tell:
-        place = prepare(
-            settings.bases().get(name, name), settings.cache_dir, lambda what, done, of: tell(what, done, of, "")
-        )
-    identity = identify(name_of(name), place, "float32")
+
+        def told_of(what: str, done: int, of: int) -> None:
+            tell(what, done, of, "")
+
+        place = prepare(settings.bases().get(name, name), settings.cache_dir, told_of)
+        identity = identify(name_of(name), place, "float32", told_of)
     must_fit(folder, place, identity)
     return BaseHash(identity.name, identity.sha256)
 
