@@ -31,11 +31,14 @@ Names = Annotated[
 ]
 
 
-SECRETS = frozenset({"api_key", "postgres_dsn", "serve_token"})
+SECRETS = frozenset({"api_key", "mlflow_password", "mlflow_token", "postgres_dsn", "serve_token"})
 ALSO: Mapping[str, tuple[str, ...]] = {
     "cache_dir": ("XDG_CACHE_HOME",),
     "profiles_file": ("XDG_CONFIG_HOME",),
     "llama_cpp_path": ("LLAMA_CPP_PATH",),
+    "mlflow_token": ("MLFLOW_TRACKING_TOKEN",),
+    "mlflow_username": ("MLFLOW_TRACKING_USERNAME",),
+    "mlflow_password": ("MLFLOW_TRACKING_PASSWORD",),
 }
 """Variables of others that a setting heeds where its own is not there."""
 
@@ -174,6 +177,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """A tool that is away or overloaded is tried again for so long, under one idempotency key."""
     llama_cpp_path: Path | None = None
     """llama-server or a folder that holds it, from LLAMA_CPP_PATH too. None: the package xllamacpp."""
+    mlflow_url: Url | None = None
+    """An MLflow that training runs are noted in, as the log tells of them. None: nowhere."""
+    mlflow_token: str | None = None
+    """How we get in there, by the names that its own client knows, too."""
+    mlflow_username: str | None = None
+    mlflow_password: str | None = None
     session_timeout: Annotated[float, msgspec.Meta(ge=1)] = 15.0
     """Seconds without a sign of life after which the others take a worker's partitions over."""
     worker_host: str = "127.0.0.1"
@@ -225,6 +234,9 @@ def from_env(environ: Mapping[str, str] | None = None) -> Settings:
         given["profiles_file"] = Path(environ["XDG_CONFIG_HOME"]) / "rillfold" / "profiles.toml"
     if environ.get("LLAMA_CPP_PATH"):
         given["llama_cpp_path"] = Path(environ["LLAMA_CPP_PATH"])
+    for word in ("token", "username", "password"):
+        if theirs := environ.get(f"MLFLOW_TRACKING_{word.upper()}"):
+            given[f"mlflow_{word}"] = theirs
     return Settings(**given | given_by(Settings, PREFIX, environ))  # type: ignore[arg-type]
 
 

@@ -76,6 +76,10 @@ train) # rillfold worker train
     topics "Read DescribeConfigs" "$events"
     topics "Write" "training-request adapter-ready"
     groups literal rillfold-train ;;
+mlflow) # rillfold worker mlflow
+    topics "Read DescribeConfigs" "$events"
+    groups literal rillfold-mlflow
+    claims literal rillfold-mlflow ;;
 api) # rillfold api, and the commands that speak for a company: job, tools, train
     topics "Read DescribeConfigs" "$events"
     topics "Write" "$wishes"
@@ -91,6 +95,6 @@ redrive) # rillfold dlq redrive
     topics "Read Write DescribeConfigs" "$events"
     claims literal rillfold-redrive ;;
 *)
-    echo "roles.sh: '$role': admin, producer, fold, sink, bridge, serve, react, train, api, promote, reader or redrive" >&2
+    echo "roles.sh: '$role': admin, producer, fold, sink, bridge, serve, react, train, mlflow, api, promote, reader or redrive" >&2
     exit 64 ;;
 esac

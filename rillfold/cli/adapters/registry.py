@@ -1,8 +1,10 @@
-"""`rillfold adapters resolve`, `download`, `publish` and `sign`: adapters between this installation and others."""
+"""`rillfold adapters resolve`, `download`, `subscribe`, `publish` and `sign`: adapters between installations."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -11,7 +13,7 @@ import msgspec
 
 from rillfold.cli.terminal import live
 from rillfold.cli.terminal.answers import as_json, say, say_json
-from rillfold.cli.terminal.given import ADAPTER
+from rillfold.cli.terminal.given import ADAPTER, COMPANY, ROLE
 from rillfold.cli.terminal.plain import plain
 from rillfold.event_log import in_log
 from rillfold.settings import Settings, from_env
@@ -44,6 +46,33 @@ def download(adapter: str, folder: Path, as_json: bool) -> None:
         return
     for file in files:
         click.echo(plain(f"wrote      {file}"))
+
+
+@click.command()
+@click.option("--company", type=COMPANY, help="Of this company alone.")
+@click.option("--role", type=ROLE, help="For this role alone.")
+@click.option("--into", type=click.Path(path_type=Path, file_okay=False), default=Path("adapters"), show_default=True)
+@as_json("One JSON object a line.")
+def subscribe(company: str | None, role: str | None, into: Path, as_json: bool) -> None:
+    """Fetch and verify what is promoted, as it comes, until Ctrl-C; the next time goes on from there."""
+    from rillfold.subscription import AdapterSubscription
+
+    async def follow(log: EventLog, _names: TopicNames) -> None:
+        subscription = AdapterSubscription(log, from_env(), into, company, role, say=_warn)
+        async for arrived in subscription.arriving():
+            told = {"adapter": f"{arrived.adapter}@{arrived.version}", "folder": str(arrived.folder)}
+            if as_json:
+                say_json({**told, "sha256": arrived.sha256})
+            else:
+                click.echo(plain("{adapter:32} {folder}".format(**told)))
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt):
+        in_log(follow)
+
+
+def _warn(line: str) -> None:
+    click.echo(plain(f"rillfold: {line}"), err=True)
 
 
 @click.command()

@@ -9,7 +9,7 @@ from gpu_workers.serve.port import AdapterKey, spelled
 from projections.lora_adapters import LORA_ADAPTERS, Adapter
 from projections.rollouts import ROLLOUTS, Rollout
 from rillfold.cli.adapters.export import export
-from rillfold.cli.adapters.registry import download, publish, resolve, sign
+from rillfold.cli.adapters.registry import download, publish, resolve, sign, subscribe
 from rillfold.cli.company.registered import doubt_in_log
 from rillfold.cli.terminal.answers import as_json, say, say_json
 from rillfold.cli.terminal.given import ADAPTER, COMPANY
@@ -55,7 +55,7 @@ def adapters() -> None:
     """Show a company's adapters, decide by hand which version answers; publish, fetch, sign and export them."""
 
 
-for _verb in (resolve, download, publish, sign, export):
+for _verb in (resolve, download, subscribe, publish, sign, export):
     adapters.add_command(_verb)
 
 
