@@ -185,10 +185,14 @@ def _postgres(dsn: str) -> Finding:
     """Its password stands in no finding."""
     import psycopg
 
+    from streams.read_model.database import DatabaseNotTrusted, named
+
     try:
         with psycopg.connect(dsn, connect_timeout=PATIENCE) as connection:
             info = connection.info
             return Finding("Read model", "ok", f"Postgres answers at {info.host}:{info.port}, as {info.user}")
     except psycopg.Error as error:
+        if isinstance(why := named(error), DatabaseNotTrusted):
+            return Finding("Read model", "problem", str(why))
         remedy = "Start it there, or correct RILLFOLD_POSTGRES_DSN."
         return Finding("Read model", "problem", " ".join(str(error).split()), remedy)

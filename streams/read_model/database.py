@@ -2,7 +2,7 @@
 
 import psycopg
 
-from schemas.errors import RillfoldError
+from schemas.errors import RillfoldError, Stop
 from streams.errors import DatabaseAway, DatabaseCannot, ReadModelBroken
 
 CONTENT = ("21", "22", "23", "54", "XX000")
@@ -11,6 +11,21 @@ AWAY = ("08", "57P")
 """The connection is lost, or the server stops, starts or has dropped us."""
 BROKEN = ("28", "3D", "3F", "42")
 """Somebody has to put it right: a password, a schema, a table, a privilege."""
+UNTRUSTED = ("certificate", "SSL was required", "SSL error")
+"""As libpq says it when it connects; such an error has no state."""
+BROKEN_OFF = ("eof", "SSL SYSCALL")
+"""Words of a server that goes away just then."""
+
+
+class DatabaseNotTrusted(Stop):
+    """Whoever answers shows no certificate that we have to believe."""
+
+    def __init__(self, detail: object) -> None:
+        super().__init__(
+            f"Whoever answers as Postgres is not trusted here ({' '.join(str(detail).split())}). Nothing was said to "
+            f"it. Name in RILLFOLD_POSTGRES_DSN the authority that signed its certificate (sslrootcert=) and the host "
+            f"as its certificate does, have one renewed that has expired, or give it one (ssl = on)."
+        )
 
 
 def about_content(error: psycopg.Error) -> bool:
@@ -25,9 +40,16 @@ def named(error: psycopg.Error) -> RillfoldError:
     """The error for whoever called."""
     state = error.sqlstate or ""
     lost = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    if lost and not state and _untrusted(str(error)):
+        return DatabaseNotTrusted(error)
     if state.startswith(AWAY) or (lost and not state):
         return DatabaseAway(error)
     return ReadModelBroken(state, error) if state.startswith(BROKEN) else DatabaseCannot(state, error)
+
+
+def _untrusted(said: str) -> bool:
+    connecting = said.startswith("connection failed") and any(word in said for word in UNTRUSTED)
+    return connecting and not any(word in said for word in BROKEN_OFF)
 
 
 def shown(text: str) -> str:

@@ -108,7 +108,7 @@ class DatabaseTurns:
             opened.adapters.register_loader("jsonb", _AsItStands)
             await opened.execute(sql.SQL("SET statement_timeout = {}").format(int(self._seconds * 1000)))
         except psycopg.OperationalError as error:
-            raise DatabaseAway(error) from error
+            raise named(error) from error
         return opened
 
 
