@@ -12,8 +12,8 @@ from typing import Any
 from rich.console import Console
 
 from rillfold.client import Client
+from rillfold.demo.narrator import Narrator
 from rillfold.demo.tool_server import ToolServer
-from rillfold.demo.voice import Voice
 from rillfold.embedded.state import Endpoints
 from rillfold.settings import Settings
 from rillfold.workers.crew import Crew, command_line
@@ -40,7 +40,7 @@ class NotAsTold(Stop):
 
 @dataclass
 class Stage:
-    voice: Voice
+    narrator: Narrator
     settings: Settings
     endpoints: Endpoints
     crew: Crew
@@ -58,7 +58,7 @@ class Stage:
 
     @property
     def console(self) -> Console:
-        return self.voice.console
+        return self.narrator.console
 
     @property
     def data_dir(self) -> Path:
@@ -76,7 +76,7 @@ class Stage:
         pipe = asyncio.subprocess.PIPE
         child = await asyncio.create_subprocess_exec(*line, stdin=pipe, stdout=pipe, stderr=pipe)
         try:
-            with self.voice.live(f"rillfold {arguments[0]}", told=False) as show:
+            with self.narrator.live(f"rillfold {arguments[0]}", told=False) as show:
                 out, said = await _heard(child, given, show)
         except asyncio.CancelledError:
             child.kill()

@@ -11,11 +11,11 @@ import msgspec
 
 from rillfold.cli.terminal.bars import download_bars
 from rillfold.demo.data import COMPANIES
+from rillfold.demo.narrator import Narrator
 from rillfold.demo.parts import ALL
 from rillfold.demo.stage import Stage, own_servers
 from rillfold.demo.story import fresh, tell
 from rillfold.demo.tool_server import tool_server
-from rillfold.demo.voice import Voice
 from rillfold.embedded import ports
 from rillfold.embedded.stack import serving
 from rillfold.embedded.state import Endpoints
@@ -41,13 +41,13 @@ def demo(keep: bool, data_dir: Path) -> None:
     # Each ends the story in order: workers, then the stack. Said for Ctrl-C too: a shell's background jobs ignore it.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    voice = Voice(sys.stdout)
-    console = voice.console
+    narrator = Narrator(sys.stdout)
+    console = narrator.console
     data_dir = data_dir.resolve()
     fresh(data_dir, console)
     settings = msgspec.structs.replace(from_env(), data_dir=data_dir, **OWN)
     tokens = {company.id: secrets.token_urlsafe(24) for company in COMPANIES}
-    with voice.never_silent(), voice.live("Starting Kafka and Postgres", told=False), download_bars() as progress:
+    with narrator.never_silent(), narrator.live("Starting Kafka and Postgres", told=False), download_bars() as progress:
         console.print("Starting Kafka and Postgres …")
         with (
             serving(data_dir, settings, True, progress) as stack,
@@ -55,7 +55,7 @@ def demo(keep: bool, data_dir: Path) -> None:
             at_work(data_dir, _environment(urls := _urls(), stack.endpoints)) as crew,
         ):
             log = KafkaLog(stack.endpoints.bootstrap_servers)
-            asyncio.run(_tell(Stage(voice, settings, stack.endpoints, crew, log, tools, tokens, urls), log))
+            asyncio.run(_tell(Stage(narrator, settings, stack.endpoints, crew, log, tools, tokens, urls), log))
             if keep:
                 console.print("Everything runs on. Ctrl-C stops it.")
                 signal.pause()

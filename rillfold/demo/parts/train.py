@@ -17,12 +17,12 @@ OTHERS = {"irrelevance": "requests that need no tool", "foreign_tools": "tools o
 
 
 async def tell(stage: Stage) -> None:
-    with stage.voice.live("waiting for the training worker"):
+    with stage.narrator.live("waiting for the training worker"):
         await asyncio.to_thread(stage.crew.until_ready, ("train",))
     for company in COMPANIES:
         began = time.monotonic()
         started = await stage.client.train(company.id, settings=RECIPES[company.id])
-        with stage.voice.live(f"training {started['adapter']}") as show:
+        with stage.narrator.live(f"training {started['adapter']}") as show:
             run = await _ended(stage, company, started["run"], show)
         stage.figures[f"seconds to train and measure {company.id}"] = f"{time.monotonic() - began:.0f}"
         if run["status"] != "completed":

@@ -27,7 +27,7 @@ class Heard:
         return getattr(self._file, name)
 
 
-class Voice:
+class Narrator:
     def __init__(self, file: TextIO, silence: float = SILENCE) -> None:
         self._heard = Heard(file)
         self._silence = silence
