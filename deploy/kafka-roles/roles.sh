@@ -61,11 +61,11 @@ sink) # rillfold worker sink
     groups prefixed rillfold-sink- ;;
 bridge) # rillfold worker bridge
     topics "Read DescribeConfigs" "$events"
-    topics "Write" "tool-result"
+    topics "Write" "tool-result dead-letter"
     groups literal rillfold-tool-bridge ;;
 serve) # rillfold worker serve
     topics "Read DescribeConfigs" "$events"
-    topics "Write" "inference-result"
+    topics "Write" "inference-result dead-letter"
     groups literal rillfold-serve ;;
 react) # rillfold worker react
     topics "Read DescribeConfigs" "$events"

@@ -14,7 +14,9 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import httpx
 import psycopg
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
@@ -24,10 +26,16 @@ from projections.catalog import PROJECTIONS
 from projections.companies import COMPANIES
 from projections.datasets import DATASETS
 from rillfold.cli import rillfold
-from rillfold.embedded.ports import HOST
+from rillfold.demo import data
+from rillfold.embedded.ports import HOST, free_port
 from rillfold.embedded.state import Endpoints
+from schemas.adapters import AdapterReady
+from schemas.codec.codec import decode
+from schemas.envelope import Event
 from schemas.errors import RillfoldError
-from schemas.topics import TopicNames
+from schemas.inference import InferenceCompleted
+from schemas.rejected import RecordRejected
+from schemas.topics import TOPIC_OF, TopicNames
 from streams.errors import Unreachable
 from streams.history.refold import held
 from streams.log.kafka.access import KafkaAccess, Login
@@ -39,6 +47,7 @@ from streams.owner.fence import FencedChangelogs
 from streams.owner.rivals import group_of
 from streams.state.changelog import topic_of
 from streams.state.prepare import prepare
+from tests.serve.test_inference import request
 from tests.support.certificates import Authority
 from tests.support.folding import FOLDED, Agree, agree, company_data
 from tests.support.guarded import (
@@ -53,9 +62,10 @@ from tests.support.guarded import (
     password_of,
     rights_of,
 )
+from tests.support.training import conversations, tiny_base
 from tests.support.worker import WorkerProcess
 
-__all__ = ["agree"]
+__all__ = ["agree", "tiny_base"]
 ROOT = Path(__file__).parents[2]
 ROLES = (
     "admin",
@@ -72,6 +82,7 @@ ROLES = (
     "reader",
     "redrive",
 )
+QUICK = ("--set", "rank=2", "--set", "steps=2", "--set", "batch=2", "--set", "evaluation_rows=2")
 HALF: dict[str, tuple[Callable[[Rights], Rights], str]] = {
     "fold-without-group": (
         lambda right: right if "Describe" in right.operations else right.without("group"),
@@ -279,6 +290,16 @@ REFUSED: dict[str, tuple[str, Ask, str]] = {
         lambda log: append(log, "training-request"),
         "Write topic north-training-request.",
     ),
+    "answers questions, and for tools": (
+        "serve",
+        lambda log: append(log, "tool-result"),
+        "Write topic north-tool-result.",
+    ),
+    "trains, and answers questions": (
+        "train",
+        lambda log: append(log, "inference-result"),
+        "Write topic north-inference-result.",
+    ),
     "redrives": ("reader", alone, "Write transactional-id north-rillfold-redrive."),
     "is nobody": ("nobody", describe, "Describe topic north-company-data."),
 }
@@ -393,12 +414,14 @@ async def say(broker: GuardedBroker, count: int, seed: int, poison: bytes) -> No
 async def test_each_role_does_its_work_with_its_own_rights_alone(
     broker: GuardedBroker, stack: Endpoints, tmp_path: Path, agree: Agree, started: list[WorkerProcess]
 ) -> None:
-    """Produced, folded, killed, taken over, kept in Postgres, sent again and proven against the log."""
+    """Produced, folded, killed, taken over, kept in Postgres, told, sent again and proven against the log."""
     assert stack.postgres_dsn is not None
     database = {"POSTGRES_DSN": stack.postgres_dsn, "POSTGRES_SCHEMA": f"guarded{time.time_ns()}"}
     first, second = (worker(broker, "fold", name, tmp_path, "fold-of-some") for name in ("first", "second"))
     sink = worker(broker, "sink", "sink", tmp_path, **database)
-    started += [first, second, sink]
+    given = broker.environment("api", tmp_path / "api", API_PORT=str(port := free_port()), **database)
+    api = WorkerProcess("api", ("api",), given, tmp_path / "logs")
+    started += [first, second, sink, api]
     only = [word for each in FOLDED for word in ("--only", each.name)]
     try:
         await say(broker, 300, 1, b"no event")
@@ -410,6 +433,7 @@ async def test_each_role_does_its_work_with_its_own_rights_alone(
         await say(broker, 300, 2, b"no event either")
         second.start(*only)
         sink.start()
+        api.start()
         rows = await agree(timeout=WAIT)
         assert rows > 100
         of_ours = "--topic", f"{PREFIX}company-data"
@@ -420,10 +444,57 @@ async def test_each_role_does_its_work_with_its_own_rights_alone(
         for each in (COMPANIES.name, DATASETS.name):
             await asyncio.to_thread(run, broker, "reader", "projection", "digest", each, "--refold")
         await _kept(stack.postgres_dsn, database["POSTGRES_SCHEMA"], len(await _rows(broker)))
+        await asyncio.to_thread(api.until_ready)
+        key = (tmp_path / "api" / "api" / "admin.key").read_text().strip()
+        async with httpx.AsyncClient(headers={"Authorization": f"Bearer {key}"}, trust_env=False, timeout=60) as http:
+            answer = await http.get(f"http://{HOST}:{port}/projections/companies")
+        assert answer.status_code == 200 and answer.json()["rows"], answer.text
     finally:
         for each in started:
             each.close()
     assert not any("hidden-word" in each.log() for each in started)
+
+
+async def test_a_question_a_training_and_what_is_no_event_pass_with_their_own_rights(
+    broker: GuardedBroker, tmp_path: Path, tiny_base: Path, started: list[WorkerProcess]
+) -> None:
+    model = {"BASE_MODEL": str(tiny_base), "CACHE_DIR": str(tmp_path / "cache"), "SERVE_PORT": str(free_port())}
+    model |= {"SERVE_THREADS": "1", "TRAIN_THREADS": "1"}
+    started += [worker(broker, role, role, tmp_path, **model) for role in ("serve", "train", "bridge")]
+    names, question = TopicNames(PREFIX), request("What is the capital of France?")
+    said = [to_outgoing(each, names) for each in (*conversations(data.ACME, 12, requests=3), question)]
+    try:
+        async with KafkaLog(broker.access("producer")) as log:
+            await log.append([*said, Outgoing(names.wire("inference-request"), b"acme", b"no question")])
+        async with KafkaLog(broker.inside) as log:
+            await log.append([Outgoing(names.wire("tool-call"), b"acme", b"no call")])
+            for each in started:
+                each.start()
+            line = "train", "--company", data.ACME.id, "--wait", "--json", *QUICK
+            told = await asyncio.to_thread(run, broker, "api", *line, BASE_MODEL=str(tiny_base))
+            assert json.loads(told.splitlines()[-1])["adapter"] == f"{data.ACME.id}/default", told
+            async with asyncio.timeout(WAIT):
+                assert await heard(log, AdapterReady, lambda event: event.company == data.ACME.id)
+                assert await heard(log, InferenceCompleted, lambda event: event.request == question.id)
+                for buried in (b"no question", b"no call"):
+                    assert await heard(log, RecordRejected, lambda event, buried=buried: event.value == buried)
+        assert all(each.alive for each in started)
+    finally:
+        for each in started:
+            each.close()
+    assert not any("hidden-word" in each.log() for each in started)
+
+
+async def heard(log: KafkaLog, kind: type[Event], wanted: Callable[[Any], bool]) -> Event:
+    """The first such event, once it is there."""
+    topic = f"{PREFIX}{TOPIC_OF[kind].name}"
+    while True:
+        for partition in await log.ends(topic):
+            async for records in log.read(topic, partition, 0):
+                for event in (decode(each.value, each.origin, each.timestamp) for each in records):
+                    if isinstance(event, kind) and wanted(event):
+                        return event
+        await asyncio.sleep(0.2)
 
 
 async def _rows(broker: GuardedBroker) -> set[bytes]:
