@@ -12,8 +12,8 @@ help: ## List these verbs
 demo: $(READY) ## Tell the whole story on this machine, from a company's events to its adapter's answers
 	@$(BIN)/rillfold demo $(if $(KEEP),--keep)
 
-test: $(READY) ## Run every test, in two lanes side by side
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10
+test: $(READY) ## Run every test, in three lanes side by side
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=10
 
 check: $(READY) ## Lint, formatting, types, the layers, dead code
 	@$(BIN)/ruff check

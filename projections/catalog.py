@@ -17,6 +17,7 @@ from projections.tool_calls import TOOL_CALLS
 from projections.training_runs import TRAINING_RUNS
 from projections.tuning.files import FILES
 from schemas.errors import Stop
+from schemas.near import meant
 
 PROJECTIONS: Mapping[str, Projection[Any]] = {
     projection.name: projection
@@ -40,5 +41,6 @@ PROJECTIONS: Mapping[str, Projection[Any]] = {
 def chosen(names: Collection[str], among: Mapping[str, Projection[Any]]) -> list[Projection[Any]]:
     """Those that are named; without names all."""
     if unknown := sorted(set(names) - set(among)):
-        raise Stop(f"No projection is called {', '.join(unknown)}. There are {', '.join(sorted(among))}.")
+        guess = meant(unknown[0], among)
+        raise Stop(f"No projection is called {', '.join(unknown)}.{guess} There are {', '.join(sorted(among))}.")
     return [each for name, each in among.items() if not names or name in names]

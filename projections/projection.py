@@ -12,7 +12,7 @@ State = TypeVar("State", bound=msgspec.Struct)
 Together = Literal["sum", "min", "max", "last_jobs"]
 """How a view puts one field of a row's parts together."""
 
-OTHER_GROUPS = frozenset({"react", "serve", "sink", "tool", "train"})
+OTHER_GROUPS = frozenset({"mlflow", "react", "serve", "sink", "tool", "train"})
 """Words with which groups of other workers go on behind `rillfold-`, as that of a fold with names of projections."""
 
 

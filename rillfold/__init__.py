@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from processors.dataset.lessons import Talk
     from rillfold.app.app import App
+    from streams.bridge.signing import ToolRequest
     from streams.react.reaction import Emit
 
 __version__ = "0.1.0"
-__all__ = ["App", "Emit"]
+__all__ = ["App", "Emit", "Talk", "ToolRequest"]
 
 ROOMS = ("schemas", "projections", "processors", "streams", "gpu_workers")
 
@@ -46,4 +48,12 @@ def __getattr__(name: str) -> Any:
         from streams.react.reaction import Emit
 
         return Emit
+    if name == "Talk":
+        from processors.dataset.lessons import Talk
+
+        return Talk
+    if name == "ToolRequest":
+        from streams.bridge.signing import ToolRequest
+
+        return ToolRequest
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

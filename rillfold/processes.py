@@ -39,14 +39,17 @@ WORKERS: Mapping[str, Process] = {
         reads="training-request",
     ),
     "react": Process("Run the reactions of applications.", "reacting workers of a data folder"),
+    "mlflow": Process("Note training runs in MLflow.", "processes of a data folder"),
 }
 # Each as a command of `rillfold`.
 COMMANDS: Mapping[str, tuple[str, ...]] = {**{name: ("worker", name) for name in WORKERS}, "api": ("api",)}
 
 
-def started(reacting: bool) -> tuple[str, ...]:
-    """Those that a whole installation runs; who reacts only where an application has reactions."""
-    return tuple(name for name in COMMANDS if reacting or name != "react")
+def started(reacting: bool, tracking: bool = False) -> tuple[str, ...]:
+    """Those that a whole installation runs; who reacts only where an application has reactions, and who notes runs only
+    where there is an MLflow."""
+    asked = {"react": reacting, "mlflow": tracking}
+    return tuple(name for name in COMMANDS if asked.get(name, True))
 
 
 def doors(settings: Settings) -> Iterator[tuple[str, str, int]]:

@@ -12,6 +12,7 @@ import msgspec
 
 from rillfold.settings import Settings, Url
 from schemas.errors import Stop
+from schemas.near import meant
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -20,6 +21,10 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     api_url: Url
     api_key_file: str
     """Holds the key and nothing else. From the folder of the profiles, if it is no whole path."""
+
+
+KEYS = Profile.__struct_fields__
+TABLE = '[NAME] with api_url = "https://..." and api_key_file = "NAME.key"'
 
 
 class WayToApi(NamedTuple):
@@ -34,7 +39,7 @@ def way_to_api(settings: Settings) -> WayToApi:
     if not settings.profile:
         return WayToApi(settings.address("api"), settings.api_key)
     file = settings.profiles_file.expanduser()
-    found = named(settings.profile, profiles(file, settings.profile), file)
+    found = named(settings.profile, file)
     key_file = file.parent / Path(found.api_key_file).expanduser()
     if not (key := _read(key_file, f"the key of profile {settings.profile!r}")):
         raise Stop(f"{key_file} is empty: write the key of profile {settings.profile!r} there.")
@@ -51,20 +56,42 @@ def of_the_settings(settings: Settings) -> Settings:
     return settings
 
 
-def profiles(file: Path, wanted: str) -> Mapping[str, Profile]:
+def named(name: str, file: Path) -> Profile:
+    """Of the others nothing is asked but their names: what is wrong with one is no other's trouble."""
+    known = _tables(file, name)
+    if name not in known:
+        there = ", ".join(sorted(known)) or "none"
+        raise Stop(f"There is no profile {name!r} in {file}.{meant(name, known)} There are: {there}.")
+    return _profile(f"{file}, profile {name!r}", known[name])
+
+
+def _tables(file: Path, wanted: str) -> Mapping[str, object]:
     text = _read(file, f"a file of profiles, so there is no profile {wanted!r}")
     try:
-        return msgspec.toml.decode(text, type=dict[str, Profile])
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise Stop(
-            f"{file} is no file of profiles: {error}. Write a table for each: [NAME] with api_url and api_key_file."
-        ) from error
+        found: dict[str, object] = msgspec.toml.decode(text)
+    except msgspec.DecodeError as error:
+        raise Stop(f"{file} is no TOML: {error}. Mend it there: a profile is a table, {TABLE}.") from error
+    return found
 
 
-def named(name: str, known: Mapping[str, Profile], file: Path) -> Profile:
-    if name not in known:
-        raise Stop(f"There is no profile {name!r} in {file}. There are: {', '.join(sorted(known)) or 'none'}.")
-    return known[name]
+def _profile(place: str, given: object) -> Profile:
+    """Each key by itself, so that the wrong one is named. What stands there may be a key that was to be hidden: of
+    values only an address is repeated."""
+    if not isinstance(given, dict):
+        raise Stop(f"{place}: it is no table. Write {TABLE}.")
+    for key in given:
+        if key not in KEYS:
+            told = f"{key!r} is no key of a profile.{meant(key, KEYS)} A profile has {' and '.join(KEYS)}"
+            raise Stop(f"{place}: {told}: correct it, or take it out.")
+    for key in KEYS:
+        if not isinstance(given.get(key), str) or not given[key].strip():
+            told = "is no text" if key in given else "is missing"
+            raise Stop(f"{place}: {key!r} {told}. Write {TABLE}.")
+    try:
+        return msgspec.convert(given, Profile)
+    except msgspec.ValidationError as error:
+        told = f"'api_url' is {given['api_url']!r}, and no URL such as https://rillfold.example or http://10.0.0.7:8700"
+        raise Stop(f"{place}: {told}. Correct it.") from error
 
 
 def _read(file: Path, what: str) -> str:

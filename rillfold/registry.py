@@ -102,7 +102,9 @@ class AdapterRegistry:
     async def download(self, name: str, out: Path) -> list[Path]:
         """PEFT's two files, their manifest and their papers: a folder that others load, and verify by the signature.
         Nothing is written unless all of it is what the log says."""
-        row = await find(self._log, self._names, name)
+        return await self.fetch(await find(self._log, self._names, name), out)
+
+    async def fetch(self, row: Adapter, out: Path) -> list[Path]:
         return await asyncio.to_thread(_downloaded, artifact_store(self._settings), row, out)
 
     async def sign(self, name: str) -> Resolved:

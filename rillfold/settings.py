@@ -4,7 +4,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from difflib import get_close_matches
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, NamedTuple, get_args
@@ -13,6 +12,7 @@ import msgspec
 
 from gpu_workers.bases.files import listed
 from schemas.errors import Stop
+from schemas.near import near
 from schemas.topics import TopicNames
 
 PREFIX = "RILLFOLD_"
@@ -31,11 +31,14 @@ Names = Annotated[
 ]
 
 
-SECRETS = frozenset({"api_key", "postgres_dsn", "serve_token"})
+SECRETS = frozenset({"api_key", "mlflow_password", "mlflow_token", "postgres_dsn", "serve_token"})
 ALSO: Mapping[str, tuple[str, ...]] = {
     "cache_dir": ("XDG_CACHE_HOME",),
     "profiles_file": ("XDG_CONFIG_HOME",),
     "llama_cpp_path": ("LLAMA_CPP_PATH",),
+    "mlflow_token": ("MLFLOW_TRACKING_TOKEN",),
+    "mlflow_username": ("MLFLOW_TRACKING_USERNAME",),
+    "mlflow_password": ("MLFLOW_TRACKING_PASSWORD",),
 }
 """Variables of others that a setting heeds where its own is not there."""
 
@@ -174,6 +177,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """A tool that is away or overloaded is tried again for so long, under one idempotency key."""
     llama_cpp_path: Path | None = None
     """llama-server or a folder that holds it, from LLAMA_CPP_PATH too. None: the package xllamacpp."""
+    mlflow_url: Url | None = None
+    """An MLflow that training runs are noted in, as the log tells of them. None: nowhere."""
+    mlflow_token: str | None = None
+    """How we get in there, by the names that its own client knows, too."""
+    mlflow_username: str | None = None
+    mlflow_password: str | None = None
     session_timeout: Annotated[float, msgspec.Meta(ge=1)] = 15.0
     """Seconds without a sign of life after which the others take a worker's partitions over."""
     worker_host: str = "127.0.0.1"
@@ -225,6 +234,9 @@ def from_env(environ: Mapping[str, str] | None = None) -> Settings:
         given["profiles_file"] = Path(environ["XDG_CONFIG_HOME"]) / "rillfold" / "profiles.toml"
     if environ.get("LLAMA_CPP_PATH"):
         given["llama_cpp_path"] = Path(environ["LLAMA_CPP_PATH"])
+    for word in ("token", "username", "password"):
+        if theirs := environ.get(f"MLFLOW_TRACKING_{word.upper()}"):
+            given[f"mlflow_{word}"] = theirs
     return Settings(**given | given_by(Settings, PREFIX, environ))  # type: ignore[arg-type]
 
 
@@ -257,8 +269,8 @@ def misspelt(environ: Mapping[str, str] | None = None) -> Iterator[str]:
     """What looks like a setting and is none. No error: a platform, or another release, has variables of its own."""
     names = [PREFIX + field.name.upper() for field in msgspec.structs.fields(Settings)]
     for name in sorted(set(os.environ if environ is None else environ) - set(names)):
-        if name.startswith(PREFIX) and "_SERVICE_" not in name and (near := get_close_matches(name, names, 1, 0.85)):
-            yield f"{name} is no setting, and is not read. Is {near[0]} meant?"
+        if name.startswith(PREFIX) and "_SERVICE_" not in name and (close := near(name, names, close=0.85)):
+            yield f"{name} is no setting, and is not read. Is {close[0]} meant?"
 
 
 def given_by(kind: type[msgspec.Struct], prefix: str, environ: Mapping[str, str] | None = None) -> dict[str, object]:

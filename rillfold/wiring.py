@@ -19,6 +19,7 @@ from rillfold.event_log import event_log, read_model
 from rillfold.http.keys import ApiKeys
 from rillfold.http.operator import operator_of
 from rillfold.settings import Settings
+from schemas.errors import Stop
 from schemas.topics import TopicNames
 from streams.bridge.lookups import Lookups
 from streams.bridge.secrets import FileSecrets
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from gpu_workers.serve.engines.embedded import EmbeddedEngine
     from streams.read_model.reads import Reads
+    from streams.tracking.mlflow import Mlflow
 
 
 LOCAL = "file://"
@@ -84,6 +86,7 @@ def to_models(url: str, headers: dict[str, str] | None = None) -> httpx.AsyncCli
 async def services(settings: Settings) -> AsyncIterator[Services]:
     from streams.read_model.reads import ANSWER_SECONDS
 
+    there = installed(settings)
     names, bearer = settings.topic_names(), {"Authorization": f"Bearer {operator_of(settings).token}"}
     async with (
         event_log(settings) as log,
@@ -97,7 +100,7 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
         try:
             yield Services(
                 settings=settings,
-                installed=installed(settings),
+                installed=there,
                 log=log,
                 producer=Producer(log, names),
                 tools=tools,
@@ -129,6 +132,22 @@ def artifact_store(settings: Settings) -> AdapterStore:
     files = RemoteFiles(told)
     copies = settings.cache_dir / "adapters" / sha256(files.url.encode()).hexdigest()[:16]
     return RemoteStore(files, FolderStore(copies), keys)
+
+
+@asynccontextmanager
+async def mlflow(settings: Settings) -> AsyncIterator[Mlflow]:
+    """The one that the settings name."""
+    import httpx
+
+    from streams.tracking.mlflow import Mlflow
+
+    if settings.mlflow_url is None:
+        raise Stop("No MLflow is named: set RILLFOLD_MLFLOW_URL, such as http://10.0.0.7:5000.")
+    token, user = settings.mlflow_token, settings.mlflow_username
+    headers = {"Authorization": f"Bearer {token}"} if token else None
+    basic = httpx.BasicAuth(user, settings.mlflow_password or "") if user and not token else None
+    async with httpx.AsyncClient(base_url=settings.mlflow_url, headers=headers, auth=basic, trust_env=False) as client:
+        yield Mlflow(client, settings.topic_prefix)
 
 
 @asynccontextmanager

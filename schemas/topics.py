@@ -45,6 +45,13 @@ class Topic:
     """-1: for ever. What is replayed must not expire."""
     max_bytes: int | None = None
     """The largest record batch. None: the broker's own limit."""
+    compact: bool = False
+    """Kafka keeps the last record of each key. Never ours: a later fact does not undo an earlier one."""
+
+    @property
+    def keeps_all(self) -> bool:
+        """What may be gone tomorrow is folded and learned by nobody: a fresh fold would come to something else."""
+        return self.retention_ms < 0 and not self.compact
 
 
 TOPICS: tuple[Topic, ...] = (
@@ -96,9 +103,17 @@ TOPICS: tuple[Topic, ...] = (
     Topic("dead-letter", (rejected.RecordRejected, rejected.RecordRedriven), key=by_source, max_bytes=16 << 20),
 )
 
-BY_NAME: Mapping[str, Topic] = {topic.name: topic for topic in TOPICS}
+BY_NAME: dict[str, Topic] = {topic.name: topic for topic in TOPICS}
+"""Applications add theirs at the edge, as they add events."""
 TOPIC_OF: dict[type[Event], Topic] = {event: topic for topic in TOPICS for event in topic.events}
 """Applications add theirs at the edge: `schemas.codec.additions`."""
+
+
+def events_on(topic: Topic) -> tuple[type[Event], ...]:
+    """Those of applications too."""
+    return tuple(event for event, on in TOPIC_OF.items() if on is topic)
+
+
 WISHES: tuple[type[Event], ...] = (
     *BY_NAME["company-data"].events,
     training.TrainingRequested,
@@ -112,9 +127,9 @@ WISHES: tuple[type[Event], ...] = (
 
 
 def company_says(event: type[Event]) -> bool:
-    """One of its wishes; an application's on company-data are its own, too."""
+    """One of its wishes; an application's are its own, too."""
     topic = TOPIC_OF.get(event)
-    return topic is not None and (topic.name == "company-data" or event in WISHES)
+    return topic is not None and (topic.name == "company-data" or event in WISHES or topic not in TOPICS)
 
 
 LEGAL_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
@@ -169,8 +184,8 @@ class TopicNames:
 
     @cached_property
     def _events(self) -> Mapping[str, frozenset[type[Event]]]:
-        wires = {topic: self.wire(topic.name) for topic in TOPICS}
-        return {wire: frozenset(e for e, on in TOPIC_OF.items() if on is topic) for topic, wire in wires.items()}
+        wires = {topic: self.wire(topic.name) for topic in BY_NAME.values()}
+        return {wire: frozenset(events_on(topic)) for topic, wire in wires.items()}
 
     @cached_property
     def _ours(self) -> Mapping[str, str]:

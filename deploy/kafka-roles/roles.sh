@@ -5,7 +5,7 @@
 #
 # Needs kafka-acls on the path (in Apache's own package it ends in .sh: link it). ADMIN says how whoever may grant rights
 # gets in, by Kafka's own names (security.protocol, sasl.mechanism, sasl.jaas.config, ssl.truststore.location, ...).
-# Topics have the prefix, or none. Where RILLFOLD_TOPIC_MAP gives one another name, write it here.
+# OWN_TOPICS="orders ..." names those that your application adds. Topics have the prefix, or none. Where RILLFOLD_TOPIC_MAP gives one another name, write it here.
 set -eu
 role=${1:?which role}
 user=${2:?which user}
@@ -39,7 +39,7 @@ folding() { # A fold's own group, which its --only names, and the changelogs tha
     claims prefixed "$(for name in ${ONLY:-$projections ${OWN:-}}; do printf ' rillfold-%s-v' "$name"; done)"
 }
 
-wishes="company-data training-request adapter-request automation-job inference-request"
+wishes="company-data training-request adapter-request automation-job inference-request ${OWN_TOPICS:-}"
 events="$wishes adapter-ready inference-result tool-call tool-result dead-letter"
 
 projections="companies company_automation_jobs company_tools costs datasets files lora_adapters memories rollouts sessions"
@@ -76,6 +76,10 @@ train) # rillfold worker train
     topics "Read DescribeConfigs" "$events"
     topics "Write" "training-request adapter-ready"
     groups literal rillfold-train ;;
+mlflow) # rillfold worker mlflow
+    topics "Read DescribeConfigs" "$events"
+    groups literal rillfold-mlflow
+    claims literal rillfold-mlflow ;;
 api) # rillfold api, and the commands that speak for a company: job, tools, train
     topics "Read DescribeConfigs" "$events"
     topics "Write" "$wishes"
@@ -91,6 +95,6 @@ redrive) # rillfold dlq redrive
     topics "Read Write DescribeConfigs" "$events"
     claims literal rillfold-redrive ;;
 *)
-    echo "roles.sh: '$role': admin, producer, fold, sink, bridge, serve, react, train, api, promote, reader or redrive" >&2
+    echo "roles.sh: '$role': admin, producer, fold, sink, bridge, serve, react, train, mlflow, api, promote, reader or redrive" >&2
     exit 64 ;;
 esac

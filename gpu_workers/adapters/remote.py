@@ -59,9 +59,9 @@ class RemoteStore:
         self._copies.put_papers(sha256, name, signed)
         for each in PAPERS:
             at = f"papers/sha256/{sha256}/{each}"
-            if each in signed:
+            if each in signed and signed[each] != before.get(each):
                 self._files.send(self._copies.paper(sha256, each), at)
-            elif each in before:
+            elif each in before and each not in signed:
                 self._files.remove(at)
 
     def papers(self, sha256: str) -> Mapping[str, bytes]:

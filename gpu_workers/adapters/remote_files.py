@@ -41,10 +41,19 @@ class RemoteFiles:
 
     def read(self, name: str, most: int) -> bytes:
         """A small file, whole. Raises FileNotFoundError where there is none."""
-        body = self._asked(name, lambda _beat: bytes(self._system.cat_file(self._at(name), end=most + 1)))
+        body = self._asked(name, lambda _beat: self._beginning(self._at(name), most + 1))
         if len(body) > most:
             raise ArtifactRefused(f"{self.url}/{name}: is larger than {most} bytes.")
         return body
+
+    def _beginning(self, at: str, most: int) -> bytes:
+        """Of an empty file S3 knows none."""
+        try:
+            return bytes(self._system.cat_file(at, end=most))
+        except OSError as error:
+            if error.errno != errno.EINVAL or self._system.info(at)["size"]:
+                raise
+            return b""
 
     def fetch(self, name: str, to: Path, most: int) -> None:
         """A large one. It is called `to` once all of it has come; what an earlier attempt left is never part of it."""

@@ -162,8 +162,11 @@ class FolderStore:
         return files_of(self._root / hex_of(sha256), sha256, company)
 
     def put_papers(self, sha256: str, name: str, papers: Mapping[str, bytes]) -> None:
-        """Signed with the key of this installation. The last ones stand, and the signature comes last."""
+        """Signed with the key of this installation. The last ones stand, and the signature comes last. The same ones
+        are not written again: whoever reads them meanwhile would meet halves."""
         signed = self._keys.signed(name, self.files(sha256), papers)
+        if signed == self.papers(sha256):
+            return
         self.paper(sha256, CARD).parent.mkdir(parents=True, exist_ok=True)
         with self.draft() as draft:
             for each in PAPERS:

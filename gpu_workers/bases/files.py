@@ -190,10 +190,11 @@ def identity_files(folder: Path) -> list[Path]:
     return [folder / "tokenizer.json", *sorted(folder.glob("*.safetensors"))]
 
 
-def folder_sha256(folder: Path) -> str:
+def folder_sha256(folder: Path, progress: Progress = silent) -> str:
     """One hash over names, sizes and bytes of weights and tokenizer."""
-    digest = hashlib.sha256()
-    for file in identity_files(folder):
+    digest, files = hashlib.sha256(), list(identity_files(folder))
+    for n, file in enumerate(files):
+        progress("read the base", n, len(files))
         digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
         with file.open("rb") as handle:
             hashlib.file_digest(handle, lambda: digest)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gpu_workers.bases.files import BaseIdentity, check_folder, folder_sha256, json_in, unreadable
+from gpu_workers.bases.files import BaseIdentity, Progress, check_folder, folder_sha256, json_in, silent, unreadable
 
 _SETTINGS = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _PASSING = {
@@ -20,9 +20,9 @@ _PASSING = {
 _TEMPLATE = "chat_template.jinja"
 
 
-def identify(name: str, folder: Path, dtype: str) -> BaseIdentity:
+def identify(name: str, folder: Path, dtype: str, progress: Progress = silent) -> BaseIdentity:
     """Reads all of its weights."""
-    family, weights, template = check_folder(folder), folder_sha256(folder), _template_of(folder)
+    family, weights, template = check_folder(folder), folder_sha256(folder, progress), _template_of(folder)
     facts = {
         "weights": weights,
         "settings": {file: _lasting(json_in(folder, file)) for file in _SETTINGS if (folder / file).is_file()},

@@ -25,6 +25,7 @@ from gpu_workers.train.served import Served
 from gpu_workers.train.wishes import Ended, Overtaken, TakenBack, Wishes
 from gpu_workers.train.world import LogOfRun
 from processors.dataset.noticed import Noticed
+from processors.dataset.taught import topics_of
 from processors.dataset.turns import Manifest, canonical
 from processors.training import said as say
 from processors.training.admit import (
@@ -129,7 +130,7 @@ class Handling:
 
     def admitted(self, request: TrainingRequested) -> TrainSettings | NotAdmitted:
         place, now = self._place, self._now()
-        settings = admit(request, METHOD_NAMES, place.why_missing, place.bounds)
+        settings = admit(request, METHOD_NAMES, place.why_missing, place.bounds, place.rules)
         if not isinstance(settings, NotAdmitted) and not self._known.of(request.company, request.id).accepted_at:
             settings = over(place.bounds, self._known.begun(request.company, now), now) or settings
         return settings
@@ -229,8 +230,9 @@ class Handling:
     async def _dataset(self, it: Underway, settings: TrainSettings, known: Run, rows: Path) -> Manifest:
         """The ranges that were accepted once stay those of the run, however long ago that was."""
         request = it.request
-        ranges = known.ranges or request.ranges or await everything_up_to_now(self._log, self._names, settings.rule)
-        partitions = await partitions_of(self._log, self._names, settings.rule)
+        of_rule = (self._log, self._names, settings.rule, topics_of(settings.select.rules, self._place.rules))
+        ranges = known.ranges or request.ranges or await everything_up_to_now(*of_rule)
+        partitions = await partitions_of(*of_rule)
         if wrong := wrong_range(ranges, partitions):
             raise self._refused(it, NotAdmitted("bad_ranges", wrong))
         it.reads_since, noticed = self._now(), list[Noticed]()
@@ -238,9 +240,9 @@ class Handling:
         try:
             async with limit:
                 manifest = await build(
-                    self._log, self._names, request.company, ranges, rows,
-                    most_bytes=self._place.bounds.rows_bytes, beat=self._beat, rule=settings.rule,
-                    select=settings.select, places=self._place.places, on_noticed=noticed.append,
+                    self._log, self._names, request.company, ranges, rows, beat=self._beat, rule=settings.rule,
+                    most_bytes=self._place.bounds.rows_bytes, select=settings.select, places=self._place.places,
+                    on_noticed=noticed.append, rules=self._place.rules,
                 )  # fmt: skip
         except TimeoutError as error:
             if not limit.expired():

@@ -15,6 +15,7 @@ from gpu_workers.adapters.papers import Build
 from gpu_workers.bases.files import look
 from gpu_workers.errors import BaseModelMissing, BaseModelRefused, BaseNotServable, Unhealthy
 from gpu_workers.train.memory import device_memory, shape_of
+from processors.dataset.taught import NO_RULES, Rule
 from processors.training.admit import NotAdmitted, RunBounds, shown
 from processors.training.promotion import GateFloors
 from processors.training.room import need, too_large
@@ -40,6 +41,8 @@ class Workplace:
     bounds: RunBounds = field(default_factory=RunBounds)
     floors: GateFloors = field(default_factory=GateFloors)
     places: Places = field(default_factory=Places)
+    rules: Mapping[str, Rule] = field(default_factory=lambda: NO_RULES)
+    """Of applications: what their events teach."""
     build: Build = field(default_factory=Build)
     """What is installed here: an adapter's statement says it."""
     memory: Callable[[], tuple[int, bool]] = device_memory

@@ -9,7 +9,8 @@ from processors.dataset.marks import HELD, Hearing, Marks, Opinion, TakenAt, Tel
 from processors.dataset.noticed import Noticed, Watch
 from processors.dataset.offers import Moment, Offers
 from processors.dataset.selection import Selection
-from processors.dataset.turns import RULE, THIRD, Manifest, canonical, in_order, is_held_out, question
+from processors.dataset.taught import AskedRules, Rule
+from processors.dataset.turns import RULE, THIRD, Manifest, RuleUsed, canonical, in_order, is_held_out, question
 from schemas.company import (
     OBSERVED,
     SYNTHETIC,
@@ -32,6 +33,15 @@ class Content(NamedTuple):
 
     sha256: bytes
     text: bytes
+
+
+class _Said(NamedTuple):
+    """A talk of an event, its own or made of it. `good`: what who answered says of himself."""
+
+    talk: Talk
+    type: str
+    good: bool | None = None
+    origin: str = OBSERVED
 
 
 class Lying(NamedTuple):
@@ -67,8 +77,8 @@ class Gathering:
     """Holds no text of a conversation, nor of an offer: it hands them on. What it holds grows by what `size` says, in
     bytes."""
 
-    def __init__(self, select: Selection) -> None:
-        self._select = select
+    def __init__(self, select: Selection, rules: Sequence[Rule] = ()) -> None:
+        self._select, self._taught = select, AskedRules(rules)
         self._watch, self._agents = Watch(select), frozenset(select.agents)
         self._entities, self._measured_on = frozenset(select.entities), frozenset(select.held_out)
         self._questions: set[bytes] = set()
@@ -82,26 +92,28 @@ class Gathering:
     def size(self) -> int:
         return self._held + self._marks.size + self._offers.size
 
-    def take(self, event: Event, place: TakenAt) -> Content | None:
+    def take(self, event: Event, place: TakenAt) -> Sequence[Content]:
         """What one event of the company adds. Of an entity that is left out, nothing."""
-        if isinstance(event, Teaching):
-            self._watch.hears_of(event.entity)
-        if self._watch.leaves_out(getattr(event, "entity", None)):
-            return None
+        entity = getattr(event, "entity", None)
+        if isinstance(event, Teaching) or type(event) in self._taught.kinds:
+            self._watch.hears_of(entity)
+        if self._watch.leaves_out(entity):
+            return ()
         if isinstance(event, ToolRegistered | ToolRevoked):
             self._offers.take(event, place)
         elif isinstance(event, FeedbackGiven) and self._select.outcomes:
             self._marks.feedback(event, place)
         elif isinstance(event, ToolReturned) and self._select.outcomes:
             self._marks.reply(event, place)
-        elif isinstance(event, Teaching):
-            self._watch.hears(event.agent, event.type, _origin(event))
-            return self._tell(event, place) if self._is_selected(event) else None
-        return None
+        told = (self._tell(event, said, place) for said in self._said(event, place) if self._hears(event, said))
+        return [content for content in told if content]
 
     def noticed(self) -> Noticed:
         """When the opinions of every story were asked for."""
-        return self._watch.noticed(self._marks.unheard)
+        return self._watch.noticed(self._marks.unheard)._replace(failures=self._taught.failures())
+
+    def rules(self) -> tuple[RuleUsed, ...]:
+        return self._taught.used()
 
     def stories(self, keep: Keep) -> Iterator[Story | None]:
         """In no order. None: a moment to look at `size` and `shown`, and for others to have their turn."""
@@ -149,25 +161,34 @@ class Gathering:
             for content, tellings in told.items():
                 yield Story(story_of(content, text), content, tools, tellings)
 
-    def _tell(self, event: Teaching, place: TakenAt) -> Content | None:
-        talk = Talk.of(event.agent, _messages(event))
-        text = canonical(talk)
+    def _said(self, event: Event, place: TakenAt) -> Sequence[_Said]:
+        if type(event) in self._taught.kinds:
+            talks = self._taught.talks(event, place)
+            return [_Said(Talk.of(talk.agent, talk.messages), event.type) for talk in talks]
+        return [_said_in(event)] if isinstance(event, Teaching) else ()
+
+    def _hears(self, event: Event, said: _Said) -> bool:
+        self._watch.hears(said.talk.agent, said.type, said.origin)
+        return self._is_selected(event, said)
+
+    def _tell(self, event: Event, said: _Said, place: TakenAt) -> Content | None:
+        text = canonical(said.talk)
         name = sha256(text).digest()
-        good = event.success if isinstance(event, AgentOutputIngested) and self._select.outcomes else None
+        good = said.good if self._select.outcomes else None
         told = self._told.setdefault(name, [])
-        told.append(Telling(place, event.id, event.correlation, good, _origin(event) == SYNTHETIC))
+        told.append(Telling(place, event.id, event.correlation, good, said.origin == SYNTHETIC))
         self._held += HELD * (2 if len(told) == 1 else 1) + len(event.id) + len(event.correlation)
-        if event.entity in self._measured_on:
-            self._questions.add(_of(question(talk.messages)))
+        if getattr(event, "entity", None) in self._measured_on:
+            self._questions.add(_of(question(said.talk.messages)))
         return Content(name, text) if len(told) == 1 else None
 
-    def _is_selected(self, event: Teaching) -> bool:
+    def _is_selected(self, event: Event, said: _Said) -> bool:
         select = self._select
         return (
-            (not self._agents or event.agent in self._agents)
-            and (not self._entities or event.entity in self._entities)
-            and (not select.types or event.type in select.types)
-            and (not select.origins or _origin(event) in select.origins)
+            (not self._agents or said.talk.agent in self._agents)
+            and (not self._entities or getattr(event, "entity", None) in self._entities)
+            and (not select.types or said.type in select.types)
+            and (not select.origins or said.origin in select.origins)
             and (select.since is None or event.time >= select.since)
             and (select.until is None or event.time < select.until)
         )
@@ -178,17 +199,14 @@ def _of(asked: str) -> bytes:
     return sha256(asked.strip().encode()).digest()
 
 
-def _origin(event: Teaching) -> str:
+def _said_in(event: Teaching) -> _Said:
     """What is not said to be made was observed."""
-    made = isinstance(event, ConversationIngested) and event.origin == SYNTHETIC
-    return SYNTHETIC if made else OBSERVED
-
-
-def _messages(event: Teaching) -> tuple[Message, ...]:
     if isinstance(event, ConversationIngested):
-        return event.messages
+        origin = SYNTHETIC if event.origin == SYNTHETIC else OBSERVED
+        return _Said(Talk.of(event.agent, event.messages), event.type, origin=origin)
     answer = Message(role="assistant", content=event.output, tool_calls=event.tool_calls)
-    return Message(role="user", content=event.prompt), answer
+    talk = Talk.of(event.agent, (Message(role="user", content=event.prompt), answer))
+    return _Said(talk, event.type, good=event.success)
 
 
 class LessonCounts:
@@ -213,7 +231,12 @@ class LessonCounts:
                 yield self._counted(lesson)
 
     def manifest(
-        self, company: str, ranges: tuple[OffsetRange, ...], tools_from: tuple[OffsetRange, ...], select: Selection
+        self,
+        company: str,
+        ranges: tuple[OffsetRange, ...],
+        tools_from: tuple[OffsetRange, ...],
+        select: Selection,
+        rules: tuple[RuleUsed, ...] = (),
     ) -> Manifest:
         return Manifest(
             company=company,
@@ -232,6 +255,7 @@ class LessonCounts:
             bad=self._bad,
             corrected=self._corrected,
             synthetic=self._synthetic or None,
+            rules=rules or None,
         )
 
     def _counted(self, lesson: Lesson) -> bytes:

@@ -26,6 +26,8 @@ class Noticed(NamedTuple):
     """Judgements that hit no answer of the dataset."""
     missing: tuple[tuple[str, str], ...]
     """The selection's member, and a name to which it narrows and that no answer or conversation in the ranges has."""
+    failures: tuple[str, ...] = ()
+    """A line for each rule of an application that could not take some events."""
 
     def nowhere(self) -> Iterator[tuple[str, str]]:
         """Names that a selection leaves out or narrows to and nothing in the ranges has, by the selection's member."""

@@ -31,3 +31,5 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Only these teach, such as an uploaded file. Empty: all do."""
     held_out: Names = ()
     """Of these, each question is measured on and never trained on, beside those that are held out anyway."""
+    rules: Names = ()
+    """Of applications, with their versions (orders.v1). The events that they take teach what these make of them."""

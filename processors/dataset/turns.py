@@ -35,6 +35,18 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
     answer: Message
 
 
+class RuleUsed(msgspec.Struct, frozen=True, kw_only=True):
+    """An application's rule that rows were made by."""
+
+    name: str
+    sha256: str
+    """Of its code."""
+    events: int
+    """That it was asked about."""
+    failed: int
+    """Over which it raised: nothing is learned of them."""
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """All that it takes to make the same bytes again, and the hash that proves it.
 
@@ -66,6 +78,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Rows whose answer somebody put right."""
     synthetic: int | None = None
     """Rows of conversations that were made, and that nobody had; None: there are none."""
+    rules: tuple[RuleUsed, ...] | None = None
+    """Those of the selection; None: it names none."""
 
     @property
     def sha256(self) -> str:

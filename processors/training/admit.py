@@ -6,13 +6,16 @@ import msgspec
 
 from processors.dataset.noticed import Noticed
 from processors.dataset.selection import Selection
+from processors.dataset.taught import NO_RULES, Rule, chosen
 from processors.dataset.turns import Manifest
+from processors.errors import RuleMissing
 from processors.exact_json import exact
 from processors.training.agree import disagreement
 from processors.training.settings import MOST_SETTINGS, TrainSettings, of_method, spelled
 from processors.training.wrong_settings import wrong_setting
 from projections.lora_adapters import Adapter
 from schemas.adapters import ROLE
+from schemas.topics import BY_NAME
 from schemas.training import OffsetRange, TrainingRequested
 
 DATA_TOPICS = ("company-data", "tool-result")
@@ -47,13 +50,19 @@ def admit(
     methods: Collection[str],
     base_missing: Callable[[str], str | NotAdmitted | None],
     bounds: RunBounds,
+    rules: Mapping[str, Rule] = NO_RULES,
 ) -> TrainSettings | NotAdmitted:
-    """Total: any request ends as settings or a refusal. `base_missing` tells why a base cannot be had here, or None."""
+    """Total: any request ends as settings or a refusal. `base_missing` tells why a base cannot be had here, or None.
+    `rules`: those that applications here add."""
     settings = plain_settings(request, methods)
     if isinstance(settings, NotAdmitted):
         return settings
     if missing := base_missing(request.base_model):
         return missing if isinstance(missing, NotAdmitted) else NotAdmitted("unknown_base_model", missing)
+    try:
+        chosen(settings.select.rules, rules)
+    except RuleMissing as error:
+        return NotAdmitted("unknown_rule", f"select.rules: {error}")
     if (texts := of_steps(settings)) > bounds.texts:
         detail = f"{settings.steps} steps of {settings.batch} are {texts} texts; a run here learns from {bounds.texts}."
         return NotAdmitted("too_much", detail)
@@ -71,9 +80,10 @@ def plain_settings(request: TrainingRequested, methods: Collection[str]) -> Trai
         return NotAdmitted(
             "unknown_method", f"method {shown(request.method)}; what can be asked for: {', '.join(methods)}."
         )
-    if wrong := wrong_range(request.ranges):
-        return NotAdmitted("bad_ranges", wrong)
     settings = _settings(request.method, request.settings)
+    beside = isinstance(settings, TrainSettings) and settings.select.rules  # whose topics the worker knows
+    if wrong := wrong_range(request.ranges, topics=tuple(BY_NAME) if beside else DATA_TOPICS):
+        return NotAdmitted("bad_ranges", wrong)
     if isinstance(settings, TrainSettings) and (wrong_with := disagreement(request.method, settings)):
         return NotAdmitted(*wrong_with)
     return settings
@@ -157,9 +167,13 @@ def same_adapter(adapters: Mapping[str, Adapter], request: TrainingRequested, sh
     return next((row for row in known if row.run == request.id or row.sha256 == sha256), None)
 
 
-def wrong_range(ranges: Collection[OffsetRange], partitions: Mapping[str, Collection[int]] | None = None) -> str | None:
+def wrong_range(
+    ranges: Collection[OffsetRange],
+    partitions: Mapping[str, Collection[int]] | None = None,
+    topics: Collection[str] = DATA_TOPICS,
+) -> str | None:
     """`partitions`: those of each topic that the rule learns from, where that is known."""
-    topics = DATA_TOPICS if partitions is None else tuple(partitions)
+    topics = topics if partitions is None else tuple(partitions)
     taken: set[tuple[str, int]] = set()
     for part in ranges:
         if part.topic not in topics:

@@ -1,11 +1,10 @@
 """Which setting of a request is wrong, and what it may be: read off the types that refuse it."""
 
-from difflib import get_close_matches
-
 import msgspec
 from msgspec import inspect
 
 from processors.training.settings import TrainSettings
+from schemas.near import near
 
 PAGE = "docs/training.md lists all settings"
 NAME_LETTERS = 60
@@ -39,7 +38,7 @@ def _remedy(word: str, struct: type[msgspec.Struct], under: str) -> str:
         if inner in _types(of.cls):
             return f'it is a field of {under}{outer}, {{"{outer}": {{"{inner}": ...}}}}.'
         return _remedy(inner, of.cls, f"{under}{outer}.")
-    close = get_close_matches(word[:NAME_LETTERS], types, 3)
+    close = near(word[:NAME_LETTERS], types, 3)
     names = [under + name for name in close or types]
     return f"did you mean {' or '.join(names)}?" if close else f"known: {', '.join(names)}."
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Response
 from pydantic import Field, SecretStr, model_validator
@@ -16,6 +16,7 @@ from projections.rollouts import ROLLOUTS
 from rillfold.api.access import Asker, Serving, company_of
 from rillfold.api.company_data import Conversation, Output, data_event
 from rillfold.event_log import first
+from rillfold.http.errors import ApiError
 from rillfold.http.forms import Strict
 from rillfold.http.passed_on import passed_on
 from rillfold.http.strict_json import StrictRoute
@@ -23,7 +24,7 @@ from rillfold.wiring import TOOLS_SECONDS, Services
 from schemas.company import ToolAuth, ToolRegistered
 from schemas.envelope import Event
 from schemas.training import TrainingRequested
-from streams.bridge.credentials import check_header
+from streams.bridge.credentials import KINDS, check_header
 from streams.bridge.endpoint import origin_of, registrable
 from streams.bridge.secrets import SecretStr as Sealed
 from streams.bridge.tools import offer_size
@@ -32,13 +33,15 @@ from streams.log.port import Position
 router = APIRouter(prefix="/company-automation", tags=["company automation"], route_class=StrictRoute)
 ADAPTERS = 1_000
 APPENDED = 2_000
+AUTH = r"^[a-z][a-z0-9_]{0,39}$"
 NAME = r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$"
 
 
 class Auth(Strict):
-    """bearer and api_key take `token`, basic takes `username` and `password`, header takes `header` and `token`."""
+    """bearer and api_key take `token`, basic takes `username` and `password`, header takes `header` and `token`. What
+    an application of this installation adds takes `token`."""
 
-    type: Literal["none", "bearer", "basic", "api_key", "header"] = "none"
+    type: Literal["none", "bearer", "basic", "api_key", "header"] | Annotated[str, Field(pattern=AUTH)] = "none"
     token: SecretStr | None = Field(default=None, max_length=8_000)
     username: str | None = Field(default=None, max_length=1_000)
     password: SecretStr | None = Field(default=None, max_length=1_000)
@@ -113,6 +116,8 @@ async def register_tools(given: RegisterTools, asker: Asker, serving: Serving) -
     for tool in given.tools:
         # Beside the loop, as long as a schema is large.
         await asyncio.to_thread(gate.check_parameters, tool.parameters)
+        if tool.auth.type not in (known := (*KINDS, *serving.installed.auths)):
+            raise ApiError(422, "unknown_auth", f"{tool.name} has auth {tool.auth.type!r}: take {', '.join(known)}.")
         if tool.auth.header:
             check_header(tool.auth.header)
     await serving.tools.catch_up_within(TOOLS_SECONDS)

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from types import NoneType, UnionType, new_class
 from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin
 
@@ -13,11 +14,12 @@ from rillfold.app.states import hints_of
 from schemas.codec.catalog import classes
 from schemas.codec.derive import avro_of
 from schemas.envelope import Event
-from schemas.topics import BY_NAME, Topic
+from schemas.topics import BY_NAME, TOPICS, Topic, by_entity
 from schemas.words import Text, Word
 
 LEGAL = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
-LONGEST = 64
+LEGAL_TOPIC = re.compile(r"[a-z][a-z0-9-]{0,79}")
+LONGEST, MOST_PARTITIONS = 64, 1_000
 ENVELOPE = frozenset(field.name for field in msgspec.structs.fields(Event))
 NUMBERS = (int, float, bool, bytes)
 TOPIC = "company-data"
@@ -31,6 +33,14 @@ Step = Callable[[Fields], Fields]
 Class = TypeVar("Class", bound=type[Any])
 
 
+class NamedTopic(NamedTuple):
+    """What an application says of a topic beside its name."""
+
+    partitions: int
+    retention: timedelta | None
+    compact: bool
+
+
 class NamedEvent(NamedTuple):
     """What an application says of an event beside its fields."""
 
@@ -39,9 +49,29 @@ class NamedEvent(NamedTuple):
     topic: str
 
 
-def event_of(cls: type[Any], said: NamedEvent) -> tuple[type[Event], Topic]:
+def topic_named(name: str, said: NamedTopic, place: str) -> Topic:
+    """One more, keyed like company-data."""
+    if not LEGAL_TOPIC.fullmatch(name) or name.startswith("rillfold"):
+        told = "take 1 to 80 lower letters, digits and -, a letter first, and not rillfold, which is of our own"
+        raise BadApp(f"{place}: a topic cannot be named {name!r}: {told}.")
+    if name in BY_NAME and BY_NAME[name] in TOPICS:
+        raise BadApp(f"{place}: a topic cannot be named {name!r}: Rillfold has one. Take another name.")
+    if type(said.partitions) is not int or not 1 <= said.partitions <= MOST_PARTITIONS:
+        raise BadApp(f"{place}: topic {name!r} has {said.partitions!r} partitions: take 1 to {MOST_PARTITIONS}.")
+    kept = said.retention
+    if kept is not None and (not isinstance(kept, timedelta) or not timedelta() < kept < timedelta(days=36_500)):
+        told = "say timedelta(days=30), or leave it out: then for ever"
+        raise BadApp(f"{place}: topic {name!r} keeps its records for {kept!r}: {told}.")
+    if type(said.compact) is not bool:
+        raise BadApp(f"{place}: compact of topic {name!r} is {said.compact!r}: say True or False.")
+    kept_ms = -1 if kept is None else max(1, kept // timedelta(milliseconds=1))
+    return Topic(name, (), by_entity, said.partitions, kept_ms, compact=said.compact)
+
+
+def event_of(cls: type[Any], said: NamedEvent, topics: Mapping[str, Topic]) -> tuple[type[Event], Topic]:
+    """`topics`: those of the application."""
     where = place_of(cls)
-    _check(said, where)
+    _check(said, topics, where)
     hints = hints_of(cls, f"event {said.type!r}")
     if taken := sorted(ENVELOPE & hints.keys()):
         told = "the envelope has it, and events read it there. Rename the field, or leave it out"
@@ -50,7 +80,7 @@ def event_of(cls: type[Any], said: NamedEvent) -> tuple[type[Event], Topic]:
         told = "Avro has no such name: take ASCII letters, digits and _"
         raise BadApp(f"{where}: {odd[0]!r} of event {said.type!r}: {told}.")
     fields = {name: _worded(hint, f"{cls.__name__}.{name}", where) for name, hint in hints.items()}
-    return _made(cls, said, fields, where), BY_NAME[said.topic]
+    return _made(cls, said, fields, where), topics.get(said.topic) or BY_NAME[TOPIC]
 
 
 def _made(cls: type[Any], said: NamedEvent, fields: Fields, where: str) -> type[Event]:
@@ -68,7 +98,7 @@ def _made(cls: type[Any], said: NamedEvent, fields: Fields, where: str) -> type[
     return made
 
 
-def _check(said: NamedEvent, where: str) -> None:
+def _check(said: NamedEvent, topics: Mapping[str, Topic], where: str) -> None:
     if not LEGAL.fullmatch(said.type) or len(said.type) > LONGEST:
         told = f"take lower words with dots between, {LONGEST} characters at most: order.paid"
         raise BadApp(f"{where}: an event cannot be named {said.type!r}: {told}.")
@@ -76,8 +106,9 @@ def _check(said: NamedEvent, where: str) -> None:
         raise BadApp(f"{where}: event {said.type!r} is there already. Take another name.")
     if type(said.version) is not int or said.version < 1:
         raise BadApp(f"{where}: event {said.type!r} has version {said.version!r}: count from 1.")
-    if said.topic != TOPIC:
-        raise BadApp(f"{where}: event {said.type!r} cannot live on {said.topic!r}: an application's are on {TOPIC}.")
+    if said.topic != TOPIC and said.topic not in topics:
+        told = f"an application's are on {', '.join((TOPIC, *topics))}, or on one that app.topic makes"
+        raise BadApp(f"{where}: event {said.type!r} cannot live on {said.topic!r}: {told}.")
 
 
 def _worded(hint: Any, field: str, where: str, inside: tuple[Any, ...] = ()) -> Any:

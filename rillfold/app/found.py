@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from processors.dataset.taught import Rule
 from projections.catalog import PROJECTIONS
 from projections.projection import Projection
 from rillfold.app.app import App
@@ -14,6 +15,8 @@ from rillfold.app.errors import BadApp, raised_at
 from rillfold.app.installed import GROUP, Installed
 from schemas.codec.additions import add
 from schemas.codec.catalog import classes, kind_of
+from schemas.topics import Topic
+from streams.bridge.signing import AuthKind
 
 
 def with_apps(apps: Sequence[App]) -> Installed:
@@ -21,8 +24,17 @@ def with_apps(apps: Sequence[App]) -> Installed:
     events = [event for app in apps for event in app.checked()]
     _check_events(apps)
     _check_names(apps)
-    add(events)
-    return Installed(_projections(apps), [reaction for app in apps for reaction in app.reactions.values()])
+    add(events, _topics(apps))
+    reactions = [reaction for app in apps for reaction in app.reactions.values()]
+    return Installed(_projections(apps), reactions, _rules(apps), _auths(apps))
+
+
+def _topics(apps: Sequence[App]) -> list[Topic]:
+    topics = [topic for app in apps for topic in app.topics.values()]
+    names = [topic.name for topic in topics]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise BadApp(f"Two applications have a topic {twice[0]!r}. One of both needs another name.")
+    return topics
 
 
 def _check_names(apps: Sequence[App]) -> None:
@@ -53,6 +65,24 @@ def _projections(apps: Sequence[App]) -> Mapping[str, Projection[Any]]:
                 )
             projections[name], whose[name] = projection, app.name
     return projections
+
+
+def _auths(apps: Sequence[App]) -> Mapping[str, AuthKind]:
+    kinds = dict[str, AuthKind]()
+    for app in apps:
+        for name, kind in app.auths.items():
+            if kinds.setdefault(name, kind) is not kind:
+                raise BadApp(f"{kind.place}: auth {name!r} of {app.name} is another application's, too. Rename it.")
+    return kinds
+
+
+def _rules(apps: Sequence[App]) -> Mapping[str, Rule]:
+    rules = dict[str, Rule]()
+    for app in apps:
+        for name, rule in app.rules.items():
+            if rules.setdefault(name, rule) is not rule:
+                raise BadApp(f"{rule.place}: rule {name!r} of {app.name} is another application's, too. Rename it.")
+    return rules
 
 
 def apps_of(word: str | None) -> list[App]:

@@ -1,15 +1,19 @@
 """What there is: ours, and what the applications of this installation add. Made once, at the edge, and passed on."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from processors.dataset.taught import Rule
 from projections.catalog import PROJECTIONS
 from projections.projection import Projection
 from rillfold.settings import Settings
 from streams.react.reaction import Reaction
+
+if TYPE_CHECKING:  # it brings an HTTP client along
+    from streams.bridge.signing import AuthKind
 
 GROUP = "rillfold.apps"
 
@@ -18,6 +22,8 @@ GROUP = "rillfold.apps"
 class Installed:
     projections: Mapping[str, Projection[Any]]
     reactions: Sequence[Reaction] = ()
+    rules: Mapping[str, Rule] = field(default_factory=dict)
+    auths: "Mapping[str, AuthKind]" = field(default_factory=dict)
 
 
 OURS = Installed(PROJECTIONS)

@@ -94,9 +94,12 @@ def _topics(
         if topic is None:
             told = "take one of schemas/ (RecordIngested of schemas.company), or a class under @app.event"
             raise BadApp(f"{where}: {of} folds {named(kind)}, which is no event that is there: {told}.")
+        if not topic.keeps_all:
+            told = f"{topic.name} does not keep all, so a fresh fold would give other rows: react to it instead"
+            raise BadApp(f"{where}: {of} cannot fold {named(kind)}: {told}.")
         if topic not in found:
             found.append(topic)
-    if len({topic.key for topic in found}) > 1:
+    if len({(topic.key, topic.partitions) for topic in found}) > 1:
         told = ", ".join(topic.name for topic in found)
         raise BadApp(f"{where}: {of} folds events of {told}, whose records are spread by different rules: fold one.")
     return tuple(topic.name for topic in found)

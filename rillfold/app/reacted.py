@@ -1,7 +1,7 @@
 """A reaction made from a coroutine function: its annotations say the events."""
 
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from inspect import iscoroutinefunction, isfunction
 from typing import Any, NamedTuple, cast, get_args
 
@@ -23,6 +23,8 @@ class Reacting(NamedTuple):
     """What an application says of a reaction beside its function."""
 
     app: str
+    topics: Mapping[str, Topic]
+    """The application's own."""
     topic: str
     version: int
     begin: Begin
@@ -53,8 +55,9 @@ def reaction_of(function: Function, said: Reacting, topic_of: Callable[[type[Eve
 def _check(said: Reacting, name: str, of: str, where: str) -> None:
     if not LEGAL.fullmatch(name):
         raise BadApp(f"{where}: a reaction cannot be named {name!r}: take 1 to 40 lower letters, digits and _.")
-    if said.topic not in BY_NAME or said.topic == LETTERS:
-        there = ", ".join(topic for topic in BY_NAME if topic != LETTERS)
+    topics = {**BY_NAME, **said.topics}
+    if said.topic not in topics or said.topic == LETTERS:
+        there = ", ".join(topic for topic in topics if topic != LETTERS)
         raise BadApp(f"{where}: {of} cannot react to what stands on {said.topic!r}. Take one of {there}.")
     if type(said.version) is not int or said.version < 1:
         raise BadApp(f"{where}: {of} has version {said.version!r}: count from 1.")

@@ -1,10 +1,10 @@
-"""What is on record of an application, in `recorded/` beside it: schemas of events, and the shape of each state.
+"""What is on record of an application, in `recorded/` beside it: schemas of events, shapes of states, code of rules.
 
 Records were written with it, so it never changes: what departs from it is refused, and says its next version.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from types import UnionType
@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import msgspec
 
+from processors.dataset.taught import Rule
 from projections.projection import Projection
 from rillfold.app.errors import BadApp
 from schemas.codec.catalog import Recorded, StoredEvent, kind_of
@@ -29,6 +30,8 @@ class OnRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """By `type.vN`."""
     states: dict[str, str] = {}
     """By `projection.vN`: the hash of its fields."""
+    rules: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    """By `rule.vN`: the hash of its code. An older release reads a file without them."""
 
 
 class Records:
@@ -76,21 +79,34 @@ class Records:
             told = f"rows of version {projection.version} were written. Say version={projection.version + 1}"
             raise BadApp(f"{where}: the state of {projection.name!r} has other fields than those with which {told}.")
 
-    def write(self, events: Iterator[type[Event]], projections: Iterator[Projection[Any]]) -> list[str]:
+    def check_rule(self, rule: Rule) -> None:
+        recorded = (self.history().rules or {}).get(rule.name)
+        if recorded is None:
+            told = "`rillfold app record` writes down the hash of its code"
+            raise BadApp(f"{rule.place}: rule {rule.name} is not on record in {self.folder}: {told}.")
+        if recorded != rule.sha256:
+            told = "adapters were trained by that. Put it back, or say the next version, which may stand beside it"
+            raise BadApp(f"{rule.place}: rule {rule.name}, or what it names, is other code than on record: {told}.")
+
+    def write(
+        self, events: Iterator[type[Event]], projections: Iterator[Projection[Any]], rules: Collection[Rule]
+    ) -> list[str]:
         """What is missing. Returns its names; what is there is not touched."""
         history = self.history()
         known, states = dict(history.events), dict(history.states)
         schemas = [cls for cls in events if str(kind_of(cls)) not in known]
         shapes = [each for each in projections if _name(each) not in states]
-        if not schemas and not shapes:
+        codes = {each.name: each.sha256 for each in rules if each.name not in (history.rules or {})}
+        if not schemas and not shapes and not codes:
             return []
         self.folder.mkdir(parents=True, exist_ok=True)
         for cls in schemas:
             known[str(kind_of(cls))] = record_of(self._written(cls, known))
         states |= {_name(each): state_of(each) for each in shapes}
-        text = msgspec.json.encode(OnRecord(known, states), order="sorted")
+        known_rules = {**(history.rules or {}), **codes} or msgspec.UNSET
+        text = msgspec.json.encode(OnRecord(known, states, known_rules), order="sorted")
         (self.folder / "history.json").write_bytes(msgspec.json.format(text) + b"\n")
-        return [*(f"{kind_of(cls)}.avsc" for cls in schemas), *map(_name, shapes)]
+        return [*(f"{kind_of(cls)}.avsc" for cls in schemas), *map(_name, shapes), *codes]
 
     def _written(self, cls: type[Event], known: Mapping[str, Recorded]) -> bytes:
         """Its schema's file, as it lies there or is written now."""

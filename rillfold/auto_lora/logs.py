@@ -15,7 +15,8 @@ from gpu_workers.train.place import Workplace
 from gpu_workers.train.worker import Trainer
 from processors.training.admit import RunBounds
 from rillfold.auto_lora.config import BadConfig, TrainingConfig
-from rillfold.auto_lora.history import History, Say
+from rillfold.auto_lora.history import History, Say, unsaid
+from rillfold.auto_lora.tracked import noted
 from rillfold.event_log import event_log, now
 from rillfold.settings import Settings, from_env
 from rillfold.wiring import artifact_store
@@ -33,11 +34,13 @@ def log_for(
     config: TrainingConfig, out: Path, train: Train, say: Say, *, kafka: bool
 ) -> AbstractAsyncContextManager[History]:
     """`train`: by which this process trains, where no other does."""
-    return in_kafka(config, from_env(), say) if kafka else in_memory(config, from_env(), out, train)
+    return in_kafka(config, from_env(), say) if kafka else in_memory(config, from_env(), out, train, say)
 
 
 @asynccontextmanager
-async def in_memory(config: TrainingConfig, settings: Settings, out: Path, train: Train) -> AsyncIterator[History]:
+async def in_memory(
+    config: TrainingConfig, settings: Settings, out: Path, train: Train, say: Say = unsaid
+) -> AsyncIterator[History]:
     """Nothing needs to run; it ends with the process."""
     log, names = MemoryLog(), TopicNames()
     await log.create([TopicSpec(names.wire(topic.name), 1) for topic in TOPICS])
@@ -54,7 +57,8 @@ async def in_memory(config: TrainingConfig, settings: Settings, out: Path, train
     store = FolderStore(work / "adapters")
     worker = asyncio.create_task(Trainer(log, names, store, place, train).run(lambda: None))
     try:
-        yield History(log, names, config.company, store, worker=worker)
+        async with noted(log, names, settings, say):
+            yield History(log, names, config.company, store, worker=worker)
     finally:
         worker.cancel()
         await asyncio.wait([worker])
@@ -69,8 +73,8 @@ async def in_kafka(config: TrainingConfig, settings: Settings, say: Say) -> Asyn
             f"TrainingConfig.model_name {name!r:.200} is not in RILLFOLD_BASE_MODELS, which training workers go by: "
             "list it there, for them too, or train without Kafka."
         )
-    names = settings.topic_names()
     async with event_log(settings) as log:
+        names = settings.topic_names()
         begin = await replay.everything_up_to_now(log, names)
         yield History(log, names, config.company, artifact_store(settings), begin=begin, say=say)
 

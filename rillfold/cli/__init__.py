@@ -10,7 +10,9 @@ import click
 
 from rillfold import __version__
 from rillfold.cli.terminal.given import check_text, why
+from rillfold.cli.terminal.out import told
 from rillfold.cli.terminal.plain import plain
+from rillfold.cli.terminal.verbs import Verbs
 from schemas.errors import RillfoldError
 
 
@@ -67,7 +69,7 @@ VERBS: dict[str, Verb] = {
 }
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Verbs):
     """Start-up pays only for the verb that was asked for."""
 
     def __init__(self, *args: Any, verbs: Mapping[str, Verb], **options: Any) -> None:
@@ -108,7 +110,8 @@ def main() -> None:
         check_text(sys.argv[1:])
         if not "".join(sys.argv[1:2]).startswith("-"):
             _doubt()
-        rillfold(standalone_mode=True)
+        with told():
+            rillfold(standalone_mode=True)
     except RillfoldError as error:
         _end(str(error))
     except OSError as error:
@@ -124,6 +127,6 @@ def _doubt() -> None:
         click.echo(plain(f"rillfold: {doubt}"), err=True)
 
 
-def _end(told: str) -> None:
-    click.echo(plain(f"rillfold: {told}"), err=True)
+def _end(said: str) -> None:
+    click.echo(plain(f"rillfold: {said}"), err=True)
     sys.exit(1)

@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from rillfold.client import Client
+from rillfold.demo.narrator import Narrator
 from rillfold.demo.tool_server import ToolServer
 from rillfold.embedded.state import Endpoints
 from rillfold.settings import Settings
@@ -39,7 +40,7 @@ class NotAsTold(Stop):
 
 @dataclass
 class Stage:
-    console: Console
+    narrator: Narrator
     settings: Settings
     endpoints: Endpoints
     crew: Crew
@@ -56,6 +57,10 @@ class Stage:
     job: str = ""
 
     @property
+    def console(self) -> Console:
+        return self.narrator.console
+
+    @property
     def data_dir(self) -> Path:
         return self.settings.data_dir
 
@@ -70,15 +75,14 @@ class Stage:
         line = command_line({"RILLFOLD_DATA_DIR": str(self.data_dir), **own_servers(self.endpoints)}, *arguments)
         pipe = asyncio.subprocess.PIPE
         child = await asyncio.create_subprocess_exec(*line, stdin=pipe, stdout=pipe, stderr=pipe)
-        working = self.console.status(f"rillfold {arguments[0]} …") if self.console.is_terminal else nullcontext()
         try:
-            with working:
-                out, err = await child.communicate(given)
+            with self.narrator.live(f"rillfold {arguments[0]}", told=False) as show:
+                out, said = await _heard(child, given, show)
         except asyncio.CancelledError:
             child.kill()
             raise
         if child.returncode not in codes:
-            raise NotAsTold(f"`rillfold {' '.join(arguments)}` ended with {child.returncode}: {err.decode().strip()}")
+            raise NotAsTold(f"`rillfold {' '.join(arguments)}` ended with {child.returncode}: {said.strip()}")
         return out.decode()
 
     async def ask(self, *arguments: str) -> Any:
@@ -101,3 +105,24 @@ class Stage:
 
     def say(self, text: str) -> None:
         self.console.print(f"  {text}", highlight=False, soft_wrap=True)
+
+
+async def _heard(child: asyncio.subprocess.Process, given: bytes, show: Callable[[str], None]) -> tuple[bytes, str]:
+    """All that a command wrote, on standard output and on standard error; the newest line of the second is shown."""
+    assert child.stdin and child.stdout and child.stderr
+    said = []
+
+    async def listen(errors: asyncio.StreamReader) -> None:
+        async for raw in errors:
+            said.append(raw.decode(errors="replace"))
+            show(said[-1].strip())
+
+    async def feed(to: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):  # it ended without reading: its code says why
+            to.write(given)
+            await to.drain()
+        to.close()
+
+    out, _, _ = await asyncio.gather(child.stdout.read(), listen(child.stderr), feed(child.stdin))
+    await child.wait()
+    return out, "".join(said)

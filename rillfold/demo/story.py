@@ -2,8 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,14 +68,3 @@ def fresh(data_dir: Path, console: Console) -> None:
             shutil.rmtree(old, ignore_errors=True)
         elif old != mark:
             old.unlink(missing_ok=True)
-
-
-@contextmanager
-def live(console: Console, what: str) -> Iterator[Callable[[str], None]]:
-    """A line that moves while something takes time; on a file it prints what changed."""
-    if not console.is_terminal:
-        console.print(f"  {what} …")
-        yield lambda _text: None
-        return
-    with console.status(f"{what} …") as status:
-        yield lambda text: status.update(f"{what}: {text}")

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, Self
 
 import msgspec
 
+from processors.tuning.turns import ROLES, shown
 from rillfold.produce.outputs import OutputFields, OutputRows
 from rillfold.produce.rows import CsvFields, Fields, FileRow, Ids, Rows, csv_cells, whole
 from schemas.codec.json_form import json_fields
@@ -22,6 +23,7 @@ from streams.log.kafka.producer import SLICE, Pipeline
 from streams.log.outgoing import record_of
 from streams.log.port import EventLog, Outgoing
 
+CONVERSATION = "conversation.ingested"
 CHUNK = 256 << 10
 OUTPUTS = "outputs"
 FORMS = ("jsonl", "csv", OUTPUTS)
@@ -199,12 +201,30 @@ class Import:
         return []
 
     def _record(self, row: FileRow, fields: Fields, ids: Ids) -> Outgoing:
-        given: dict[str, Any] = {**self._defaults, **fields(whole(row))}
+        given = with_roles({**self._defaults, **fields(whole(row))})
         own = partial(ids.last, given.get("company"))
         record = record_of(given, own, time.time_ns() // 1000, self._names)
         if record.topic != self.outcome.topic:
             raise Unusable("wrong_topic", f"{given['type']} belongs to {record.topic}")
         return record
+
+
+def with_roles(given: dict[str, Any]) -> dict[str, Any]:
+    """A conversation's roles go by the names that a file of an agent's outputs may use, and no other: the log would
+    take any, and nobody would learn from it."""
+    messages = given.get("messages")
+    if given.get("type") != CONVERSATION or not isinstance(messages, list):
+        return given
+    for n, message in enumerate(messages):
+        if isinstance(message, dict) and isinstance(role := message.get("role"), str) and role not in ROLES:
+            raise Unusable("unknown_role", f"messages[{n}]: the role {shown(role)} is none of {', '.join(ROLES)}.")
+    return given | {"messages": [_named(message) for message in messages]}
+
+
+def _named(message: object) -> object:
+    if not isinstance(message, dict) or not isinstance(role := message.get("role"), str):
+        return message
+    return message | {"role": ROLES[role]}
 
 
 def _why(error: Poison) -> tuple[str, str]:

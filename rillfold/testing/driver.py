@@ -2,10 +2,15 @@
 
 from collections.abc import Sequence
 from functools import reduce
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self, TypeVar
 
 import msgspec
 
+from processors.dataset.lessons import Lesson
+from processors.dataset.selection import Selection
+from processors.dataset.taught import Rule, topics_of
 from projections.digest import digest
 from projections.projection import Projection
 from rillfold.app.app import App
@@ -16,7 +21,7 @@ from schemas.codec.codec import decode
 from schemas.envelope import Event, Origin, derived_id
 from schemas.rejected import RecordRejected
 from schemas.topics import TopicNames
-from streams.history import refold
+from streams.history import refold, replay
 from streams.log.kafka import admin
 from streams.log.outgoing import Given, event_of, to_outgoing
 from streams.log.port import EventLog, Outgoing, Position, TopicSpec, records_in
@@ -51,9 +56,10 @@ class Driver:
         self.clock = VirtualClock()
         self.log, self.names = log, names or TopicNames()
         self._reactions: dict[str, Reaction] = {}
+        self._rules: dict[str, Rule] = {}
         if isinstance(projections, App):
             with_apps([projections])
-            self._reactions = dict(projections.reactions)
+            self._reactions, self._rules = dict(projections.reactions), dict(projections.rules)
             projections = tuple(projections.projections.values())
         self._projections = tuple(projections)
         self._consumers = tuple(consumers)
@@ -162,6 +168,15 @@ class Driver:
 
     async def dead_letters(self) -> list[RecordRejected]:
         return [event for event in await self.events("dead-letter") if isinstance(event, RecordRejected)]
+
+    async def dataset(self, company: str, *rules: str) -> list[Lesson]:
+        """The rows of a dataset of all that is in the log, with what the application's rules make of it: orders.v1."""
+        there = self._rules
+        ranges = await replay.everything_up_to_now(self.log, self.names, beside=topics_of(rules, there))
+        with TemporaryDirectory() as folder:
+            rows, select = Path(folder) / "rows", Selection(rules=rules)
+            await replay.build(self.log, self.names, company, ranges, rows, select=select, rules=there)
+            return [msgspec.json.decode(line, type=Lesson) for line in rows.read_bytes().splitlines()]
 
     # How it runs.
 

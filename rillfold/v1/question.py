@@ -1,7 +1,6 @@
 """From OpenAI's chat request to a question of the port."""
 
 import json
-from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,6 +11,7 @@ from rillfold.v1.errors import BadRequest
 from rillfold.v1.forms import HARMLESS, REFUSED, ChatRequest, ContentPart, NamedTool
 from schemas.codec.primitives import sane_company
 from schemas.company import Message, ToolUse
+from schemas.near import near
 
 MAX_TOKENS = 512
 SCHEMA_LETTERS = 100_000
@@ -76,8 +76,8 @@ def _refuse(more: dict[str, Any]) -> None:
 
 def _unknown(name: str) -> str:
     """A field that nobody reads would change the answer unseen, or was meant to."""
-    near = get_close_matches(name[:NAME_LETTERS], ChatRequest.model_fields, 1)
-    remedy = f"did you mean {near[0]}? Write that, or leave it out" if near else "leave it out"
+    close = near(name, ChatRequest.model_fields)
+    remedy = f"did you mean {close[0]}? Write that, or leave it out" if close else "leave it out"
     return f"{name[:NAME_LETTERS]!r} is no field that is known here: {remedy}."
 
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
+from rillfold.app.installed import installed
 from rillfold.event_log import event_log, now
 from rillfold.settings import Settings
 from rillfold.wiring import secret_store
@@ -24,6 +25,7 @@ async def _made(settings: Settings) -> AsyncIterator[Working]:
             now,
             private=settings.allow_private_tools,
             patience=settings.tool_patience_seconds,
+            kinds=installed(settings).auths,
         )
         yield Working(partial(bridge.run, stop), bridge.standing.sight, bridge.counts, stop=stop.set)
 

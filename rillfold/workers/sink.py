@@ -24,8 +24,8 @@ async def _made(settings: Settings) -> AsyncIterator[Working]:
             "No database is named: start one with `rillfold up`, or set RILLFOLD_PROVIDER=external, "
             "RILLFOLD_BOOTSTRAP_SERVERS and RILLFOLD_POSTGRES_DSN."
         )
-    names, schema = settings.topic_names(), settings.read_model()
     projections = list(installed(settings).projections.values())
+    names, schema = settings.topic_names(), settings.read_model()
     async with event_log(settings, "rillfold-sink") as log, PostgresSink(dsn, projections, schema) as kept:
         await prepare(log, projections, names)
         keep_garbage_rare()

@@ -13,6 +13,7 @@ from gpu_workers.train.worker import Trainer
 from processors.training.admit import RunBounds
 from processors.training.promotion import GateFloors
 from rillfold import adapter_keys
+from rillfold.app.installed import installed
 from rillfold.event_log import event_log, now
 from rillfold.settings import Settings
 from rillfold.wiring import artifact_store, places
@@ -44,6 +45,7 @@ async def _made(settings: Settings) -> AsyncIterator[Working]:
             on=settings.gate == "on", irrelevance=settings.gate_irrelevance, malformed=settings.gate_malformed
         ),
         places=places(settings),
+        rules=installed(settings).rules,
         build=adapter_keys.installed(),
     )
     adapter_keys.make_own(settings)  # a key that cannot be used is told now, not when hours were spent

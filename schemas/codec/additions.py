@@ -7,7 +7,7 @@ from schemas.codec.catalog import ADDED, StoredEvent, catalog, classes
 from schemas.codec.codec import readers
 from schemas.codec.upcast import UPCASTERS, Upcaster
 from schemas.envelope import Event, Kind
-from schemas.topics import TOPIC_OF, Topic
+from schemas.topics import BY_NAME, TOPIC_OF, Topic
 
 
 class AddedEvent(NamedTuple):
@@ -19,8 +19,9 @@ class AddedEvent(NamedTuple):
     upcasters: Mapping[Kind, Upcaster]
 
 
-def add(events: Collection[AddedEvent]) -> None:
+def add(events: Collection[AddedEvent], topics: Collection[Topic] = ()) -> None:
     """From here on they are read, written and judged like ours. What is there already changes nothing."""
+    BY_NAME.update((topic.name, topic) for topic in topics)
     new = [each for each in events if each.cls not in TOPIC_OF]
     for each in new:
         TOPIC_OF[each.cls] = each.topic

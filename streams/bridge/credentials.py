@@ -2,12 +2,14 @@
 
 import base64
 import re
+from collections.abc import Iterable
 
 from schemas.company import ToolAuth
 from schemas.errors import Poison
 from streams.bridge.secrets import SecretStr
 
-_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
+TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
+KINDS = ("none", "bearer", "basic", "api_key", "header")
 # Set by whoever sends the request, or read on its way: as a "credential" they would change what is sent, or to whom.
 _NOT_CREDENTIALS = frozenset({
     "accept", "accept-charset", "accept-encoding", "accept-language", "accept-ranges", "age", "alt-svc",
@@ -17,12 +19,14 @@ _NOT_CREDENTIALS = frozenset({
     "range", "referer", "te", "trailer", "transfer-encoding", "upgrade", "user-agent", "via", "warning",
     "x-http-method", "x-http-method-override", "x-method-override",
 })  # fmt: skip
+# Of what an application makes of a secret, shorter ones are a date or a name, and may stand anywhere.
+LEAST_MADE = 16
 _NOT_FAMILIES = ("proxy-", "sec-", "if-", "access-control-", "x-forwarded-")
 
 
 def check_header(name: str) -> None:
     """Raises Poison where a header is no place for a credential."""
-    if not _TOKEN.fullmatch(name):
+    if not TOKEN.fullmatch(name):
         raise Poison(f"{name[:64]!a} is not a header's name: 1 to 64 letters, digits or signs of a token.")
     if name.lower() in _NOT_CREDENTIALS or name.lower().startswith(_NOT_FAMILIES):
         raise Poison(f"The header {name} says how a request travels: name one that is a credential, such as X-API-Key.")
@@ -45,16 +49,18 @@ def authorization(auth: ToolAuth, secret: SecretStr | None) -> dict[str, str]:
             check_header(header)
             return {header: text}
     raise Poison(
-        f"A tool's auth has kind {auth.kind[:20]!a}: bearer, basic, api_key or header (with its name) are known."
+        f"A tool's auth has kind {auth.kind[:20]!a}: bearer, basic, api_key or header (with its name) are known, and "
+        "what the application of this bridge adds."
     )
 
 
-def without(secret: SecretStr | None, body: str) -> str:
-    """A tool that repeats its credential must not carry it into the log."""
+def without(secret: SecretStr | None, body: str, sent: Iterable[str] = ()) -> str:
+    """A tool that repeats its credential must not carry it into the log. `sent`: what was made of it for one call."""
     if secret is None:
         return body
     encoded = base64.b64encode(secret.reveal().encode()).decode()
     parts = [part for part in (secret.reveal(), encoded, *secret.reveal().split(":", 1)[1:]) if part]
+    parts += [each for each in sent if len(each) >= LEAST_MADE]
     for part in sorted(parts, key=len, reverse=True):
         body = body.replace(part, "[credential]")
     return body

@@ -24,6 +24,7 @@ from streams.bridge.endpoint import ToolReply
 from streams.bridge.open_calls import BegunCall, OpenCalls, cancelled
 from streams.bridge.said_of_calls import WITHDRAWALS, SaidOfCalls
 from streams.bridge.secrets import FileSecrets
+from streams.bridge.signing import NO_KINDS, AuthKind
 from streams.bridge.tool_caller import PATIENCE_SECONDS, Caller
 from streams.bridge.tools import Tools
 from streams.errors import Fenced
@@ -58,6 +59,7 @@ class ToolBridge:
         patience: float = PATIENCE_SECONDS,
         trust: ssl.SSLContext | None = None,
         group: str = GROUP,
+        kinds: Mapping[str, AuthKind] = NO_KINDS,
     ) -> None:
         self._log, self._names, self._clock = log, names, clock
         self._group = f"{names.prefix}{group}"
@@ -66,8 +68,9 @@ class ToolBridge:
         self._answered = SaidOfCalls(log, names, beat=self.standing.beat)
         self._withdrawn = SaidOfCalls(log, names, WITHDRAWALS, beat=self.standing.beat)
         self._caller = Caller(
-            secrets, self._tools.find, private=private, patience=patience, trust=trust, withdrawn=self._withdrawn.of
-        )
+            secrets, self._tools.find, private=private, patience=patience, trust=trust, withdrawn=self._withdrawn.of,
+            kinds=kinds, clock=clock,
+        )  # fmt: skip
         self._open = OpenCalls(self._caller.call)
         self._next: dict[TopicPartition, int] = {}
         self._committed: dict[TopicPartition, int] = {}

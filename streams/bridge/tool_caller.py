@@ -23,6 +23,7 @@ from streams.bridge.credentials import authorization, without
 from streams.bridge.endpoint import ToolReply
 from streams.bridge.lookups import Lookups
 from streams.bridge.secrets import FileSecrets, SecretStr
+from streams.bridge.signing import NO_KINDS, AuthKind, signed
 from streams.errors import NameUnanswered
 from streams.fairness.turns import Turns
 
@@ -65,8 +66,12 @@ class Caller:
         trust: ssl.SSLContext | None = None,
         lookups: Lookups | None = None,
         withdrawn: Callable[[ToolCallProposed], bool] = never_withdrawn,
+        kinds: Mapping[str, AuthKind] = NO_KINDS,
+        clock: Callable[[], int] = int,
     ) -> None:
-        """`withdrawn` says of a call whether its job was taken back."""
+        """`withdrawn` says of a call whether its job was taken back. `kinds`, which are told the time by `clock`: what
+        an application adds to ours."""
+        self._kinds, self._clock = kinds, clock
         self._secrets, self._registered, self._withdrawn = secrets, registered, withdrawn
         self._private, self._patience = private, patience
         self._lookups = lookups or Lookups()
@@ -141,9 +146,13 @@ class Caller:
             except NameUnanswered as error:
                 return ToolReply(False, None, "", f"unreachable: {error}", again=True)
             request = endpoint.request_of(tool.method, pinned, prepared.arguments, prepared.headers)
+            made = dict[str, str]()
+            if kind := self._kinds.get(tool.auth.kind):
+                made = signed(kind, prepared.secret, request, pinned.server_name, self._clock())
+                request.headers.update(made)
             reply = await endpoint.exchange(self._http, request)
         # What stands in for a credential may be longer than it.
-        return endpoint.within(reply._replace(body=without(prepared.secret, reply.body)))
+        return endpoint.within(reply._replace(body=without(prepared.secret, reply.body, made.values())))
 
     async def _prepare(self, call: ToolCallProposed) -> Prepared | ToolReply:
         tool = self._registered(call.company, call.tool)
@@ -158,7 +167,7 @@ class Caller:
         headers = {
             "Idempotency-Key": key_of(call.company, call.call),
             "User-Agent": "rillfold",
-            **authorization(tool.auth, secret),
+            **({} if tool.auth.kind in self._kinds else authorization(tool.auth, secret)),
         }
         return Prepared(tool, secret, headers, msgspec.json.decode(verdict.arguments))
 

@@ -13,6 +13,7 @@ from processors.dataset.lessons import Talk
 from processors.dataset.marks import Opinion, TakenAt
 from processors.dataset.noticed import Noticed
 from processors.dataset.selection import Selection
+from processors.dataset.taught import Rule
 from processors.dataset.turns import Manifest, in_order
 from schemas.company import ToolRegistered, ToolRevoked
 from schemas.rejected import Rejected
@@ -40,6 +41,7 @@ class Wanted(NamedTuple):
     tools_from: Sequence[OffsetRange]
     select: Selection
     most_bytes: float
+    rules: Sequence[Rule] = ()
 
 
 class Learned:
@@ -60,7 +62,7 @@ class Learned:
     ) -> None:
         self._log, self._names, self._wanted, self._slices, self._places = log, names, wanted, slices, places
         self._owner = Owner(wanted.company, names, letters)
-        self._gathering, self._counts = Gathering(wanted.select), LessonCounts()
+        self._gathering, self._counts = Gathering(wanted.select, wanted.rules), LessonCounts()
         self._talks: dict[bytes, Lying] = {}
         self._last: object = "the beginning"
 
@@ -77,7 +79,8 @@ class Learned:
                 for story in await self._stories(apart):
                     await self._write(story, apart, out, beside)
         on_noticed(self._gathering.noticed())
-        return self._counts.manifest(wanted.company, tuple(wanted.ranges), tuple(wanted.tools_from), wanted.select)
+        ranges, before, rules = tuple(wanted.ranges), tuple(wanted.tools_from), self._gathering.rules()
+        return self._counts.manifest(wanted.company, ranges, before, wanted.select, rules)
 
     async def _gather(self, part: OffsetRange, apart: IO[bytes], on_range: OnRange, tools_only: bool = False) -> None:
         wire, company = self._names.wire(part.topic), self._wanted.company
@@ -109,9 +112,9 @@ class Learned:
             place = TakenAt(record.timestamp, topic, record.partition, record.offset)
             self._keep(self._gathering.take(event, place), apart, place)
 
-    def _keep(self, content: Content | None, apart: IO[bytes], place: TakenAt) -> None:
+    def _keep(self, contents: Sequence[Content], apart: IO[bytes], place: TakenAt) -> None:
         self._last = place
-        if content is not None:
+        for content in contents:
             self._talks[content.sha256] = _put(apart, content.text)
         self._must_fit(self._gathering.size)
 

@@ -1,12 +1,14 @@
 """Replay for training: exact offset ranges in, dataset rows and their manifest out; a missing offset is named."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from math import inf
 from pathlib import Path
 from typing import BinaryIO
 
 from processors.dataset.noticed import Noticed
 from processors.dataset.selection import Selection
+from processors.dataset.taught import NO_RULES, Rule, chosen
 from processors.dataset.turns import THIRD, DatasetCounts, Manifest, in_order
 from processors.dataset.turns import select as select_turns
 from processors.training.settings import RULE_VERSION
@@ -37,29 +39,35 @@ def unnoticed(_noticed: Noticed) -> None:
     """Told to nobody."""
 
 
-async def everything_up_to_now(log: EventLog, names: TopicNames, rule: int = RULE_VERSION) -> tuple[OffsetRange, ...]:
-    """All that a rule learns from and the log holds at this moment, as exact ranges under our own topic names."""
+async def everything_up_to_now(
+    log: EventLog, names: TopicNames, rule: int = RULE_VERSION, beside: Sequence[str] = ()
+) -> tuple[OffsetRange, ...]:
+    """All that a rule learns from and the log holds at this moment, as exact ranges under our own topic names.
+
+    `beside`: topics whose events an application's rules take.
+    """
     parts = []
-    for topic in await topics_there(log, names, rule):
+    for topic in await topics_there(log, names, rule, beside):
         wire = names.wire(topic)
         starts, ends = await log.starts(wire), await log.ends(wire)
         parts += [OffsetRange(topic=topic, partition=p, start=starts[p], stop=ends[p]) for p in ends]
     return in_order(parts)
 
 
-async def topics_there(log: EventLog, names: TopicNames, rule: int) -> tuple[str, ...]:
-    """company-data, and what tools replied, where there are tools and the rule listens to them."""
-    if rule < THIRD:
-        return (DATA_TOPIC,)
-    try:
-        await log.starts(names.wire(REPLIES_TOPIC))
-    except UnknownTopic:
-        return (DATA_TOPIC,)
-    return DATA_TOPIC, REPLIES_TOPIC
+async def topics_there(log: EventLog, names: TopicNames, rule: int, beside: Sequence[str] = ()) -> tuple[str, ...]:
+    """company-data, and, where they are there and the rule listens to them, what tools replied and what is beside."""
+    found = [DATA_TOPIC]
+    for topic in (REPLIES_TOPIC, *beside) if rule >= THIRD else ():
+        with suppress(UnknownTopic):
+            await log.starts(names.wire(topic))
+            found.append(topic)
+    return tuple(dict.fromkeys(found))
 
 
-async def partitions_of(log: EventLog, names: TopicNames, rule: int) -> Mapping[str, Collection[int]]:
-    return {topic: await log.starts(names.wire(topic)) for topic in await topics_there(log, names, rule)}
+async def partitions_of(
+    log: EventLog, names: TopicNames, rule: int, beside: Sequence[str] = ()
+) -> Mapping[str, Collection[int]]:
+    return {topic: await log.starts(names.wire(topic)) for topic in await topics_there(log, names, rule, beside)}
 
 
 async def build(
@@ -78,12 +86,14 @@ async def build(
     provenance: Path | None = None,
     on_noticed: OnNoticed = unnoticed,
     places: Places | None = None,
+    rules: Mapping[str, Rule] = NO_RULES,
 ) -> Manifest:
     """Writes the rows to a file and returns their manifest. Never holds the log, and lets others have their turn.
 
     `tools_from`: what to read for the tools that were on offer before the ranges; None: all that the log has of it.
     `on_noticed` hears, by rule 3, what stands in no manifest.
     `places`: where, by rule 3, the company's records are known to lie; what lies between is not fetched.
+    `rules`: those that applications here add; `RuleMissing` where the selection names another.
     `TooMuchData` where the rows grow beyond `most_bytes`.
     """
     parts = {(names.wire(part.topic), part.partition) for part in (*ranges, *(tools_from or ()))}
@@ -91,7 +101,7 @@ async def build(
     if rule < THIRD:
         return await _in_order_of_the_log(log, names, company, ranges, told, rows, rule, on_records, most_bytes, beat)
     before = await _before(log, names, ranges) if tools_from is None else tools_from
-    wanted = Wanted(company, ranges, before, select, most_bytes)
+    wanted = Wanted(company, ranges, before, select, most_bytes, chosen(select.rules, rules))
     done, total = dict[OffsetRange, int](), sum(part.stop - part.start for part in (*before, *ranges))
 
     def on_range(part: OffsetRange, offset: int) -> None:

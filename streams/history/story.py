@@ -7,7 +7,7 @@ from schemas.codec.codec import decode
 from schemas.envelope import Event, Origin
 from schemas.errors import Poison
 from schemas.rejected import Rejected
-from schemas.topics import TOPICS, TopicNames
+from schemas.topics import BY_NAME, TopicNames
 from streams.log.port import EventLog, Record, records_in
 
 # Where a story begins that somebody asks for by a job, a run or an event.
@@ -34,13 +34,13 @@ async def story(log: EventLog, names: TopicNames, company: str, name: str, since
     milliseconds since the epoch. Topics are named as on the wire in `origin`.
     """
     correlation = await _correlation(log, names, company, name, since)
-    found = [told async for told in _holding(log, names, company, correlation, since, (t.name for t in TOPICS))]
+    found = [told async for told in _holding(log, names, company, correlation, since, tuple(BY_NAME))]
     mine = [told for told in found if told.event.correlation == correlation]
     return sorted(mine, key=lambda told: (told.timestamp, told.event.time))
 
 
 async def _correlation(log: EventLog, names: TopicNames, company: str, name: str, since: int) -> str:
-    others = tuple(topic.name for topic in TOPICS if topic.name not in FIRST_LOOK)
+    others = tuple(name for name in BY_NAME if name not in FIRST_LOOK)
     for topics in (FIRST_LOOK, others):
         async for told in _holding(log, names, company, name, since, topics):
             event = told.event

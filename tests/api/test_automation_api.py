@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from processors.gate import offers
 from rillfold.api import automation_jobs
+from rillfold.app.installed import OURS
 from schemas.company import AgentOutputIngested, ConversationIngested, TextIngested, ToolRegistered
 from schemas.jobs import JobRequested
 from schemas.training import TrainingRequested
 from streams.bridge.secrets import FileSecrets
+from streams.bridge.signing import AuthKind
 from streams.bridge.tools import Tools
 
 CANARY = "tok_canary_77"
@@ -75,6 +78,20 @@ async def test_a_tool_that_could_not_be_called_is_refused_at_once(api, tmp_path,
     assert CANARY not in answer.text
     assert await api.events("company-data") == []
     assert not (tmp_path / "secrets").exists()
+
+
+async def test_a_kind_of_auth_that_an_application_adds(serve, empty_log, tmp_path) -> None:
+    there = replace(OURS, auths={"signed": AuthKind("signed", "shop.py:7", lambda *_: {})})
+    async with serve(tmp_path, empty_log, installed=there) as api:
+        ask = "POST", "/company-automation/register-tools", api.acme
+        for type_, status in (("signed", 201), ("unsigned", 422)):
+            given = LOOKUP | {"auth": {"type": type_, "token": CANARY}}
+            answer = await api.ask(*ask, json={"tools": [given]})
+            assert answer.status_code == status and CANARY not in answer.text
+        assert "take none, bearer, basic, api_key, header, signed" in answer.text
+        assert (await api.ask(*ask, json={"tools": [LOOKUP | {"auth": {"type": "signed"}}]})).status_code == 422
+        (tool,) = await api.events("company-data")
+        assert tool.auth.kind == "signed" and tool.auth.secret_ref
 
 
 async def test_more_tools_than_a_job_can_carry_are_refused(api) -> None:

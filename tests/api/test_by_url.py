@@ -92,10 +92,24 @@ async def test_what_the_api_refuses_is_one_line_with_its_reason(world: World, sa
         assert "RILLFOLD_API_KEY is no API key" in str((await say(key, "tools", "list", code=1)).exception)
     told = str((await say(world.api.admin, "tools", "register", "-", given=json.dumps(TOOL), code=1)).exception)
     assert "with --company" in told
-    assert (
-        "no company 'nobody' is registered"
-        in (await say(world.api.admin, "tools", "list", "--company", "nobody")).output
-    )
+
+
+async def test_a_company_that_nobody_knows_is_doubted_where_that_matters_alone(world: World, say: Say) -> None:
+    await say(world.api.admin, "company", "add", "bakery")
+    await world.catch_up()
+
+    async def doubts(*words: str, code: int = 0, given: str | None = None) -> str:
+        return (await say(world.api.admin, *words, code=code, given=given)).stderr
+
+    told = await doubts("tools", "list", "--company", "nobody")
+    assert "no company 'nobody' is registered" in told and "meant" not in told
+    assert "Is 'bakery' meant?" in await doubts("runs", "list", "--company", "bakry")
+    assert "Is 'bakery' meant?" in await doubts("memory", "add", "x", "y", "--company", "bakry")
+    assert "Is 'bakery' meant?" in await doubts("job", "show", "j", "--wait", "0", "--company", "bakry", code=1)
+    assert await doubts("memory", "add", "x", "y", "--company", "newcomer") == "", "a name of its own may begin so"
+    await world.catch_up()
+    assert await doubts("memory", "list", "--company", "newcomer") == "", "something is there"
+    assert await doubts("memory", "list", "--company", "bakery") == "", "it is registered"
 
 
 async def test_what_is_not_there_is_not_taken_back(world: World, say: Say) -> None:
@@ -217,15 +231,18 @@ async def test_open_runs_are_found_behind_any_number_that_have_ended(world: Worl
 
 
 async def test_tokens_are_told_by_adapter_and_what_they_cost_at_ones_own_prices(world: World, say: Say) -> None:
-    told = {"company": "acme", "time": 1, "correlation": "c", "text": "", "finish_reason": "stop", "model": "tiny"}
+    about = {"company": "acme", "time": 1, "correlation": "c", "text": "", "finish_reason": "stop", "model": "tiny"}
     for n, adapter in enumerate(("acme/ops", "acme/ops", None)):
         tokens = {"prompt_tokens": 1_000_000, "cached_tokens": 500_000, "completion_tokens": 100_000}
-        await world.driver.send(InferenceCompleted(**told, **tokens, id=f"a{n}", request=f"q{n}", adapter=adapter))
+        await world.driver.send(InferenceCompleted(**about, **tokens, id=f"a{n}", request=f"q{n}", adapter=adapter))
     await world.catch_up()
     said = (await say(world.api.acme, "costs")).output
+    assert "over HTTP" in said and "rillfold_serve_tokens_total" in said, "what is not among them"
     assert "acme/ops" in said and "2,000,000" in said and "acme: base" in said and "cost" not in said
     priced = ("costs", "--prices", "2", "1", "10", "--json")
-    rows = json.loads((await say(world.api.admin, *priced, "--company", "acme")).stdout)["rows"]
+    told = json.loads((await say(world.api.admin, *priced, "--company", "acme")).stdout)
+    assert "over HTTP" in told["left_out"]
+    rows = told["rows"]
     assert {row["adapter"]: row["cost"] for row in rows} == {"acme/ops": 5.0, "base": 2.5}
     assert "5.0000" in (await say(world.api.acme, *priced[:-1])).output
     assert json.loads((await say(world.api.globex, *priced)).output)["rows"] == []
@@ -235,9 +252,11 @@ async def test_all_is_said_on_one_screen_and_what_is_wrong_by_the_exit_code(worl
     asked = TrainingRequested(id="r1", time=1, correlation="r1", company="acme", method="lora", base_model="b")
     await world.driver.send(asked)
     told = json.loads((await say(world.api.admin, "status", "--json", code=1)).output)
-    assert "behind" in told["projections"]["told"]
+    assert "behind" in told["projections"]["told"][0]
+    assert len(told["workers"]["told"]) > 1, "each line by itself"
     assert {what for what, each in told.items() if each["wrong"]} - {"disk"} == {"workers"}
-    assert "no fold worker runs" in told["workers"]["told"] and "`rillfold worker fold`" in told["workers"]["told"]
+    workers = "\n".join(told["workers"]["told"])
+    assert "no fold worker runs" in workers and "`rillfold worker fold`" in workers
     await world.catch_up()
     said = (await say(world.api.admin, "status", code=1)).output
     assert "no fold, sink, bridge, serve runs" in said and "1 events of training-request wait for one" in said

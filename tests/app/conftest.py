@@ -14,7 +14,7 @@ from rillfold.app.installed import Installed
 from schemas.codec.catalog import ADDED, catalog, classes
 from schemas.codec.codec import readers
 from schemas.codec.upcast import UPCASTERS
-from schemas.topics import TOPIC_OF
+from schemas.topics import BY_NAME, TOPIC_OF
 from tests.support.folding import agree, kafka, started
 
 __all__ = ["agree", "kafka", "started"]
@@ -40,7 +40,7 @@ Load = Callable[[str], Installed]
 @pytest.fixture(autouse=True)
 def gone_again() -> Iterator[None]:
     """What an application adds is there as long as its process: here it goes with the test."""
-    before = [(there, dict(there)) for there in (TOPIC_OF, ADDED, UPCASTERS)]
+    before = [(there, dict(there)) for there in (BY_NAME, TOPIC_OF, ADDED, UPCASTERS)]
     yield
     for there, as_it_was in before:
         there.clear()

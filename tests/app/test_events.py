@@ -8,11 +8,14 @@ import msgspec
 import pytest
 
 from rillfold.app.found import with_apps
+from rillfold.cli.events.topics import _rows
 from rillfold.produce.rows import CsvFields
 from schemas.codec.codec import decode, encode
 from schemas.codec.json_form import event_of_fields
 from schemas.envelope import Origin
 from schemas.rejected import Rejected
+from schemas.topics import TopicNames
+from streams.log.memory import MemoryLog
 
 HERE = Origin("company-data", 0, 0)
 SOLD = """
@@ -83,3 +86,9 @@ def test_cells_of_a_file_are_typed_by_its_fields(sold: str) -> None:
     read = CsvFields(["till", "share", "cash", "tags", "picture"], {"type": sold, "company": "acme"})
     event: Any = event_of_fields(read(b'north,0.75,true,"[""x""]","""AA=="""'), lambda: "1", 7)
     assert (event.share, event.cash, event.tags) == (0.75, True, ("x",))
+
+
+async def test_it_is_listed_with_its_topic(sold: str) -> None:
+    rows = {row["topic"]: str(row["events"]).split(", ") for row in await _rows(MemoryLog(), TopicNames())}
+    assert sold in rows["company-data"] and "text.ingested" in rows["company-data"]
+    assert sold not in rows["tool-call"]

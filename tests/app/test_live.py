@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from rillfold.app.found import apps_of, with_apps
 from rillfold.app.installed import installed
 from rillfold.embedded.state import Endpoints
 from rillfold.settings import Settings
@@ -66,7 +67,7 @@ def test_its_own_tests_pass_against_the_wheel(environment: dict[str, str], tmp_p
     copied = tmp_path / "test_shop.py"
     copied.write_text((SHOP / "tests" / "test_shop.py").read_text())
     done = subprocess.run([*line, str(copied)], cwd=tmp_path, env=where, capture_output=True, text=True)
-    assert done.returncode == 0 and "2 passed" in done.stdout, done.stdout
+    assert done.returncode == 0 and "4 passed" in done.stdout, done.stdout
 
 
 @pytest.fixture
@@ -105,6 +106,52 @@ async def test_it_runs_by_its_entry_point_and_counts_once_what_it_was_killed_ove
     parts = await held(kafka, revenue, topic_of(revenue, names.prefix))
     assert sum(row.cents for part in parts.values() for row in part.rows.values()) == sum(range(2_000))
     assert '"reason":"wrong_type"' in rillfold(environment, tmp_path, "dlq", "list", "--json").replace(" ", "")
+
+
+async def test_its_topic_is_made_written_and_folded_and_its_rule_builds_a_dataset(
+    environment: dict[str, str],
+    tmp_path: Path,
+    kafka: Any,
+    names: TopicNames,
+    agree: Any,
+    started: list[WorkerProcess],
+    installed_shop: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(installed_shop)
+    parcels = with_apps(apps_of("shop.app")).projections["parcels"]
+    assert f"created {names.prefix}parcels" in rillfold(environment, tmp_path, "topics", "create")
+    scans = [f'{{"company":"acme","parcel":"p{n % 5}","at":"Ulm"}}' for n in range(50)]
+    (tmp_path / "scans.jsonl").write_text("\n".join(scans))
+    rillfold(environment, tmp_path, "produce", "parcels", "scans.jsonl")
+    (tmp_path / "orders.jsonl").write_text("\n".join(paid(n, 100) for n in range(70)))
+    rillfold(environment, tmp_path, "produce", "company-data", "orders.jsonl")
+    worker = WorkerProcess("fold", ("worker", "fold", "--only", "parcels"), environment, tmp_path / "logs")
+    started.append(worker)
+    try:
+        worker.start()
+        assert await agree([parcels]) == 5
+    finally:
+        worker.close()
+    assert '"parcel.scanned"' in rillfold(environment, tmp_path, "topics", "list", "--json")
+    build = ("dataset", "build", "--company", "c1", "--app-rule", "orders.v1", "--out", "orders")
+    assert "rule orders.v1: 10 events" in rillfold(environment, tmp_path, *build)
+    manifest = tmp_path / "orders" / "manifest.json"
+    rillfold(environment, tmp_path, "dataset", "verify", "orders")
+    kept = manifest.read_text()
+    for old, new, told in (
+        ('"sha256":"', '"sha256":"0', "is other code"),
+        ("orders.v1", "orders.v9", "There is no rule"),
+    ):
+        manifest.write_text(kept.replace(old, new))
+        assert told in refused(environment, tmp_path, "dataset", "verify", "orders")
+
+
+def refused(environment: dict[str, str], folder: Path, *words: str) -> str:
+    line = [sys.executable, "-P", "-m", "rillfold", *words]
+    done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    return done.stderr
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 from click.testing import CliRunner
@@ -14,12 +16,14 @@ from projections.jobs import JOBS, Job
 from projections.lora_adapters import Adapter
 from projections.projection import Projection
 from projections.training_runs import TRAINING_RUNS, Run
+from rillfold.cli import rillfold as root
 from rillfold.cli.adapters import lineage
 from rillfold.cli.adapters.train import _settings, train
 from rillfold.cli.adapters.trained import TrainedVersion
 from rillfold.cli.events import trace
 from rillfold.cli.projections import rows_of
 from rillfold.cli.terminal.plain import plain
+from rillfold.cli.terminal.table import facts, table
 from schemas.adapters import Evaluation
 from schemas.company import CompanyRegistered
 from schemas.envelope import Origin
@@ -35,15 +39,12 @@ def row(state: msgspec.Struct, key: str) -> ProjectedRow:
 
 
 def shown(projection: Projection, rows: list[ProjectedRow], width: int) -> list[str]:
-    printer = Console(width=width)
-    with printer.capture() as text:
-        printer.print(rows_of.many(projection, rows, width))
-    return text.get().splitlines()
+    return list(table(*rows_of.many(projection, rows, width), width))
 
 
 def test_the_key_is_whole_and_what_says_nothing_is_left_out() -> None:
     job = Job(company="acme", job=KEY[5:], status="completed", task="Refund\norder A1", answer="Done [ok].", step=4)
-    for width, expected in ((60, ["status"]), (200, ["status", "task", "answer", "step"])):
+    for width, expected in ((60, ["status", "step"]), (200, ["status", "task", "answer", "step"])):
         lines = shown(JOBS, [row(job, KEY)], width)
         heading = next(line for line in lines if "key" in line)
         assert heading.split() == ["key", *expected]
@@ -52,9 +53,9 @@ def test_the_key_is_whole_and_what_says_nothing_is_left_out() -> None:
 
 
 def test_times_are_for_people_and_long_text_is_cut() -> None:
-    tool = Tool(company="acme", name="refund", description="x" * 90, updated_at=1_700_000_000_000_000)
+    tool = Tool(company="acme", name="refund", description="x " * 45, updated_at=1_700_000_000_000_000)
     lines = shown(COMPANY_TOOLS, [row(tool, "acme/refund")], 200)
-    assert any("2023-11-14 22:13:20" in line and "x" * 39 + "…" in line for line in lines)
+    assert any("2023-11-14 22:13:20" in line and "x " * 19 + "x…" in line for line in lines)
 
 
 def test_no_rows_are_no_trouble() -> None:
@@ -122,7 +123,7 @@ def test_why_a_run_was_refused_is_in_a_table_of_little_room() -> None:
         (["--set", 'select.leave_out=["c-17"]', "--set", "select={}"], "select is given already"),
         (["--set", "select=1", "--set", 'select.agents=["sales"]'], "has no fields"),
         (["--method", "lorra"], "unknown_method"),
-        (["--role", "../x"], "bad_role"),
+        (["--role", "../x"], "can name no role"),
         (["--method", "lora", "--set", "target_rank=4"], "leave it out"),
     ],
 )
@@ -155,6 +156,28 @@ def test_a_trace_without_a_company_is_refused() -> None:
     assert "--company" in done.output
 
 
+def test_ids_of_a_lineage_stand_whole_in_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = Adapter(company="acme", adapter="acme/default", version=2, sha256="f" * 64, manifest="e" * 64)
+    monkeypatch.setenv("COLUMNS", "40")
+
+    async def read(*_: object) -> object:
+        return row(adapter, "acme/default/2").value
+
+    monkeypatch.setattr(lineage, "_read", read)
+    said = CliRunner().invoke(lineage.lineage, ["acme/default"]).output.splitlines()
+    assert [line for line in said if line.endswith("f" * 64)] and [line for line in said if line.endswith("e" * 64)]
+
+
+def test_a_new_key_for_a_name_close_to_a_known_one_asks_whether_that_is_meant(tmp_path: Path) -> None:
+    def made(company: str) -> str:
+        done = CliRunner().invoke(root, ["key", "new", company], env={"RILLFOLD_DATA_DIR": str(tmp_path)})
+        assert done.exit_code == 0 and done.stdout.startswith("rk_")
+        return done.stderr
+
+    assert made("bakery") == made("bakery") == made("newcomer") == ""
+    assert "no company 'bakry' is registered" in (told := made("bakry")) and "Is 'bakery' meant?" in told
+
+
 HOSTILE = "[/x] [bold]\x1b]0;owned\x07\x1b[2J\u202e\x9b31m\rdone"
 
 
@@ -167,11 +190,12 @@ def test_words_of_a_record_neither_break_nor_drive_the_terminal() -> None:
     printer = Console(width=400, force_terminal=False)
     with printer.capture() as text:
         printer.print(lineage._tree(row(adapter, "acme/default/1").value))
-        printer.print(rows_of.many(JOBS, [row(job, f"acme/{HOSTILE}")], 400))
-        printer.print(rows_of.one(JOBS, row(job, f"acme/{HOSTILE}")))
         printer.print(trace.tree([StoryEvent(Origin("t", 0, 0), 1, event)]))
-    assert "[/x] [bold]" in text.get()
-    assert not set(text.get()) & set("\x1b\x07\x9b\r\u202e")
+    of_job = row(job, f"acme/{HOSTILE}")
+    lines = [*shown(JOBS, [of_job], 400), *facts(rows_of.one(JOBS, of_job), 400)]
+    for said in (text.get(), "".join(lines)):
+        assert "[/x] [bold]" in said
+        assert not set(said) & set("\x1b\x07\x9b\r\u202e")
 
 
 @given(st.text())

@@ -79,6 +79,7 @@ async def test_a_narrowed_dataset_is_proved_from_its_manifest_alone(say: Say, tm
         "agents": ["desk", "sales"],
         "unheard": 1,
         "missing": [],
+        "failures": [],
     }
     first = (folder / "rows.jsonl").read_bytes()
     (folder / "rows.jsonl").write_bytes(first.replace(b'"content":"Fine."', b'"content":"Bad.."', 1))
@@ -123,7 +124,7 @@ async def test_what_cannot_be_built_is_said_with_its_remedy_and_changes_nothing(
     await say(*build, "--range", "0:1:0", fails="is no range")
     await say(*build, "--range", "0:0:1", "--range", "0:0:2", fails="stands twice")
     await say(*build, "--range", "0:0:100000", fails="holds offsets")
-    await say(*build, "--range", "tool-call:0:0:1", fails="is not PARTITION:START:STOP")
+    await say(*build, "--range", "tool-call:0:0:1", fails="holds no training data")
     await say(*build, "--rule", "2", "--agent", "desk", fails="Rule 2")
     await say(*build, "--since", "yesterday", fails="is no time")
     await say(*build, "--since", "2026-11-02", "--until", "2026-11-02", fails="is not before --until")

@@ -8,10 +8,21 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from rillfold.cli import main
 from rillfold.cli import rillfold as root
-from rillfold.cli.terminal.given import Number, folder_of
+from rillfold.cli.terminal.given import (
+    ADAPTER,
+    AGENT,
+    COMPANY,
+    FOLDER_OR_ADAPTER,
+    ROLE,
+    TOOL,
+    GivenName,
+    Number,
+    folder_of,
+)
 from rillfold.settings import from_env, in_force, misspelt
 from schemas.errors import Stop
 from streams.read_model.connection import reached
@@ -35,6 +46,53 @@ def test_every_number_has_its_bounds() -> None:
             if number and not isinstance(parameter.type, click.IntRange | Number):
                 loose.append(f"{name} --{parameter.name}")
     assert not loose and numbers > 10
+
+
+NAMES = {
+    "company": COMPANY,
+    "company_id": COMPANY,
+    "role": ROLE,
+    "agents": AGENT,
+    "agent": ROLE,
+}
+
+
+def test_every_name_is_held_to_its_word_before_anything_is_sent() -> None:
+    loose, held = [], 0
+    for name, command in commands(root, "rillfold", click.Context(root)):
+        for parameter in command.params:
+            counted = isinstance(parameter.type, click.IntRange)
+            kinds = [] if counted or parameter.name not in NAMES else [NAMES[parameter.name]]
+            if parameter.name == "adapter" or "COMPANY/ROLE" in (parameter.metavar or ""):
+                kinds = [ADAPTER, FOLDER_OR_ADAPTER]
+            if kinds:
+                held += 1
+                loose += [] if parameter.type in kinds else [f"{name} {parameter.name}"]
+    assert not loose and held > 30
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [
+        (COMPANY, ["acme", "a.b-c_d", "1"], ["", "b b", "../x", "-a", "a/b", "x" * 129]),
+        (ROLE, ["default", "_a.b-2"], ["", "a b", "é", ".a", "-a", "x" * 65]),
+        (AGENT, ["a b", "Verkäufer"], ["", "a\nb", "x" * 129]),
+        (TOOL, ["look up", "é"], ["", "/x", " a", "x" * 65]),
+        (ADAPTER, ["acme/default", "acme/default@2", "acme/default/2"], ["", "acme", "acme/", "acme/a@b", "b b/x"]),
+        (FOLDER_OR_ADAPTER, ["acme/default@1", ".", "./nowhere", "/nowhere"], ["nowhere", "acme/a b"]),
+    ],
+)  # fmt: skip
+def test_what_can_name_nothing_is_refused_with_what_can(kind: GivenName, good: list[str], bad: list[str]) -> None:
+    assert [kind.convert(word, None, None) for word in good] == good
+    for word in bad:
+        with pytest.raises(click.BadParameter, match=f"can name no {kind.name}: "):
+            kind.convert(word, None, None)
+
+
+def test_a_file_whose_name_can_be_no_roles_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "sales team_outputs.json").write_text("[]")
+    done = CliRunner().invoke(root, ["produce", "company-data", str(tmp_path / "sales team_outputs.json")])
+    assert done.exit_code == 2 and "'sales team' can name no role" in done.output and "--agent" in done.output
 
 
 @pytest.mark.parametrize("word", ["nan", "inf", "-inf", "-1", "1e400", "nine"])

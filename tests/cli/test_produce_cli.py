@@ -205,7 +205,7 @@ def test_no_broker_is_one_line_with_the_remedy(tmp_path: Path) -> None:
 def test_an_unknown_topic_is_named_with_those_that_exist(environ, tmp_path: Path) -> None:
     done = produce(environ, tmp_path, "company-date")
     assert done.returncode == 1
-    assert b"No topic 'company-date': take one of company-data" in done.stderr
+    assert b"No topic 'company-date'. Is 'company-data' meant? Take one of company-data" in done.stderr
 
 
 LOADED = """

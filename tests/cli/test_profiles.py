@@ -25,6 +25,9 @@ api_key_file = "{folder}/shop.key"
 """
 
 
+GOOD = "[shop]\napi_url = 'https://x'\napi_key_file = 'a'\n"
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     folder = tmp_path / "rillfold"
@@ -80,10 +83,13 @@ def test_a_wrong_name_lists_those_that_there_are(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("[shop", "no file of profiles"),
-        ("[shop]\napi_url = 'https://x'", "api_key_file"),
-        ("[shop]\napi_url = 'ftp://x'\napi_key_file = 'a'", "no file of profiles"),
-        ("[shop]\napi_url = 'https://x'\napi_key_file = 'a'\napi_key = 'rk'", "api_key"),
+        ("[shop", r"profiles.toml is no TOML: .*Mend it there"),
+        ("shop = 3", r"profiles.toml, profile 'shop': it is no table. Write \[NAME\] with api_url"),
+        ("[shop]\napi_url = 'https://x'", "profiles.toml, profile 'shop': 'api_key_file' is missing. Write"),
+        ("[shop]\napi_url = 'https://x'\napi_key_file = 3", "profile 'shop': 'api_key_file' is no text. Write"),
+        ("[shop]\napi_url = 'ftp://x'\napi_key_file = 'a'", "profile 'shop': 'api_url' is 'ftp://x', and no URL such"),
+        (GOOD + "api_key = 'rk_canary'", "profile 'shop': 'api_key' is no key .*Is 'api_key_file' meant.*take it out"),
+        (GOOD + "api_urll = 'x'", "profile 'shop': 'api_urll' is no key of a profile. Is 'api_url' meant?"),
         ("[shop]\napi_url = 'https://x'\napi_key_file = 'none'", "is not the key of profile 'shop'"),
         ("[shop]\napi_url = 'https://x'\napi_key_file = 'empty'", "is empty"),
     ],
@@ -91,8 +97,17 @@ def test_a_wrong_name_lists_those_that_there_are(file: Path) -> None:
 def test_what_cannot_be_used_is_named_with_the_remedy(file: Path, text: str, why: str) -> None:
     file.write_text(text)
     (file.parent / "empty").touch()
-    with pytest.raises(Stop, match=why):
+    with pytest.raises(Stop, match=why) as said:
         api_client(Settings(profile="shop", profiles_file=file, data_dir=file.parent))
+    assert "canary" not in str(said.value)
+
+
+def test_what_is_wrong_with_one_profile_is_no_others_trouble(file: Path) -> None:
+    file.write_text(f"{GOOD}[broken]\napi_urll = 3\n")
+    (file.parent / "a").write_text("rk_a.b")
+    assert way_to_api(Settings(profile="shop", profiles_file=file)).key == "rk_a.b"
+    told = str(said(file, "--profile", "brokn", "job", "list").exception)
+    assert "Is 'broken' meant?" in told and "There are: broken, shop." in told
 
 
 def test_no_file_at_all(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import shlex
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import fsspec
@@ -23,9 +24,11 @@ from gpu_workers.errors import ArtifactRefused, NotSigned
 from projections.lora_adapters import Adapter
 from rillfold.cli import rillfold
 from rillfold.cli.adapters.export import _wanted as exported
+from rillfold.cli.adapters.registry import _base
+from rillfold.cli.terminal import live
 from rillfold.embedded.state import Endpoints
 from rillfold.registry import AdapterRegistry, BadName, BaseHash, FolderTaken, NoAdapter, PublishedBefore, find
-from rillfold.settings import Settings
+from rillfold.settings import Settings, from_env
 from rillfold.wiring import artifact_store
 from schemas.adapters import AdapterReady
 from schemas.topics import BY_NAME, TopicNames
@@ -86,19 +89,27 @@ async def test_every_block_of_the_page_runs(kafka: KafkaLog, names: TopicNames, 
         (["publish", "nowhere", "acme/support"], "nowhere: is not there"),
         (["publish", "broken", "acme/support"], f"broken: has no {CONFIG} and no {TENSORS}"),
         (["publish", "my-adapter", "acme/support@3"], "Write COMPANY/ROLE; the log counts the versions"),
-        (["publish", "my-adapter", "acme"], "is no name of an adapter"),
         (["resolve", "acme/support@9"], "known: acme/support@1"),
         (["download", "acme/support", "my-adapter"], f"my-adapter: has {TENSORS}, {CONFIG} already"),
     ):
         with pytest.raises((ArtifactRefused, BadName, NoAdapter, FolderTaken)) as told:
             await command("adapters", *wrong)
         assert why in str(told.value)
+    nameless = await command("adapters", "publish", "my-adapter", "acme")
+    assert nameless.exit_code == 2 and "'acme' can name no adapter" in nameless.output
 
 
 async def test_an_adapter_of_another_base_is_not_published(at_home: None, tmp_path: Path) -> None:
     """Before anything of the log is asked."""
     with pytest.raises(ArtifactRefused, match=r"8 x 8 has no place in tiny-qwen3, which has .* Give its own base"):
         await command("adapters", "publish", str(lay(tmp_path / "small")), "acme/support")
+
+
+def test_while_a_base_is_read_that_is_told(at_home: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[tuple[object, ...]] = []
+    monkeypatch.setattr(live, "phases", lambda: nullcontext(lambda *told: said.append(told)))
+    assert _base(tmp_path / "my-adapter", None, from_env()) is not None
+    assert "read the base" in {what for what, *_ in said}
 
 
 class House:

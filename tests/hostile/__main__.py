@@ -90,11 +90,15 @@ class Hour:
         stage.broken = "; ".join(stands)[:200]
         told = f"{statuses.total()} requests by the description, seed {seed}: {dict(statuses)}"
         self._looked(told, statuses.total(), [*bad, *stands])
+        if stands:
+            say(*stage.cast.last_words())
 
     async def _play(self, what: str, tried: Sequence[Line], named: bool) -> None:
         stage, watch = await self.house.at_hand()
         played = await play(stage, watch, self._log, tried)
         self._looked(f"{what}: {played}", played.sent, played.wrong)
+        if played.wrong:
+            say(*stage.cast.last_words())
         if played.wrong and named:
             say(*(f"    tried: {line.name}" for line in tried))
 

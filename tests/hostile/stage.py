@@ -60,6 +60,9 @@ class Cast:
         """Whoever is not the process that was started, and its last words."""
         return {name: _last_words(worker) for name, worker in self._workers.items() if not self._same(name, worker)}
 
+    def last_words(self) -> list[str]:
+        return [f"    {name}: {_last_words(worker)}" for name, worker in self._workers.items()]
+
     def _same(self, name: str, worker: WorkerProcess) -> bool:
         try:
             return worker.alive and psutil.Process(worker.pid).create_time() == self._began[name]

@@ -53,4 +53,4 @@ def test_slow_contestants_run_less_often_and_ratios_are_of_shared_runs() -> None
 def test_an_unknown_benchmark_is_refused_with_those_there_are() -> None:
     run = subprocess.run([CONSOLE, "bench", "../setup"], capture_output=True, text=True)
     assert run.returncode == 1
-    assert "take one of" in run.stderr and "codec" in run.stderr
+    assert "Take one of" in run.stderr and "codec" in run.stderr

@@ -131,7 +131,7 @@ def test_the_command_line_starts_light(said: str) -> None:
     assert run.returncode == 0, run.stderr
 
 
-@pytest.mark.parametrize("worker", ["bridge", "sink", "train", "serve", "react"])
+@pytest.mark.parametrize("worker", ["bridge", "sink", "train", "serve", "react", "mlflow"])
 def test_a_worker_that_folds_nothing_starts_without_faust(worker: str) -> None:
     code = (
         f"import sys, rillfold.workers.{worker}\n"

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from rillfold.produce import outputs
+from rillfold.produce.importing import with_roles
 from rillfold.produce.outputs import NotOutputs, agent_outputs
 from schemas.company import AgentOutputIngested, ConversationIngested, ToolUse
+from schemas.rejected import Unusable
 
 CALL = {"id": "1", "type": "function", "function": {"name": "refund", "arguments": '{"euros": 12}'}}
 CHAT = {"messages": [{"role": "user", "content": "Refund 12."}, {"role": "assistant", "tool_calls": [CALL]}]}
@@ -73,6 +75,18 @@ def test_an_entry_that_is_none_is_named_with_its_place_and_nothing_comes_of_the_
         read(lines(PROMPT, entry))
     with pytest.raises(NotOutputs, match=f"sales_outputs.json, line 13, entry 1: ({reason})"):
         read("[\n" + json.dumps(PROMPT, indent=1).replace("{", "{\n\n\n", 1) + "\n,\n" + json.dumps(entry) + "]")
+
+
+def test_a_conversation_of_a_file_of_rows_has_the_same_roles() -> None:
+    said = [{"role": "developer", "content": "Be kind."}, {"role": "assistant", "content": "Hi"}]
+    row = {"type": "conversation.ingested", "messages": said}
+    assert [message["role"] for message in with_roles(row)["messages"]] == ["system", "assistant"]
+    with pytest.raises(Unusable, match=r"messages\[1\]: the role 'boss' is none of system, developer, user"):
+        with_roles(row | {"messages": [said[0], {"role": "boss", "content": "Go."}]})
+    for other in (row | {"type": "text.ingested"}, row | {"messages": 3}, {"type": "conversation.ingested"}):
+        assert with_roles(other) is other
+    odd = row | {"messages": [3, {"role": 4}]}
+    assert with_roles(odd) == odd, "what is no message at all its schema refuses"
 
 
 def test_an_array_that_is_broken_or_too_large_is_refused_whole(read, monkeypatch) -> None:

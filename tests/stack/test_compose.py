@@ -74,6 +74,12 @@ def test_gpu_workers_start_only_with_the_gpu_profile() -> None:
         assert SERVICES[name]["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
 
 
+def test_each_worker_has_a_service_and_who_reacts_starts_only_with_the_app_profile() -> None:
+    assert {SERVICES[name]["command"][1] for name in OURS if SERVICES[name]["command"][0] == "worker"} == set(WORKERS)
+    assert [name for name in OURS if SERVICES[name].get("profiles") == ["app"]] == ["react"]
+    assert all("RILLFOLD_APP" in SERVICES[name]["environment"] for name in OURS), "all have to know its events"
+
+
 def test_the_provider_compose_finds_the_ports_of_the_file() -> None:
     assert f"{state.COMPOSE.bootstrap_servers}:9092" in SERVICES["kafka"]["ports"]
     assert "127.0.0.1:5432:5432" in SERVICES["postgres"]["ports"]

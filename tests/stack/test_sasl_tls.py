@@ -76,6 +76,7 @@ ROLES = (
     "serve",
     "react",
     "train",
+    "mlflow",
     "api",
     "promote",
     "reader",
@@ -377,6 +378,15 @@ async def test_a_reaction_says_what_it_emits_and_how_far_it_has_come_with_its_ow
         assert await join(log, "rillfold-react-shop-other-v1")
         with pytest.raises(NotAllowed, match="transactional-id north-rillfold-redrive"):
             await alone(log)
+
+
+async def test_runs_are_followed_with_rights_of_their_own(broker: GuardedBroker) -> None:
+    group, topic = f"{PREFIX}rillfold-mlflow", f"{PREFIX}training-request"
+    async with KafkaLog(broker.access("mlflow")) as log:
+        async with log.alone(group) as one:
+            await one.append([], Reached(group, {(topic, 0): 1}))
+        async with log.alone(group):
+            assert (await log.committed(group, topic))[0] == 1
 
 
 def test_a_bridge_works_and_is_watched_with_its_own_rights(broker: GuardedBroker, tmp_path: Path) -> None:

@@ -27,6 +27,9 @@ from rillfold.settings import Settings, from_env
 from rillfold.wiring import artifact_store
 from schemas.errors import Stop
 from tests.support.laid import FACTS, lay, matrices
+from tests.support.s3 import bucket, owner, s3
+
+__all__ = ["bucket", "s3"]
 
 CARDS = {CARD: b"# acme/support@1\n", PROVENANCE: b"{}\n"}
 ONE, OTHER = (private_key(new_key(), "a test") for _ in range(2))
@@ -67,12 +70,15 @@ def remote(url: str, copies: Path, keys: AdapterKeys | None = None, silent: floa
     return RemoteStore(RemoteFiles(url, (0.0,), (0.0, 0.0), silent), FolderStore(copies), keys)
 
 
-@pytest.fixture(params=["folder", "memory"])
+@pytest.fixture(params=["folder", "memory", "s3"])
 def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> Shelf:
     copies, place = tmp_path / "copies", str(tmp_path / "store")
     if request.param == "folder":
         local = fsspec.filesystem("file", auto_mkdir=True)
         return Shelf(lambda keys: FolderStore(Path(place), keys), local, place, copies)
+    if request.param == "s3":
+        at = f"{request.getfixturevalue('bucket')}/adapters"
+        return Shelf(lambda keys: remote(f"s3://{at}", copies, keys), owner(), at, copies)
     return Shelf(lambda keys: remote(f"memory:/{place}", copies, keys), fsspec.filesystem("memory"), place, copies)
 
 
@@ -215,6 +221,10 @@ def test_papers_lie_beside_the_artifact_and_change_nothing_of_its_name(shelf: Sh
     before = store.papers(sha256)
     store.put_papers(sha256, "acme/support@1", CARDS)
     assert store.papers(sha256) == before, "the same key and files, the same bytes"
+    with pytest.MonkeyPatch.context() as patch:
+        for writes in ("gpu_workers.adapters.store.Path.write_bytes", "gpu_workers.adapters.remote.RemoteFiles.send"):
+            patch.setattr(writes, lambda *_: pytest.fail("what stands there already is written again"))
+        store.put_papers(sha256, "acme/support@1", CARDS)
     assert facts_of(store, sha256) == FACTS
 
 

@@ -2,8 +2,9 @@
 
 import asyncio
 
-from shop.app import app, revenue
+from shop.app import app, parcels, revenue, signed
 
+from rillfold import ToolRequest
 from rillfold.testing.driver import Driver
 from streams.log.memory import MemoryLog
 
@@ -16,6 +17,8 @@ async def sold() -> None:
     async with Driver(MemoryLog(), app, workers=2) as d:
         for n in range(10):
             await d.send(paid(f"order-{n}", 100))
+        for place in ("Ulm", "Bern"):
+            await d.send({"type": "parcel.scanned", "company": "acme", "parcel": "p-1", "at": place})
         await d.crash("worker-1", at="appended")
         await d.send(paid("order-10", -5))
         await d.send(paid("order-11", 1, company="globex"))
@@ -27,6 +30,9 @@ async def sold() -> None:
         assert "at least 0" in refused.detail
         (letter,) = await d.dead_letters()
         assert letter.reason == "wrong_type"
+        parcel = d.query(parcels, "acme/p-1")
+        assert (parcel.at, parcel.scans) == ("Bern", 2)
+        assert await d.digest(parcels) == await d.refold(parcels)
         assert await d.digest(revenue) == await d.refold(revenue)
 
 
@@ -46,8 +52,27 @@ async def noted() -> None:
         ]
 
 
+async def taught() -> None:
+    async with Driver(MemoryLog(), app) as d:
+        for order, cents in (("order-1", 1_250), ("order-1", 1_250), ("order-2", 7), ("order-3", -5)):
+            await d.send(paid(order, cents))
+        await d.send(paid("order-4", 1, company="globex"))
+        rows = await d.dataset("acme", "orders.v1")
+        assert sorted(row.answer.content for row in rows) == ["It came to 0.07.", "It came to 12.50."]
+
+
+def test_agents_learn_what_an_order_came_to_and_of_no_other_company() -> None:
+    asyncio.run(taught())
+
+
 def test_a_large_order_is_noted_once_whatever_happens() -> None:
     asyncio.run(noted())
+
+
+def test_the_till_is_asked_under_a_signature_of_that_very_request() -> None:
+    made = [signed("s", ToolRequest("POST", url, b"{}", "k"), 1_000_000) for url in ("https://a/", "https://a/b")]
+    assert {each["X-Till-Time"] for each in made} == {"1"}
+    assert len({each["X-Till-Signature"] for each in made}) == 2 and "s" not in made[0].values()
 
 
 def test_revenue_is_what_was_paid_whatever_happens() -> None:

@@ -14,7 +14,7 @@ import msgspec
 from processors.synthetic.definition import EXAMPLE, ToolDefinition, UnusableTool
 from rillfold.cli.terminal import live
 from rillfold.cli.terminal.answers import as_json, say_json
-from rillfold.cli.terminal.given import MOST
+from rillfold.cli.terminal.given import COMPANY, MOST
 from rillfold.cli.terminal.plain import plain
 from schemas.errors import Stop
 
@@ -51,7 +51,7 @@ SELF = "base"
 @click.option("--judge", metavar="URL", help="Judges what was made, after the rules: an OpenAI-compatible endpoint.")
 @click.option("--judge-model", default="default", show_default=True)
 @click.option("--kafka", is_flag=True, help="Into the log of RILLFOLD_BOOTSTRAP_SERVERS; its training workers train.")
-@click.option("--company", default="auto-lora", show_default=True, help="Whose events these are.")
+@click.option("--company", type=COMPANY, default="auto-lora", show_default=True, help="Whose events these are.")
 @as_json("The figures as JSON.")
 def auto_lora(check: bool, train: bool, example: Path | None, iterations: int, as_json: bool, **told: Any) -> None:
     """Make an adapter for the tools of a file, with no data given."""

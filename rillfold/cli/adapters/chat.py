@@ -11,7 +11,7 @@ import click
 import httpx
 
 from gpu_workers.serve.port import AdapterKey
-from rillfold.cli.terminal.given import MOST, Number
+from rillfold.cli.terminal.given import COMPANY, MOST, ROLE, Number
 from rillfold.cli.terminal.plain import plain
 from rillfold.http.keys import ApiKeys
 from rillfold.http.operator import operator_of
@@ -34,8 +34,8 @@ class ServerAway(Retry):
 
 @click.command()
 @click.argument("text", required=False)
-@click.option("--company", help="Whose adapter answers; without it the base model does.")
-@click.option("--role", show_default="default", help="Which of the company's adapters.")
+@click.option("--company", type=COMPANY, help="Whose adapter answers; without it the base model does.")
+@click.option("--role", type=ROLE, show_default="default", help="Which of the company's adapters.")
 @click.option("--version", type=click.IntRange(1, MOST), help="This one, whichever answers for the role.")
 @click.option("--url", help="A serving worker's address, http://HOST:PORT; otherwise the API is asked.")
 @click.option("--max-tokens", default=256, show_default=True, type=click.IntRange(1, MOST))

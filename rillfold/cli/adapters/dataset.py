@@ -14,9 +14,13 @@ from processors.dataset.turns import Manifest
 from processors.training.settings import RULE_VERSION
 from rillfold.cli.adapters import dataset_files as files
 from rillfold.cli.adapters import selected
+from rillfold.cli.company.registered import doubt_in_log
 from rillfold.cli.terminal.answers import as_json, say_json
+from rillfold.cli.terminal.given import AGENT, COMPANY
 from rillfold.cli.terminal.plain import plain
+from rillfold.cli.terminal.verbs import Verbs
 from schemas.errors import Stop
+from schemas.topics import BY_NAME
 from schemas.training import OffsetRange
 from streams.history import replay
 
@@ -26,7 +30,7 @@ class NothingThere(Stop):
 
 
 _NARROWING = (
-    click.option("--agent", "agents", multiple=True, help="Only what this agent answered. As often as you like."),
+    click.option("--agent", "agents", type=AGENT, multiple=True, help="Only what this agent answered. Repeat it."),
     click.option(
         "--type", "types", multiple=True, type=click.Choice(get_args(Taught)), help="Only events of this type."
     ),
@@ -42,6 +46,9 @@ _NARROWING = (
     ),
     click.option("--until", metavar="TIME", help="Only what happened before."),
     click.option("--leave-out", "leave_out", multiple=True, metavar="ENTITY", help="As if the log had never held it."),
+    click.option(
+        "--app-rule", "rules", multiple=True, metavar="NAME.vN", help="What this rule of an application makes, too."
+    ),
     click.option("--outcomes/--no-outcomes", default=True, help="Whether feedback and tools' replies count."),
 )
 
@@ -50,13 +57,13 @@ def _narrowing(command: Callable[..., Any]) -> Callable[..., Any]:
     return reduce(lambda decorated, option: option(decorated), reversed(_NARROWING), command)
 
 
-@click.group()
+@click.group(cls=Verbs)
 def dataset() -> None:
     """Build training data from the log, or prove that files are what the log gives."""
 
 
 @dataset.command()
-@click.option("--company", required=True)
+@click.option("--company", type=COMPANY, required=True)
 @click.option(
     "--range", "ranges", multiple=True, metavar="[TOPIC:]PARTITION:START:STOP", help="Default: all up to now."
 )
@@ -89,6 +96,7 @@ def build(
     with files.draft(out, parquet) as made:
         manifest, noticed = files.build(wish, made)
         if manifest.rule_version == RULE_VERSION and not manifest.records:
+            doubt_in_log(company, nothing=True)
             raise NothingThere(
                 f"No record of company {company!r} stands in the ranges: see `rillfold query companies` for its name, "
                 f"and whether its events have the key `{company}` or `{company}/...`."
@@ -123,6 +131,7 @@ def _selection(
     since: str | None,
     until: str | None,
     leave_out: Sequence[str],
+    rules: Sequence[str],
     outcomes: bool,
 ) -> Selection:
     start, stop = _time(since), _time(until)
@@ -136,6 +145,7 @@ def _selection(
         until=stop,
         outcomes=outcomes,
         leave_out=tuple(leave_out),
+        rules=tuple(rules),
     )
 
 
@@ -152,12 +162,13 @@ def _time(text: str | None) -> int | None:
 
 
 def _range(text: str) -> OffsetRange:
-    *topic, numbers = text.partition(":") if text.startswith((replay.DATA_TOPIC, replay.REPLIES_TOPIC)) else (text,)
+    name, _, rest = text.partition(":")
+    topic, numbers = (name, rest) if name in BY_NAME else (replay.DATA_TOPIC, text)
     try:
         partition, start, stop = (int(part) for part in numbers.split(":"))
     except ValueError as error:
         raise click.BadParameter(f"{text!r} is not PARTITION:START:STOP, such as 0:0:1200") from error
-    return OffsetRange(topic=topic[0] if topic else replay.DATA_TOPIC, partition=partition, start=start, stop=stop)
+    return OffsetRange(topic=topic, partition=partition, start=start, stop=stop)
 
 
 def _tell(manifest: Manifest, noticed: Noticed | None, as_json: bool) -> None:

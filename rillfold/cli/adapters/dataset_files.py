@@ -14,8 +14,10 @@ import msgspec
 from processors.dataset.lessons import line_of, row_of
 from processors.dataset.noticed import Noticed
 from processors.dataset.selection import Selection
-from processors.dataset.turns import Manifest, canonical
+from processors.dataset.taught import chosen, topics_of
+from processors.dataset.turns import Manifest, RuleUsed, canonical
 from processors.training.admit import wrong_range
+from rillfold.app.installed import installed
 from rillfold.cli.terminal import live
 from rillfold.event_log import in_log
 from rillfold.settings import from_env
@@ -50,11 +52,14 @@ class DatasetWish(NamedTuple):
     rule: int
     select: Selection
     tools_from: tuple[OffsetRange, ...] | None
+    used: tuple[RuleUsed, ...] = ()
+    """Of applications' rules: whose code is to be as it was."""
 
 
 def wish_of(manifest: Manifest) -> DatasetWish:
     select = manifest.select or Selection()
-    return DatasetWish(manifest.company, manifest.ranges, manifest.rule_version, select, manifest.tools_from)
+    used = manifest.rules or ()
+    return DatasetWish(manifest.company, manifest.ranges, manifest.rule_version, select, manifest.tools_from, used)
 
 
 @contextmanager
@@ -85,17 +90,20 @@ class Built(NamedTuple):
 
 def build(wish: DatasetWish, folder: Path) -> Built:
     noticed: list[Noticed] = []
+    rules = installed(from_env()).rules
+    chosen(wish.select.rules, rules, wish.used)
+    beside = topics_of(wish.select.rules, rules)
 
     async def built(log: EventLog, names: TopicNames) -> Manifest:
-        partitions = await replay.partitions_of(log, names, wish.rule)
+        partitions = await replay.partitions_of(log, names, wish.rule, beside)
         if wrong := wrong_range(wish.ranges, partitions) or wrong_range(wish.tools_from or (), partitions):
             raise BadRanges(f"{wrong} See `rillfold topics list` for what is there.")
-        ranges = wish.ranges or await replay.everything_up_to_now(log, names, wish.rule)
+        ranges = wish.ranges or await replay.everything_up_to_now(log, names, wish.rule, beside)
         with live.line("replay") as tell:
             return await replay.build(
                 log, names, wish.company, ranges, folder / ROWS, tell,
                 rule=wish.rule, select=wish.select, tools_from=wish.tools_from, provenance=folder / PROVENANCE,
-                on_noticed=noticed.append, places=places(from_env()),
+                on_noticed=noticed.append, places=places(from_env()), rules=rules,
             )  # fmt: skip
 
     return Built(in_log(built), noticed[0] if noticed else None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,7 +13,8 @@ import msgspec
 
 from rillfold.cli.terminal import live
 from rillfold.cli.terminal.answers import as_json, say_json
-from rillfold.cli.terminal.given import MOST, folder_of
+from rillfold.cli.terminal.given import COMPANY, FOLDER_OR_ADAPTER, MOST, folder_of
+from rillfold.cli.terminal.table import say_table
 from rillfold.event_log import in_log
 from rillfold.registry import find
 from rillfold.settings import Settings, from_env
@@ -52,11 +54,16 @@ class Measuring(NamedTuple):
 
 
 @click.command()
-@click.argument("adapter", metavar="FOLDER|COMPANY/ROLE[@VERSION]")
-@click.option("--company", help="Whose held-out rows, from the log. Default: the adapter's company.")
+@click.argument("adapter", type=FOLDER_OR_ADAPTER, metavar="FOLDER|COMPANY/ROLE[@VERSION]")
+@click.option("--company", type=COMPANY, help="Whose held-out rows, from the log. Default: the adapter's company.")
 @click.option("--rows", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Rows of `dataset build`.")
 @click.option("--base", help="A name of RILLFOLD_BASE_MODELS. Default: the adapter's, or RILLFOLD_BASE_MODEL.")
-@click.option("--against", metavar="FOLDER|COMPANY/ROLE[@VERSION]", help="Not the base model, but this adapter.")
+@click.option(
+    "--against",
+    type=FOLDER_OR_ADAPTER,
+    metavar="FOLDER|COMPANY/ROLE[@VERSION]",
+    help="Not the base model, but this adapter.",
+)
 @click.option("--most", default=60, show_default=True, type=click.IntRange(1, MOST), help="Held-out requests, at most.")
 @click.option("--judge", metavar="URL", help="An OpenAI-compatible endpoint, without its /v1, that judges words.")
 @click.option("--judge-model", default="default", show_default=True)
@@ -183,16 +190,14 @@ def _replayed(company: str) -> bytes:
 
 def _show(metrics: Metrics) -> None:
     against = "base" if metrics.against is None else f"@{metrics.against}"
-    click.echo(
-        f"{'suite':14} {'cases':>5} {'adapter':>8} {against:>8}  {'difference':32} {'by chance':>9} {'malformed':>9} "
-        f"{'ast':>6}"
-    )
+    rows: list[Sequence[object]] = []
     for each in metrics.suites:
         found = each.difference
+        shares = (f"{found.candidate:.3f}", f"{found.served:.3f}")
         apart = f"{found.share:+.3f} (95%: {found.low:+.3f} to {found.high:+.3f})"
-        shares = f"{found.candidate:8.3f} {found.served:8.3f}"
-        beside = f"{each.malformed:9.3f} {0.0 if each.ast is None else each.ast:6.3f}"
-        click.echo(f"{each.suite:14} {found.cases:5} {shares}  {apart:32} {found.chance:9.4f} {beside}")
+        beside = (f"{found.chance:.4f}", f"{each.malformed:.3f}", f"{0.0 if each.ast is None else each.ast:.3f}")
+        rows.append((each.suite, found.cases, *shares, apart, *beside))
+    say_table(("suite", "cases", "adapter", against, "difference", "by chance", "malformed", "ast"), rows)
     if metrics.quality is not None and metrics.served_quality is not None:
         click.echo(f"{'words (F1)':20} {metrics.quality:8.3f} {metrics.served_quality:8.3f}")
     if metrics.judge is not None:

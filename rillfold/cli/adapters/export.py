@@ -11,7 +11,7 @@ import click
 
 from rillfold.cli.terminal import live
 from rillfold.cli.terminal.answers import as_json, say, say_json
-from rillfold.cli.terminal.given import folder_of
+from rillfold.cli.terminal.given import FOLDER_OR_ADAPTER, folder_of
 from rillfold.event_log import in_log
 from rillfold.registry import find
 from rillfold.settings import Settings, from_env
@@ -34,7 +34,7 @@ class ToExport(NamedTuple):
 
 
 @click.command()
-@click.argument("adapter", metavar="FOLDER|COMPANY/ROLE[@VERSION]")
+@click.argument("adapter", type=FOLDER_OR_ADAPTER, metavar="FOLDER|COMPANY/ROLE[@VERSION]")
 @click.option("--format", "form", type=click.Choice(["gguf", "peft"]), default="gguf", show_default=True)
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="The folder to write to.")
 @click.option("--base", help="A name of RILLFOLD_BASE_MODELS. Default: the adapter's, or RILLFOLD_BASE_MODEL.")

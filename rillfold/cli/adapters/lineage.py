@@ -5,14 +5,14 @@ from typing import Any
 
 import click
 import msgspec
-from rich.console import Console
 from rich.tree import Tree
 
 from gpu_workers.serve.port import spelled
 from processors.training.schedule import FEWEST_STEPS, NoSchedule, rank_schedule
 from processors.training.settings import TrainSettings
 from projections.lora_adapters import LORA_ADAPTERS
-from rillfold.cli.terminal.answers import as_json, say_json
+from rillfold.cli.terminal.answers import as_json, say_json, say_tree
+from rillfold.cli.terminal.given import ADAPTER
 from rillfold.cli.terminal.plain import marked
 from rillfold.event_log import read_model
 from rillfold.profiles import of_the_settings
@@ -28,7 +28,7 @@ class NoSuchAdapter(Poison):
 
 
 @click.command()
-@click.argument("adapter", metavar="COMPANY/ROLE[@VERSION]")
+@click.argument("adapter", type=ADAPTER, metavar="COMPANY/ROLE[@VERSION]")
 @as_json("The whole row.")
 def lineage(adapter: str, as_json: bool) -> None:
     """Show what an adapter came from; its newest version where none is named."""
@@ -36,7 +36,7 @@ def lineage(adapter: str, as_json: bool) -> None:
     if as_json:
         say_json(row)
         return
-    Console(highlight=False).print(_tree(row))
+    say_tree(_tree(row))
 
 
 async def _read(settings: Settings, adapter: str) -> dict[str, Any]:

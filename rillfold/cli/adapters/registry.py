@@ -1,8 +1,10 @@
-"""`rillfold adapters resolve`, `download`, `publish` and `sign`: adapters between this installation and others."""
+"""`rillfold adapters resolve`, `download`, `subscribe`, `publish` and `sign`: adapters between installations."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -11,6 +13,7 @@ import msgspec
 
 from rillfold.cli.terminal import live
 from rillfold.cli.terminal.answers import as_json, say, say_json
+from rillfold.cli.terminal.given import ADAPTER, COMPANY, ROLE
 from rillfold.cli.terminal.plain import plain
 from rillfold.event_log import in_log
 from rillfold.settings import Settings, from_env
@@ -24,7 +27,7 @@ Found = TypeVar("Found")
 
 
 @click.command()
-@click.argument("adapter", metavar="COMPANY/ROLE[@VERSION]")
+@click.argument("adapter", type=ADAPTER, metavar="COMPANY/ROLE[@VERSION]")
 @as_json()
 def resolve(adapter: str, as_json: bool) -> None:
     """Say where ADAPTER lies, under which hash, and who signed it; its newest version where none is named."""
@@ -32,7 +35,7 @@ def resolve(adapter: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("adapter", metavar="COMPANY/ROLE[@VERSION]")
+@click.argument("adapter", type=ADAPTER, metavar="COMPANY/ROLE[@VERSION]")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @as_json()
 def download(adapter: str, folder: Path, as_json: bool) -> None:
@@ -46,8 +49,35 @@ def download(adapter: str, folder: Path, as_json: bool) -> None:
 
 
 @click.command()
+@click.option("--company", type=COMPANY, help="Of this company alone.")
+@click.option("--role", type=ROLE, help="For this role alone.")
+@click.option("--into", type=click.Path(path_type=Path, file_okay=False), default=Path("adapters"), show_default=True)
+@as_json("One JSON object a line.")
+def subscribe(company: str | None, role: str | None, into: Path, as_json: bool) -> None:
+    """Fetch and verify what is promoted, as it comes, until Ctrl-C; the next time goes on from there."""
+    from rillfold.subscription import AdapterSubscription
+
+    async def follow(log: EventLog, _names: TopicNames) -> None:
+        subscription = AdapterSubscription(log, from_env(), into, company, role, say=_warn)
+        async for arrived in subscription.arriving():
+            told = {"adapter": f"{arrived.adapter}@{arrived.version}", "folder": str(arrived.folder)}
+            if as_json:
+                say_json({**told, "sha256": arrived.sha256})
+            else:
+                click.echo(plain("{adapter:32} {folder}".format(**told)))
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt):
+        in_log(follow)
+
+
+def _warn(line: str) -> None:
+    click.echo(plain(f"rillfold: {line}"), err=True)
+
+
+@click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.argument("adapter", metavar="COMPANY/ROLE")
+@click.argument("adapter", type=ADAPTER, metavar="COMPANY/ROLE")
 @click.option("--base", help="A name of RILLFOLD_BASE_MODELS. Default: as its manifest says, or RILLFOLD_BASE_MODEL.")
 @click.option("--promote", is_flag=True, help="Let it answer for its role at once. Without, it answers by its number.")
 @as_json()
@@ -61,7 +91,7 @@ def publish(folder: Path, adapter: str, base: str | None, promote: bool, as_json
 
 
 @click.command()
-@click.argument("adapter", metavar="COMPANY/ROLE[@VERSION]")
+@click.argument("adapter", type=ADAPTER, metavar="COMPANY/ROLE[@VERSION]")
 @as_json()
 def sign(adapter: str, as_json: bool) -> None:
     """Sign ADAPTER with the key of this installation: one of an older release, or one that others signed."""
@@ -96,10 +126,12 @@ def _base(folder: Path, told: str | None, settings: Settings) -> BaseHash | None
 
     name = settings.base_name(told)
     with live.phases() as tell:
-        place = prepare(
-            settings.bases().get(name, name), settings.cache_dir, lambda what, done, of: tell(what, done, of, "")
-        )
-    identity = identify(name_of(name), place, "float32")
+
+        def told_of(what: str, done: int, of: int) -> None:
+            tell(what, done, of, "")
+
+        place = prepare(settings.bases().get(name, name), settings.cache_dir, told_of)
+        identity = identify(name_of(name), place, "float32", told_of)
     must_fit(folder, place, identity)
     return BaseHash(identity.name, identity.sha256)
 

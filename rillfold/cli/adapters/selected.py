@@ -34,5 +34,8 @@ def told(manifest: Manifest, noticed: Noticed | None) -> Iterator[str]:
         return
     for name, events in noticed.left_out.items():
         yield f"left out {name}: {events} events"
+    for used in manifest.rules or ():
+        yield f"rule {used.name}: {used.events} events"
+    yield from noticed.failures
     if noticed.unheard:
         yield f"{noticed.unheard} judgements (feedback.given) hit no answer here: `about` names none of its events"

@@ -14,7 +14,9 @@ from projections.lora_adapters import Adapter
 from projections.training_runs import TRAINING_RUNS, Run
 from rillfold.cli.adapters.trained import TrainedVersion, trained
 from rillfold.cli.adapters.watch import leave, until_ended
+from rillfold.cli.company.registered import doubt_in_log
 from rillfold.cli.terminal.answers import as_json, say, say_json
+from rillfold.cli.terminal.given import ADAPTER, COMPANY, ROLE
 from rillfold.cli.terminal.plain import plain
 from rillfold.event_log import first, in_log
 from rillfold.registry import NoAdapter, find
@@ -35,8 +37,8 @@ class NotTrained(Stop):
 
 
 @click.command()
-@click.option("--company", required=True)
-@click.option("--role", default="default", show_default=True)
+@click.option("--company", type=COMPANY, required=True)
+@click.option("--role", type=ROLE, default="default", show_default=True)
 @click.option("--base-model", help="A name of RILLFOLD_BASE_MODELS. Default: RILLFOLD_BASE_MODEL.")
 @click.option("--method", default="lora", show_default=True)
 @click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="A training setting, such as steps=30.")
@@ -45,7 +47,11 @@ class NotTrained(Stop):
 def train(
     company: str, role: str, base_model: str | None, method: str, overrides: Sequence[str], wait: bool, as_json: bool
 ) -> None:
-    """Ask for an adapter from all that COMPANY has given up to now. A training worker must be running."""
+    """Ask for an adapter from all that COMPANY has given up to now. A training worker must be running.
+
+    Exit code 1 with --wait: the run ended without an adapter, and says why. Without --wait it only says that it was
+    asked; `rillfold runs show RUN` shows what came of it.
+    """
     given = msgspec.json.encode(_settings(overrides), order="sorted").decode()
     base = from_env().base_name(base_model)
     request = TrainingRequested(**first(company), role=role, method=method, base_model=base, settings=given)
@@ -56,6 +62,7 @@ def train(
         await ask(request)
         return await trained(log, names, request, await _outcome(log, names, request)) if wait else None
 
+    doubt_in_log(company, nothing=False)
     done = _wanted(wanted)
     if as_json:
         say_json({"run": request.id, **(done.facts() if done else {})})
@@ -66,7 +73,7 @@ def train(
 
 
 @click.command()
-@click.argument("adapter")
+@click.argument("adapter", type=ADAPTER)
 @click.option("--until", type=click.Choice(["now"]), help="Take everything up to now: gives the next version.")
 @click.option("--measure/--no-measure", default=True, help="Evaluate before and after, as the first run did.")
 @as_json()

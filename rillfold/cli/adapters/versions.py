@@ -4,16 +4,18 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from gpu_workers.serve.port import AdapterKey, spelled
 from projections.lora_adapters import LORA_ADAPTERS, Adapter
 from projections.rollouts import ROLLOUTS, Rollout
 from rillfold.cli.adapters.export import export
-from rillfold.cli.adapters.registry import download, publish, resolve, sign
+from rillfold.cli.adapters.registry import download, publish, resolve, sign, subscribe
+from rillfold.cli.company.registered import doubt_in_log
 from rillfold.cli.terminal.answers import as_json, say, say_json
+from rillfold.cli.terminal.given import ADAPTER, COMPANY
 from rillfold.cli.terminal.plain import plain
+from rillfold.cli.terminal.table import say_table
+from rillfold.cli.terminal.verbs import Verbs
 from rillfold.event_log import first, in_log
 from schemas.adapters import RolloutDecided, company_of
 from schemas.errors import Poison
@@ -22,7 +24,7 @@ from streams.fold.view import View
 from streams.log.outgoing import to_outgoing
 from streams.log.port import EventLog
 
-HEADINGS = ("adapter", "held out", "verdict", "now", "decided by hand")
+HEADINGS = ("adapter", "now", "verdict", "held out", "decided by hand")
 
 
 class NoSuchVersion(Poison):
@@ -48,17 +50,17 @@ class Versions(NamedTuple):
         return "promoted before" if adapter.version in rollout.promoted else "by its number"
 
 
-@click.group()
+@click.group(cls=Verbs)
 def adapters() -> None:
     """Show a company's adapters, decide by hand which version answers; publish, fetch, sign and export them."""
 
 
-for _verb in (resolve, download, publish, sign, export):
+for _verb in (resolve, download, subscribe, publish, sign, export):
     adapters.add_command(_verb)
 
 
 @adapters.command("list")
-@click.argument("company")
+@click.argument("company", type=COMPANY)
 @as_json("One JSON list.")
 def list_(company: str, as_json: bool) -> None:
     """Every version: what the gate said of it, and what it is now."""
@@ -71,18 +73,14 @@ def list_(company: str, as_json: bool) -> None:
         say_json([_facts(found, each) for each in found.adapters])
         return
     if not found.adapters:
+        doubt_in_log(company, nothing=True)
         click.echo(plain(f"{company} has no adapter. `rillfold train --company {company} --wait` makes one."), err=True)
         return
-    table = Table(box=None, pad_edge=False)
-    for heading in HEADINGS:
-        table.add_column(heading, no_wrap=heading != HEADINGS[-1])
-    for each in found.adapters:
-        table.add_row(*(plain(cell) for cell in _cells(found, each)))
-    Console(highlight=False, markup=False).print(table)
+    say_table(HEADINGS, [_cells(found, each) for each in found.adapters])
 
 
 @adapters.command()
-@click.argument("version", metavar="COMPANY/ROLE@N")
+@click.argument("version", type=ADAPTER, metavar="COMPANY/ROLE@N")
 @click.option("--reason", required=True, help="Why: it stays in the log.")
 @as_json()
 def promote(version: str, reason: str, as_json: bool) -> None:
@@ -91,7 +89,7 @@ def promote(version: str, reason: str, as_json: bool) -> None:
 
 
 @adapters.command()
-@click.argument("version", metavar="COMPANY/ROLE@N")
+@click.argument("version", type=ADAPTER, metavar="COMPANY/ROLE@N")
 @click.option("--reason", required=True, help="Why: it stays in the log.")
 @as_json()
 def withdraw(version: str, reason: str, as_json: bool) -> None:
@@ -166,9 +164,9 @@ def _cells(found: Versions, each: Adapter) -> Sequence[str]:
     score = each.evaluation
     return (
         str(AdapterKey(each.adapter, each.version)),
-        f"{score.before:.3f} -> {score.after:.3f}" if score else "",
-        each.verdict,
         found.now(each),
+        each.verdict,
+        f"{score.before:.3f} -> {score.after:.3f}" if score else "",
         _by_hand(found, each),
     )
 

@@ -2,14 +2,19 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import click
 
 from rillfold.automation import api_client
+from rillfold.cli.company import registered
 from rillfold.cli.terminal.answers import as_json, say_json
-from rillfold.cli.terminal.plain import marked, plain
-from rillfold.client import ApiRefused, Client
+from rillfold.cli.terminal.given import COMPANY
+from rillfold.cli.terminal.plain import plain
+from rillfold.cli.terminal.table import say_table
+from rillfold.client import ApiAway, ApiRefused, Client
 from rillfold.profiles import way_to_api
 from rillfold.settings import from_env
 from schemas.errors import Stop
@@ -33,8 +38,12 @@ class ListedRows(NamedTuple):
     """Where the next ones begin, if there are more."""
 
 
-def asked(work: Callable[[Client], Awaitable[Found]], company: str | None = None) -> Found:
-    """`company`: the one that was named, which may be misspelt."""
+def asked(
+    work: Callable[[Client], Awaitable[Found]],
+    company: str | None = None,
+    nothing: Callable[[Found], bool] = lambda _: False,
+) -> Found:
+    """`company`: the one that was named, which may be misspelt. `nothing`: was found under it."""
 
     settings = from_env()
     for doubt in way_to_api(settings).doubts:
@@ -42,10 +51,13 @@ def asked(work: Callable[[Client], Awaitable[Found]], company: str | None = None
 
     async def done() -> Found:
         async with api_client(settings) as api:
-            if company is not None and await api.found("companies", company) is None:
-                unknown = f"no company {company!r} is registered, or this key may not see it: `rillfold company list`."
-                click.echo(plain(f"rillfold: {unknown}"), err=True)
-            return await work(api)
+            try:
+                found = await work(api)
+            except (ApiRefused, Stop):
+                await _doubt(api, company, nothing=True)
+                raise
+            await _doubt(api, company, nothing(found))
+            return found
 
     try:
         return asyncio.run(done())
@@ -54,6 +66,13 @@ def asked(work: Callable[[Client], Awaitable[Found]], company: str | None = None
         if remedy and settings.profile:
             remedy = f" The key is the one that profile {settings.profile!r} names: correct it there."
         raise Stop(f"{str(error).replace('in company_id', 'with --company')}{remedy}") from error
+
+
+async def _doubt(api: Client, company: str | None, nothing: bool) -> None:
+    with suppress(ApiRefused, ApiAway):  # of a key that may not see it; what it was refused before is told
+        if company is not None and await api.found("companies", company) is None:
+            known = (await in_pages(api, "companies", None, registered.MOST)).rows
+            registered.say_doubt(company, {row["company"] for row in known}, nothing)
 
 
 def take_back(projection: str, event: str, member: str, names: Sequence[str], reason: str, company: str | None) -> None:
@@ -66,7 +85,7 @@ def take_back(projection: str, event: str, member: str, names: Sequence[str], re
 
 
 def company_option(command: Command) -> Command:
-    return click.option("--company", help="Whose. Needed with the admin's key alone.")(command)
+    return click.option("--company", type=COMPANY, help="Whose. Needed with the admin's key alone.")(command)
 
 
 def listing(command: Command) -> Command:
@@ -80,7 +99,8 @@ def rows(
     projection: str, company: str | None, limit: int, after: str | None, wanted: Wanted | None = None
 ) -> ListedRows:
     """So many of a company's rows, of those that are wanted."""
-    return asked(lambda api: in_pages(api, projection, company, limit, after, wanted), company)
+    look = partial(in_pages, projection=projection, company=company, limit=limit, after=after, wanted=wanted)
+    return asked(look, company, nothing=lambda found: after is None and not found.rows)
 
 
 async def in_pages(
@@ -105,22 +125,18 @@ async def in_pages(
     return ListedRows(found, start)
 
 
-def show(found: ListedRows, columns: Mapping[str, Callable[[Json], object]], as_json: bool) -> None:
-    """A table; what does not fit goes on in the next line, so that nothing is hidden."""
+def show(
+    found: ListedRows, columns: Mapping[str, Callable[[Json], object]], as_json: bool, left_out: str | None = None
+) -> None:
+    """`left_out`: what one might look for among them, and where it is."""
     if as_json:
-        say_json({"rows": found.rows, "next": found.after})
+        say_json({"rows": found.rows, "next": found.after} | ({"left_out": left_out} if left_out else {}))
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for name in columns:
-        table.add_column(name, overflow="fold")
-    for row in found.rows:
-        table.add_row(*(marked(str(cell(row))) for cell in columns.values()))
-    Console(highlight=False).print(table)
+    say_table(list(columns), [[cell(row) for cell in columns.values()] for row in found.rows])
     if found.after is not None:
         click.echo(plain(f"There are more: --after {found.after}"))
+    if left_out:
+        click.echo(left_out)
 
 
 def said(events: Sequence[Json], company: str | None, topic: str = "company-data") -> Sequence[Json]:

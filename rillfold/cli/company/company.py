@@ -4,6 +4,8 @@ import click
 
 from rillfold.cli.company.asking import Json, asked, listing, rows, show
 from rillfold.cli.terminal.answers import as_json, moment, say, say_json
+from rillfold.cli.terminal.given import COMPANY
+from rillfold.cli.terminal.verbs import Verbs
 from rillfold.client import Client
 from schemas.errors import Stop
 
@@ -12,13 +14,13 @@ class AlreadyThere(Stop):
     """A company that was added before."""
 
 
-@click.group()
+@click.group(cls=Verbs)
 def company() -> None:
     """Add a company, or list them."""
 
 
 @company.command()
-@click.argument("company_id", metavar="COMPANY")
+@click.argument("company_id", type=COMPANY, metavar="COMPANY")
 @click.option("--name", default="", help="As people call it.")
 @as_json()
 def add(company_id: str, name: str, as_json: bool) -> None:

@@ -10,6 +10,11 @@ from rillfold.cli.company.asking import Json, listing, rows, show
 from rillfold.cli.terminal.answers import moment
 from rillfold.cli.terminal.given import MOST, Number
 
+LEFT_OUT = (
+    "Counted are answers that stand in the log: of jobs, and of requests by topic. Answers over HTTP (`rillfold chat`, "
+    "/v1) leave no event: rillfold_serve_prompt_tokens_total and rillfold_serve_tokens_total of the "
+    "serving worker's /metrics count all."
+)
 MILLION, THOUSAND = 1_000_000, 1_000
 
 
@@ -25,7 +30,8 @@ MILLION, THOUSAND = 1_000_000, 1_000
 def costs(
     prices: tuple[float, float, float] | None, company: str | None, after: str | None, limit: int, as_json: bool
 ) -> None:
-    """Tokens by adapter and model. Those read include the cached ones, which are told again beside them."""
+    """Tokens by adapter and model, of answers that stand in the log: those over HTTP leave no event, and are not among
+    them. Those read include the cached ones, which are told again beside them."""
     columns: dict[str, Callable[[Json], object]] = {
         "adapter": lambda row: f"{row['company']}: base" if row["adapter"] == "base" else row["adapter"],
         "requests": lambda row: f"{row['requests']:,}",
@@ -40,7 +46,7 @@ def costs(
         price = Price(*(each * THOUSAND / MILLION for each in prices))
         found = found._replace(rows=[{**row, "cost": _cost(row, price)} for row in found.rows])
         columns = {"adapter": columns["adapter"], "cost": lambda row: f"{row['cost']:.4f}"} | columns
-    show(found, columns, as_json)
+    show(found, columns, as_json, left_out=LEFT_OUT)
 
 
 def _cost(row: Json, price: Price) -> float:

@@ -9,8 +9,9 @@ import msgspec
 
 from rillfold.cli.company.asking import Json, asked, company_option, listing, rows, show
 from rillfold.cli.terminal.answers import as_json, say, say_json
-from rillfold.cli.terminal.given import Number
+from rillfold.cli.terminal.given import ROLE, Number
 from rillfold.cli.terminal.plain import plain
+from rillfold.cli.terminal.verbs import Verbs
 from rillfold.client import NOT_THERE, ApiRefused, Client
 from schemas.errors import Stop
 
@@ -22,7 +23,7 @@ _WAIT = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Verbs)
 def job() -> None:
     """Run a job, look at those that there are, or take one back."""
 
@@ -30,7 +31,7 @@ def job() -> None:
 @job.command()
 @click.argument("task")
 @click.option("--data", "data", metavar="JSON", help="What the task is about.")
-@click.option("--role", help="Whose adapter works: company/ROLE.")
+@click.option("--role", type=ROLE, help="Whose adapter works: company/ROLE.")
 @click.option("--base", is_flag=True, help="The base model works, with the tools in its prompt.")
 @click.option("--call", is_flag=True, help="The first answer is one call of a tool, and can be nothing else.")
 @click.option("--session", help="What the job belongs to.")

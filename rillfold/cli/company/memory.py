@@ -4,9 +4,10 @@ import click
 
 from rillfold.cli.company.asking import company_option, listing, rows, said, show, take_back
 from rillfold.cli.terminal.answers import moment, say
+from rillfold.cli.terminal.verbs import Verbs
 
 
-@click.group()
+@click.group(cls=Verbs)
 def memory() -> None:
     """Note something, list what is noted, or forget it."""
 

@@ -7,10 +7,11 @@ import click
 from projections.training_runs import ENDED, TRAINING_RUNS
 from rillfold.cli.company.asking import MOST, SHOWN, Json, company_option, listing, rows, said, show
 from rillfold.cli.terminal.answers import as_json, moment, say, say_json
+from rillfold.cli.terminal.verbs import Verbs
 from schemas.errors import Stop
 
 
-@click.group()
+@click.group(cls=Verbs)
 def runs() -> None:
     """List training runs, look at one, or take its wish back."""
 
@@ -36,7 +37,7 @@ def list_(open_: bool, company: str | None, after: str | None, limit: int, as_js
 @company_option
 @as_json("The whole row, as JSON.")
 def show_(run: str, company: str | None, as_json: bool) -> None:
-    """How RUN stands now."""
+    """How RUN stands now. Exit code 0 also where it failed: to show it went well. `rillfold train --wait` is 1 then."""
     row = _run(run, company)
     if as_json:
         say_json(row)

@@ -5,9 +5,10 @@ import click
 from projections.sessions import SESSIONS
 from rillfold.cli.company.asking import listing, rows, show
 from rillfold.cli.terminal.answers import moment
+from rillfold.cli.terminal.verbs import Verbs
 
 
-@click.group()
+@click.group(cls=Verbs)
 def session() -> None:
     """List a company's sessions."""
 

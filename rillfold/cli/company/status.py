@@ -25,7 +25,7 @@ NOT_TOLD = 403
 @click.command()
 @click.option("--watch", is_flag=True, help="Again every two seconds, until Ctrl-C.")
 @company_option
-@as_json()
+@as_json("One JSON object: each subject with its lines, and whether one is wrong. With --watch one a line.")
 def status(watch: bool, company: str | None, as_json: bool) -> None:
     """Say how all is on one screen. Exit code 1: something is wrong, and stands behind a `!` with its remedy."""
     try:
@@ -44,13 +44,13 @@ def status(watch: bool, company: str | None, as_json: bool) -> None:
 
 def _of(what: str, found: Sequence[StatusLine]) -> Json:
     mine = [line for line in found if line.what == what]
-    return {"told": " ".join(line.told for line in mine), "wrong": any(line.wrong for line in mine)}
+    return {"told": [line.told for line in mine], "wrong": any(line.wrong for line in mine)}
 
 
 def _found(company: str | None) -> Sequence[StatusLine]:
     """An API that goes away while one looks is what is wrong."""
     try:
-        return asked(lambda api: _looked(api, company), company)
+        return asked(lambda api: _looked(api, company), company, lambda _: company is not None)
     except ApiAway as error:
         return [StatusLine("api", str(error), wrong=True)]
 

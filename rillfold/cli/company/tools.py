@@ -8,10 +8,12 @@ import msgspec
 
 from rillfold.cli.company.asking import Json, asked, company_option, listing, rows, show, take_back
 from rillfold.cli.terminal.answers import as_json, say, say_json
+from rillfold.cli.terminal.given import TOOL
 from rillfold.cli.terminal.plain import plain
+from rillfold.cli.terminal.verbs import Verbs
 
 
-@click.group()
+@click.group(cls=Verbs)
 def tools() -> None:
     """Register, list and revoke a company's tools."""
 
@@ -47,7 +49,7 @@ def list_(company: str | None, after: str | None, limit: int, as_json: bool) -> 
 
 
 @tools.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", type=TOOL, nargs=-1, required=True, metavar="NAME...")
 @click.option("--reason", default="", help="Stands in the log.")
 @company_option
 def revoke(names: tuple[str, ...], reason: str, company: str | None) -> None:

@@ -5,12 +5,13 @@ import click
 from rillfold.app.app import App
 from rillfold.app.found import apps_of, with_apps
 from rillfold.cli.terminal.answers import as_json, say_json
+from rillfold.cli.terminal.verbs import Verbs
 from rillfold.settings import from_env
 from schemas.codec.catalog import kind_of
 from schemas.errors import Stop
 
 
-@click.group()
+@click.group(cls=Verbs)
 def app() -> None:
     """An application of your own, which RILLFOLD_APP names: check it, and write down what must not change."""
 
@@ -53,7 +54,14 @@ def _apps() -> list[App]:
 
 
 def _adds(found: App) -> dict[str, list[str]]:
-    events = [str(kind_of(each)) for each in found.events]
+    topics, events = [*found.topics], [str(kind_of(each)) for each in found.events]
     projections = [f"{each.name}.v{each.version}" for each in found.projections.values()]
     reactions = [f"{each.name}.v{each.version}" for each in found.reactions.values()]
-    return {"events": events, "projections": projections, "reactions": reactions}
+    return {
+        "topics": topics,
+        "events": events,
+        "projections": projections,
+        "reactions": reactions,
+        "rules": [*found.rules],
+        "auths": [*found.auths],
+    }

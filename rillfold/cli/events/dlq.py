@@ -6,12 +6,15 @@ from typing import Any
 
 import click
 
+from rillfold.app.installed import installed
 from rillfold.cli.terminal.answers import as_json, say, say_json
-from rillfold.cli.terminal.given import MOST
+from rillfold.cli.terminal.given import COMPANY, MOST
 from rillfold.cli.terminal.plain import plain
+from rillfold.cli.terminal.verbs import Verbs
 from rillfold.event_log import in_log
 from rillfold.settings import from_env
 from schemas.errors import Stop
+from schemas.near import meant
 from schemas.rejected import RecordRejected
 from schemas.topics import BY_NAME
 from streams.history.letters import KeptLetter, Wanted, letters
@@ -27,13 +30,13 @@ def filters(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--topic", help="Only records that came from this topic, by its name on the wire."),
         click.option("--reason", help="Only records that were refused for this reason."),
-        click.option("--company", help="Only records whose key names this company."),
+        click.option("--company", type=COMPANY, help="Only records whose key names this company."),
     ):
         command = option(command)
     return command
 
 
-@click.group()
+@click.group(cls=Verbs)
 def dlq() -> None:
     """Look at records that were refused, and send them again once the reason is gone."""
 
@@ -97,9 +100,10 @@ def redrive(place: str | None, gone: bool, yes: bool, as_json: bool, **wanted: s
 
 
 def _wanted(given: Mapping[str, str | None]) -> Wanted:
+    installed(from_env())
     there = sorted(map(from_env().topic_names().wire, BY_NAME))
     if (topic := given.get("topic")) is not None and topic not in there:
-        raise Stop(f"No topic {topic} is read here. These are: {', '.join(there)}.")
+        raise Stop(f"No topic {topic} is read here.{meant(topic, there)} These are: {', '.join(there)}.")
     return lambda letter: all(value in (None, getattr(letter, field)) for field, value in given.items())
 
 

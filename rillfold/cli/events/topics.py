@@ -3,19 +3,20 @@
 import sys
 
 import click
-from rich.console import Console
-from rich.table import Table
 
+from rillfold.app.installed import installed
 from rillfold.cli.terminal.answers import as_json, say_json
+from rillfold.cli.terminal.table import say_table
+from rillfold.cli.terminal.verbs import Verbs
 from rillfold.event_log import in_log
 from rillfold.settings import from_env
 from schemas.codec.catalog import kind_of
-from schemas.topics import TOPICS, TopicNames
+from schemas.topics import BY_NAME, TopicNames, events_on
 from streams.log.kafka import admin
 from streams.log.port import EventLog
 
 
-@click.group()
+@click.group(cls=Verbs)
 def topics() -> None:
     """Create, check or list the topics, as the one table of topics says."""
 
@@ -25,6 +26,7 @@ def topics() -> None:
 def create(as_json: bool) -> None:
     """Make the topics that are absent. Those that stand are left alone; `check` compares them."""
     settings = from_env()
+    installed(settings)
     if settings.schema_registry is not None:  # and there all schemas
         from streams.log.kafka.registry import Registry
 
@@ -36,7 +38,7 @@ def create(as_json: bool) -> None:
         return
     for name in made:
         click.echo(f"created {name}")
-    click.echo(f"{len(made)} created, {len(TOPICS) - len(made)} there already.")
+    click.echo(f"{len(made)} created, {len(BY_NAME) - len(made)} there already.")
 
 
 @topics.command()
@@ -47,7 +49,7 @@ def check(as_json: bool) -> None:
     if as_json:
         say_json({"differences": [difference._asdict() for difference in found]})
     elif not found:
-        click.echo(f"All {len(TOPICS)} topics are as they should be.")
+        click.echo(f"All {len(BY_NAME)} topics are as they should be.")
     else:
         for one in found:
             click.echo(f"{one.topic}: {one.setting} is {one.found}, should be {one.wanted}. Remedy: {one.remedy}")
@@ -62,16 +64,14 @@ def list_(as_json: bool) -> None:
     if as_json:
         say_json({"topics": rows})
         return
-    table = Table("topic", "on the broker", "key", "partitions", "retention", "offsets held", "events")
-    for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    heads = ("topic", "on the broker", "key", "partitions", "retention", "offsets held", "events")
+    say_table(heads, [tuple(row.values()) for row in rows])
 
 
 async def _rows(log: EventLog, names: TopicNames) -> list[dict[str, object]]:
     rows = []
-    found = await log.describe([names.wire(topic.name) for topic in TOPICS])
-    for topic in TOPICS:
+    found = await log.describe([names.wire(topic.name) for topic in BY_NAME.values()])
+    for topic in BY_NAME.values():
         wire = names.wire(topic.name)
         held: int | str = "absent"
         if wire in found:
@@ -84,7 +84,7 @@ async def _rows(log: EventLog, names: TopicNames) -> list[dict[str, object]]:
                 "partitions": found[wire].partitions if wire in found else names.partitions(topic.name),
                 "retention": "for ever" if topic.retention_ms < 0 else f"{topic.retention_ms} ms",
                 "held": held,
-                "events": ", ".join(kind_of(event).type for event in topic.events),
+                "events": ", ".join(kind_of(event).type for event in events_on(topic)),
             }
         )
     return rows

@@ -5,11 +5,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import click
-from rich.console import Console
 from rich.tree import Tree
 
-from rillfold.cli.terminal.answers import as_json, say_json
-from rillfold.cli.terminal.given import Number
+from rillfold.cli.terminal.answers import as_json, say_json, say_tree
+from rillfold.cli.terminal.given import COMPANY, Number
 from rillfold.cli.terminal.plain import marked
 from rillfold.event_log import in_log
 from schemas.envelope import Event
@@ -22,7 +21,7 @@ TELLING = ("reason", "answer", "tool", "arguments", "adapter", "kind", "text", "
 
 @click.command()
 @click.argument("name", metavar="JOB")
-@click.option("--company", required=True, help="Whose story: another company may have the same ids.")
+@click.option("--company", type=COMPANY, required=True, help="Whose story: another company may have the same ids.")
 @click.option("--hours", default=24.0, show_default=True, type=Number(0, 1e6), help="How far back to look.")
 @as_json("One JSON list of events, each with its place in the log.")
 def trace(name: str, company: str, hours: float, as_json: bool) -> None:
@@ -32,7 +31,7 @@ def trace(name: str, company: str, hours: float, as_json: bool) -> None:
     if as_json:
         say_json([{"at": str(each.origin), "timestamp": each.timestamp, "event": each.event} for each in told])
         return
-    Console(highlight=False).print(tree(told))
+    say_tree(tree(told))
 
 
 def tree(told: Sequence[StoryEvent]) -> Tree:

@@ -8,6 +8,7 @@ import click
 
 from rillfold.cli.terminal.answers import as_json
 from schemas.errors import Stop
+from schemas.near import meant
 
 CHECKOUT = Path(__file__).parents[3]
 BENCHES = (
@@ -26,7 +27,8 @@ def bench(name: str, options: tuple[str, ...], as_json: bool) -> None:
     ITS OPTIONS are the benchmark's own, such as --runs 9; `serve --only peft,flat_32` takes some of its figures.
     """
     if name not in available():
-        raise Stop(f"No benchmark {name!r} in {CHECKOUT / 'bench'}: take one of {', '.join(available())}.")
+        guess, there = meant(name, available()), ", ".join(available())
+        raise Stop(f"No benchmark {name!r} in {CHECKOUT / 'bench'}.{guess} Take one of {there}.")
     command = [sys.executable, "-m", f"bench.{name}", *options, *(["--json"] if as_json else [])]
     sys.exit(subprocess.run(command, cwd=CHECKOUT, check=False).returncode)
 

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
 from rillfold.cli.terminal.answers import as_json, say_json
 from rillfold.cli.terminal.given import MOST, Number
 from rillfold.cli.terminal.live import phases
-from rillfold.cli.terminal.plain import marked
+from rillfold.cli.terminal.plain import plain
+from rillfold.cli.terminal.table import say_table
+from rillfold.cli.terminal.verbs import Verbs
 from rillfold.lorax.measure import CostPlan, Footprint, apart, one_engine, separate_models
 from rillfold.lorax.price import GIB, Prices, bills
 from rillfold.settings import from_env
 
 SHOWN = Prices()
-HEADS = ("agents", "on", "", "GiB", "tok/s", "tok/cpu-s", "GPUs", "€/h GPU", "€/h GiB", "€/M tok")
+HEADS = ("agents", "on", "how", "GiB", "tok/s", "tok/cpu-s", "GPUs", "€/h GPU", "€/h GiB", "€/M tok")
 
 
-@click.group()
+@click.group(cls=Verbs)
 def cost() -> None:
     """Say what serving costs."""
 
@@ -94,15 +95,14 @@ def _assumptions(plan: CostPlan, engine: Footprint, separate: Footprint) -> list
 
 
 def _show(answer: dict[str, Any]) -> None:
-    printer = Console(highlight=False)
-    printer.print(marked(f"{answer['base']} on {answer['device']}, {answer['dtype']}, {answer['threads']} threads"))
-    table = Table(*HEADS, box=None, pad_edge=False)
+    click.echo(plain(f"{answer['base']} on {answer['device']}, {answer['dtype']}, {answer['threads']} threads"))
+    rows: list[Sequence[object]] = []
     for bill in answer["bills"]:
         speeds = [f"{bill[f'tokens_per_{unit}']:.0f}" for unit in ("s", "cpu_s")]
         euros = [f"{bill[f'euros_{of}']:.3g}" for of in ("gpu_hour", "memory_hour", "million_tokens")]
         size, told = f"{bill['bytes'] / GIB:.2f}", "measured" if bill["measured"] else "follows"
-        table.add_row(str(bill["agents"]), bill["way"], told, size, *speeds, str(bill["gpus"] or "none"), *euros)
-    printer.print(table)
-    printer.print(f"{answer['agents']} separate models take {answer['memory_ratio']} times the memory of one engine.")
+        rows.append((bill["agents"], bill["way"], told, size, *speeds, bill["gpus"] or "none", *euros))
+    say_table(HEADS, rows)
+    click.echo(f"{answer['agents']} separate models take {answer['memory_ratio']} times the memory of one engine.")
     for line in answer["assumptions"]:
-        printer.print(marked(f"- {line}"))
+        click.echo(plain(f"- {line}"))

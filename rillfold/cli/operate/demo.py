@@ -3,14 +3,15 @@
 import asyncio
 import secrets
 import signal
+import sys
 from pathlib import Path
 
 import click
 import msgspec
-from rich.console import Console
 
 from rillfold.cli.terminal.bars import download_bars
 from rillfold.demo.data import COMPANIES
+from rillfold.demo.narrator import Narrator
 from rillfold.demo.parts import ALL
 from rillfold.demo.stage import Stage, own_servers
 from rillfold.demo.story import fresh, tell
@@ -40,23 +41,24 @@ def demo(keep: bool, data_dir: Path) -> None:
     # Each ends the story in order: workers, then the stack. Said for Ctrl-C too: a shell's background jobs ignore it.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    console = Console(highlight=False)
+    narrator = Narrator(sys.stdout)
+    console = narrator.console
     data_dir = data_dir.resolve()
     fresh(data_dir, console)
     settings = msgspec.structs.replace(from_env(), data_dir=data_dir, **OWN)
     tokens = {company.id: secrets.token_urlsafe(24) for company in COMPANIES}
-    console.print("Starting Kafka and Postgres …")
-    with (
-        download_bars() as progress,
-        serving(data_dir, settings, True, progress) as stack,
-        tool_server(tokens) as tools,
-        at_work(data_dir, _environment(urls := _urls(), stack.endpoints)) as crew,
-    ):
-        log = KafkaLog(stack.endpoints.bootstrap_servers)
-        asyncio.run(_tell(Stage(console, settings, stack.endpoints, crew, log, tools, tokens, urls), log))
-        if keep:
-            console.print("Everything runs on. Ctrl-C stops it.")
-            signal.pause()
+    with narrator.never_silent(), narrator.live("Starting Kafka and Postgres", told=False), download_bars() as progress:
+        console.print("Starting Kafka and Postgres …")
+        with (
+            serving(data_dir, settings, True, progress) as stack,
+            tool_server(tokens) as tools,
+            at_work(data_dir, _environment(urls := _urls(), stack.endpoints)) as crew,
+        ):
+            log = KafkaLog(stack.endpoints.bootstrap_servers)
+            asyncio.run(_tell(Stage(narrator, settings, stack.endpoints, crew, log, tools, tokens, urls), log))
+            if keep:
+                console.print("Everything runs on. Ctrl-C stops it.")
+                signal.pause()
 
 
 def _urls() -> dict[str, str]:

@@ -3,14 +3,11 @@
 import sys
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from rillfold.cli.terminal.answers import as_json, say_json
+from rillfold.cli.terminal.table import say_table
 from rillfold.embedded.checks import Finding, examine
 from rillfold.settings import from_env
-
-MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "problem": "[red]problem[/]"}
 
 
 @click.command()
@@ -21,14 +18,10 @@ def doctor(as_json: bool) -> None:
     if as_json:
         say_json({"findings": findings})
     else:
-        _show(findings)
+        say_table(("state", "what", "found"), [(each.state, each.what, _told(each)) for each in findings])
     if any(finding.state == "problem" for finding in findings):
         sys.exit(1)
 
 
-def _show(findings: list[Finding]) -> None:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for finding in findings:
-        found = f"{finding.found}. {finding.remedy}" if finding.remedy else finding.found
-        table.add_row(MARKS[finding.state], finding.what, found)
-    Console(highlight=False).print(table)
+def _told(finding: Finding) -> str:
+    return f"{finding.found}. {finding.remedy}" if finding.remedy else finding.found

@@ -1,17 +1,17 @@
 """`rillfold key`: the API's keys, as they lie in the data folder."""
 
 import click
-from rich.console import Console
-from rich.table import Table
 
+from rillfold.cli.company.registered import say_doubt
 from rillfold.cli.terminal.answers import as_json, moment, say_json
+from rillfold.cli.terminal.given import COMPANY
+from rillfold.cli.terminal.table import say_table
+from rillfold.cli.terminal.verbs import Verbs
 from rillfold.http.keys import ApiKeys, id_of
 from rillfold.settings import from_env
-from schemas.codec.primitives import sane_company
-from schemas.errors import Poison
 
 
-@click.group()
+@click.group(cls=Verbs)
 def key() -> None:
     """List, make, rotate and revoke API keys. A running API knows at once."""
 
@@ -21,7 +21,7 @@ def _keys() -> ApiKeys:
 
 
 @key.command("list")
-@click.option("--company", help="Only this company's.")
+@click.option("--company", type=COMPANY, help="Only this company's.")
 @as_json("One JSON list.")
 def list_(company: str | None, as_json: bool) -> None:
     """Whose keys there are, and since when. Never the keys: they are shown once, when they are made."""
@@ -29,25 +29,22 @@ def list_(company: str | None, as_json: bool) -> None:
     if as_json:
         say_json(found)
         return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("id", "company", "made"):
-        table.add_column(heading, no_wrap=True)
-    for each in found:
-        table.add_row(each.id, each.company or "(admin)", "" if each.made_at is None else moment(each.made_at))
-    Console(highlight=False).print(table)
+    made = {each.id: "" if each.made_at is None else moment(each.made_at) for each in found}
+    say_table(("id", "company", "made"), [(each.id, each.company or "(admin)", made[each.id]) for each in found])
 
 
 @key.command()
-@click.argument("company", required=False)
+@click.argument("company", type=COMPANY, required=False)
 @click.option("--admin", is_flag=True, help="A key for all companies, and for making and revoking keys.")
 @as_json("One JSON object.")
 def new(company: str | None, admin: bool, as_json: bool) -> None:
     """One more key for COMPANY."""
     if admin == (company is not None):
         raise click.UsageError("Name a company, or say --admin.")
-    if company is not None and not sane_company(company):
-        raise Poison("A company is 1 to 128 letters, digits, dots, underscores or hyphens.")
-    _tell(_keys().make(company), as_json)
+    keys = _keys()
+    if company is not None:
+        say_doubt(company, {each.company for each in keys.list() if each.company is not None}, nothing=False)
+    _tell(keys.make(company), as_json)
 
 
 @key.command()

@@ -19,6 +19,7 @@ from rillfold.workers.beside import Door, until_it_stops
 from rillfold.workers.run import world
 from rillfold.workers.watched import listened
 from schemas.errors import Stop
+from schemas.words import ADAPTER, fits
 
 
 @click.command()
@@ -39,6 +40,8 @@ def _spec(given: str, tools_in_prompt: bool | None) -> AdapterSpec:
     name, equals, path = given.partition("=")
     if not equals or not name or not path:
         raise Stop(f"--adapter {given}: write NAME=FOLDER, with the folder of a PEFT adapter.")
+    if not fits(ADAPTER, name):
+        raise Stop(f"--adapter {given}: {name!r} can name no adapter: {ADAPTER.says}.")
     folder = Path(path)
     try:
         must_hold_files(folder)

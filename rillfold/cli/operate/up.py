@@ -50,7 +50,7 @@ def up(workers: bool, no_postgres: bool, as_json: bool) -> None:
         _tell(stack, settings.data_dir.resolve(), time.monotonic() - begun, as_json)
         if workers:
             in_log(admin.create)
-            names = started(bool(installed(settings).reactions))
+            names = started(bool(installed(settings).reactions), settings.mlflow_url is not None)
             crew.start(names, each=lambda name: click.echo(f"  {name} is ready", err=as_json))
         _watch(stack, crew)
 

@@ -13,8 +13,10 @@ from projections.projection import Projection
 from rillfold.app.installed import installed
 from rillfold.cli.projections import told
 from rillfold.cli.terminal.answers import as_json, say_json
+from rillfold.cli.terminal.given import COMPANY
 from rillfold.cli.terminal.live import line
 from rillfold.cli.terminal.plain import plain
+from rillfold.cli.terminal.verbs import Verbs
 from rillfold.event_log import in_log
 from rillfold.settings import from_env
 from schemas.errors import Stop
@@ -34,7 +36,7 @@ class Differs(Stop):
     """A projection is not the fold of its log."""
 
 
-@click.group()
+@click.group(cls=Verbs)
 def projection() -> None:
     """List projections, and prove them against a fresh fold of the log."""
 
@@ -74,7 +76,7 @@ def digest(names: Sequence[str], refold: bool, as_json: bool) -> None:
 
 @projection.command()
 @click.argument("names", nargs=-1)
-@click.option("--company", help="Only this company's events.")
+@click.option("--company", type=COMPANY, help="Only this company's events.")
 @as_json("One JSON list for machines.")
 def refused(names: Sequence[str], company: str | None, as_json: bool) -> None:
     """Events that a projection does not take, and why: read from the changelogs. A new version tries them again."""

@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from rich import box
-from rich.table import Table
 
 from projections.projection import Projection
+from rillfold.app.installed import installed
 from rillfold.cli.terminal.answers import moment
-from rillfold.cli.terminal.plain import marked
+from rillfold.cli.terminal.table import GAP
 from rillfold.event_log import event_log, read_model
 from rillfold.profiles import of_the_settings
 from rillfold.settings import Settings
@@ -17,8 +16,6 @@ from schemas.errors import Poison
 from streams.read_model.reads import ProjectedRow
 
 CELL = 40
-# What rich puts around a cell.
-BORDER = 3
 FIRST = ("status", "reason")
 IDS = ("updated_by", "correlation", "event", "last")
 Proof = dict[str, Any]
@@ -31,6 +28,7 @@ class NoSuchRow(Poison):
 async def read(
     settings: Settings, projection: Projection[Any], key: str | None, company: str | None, limit: int
 ) -> tuple[list[ProjectedRow], Proof]:
+    installed(settings)
     names = settings.topic_names()
     async with event_log(of_the_settings(settings)) as log, read_model(settings) as reads:
         positions = await reads.positions(projection, company)
@@ -49,23 +47,24 @@ def _progress(positions: Mapping[str, Mapping[int, int]], ends: Mapping[str, Map
     return {"positions": positions, "lag": lag}
 
 
-def many(projection: Projection[Any], rows: Sequence[ProjectedRow], width: int) -> Table:
-    """The first plain fields that say something in some row, as many as fit; the rest is in --json."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    keys = max((len(row.key) for row in rows), default=3)
-    table.add_column("key", no_wrap=True, min_width=keys)
-    width -= keys + BORDER
+def many(projection: Projection[Any], rows: Sequence[ProjectedRow], width: int) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows: the first plain fields that say something in some row, as many as fit, and in any case what
+    became of a row; the rest is in --json."""
+    heads = ["key"]
+    width -= max((len(row.key) for row in rows), default=3)
     for name, usual in _fields(projection):
-        cells = [_text(name, row.value.get(name)).replace("\n", " ") for row in rows if _says(row, name, usual)]
-        needed = min(CELL, max(map(len, (name, *cells)))) + BORDER
-        if cells and (needed <= width or len(table.columns) == 1):
+        cells = [_short(name, row) for row in rows if _says(row, name, usual)]
+        needed = max(map(len, (name, *cells))) + len(GAP)
+        if cells and (needed <= width or len(heads) == 1 or name in FIRST):
             width -= needed
-            table.add_column(name, no_wrap=True, overflow="ellipsis", max_width=CELL)
-    shown = [str(column.header) for column in table.columns[1:]]
-    for row in rows:
-        texts = (_text(name, row.value.get(name)).replace("\n", " ") for name in shown)
-        table.add_row(marked(row.key), *map(marked, texts))
-    return table
+            heads.append(name)
+    return heads, [[row.key, *(_short(name, row) for name in heads[1:])] for row in rows]
+
+
+def _short(name: str, row: ProjectedRow) -> str:
+    """A sentence is cut, a word never: it may be an id, which somebody copies."""
+    text = _text(name, row.value.get(name)).replace("\n", " ")
+    return text if len(text) <= CELL or " " not in text else f"{text[: CELL - 1]}\u2026"
 
 
 def _fields(projection: Projection[Any]) -> list[tuple[str, object]]:
@@ -81,11 +80,8 @@ def _says(row: ProjectedRow, name: str, usual: object) -> bool:
     return value is not None and value != usual and not in_key and not isinstance(value, list | dict)
 
 
-def one(projection: Projection[Any], row: ProjectedRow) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for name, _ in _fields(projection):
-        table.add_row(name, marked(_text(name, row.value.get(name))))
-    return table
+def one(projection: Projection[Any], row: ProjectedRow) -> list[tuple[str, str]]:
+    return [(name, _text(name, row.value.get(name))) for name, _ in _fields(projection)]
 
 
 def _text(name: str, value: object) -> str:

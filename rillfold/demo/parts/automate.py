@@ -10,7 +10,6 @@ from rillfold.client import Client
 from rillfold.demo import data
 from rillfold.demo.data import ACME, GLOBEX
 from rillfold.demo.stage import NotAsTold, Stage
-from rillfold.demo.story import live
 
 
 async def tell(stage: Stage) -> None:
@@ -27,12 +26,12 @@ async def _killed_in_the_middle(stage: Stage) -> None:
     async with Client(stage.urls["api"], stage.keys[ACME.id]) as client:
         job = await client.process(ACME.id, {"task": request.text})
         stage.job = job["job"]
-        with live(stage.console, "waiting for the tool call"):
+        with stage.narrator.live("waiting for the tool call"):
             await stage.until("the tool call", lambda: _knocked(stage, before))
         stage.crew.kill("bridge")
         stage.say("killed the bridge with -9 while the company's API was at work")
         stage.tools.hold.set()
-        with live(stage.console, "the next bridge takes over"):
+        with stage.narrator.live("the next bridge takes over"):
             await asyncio.to_thread(stage.crew.restart, "bridge")
             ended = await client.job(ACME.id, stage.job, wait=120)
     _completed(ended)
@@ -57,7 +56,7 @@ async def _by_python(stage: Stage) -> None:
     request = data.held_out(GLOBEX, 4)[3]
     automation = AutomationService(Client(stage.urls["api"], stage.keys[GLOBEX.id]))
     async with automation:
-        with live(stage.console, "a job of globex"):
+        with stage.narrator.live("a job of globex"):
             result = await automation.process_company_data(GLOBEX.id, {"task": request.text}, use_adapter=True)
     _completed(result)
     stage.expect(bool(result["answer"]), f"await process_company_data(…): {result['answer']!r}")

@@ -9,14 +9,13 @@ from rich.table import Table
 
 from rillfold.demo.data import COMPANIES
 from rillfold.demo.stage import Stage
-from rillfold.demo.story import live
 
 REFUSED = 2
 
 
 async def tell(stage: Stage) -> None:
     began = time.monotonic()
-    with live(stage.console, "folding") as show:
+    with stage.narrator.live("folding") as show:
         for company in COMPANIES:
             await stage.until(f"the data of {company.id}", partial(_folded, stage, company.id, show))
     stage.say(f"all data was folded and in Postgres {time.monotonic() - began:.1f} s after the first look")

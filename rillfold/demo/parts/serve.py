@@ -9,7 +9,6 @@ from openai import AsyncOpenAI
 from rillfold.demo import data
 from rillfold.demo.data import ACME, COMPANIES, GLOBEX
 from rillfold.demo.stage import NotAsTold, Stage
-from rillfold.demo.story import live
 from rillfold.event_log import first
 from schemas.codec.codec import decode
 from schemas.company import Message
@@ -23,9 +22,9 @@ ROWS = 15
 
 
 async def tell(stage: Stage) -> None:
-    with live(stage.console, "waiting for the serving worker"):
+    with stage.narrator.live("waiting for the serving worker"):
         await asyncio.to_thread(stage.crew.until_ready, ("serve",))
-    with live(stage.console, "asking all three"):
+    with stage.narrator.live("asking all three"):
         results = await _answers(stage, [_question(adapter, SENTENCE) for adapter in MINDS])
     answers = {adapter or "base": text for adapter, text in zip(MINDS, map(_text, results), strict=True)}
     for who, text in answers.items():
@@ -44,7 +43,7 @@ async def _speed(stage: Stage) -> None:
     for what, minds in (("1 adapter", MINDS[1:2]), ("base and 2 adapters", MINDS)):
         questions = [_question(minds[n % len(minds)], text) for n, text in enumerate(texts)]
         began = time.monotonic()
-        with live(stage.console, f"{ROWS} questions at once, {what}"):
+        with stage.narrator.live(f"{ROWS} questions at once, {what}"):
             results = await _answers(stage, questions)
         tokens = sum(e.completion_tokens for e in results if isinstance(e, InferenceCompleted))
         stage.figures[f"tokens a second, {ROWS} questions by topic, {what}"] = (

@@ -10,7 +10,6 @@ from typing import Any
 from projections.training_runs import ENDED
 from rillfold.demo.data import COMPANIES, RECIPES, DemoCompany
 from rillfold.demo.stage import NotAsTold, Stage
-from rillfold.demo.story import live
 
 BEFORE_BELOW, AFTER_AT_LEAST = 0.1, 0.95
 OTHERS = {"irrelevance": "requests that need no tool", "foreign_tools": "tools of others, in the prompt"}
@@ -18,12 +17,12 @@ OTHERS = {"irrelevance": "requests that need no tool", "foreign_tools": "tools o
 
 
 async def tell(stage: Stage) -> None:
-    with live(stage.console, "waiting for the training worker"):
+    with stage.narrator.live("waiting for the training worker"):
         await asyncio.to_thread(stage.crew.until_ready, ("train",))
     for company in COMPANIES:
         began = time.monotonic()
         started = await stage.client.train(company.id, settings=RECIPES[company.id])
-        with live(stage.console, f"training {started['adapter']}") as show:
+        with stage.narrator.live(f"training {started['adapter']}") as show:
             run = await _ended(stage, company, started["run"], show)
         stage.figures[f"seconds to train and measure {company.id}"] = f"{time.monotonic() - began:.0f}"
         if run["status"] != "completed":
@@ -34,11 +33,23 @@ async def tell(stage: Stage) -> None:
 async def _ended(stage: Stage, company: DemoCompany, run: str, show: Callable[[str], None]) -> dict[str, Any]:
     """However slow the machine: waited for is each next step, and not the end."""
     row: dict[str, Any] = {}
+    phase, since = "", 0.0
     while row.get("status") not in ENDED:
         row = await stage.until(f"the next step of {company.id}", partial(_moved, stage, company, run, row), every=1.0)
-        loss = "" if row["loss"] is None else f", loss {row['loss']:.3f}"
-        show(f"{row['phase'] or row['status']} {row['step']}/{row['steps']}{loss}")
+        if row["phase"] != phase:
+            phase, since = row["phase"], time.monotonic()
+        show(_progress(row, time.monotonic() - since))
     return row
+
+
+def _progress(row: dict[str, Any], seconds: float) -> str:
+    """How far a run is, `seconds` after its phase was first seen."""
+    loss = "" if row["loss"] is None else f", loss {row['loss']:.3f}"
+    left = row["seconds_left"]
+    if left is None and row["step"]:
+        left = seconds / row["step"] * (row["steps"] - row["step"])
+    eta = "" if left is None else f", {left:.0f} s left"
+    return f"{row['phase'] or row['status']} {row['step']}/{row['steps']}{loss}{eta}"
 
 
 async def _moved(stage: Stage, company: DemoCompany, run: str, before: dict[str, Any]) -> dict[str, Any] | None:

@@ -1,9 +1,9 @@
 """Our topics on a broker: made as `schemas.topics` says, and every difference named."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from schemas.topics import TOPICS, Topic, TopicNames
+from schemas.topics import BY_NAME, Topic, TopicNames
 from streams.log.port import EventLog, TopicSpec
 
 
@@ -17,13 +17,14 @@ class Difference(NamedTuple):
     remedy: str
 
 
-def wanted(names: TopicNames, topics: Sequence[Topic] = TOPICS) -> list[TopicSpec]:
+def wanted(names: TopicNames, topics: Iterable[Topic] = BY_NAME.values()) -> list[TopicSpec]:
+    """`topics`: of all that there are, as long as nobody names some."""
     return [TopicSpec(names.wire(topic.name), names.partitions(topic.name), _config(topic)) for topic in topics]
 
 
 def _config(topic: Topic) -> dict[str, str]:
     return {
-        "cleanup.policy": "delete",
+        "cleanup.policy": "compact" if topic.compact else "delete",
         "retention.ms": str(topic.retention_ms),
         # Size must not end what time keeps for ever.
         "retention.bytes": "-1",

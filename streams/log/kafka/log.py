@@ -254,7 +254,7 @@ class KafkaLog:
 
     async def _visible(self, topic: str) -> None:
         """A broker may answer questions before it has heard of the topic that the controller has just made."""
-        for pause in (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0):
+        for pause in (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 10.0):
             try:
                 await self._spec(topic)
             except UnknownTopic:

@@ -1,0 +1,185 @@
+"""Follows runs in the log, and notes them in MLflow: all that the log holds, once, and then whatever comes.
+
+The order: 1. read, 2. fold, 3. note, 4. commit how far it has come. A crash before 4 notes the same again, which is
+nothing new. Who begins after it shuts it out at 4.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+
+from processors.training.tracked import RunNote, Tracking, together
+from schemas.codec.codec import decode
+from schemas.envelope import Event
+from schemas.errors import Retry
+from schemas.topics import TopicNames
+from streams.errors import NAMED, RETRY_SECONDS
+from streams.fairness.slices import Slices, in_turns, unheard
+from streams.health.watch import Counts, Sight
+from streams.log.port import Alone, EventLog, Reached, Record, TopicPartition, extents, records_in
+from streams.state.refusal import Untaken, blamed_on_events
+from streams.tracking.errors import MlflowAway, MlflowRefused
+from streams.tracking.mlflow import Mlflow
+
+GROUP = "rillfold-mlflow"
+TOPICS = ("training-request", "adapter-ready")
+"""In this order: what is said of an adapter follows from what was said of its run."""
+LOOK_SECONDS = 1.0
+CHUNK = 500
+"""Offsets of one partition between two commits; then it is another's turn."""
+PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)
+TRIES = 3
+"""So often one note is tried while MLflow answers others; then it is the note's fault, and nobody waits for it."""
+
+log = logging.getLogger(__name__)
+
+
+class RunFollower:
+    """One of an installation: two would make a run twice."""
+
+    def __init__(
+        self,
+        event_log: EventLog,
+        names: TopicNames,
+        mlflow: Mlflow,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._log, self._mlflow, self._sleep = event_log, mlflow, sleep
+        self._topics, self._group = [names.wire(topic) for topic in TOPICS], f"{names.prefix}{GROUP}"
+        self._events = {topic: names.events_on(topic) for topic in self._topics}
+        self._tracking = Tracking()
+        self._next: dict[TopicPartition, int] | None = None
+        """None: it has not read yet what was noted before."""
+        self._beats = 0
+        self.noted, self.passed_over = 0, 0
+
+    def sight(self) -> Sight:
+        """May be asked from another thread."""
+        known = self._next
+        return Sight("restoring" if known is None else "working", known or {}, self._beats)
+
+    def counts(self) -> Counts:
+        return {
+            "runs_noted": ("Notes of runs that MLflow took.", self.noted),
+            "runs_passed_over": ("Notes of runs that MLflow did not take.", self.passed_over),
+        }
+
+    async def run(self, ready: Callable[[], None] = unheard) -> None:
+        """Until cancelled, or shut out by another that has begun since."""
+        while True:
+            try:
+                async with self._log.alone(self._group) as alone:
+                    await self._recall()
+                    ready()
+                    ready = unheard
+                    while True:
+                        if not await self.step(alone):
+                            await self._sleep(LOOK_SECONDS)
+            except Retry as error:
+                log.warning("%s", error)
+                await self._sleep(RETRY_SECONDS)
+
+    async def behind(self) -> bool:
+        """Whether there is more in the log than was noted."""
+        known = self._next
+        if known is None:
+            return True
+        ends = {(topic, n): end for topic in self._topics for n, end in (await self._log.ends(topic)).items()}
+        return any(known.get(place, 0) < end for place, end in ends.items())
+
+    async def step(self, alone: Alone) -> bool:
+        """What has come since, of every partition. Says whether there was anything.
+
+        How far adapters go is asked first: then all that led to them is read before them.
+        """
+        ends = {topic: await self._log.ends(topic) for topic in reversed(self._topics)}
+        news = False
+        for topic in self._topics:
+            while behind := [n for n, end in ends[topic].items() if self._at((topic, n)) < end]:
+                news = True
+                for partition in behind:
+                    await self._take((topic, partition), ends[topic][partition], alone)
+        return news
+
+    def _at(self, place: TopicPartition) -> int:
+        return (self._next or {}).get(place, 0)
+
+    async def _recall(self) -> None:
+        """What was noted before is folded, and not noted again."""
+        if self._next is not None:
+            return
+        self._tracking, slices = Tracking(), Slices(self._beat)
+        positions: dict[TopicPartition, int] = {}
+        for topic in self._topics:
+            committed = await self._log.committed(self._group, topic)
+            for partition, there in (await extents(self._log, topic)).items():
+                # A group that is beyond the end, or below the beginning, knew another log.
+                upto = committed.get(partition, 0)
+                positions[topic, partition] = upto = upto if there.reaches(upto) else there.first
+                records = records_in(self._log, topic, partition, there.first, upto)
+                async for record in in_turns(records, slices):
+                    self._fold(record)
+        self._next = positions
+
+    async def _take(self, place: TopicPartition, end: int, alone: Alone) -> None:
+        start, notes = self._at(place), dict[tuple[str, str], RunNote]()
+        stop = min(end, start + CHUNK)
+        for record in await self._read(place, start, stop):
+            if (note := self._fold(record)) is not None:
+                run = (note.company, note.run)
+                notes[run] = together(notes[run], note) if run in notes else note
+        for note in notes.values():
+            await self._note(note)
+        self._next = {**(self._next or {}), place: stop}
+        await alone.append([], Reached(self._group, {place: stop}))
+
+    async def _read(self, place: TopicPartition, start: int, stop: int) -> Sequence[Record]:
+        """All of it before any is folded: what is read again after an error was not folded yet."""
+        return [record async for record in in_turns(records_in(self._log, *place, start, stop), Slices(self._beat))]
+
+    def _fold(self, record: Record) -> RunNote | None:
+        event = decode(record.value, record.origin, record.timestamp, record.headers)
+        if not isinstance(event, Event) or type(event) not in self._events[record.topic]:
+            return None
+        try:
+            with blamed_on_events():
+                return self._tracking.take(event)
+        except Untaken as error:
+            log.warning("the event at %s is not noted (%s): left out", record.origin, error)
+            return None
+
+    async def _note(self, note: RunNote) -> None:
+        """For as long as MLflow answers nobody. Whatever is this note's own fault holds up no other."""
+        blamed, tried = 0, 0
+        while True:
+            try:
+                await self._mlflow.note(note)
+                self.noted += 1
+                return
+            except MlflowAway as error:
+                why: Exception = error
+                blamed += await self._answers()
+            except Exception as error:
+                why, blamed = error, TRIES
+            if blamed >= TRIES:
+                break
+            log.warning("%s", why)
+            await self._sleep(PAUSES[min(tried, len(PAUSES) - 1)])
+            tried += 1
+        self.passed_over += 1
+        ours = None if isinstance(why, MlflowAway | MlflowRefused) else why
+        told = "run %s of %s is not in MLflow as it should be: %s"
+        log.error(told, note.run, note.company, why, exc_info=ours, extra=NAMED)
+
+    async def _answers(self) -> bool:
+        """Anybody else."""
+        with suppress(MlflowRefused):
+            try:
+                await self._mlflow.answers()
+            except MlflowAway:
+                return False
+        return True
+
+    def _beat(self) -> None:
+        self._beats += 1

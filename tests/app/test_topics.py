@@ -1,0 +1,131 @@
+"""A user's own topic: declared, made beside ours, written to, folded, reacted to; named by prefix and map."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rillfold.app.errors import BadApp
+from rillfold.app.found import with_apps
+from rillfold.testing.driver import Driver
+from schemas.errors import Stop
+from schemas.topics import BY_NAME, TopicNames, company_says
+from streams.log.kafka import admin
+from streams.log.port import EventLog
+
+ORDERS = """
+from datetime import timedelta
+from rillfold import Talk
+from schemas.company import Message
+from schemas.memory import MemoryNoted
+
+app.topic("orders", partitions=2)
+app.topic("clicks", retention=timedelta(days=7), compact=True)
+
+@app.event("{type}", topic="orders")
+class Paid:
+    entity: str | None = None
+    cents: int
+
+@app.event("{type}.seen", topic="clicks")
+class Seen:
+    page: str
+
+@app.projection("paid")
+def paid(state: Total, event: Paid) -> Total:
+    return Total(state.cents + event.cents)
+
+@app.reaction(topic="clicks")
+async def saw(event: Seen, emit: Emit) -> None:
+    emit(MemoryNoted, memory=event.page, text="seen")
+
+@app.rule("spent")
+def spent(event: Paid) -> list[Talk]:
+    asked, said = Message(role="user", content="Spent?"), Message(role="assistant", content=str(event.cents))
+    return [Talk(agent="shop", messages=(asked, said))]
+"""
+
+
+@pytest.fixture
+def orders(release: Any) -> Any:
+    app = release(ORDERS.format(type="order.settled"))
+    app.record()
+    return app
+
+
+def rows(d: Driver, paid: Any) -> list[Any]:
+    """Its parts: entities spread them."""
+    return [part for worker in d._fold_workers() for part in worker.row(paid, "acme")]
+
+
+async def test_its_events_are_written_folded_learned_and_reacted_to_as_on_ours(
+    orders: Any, log: EventLog, names: TopicNames
+) -> None:
+    with_apps([orders])
+    sold = f"{names.prefix}sold"
+    names = TopicNames(names.prefix, {"orders": sold})
+    async with Driver(log, orders, names=names) as d:
+        for entity in ("a", "b", None):
+            await d.send({"type": "order.settled", "company": "acme", "cents": 5, "entity": entity})
+        await d.send({"type": "order.settled.seen", "company": "acme", "page": "start"})
+        await d.settle()
+        assert len(await log.ends(sold)) == 2
+        assert sum(row.cents for row in rows(d, orders.projections["paid"])) == 15
+        assert await d.digest(orders.projections["paid"]) == await d.refold(orders.projections["paid"])
+        assert [event.type for event in await d.events("company-data")] == ["memory.noted"]
+        assert [each.answer.content for each in await d.dataset("acme", "spent.v1")] == ["5"]
+
+
+def test_what_makes_ours_makes_it_and_a_company_may_write_to_it(orders: Any) -> None:
+    with_apps([orders])
+    names = TopicNames("north-", {"orders": "sold"}, {"orders": 3})
+    specs = {spec.name: spec for spec in admin.wanted(names)}
+    assert specs["sold"].partitions == 3 and specs["sold"].config["retention.ms"] == "-1"
+    clicks = specs["north-clicks"]
+    assert (clicks.config["cleanup.policy"], clicks.config["retention.ms"]) == ("compact", str(7 * 86_400_000))
+    assert names.ours("sold") == "orders" and {each.__name__ for each in names.events_on("sold")} == {"Paid"}
+    assert all(map(company_says, orders.events))
+    with pytest.raises(Stop, match="Two topics would have one name"):
+        TopicNames("", {"orders": "clicks"})
+
+
+def test_without_it_its_name_is_none_of_ours() -> None:
+    assert "orders" not in BY_NAME
+    with pytest.raises(Stop, match="names orders"):
+        TopicNames("", {"orders": "sold"})
+
+
+TOPIC = "from datetime import timedelta\napp.topic({})\n"
+SEEN = TOPIC.format('"clicks", compact=True') + '@app.event("a.seen", topic="clicks")\nclass Seen:\n    page: str\n'
+WRONG = {
+    "name_of_ours": (TOPIC.format('"company-data"'), ["'company-data'", "Rillfold has one"]),
+    "name_of_no_form": (TOPIC.format('"Orders"'), ["'Orders'", "lower letters"]),
+    "name_of_a_changelog": (TOPIC.format('"rillfold-x"'), ["'rillfold-x'", "not rillfold"]),
+    "name_twice": (2 * TOPIC.format('"orders"'), ["'orders'", "shop has a topic"]),
+    "no_partitions": (TOPIC.format('"orders", partitions=0'), ["0 partitions", "1 to 1000"]),
+    "no_time": (TOPIC.format('"orders", retention=7'), ["for 7", "timedelta"]),
+    "no_time_at_all": (TOPIC.format('"orders", retention=timedelta(0)'), ["timedelta(0)"]),
+    "compact_by_a_word": (TOPIC.format('"orders", compact="yes"'), ["'yes'", "True or False"]),
+    "an_event_elsewhere": (
+        TOPIC.format('"orders"') + '@app.event("a.b", topic="order")\nclass B:\n    n: int\n',
+        ["'order'", "company-data, orders"],
+    ),
+    "a_fold_of_what_goes": (
+        SEEN + '@app.projection("p")\ndef p(state: Total, event: Seen) -> Total: ...\n', ["Seen", "does not keep all"],
+    ),
+    "a_rule_of_what_goes": (SEEN + '@app.rule("r")\ndef r(event: Seen): ...\n', ["Seen", "does not keep all"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_topic_that_is_wrong_is_named_with_its_place(case: str, load: Any) -> None:
+    text, told = WRONG[case]
+    with pytest.raises(BadApp) as error:
+        load(text)
+    assert not [each for each in [*told, "an_app_of_a_test_"] if each not in str(error.value)], error.value
+
+
+def test_two_applications_with_one_topic(release: Any) -> None:
+    with pytest.raises(BadApp, match="Two applications have a topic 'orders'"):
+        with_apps([release('app.topic("orders")\n') for _ in range(2)])
