@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,11 +18,10 @@ from streams.log.kafka.log import KafkaLog
 from streams.log.port import Record
 from streams.state.changelog import CLAIM
 from streams.state.prepare import COMPACTED
-from tests.kill.world import TooLate
+from tests.kill.world import TooLate, crowding, until_async
 
 SEEN_WITHIN_MS = 20_000
 """So long nothing is cleaned away: we have read it by then, also where the broker was dead meanwhile."""
-CLEANED = COMPACTED | {"segment.ms": "3000", "min.compaction.lag.ms": str(SEEN_WITHIN_MS)}
 LOOK_AROUND = 1.0
 CAUGHT_UP_WITHIN = 120.0
 _HEAD = struct.Struct("<qqii")
@@ -33,6 +32,7 @@ class Changelogs:
 
     def __init__(self, servers: str, prefix: str, folder: Path) -> None:
         self._servers, self._prefix, self._folder = servers, f"{prefix}rillfold-", folder
+        self._crowded = crowding()
         self._files: dict[TopicPartition, BinaryIO] = {}
         self._next: dict[TopicPartition, int] = {}
         self.missed: list[str] = []
@@ -70,16 +70,16 @@ class Changelogs:
         changelogs = {topic for topic in topics if topic.endswith("-changelog")}
         if not (changelogs - {tp.topic for tp in self._next}) and len(consumer.assignment()) == len(self._next):
             return
-        await self._have_cleaned(sorted(changelogs))
-        for topic in changelogs:
-            for partition in consumer.partitions_for_topic(topic) or ():
-                self._next.setdefault(TopicPartition(topic, partition), 0)
+        for tp in await self._have_cleaned(sorted(changelogs)):
+            self._next.setdefault(tp, 0)
         consumer.assign(list(self._next))
         for tp, next_ in self._next.items():
             consumer.seek(tp, next_)
 
-    async def _have_cleaned(self, changelogs: list[str]) -> None:
-        wanted = [ConfigResource(ConfigResourceType.TOPIC, topic, CLEANED) for topic in changelogs]
+    async def _have_cleaned(self, changelogs: list[str]) -> list[TopicPartition]:
+        """Returns all their partitions: a consumer knows those of the topics alone that it reads already."""
+        cleaned = COMPACTED | {"segment.ms": "3000", "min.compaction.lag.ms": str(int(SEEN_WITHIN_MS * self._crowded))}
+        wanted = [ConfigResource(ConfigResourceType.TOPIC, topic, cleaned) for topic in changelogs]
         broker = AIOKafkaAdminClient(bootstrap_servers=self._servers)
         await broker.start()
         try:
@@ -87,6 +87,8 @@ class Changelogs:
                 for code, message, *_ in response.resources:
                     if code:
                         raise for_code(code)(message)
+            described = await broker.describe_topics(changelogs)
+            return [TopicPartition(each["topic"], p["partition"]) for each in described for p in each["partitions"]]
         finally:
             await broker.close()
 
@@ -110,15 +112,22 @@ class Changelogs:
     def names(self) -> set[str]:
         return {tp.topic for tp in self._next}
 
-    async def read_to_their_ends(self, log: KafkaLog) -> None:
+    async def ends(self, log: KafkaLog, topics: Iterable[str]) -> Mapping[TopicPartition, int]:
+        """Of those that stand."""
+        there = await log.describe(list(topics))
+        return {TopicPartition(topic, p): end for topic in there for p, end in (await log.ends(topic)).items()}
+
+    def reach(self, ends: Mapping[TopicPartition, int]) -> bool:
+        return all(self._next.get(tp, 0) >= end for tp, end in ends.items())
+
+    async def read_to_their_ends(self, log: KafkaLog, changelogs: Iterable[str]) -> None:
         """Raises where something was missed."""
-        ends = {TopicPartition(topic, p): end for topic in self.names for p, end in (await log.ends(topic)).items()}
-        try:
-            async with asyncio.timeout(CAUGHT_UP_WITHIN):
-                while any(self._next[tp] < end for tp, end in ends.items()):  # noqa: ASYNC110 - a task beside reads
-                    await asyncio.sleep(0.1)
-        except TimeoutError:
-            raise TooLate(f"changelogs: read to {self._next} of {ends}") from None
+        ends = await self.ends(log, changelogs)
+
+        async def reached() -> bool:
+            return self.reach(ends)
+
+        await until_async("changelogs are read to their ends", CAUGHT_UP_WITHIN, reached)
         if self.missed:
             raise TooLate(f"cleaned away before it was read, so that nobody can judge: {self.missed[:5]}")
         for file in self._files.values():

@@ -9,7 +9,7 @@ from streams.fold.failpoint import STEPS
 from streams.state.changelog import topic_of
 from tests.kill.fleet import PREFIX, Fleet
 from tests.kill.injected import Place
-from tests.kill.world import Hand
+from tests.kill.world import Hand, Patience
 from tests.support.worker import asleep
 
 
@@ -61,15 +61,22 @@ class Deaths:
         fleet.asleep.add(hand)
         failpoint = f"published:{self._rnd.randrange(3, 10)}:SIGSTOP"
 
+        lately = Patience(2.0)
+
         def sleeps() -> bool:
             if not hand.alive:
                 hand.start(failpoint=failpoint)
+            elif hand.ready and fleet.nothing_comes() and lately.over:
+                # It has come back late, and others have folded what came for it meanwhile.
+                lately.renew()
+                fleet.one_more()
             return asleep(hand)
 
         hand.kill()
         fleet.more()
         fleet.until(f"{hand.name} sleeps within a commit", sleeps)
         hand.sleep()
+        self._read_claims()
         owned = self._owned(hand)
         self._history.add("asleep", hand.name, owns=sorted(owned))
         time.sleep(fleet.size.zombie_seconds)
@@ -80,6 +87,13 @@ class Deaths:
         assert (code, refused) == (70, True), f"{hand.name} woke within a commit, and was not refused:\n{hand.said()}"
         self._history.add("a late batch refused", hand.name)
         fleet.asleep.remove(hand)
+
+    def _read_claims(self) -> None:
+        """Whoever follows the changelogs is a moment behind."""
+        changelogs = self._fleet.changelogs
+        own = [topic_of(each, PREFIX) for each in self._fleet.projections]
+        ends = self._fleet.asked(lambda log: changelogs.ends(log, own))
+        self._fleet.until("changelogs are read", lambda: changelogs.reach(ends))
 
     def _owned(self, hand: Hand) -> set[Place]:
         """Changelogs of its own release: those of an older one nobody claims any more."""

@@ -1,37 +1,23 @@
-"""What happens to a fleet beside deaths: another group, a release, a redrive, a log that loses its beginning."""
+"""What happens to a fleet beside deaths: another group, a release, a redrive, a registry that learns."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import re
 import signal
-import time
-from collections.abc import Awaitable, Callable, Iterable
-from typing import TypeVar
 
 from projections.datasets import DATASETS
 from schemas.codec.catalog import catalog
-from schemas.topics import TopicNames
-from streams.log.kafka.log import KafkaLog
 from tests.kill.fleet import Fleet
-from tests.kill.injected import Injected, Place, delete, delete_unfolded, markers
 from tests.kill.traffic import LEARNED
 from tests.kill.world import Hand
 from tests.support.registry import LocalRegistry
-
-T = TypeVar("T")
-BOUNDED = ("company-data", "training-request", "adapter-ready")
-"""Topics whose folded beginning goes. A job needs its own from the start, under a next version too."""
-OFFER = re.compile(r"RILLFOLD_ACCEPT_LOSS='(\{.*?\})'")
-"""As a worker spells what an operator may say; an offer without a number is none."""
 
 
 class Edges:
     """Each is one action of the plan, and notes what the judge must know of it."""
 
-    def __init__(self, fleet: Fleet, names: TopicNames, registry: LocalRegistry, injected: Injected) -> None:
-        self._fleet, self._names, self._registry, self._injected = fleet, names, registry, injected
+    def __init__(self, fleet: Fleet, registry: LocalRegistry) -> None:
+        self._fleet, self._registry = fleet, registry
         self._rnd, self._history = fleet.rnd, fleet.history
 
     def second_group(self) -> None:
@@ -114,69 +100,3 @@ class Edges:
             for cls in LEARNED.values():
                 self._registry.add(json.dumps(catalog().by_class[cls].source))
             self._history.add("registry learns")
-
-    def retention(self) -> None:
-        """Of one partition all goes that is folded by all, or a part of it: nothing is lost."""
-        places = [(self._names.wire(topic), partition) for topic in BOUNDED for partition in range(4)]
-        self._rnd.shuffle(places)
-        share = self._rnd.choice((0.5, 1.0))
-        self._fleet.until("all fold some partition", lambda: self._asked(lambda log: self._retain(log, places, share)))
-
-    async def _retain(self, log: KafkaLog, places: Iterable[Place], share: float) -> bool:
-        for place in places:
-            found = await markers(log, place, self._fleet.projections, self._names)
-            begun = [marker for marker in found.values() if marker is not None]
-            first = (await log.starts(place[0]))[place[1]]
-            if len(begun) == len(found) and (stop := int(min(begun) * share)) > first:
-                self._injected.begun(place, stop, found, self._names)
-                await delete(log, self._fleet.servers, place, stop, self._injected)
-                self._history.add("retention", f"{place[0]}/{place[1]}", stop=stop)
-                return True
-        return False
-
-    def loss(self) -> None:
-        """Deleted before it was folded. An operator says so once a worker has named it, in the worker's words."""
-        fleet, place = self._fleet, (self._names.wire("company-data"), self._rnd.randrange(4))
-        fleet.until("a partition is folded", lambda: bool(self._begun(place)))
-        fleet.asleep.update(fleet.folds)
-        for hand in fleet.folds:
-            hand.kill()
-        begun = self._begun(place)
-        while begun != (begun := self._begun(place)):
-            time.sleep(0.5)
-        fleet.more()
-        share, servers = self._rnd.random(), fleet.servers
-        stop = self._asked(lambda log: delete_unfolded(log, servers, place, begun, share, self._injected))
-        self._injected.begun(place, stop, begun, self._names)
-        self._history.add("loss", f"{place[0]}/{place[1]}", stop=stop, folded=begun)
-        self._start_folds()
-        offers = {f"{place[0]}/{place[1]}@{marker}": stop for marker in begun.values()}
-        fleet.until(f"{offers} is named", lambda: offers.items() <= self._offers().items())
-        fleet.set_for_folds("RILLFOLD_ACCEPT_LOSS", offers)
-        for hand in fleet.folds:
-            hand.kill()
-        self._start_folds()
-        self._history.add("loss accepted")
-
-    def _start_folds(self) -> None:
-        self._fleet.asleep.clear()
-        for hand in self._fleet.folds:
-            hand.start()
-
-    def _begun(self, place: Place) -> dict[str, int]:
-        found = self._asked(lambda log: markers(log, place, self._fleet.projections, self._names))
-        return {name: marker for name, marker in found.items() if marker is not None}
-
-    def _offers(self) -> dict[str, int]:
-        """What those that fold now ask an operator to say."""
-        found: dict[str, int] = {}
-        for offer in OFFER.findall("\n".join(hand.said() for hand in self._fleet.folds)):
-            found |= json.loads(offer)
-        return found
-
-    def _asked(self, question: Callable[[KafkaLog], Awaitable[T]]) -> T:
-        async def ask() -> T:
-            async with KafkaLog(self._fleet.servers.bootstrap) as log:
-                return await question(log)
-
-        return asyncio.run(ask())

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from projections.projection import Projection
+from streams.log.kafka.log import KafkaLog
 from tests.kill.changelogs import Changelogs
 from tests.kill.lives import Life
 from tests.kill.releases import LAST, RELEASES, command
@@ -18,6 +20,7 @@ from tests.kill.world import KILLED, Hand, History, Servers, until
 
 READY_SECONDS = 240.0
 PREFIX = "kill-"
+T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 
 
@@ -71,6 +74,10 @@ class Fleet:
         self.asleep: set[Hand] = set()
         self.more: Callable[[], None] = lambda: None
         """Lets more traffic come."""
+        self.one_more: Callable[[], None] = lambda: None
+        """Lets a burst come."""
+        self.nothing_comes: Callable[[], bool] = lambda: True
+        self._accepted: dict[str, int] = {}
         self.broker_died: list[float] = []
 
     @property
@@ -97,11 +104,11 @@ class Fleet:
         for hand in self.folds:
             hand.becomes(*command(self.release, hand.name))
 
-    def set_for_folds(self, name: str, value: object) -> None:
-        """Whoever starts from now on has it."""
-        self.environment[name] = json.dumps(value)
-        for hand in self.folds:
-            hand.environment[name] = json.dumps(value)
+    def accept_loss(self, offers: Mapping[str, int]) -> None:
+        """Whoever starts from now on has it, beside what was accepted before."""
+        self._accepted |= offers
+        for environment in (self.environment, *(hand.environment for hand in self.folds)):
+            environment["RILLFOLD_ACCEPT_LOSS"] = json.dumps(self._accepted)
 
     def start(self) -> None:
         for hand in (*self.folds, *self.sinks):
@@ -148,6 +155,13 @@ class Fleet:
             return done()
 
         until(what, READY_SECONDS, mended)
+
+    def asked(self, question: Callable[[KafkaLog], Awaitable[T]]) -> T:
+        async def ask() -> T:
+            async with KafkaLog(self.servers.bootstrap) as log:
+                return await question(log)
+
+        return asyncio.run(ask())
 
     def pause(self, least: float, most: float) -> None:
         time.sleep(self.rnd.uniform(least, most))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Container, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,19 +12,26 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from projections.projection import Projection
 from schemas.topics import TopicNames
+from streams.log.kafka import admin
 from streams.log.kafka.log import KafkaLog
 from streams.log.port import Record
 from streams.state.changelog import topic_of
 from tests.kill.releases import ALL
-from tests.kill.world import Servers
+from tests.kill.world import Servers, until_async
 
 Place = tuple[str, int]
 """A topic on the wire and a partition."""
+Own = tuple[str, str, int]
+"""A projection and a place."""
+NOWHERE = "OFFSET"
 MARKER = b"\x00marker/"
 
 
 class Unfolded(NamedTuple):
-    """Offsets [start, stop) of one source that were deleted before one projection had folded them."""
+    """Offsets [start, stop) of one source that were deleted before one projection had folded them.
+
+    Where `stop` is lower, the topic was made anew when it was folded up to `start`: nothing is passed.
+    """
 
     start: int
     stop: int
@@ -33,20 +39,29 @@ class Unfolded(NamedTuple):
     def holds(self, offset: int) -> bool:
         return self.start <= offset < self.stop
 
+    @property
+    def offered(self) -> str:
+        """As a worker spells where to go on: of a topic that was made anew it does not know."""
+        return str(self.stop) if self.stop > self.start else NOWHERE
+
 
 @dataclass
 class Injected:
     kept: dict[Place, list[Record]] = field(default_factory=dict)
     """What was deleted, read just before."""
-    lost: dict[tuple[str, str, int], Unfolded] = field(default_factory=dict)
+    lost: dict[Own, Unfolded] = field(default_factory=dict)
     """By projection and place."""
     unseen: dict[Place, Unfolded] = field(default_factory=dict)
     """Above every marker: of a record that is refused there, somebody may have written a letter, or not."""
-    begins: dict[tuple[str, str, int], Unfolded] = field(default_factory=dict)
+    begins: dict[Own, Unfolded] = field(default_factory=dict)
     """By projection and place: what was gone when the projection began there."""
 
     starts: dict[Place, int] = field(default_factory=dict)
     """Where the log begins now."""
+
+    def cut(self, folded: Mapping[Own, int]) -> None:
+        """Made anew: everybody goes on from its first record, by an operator's word."""
+        self.lost |= {own: Unfolded(marker, 0) for own, marker in folded.items()}
 
     def begun(self, place: Place, stop: int, folding: Container[str], names: TopicNames) -> None:
         """Who has no marker there begins behind what is deleted, whenever that will be."""
@@ -65,9 +80,31 @@ async def delete(log: KafkaLog, servers: Servers, place: Place, stop: int, injec
     finally:
         await broker.close()
     injected.starts[place] = stop
-    async with asyncio.timeout(60):
-        while not servers.remembers(place, stop):  # noqa: ASYNC110 - a broker that is killed before would forget it
-            await asyncio.sleep(0.1)
+
+    async def remembered() -> bool:
+        return servers.remembers(place, stop)
+
+    await until_async("the broker would remember it when it is killed", 60, remembered)
+
+
+async def made_anew(log: KafkaLog, servers: Servers, names: TopicNames, topic: str, injected: Injected) -> None:
+    ends = await log.ends(topic)
+    for partition, start in (await log.starts(topic)).items():
+        old = [record async for record in records(log, (topic, partition), start, ends[partition])]
+        injected.kept.setdefault((topic, partition), []).extend(old)
+        injected.starts.pop((topic, partition), None)
+    broker = AIOKafkaAdminClient(bootstrap_servers=servers.bootstrap)
+    await broker.start()
+    try:
+        await broker.delete_topics([topic])
+    finally:
+        await broker.close()
+
+    async def made() -> bool:
+        async with KafkaLog(servers.bootstrap) as anew:
+            return topic in await admin.create(anew, names)
+
+    await until_async(f"{topic} is made anew", 60, made)
 
 
 async def delete_unfolded(
@@ -75,9 +112,12 @@ async def delete_unfolded(
 ) -> int:
     """Waits for something above all markers. Returns the first offset that is left."""
     above = max(markers.values())
-    async with asyncio.timeout(60):
-        while (end := (await log.ends(place[0]))[place[1]]) <= above:  # noqa: ASYNC110 - the broker tells nobody
-            await asyncio.sleep(0.1)
+
+    async def grown() -> bool:
+        return (await log.ends(place[0]))[place[1]] > above
+
+    await until_async(f"{place} grows", 60, grown)
+    end = (await log.ends(place[0]))[place[1]]
     stop = above + 1 + int(share * (end - above - 1))
     await delete(log, servers, place, stop, injected)
     injected.lost |= {(name, *place): Unfolded(marker, stop) for name, marker in markers.items()}

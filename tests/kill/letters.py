@@ -8,13 +8,24 @@ from collections.abc import Callable, Collection, Mapping
 from schemas.codec.codec import decode
 from schemas.rejected import RecordRedriven, RecordRejected
 from streams.log.port import Record
+from tests.kill.owners import Cause
 
-Spot = tuple[str, int, int]
-"""Topic, partition, offset."""
+Spot = tuple[str, int, int, int]
+"""Topic, partition, offset and time: where a topic is made anew, another record may stand at a former one's offset."""
+Named = tuple[str, bytes]
+"""A letter's id, and what its record is known by: those of two such records have one id."""
 NAMED = "rillfold-redriven"
 """The header by which a record that is sent again names its letter."""
 Excused = Callable[[Spot, float, float], bool]
 """Whether what follows from the record there may have been said first and then again, in seconds."""
+
+
+def spot_of(record: Record) -> Spot:
+    return record.topic, record.partition, record.offset, record.timestamp
+
+
+def _bytes_of(record: Record | RecordRejected) -> bytes:
+    return repr((record.key, record.value)).encode()
 
 
 class Letterbox:
@@ -23,17 +34,18 @@ class Letterbox:
     def __init__(self) -> None:
         self._by_spot: dict[Spot, RecordRejected] = {}
         self._told: dict[Spot, list[float]] = defaultdict(list)
-        self._marks: Counter[tuple[str, Spot]] = Counter()
-        self._sent: dict[str, list[Spot]] = defaultdict(list)
+        self._marks: Counter[tuple[str, Cause]] = Counter()
+        self._sent: dict[Named, list[Spot]] = defaultdict(list)
         self.counts: Counter[str] = Counter()
 
     def put(self, record: Record) -> None:
         event = decode(record.value, record.origin, record.timestamp)
         assert isinstance(event, RecordRejected | RecordRedriven), event
-        spot = event.topic, event.partition, event.offset
+        place = event.topic, event.partition, event.offset
         if isinstance(event, RecordRedriven):
-            self._marks[event.causation or "", spot] += 1
+            self._marks[event.causation or "", place] += 1
             return
+        spot = (*place, event.timestamp)
         self.counts["letters"] += 1
         assert self._by_spot.setdefault(spot, event) == event, f"two letters about {spot} differ"
         self._told[spot].append(record.timestamp / 1000)
@@ -45,7 +57,7 @@ class Letterbox:
         """Of each record of a source that names a letter."""
         for name, value in record.headers:
             if name == NAMED:
-                self._sent[(value or b"").decode()].append((record.topic, record.partition, record.offset))
+                self._sent[(value or b"").decode(), _bytes_of(record)].append(spot_of(record))
 
     def check(self, refused: Mapping[Spot, Record], seen: Collection[Spot]) -> None:
         """Whatever was refused has a letter with all its bytes; of what nobody has `seen` some may have one."""
@@ -63,23 +75,30 @@ class Letterbox:
 
     def _check_sent(self) -> None:
         """A record that was sent again stands there once for each mark; refused again it has the letter it names."""
-        twice = [mark for mark, times in self._marks.items() if times > 1]
+        letters = Counter((letter.id, spot[:3]) for spot, letter in self._by_spot.items())
+        twice = [mark for mark, times in self._marks.items() if times > letters[mark]]
         assert not twice, f"{len(twice)} records were sent again twice from one place: {twice[:5]}"
-        marks = Counter(id_ for id_, _ in self._marks)
-        sent = {id_: len(spots) for id_, spots in self._sent.items()}
+        marks, sent = Counter[str](), Counter[str]()
+        for (id_, _), times in self._marks.items():
+            marks[id_] += times
+        for (id_, _), sent_from in self._sent.items():
+            sent[id_] += len(sent_from)
         assert marks == sent, (
-            f"sent again and marked differ: {[id_ for id_ in marks | sent if marks[id_] != sent.get(id_)][:5]}"
+            f"sent again and marked differ: {[id_ for id_ in marks | sent if marks[id_] != sent[id_]][:5]}"
         )
-        spots: dict[str, set[Spot]] = defaultdict(set)
+        spots: dict[Named, set[Spot]] = defaultdict(set)
         for spot, letter in self._by_spot.items():
-            spots[letter.id].add(spot)
-        for id_, places in spots.items():
-            first = places - set(self._sent.get(id_, ()))
-            assert len(first) == 1, f"{id_} is the letter of {sorted(first)}, which nobody has sent again"
-            held = {(self._by_spot[spot].key, self._by_spot[spot].value) for spot in places}
-            assert len(held) == 1, f"{id_} is the letter of other bytes at {sorted(places)}"
-        for id_, spot in self._marks:
-            assert spot in spots[id_], f"{id_} was sent again from {spot}, where it was not refused"
+            spots[letter.id, _bytes_of(letter)].add(spot)
+        firsts: dict[str, list[Spot]] = defaultdict(list)
+        for named, places in spots.items():
+            first = places - set(self._sent.get(named, ()))
+            assert len(first) == 1, f"{named[0]} is the letter of {sorted(first)}, which nobody has sent again"
+            firsts[named[0]] += first
+        for id_, stand in firsts.items():
+            # Where a topic was made anew, two records have stood at one offset.
+            assert len({spot[:3] for spot in stand}) == 1, f"{id_} is the letter of other bytes at {sorted(stand)}"
+        for mark in self._marks:
+            assert letters[mark], f"{mark[0]} was sent again from {mark[1]}, where it was not refused"
         self.counts["sent again from letters"] = sum(sent.values())
 
     def check_repeats(self, excused: Excused) -> None:

@@ -15,20 +15,24 @@ import psycopg
 from schemas.topics import TopicNames
 from streams.log.kafka import admin
 from streams.log.kafka.log import KafkaLog
+from streams.state.changelog import topic_of
 from tests.kill.changelogs import Changelogs
 from tests.kill.deaths import Deaths
 from tests.kill.edges import Edges
 from tests.kill.fleet import PREFIX, Fleet, Size
 from tests.kill.injected import Injected
+from tests.kill.losses import Losses
 from tests.kill.owners import Owners
-from tests.kill.releases import ALL, LAST
+from tests.kill.releases import ALL, LAST, OLDER
 from tests.kill.senders import Sender, answer_jobs
 from tests.kill.traffic import Traffic
 from tests.kill.verdict import Judge
-from tests.kill.world import History, Servers, TooLate
+from tests.kill.world import History, Patience, Servers, TooLate, crowding, until_async
 from tests.support.registry import local_registry
 
 QUIET_SECONDS = 600.0
+LONGEST_SESSION = 18.0
+"""Seconds. Faust takes none that is longer than a request may last."""
 Action = Callable[[], None]
 
 
@@ -50,11 +54,12 @@ class Share:
 class Chaos:
     """What befalls a fleet, in an order by chance. Runs in a thread of its own: it waits, and the senders do not."""
 
-    def __init__(self, fleet: Fleet, edges: Edges, only: Collection[str] = ()) -> None:
-        self._fleet, self._edges, self._deaths, self._only = fleet, edges, Deaths(fleet), only
+    def __init__(self, fleet: Fleet, edges: Edges, losses: Losses, only: Collection[str] = ()) -> None:
+        self._fleet, self._edges, self._losses, self._only = fleet, edges, losses, only
+        self._deaths = Deaths(fleet)
 
     def plan(self) -> list[Action]:
-        size, deaths, edges = self._fleet.size, self._deaths, self._edges
+        size, deaths, edges, losses = self._fleet.size, self._deaths, self._edges, self._losses
         times: list[tuple[Action, int]] = [
             (deaths.fold, size.kills),
             (deaths.sink, size.sink_kills),
@@ -65,13 +70,17 @@ class Chaos:
             (edges.second_group, 1),
             (edges.deploy, 2),
             (edges.redrive, 1),
-            (edges.retention, 1),
-            (edges.loss, 1),
+            (losses.retention, 1),
+            (losses.loss, 1),
+            (losses.truncation, 1),
             (edges.registry_learns, 1),
         ]
         plan = [action for action, count in times for _ in range(count)]
         self._fleet.rnd.shuffle(plan)
         return [action for action in plan if not self._only or action.__name__ in self._only]
+
+    def send_through(self, sender: Sender) -> None:
+        self._fleet.one_more, self._fleet.nothing_comes = sender.one_more, lambda: sender.idle
 
     def run(self, allow: Callable[[float], None]) -> None:
         plan = self.plan()
@@ -96,10 +105,11 @@ async def run_seed(
     `only` these actions, by their names.
     """
     names, servers, injected = TopicNames(PREFIX), Servers(folder), Injected()
+    size = size._replace(session_timeout=min(size.session_timeout * crowding(), LONGEST_SESSION))
     with local_registry() as registry:
         changelogs = Changelogs(servers.bootstrap, PREFIX, folder / "changelogs")
         fleet = Fleet(random.Random(seed), size, servers, registry.url, folder, history, changelogs)
-        edges = Edges(fleet, names, registry, injected)
+        edges = Edges(fleet, registry)
         try:
             await asyncio.to_thread(servers.start)
             async with KafkaLog(servers.bootstrap, session_timeout=6.0) as log:
@@ -112,7 +122,7 @@ async def run_seed(
                 ]
                 try:
                     await asyncio.to_thread(fleet.start)
-                    await _storm(Chaos(fleet, edges, only), sender)
+                    await _storm(Chaos(fleet, edges, Losses(fleet, names, injected), only), sender)
                     history.add("storm over")
                     edges.registry_learns()
                     await _quiet(fleet, sender, log, names)
@@ -120,7 +130,7 @@ async def run_seed(
                     await asyncio.to_thread(fleet.stop_folds)
                     for each in beside:
                         assert not each.done(), each
-                    await changelogs.read_to_their_ends(log)
+                    await changelogs.read_to_their_ends(log, [topic_of(each, PREFIX) for each in (*ALL, OLDER)])
                 finally:
                     for each in beside:
                         each.cancel()
@@ -138,24 +148,31 @@ async def _storm(chaos: Chaos, sender: Sender) -> None:
     """Traffic and deaths at once."""
 
     def allow(share: float) -> None:
-        sender.allowed = share
+        sender.allowed = max(share, sender.allowed)
+
+    chaos.send_through(sender)
+
+    async def ended() -> bool:
+        return sending.done()
 
     sending = asyncio.create_task(sender.run())
     try:
         await asyncio.to_thread(chaos.run, allow)
-        async with asyncio.timeout(QUIET_SECONDS):
-            await sending
+        await until_async("all is sent", QUIET_SECONDS, ended)
+        await sending
     finally:
         sending.cancel()
 
 
 async def _quiet(fleet: Fleet, sender: Sender, log: KafkaLog, names: TopicNames) -> None:
     """Until every source is folded and in Postgres, and nothing has come between two looks."""
-    closed, stop, before, lag = False, time.monotonic() + QUIET_SECONDS, None, ["nobody was asked"]
-    while time.monotonic() < stop:
+    closed, patience, before, lag = False, Patience(QUIET_SECONDS), None, ["nobody was asked"]
+    while not patience.over:
         await asyncio.sleep(1.0)
         fleet.mend()
-        lag, ends = await _lag(log, names, fleet.servers.dsn)
+        behind, (lag, ends) = lag, await _lag(log, names, fleet.servers.dsn)
+        if lag != behind:
+            patience.renew()
         if closed and not lag and ends == before:
             return
         if not closed and ends == before:
@@ -180,7 +197,7 @@ async def _lag(log: KafkaLog, names: TopicNames, dsn: str) -> tuple[list[str], d
         f"{name} {topic}/{partition} is at {at.get((name, topic, partition))} of {end}"
         for name, topic in wanted
         for partition, end in ends[topic].items()
-        if at.get((name, topic, partition), 0) < end
+        if at.get((name, topic, partition), 0) != end
     ]
     return behind, ends
 

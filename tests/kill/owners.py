@@ -18,6 +18,8 @@ from streams.state.changelog import CLAIM, marker_of
 from tests.kill.injected import Place
 from tests.kill.lives import Life
 
+Cause = tuple[str, int, int]
+"""Topic, partition, offset."""
 SENT = 35.0
 """Seconds: so long before a broker's death somebody may have sent what it has not acknowledged."""
 AGAIN = 120.0
@@ -69,7 +71,7 @@ class Owners:
             self._known[place] = Ownership(self._history(*place))
         return self._known[place]
 
-    def excused(self, changelogs: Sequence[str], cause: tuple[str, int, int], first: float, again: float) -> bool:
+    def excused(self, changelogs: Sequence[str], cause: Cause, first: float, again: float) -> bool:
         """Whether what follows from a record may have been said `first` and then `again`, for these changelogs."""
         if any(died - SENT <= first <= died + 1 and died <= again <= died + AGAIN for died in self._deaths):
             return True

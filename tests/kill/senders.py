@@ -33,20 +33,33 @@ class Sender:
         self._history = history
         self._transactions: AIOKafkaProducer | None = None
         self.allowed, self.sent = 0.0, 0
+        self._waits = self._ended = False
 
     @property
-    def done(self) -> bool:
-        return self.sent >= self._count
+    def idle(self) -> bool:
+        """Nothing is on its way, and nothing follows until more is allowed."""
+        return self._ended or (self._waits and not self._may)
+
+    @property
+    def _may(self) -> bool:
+        return self.sent <= self.allowed * self._count
+
+    def one_more(self) -> None:
+        """One burst, whatever is allowed."""
+        self.allowed = max(self.allowed, (self.sent + 1) / self._count)
 
     async def run(self) -> None:
         for burst in self._traffic.bursts():
-            while self.sent > self.allowed * self._count:  # noqa: ASYNC110 - the other side is a thread
+            while not self._may:
+                self._waits = True
                 await asyncio.sleep(0.05)
+            self._waits = False
             await self._patiently(burst)
             if burst.how != "aborted":
                 self.sent += len(burst.records)
         if self._transactions is not None:
             await self._transactions.stop()
+        self._ended = True
 
     async def close(self) -> None:
         await self._patiently(self._traffic.closing())

@@ -7,9 +7,16 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import pytest
 
+from schemas.envelope import Origin
+from schemas.rejected import Rejected
+from schemas.topics import TopicNames
+from streams.fold.batch import NoEvent
+from streams.fold.dead_letter import dead_letter
+from streams.log.outgoing import to_outgoing
 from streams.log.port import Record
 from streams.state.changelog import Loss, Marker, claim_record, loss_record, marker_record
 from streams.state.store import POSITION
+from tests.kill.letters import Letterbox, spot_of
 from tests.kill.lives import Life, Nap
 from tests.kill.owners import Owners
 from tests.kill.written import folded_once, prefix, sparse
@@ -88,6 +95,26 @@ def test_a_marker_goes_back_only_where_a_loss_was_accepted() -> None:
     ):
         with pytest.raises(AssertionError):
             folded_once(back)
+
+
+def test_of_two_records_at_one_offset_of_a_topic_that_was_made_anew_each_has_its_letter() -> None:
+    old, new = (Record("source", 0, 7, time, b"k", value) for time, value in ((1_000, b"old"), (2_000, b"new")))
+    refused = {spot_of(record): record for record in (old, new)}
+    both = letters_about(old, new)
+    both.check(refused, list(refused))
+    with pytest.raises(AssertionError, match="1 refused records lack a letter"):
+        letters_about(old).check(refused, list(refused))
+    with pytest.raises(AssertionError, match="told again for no reason"):
+        letters_about(old, new, new).check_repeats(lambda *_: False)
+
+
+def letters_about(*refused: Record) -> Letterbox:
+    letters = Letterbox()
+    for n, record in enumerate(refused):
+        why = Rejected("bad_bytes", "", Origin(record.topic, record.partition, record.offset))
+        event = dead_letter(NoEvent(record, why))
+        letters.put(Record("dead-letter", 0, n, 3_000 + n, b"", to_outgoing(event, TopicNames("")).value))
+    return letters
 
 
 def test_a_copy_lacks_only_what_was_cleaned_away_and_written_again() -> None:

@@ -28,7 +28,15 @@ def test_whatever_is_killed_the_rows_are_the_fold_of_the_log() -> None:
     assert counts["kill -9 fold"] >= SHORT.kills
     assert counts["dead"] > 100
     assert counts["repeats"] > 500
-    once = ("second group", "retention", "loss accepted", "registry learns", "a late batch refused", "join")
+    once = (
+        "second group",
+        "retention",
+        "loss accepted",
+        "truncation accepted",
+        "registry learns",
+        "a late batch refused",
+        "join",
+    )
     assert {each: counts[each] for each in once} == dict.fromkeys(once, 1)
     assert counts["deploy"] == 2
     assert counts["sent again from letters"] > 0
