@@ -61,19 +61,18 @@ class Deaths:
         fleet.asleep.add(hand)
         failpoint = f"published:{self._rnd.randrange(3, 10)}:SIGSTOP"
 
-        lately = Patience(2.0)
+        lately = Patience(1.0)
 
         def sleeps() -> bool:
             if not hand.alive:
                 hand.start(failpoint=failpoint)
             elif hand.ready and fleet.nothing_comes() and lately.over:
-                # It has come back late, and others have folded what came for it meanwhile.
+                # By now it has partitions again: what came before others have folded.
                 lately.renew()
                 fleet.one_more()
             return asleep(hand)
 
         hand.kill()
-        fleet.more()
         fleet.until(f"{hand.name} sleeps within a commit", sleeps)
         hand.sleep()
         self._read_claims()

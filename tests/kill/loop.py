@@ -155,9 +155,11 @@ async def _storm(chaos: Chaos, sender: Sender) -> None:
     async def ended() -> bool:
         return sending.done()
 
+    sender.over = False
     sending = asyncio.create_task(sender.run())
     try:
         await asyncio.to_thread(chaos.run, allow)
+        sender.over = True
         await until_async("all is sent", QUIET_SECONDS, ended)
         await sending
     finally:

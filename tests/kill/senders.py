@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -34,6 +35,8 @@ class Sender:
         self._transactions: AIOKafkaProducer | None = None
         self.allowed, self.sent = 0.0, 0
         self._waits = self._ended = False
+        self.over = True
+        """Nobody asks for more than all."""
 
     @property
     def idle(self) -> bool:
@@ -42,24 +45,32 @@ class Sender:
 
     @property
     def _may(self) -> bool:
-        return self.sent <= self.allowed * self._count
+        return self.sent < self.allowed * self._count
 
     def one_more(self) -> None:
         """One burst, whatever is allowed."""
         self.allowed = max(self.allowed, (self.sent + 1) / self._count)
 
     async def run(self) -> None:
-        for burst in self._traffic.bursts():
-            while not self._may:
-                self._waits = True
-                await asyncio.sleep(0.05)
-            self._waits = False
+        bursts = chain(self._traffic.bursts(), self._traffic.beyond())
+        while await self._asked_for_more():
+            burst = next(bursts)
             await self._patiently(burst)
             if burst.how != "aborted":
                 self.sent += len(burst.records)
         if self._transactions is not None:
             await self._transactions.stop()
         self._ended = True
+
+    async def _asked_for_more(self) -> bool:
+        """Whatever is made is sent: the ledger has it from then on."""
+        while not self._may:
+            if self.over and self.sent >= self._count:
+                return False
+            self._waits = True
+            await asyncio.sleep(0.05)
+        self._waits = False
+        return True
 
     async def close(self) -> None:
         await self._patiently(self._traffic.closing())

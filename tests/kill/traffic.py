@@ -99,6 +99,11 @@ class Traffic:
                 yield Burst(how, [self._record() for _ in range(size)])
                 left -= size
 
+    def beyond(self) -> Iterator[Burst]:
+        """For whoever needs more than all."""
+        while True:
+            yield Burst("plain", [self._record() for _ in range(100)])
+
     def closing(self) -> Burst:
         """A plain record at the end of every partition: nothing is left whose end is a transaction's marker."""
         records = []
