@@ -7,7 +7,6 @@ import signal
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
 from projections.digest import digest
@@ -22,6 +21,7 @@ from tests.kill.releases import ALL
 from tests.kill.senders import Sender
 from tests.kill.traffic import Traffic
 from tests.kill.world import Hand, History, until
+from tests.support.worker import asleep
 
 EVENTS = 4_000
 
@@ -44,10 +44,6 @@ def hand(stack: Endpoints, names: TopicNames, tmp_path: Path):
     yield make
     for each in made:
         each.stop()
-
-
-def asleep(hand: Hand) -> bool:
-    return psutil.Process(hand.child.pid).status() == psutil.STATUS_STOPPED
 
 
 @pytest.mark.parametrize("step", ["published", "appended"])
