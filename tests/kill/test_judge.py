@@ -7,19 +7,24 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import pytest
 
-from schemas.envelope import Origin
+from projections.companies import COMPANIES
+from schemas.company import CompanyRegistered
+from schemas.envelope import Event, Origin
 from schemas.rejected import Rejected
 from schemas.topics import TopicNames
-from streams.fold.batch import NoEvent
+from streams.fold.batch import Batch, NoEvent
+from streams.fold.commit import Ports
 from streams.fold.dead_letter import dead_letter
+from streams.fold.failpoint import FailPoint
+from streams.fold.folding import Folding
 from streams.log.outgoing import to_outgoing
-from streams.log.port import Record
-from streams.state.changelog import Loss, Marker, claim_record, loss_record, marker_record
-from streams.state.store import POSITION
+from streams.log.port import Extent, Record
+from streams.state.changelog import Loss, Marker, Rows, claim_record, loss_record, marker_record
+from streams.state.store import POSITION, MemoryStore
 from tests.kill.letters import Letterbox, spot_of
 from tests.kill.lives import Life, Nap
 from tests.kill.owners import Owners
-from tests.kill.written import folded_once, prefix, sparse
+from tests.kill.written import clean, folded_once, prefix, replayed, sparse
 
 CHANGELOG, NEXT = "jobs-v2-changelog", "jobs-v3-changelog"
 Line = tuple[float, tuple[bytes, bytes | None]]
@@ -95,6 +100,35 @@ def test_a_marker_goes_back_only_where_a_loss_was_accepted() -> None:
     ):
         with pytest.raises(AssertionError):
             folded_once(back)
+
+
+async def test_what_a_fold_writes_begins_where_the_marker_before_it_stands() -> None:
+    """Batch by batch, and each once more, as after a crash."""
+    history: list[Record] = []
+
+    async def append(changelog: str, partition: int, rows: Rows) -> int:
+        history.extend(Record(changelog, partition, len(history) + n, 1, *each) for n, each in enumerate(rows))
+        return len(history) - 1
+
+    async def publish(_: Sequence[Event]) -> None:
+        return None
+
+    names = TopicNames()
+    folding = Folding([COMPANIES], names, Ports(publish, append, FailPoint()))
+    folding.open(COMPANIES, 0, MemoryStore()).restored()
+    folding.begin("company-data", 0, Extent(0, 9))
+    for start in range(0, 9, 3):
+        records = [registered(n, names) for n in range(start, start + 3)]
+        for _ in range(2):
+            await folding.step(Batch("company-data", 0, start, start + 3, records))
+    folded_once(history)
+    assert len(clean(replayed(history))) == 9
+
+
+def registered(n: int, names: TopicNames) -> Record:
+    fields = {"id": f"i{n}", "company": f"c{n}", "time": n, "correlation": f"i{n}"}
+    sent = to_outgoing(CompanyRegistered(**fields, name=f"Name {n}"), names)
+    return Record(sent.topic, 0, n, 1_000 + n, sent.key, sent.value)
 
 
 def test_of_two_records_at_one_offset_of_a_topic_that_was_made_anew_each_has_its_letter() -> None:
