@@ -83,10 +83,11 @@ async def test_the_story_is_there_once_by_the_answers_that_a_real_server_gave() 
     assert not replay.left()
 
 
-@pytest.mark.skipif(not REAL, reason="TEST_MLFLOW_URL names no MLflow server")
-async def test_the_story_is_there_once_on_a_real_server() -> None:
-    async with client(httpx.AsyncHTTPTransport(), REAL or "") as there:
-        await told_twice(there, f"{uuid4()}-")
+if REAL:  # by hand, and nothing to skip elsewhere: the answers above were recorded from one
+
+    async def test_the_story_is_there_once_on_a_real_server() -> None:
+        async with client(httpx.AsyncHTTPTransport(), REAL or "") as there:
+            await told_twice(there, f"{uuid4()}-")
 
 
 async def test_who_begins_again_goes_on_where_it_was() -> None:
