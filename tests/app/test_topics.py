@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +14,11 @@ from rillfold.testing.driver import Driver
 from schemas.errors import Stop
 from schemas.topics import BY_NAME, TopicNames, company_says
 from streams.log.kafka import admin
+from streams.log.memory import MemoryLog
 from streams.log.outgoing import event_of, to_outgoing
 from streams.log.port import EventLog
 from streams.react.together import counts_of
+from tests.api.conftest import serving
 from tests.log.conftest import Faults, faults
 
 __all__ = ["faults"]
@@ -149,6 +152,27 @@ async def test_what_is_no_event_where_no_fold_reads_has_one_letter(
         assert sorted(each.value for each in letters) == sorted(bad)
         assert {each.company for each in letters} == {"acme"} and "wrong_topic" in {each.reason for each in letters}
         assert len(await d.events("company-data")) == 1
+
+
+async def test_it_is_written_to_by_http_and_by_its_company_alone(orders: Any, tmp_path: Path) -> None:
+    there, log = with_apps([orders]), MemoryLog()
+    await log.create(admin.wanted(TopicNames()))
+    async with serving(tmp_path, log, installed=there) as api:
+        paid = [{"type": "order.settled", "entity": f"e{n}", "cents": n} for n in range(4)]
+        placed = await api.ask("POST", "/topics/orders", api.acme, json=paid)
+        assert (placed.status_code, len(placed.json())) == (201, 4), placed.text
+        for topic, given, status, code in (
+            ("orders", paid[0] | {"cents": "five"}, 422, "wrong_type"),
+            ("orders", paid[0] | {"company": "globex"}, 404, "not_found"),
+            ("orders", {"type": "order.settled.seen", "page": "p"}, 422, "wrong_topic"),
+            ("company-data", paid[0], 422, "wrong_topic"),
+        ):
+            refused = await api.ask("POST", f"/topics/{topic}", api.acme, json=[paid[0], given])
+            assert (refused.status_code, refused.json()["error"]["code"]) == (status, code)
+        written = await api.events("orders")
+        assert sorted((each.company, each.entity, each.cents) for each in written) == [
+            ("acme", f"e{n}", n) for n in range(4)
+        ]
 
 
 def test_what_makes_ours_makes_it_and_a_company_may_write_to_it(orders: Any) -> None:
