@@ -45,6 +45,14 @@ class PlaceUnknown(Stop):
         )
 
 
+class AnotherFilter(Stop):
+    """Where one filter has come to is no place for another, which has taken nothing yet."""
+
+    def __init__(self, into: Path, kept: tuple[str | None, str | None]) -> None:
+        of = "{}/{}".format(*(name or "*" for name in kept))
+        super().__init__(f"{into} follows {of}, as {into / POSITION} says: one filter, one folder. Give an empty one.")
+
+
 class Arrived(NamedTuple):
     """A version that answers for its role from now on, whole and as the log says."""
 
@@ -71,6 +79,8 @@ class _News(NamedTuple):
 class _Position(msgspec.Struct):
     topic: str
     places: dict[int, _Place]
+    company: str | None = None
+    role: str | None = None
 
 
 class AdapterSubscription:
@@ -175,8 +185,8 @@ class AdapterSubscription:
         return row.version in self._rollouts[row.adapter].withdrawn
 
     async def _fetched(self, row: Adapter) -> Arrived | None:
-        """None where it cannot be had, or is withdrawn by then: such a one holds up no other. A store that is away is
-        everybody's, and the log goes on meanwhile."""
+        """None where it cannot be had, or is withdrawn by then: the others wait for such a one no longer than all
+        pauses. A store that is away is everybody's, and the log goes on meanwhile."""
         folder = self._into / company_of(row.adapter) / row.adapter.partition("/")[2] / str(row.version)
         arrived, tried = None, 0
         while not self._withdrawn(row):
@@ -203,9 +213,12 @@ class AdapterSubscription:
             return None
         if kept.topic != self._topic:
             raise PlaceUnknown(self._into, self._topic)
+        if (kept.company, kept.role) != (self._company, self._role):
+            raise AnotherFilter(self._into, (kept.company, kept.role))
         return kept.places
 
     def _reached(self, places: Mapping[int, _Place]) -> None:
         if places != self._told:
             self._told = dict(places)
-            replaced(self._into / POSITION, msgspec.json.encode(_Position(self._topic, self._told)))
+            position = _Position(self._topic, self._told, self._company, self._role)
+            replaced(self._into / POSITION, msgspec.json.encode(position))

@@ -15,7 +15,7 @@ from gpu_workers.bases.files import file_sha256
 from projections.lora_adapters import Adapter
 from rillfold.registry import AdapterRegistry, BaseHash
 from rillfold.settings import Settings
-from rillfold.subscription import POSITION, AdapterSubscription, Arrived, PlaceUnknown
+from rillfold.subscription import POSITION, AdapterSubscription, AnotherFilter, Arrived, PlaceUnknown
 from schemas.adapters import AdapterReady, RolloutDecided
 from schemas.envelope import Event
 from schemas.errors import Retry
@@ -109,6 +109,8 @@ async def test_it_knows_companies_and_roles_apart(tmp_path: Path) -> None:
         await it.publish(adapter)
     assert await it.arrive(company="acme", role="sales") == [("acme/sales", 1)]
     assert by_name(path.name for path in (tmp_path / "into").iterdir()) == [POSITION, "acme"]
+    with pytest.raises(AnotherFilter, match=r"follows acme/sales, .*one filter, one folder"):
+        await it.arrive(company="acme", role="support")
 
 
 async def test_what_cannot_be_had_or_is_a_lie_holds_up_no_other(tmp_path: Path) -> None:
