@@ -17,6 +17,8 @@ from processors.training.admit import NotAdmitted, RunBounds, admit
 from rillfold.app.errors import BadApp
 from rillfold.app.found import apps_of, with_apps
 from schemas.training import TrainingRequested
+from streams.errors import TooMuchData
+from streams.history import learned
 from tests.support.learning import built, log_of, said, talk
 
 RULE = '''
@@ -100,6 +102,25 @@ async def test_what_no_conversation_could_hold_is_no_row(made: str, rules: Any, 
     text = rule().replace('return [said(n) for n in range(given["n"])]', f"return {made}")
     built_ = await built(await log_of([record(1)]), tmp_path, select=Selection(rules=("sums.v1",)), rules=rules(text))
     assert (built_.manifest.rules or ())[0].failed == 1 and not built_.rows
+
+
+async def test_a_rule_that_makes_much_of_little_is_stopped_at_the_bound_before_the_disk_is_full(
+    rules: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put: list[int] = []
+
+    def counted(apart: Any, text: bytes) -> Any:
+        put.append(len(text))
+        return real(apart, text)
+
+    real = learned._put
+    monkeypatch.setattr(learned, "_put", counted)
+    text = rule(helper=SAID.replace('"It is {}."', '"It is {}." + "y" * 10_000'))
+    there = rules(text.replace("said(n) for", "said(n * 1_000 + given['n']) for"))
+    log = await log_of([record(n) for n in range(80, 100)])
+    with pytest.raises(TooMuchData):
+        await built(log, tmp_path, select=Selection(rules=("sums.v1",)), rules=there, most_bytes=1 << 20)
+    assert sum(put) < 3 << 20
 
 
 async def test_what_a_rule_takes_of_ours_it_alone_teaches(rules: Any, tmp_path: Path) -> None:
