@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from processors.training.settings import TrainSettings, of_method
-from projections.training_runs import TRAINING_RUNS, Outcome, Run
+from projections.training_runs import ENDED, TRAINING_RUNS, Outcome, Run
 from schemas.adapters import AdapterJudged, AdapterReady, RolloutDecided
 from schemas.envelope import Event
 from schemas.training import TrainingAccepted, TrainingCompleted, TrainingProgressed, TrainingWithdrawn
@@ -123,7 +123,7 @@ class Tracking:
         after = TRACKED_RUNS.fold(before, event)
         if after is before:
             return None
-        self._runs[row] = after
+        self._runs[row] = _kept(after)
         return self._added(row, _lived(before, after, event))
 
     def _added(self, row: str | None, told: Mapping[str, Any]) -> RunNote | None:
@@ -131,6 +131,13 @@ class Tracking:
         if run is None or not run.accepted_at:
             return None
         return RunNote(company=run.company, run=run.run, role=run.role, begun=_milliseconds(run.accepted_at), **told)
+
+
+def _kept(run: Run) -> Run:
+    """Kept for as long as the process lives: without the words that are said once, and were."""
+    if not run.accepted_at and run.status not in ENDED:
+        return run
+    return msgspec.structs.replace(run, settings="", ranges=(), detail="")
 
 
 def _lived(before: Run, after: Run, event: Event) -> dict[str, Any]:
