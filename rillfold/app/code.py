@@ -4,7 +4,7 @@ Text and no bytecode, which differs from Python to Python. Other packages count 
 """
 
 import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from hashlib import sha256
 from typing import Any
@@ -33,9 +33,13 @@ def code_of(function: Callable[..., Any]) -> str:
     reach.follow(module, found[0], decorators=False)
     for taken in _annotations(found[0]):
         reach.follow(module, taken)
-    _with_effects(reach, _effects(module, top))
+    _with_effects(reach, _effects(module, top), _Reach(top))
     own = _text(module, found[0], decorators=False)
     return sha256("\0".join([own, *reach.said()]).encode()).hexdigest()
+
+
+Node = tuple[str, str]
+"""A module, and a name in it."""
 
 
 class _Reach:
@@ -43,9 +47,12 @@ class _Reach:
 
     def __init__(self, top: str) -> None:
         self._top = top
-        self._met: set[tuple[str, str]] = set()
-        self.names: set[tuple[str, str]] = set()
-        """Of the application alone: a module, and what it binds itself."""
+        self._at: Node = ("", "")
+        self._wait: list[tuple[Node, Module]] = []
+        self._above: dict[Node, set[Node]] = {}
+        """What names it."""
+        self.names: set[Node] = set()
+        """Those of them that a module binds itself, and does not import."""
         self._texts: dict[str, set[tuple[int, str]]] = {}
         """By module, in the order in which they are met. Within, the order of the lines decides."""
 
@@ -57,7 +64,23 @@ class _Reach:
         self._say(module, each.lineno, _text(module, each))
         self.follow(module, each)
 
-    def follow(self, module: Module, each: ast.AST, decorators: bool = True) -> None:
+    def follow(self, module: Module, each: ast.AST, decorators: bool = True, at: Node = ("", "")) -> None:
+        self._at = at
+        self._see(module, each, decorators)
+        while self._wait:
+            self._at, of = self._wait.pop()
+            self._bound(of, self._at[1])
+
+    def whence(self, names: Iterable[Node]) -> set[Node]:
+        """All that name one of these, or what names one."""
+        found, wait = set[Node](), [*names]
+        while wait:
+            more = self._above.get(wait.pop(), set()) - found
+            found |= more
+            wait += more
+        return found
+
+    def _see(self, module: Module, each: ast.AST, decorators: bool = True) -> None:
         """Imports inside of it, too."""
         for name in _names(each, decorators):
             self._name(module, name)
@@ -70,9 +93,12 @@ class _Reach:
         self._texts.setdefault(module.name, set()).add((line, text))
 
     def _name(self, module: Module, name: str) -> None:
-        if (module.name, name) in self._met:
-            return
-        self._met.add((module.name, name))
+        node = (module.name, name)
+        if node not in self._above:
+            self._wait.append((node, module))
+        self._above.setdefault(node, set()).add(self._at)
+
+    def _bound(self, module: Module, name: str) -> None:
         known = name if name in module.bound else EVERYTHING
         for each in module.bound.get(known, ()):
             if isinstance(each, ast.Import | ast.ImportFrom):
@@ -84,7 +110,8 @@ class _Reach:
             if isinstance(each, ast.ClassDef) and _declared(module, each, self._top):
                 self._event(module, each)
             else:
-                self.take(module, each)
+                self._say(module, each.lineno, _text(module, each))
+                self._see(module, each)
 
     def _event(self, module: Module, each: ast.ClassDef) -> None:
         """Its fields are on record beside; what it does is not."""
@@ -93,7 +120,7 @@ class _Reach:
         for part in parts:
             if not (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant)):
                 self._say(module, part.lineno, _text(module, part))
-                self.follow(module, part)
+                self._see(module, part)
 
     def _import(self, module: Module, each: ast.Import | ast.ImportFrom, alias: ast.alias) -> None:
         """Of our own its text: one name's, or a whole module's where that is what is named."""
@@ -112,23 +139,21 @@ class _Reach:
             self._name(module, name)
 
 
-def _with_effects(reach: _Reach, effects: list[tuple[Module, ast.stmt, set[tuple[str, str]]]]) -> None:
+def _with_effects(reach: _Reach, effects: list[tuple[Module, ast.stmt]], every: _Reach) -> None:
     """Statements that run on import may change what they name. Each that is taken may bring others along."""
-    while taken := [each for each in effects if each[2] & reach.names]:
-        for module, each, _ in taken:
-            reach.take(module, each)
-        effects = [each for each in effects if each not in taken]
+    left = {("", str(n)): effect for n, effect in enumerate(effects)}
+    for at, (module, each) in left.items():
+        every.follow(module, each, at=at)
+    while taken := left.keys() & every.whence(reach.names):
+        for at in [at for at in left if at in taken]:
+            reach.take(*left.pop(at))
 
 
-def _effects(first: Module, top: str) -> list[tuple[Module, ast.stmt, set[tuple[str, str]]]]:
-    """What runs when the module is imported, and all that it imports, with the names that it reaches."""
-    found, wait, known = list[tuple[Module, ast.stmt, set[tuple[str, str]]]](), [first], {first.name}
+def _effects(first: Module, top: str) -> list[tuple[Module, ast.stmt]]:
+    """What runs when the module is imported, and all that it imports."""
+    found, wait, known = list[tuple[Module, ast.stmt]](), [first], {first.name}
     for module in wait:
-        for each in module.body:
-            if _acts(each) and not _declared(module, each, top):
-                reach = _Reach(top)
-                reach.follow(module, each)
-                found.append((module, each, reach.names))
+        found += [(module, each) for each in module.body if _acts(each) and not _declared(module, each, top)]
         for name in module.imports():
             parts = name.split(".")
             for n in range(1, len(parts) + 1):
