@@ -79,7 +79,7 @@ async def test_its_events_are_written_folded_learned_and_reacted_to_as_on_ours(
             await d.send({"type": "order.settled", "company": "acme", "cents": 5, "entity": entity})
         await d.send({"type": "order.settled.seen", "company": "acme", "page": "start"})
         await d.settle()
-        assert len(await log.ends(sold)) == 2
+        assert len(await log.ends(sold)) == 2 and await admin.check(log, names) == []
         assert sum(row.cents for row in rows(d, orders.projections["paid"])) == 15
         assert await d.digest(orders.projections["paid"]) == await d.refold(orders.projections["paid"])
         assert [event.type for event in await d.events("company-data")] == ["memory.noted"]
