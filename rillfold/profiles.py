@@ -100,7 +100,8 @@ def _read(file: Path, what: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
         raise Stop(
-            f"{file} is not {what} ({why}). Write it, or unset RILLFOLD_PROFILE (docs/settings.md, Profiles)."
+            f"{file} is not {what} ({why}). Write it, or leave --profile out and unset RILLFOLD_PROFILE "
+            "(docs/settings.md, Profiles)."
         ) from error
 
 

@@ -146,7 +146,13 @@ async def mlflow(settings: Settings) -> AsyncIterator[Mlflow]:
     token, user = settings.mlflow_token, settings.mlflow_username
     headers = {"Authorization": f"Bearer {token}"} if token else None
     basic = httpx.BasicAuth(user, settings.mlflow_password or "") if user and not token else None
-    async with httpx.AsyncClient(base_url=settings.mlflow_url, headers=headers, auth=basic, trust_env=False) as client:
+    try:
+        trust = httpx.create_ssl_context()  # SSL_CERT_FILE and SSL_CERT_DIR; of proxies the client below knows nothing
+    except OSError as error:
+        raise Stop(f"The authorities of SSL_CERT_FILE cannot be read: {error}. Name a file of certificates.") from error
+    async with httpx.AsyncClient(
+        base_url=settings.mlflow_url, headers=headers, auth=basic, verify=trust, trust_env=False
+    ) as client:
         yield Mlflow(client, settings.topic_prefix)
 
 

@@ -19,7 +19,7 @@ class MissingOffsets(Stop):
             f"{topic}/{partition} holds offsets [{first}, {end}), not all of {wanted}. Raise the topic's retention "
             f"(`rillfold topics check`), restore the records from a backup, or ask for a range that is there."
         )
-        self.first, self.end = first, end
+        self.place, self.start, self.first, self.end = (topic, partition), start, first, end
 
 
 class TooMuchData(Stop):

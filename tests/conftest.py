@@ -45,6 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell starts its background jobs with SIGINT ignored, which their children keep: some of ours are sent it.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Each lane is told a width; what commands say into a pipe has none.
+    os.environ.pop("COLUMNS", None)
     # They name the suite's servers. A test that starts a stack of its own must not hear of them.
     chosen()
     if lanes.tests_run_here(config):

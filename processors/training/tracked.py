@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from math import isfinite
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from processors.training.settings import TrainSettings, of_method
-from projections.training_runs import TRAINING_RUNS, Outcome, Run
+from projections.rollouts import ROLLOUTS
+from projections.training_runs import ENDED, TRAINING_RUNS, Outcome, Run
 from schemas.adapters import AdapterJudged, AdapterReady, RolloutDecided
 from schemas.envelope import Event
 from schemas.training import TrainingAccepted, TrainingCompleted, TrainingProgressed, TrainingWithdrawn
 
 WITHDRAWN = "withdrawn"
-FIGURES = 500
-"""Of one verdict."""
+FIGURES, DEEP, LONG = 500, 6, 200
+"""Of one verdict; so deep and under names so long they are found."""
 
 Ending = Literal["finished", "failed", "killed"]
 
@@ -100,7 +102,7 @@ class Tracking:
                 return self._added(self._row(event), _judged(event))
             case AdapterReady():
                 return self._ready(event)
-            case RolloutDecided():
+            case RolloutDecided() if ROLLOUTS.key(event) is not None:  # else it names another company's
                 told = {"rollout": f"{event.percent} %: {event.reason}"}
                 return self._added(self._made.get((event.adapter, event.adapter_version)), {"tags": told})
         return self._lived(event)
@@ -123,14 +125,28 @@ class Tracking:
         after = TRACKED_RUNS.fold(before, event)
         if after is before:
             return None
-        self._runs[row] = after
+        self._runs[row] = _kept(after)
         return self._added(row, _lived(before, after, event))
 
     def _added(self, row: str | None, told: Mapping[str, Any]) -> RunNote | None:
         run = self._runs.get(row or "")
         if run is None or not run.accepted_at:
             return None
-        return RunNote(company=run.company, run=run.run, role=run.role, begun=_milliseconds(run.accepted_at), **told)
+        begun = _milliseconds(run.accepted_at)
+        return _sound(RunNote(company=run.company, run=run.run, role=run.role, begun=begun, **told))
+
+
+def _sound(note: RunNote) -> RunNote:
+    """A zero byte is text to us, and to no database of a tracker."""
+    params, tags = ({k: v.replace("\0", "\ufffd") for k, v in each.items()} for each in (note.params, note.tags))
+    return msgspec.structs.replace(note, params=params, tags=tags)
+
+
+def _kept(run: Run) -> Run:
+    """Kept for as long as the process lives: without the words that are said once, and were."""
+    if not run.accepted_at and run.status not in ENDED:
+        return run
+    return msgspec.structs.replace(run, settings="", ranges=(), detail="")
 
 
 def _lived(before: Run, after: Run, event: Event) -> dict[str, Any]:
@@ -194,8 +210,8 @@ def _judged(event: AdapterJudged) -> dict[str, Any]:
     at = _milliseconds(event.time)
     against = "the base model" if event.against is None else str(event.against)
     tags = {"promoted": _yes(event.promoted), "verdict": event.reason, "detail": event.detail, "against": against}
-    figures = tuple(FigureAt(name, value, 0, at) for name, value in _figures(event.figures))
-    return {"tags": tags, "figures": figures[:FIGURES], "papers": {"verdict.json": event.figures}}
+    figures = tuple(FigureAt(name, value, 0, at) for name, value in islice(_figures(event.figures), FIGURES))
+    return {"tags": tags, "figures": figures, "papers": {"verdict.json": event.figures}}
 
 
 def _ready(event: AdapterReady) -> dict[str, Any]:
@@ -218,15 +234,16 @@ def _ready(event: AdapterReady) -> dict[str, Any]:
 
 def _figures(text: str) -> Iterator[tuple[str, float]]:
     try:
-        yield from _numbers("gate", msgspec.json.decode(text))
+        yield from _numbers("gate", msgspec.json.decode(text), DEEP)
     except (msgspec.DecodeError, RecursionError):
         return
 
 
-def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
-    if isinstance(value, dict):
+def _numbers(name: str, value: Any, deep: int) -> Iterator[tuple[str, float]]:
+    """A name holds its whole way: neither is long."""
+    if isinstance(value, dict) and deep and len(name) <= LONG:
         for part, below in value.items():
-            yield from _numbers(f"{name}.{part}", below)
+            yield from _numbers(f"{name}.{part}", below, deep - 1)
     elif isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300:
         yield name, float(value)
 

@@ -26,6 +26,7 @@ from streams.log.kafka import admin
 from streams.log.outgoing import Given, event_of, to_outgoing
 from streams.log.port import EventLog, Outgoing, Position, TopicSpec, records_in
 from streams.react.reaction import LETTERS, Reaction
+from streams.react.together import letter_writers
 from streams.state.changelog import topic_of
 from streams.state.refusal import Refusal
 
@@ -62,6 +63,8 @@ class Driver:
             self._reactions, self._rules = dict(projections.reactions), dict(projections.rules)
             projections = tuple(projections.projections.values())
         self._projections = tuple(projections)
+        folded = {topic for each in self._projections for topic in each.topics}
+        self._writers = {each.name for each in letter_writers(self._reactions.values(), folded)}
         self._consumers = tuple(consumers)
         group = f"{self.names.prefix}rillfold-driver"
         self._world = Shared(log, self.names, group, self._projections, self._publish, self._append)
@@ -209,7 +212,8 @@ class Driver:
         return False
 
     async def _unread(self, topic: str, partition: int, next_: int, end: int) -> bool:
-        """Offsets that hold no record, such as a transaction's end, are read by nobody."""
+        """Offsets that hold no record, such as a transaction's end, are read by nobody, nor is what has expired."""
+        next_ = max(next_, (await self.log.starts(topic))[partition])
         return bool([record async for record in records_in(self.log, topic, partition, next_, end)])
 
     def _group_of(self, reaction: Reaction) -> tuple[str, list[str]]:
@@ -222,7 +226,7 @@ class Driver:
 
     def _made(self, name: str) -> FoldWorker | ConsumerWorker | ReactionWorker:
         if name in self._reactions:
-            return ReactionWorker(self._world, self._reactions[name], self.clock)
+            return ReactionWorker(self._world, self._reactions[name], self.clock, name in self._writers)
         consumer = next((consumer for consumer in self._consumers if consumer.name == name), None)
         return ConsumerWorker(self._world, consumer) if consumer else FoldWorker(self._world)
 

@@ -194,7 +194,7 @@ class ConsumerWorker(GroupMember):
 class ReactionWorker(GroupMember):
     """A reaction of an application. Pauses between its tries move the driver's clock, and nobody waits."""
 
-    def __init__(self, world: Shared, reaction: Reaction, clock: VirtualClock) -> None:
+    def __init__(self, world: Shared, reaction: Reaction, clock: VirtualClock, alone: bool) -> None:
         super().__init__(world)
 
         async def pause(seconds: float) -> None:
@@ -209,6 +209,7 @@ class ReactionWorker(GroupMember):
             stamp=clock,
             failpoint=self.crash_point,
             quiet=0,
+            alone=alone,
         )
 
     async def start(self) -> None:

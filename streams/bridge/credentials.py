@@ -1,8 +1,11 @@
 """How a tool's credential travels: in which header, and never back into the log."""
 
 import base64
+import html
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from urllib.parse import quote, quote_plus
 
 from schemas.company import ToolAuth
 from schemas.errors import Poison
@@ -21,6 +24,9 @@ _NOT_CREDENTIALS = frozenset({
 })  # fmt: skip
 # Of what an application makes of a secret, shorter ones are a date or a name, and may stand anywhere.
 LEAST_MADE = 16
+APART = re.compile(r"[\s,;=\"]+")
+"""A header's value has parts: a scheme and what stands behind it, `Signature="..."`."""
+STAND_IN = "[credential]"
 _NOT_FAMILIES = ("proxy-", "sec-", "if-", "access-control-", "x-forwarded-")
 
 
@@ -60,7 +66,23 @@ def without(secret: SecretStr | None, body: str, sent: Iterable[str] = ()) -> st
         return body
     encoded = base64.b64encode(secret.reveal().encode()).decode()
     parts = [part for part in (secret.reveal(), encoded, *secret.reveal().split(":", 1)[1:]) if part]
-    parts += [each for each in sent if len(each) >= LEAST_MADE]
-    for part in sorted(parts, key=len, reverse=True):
-        body = body.replace(part, "[credential]")
+    parts += [each for value in sent for each in (value, *APART.split(value)) if len(each) >= LEAST_MADE]
+    for form in sorted({form for part in parts for form in _written(part)}, key=len, reverse=True):
+        body = body.replace(form, STAND_IN)
     return body
+
+
+def _written(text: str) -> Iterator[str]:
+    """As it is, and as JSON, HTML or a URL has it. Some JSON gives each sign that HTML knows, or `+`, a code."""
+    yield text
+    for as_json in (json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]):
+        yield as_json
+        yield as_json.replace("/", "\\/")
+    plain = json.dumps(text)[1:-1].replace('\\"', '"')
+    for signs in ("<>&", "<>&'\"+`", "<>&'\"+`/="):
+        yield (coded := "".join(f"\\u{ord(each):04x}" if each in signs else each for each in plain))
+        yield re.sub(r"\\u[0-9a-f]{4}", lambda code: "\\u" + code[0][2:].upper(), coded)
+    yield from (html.escape(text), html.escape(text, quote=False), html.escape(text).replace("&#x27;", "&#39;"))
+    for safe in ("", "/"):
+        yield from (quoted := (quote(text, safe=safe), quote_plus(text, safe=safe)))
+        yield from (re.sub("%..", lambda code: code[0].lower(), each) for each in quoted)

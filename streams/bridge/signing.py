@@ -54,20 +54,27 @@ def signed(kind: AuthKind, secret: SecretStr | None, request: httpx.Request, hos
         raise Poison(f"A tool with auth {kind.name!r} has a credential: register it again.")
     url, key = str(request.url.copy_with(host=host)), request.headers["Idempotency-Key"]
     try:
-        return _sound(kind.sign(secret.reveal(), ToolRequest(request.method, url, request.content, key), now))
-    except Poison as error:
-        raise Poison(f"auth {kind.name!r} ({kind.place}): {error}") from None
-    except (Exception, SystemExit) as error:
+        given = kind.sign(secret.reveal(), ToolRequest(request.method, url, request.content, key), now)
+        wrong = _wrong(given)
+    except (Exception, SystemExit) as error:  # its words are its own, whatever class it takes: they may hold the secret
         raise Poison(f"auth {kind.name!r} ({kind.place}) raised {type(error).__name__}.") from None
+    if wrong:
+        wrong = "it returned its secret as a header's name." if secret.reveal() in wrong else wrong
+        raise Poison(f"auth {kind.name!r} ({kind.place}): {wrong}")
+    return dict(given)
 
 
-def _sound(given: Any) -> dict[str, str]:
+def _wrong(given: Any) -> str:
+    """What no request can carry of it, in our own words; empty: nothing."""
     if not isinstance(given, Mapping) or len(given) > MOST_HEADERS:
-        raise Poison(f"it returned {type(given).__name__}, and no mapping of up to {MOST_HEADERS} headers.")
+        return f"it returned {type(given).__name__}, and no mapping of up to {MOST_HEADERS} headers."
     for name, value in given.items():
         if type(name) is not str or not TOKEN.fullmatch(name):
-            raise Poison("a header's name is 1 to 64 letters, digits or signs of a token; one that it returned is not.")
-        check_header(name)
+            return "a header's name is 1 to 64 letters, digits or signs of a token; one that it returned is not."
+        try:
+            check_header(name)
+        except Poison as error:
+            return str(error)
         if type(value) is not str or not (value.isascii() and value.isprintable()) or len(value) > MOST_CHARS:
-            raise Poison(f"its header {name} is no printable ASCII of up to {MOST_CHARS} characters.")
-    return dict(given)
+            return f"its header {name} is no printable ASCII of up to {MOST_CHARS} characters."
+    return ""

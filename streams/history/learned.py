@@ -47,8 +47,8 @@ class Wanted(NamedTuple):
 class Learned:
     """Memory: one batch, and half a KiB for each conversation told, each word about one and each offer of tools.
 
-    The rows, and apart from them all that is held here, are at most `most_bytes`; talks, and each offer of tools that a
-    story was told under, lie in a nameless file.
+    The rows, apart from them all that is held here, and what rules make, are at most `most_bytes`; talks, and each
+    offer of tools that a story was told under, lie in a nameless file.
     """
 
     def __init__(
@@ -64,6 +64,8 @@ class Learned:
         self._owner = Owner(wanted.company, names, letters)
         self._gathering, self._counts = Gathering(wanted.select, wanted.rules), LessonCounts()
         self._talks: dict[bytes, Lying] = {}
+        self._taught = 0
+        """Bytes that an application's rules have made: no event of the log holds them, however few there are."""
         self._last: object = "the beginning"
 
     async def build(self, rows: Path, provenance: Path | None, on_range: OnRange, on_noticed: OnNoticed) -> Manifest:
@@ -110,13 +112,16 @@ class Learned:
             self._counts.rejected += 1
         elif event is not None:
             place = TakenAt(record.timestamp, topic, record.partition, record.offset)
-            self._keep(self._gathering.take(event, place), apart, place)
+            contents = self._gathering.take(event, place)
+            if any(type(event) in rule.kinds for rule in self._wanted.rules):
+                self._taught += sum(len(content.text) for content in contents)
+            self._keep(contents, apart, place)
 
     def _keep(self, contents: Sequence[Content], apart: IO[bytes], place: TakenAt) -> None:
         self._last = place
         for content in contents:
             self._talks[content.sha256] = _put(apart, content.text)
-        self._must_fit(self._gathering.size)
+        self._must_fit(max(self._gathering.size, self._taught))
 
     def _must_fit(self, size: int) -> None:
         if size > self._wanted.most_bytes:

@@ -5,8 +5,9 @@ import logging
 from schemas.codec.codec import decode
 from schemas.envelope import Event, Origin
 from schemas.rejected import RecordRedriven, Rejected
-from schemas.topics import TopicNames
+from schemas.topics import BY_NAME, TopicNames
 from streams.errors import MissingOffsets, UnknownTopic
+from streams.fold.batch import Batch, NoEvent, decode_from
 from streams.log.port import EventLog, Record, records_in
 from streams.react.outcome import Cause
 from streams.react.reaction import LETTERS, Reaction
@@ -15,13 +16,25 @@ log = logging.getLogger(__name__)
 
 
 class Causes:
-    def __init__(self, event_log: EventLog, names: TopicNames, reaction: Reaction) -> None:
-        self._log, self._reaction = event_log, reaction
+    """`alone`: no fold reads the topic, so that what is no event there has its letter from here."""
+
+    def __init__(self, event_log: EventLog, names: TopicNames, reaction: Reaction, alone: bool) -> None:
+        self._log, self._reaction, self._alone = event_log, reaction, alone
         self.source, self._letters = names.wire(reaction.topic), names.wire(LETTERS)
         self.topics = (self.source, self._letters)
+        self._events = names.events_on(self.source)
+        self._keeps_all = BY_NAME[reaction.topic].keeps_all
 
-    async def of(self, record: Record) -> Cause | None:
-        """None: it is not for this one. What is no event has its letter from a fold."""
+    def may_lack(self, gap: MissingOffsets) -> bool:
+        """Its time was over, or a later record has its key: of such a topic nobody is promised all."""
+        return gap.place[0] == self.source and not self._keeps_all and gap.start < gap.first
+
+    async def of(self, record: Record) -> Cause | NoEvent | None:
+        """None: it is not for this one."""
+        if self._alone and record.topic == self.source:
+            batch = Batch(record.topic, record.partition, record.offset, record.offset + 1, (record,))
+            if refused := decode_from(batch, record.offset, self._events).refused:
+                return refused[0]
         event = _event(record)
         if record.topic == self.source:
             return self._here(record, event)

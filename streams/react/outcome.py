@@ -78,16 +78,15 @@ def letters(reaction: Reaction, names: TopicNames, cause: Cause, why: str) -> It
     """The letter of a failure, each time with less of its record: the topic may take less than it does by our table."""
     record, event = cause
     rejected = Rejected(REACTION_FAILED, f"{reaction}: {why}", record.origin)
+    said = {"id": reaction.letter_id(record.origin), "company": event.company, "causation": event.id}
+    return burials(NoEvent(record, rejected), names, **said, correlation=event.correlation)
+
+
+def burials(refused: NoEvent, names: TopicNames, **said: str) -> Iterator[Outgoing]:
+    """`said`: what the letter says otherwise than that of a fold."""
     for limit in LIMITS:
-        letter = msgspec.structs.replace(
-            dead_letter(NoEvent(record, rejected), limit),
-            id=reaction.letter_id(record.origin),
-            company=event.company,
-            causation=event.id,
-            correlation=event.correlation,
-        )
         with suppress(Poison):
-            yield to_outgoing(letter, names)
+            yield to_outgoing(msgspec.structs.replace(dead_letter(refused, limit), **said), names)
 
 
 def _place_of(error: BaseException, reaction: Reaction) -> str:

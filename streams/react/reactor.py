@@ -9,19 +9,20 @@ in between is refused at 4 by the epoch of the next one's.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from schemas.topics import TopicNames
-from streams.errors import NAMED, RETRY_SECONDS, AppendFailed, Fenced, ShutOut, TooLarge
+from streams.errors import NAMED, RETRY_SECONDS, AppendFailed, Fenced, MissingOffsets, ShutOut, TooLarge
 from streams.fairness.slices import unheard
+from streams.fold.batch import NoEvent
 from streams.fold.failpoint import FailPoint
 from streams.health.standing import Standing
 from streams.log.port import Alone, EventLog, Outgoing, Reached, Record, Subscription, TopicPartition
 from streams.react.causes import Causes
-from streams.react.outcome import Cause, Failed, Ran, Sleep, Trying, letters, reacted
+from streams.react.outcome import Cause, Failed, Ran, Sleep, Trying, burials, letters, reacted
 from streams.react.reaction import Reaction
 from streams.react.thread import OwnThread
 
@@ -39,9 +40,9 @@ log = logging.getLogger(__name__)
 
 
 class _Handled(NamedTuple):
-    """What came of one event, and the next offset behind it."""
+    """What came of one event, or that it is none, and the next offset behind it."""
 
-    cause: Cause
+    cause: Cause | NoEvent
     outcome: Ran | Failed
     next: int
 
@@ -60,7 +61,7 @@ class _OwnPartition:
 
 class Reactor:
     """`sleep` waits between tries, `clock` is in seconds, `stamp` is the time of records in milliseconds (None: the
-    log's own)."""
+    log's own). `alone`: of a topic that no fold reads, this one writes the letters of what is no event."""
 
     def __init__(
         self,
@@ -73,11 +74,12 @@ class Reactor:
         stamp: Callable[[], int | None] = lambda: None,
         failpoint: FailPoint | None = None,
         quiet: float = QUIET_SECONDS,
+        alone: bool = False,
     ) -> None:
         self._log, self._clock, self._stamp, self._quiet = event_log, clock, stamp, quiet
         self.reaction, self.group = reaction, reaction.group(names)
         self.standing = Standing()
-        self._causes, self._names = Causes(event_log, names, reaction), names
+        self._causes, self._names = Causes(event_log, names, reaction, alone), names
         self.topics = self._causes.topics
         self._thread = OwnThread(str(reaction))
         self._trying = Trying(reaction, names, self._thread, sleep, self.standing.beat)
@@ -86,7 +88,7 @@ class Reactor:
         self._held: dict[TopicPartition, _OwnPartition] = {}
         self._rests: dict[str, float] = {}
         """Company to the time until which its events fail at once."""
-        self.ran, self.failed, self.emitted = 0, 0, 0
+        self.ran, self.failed, self.emitted, self.expired = 0, 0, 0, 0
 
     async def run(self, joined: Callable[[], None] = unheard) -> None:
         """`joined` is called once, when the group's first answer is there."""
@@ -120,11 +122,13 @@ class Reactor:
 
     async def step(self, member: Subscription, patience: float) -> bool:
         """One turn. Says whether anything came."""
-        polled = await member.poll(patience, BATCH)
+        polled, gap = await self._polled(member, patience)
         await self.standing.found(member)
         if (generation := member.generation()) != self._generation:
             await self._let_go()
             self._generation = generation
+        if gap is not None:
+            await self._go_on_behind(member, gap)
         until = self._clock() + TURN_SECONDS
         for place in sorted(polled, key=self._committed_at):
             if place in member.assignment():
@@ -132,7 +136,31 @@ class Reactor:
         for place, held in list(self._held.items()):
             if held.next > held.committed and self._clock() - held.since >= self._quiet:
                 await self._guarded(member, place, (), until)
-        return bool(polled)
+        return bool(polled) or gap is not None
+
+    async def _polled(
+        self, member: Subscription, patience: float
+    ) -> tuple[Mapping[TopicPartition, Sequence[Record]], MissingOffsets | None]:
+        try:
+            return await member.poll(patience, BATCH), None
+        except MissingOffsets as gap:
+            if not self._causes.may_lack(gap):
+                raise
+            return {}, gap
+
+    async def _go_on_behind(self, member: Subscription, gap: MissingOffsets) -> None:
+        """With the first record that the log still has. The group has come that far with the next commit."""
+        if gap.place not in self._held:
+            await self._hold(member, gap.place)
+        held = self._held.get(gap.place)
+        if held is None or held.next >= gap.first:
+            return
+        with suppress(Fenced):
+            await member.seek(gap.place, gap.first)
+            told = "they expired before it came to them, and it goes on behind. Run more workers, or keep them longer"
+            log.warning("%s has not read %s/%s [%d, %d): %s", self.reaction, *gap.place, held.next, gap.first, told)
+            self.expired += gap.first - held.next
+            held.next = gap.first
 
     def _committed_at(self, place: TopicPartition) -> float:
         """Who has waited longest has the first turn."""
@@ -184,7 +212,9 @@ class Reactor:
                 break
             cause = await self._causes.of(record)
             held.next = record.offset + 1
-            if cause is not None:
+            if isinstance(cause, NoEvent):
+                parts.append(_Handled(cause, Failed("it is no event"), held.next))
+            elif cause is not None:
                 self._failpoint.reached("decoded")
                 parts.append(_Handled(cause, await self._outcome(cause), held.next))
                 self.standing.beat()
@@ -215,7 +245,7 @@ class Reactor:
         self._count(parts)
 
     def _count(self, parts: Sequence[_Handled]) -> None:
-        for outcome in (part.outcome for part in parts):
+        for outcome in (part.outcome for part in parts if isinstance(part.cause, Cause)):
             self.ran += isinstance(outcome, Ran)
             self.failed += isinstance(outcome, Failed)
             self.emitted += len(outcome.records) if isinstance(outcome, Ran) else 0
@@ -225,12 +255,16 @@ class Reactor:
             with suppress(TooLarge):
                 await self._append(place, held, records, part.next)
                 return
-        log.error("%s failed over %s, and no letter can say so", self.reaction, part.cause.record.origin, extra=NAMED)
+        where = "{}/{}/{}".format(*place, part.next - 1)
+        log.error("%s failed over %s, and no letter can say so", self.reaction, where, extra=NAMED)
         await self._append(place, held, (), part.next)
 
     def _forms(self, part: _Handled) -> Iterator[Sequence[Outgoing]]:
         """What is to stand in the log for it: the first that its topic takes."""
         cause, outcome, _ = part
+        if isinstance(cause, NoEvent):
+            yield from ([letter] for letter in burials(cause, self._names))
+            return
         if isinstance(outcome, Ran):
             yield outcome.records
             outcome = Failed("what it emits is more than its topic takes")

@@ -1,5 +1,7 @@
 """What an error of Postgres is about: what a row holds, a server that is away, or one that answers and cannot."""
 
+import re
+
 import psycopg
 
 from schemas.errors import RillfoldError, Stop
@@ -11,10 +13,21 @@ AWAY = ("08", "57P")
 """The connection is lost, or the server stops, starts or has dropped us."""
 BROKEN = ("28", "3D", "3F", "42")
 """Somebody has to put it right: a password, a schema, a table, a privilege."""
-UNTRUSTED = ("certificate", "SSL was required", "SSL error")
-"""As libpq says it when it connects; such an error has no state."""
-BROKEN_OFF = ("eof", "SSL SYSCALL")
-"""Words of a server that goes away just then."""
+SERVER = r'connection to server at "[^"]*"(?: \([^)]*\))?, port \d+ failed: '
+ATTEMPT = rf"(?m)^(?:- host: .*?, hostaddr: .*?: )?(?:connection failed: |{SERVER})+"
+"""One of several, where psycopg lists them."""
+DISTRUST = (
+    "SSL error: (?!.*(?:eof|alert))",  # it went away just then, or it is the one who refuses
+    "server certificate for ",
+    "root certificate file ",
+    "could not (?:read|get home directory to locate|load system) root certificate",
+    "could not get server's host name from server certificate",
+    "SSL certificate's name ",
+    "server does not support SSL, but SSL was required",
+)
+UNTRUSTED = re.compile(f"{ATTEMPT}(?:{'|'.join(DISTRUST)})")
+"""As libpq itself begins its reason when it connects; such an error has no state. Names, paths and what the server says
+(`FATAL:`) may hold the same words."""
 
 
 class DatabaseNotTrusted(Stop):
@@ -40,16 +53,11 @@ def named(error: psycopg.Error) -> RillfoldError:
     """The error for whoever called."""
     state = error.sqlstate or ""
     lost = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-    if lost and not state and _untrusted(str(error)):
+    if lost and not state and UNTRUSTED.search(str(error)):
         return DatabaseNotTrusted(error)
     if state.startswith(AWAY) or (lost and not state):
         return DatabaseAway(error)
     return ReadModelBroken(state, error) if state.startswith(BROKEN) else DatabaseCannot(state, error)
-
-
-def _untrusted(said: str) -> bool:
-    connecting = said.startswith("connection failed") and any(word in said for word in UNTRUSTED)
-    return connecting and not any(word in said for word in BROKEN_OFF)
 
 
 def shown(text: str) -> str:

@@ -13,6 +13,10 @@ class MlflowAway(Retry):
         )
 
 
+class MlflowFails(MlflowAway):
+    """It fails at what it was asked: by a fault of its own, or by what it was asked."""
+
+
 class MlflowRefused(Poison):
     """MLflow does not take what is noted of one run."""
 

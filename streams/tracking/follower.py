@@ -1,38 +1,50 @@
 """Follows runs in the log, and notes them in MLflow: all that the log holds, once, and then whatever comes.
 
 The order: 1. read, 2. fold, 3. note, 4. commit how far it has come. A crash before 4 notes the same again, which is
-nothing new. Who begins after it shuts it out at 4.
+nothing new. Who begins after it shuts it out: at 4, before it makes a run, and when it has waited.
 """
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from math import ceil
+from typing import NamedTuple
 
 from processors.training.tracked import RunNote, Tracking, together
 from schemas.codec.codec import decode
 from schemas.envelope import Event
-from schemas.errors import Retry
+from schemas.errors import Retry, Stop
 from schemas.topics import TopicNames
 from streams.errors import NAMED, RETRY_SECONDS
 from streams.fairness.slices import Slices, in_turns, unheard
 from streams.health.watch import Counts, Sight
 from streams.log.port import Alone, EventLog, Reached, Record, TopicPartition, extents, records_in
 from streams.state.refusal import Untaken, blamed_on_events
-from streams.tracking.errors import MlflowAway, MlflowRefused
-from streams.tracking.mlflow import Mlflow
+from streams.tracking.errors import MlflowAway, MlflowFails, MlflowRefused
+from streams.tracking.mlflow import Mlflow, Ours
 
 GROUP = "rillfold-mlflow"
 TOPICS = ("training-request", "adapter-ready")
 """In this order: what is said of an adapter follows from what was said of its run."""
 LOOK_SECONDS = 1.0
-CHUNK = 500
-"""Offsets of one partition between two commits; then it is another's turn."""
+CHUNK, NOTES = 500, 20
+"""Offsets of one partition, and runs, between two commits; then it is another's turn."""
 PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)
 TRIES = 3
-"""So often one note is tried while MLflow answers others; then it is the note's fault, and nobody waits for it."""
+"""So often in a row one note is tried while MLflow takes another run; then it is the note's fault, and nobody waits for
+it."""
 
 log = logging.getLogger(__name__)
+
+
+class _Folded(NamedTuple):
+    """What was read up to `stop`, and of which not all is noted yet. It is not folded again."""
+
+    place: TopicPartition
+    stop: int
+    notes: deque[RunNote]
 
 
 class RunFollower:
@@ -51,13 +63,14 @@ class RunFollower:
         self._tracking = Tracking()
         self._next: dict[TopicPartition, int] | None = None
         """None: it has not read yet what was noted before."""
+        self._folded: _Folded | None = None
         self._beats = 0
         self.noted, self.passed_over = 0, 0
 
     def sight(self) -> Sight:
         """May be asked from another thread."""
         known = self._next
-        return Sight("restoring" if known is None else "working", known or {}, self._beats)
+        return Sight("restoring" if known is None else "working", known or {}, self._beats + self._mlflow.requests)
 
     def counts(self) -> Counts:
         return {
@@ -93,13 +106,15 @@ class RunFollower:
 
         How far adapters go is asked first: then all that led to them is read before them.
         """
+        await self._finish(alone)
         ends = {topic: await self._log.ends(topic) for topic in reversed(self._topics)}
         news = False
         for topic in self._topics:
             while behind := [n for n, end in ends[topic].items() if self._at((topic, n)) < end]:
                 news = True
                 for partition in behind:
-                    await self._take((topic, partition), ends[topic][partition], alone)
+                    await self._take((topic, partition), ends[topic][partition])
+                    await self._finish(alone)
         return news
 
     def _at(self, place: TopicPartition) -> int:
@@ -122,17 +137,33 @@ class RunFollower:
                     self._fold(record)
         self._next = positions
 
-    async def _take(self, place: TopicPartition, end: int, alone: Alone) -> None:
+    async def _take(self, place: TopicPartition, end: int) -> None:
         start, notes = self._at(place), dict[tuple[str, str], RunNote]()
         stop = min(end, start + CHUNK)
         for record in await self._read(place, start, stop):
             if (note := self._fold(record)) is not None:
                 run = (note.company, note.run)
                 notes[run] = together(notes[run], note) if run in notes else note
-        for note in notes.values():
-            await self._note(note)
-        self._next = {**(self._next or {}), place: stop}
+            if len(notes) == NOTES:
+                stop = record.offset + 1
+                break
+        self._folded = _Folded(place, stop, deque(notes.values()))
+
+    async def _finish(self, alone: Alone) -> None:
+        """An error of the log leaves what is not noted yet to the next try."""
+        if self._folded is None:
+            return
+        place, stop, notes = self._folded
+
+        async def ours() -> None:
+            """By a commit of where it stands: an append of nothing is put to no broker."""
+            await alone.append([], Reached(self._group, {place: self._at(place)}))
+
+        while notes:
+            await self._note(notes[0], ours)
+            notes.popleft()
         await alone.append([], Reached(self._group, {place: stop}))
+        self._next, self._folded = {**(self._next or {}), place: stop}, None
 
     async def _read(self, place: TopicPartition, start: int, stop: int) -> Sequence[Record]:
         """All of it before any is folded: what is read again after an error was not folded yet."""
@@ -149,37 +180,47 @@ class RunFollower:
             log.warning("the event at %s is not noted (%s): left out", record.origin, error)
             return None
 
-    async def _note(self, note: RunNote) -> None:
-        """For as long as MLflow answers nobody. Whatever is this note's own fault holds up no other."""
+    async def _note(self, note: RunNote, ours: Ours) -> None:
+        """For as long as MLflow takes nobody's. Whatever is this note's own fault holds up no other."""
         blamed, tried = 0, 0
         while True:
             try:
-                await self._mlflow.note(note)
+                await self._mlflow.note(note, ours)
                 self.noted += 1
                 return
             except MlflowAway as error:
                 why: Exception = error
-                blamed += await self._answers()
+                its = isinstance(error, MlflowFails) and await self._takes_another(note.company)
+                blamed = blamed + 1 if its else 0
+            except (Retry, Stop):
+                raise
             except Exception as error:
                 why, blamed = error, TRIES
             if blamed >= TRIES:
                 break
             log.warning("%s", why)
-            await self._sleep(PAUSES[min(tried, len(PAUSES) - 1)])
+            await self._pause(PAUSES[min(tried, len(PAUSES) - 1)])
+            await ours()
             tried += 1
+        self._pass_over(note, why)
+
+    def _pass_over(self, note: RunNote, why: Exception) -> None:
         self.passed_over += 1
         ours = None if isinstance(why, MlflowAway | MlflowRefused) else why
         told = "run %s of %s is not in MLflow as it should be: %s"
         log.error(told, note.run, note.company, why, exc_info=ours, extra=NAMED)
 
-    async def _answers(self) -> bool:
-        """Anybody else."""
-        with suppress(MlflowRefused):
-            try:
-                await self._mlflow.answers()
-            except MlflowAway:
-                return False
-        return True
+    async def _takes_another(self, company: str) -> bool:
+        with suppress(MlflowAway, MlflowRefused):
+            await self._mlflow.takes_a_run(company)
+            return True
+        return False
+
+    async def _pause(self, seconds: float) -> None:
+        """Who waits for MLflow gets on."""
+        for _ in range(ceil(seconds / LOOK_SECONDS)):
+            self._beat()
+            await self._sleep(LOOK_SECONDS)
 
     def _beat(self) -> None:
         self._beats += 1

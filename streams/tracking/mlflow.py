@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from hashlib import sha256
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import httpx
 import msgspec
 
-from processors.training.tracked import Ending, RunNote
+from processors.training.tracked import Ending, FigureAt, RunNote
 from schemas.words import shortened
-from streams.tracking.errors import MlflowAway, MlflowRefused
+from streams.tracking.errors import MlflowAway, MlflowFails, MlflowRefused
 
 API, ARTIFACTS = "api/2.0/mlflow", "api/2.0/mlflow-artifacts/artifacts"
 SECONDS = 10.0
@@ -31,9 +33,12 @@ REMEMBERED = 10_000
 NO_NAME = re.compile(r"[^A-Za-z0-9_. -]")
 STATUS: Mapping[Ending, str] = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 GONE, THERE = "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"
-BUSY = (401, 408, 429)
+NOBODY = (401, 403, 407, 408, 429, 502, 503, 504)
+"""With these it answers nobody, or not us: no run is to blame for them."""
 
 Told = TypeVar("Told")
+Ours = Callable[[], Awaitable[None]]
+"""Raises where somebody else notes runs by now."""
 _Call = tuple[str, str, dict[str, Any]]
 """Method, path, and what the client sends along."""
 
@@ -72,7 +77,8 @@ class _Wrong(msgspec.Struct):
 
 
 class Mlflow:
-    """Noting the same again changes nothing: what is there already is found, and MLflow keeps one of what is alike."""
+    """Noting the same again changes nothing: what is there already is found, and MLflow keeps one of what is alike; a
+    file store alone writes a figure down as often as it is told it."""
 
     def __init__(self, client: httpx.AsyncClient, prefix: str = "") -> None:
         """`prefix`: of the experiments, one a company, so that installations do not mix."""
@@ -80,25 +86,38 @@ class Mlflow:
         self.url = str(client.base_url).rstrip("/")
         self._experiments: dict[str, str] = {}
         self._runs: OrderedDict[str, MlflowRun] = OrderedDict()
+        self._trials: dict[str, MlflowRun] = {}
+        self.requests = 0
+        """So many were begun."""
 
-    async def answers(self) -> None:
-        """Raises MlflowAway where it does not."""
-        await self._post("experiments/search", {"max_results": 1}, dict[str, Any])
-
-    async def note(self, note: RunNote) -> None:
-        """Raises MlflowAway, and MlflowRefused once all else of the note was noted."""
+    async def takes_a_run(self, company: str) -> None:
+        """Raises MlflowAway or MlflowRefused where it takes none, whatever the run says: one is made, told a
+        tag, a figure, a paper and its end, and put into the bin."""
+        trial = _trial(company)
+        run = self._trials.pop(company, None) or await self._made(await self._experiment(company), trial)
         try:
-            await self._noted(note)
+            for method, path, body in _all(run, trial):
+                await self._asked(method, path, dict[str, Any], **body)
+            await self._post("runs/delete", {"run_id": run.run_id}, dict[str, Any])
+        except MlflowAway:
+            self._trials[company] = run
+            raise
+
+    async def note(self, note: RunNote, ours: Ours) -> None:
+        """Raises MlflowAway, and MlflowRefused once all else of the note was noted. `ours` is asked right before a run
+        is made: two would make it twice."""
+        try:
+            await self._noted(note, ours)
         except MlflowRefused as error:
             if error.code != GONE:
                 raise
             self._experiments.pop(note.company, None)
             self._runs.pop(_key(note), None)
-            await self._noted(note)
+            await self._noted(note, ours)
 
-    async def _noted(self, note: RunNote) -> None:
-        run, refused = await self._run(note), list[MlflowRefused]()
-        for method, path, body in (*_calls(run.run_id, note), *_papers(run, note), *_last(run.run_id, note)):
+    async def _noted(self, note: RunNote, ours: Ours) -> None:
+        run, refused = await self._run(note, ours), list[MlflowRefused]()
+        for method, path, body in _all(run, note):
             try:
                 await self._asked(method, path, dict[str, Any], **body)
             except MlflowRefused as error:
@@ -106,11 +125,14 @@ class Mlflow:
         if refused:
             raise refused[0]
 
-    async def _run(self, note: RunNote) -> MlflowRun:
+    async def _run(self, note: RunNote, ours: Ours) -> MlflowRun:
         key = _key(note)
         if key not in self._runs:
             experiment = await self._experiment(note.company)
-            self._runs[key] = await self._found(experiment, key) or await self._made(experiment, note)
+            if (run := await self._found(experiment, key)) is None:
+                await ours()
+                run = await self._made(experiment, note)
+            self._runs[key] = run
         self._runs.move_to_end(key)
         while len(self._runs) > REMEMBERED:
             self._runs.popitem(last=False)
@@ -163,23 +185,49 @@ class Mlflow:
         return await self._asked("POST", f"{API}/{path}", kind, json=body)
 
     async def _asked(self, method: str, path: str, kind: type[Told], **more: Any) -> Told:
+        self.requests += 1
         try:
-            answer = await self._client.request(method, path, timeout=SECONDS, **more)
-        except httpx.HTTPError as error:
-            raise MlflowAway(self.url, f"does not answer ({type(error).__name__}: {error})") from error
+            async with asyncio.timeout(SECONDS):
+                answer = await self._client.request(method, path, timeout=SECONDS, **more)
+        except (httpx.HTTPError, TimeoutError) as error:
+            nobody = isinstance(error, TimeoutError | httpx.TimeoutException | httpx.ConnectError)
+            told = f"does not answer ({type(error).__name__}: {error})"
+            raise (MlflowAway if nobody else MlflowFails)(self.url, told) from error
+        away = MlflowAway if answer.status_code in NOBODY else MlflowFails
         try:
             if answer.is_success:
                 return msgspec.json.decode(answer.content or b"{}", type=kind)
             wrong = msgspec.json.decode(answer.content, type=_Wrong)
         except msgspec.MsgspecError as error:
-            raise MlflowAway(self.url, f"answers {path} with {answer.status_code} and no JSON of its own") from error
-        if answer.status_code >= 500 or answer.status_code in BUSY:
-            raise MlflowAway(self.url, f"answers {path} with {answer.status_code}: {wrong.message:.300}")
+            raise away(self.url, f"answers {path} with {answer.status_code} and no JSON of its own") from error
+        if answer.status_code >= 500 or answer.status_code in NOBODY:
+            raise away(self.url, f"answers {path} with {answer.status_code}: {wrong.message:.300}")
         raise MlflowRefused(self.url, wrong.error_code, wrong.message)
 
 
 def _key(note: RunNote) -> str:
     return sha256(f"{note.company}/{note.run}".encode(errors="replace")).hexdigest()[:32]
+
+
+def _trial(company: str) -> RunNote:
+    """Said anew each time: of what it holds already, a database writes nothing."""
+    word = uuid4().hex
+    return RunNote(
+        company=company,
+        run=word,
+        role="a trial: are runs taken?",
+        begun=0,
+        tags={"trial": word},
+        figures=(FigureAt("trial", float(int(word[:8], 16)), 0, 0),),
+        papers={"trial.json": "{}"},
+        ended=("finished", 0),
+    )
+
+
+def _all(run: MlflowRun, note: RunNote) -> Iterator[_Call]:
+    yield from _calls(run.run_id, note)
+    yield from _papers(run, note)
+    yield from _last(run.run_id, note)
 
 
 def _calls(run: str, note: RunNote) -> Iterator[_Call]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ from processors.errors import RuleMissing
 from processors.training.admit import NotAdmitted, RunBounds, admit
 from rillfold.app.errors import BadApp
 from rillfold.app.found import apps_of, with_apps
+from rillfold.app.sources import _own, _places, module_of
 from schemas.training import TrainingRequested
+from streams.errors import TooMuchData
+from streams.history import learned
 from tests.support.learning import built, log_of, said, talk
 
 RULE = '''
@@ -102,6 +106,25 @@ async def test_what_no_conversation_could_hold_is_no_row(made: str, rules: Any, 
     assert (built_.manifest.rules or ())[0].failed == 1 and not built_.rows
 
 
+async def test_a_rule_that_makes_much_of_little_is_stopped_at_the_bound_before_the_disk_is_full(
+    rules: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put: list[int] = []
+
+    def counted(apart: Any, text: bytes) -> Any:
+        put.append(len(text))
+        return real(apart, text)
+
+    real = learned._put
+    monkeypatch.setattr(learned, "_put", counted)
+    text = rule(helper=SAID.replace('"It is {}."', '"It is {}." + "y" * 10_000'))
+    there = rules(text.replace("said(n) for", "said(n * 1_000 + given['n']) for"))
+    log = await log_of([record(n) for n in range(80, 100)])
+    with pytest.raises(TooMuchData):
+        await built(log, tmp_path, select=Selection(rules=("sums.v1",)), rules=there, most_bytes=1 << 20)
+    assert sum(put) < 3 << 20
+
+
 async def test_what_a_rule_takes_of_ours_it_alone_teaches(rules: Any, tmp_path: Path) -> None:
     text = (
         rule()
@@ -185,6 +208,90 @@ def test_code_in_another_module_of_the_package_counts(
         (app,) = apps_of(f"{name}.app")
         hashes.append(app.rules["r.v1"].sha256)
     assert hashes[0] == hashes[1] != hashes[2]
+
+
+HEAD = """
+from rillfold import App, Talk
+app = App("x")
+@app.event("e.e")
+class E:
+    n: int
+    def told(self): return f"{self.n} METHOD"
+"""
+RULES = '@app.rule("r")\ndef r(event: E):\n    return '
+OTHERS = {
+    "a_flat_module_beside": {
+        "m": HEAD + "from flat_words import told\n" + RULES + "told()",
+        "words": "def told(): return 'OLD'",
+    },
+    "what_that_imports_flat": {
+        "m": HEAD + "from flat_words import told\n" + RULES + "told()",
+        "words": "import flat_deep as deep\ndef told(): return deep.SAID",
+        "deep": "SAID = 'OLD'",
+    },
+    "behind_form_feeds": {"m": HEAD + "\x0c\n# two\x0c\x1c\x85\u2028\n" + RULES + "(\n    'OLD')"},
+    "set_while_it_loads": {"m": HEAD + "WORDS = {}\nWORDS['u'] = 'OLD'\n" + RULES + "WORDS['u']"},
+    "set_by_a_call": {
+        "m": HEAD + "from flat_words import WORDS\nimport flat_more\n" + RULES + "WORDS['u']",
+        "words": "WORDS = {}",
+        "more": "from flat_words import WORDS\nX = WORDS.update(u='OLD')",
+    },
+    "registered": {
+        "m": HEAD + "MADE = []\ndef made(f):\n    MADE.append(f)\n    return f\n"
+        "@made\ndef one(): return 'OLD'\n" + RULES + "MADE[0]()",
+    },
+    "a_method_of_the_event": {"m": HEAD.replace("METHOD", "OLD") + RULES + "event.told()"},
+    "the_second_of_one_import": {
+        "m": HEAD + "import flat_p.one, flat_p.two\n" + RULES + "flat_p.two.told()",
+        "p/__init__": "", "p/one": "", "p/two": "def told(): return 'OLD'",
+    },
+    "blanks_within_a_text": {"m": HEAD + RULES + '"""OLD\n"""'},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_whatever_changes_its_rows_changes_its_hash(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes = []
+    for n, word in enumerate(("OLD", "OLD", "OLD  ")):
+        for file, text in OTHERS[case].items():
+            path = tmp_path / str(n) / f"flat_{file}.py"
+            path.parent.mkdir(exist_ok=True, parents=True)
+            path.write_text(text.replace("OLD", word))
+        with monkeypatch.context() as patched:
+            patched.syspath_prepend(tmp_path / str(n))
+            (app,) = apps_of("flat_m")
+        hashes.append(app.rules["r.v1"].sha256)
+        for name in [name for name in sys.modules if name.startswith("flat_")]:
+            del sys.modules[name]
+        for known in (module_of, _own, _places):
+            known.cache_clear()
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_the_order_of_what_runs_counts(release: Any) -> None:
+    first, second = "W['u'] = 1\n", "W['u'] = 2\n"
+    hashes = {
+        release(rule(helper=SAID + "W = {}\n" + both).replace("given[", "W and given[")).rules["sums.v1"].sha256
+        for both in (first + second, second + first, "\n" + first + second)
+    }
+    assert len(hashes) == 2
+
+
+def test_what_is_declared_beside_a_rule_is_none_of_it(release: Any) -> None:
+    release(rule()).record()
+    beside = """
+app.topic("beside")
+@app.event("beside.said", topic="beside")
+class Beside:
+    n: int
+@app.projection("beside", key=lambda event: SAID)
+def beside(state: Total, event: Beside) -> Total: return said(state)
+SAID = {"a": 1}
+SAID["b"] = len(SAID)
+"""
+    app = release(rule() + beside + rule(2, "").replace("return [", "return [] and ["))
+    app.record()
+    assert set(with_apps([app]).rules) == {"sums.v1", "sums.v2"}
 
 
 PACKS = count()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import html
 import json
 import logging
 import pickle
 import stat
 from pathlib import Path
+from urllib.parse import quote_plus
 
 import msgspec
 import pytest
 
+from streams.bridge.credentials import without
 from streams.bridge.secrets import FileSecrets, SecretStr
 from streams.errors import SecretRefused
 
@@ -32,6 +35,32 @@ def test_a_secret_opens_for_its_company_and_origin_alone(tmp_path: Path) -> None
         with pytest.raises(SecretRefused) as refused:
             store.get(company, origin, wanted)
         assert "tok_1" not in str(refused.value)
+
+
+MADE = 'Till kid=1, signature="' + "aB/+" * 8 + '=="'
+WRITTEN = {
+    "json": lambda text: json.dumps({"got": text}),
+    "json_with_slashes": lambda text: json.dumps({"got": text}).replace("/", "\\/"),
+    "json_as_codes": lambda text: json.dumps(text).replace('\\"', "\\u0022").replace("+", "\\u002B"),
+    "html": html.escape,
+    "a_url": quote_plus,
+    "the_part_behind_the_scheme": lambda text: text.split("signature=")[1],
+    "that_part_in_json": lambda text: json.dumps(text.split("signature=")[1].strip('"')),
+}
+
+
+@pytest.mark.parametrize("written", WRITTEN)
+def test_a_reply_that_repeats_what_was_made_of_a_secret_is_published_without(written: str) -> None:
+    told = WRITTEN[written](MADE)
+    left = without(SecretStr("tok_1"), f"<{told}>", [MADE])
+    assert "aB" not in left and "[credential]" in left, left
+
+
+@pytest.mark.parametrize("secret", ['a"b\\c/d', "pässwort\U0001f511", "\\" * 40, "%25%25"])
+def test_a_secret_in_json_or_as_it_is_is_taken_out(secret: str) -> None:
+    for told in (secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]):
+        left = without(SecretStr(secret), f"<{told}>")
+        assert left.replace("[credential]", "", 2) == "<>" and "[credential]" in left
 
 
 def test_a_moved_or_altered_file_does_not_open(tmp_path: Path) -> None:

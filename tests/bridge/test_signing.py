@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from schemas.company import ToolAuth
+from schemas.errors import Poison
 from streams.bridge.endpoint import ToolReply, origin_of
 from streams.bridge.secrets import FileSecrets, SecretStr
 from streams.bridge.signing import AuthKind, ToolRequest
@@ -88,7 +89,13 @@ def ends(*_: object) -> dict[str, str]:
     raise SystemExit(0)
 
 
+def refuses(secret: str, *_: object) -> dict[str, str]:
+    raise Poison(f"no key: {secret}")
+
+
 BAD: dict[str, Any] = {
+    "raised Poison": refuses,
+    "returned its secret as": lambda secret, *_: {secret: "\n"},
     "raised KeyError": raises,
     "raised SystemExit": ends,
     "returned NoneType": lambda *_: None,

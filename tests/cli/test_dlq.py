@@ -59,8 +59,11 @@ async def test_what_was_refused_is_sent_once_more_and_only_once(
     places = await refused(kafka, names)
     place, before = places[b"acme"], len(await records(kafka, names))
 
-    assert rillfold("dlq", "redrive", "--reason", "unknown_event").returncode != 0, "nobody said yes"
-    assert rillfold("dlq", "redrive", "--reason", "no_such_reason", "--yes").stdout == "0 of 0 were sent again.\n"
+    nobody = rillfold("dlq", "redrive", "--reason", "unknown_event")
+    assert nobody.returncode == 1 and nobody.stderr.endswith("nobody was there to be asked. Say --yes.\n"), nobody
+    wrong = rillfold("dlq", "redrive", "--reason", "unknown_evnt", "--yes")
+    assert wrong.returncode == 1 and "Is 'unknown_event' meant?" in wrong.stderr, wrong
+    assert rillfold("dlq", "redrive", "--reason", "too_large", "--yes").stdout == "0 of 0 were sent again.\n"
     assert len(await records(kafka, names)) == before
 
     done = rillfold("dlq", "redrive", "--company", "acme", "--yes", "--json")

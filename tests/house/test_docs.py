@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from projections.catalog import PROJECTIONS
+from projections.projection import OTHER_GROUPS
 from rillfold.cli import VERBS
-from rillfold.processes import COMMANDS
+from rillfold.processes import COMMANDS, WORKERS
 from rillfold.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +36,13 @@ def test_no_setting_is_documented_that_is_none() -> None:
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_is_documented(verb: str) -> None:
     assert re.search(rf"rillfold {verb}\b", text_of_all())
+
+
+def test_the_docs_name_every_worker_that_is_watched_and_every_group_that_is_taken() -> None:
+    watched = (ROOT / "docs" / "operations.md").read_text().partition("All workers (")[2].partition(")")[0]
+    assert set(re.findall(r"\w+", watched)) - {"rillfold", "worker"} == set(WORKERS)
+    taken = (ROOT / "docs" / "app.md").read_text().partition("the group of another worker (")[2].partition(")")[0]
+    assert set(re.findall(r"\w+", taken)) == OTHER_GROUPS
 
 
 @pytest.mark.parametrize("worker", COMMANDS.values(), ids=" ".join)

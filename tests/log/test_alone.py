@@ -51,3 +51,15 @@ async def test_how_far_a_group_has_come_is_said_with_the_records_or_not_at_all(
         async with log.alone(group):
             assert await log.committed(group, topic) == {1: 4}
     assert [record.value async for batch in log.read(topic, 0, 0) for record in batch] == [b"1", b"4"]
+
+
+async def test_who_only_asks_whether_it_is_still_alone_is_told(log: EventLog, names: TopicNames) -> None:
+    """By a commit of where it stands, without a record."""
+    topic, group = names.wire("work"), names.wire("group")
+    await log.create([TopicSpec(topic, 1)])
+    async with log.alone(group) as one:
+        for _ in range(2):
+            await one.append([], Reached(group, {(topic, 0): 0}))
+        async with log.alone(group):
+            with pytest.raises(ShutOut):
+                await one.append([], Reached(group, {(topic, 0): 0}))

@@ -19,6 +19,7 @@ from rillfold.embedded.ports import HOST, free_port
 from rillfold.embedded.state import Endpoints
 from rillfold.testing.driver import Driver
 from schemas.topics import TopicNames
+from streams.errors import DatabaseAway
 from streams.log.kafka.log import KafkaLog
 from streams.read_model.database import DatabaseNotTrusted, named
 from streams.read_model.reads import Reads
@@ -156,6 +157,10 @@ async def _speaks_none(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
     writer.close()
 
 
+REFUSED = 'connection failed: connection to server at "{}", port 5432 failed: {}'.format
+EXPIRED = REFUSED("10.0.0.9", "SSL error: certificate verify failed: certificate has expired")
+
+
 @pytest.mark.parametrize(
     "what",
     [
@@ -164,7 +169,30 @@ async def _speaks_none(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
         "connection failed: SSL error: unexpected eof while reading",
         "connection failed: SSL SYSCALL error: Connection reset by peer",
         "connection failed: Connection refused",
+        REFUSED("certificates-db.internal", "Connection refused"),
+        REFUSED("10.0.0.9", 'FATAL:  database "certificates" does not exist'),
+        REFUSED("10.0.0.9", "FATAL:  connection requires a valid client certificate"),
+        REFUSED("10.0.0.9", 'FATAL:  role "server certificate for x, SSL error" does not exist'),
+        REFUSED("10.0.0.9", "SSL error: tlsv13 alert certificate required"),
     ],
 )
-def test_a_connection_that_breaks_is_tried_again(what: str) -> None:
-    assert not isinstance(named(psycopg.OperationalError(what)), DatabaseNotTrusted)
+def test_a_connection_that_breaks_or_is_refused_is_tried_again(what: str) -> None:
+    assert isinstance(named(psycopg.OperationalError(what)), DatabaseAway)
+
+
+LISTED = "\nMultiple connection attempts failed. All failures were:\n- host: 'a', port: '5432', hostaddr: '10.0.0.9': "
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        EXPIRED,
+        REFUSED("10.0.0.9", 'root certificate file "/etc/geoffrey/ca.pem" does not exist'),
+        REFUSED("10.0.0.9", 'could not read root certificate file "/etc/ca.pem": no certificate or crl found'),
+        f"{REFUSED('10.0.0.8', 'Connection refused')}{LISTED}{EXPIRED}",
+        f"connection timeout expired{LISTED}{EXPIRED}",
+        f"{REFUSED('10.0.0.9', 'FATAL:  no encryption')}\n{EXPIRED.removeprefix('connection failed: ')}",
+    ],
+)
+def test_whom_libpq_does_not_believe_is_named_whatever_else_was_tried(what: str) -> None:
+    assert isinstance(named(psycopg.OperationalError(what)), DatabaseNotTrusted)

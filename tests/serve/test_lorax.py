@@ -327,7 +327,7 @@ async def test_a_swap_lets_what_is_under_way_finish_on_the_old(open_office: Offi
     pipeline = open_office.pipeline
     old, new = open_office.folder("swap-old", 21), open_office.folder("swap-new", 22)
     pipeline.register_lorax_adapter("COS", old)
-    many = [{"agent_role": "COS", "prompt": PROMPT, "max_tokens": 200} for _ in range(8)]
+    many = [{"agent_role": "COS", "prompt": PROMPT, "max_tokens": 600} for _ in range(8)]
     under_way = asyncio.create_task(pipeline.lorax_batch_inference(many))
     await holds(lambda: pipeline.get_lorax_status()["engine"]["running"])
     info = await asyncio.to_thread(pipeline.register_lorax_adapter, "COS", new)
@@ -335,7 +335,7 @@ async def test_a_swap_lets_what_is_under_way_finish_on_the_old(open_office: Offi
     assert info.version == 2
     assert await open_office.says("COS") == open_office.peft(new)
     answers = await under_way
-    expected = open_office.peft(old, tokens=200)
+    expected = open_office.peft(old, tokens=600)
     assert {answer["text"] for answer in answers} == {expected}
     assert {answer["adapter"] for answer in answers} == {"COS@1"}
     assert swapped_first

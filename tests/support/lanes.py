@@ -1,4 +1,4 @@
-"""Two lanes side by side, as `make test` runs them: what stays together, what begins first, what the run has cost."""
+"""Three lanes side by side, as `make test` runs them: what stays together, what begins first, what the run has cost."""
 
 from __future__ import annotations
 

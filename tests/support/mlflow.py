@@ -108,7 +108,12 @@ def client(transport: httpx.AsyncBaseTransport, url: str = "http://mlflow.test/i
 async def followed(log: MemoryLog, mlflow: Mlflow, **more: Any) -> RunFollower:
     """All that the log holds by now."""
     follower = RunFollower(log, TopicNames(), mlflow, **more)
-    following = asyncio.create_task(follower.run())
+    await through(follower, asyncio.create_task(follower.run()))
+    return follower
+
+
+async def through(follower: RunFollower, following: asyncio.Task[None]) -> None:
+    """It has come to the log's end, and is stopped."""
     try:
         while await follower.behind():
             if following.done():
@@ -117,7 +122,6 @@ async def followed(log: MemoryLog, mlflow: Mlflow, **more: Any) -> RunFollower:
     finally:
         following.cancel()
         await asyncio.wait([following])
-    return follower
 
 
 async def noted(asks: httpx.AsyncClient, prefix: str) -> dict[str, Any]:
@@ -196,8 +200,9 @@ class FakeMlflow(httpx.MockTransport):
         super().__init__(self._answer)
 
     def made(self) -> list[str]:
-        """Names of the runs that were made."""
-        return [body["run_name"] for place, body in self.asked if place == "runs/create"]
+        """Names of the runs that were made, without trials of whether any is taken."""
+        names = [body["run_name"] for place, body in self.asked if place == "runs/create"]
+        return [name for name in names if "/a trial" not in name]
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         place = request.url.path.partition("/mlflow/")[2] or "artifact"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 import msgspec
 
+from rillfold.cli.company.registered import doubt_in_log
 from rillfold.cli.terminal import live
 from rillfold.cli.terminal.answers import as_json, say, say_json
 from rillfold.cli.terminal.given import ADAPTER, COMPANY, ROLE
@@ -68,6 +69,8 @@ def subscribe(company: str | None, role: str | None, into: Path, as_json: bool) 
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
+        doubt_in_log(company, True)
+        _warn(f"following {company or '*'}/{role or '*'} into {into}, until Ctrl-C")
         in_log(follow)
 
 

@@ -1,5 +1,6 @@
 """`rillfold dlq`: what was refused and why, its bytes, and the way back."""
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,7 +16,7 @@ from rillfold.event_log import in_log
 from rillfold.settings import from_env
 from schemas.errors import Stop
 from schemas.near import meant
-from schemas.rejected import RecordRejected
+from schemas.rejected import REASONS, RecordRejected
 from schemas.topics import BY_NAME
 from streams.history.letters import KeptLetter, Wanted, letters
 from streams.history.redrive import LEFT_OUT, LeftOut, Redriven
@@ -88,7 +89,7 @@ def redrive(place: str | None, gone: bool, yes: bool, as_json: bool, **wanted: s
     fits = _wanted(wanted)
     found = [kept for kept in _at(place) if fits(kept.letter)] if place else _letters(fits)
     if not yes:
-        click.confirm(f"Send {len(found)} records again?", abort=True, err=True)
+        _agreed(f"Send {len(found)} records again?")
     chosen, now = [kept.letter for kept in found], time.time_ns() // 1000
     done: Redriven = in_log(lambda log, names: send_again(log, names, chosen, now, gone))
     if as_json:
@@ -99,11 +100,22 @@ def redrive(place: str | None, gone: bool, yes: bool, as_json: bool, **wanted: s
         click.echo(plain(f"{_place(each.letter)}  not sent: {LEFT_OUT[each.why]}"))
 
 
+def _agreed(question: str) -> None:
+    try:
+        click.confirm(question, abort=True, err=True)
+    except click.Abort as error:
+        if sys.stdin.isatty():
+            raise
+        raise Stop("Nothing was sent: nobody was there to be asked. Say --yes.") from error
+
+
 def _wanted(given: Mapping[str, str | None]) -> Wanted:
     installed(from_env())
     there = sorted(map(from_env().topic_names().wire, BY_NAME))
     if (topic := given.get("topic")) is not None and topic not in there:
         raise Stop(f"No topic {topic} is read here.{meant(topic, there)} These are: {', '.join(there)}.")
+    if (reason := given.get("reason")) is not None and reason not in REASONS:
+        raise Stop(f"No record is refused for {reason!r}.{meant(reason, REASONS)} Reasons are: {', '.join(REASONS)}.")
     return lambda letter: all(value in (None, getattr(letter, field)) for field, value in given.items())
 
 

@@ -1,6 +1,7 @@
 """`rillfold topics`: create, check and list the topics of this installation."""
 
 import sys
+from datetime import timedelta
 
 import click
 
@@ -82,9 +83,13 @@ async def _rows(log: EventLog, names: TopicNames) -> list[dict[str, object]]:
                 "wire": wire,
                 "key": topic.key.__name__.removeprefix("by_"),
                 "partitions": found[wire].partitions if wire in found else names.partitions(topic.name),
-                "retention": "for ever" if topic.retention_ms < 0 else f"{topic.retention_ms} ms",
+                "retention": _for_how_long(topic.retention_ms),
                 "held": held,
                 "events": ", ".join(kind_of(event).type for event in events_on(topic)),
             }
         )
     return rows
+
+
+def _for_how_long(milliseconds: int) -> str:
+    return "for ever" if milliseconds < 0 else str(timedelta(milliseconds=milliseconds)).removesuffix(", 0:00:00")

@@ -24,12 +24,19 @@ def wanted(names: TopicNames, topics: Iterable[Topic] = BY_NAME.values()) -> lis
 
 def _config(topic: Topic) -> dict[str, str]:
     return {
-        "cleanup.policy": "compact" if topic.compact else "delete",
+        "cleanup.policy": _cleanup(topic),
         "retention.ms": str(topic.retention_ms),
         # Size must not end what time keeps for ever.
         "retention.bytes": "-1",
         **({"max.message.bytes": str(topic.max_bytes)} if topic.max_bytes else {}),
     }
+
+
+def _cleanup(topic: Topic) -> str:
+    """By `compact` alone the last record of a key would stay beyond its time."""
+    if not topic.compact:
+        return "delete"
+    return "compact" if topic.retention_ms < 0 else "compact,delete"
 
 
 async def create(log: EventLog, names: TopicNames) -> Sequence[str]:
@@ -52,7 +59,8 @@ def differences(spec: TopicSpec, found: TopicSpec | None) -> list[Difference]:
     for setting, value in spec.config.items():
         stands = found.config.get(setting, "unset")
         if stands != value:
-            alter = f"kafka-configs --alter --topic {spec.name} --add-config {setting}={value}"
+            said = f"[{value}]" if "," in value else value  # else the tool takes what follows for another setting
+            alter = f"kafka-configs --alter --topic {spec.name} --add-config {setting}={said}"
             wrong.append(Difference(spec.name, setting, value, stands, alter))
     return wrong
 
