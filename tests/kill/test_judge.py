@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 import pytest
@@ -126,7 +127,7 @@ async def test_what_a_fold_writes_begins_where_the_marker_before_it_stands() -> 
 
 
 def registered(n: int, names: TopicNames) -> Record:
-    fields = {"id": f"i{n}", "company": f"c{n}", "time": n, "correlation": f"i{n}"}
+    fields: dict[str, Any] = {"id": f"i{n}", "company": f"c{n}", "time": n, "correlation": f"i{n}"}
     sent = to_outgoing(CompanyRegistered(**fields, name=f"Name {n}"), names)
     return Record(sent.topic, 0, n, 1_000 + n, sent.key, sent.value)
 
