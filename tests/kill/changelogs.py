@@ -32,7 +32,7 @@ class Changelogs:
 
     def __init__(self, servers: str, prefix: str, folder: Path) -> None:
         self._servers, self._prefix, self._folder = servers, f"{prefix}rillfold-", folder
-        self._crowded = crowding()
+        self._crowded = min(2.0, crowding())  # a short seed is over soon, and something must be cleaned in it
         self._files: dict[TopicPartition, BinaryIO] = {}
         self._next: dict[TopicPartition, int] = {}
         self.missed: list[str] = []
