@@ -199,7 +199,8 @@ def _settings(worker: Worker, projections: Sequence[Projection[Any]]) -> dict[st
         "consumer_group_instance_id": _member(worker, projections),
         "broker_session_timeout": worker.session_timeout,
         "broker_heartbeat_interval": worker.session_timeout / 5,
-        "broker_request_timeout": 20.0,
+        # No session may outlast a request.
+        "broker_request_timeout": max(20.0, worker.session_timeout),
         "producer_request_timeout": 30.0,
         "topic_allow_declare": False,
         "topic_disable_leader": True,

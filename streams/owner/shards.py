@@ -191,7 +191,8 @@ class ShardOwner:
         os.write(1, b"ready\n")
 
     async def stop(self) -> None:
-        """The streams have ended and their last commit is done."""
+        """The streams have ended and their last commit is done; a recovery may still be at work."""
+        await self._leave_off()
         await self._fence.stop()
         for shard in list(self._folding.shards()):
             self._folding.close(shard.changelog, shard.partition)

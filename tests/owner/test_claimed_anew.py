@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,13 +120,17 @@ class Unfenced:
     async def release(self, _: object) -> None:
         return None
 
+    async def stop(self) -> None:
+        return None
+
 
 async def nothing_to_read(_: object) -> None:
     return None
 
 
-async def test_a_catching_up_ends_when_another_recovery_begins(tmp_path: Path):
-    log, gate, changelog = MemoryLog(), Gate(), TP(topic_of(TOOL_CALLS), 0)
+async def catching_up(gate: Gate, changelog: TP) -> tuple[ShardOwner, asyncio.Task[None]]:
+    """It waits at the gate, with one record in hand."""
+    log = MemoryLog()
     await admin.create(log, NAMES)
     await log.create([TopicSpec(changelog.topic, 4)])
     fields = {"company": "acme", "time": 1, "correlation": "c", "call": "c", "job": "j", "tool": "t", "ok": True}
@@ -138,8 +141,24 @@ async def test_a_catching_up_ends_when_another_recovery_begins(tmp_path: Path):
     await owner.assigned([changelog])
     await owner.claim([changelog])
     owner.restore(changelog, [claim_record("us")], 9)
-    first = asyncio.create_task(owner.restored([changelog]))
+    under_way = asyncio.create_task(owner.restored([changelog]))
     await gate.waiting.wait()
+    return owner, under_way
+
+
+async def test_a_catching_up_ends_before_its_stores_are_closed():
+    gate = Gate()
+    owner, under_way = await catching_up(gate, TP(topic_of(TOOL_CALLS), 0))
+    await owner.stop()
+    gate.open.set()
+    await asyncio.wait([under_way])
+    assert under_way.cancelled()
+    assert gate.appended == 0
+
+
+async def test_a_catching_up_ends_when_another_recovery_begins():
+    gate, changelog = Gate(), TP(topic_of(TOOL_CALLS), 0)
+    owner, first = await catching_up(gate, changelog)
     await owner.assigned([changelog])
     await owner.claim([changelog])
     gate.open.set()
