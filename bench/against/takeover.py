@@ -78,7 +78,7 @@ def worker(
 ) -> Iterator[subprocess.Popen[bytes]]:
     log.parent.mkdir()
     with log.open("wb") as out:
-        command = [*line, "worker", "fold", "--only", "companies"]
+        command = [*line, "worker", "fold", "--only", "companies", "--name", log.parent.name]
         process = subprocess.Popen(command, cwd=checkout, env=environment, stdout=out, stderr=out)
     try:
         yield process
