@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic, sleep
@@ -52,12 +53,16 @@ def takeover(bootstrap: str, checkout: Path) -> Figures:
         environment = os.environ | {f"RILLFOLD_{name}": value for name, value in given.items()}
         line = [sys.executable, "-m", "rillfold"]
         subprocess.run([*line, "topics", "create"], cwd=checkout, env=environment, check=True, capture_output=True)
-        logs = [Path(folder) / name / "log" for name in ("one", "two")]
-        killed, _ = [
-            running.enter_context(worker(line, environment | {"RILLFOLD_DATA_DIR": str(log.parent)}, log, checkout))
-            for log in logs
-        ]
-        until(lambda: all("ready" in log.read_text() for log in logs))
+        begun = []
+        for name in (
+            "one",
+            "two",
+        ):  # a new broker refuses two that ask at once
+            given = environment | {"RILLFOLD_DATA_DIR": str(Path(folder) / name)}
+            log = Path(folder) / name / "log"
+            begun.append(running.enter_context(worker(line, given, log, checkout)))
+            until(partial(_says_ready, log))
+        killed, _ = begun
         ends = running.enter_context(Ends(bootstrap, f"{prefix}company-data", prefix))
         ends.all_get_on()
         killed.send_signal(signal.SIGKILL)
@@ -73,7 +78,7 @@ def worker(
 ) -> Iterator[subprocess.Popen[bytes]]:
     log.parent.mkdir()
     with log.open("wb") as out:
-        command = [*line, "worker", "fold", "--only", "companies"]
+        command = [*line, "worker", "fold", "--only", "companies", "--name", log.parent.name]
         process = subprocess.Popen(command, cwd=checkout, env=environment, stdout=out, stderr=out)
     try:
         yield process
@@ -108,6 +113,10 @@ class Ends:
     def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.wait()
+
+
+def _says_ready(log: Path) -> bool:
+    return "ready" in log.read_text()
 
 
 def until(holds: Callable[[], bool]) -> None:

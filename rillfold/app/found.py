@@ -1,11 +1,11 @@
 """Applications found by their names, and taken in beside ours."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from processors.dataset.taught import Rule
 from projections.catalog import PROJECTIONS
@@ -18,6 +18,8 @@ from schemas.codec.catalog import classes, kind_of
 from schemas.topics import Topic
 from streams.bridge.signing import AuthKind
 
+Placed = TypeVar("Placed", Rule, AuthKind)
+
 
 def with_apps(apps: Sequence[App]) -> Installed:
     """Ours and what these add. From here on their events are read and written like ours."""
@@ -26,7 +28,8 @@ def with_apps(apps: Sequence[App]) -> Installed:
     _check_names(apps)
     add(events, _topics(apps))
     reactions = [reaction for app in apps for reaction in app.reactions.values()]
-    return Installed(_projections(apps), reactions, _rules(apps), _auths(apps))
+    rules = _by_name("rule", ((app, app.rules) for app in apps))
+    return Installed(_projections(apps), reactions, rules, _by_name("auth", ((app, app.auths) for app in apps)))
 
 
 def _topics(apps: Sequence[App]) -> list[Topic]:
@@ -67,22 +70,13 @@ def _projections(apps: Sequence[App]) -> Mapping[str, Projection[Any]]:
     return projections
 
 
-def _auths(apps: Sequence[App]) -> Mapping[str, AuthKind]:
-    kinds = dict[str, AuthKind]()
-    for app in apps:
-        for name, kind in app.auths.items():
-            if kinds.setdefault(name, kind) is not kind:
-                raise BadApp(f"{kind.place}: auth {name!r} of {app.name} is another application's, too. Rename it.")
-    return kinds
-
-
-def _rules(apps: Sequence[App]) -> Mapping[str, Rule]:
-    rules = dict[str, Rule]()
-    for app in apps:
-        for name, rule in app.rules.items():
-            if rules.setdefault(name, rule) is not rule:
-                raise BadApp(f"{rule.place}: rule {name!r} of {app.name} is another application's, too. Rename it.")
-    return rules
+def _by_name(what: str, those: Iterable[tuple[App, Mapping[str, Placed]]]) -> Mapping[str, Placed]:
+    found = dict[str, Placed]()
+    for app, named in those:
+        for name, each in named.items():
+            if found.setdefault(name, each) is not each:
+                raise BadApp(f"{each.place}: {what} {name!r} of {app.name} is another application's, too. Rename it.")
+    return found
 
 
 def apps_of(word: str | None) -> list[App]:

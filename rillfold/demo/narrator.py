@@ -32,6 +32,7 @@ class Narrator:
         self._heard = Heard(file)
         self._silence = silence
         self._doing, self._since = "at work", monotonic()
+        # All that it does not have itself it hands on, which no type can say.
         self.console = Console(file=self._heard, highlight=False)  # type: ignore[arg-type]
 
     @contextmanager

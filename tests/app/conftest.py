@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rillfold.app.app import App
+from rillfold.app.errors import BadApp
 from rillfold.app.found import apps_of, with_apps
 from rillfold.app.installed import Installed
 from schemas.codec.catalog import ADDED, catalog, classes
@@ -68,3 +69,15 @@ def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Release:
 def load(release: Release) -> Load:
     """(what it says after its head) -> all that there is."""
     return lambda text: with_apps([release(text)])
+
+
+@pytest.fixture
+def refused(load: Load) -> Callable[[str, list[str]], None]:
+    """(what it says, what is told of it): it is wrong, and named with its place."""
+
+    def named(text: str, told: list[str]) -> None:
+        with pytest.raises(BadApp) as error:
+            load(text)
+        assert not [each for each in [*told, "an_app_of_a_test_"] if each not in str(error.value)], error.value
+
+    return named
