@@ -14,6 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, for_code
 
+from streams.log.kafka.client import close_client, start_client
 from streams.log.kafka.log import KafkaLog
 from streams.log.port import Record
 from streams.state.changelog import CLAIM
@@ -50,20 +51,27 @@ class Changelogs:
                 await asyncio.sleep(0.2)
 
     async def _follow(self) -> None:
-        async with AIOKafkaConsumer(
+        consumer = AIOKafkaConsumer(
             bootstrap_servers=self._servers, enable_auto_commit=False, auto_offset_reset="earliest"
-        ) as consumer:
-            looked, clock = 0.0, asyncio.get_running_loop().time
-            while True:
-                if clock() - looked > LOOK_AROUND:
-                    await self._look_around(consumer)
-                    looked = clock()
-                if not consumer.assignment():
-                    await asyncio.sleep(0.1)
-                    continue
-                for tp, records in (await consumer.getmany(timeout_ms=200)).items():
-                    for record in records:
-                        self._put(tp, record.offset, record.timestamp, record.key or b"", record.value)
+        )
+        await start_client(consumer)
+        try:
+            await self._read(consumer)
+        finally:
+            await close_client(consumer)
+
+    async def _read(self, consumer: AIOKafkaConsumer) -> None:
+        looked, clock = 0.0, asyncio.get_running_loop().time
+        while True:
+            if clock() - looked > LOOK_AROUND:
+                await self._look_around(consumer)
+                looked = clock()
+            if not consumer.assignment():
+                await asyncio.sleep(0.1)
+                continue
+            for tp, records in (await consumer.getmany(timeout_ms=200)).items():
+                for record in records:
+                    self._put(tp, record.offset, record.timestamp, record.key or b"", record.value)
 
     async def _look_around(self, consumer: AIOKafkaConsumer) -> None:
         topics = {topic for topic in await consumer.topics() if topic.startswith(self._prefix)}

@@ -77,6 +77,8 @@ class Fleet:
         self.one_more: Callable[[], None] = lambda: None
         """Lets a burst come."""
         self.nothing_comes: Callable[[], bool] = lambda: True
+        self.beside: list[asyncio.Task[None]] = []
+        """Who is at work as long as the fleet is: without them no seed can end well."""
         self._accepted: dict[str, int] = {}
         self.broker_died: list[float] = []
 
@@ -117,6 +119,7 @@ class Fleet:
 
     def mend(self) -> None:
         """As a supervisor would: whoever is dead is started again, and why it died is written down."""
+        self.still_beside()
         for hand in (*self.folds, *self.sinks):
             if hand.alive or hand in self.asleep:
                 continue
@@ -155,6 +158,13 @@ class Fleet:
             return done()
 
         until(what, READY_SECONDS, mended)
+
+    def still_beside(self) -> None:
+        """Raises what has ended one of them."""
+        for each in self.beside:
+            if each.done():
+                each.result()
+                raise AssertionError(f"{each} has ended")
 
     def asked(self, question: Callable[[KafkaLog], Awaitable[T]]) -> T:
         async def ask() -> T:

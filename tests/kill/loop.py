@@ -116,7 +116,7 @@ async def run_seed(
                 await admin.create(log, names)
                 traffic = Traffic(seed, size.events, names, framed=0.02)
                 sender = Sender(log, servers.bootstrap, traffic, size.events, history)
-                beside = [
+                fleet.beside = [
                     asyncio.create_task(answer_jobs(log, names, history)),
                     asyncio.create_task(changelogs.follow()),
                 ]
@@ -128,13 +128,12 @@ async def run_seed(
                     await _quiet(fleet, sender, log, names)
                     history.add("quiet")
                     await asyncio.to_thread(fleet.stop_folds)
-                    for each in beside:
-                        assert not each.done(), each
+                    fleet.still_beside()
                     await changelogs.read_to_their_ends(log, [topic_of(each, PREFIX) for each in (*ALL, OLDER)])
                 finally:
-                    for each in beside:
+                    for each in fleet.beside:
                         each.cancel()
-                    await asyncio.wait(beside)
+                    await asyncio.wait(fleet.beside)
                 owners = Owners(fleet.lives, fleet.broker_died, changelogs.history)
                 judge = Judge(log, names, traffic.ledger, injected, seed, folder / "logs", changelogs, owners)
                 return await _judged(judge, fleet)
