@@ -132,8 +132,9 @@ def registered(n: int, names: TopicNames) -> Record:
     return Record(sent.topic, 0, n, 1_000 + n, sent.key, sent.value)
 
 
-def test_of_two_records_at_one_offset_of_a_topic_that_was_made_anew_each_has_its_letter() -> None:
-    old, new = (Record("source", 0, 7, time, b"k", value) for time, value in ((1_000, b"old"), (2_000, b"new")))
+@pytest.mark.parametrize("anew", [b"new", b"old"], ids=["other bytes", "the same bytes"])
+def test_of_two_records_at_one_offset_of_a_topic_that_was_made_anew_each_has_its_letter(anew: bytes) -> None:
+    old, new = (Record("source", 0, 7, time, b"k", value) for time, value in ((1_000, b"old"), (2_000, anew)))
     refused = {spot_of(record): record for record in (old, new)}
     both = letters_about(old, new)
     both.check(refused, list(refused))
