@@ -192,6 +192,7 @@ class Inbox:
         for place in gone:
             for item in self._held.pop(place).values():
                 self._forget_one(item)
+
     def committable(self) -> dict[TopicPartition, int]:
         """For each partition the next offset that somebody would have to read after a crash."""
         return {place: next(iter(self._held.get(place) or [offset])) for place, offset in self._polled.items()}

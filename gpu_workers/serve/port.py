@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Hashable, Mapping
+from math import isnan
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -131,7 +132,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     """Among the questions of its company that wait; a lower one goes first. Nothing is taken from others by it."""
     within: float | None = None
-    """Seconds, from when it is asked: after them nobody wants the answer, and it is given up. None: it is waited for."""
+    """Seconds from when it is asked; after them nobody wants the answer, and it is given up. None: it is waited for."""
 
     def may_ask(self) -> bool:
         """An adapter is asked by its own company, and by the operator. To others it is as if it were not there."""
@@ -151,6 +152,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
             return f"top_k is {self.top_k}, and not 0 or more"
         if not -PRIORITIES <= self.priority <= PRIORITIES:
             return f"priority is {self.priority}, and not from {-PRIORITIES} to {PRIORITIES}"
+        if self.within is not None and isnan(self.within):
+            return "within is no number of seconds"
         if self.logprobs is not None and not 0 <= self.logprobs <= MAX_LOGPROBS:
             return f"logprobs is {self.logprobs}, and not from 0 to {MAX_LOGPROBS}"
         if self.logprobs is not None and (told := self.max_tokens * (1 + self.logprobs)) > MAX_CHANCES:

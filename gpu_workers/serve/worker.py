@@ -170,7 +170,9 @@ class InferenceWorker:
 
     def _note(self, place: TopicPartition, record: Record, event: Event) -> Said | None:
         """What is to be said at once: that it is beyond its company's room."""
-        if isinstance(event, InferenceRequested) and not self._knows(item := Item.of(event, place, record.offset, event.priority)):
+        if not isinstance(event, InferenceRequested):
+            return None
+        if not self._knows(item := Item.of(event, place, record.offset, event.priority)):
             if crowded := self._inbox.crowded(item.company):
                 failure = Failure(id=event.id, reason=TOO_MANY, detail=crowded)
                 return item, event, _result(event, failure, self._now())

@@ -31,8 +31,12 @@ class Ranks(Generic[Item]):
 
     def join(self, item: Item, place: int, priority: int = 0) -> None:
         self._places[item] = place
-        heappush(self._urgent, (priority, place, item))
-        heappush(self._oldest, (place, item))
+        entries: list[tuple[list[Any], Any]] = [(self._urgent, (priority, place, item)), (self._oldest, (place, item))]
+        for heap, entry in entries:
+            if len(heap) > 2 * len(self._places) + GARBAGE:
+                heap[:] = filter(self._counts, heap)
+                heapify(heap)
+            heappush(heap, entry)
 
     def leave(self, item: Item) -> bool:
         """Whether it was there."""
@@ -47,9 +51,6 @@ class Ranks(Generic[Item]):
         return self._top(self._oldest if self._passed >= PASSED else self._urgent)
 
     def _top(self, heap: list[Any]) -> Item | None:
-        if len(heap) > 2 * len(self._places) + GARBAGE:
-            heap[:] = filter(self._counts, heap)
-            heapify(heap)
         while heap and not self._counts(heap[0]):
             heappop(heap)
         return heap[0][-1] if heap else None

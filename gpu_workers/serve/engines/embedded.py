@@ -186,6 +186,8 @@ class EmbeddedEngine:
 
     async def _in_time(self, question: Question, visit: Visit, on_snippet: OnSnippet | None) -> Answer:
         """Where its time is over its row leaves the batch, as if the caller had gone."""
+        if (why := question.unfit()) is not None:
+            raise BadQuestion(f"{why}.")
         if question.within is not None and question.within <= 0:
             raise TooLate(f"nobody has wanted its answer for {-question.within:.3f} s.")
         try:
@@ -197,8 +199,6 @@ class EmbeddedEngine:
             raise TooLate(f"it was wanted within {question.within:g} s, and is not answered by now.") from None
 
     async def _answer(self, question: Question, visit: Visit, on_snippet: OnSnippet | None) -> Answer:
-        if (why := question.unfit()) is not None:
-            raise BadQuestion(f"{why}.")
         if question.adapter is None:
             return await self._run(question, None, None, visit, on_snippet)
         if not question.may_ask():
