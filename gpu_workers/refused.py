@@ -69,6 +69,12 @@ class NotFinite(Refused):
     reason = "not_finite"
 
 
+class TooLate(Refused):
+    """Its time was over before it was answered."""
+
+    reason = "too_late"
+
+
 class RowFailed(Refused):
     """This row cannot be computed, alone or with others; the engine works."""
 

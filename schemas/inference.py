@@ -11,7 +11,7 @@ class InferenceRequested(Event, frozen=True, kw_only=True):
     """A question for the base model or one adapter. The request is named by this event's id."""
 
     type: str = "inference.requested"
-    version: int = 2
+    version: int = 3
     job: Id | None = None
     adapter: Adapter | None = None
     """None: the base model."""
@@ -26,6 +26,10 @@ class InferenceRequested(Event, frozen=True, kw_only=True):
     """The form that the answer must have, as canonical JSON text: one call of the question's tools, of any (`ANY_CALL`)
     or of a named one (`{"call":"refund"}`), or JSON of a schema (`{"schema":{...}}`). None: it is free. Version 1 knew
     none. Tools that an adapter was trained without are not shown to it: they say what may be called, and no more."""
+    priority: int = 0
+    """Among its company's requests that wait, from -100 to 100; a lower one goes first. Before version 3 all had 0."""
+    deadline: int | None = None
+    """Milliseconds since 1970: after it nobody wants the answer, and it fails as `too_late`. None: it waits."""
 
 
 class InferenceCompleted(Event, frozen=True, kw_only=True):

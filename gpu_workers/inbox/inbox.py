@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
 from schemas.envelope import Event
 from streams.errors import Fenced
+from streams.fairness.ranks import Ranks
 from streams.log.port import Record, Subscription, TopicPartition
 
 MOST = 100_000
@@ -33,11 +34,13 @@ class Item(NamedTuple):
     id: str
     correlation: str = ""
     """Empty: its own id, as of most."""
+    priority: int = 0
+    """Among those of its company that wait; a lower one goes first."""
 
     @classmethod
-    def of(cls, request: Event, place: TopicPartition, offset: int) -> Item:
+    def of(cls, request: Event, place: TopicPartition, offset: int, priority: int = 0) -> Item:
         story = "" if request.correlation == request.id else request.correlation
-        return cls(place, offset, request.company, request.id, story)
+        return cls(place, offset, request.company, request.id, story, priority)
 
     def envelope(self) -> Event:
         """As much of the request as an answer needs that repeats none of its words."""
@@ -53,11 +56,14 @@ class Inbox:
 
     def __init__(self, most: int = MOST, share: int = MOST, each: int = EACH) -> None:
         self._most, self._share, self._each = most, share, each
-        self._lines: OrderedDict[str, deque[Item]] = OrderedDict()
+        self._lines: OrderedDict[str, Ranks[Item]] = OrderedDict()
         """Who is not begun, a line a company; the company whose turn is longest ago stands first."""
         self._begun: dict[str, set[Item]] = {}
         self._held: dict[TopicPartition, OrderedDict[int, Item]] = {}
         """In the lines and begun, by offset."""
+        self._came = 0
+        self._places: dict[Item, int] = {}
+        """As they came."""
         self._ids: Counter[tuple[str, str]] = Counter()
         self._polled: dict[TopicPartition, int] = {}
         self._generation = 0
@@ -102,7 +108,9 @@ class Inbox:
             held[item.offset] = item
             if behind:
                 self._held[item.place] = OrderedDict(sorted(held.items()))
-            self._lines.setdefault(item.company, deque()).append(item)
+            self._came += 1
+            self._places[item] = self._came
+            self._join(item)
             self._ids[item.company, item.id] += 1
 
     def passed(self, place: TopicPartition, offset: int) -> None:
@@ -129,12 +137,12 @@ class Inbox:
         """Whose turn it is, among all others."""
         for company, line in self._lines.items():
             if company not in resting and len(self._begun.get(company, ())) < self._share:
-                return line[0]
+                return line.first()
         return None
 
     def begun(self, item: Item) -> None:
         line = self._lines[item.company]
-        line.remove(item)
+        line.goes(item)
         if line:
             self._lines.move_to_end(item.company)
         else:
@@ -142,13 +150,13 @@ class Inbox:
         self._begun.setdefault(item.company, set()).add(item)
 
     def put_back(self, item: Item) -> None:
-        """What was begun, and is not to be done now: it is the next of its company again."""
+        """What was begun, and is not to be done now: it stands again where it came."""
         if self.holds(item):
             begun = self._begun.get(item.company, set())
             begun.discard(item)
             if not begun:
                 self._begun.pop(item.company, None)
-            self._lines.setdefault(item.company, deque()).appendleft(item)
+            self._join(item)
 
     def holds(self, item: Item) -> bool:
         return self._at(item.place, item.offset) == item
@@ -171,10 +179,6 @@ class Inbox:
     def drop(self, company: str, ids: Collection[str]) -> list[Item]:
         """Those that are not begun leave their line: they need nothing more."""
         gone = [item for item in self._lines.get(company, ()) if item.id in ids]
-        if gone:
-            self._lines[company] = deque(item for item in self._lines[company] if item.id not in ids)
-            if not self._lines[company]:
-                del self._lines[company]
         for item in gone:
             del self._held[item.place][item.offset]
             self._forget_one(item)
@@ -188,10 +192,6 @@ class Inbox:
         for place in gone:
             for item in self._held.pop(place).values():
                 self._forget_one(item)
-        for company, line in list(self._lines.items()):
-            self._lines[company] = deque(item for item in line if item.place not in gone)
-            if not self._lines[company]:
-                del self._lines[company]
 
     def committable(self) -> dict[TopicPartition, int]:
         """For each partition the next offset that somebody would have to read after a crash."""
@@ -203,7 +203,7 @@ class Inbox:
 
     def forget(self) -> None:
         """What was held may be another's: the next poll begins at what is committed."""
-        for known in (self._lines, self._begun, self._held, self._ids, self._polled):
+        for known in (self._lines, self._begun, self._held, self._ids, self._polled, self._places):
             known.clear()
         self._lost = True
 
@@ -211,7 +211,13 @@ class Inbox:
         held = self._held.get(place)
         return held.get(offset) if held else None
 
+    def _join(self, item: Item) -> None:
+        self._lines.setdefault(item.company, Ranks()).join(item, self._places[item], item.priority)
+
     def _forget_one(self, item: Item) -> None:
+        del self._places[item]
+        if (line := self._lines.get(item.company)) and line.leave(item) and not line:
+            del self._lines[item.company]
         begun = self._begun.get(item.company, set())
         begun.discard(item)
         if not begun:

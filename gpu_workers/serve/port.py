@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Hashable, Mapping
+from math import isnan
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -20,6 +21,8 @@ MAX_LOGPROBS = 20
 MAX_CHANCES = 40_000
 """Told of one answer: max_tokens times one more than logprobs."""
 MAX_STOPS, STOP_LETTERS = 16, 200
+PRIORITIES = 100
+"""On either side of 0."""
 VERSION_DIGITS = 18
 _readings = itertools.count(1)
 DETAIL = 1_000
@@ -126,6 +129,10 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     """So many of the likeliest tokens are told beside each that was said; None: no chances at all."""
     must: MustCall | MustFit | None = None
     """What form the answer is held to while it is made; None: none."""
+    priority: int = 0
+    """Among the questions of its company that wait; a lower one goes first. Nothing is taken from others by it."""
+    within: float | None = None
+    """Seconds from when it is asked; after them nobody wants the answer, and it is given up. None: it is waited for."""
 
     def may_ask(self) -> bool:
         """An adapter is asked by its own company, and by the operator. To others it is as if it were not there."""
@@ -143,6 +150,10 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
             return f"min_p is {self.min_p}, and not from 0 to 1"
         if self.top_k < 0:
             return f"top_k is {self.top_k}, and not 0 or more"
+        if not -PRIORITIES <= self.priority <= PRIORITIES:
+            return f"priority is {self.priority}, and not from {-PRIORITIES} to {PRIORITIES}"
+        if self.within is not None and isnan(self.within):
+            return "within is no number of seconds"
         if self.logprobs is not None and not 0 <= self.logprobs <= MAX_LOGPROBS:
             return f"logprobs is {self.logprobs}, and not from 0 to {MAX_LOGPROBS}"
         if self.logprobs is not None and (told := self.max_tokens * (1 + self.logprobs)) > MAX_CHANCES:

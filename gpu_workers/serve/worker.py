@@ -170,7 +170,9 @@ class InferenceWorker:
 
     def _note(self, place: TopicPartition, record: Record, event: Event) -> Said | None:
         """What is to be said at once: that it is beyond its company's room."""
-        if isinstance(event, InferenceRequested) and not self._knows(item := Item.of(event, place, record.offset)):
+        if not isinstance(event, InferenceRequested):
+            return None
+        if not self._knows(item := Item.of(event, place, record.offset, event.priority)):
             if crowded := self._inbox.crowded(item.company):
                 failure = Failure(id=event.id, reason=TOO_MANY, detail=crowded)
                 return item, event, _result(event, failure, self._now())
@@ -206,7 +208,7 @@ class InferenceWorker:
     async def _outcome(self, request: InferenceRequested) -> Outcome | Later:
         """Tries again what may go better later. An engine that has stopped is asked until the process ends."""
         try:
-            question = _question(request)
+            question = _question(request, self._now())
         except BadQuestion as error:
             return Failure(id=request.id, reason=error.reason, detail=str(error))
         attempt, pause = 0, PAUSE_SECONDS
@@ -273,7 +275,7 @@ class InferenceWorker:
         return self._answered.signed(item.place, record)
 
 
-def _question(request: InferenceRequested) -> Question:
+def _question(request: InferenceRequested, now: int) -> Question:
     return Question(
         id=request.id,
         company=request.company,
@@ -285,6 +287,8 @@ def _question(request: InferenceRequested) -> Question:
         temperature=request.temperature,
         seed=request.seed,
         must=must_of(request.must),
+        priority=request.priority,
+        within=None if request.deadline is None else (request.deadline - now) / 1000,
     )
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from gpu_workers.serve.port import MAX_LOGPROBS, MAX_STOPS, STOP_LETTERS
+from gpu_workers.serve.port import MAX_LOGPROBS, MAX_STOPS, PRIORITIES, STOP_LETTERS
 from rillfold.http.forms import MESSAGES, PARTS, TOOL_CALLS
 
 LARGEST = 2**31 - 1
@@ -111,6 +111,10 @@ class ChatRequest(BaseModel):
     min_p: float | None = Field(None, ge=0, le=1)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     stop: Stops | None = None
+    priority: int | None = Field(None, ge=-PRIORITIES, le=PRIORITIES)
+    """Among the questions of one company that wait; a lower one goes first."""
+    within: float | None = Field(None, gt=0, le=LARGEST)
+    """Seconds; after them the answer is given up."""
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
     stream: bool = False

@@ -47,6 +47,8 @@ def question_of(body: ChatRequest, base: str, id_: str, dice: int, company: str 
         stop=tuple(body.stop or ()),
         logprobs=_logprobs(body),
         must=_must(body),
+        priority=body.priority or 0,
+        within=body.within,
         company=company,
     )
 

@@ -33,6 +33,11 @@ def inference_requested_2(old: Fields) -> Fields:
     return old | {"must": None}
 
 
+def inference_requested_3(old: Fields) -> Fields:
+    """Who asked waited in the order of coming, for as long as it took."""
+    return old | {"priority": 0, "deadline": None}
+
+
 def training_accepted_2(old: Fields) -> Fields:
     """Claims were not counted."""
     return old | {"generation": 0}
@@ -65,6 +70,7 @@ UPCASTERS: dict[Kind, Upcaster] = {
     Kind("job.requested", 1): job_requested_2,
     Kind("job.requested", 2): job_requested_3,
     Kind("inference.requested", 1): inference_requested_2,
+    Kind("inference.requested", 2): inference_requested_3,
     Kind("training.accepted", 1): training_accepted_2,
     Kind("training.progressed", 1): training_progressed_2,
     Kind("training.refused", 1): training_refused_2,

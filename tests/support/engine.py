@@ -15,6 +15,7 @@ from gpu_workers.serve.port import (
     Answer,
     Chance,
     Choice,
+    Failure,
     InferenceEngine,
     MustCall,
     MustFit,
@@ -47,8 +48,19 @@ class FakeEngine:
     def open(self) -> None:
         self._gate.set()
 
+    def shut(self) -> None:
+        self._gate.clear()
+
     async def answer(self, question: Question, on_snippet: OnSnippet | None = None) -> Outcome:
         self.asked.append(question)
+        try:
+            async with asyncio.timeout(question.within):
+                await asyncio.sleep(0)
+                return await self._answer(question, on_snippet)
+        except TimeoutError:
+            return Failure(id=question.id, reason="too_late", detail=f"not within {question.within} s")
+
+    async def _answer(self, question: Question, on_snippet: OnSnippet | None) -> Outcome:
         await self._gate.wait()
         if self._never(question):
             await asyncio.Event().wait()

@@ -40,6 +40,8 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "no tokens": {"max_tokens": 0},
     "fewer than none": {"max_tokens": -(2**31)},
     "all the tokens there are": {"max_tokens": 2**31 - 1},
+    "a priority of 64 bits": {"priority": -(2**63)},
+    "no time": {"within": float("nan")},
     "a path": {"adapter": "acme/../globex/ops"},
     "nothing": {"adapter": ""},
     "a version below": {"adapter": "acme/ops", "version": -1},

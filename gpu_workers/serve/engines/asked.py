@@ -68,6 +68,7 @@ class RowMaker:
             seed=question.seed,
             logprobs=question.logprobs,
             owner=owner_of(question),
+            priority=question.priority,
             mark=weights.content if weights else None,
             active_from=self._active_from(prompt, spec, weights),
             public=max((_common(prompt, declared) for declared in self._base.public), default=0),

@@ -18,6 +18,7 @@ from gpu_workers.refused import (
     EngineStopped,
     Refused,
     RowFailed,
+    TooLate,
     UnknownAdapter,
     UnusableAdapter,
 )
@@ -176,16 +177,28 @@ class EmbeddedEngine:
     async def answer(self, question: Question, on_snippet: OnSnippet | None = None) -> Outcome:
         try:
             with self._questions.counted(question, letters(question)) as visit:
-                return await self._answer(question, visit, on_snippet)
+                return await self._in_time(question, visit, on_snippet)
         except RillfoldError as error:
             wait, again = getattr(error, "wait", 0.0), isinstance(error, Retry)
             return _failure(question, getattr(error, "reason", "refused"), str(error), again, wait)
         except Exception as error:
             return _failure(question, RowFailed.reason, f"{type(error).__name__}: {error}", again=False)
 
-    async def _answer(self, question: Question, visit: Visit, on_snippet: OnSnippet | None) -> Answer:
+    async def _in_time(self, question: Question, visit: Visit, on_snippet: OnSnippet | None) -> Answer:
+        """Where its time is over its row leaves the batch, as if the caller had gone."""
         if (why := question.unfit()) is not None:
             raise BadQuestion(f"{why}.")
+        if question.within is not None and question.within <= 0:
+            raise TooLate(f"nobody has wanted its answer for {-question.within:.3f} s.")
+        try:
+            async with asyncio.timeout(question.within) as limit:
+                return await self._answer(question, visit, on_snippet)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise TooLate(f"it was wanted within {question.within:g} s, and is not answered by now.") from None
+
+    async def _answer(self, question: Question, visit: Visit, on_snippet: OnSnippet | None) -> Answer:
         if question.adapter is None:
             return await self._run(question, None, None, visit, on_snippet)
         if not question.may_ask():

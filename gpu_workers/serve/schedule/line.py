@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from typing import Generic, Protocol, TypeVar
 
+from streams.fairness.ranks import Ranks
+
 PATIENCE = 256
 """So many rows of others are let in while an owner waits, at most, before its own first one is."""
 DEBTS = 4_096
@@ -15,6 +17,8 @@ DEBTS = 4_096
 class Owned(Protocol):
     @property
     def owner(self) -> str | None: ...
+    @property
+    def priority(self) -> int: ...
 
 
 Row = TypeVar("Row", bound=Owned)
@@ -33,8 +37,8 @@ class Account(Generic[Row]):
     running: int = 0
     since: int = 0
     """How many had been let in when it last had something running, or came."""
-    line: list[tuple[int, Row]] = field(default_factory=list)
-    """A heap: who came first is first, also when it has given way."""
+    line: Ranks[Row] = field(default_factory=Ranks)
+    """Who has given way stands at its place again."""
 
     @property
     def had(self) -> int:
@@ -82,7 +86,6 @@ class Line(Generic[Row]):
         """Those in the line who have nothing running, by what they had."""
         self._longest: _Order[Row] = _Order()
         """The same, by how long they wait."""
-        self._places: dict[Row, int] = {}
         self._rows = 0
         self._let_in = 0
 
@@ -109,27 +112,23 @@ class Line(Generic[Row]):
 
     def join(self, row: Row, place: int) -> None:
         account = self.accounts[row.owner]
-        self._places[row] = place
-        heappush(account.line, (place, row))
+        account.line.join(row, place, row.priority)
         if row.owner not in self._waiting:
             self._waiting[row.owner] = account
             self._stands(account)
 
     def pull(self, row: Row) -> None:
-        """Out of the line, wherever it stands. The first of each owner's line is always one who is still in it."""
-        if self._places.pop(row, None) is None:
-            return
+        """Out of the line, wherever it stands."""
         account = self.accounts[row.owner]
-        while account.line and self._places.get(account.line[0][1]) != account.line[0][0]:
-            heappop(account.line)
-        if not account.line:
-            del self._waiting[row.owner]
-            self._gone(account)
+        if account.line.leave(row):
+            self._left(row, account)
 
     def let_in(self, row: Row, ahead: int) -> None:
-        self.pull(row)
+        account = self.accounts[row.owner]
+        if account.line.goes(row):
+            self._left(row, account)
         self._let_in += 1
-        account = self._running[row.owner] = self.accounts[row.owner]
+        self._running[row.owner] = account
         account.running += 1
         account.ahead += ahead
         self._gone(account)
@@ -161,7 +160,12 @@ class Line(Generic[Row]):
         if neediest is None or self._let_in - neediest.since <= PATIENCE:
             there = (each for each in self._running.values() if each.line)
             neediest = self._least.first() or min(there, key=lambda each: each.had, default=None)
-        return neediest.line[0][1] if neediest else None
+        return neediest.line.first() if neediest else None
+
+    def _left(self, row: Row, account: Account[Row]) -> None:
+        if not account.line:
+            del self._waiting[row.owner]
+            self._gone(account)
 
     def _stands(self, account: Account[Row]) -> None:
         if account.line and not account.running:

@@ -38,6 +38,8 @@ class EngineRow(Generic[Adapter]):
     logprobs: int | None = None
     owner: str | None = None
     """Whose question it is: owners take turns, and pages are an owner's own."""
+    priority: int = 0
+    """Among those of its owner that wait; a lower one goes first."""
     mark: Hashable = None
     """Identity of the adapter's content, which KV under it is found by; None: it is not found again."""
     active_from: int = 0

@@ -1,0 +1,59 @@
+"""The line of one owner: who is most urgent goes first, and of the same urgency who came first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from heapq import heapify, heappop, heappush
+from typing import Any, Generic, TypeVar
+
+PASSED = 64
+"""So many more urgent ones go before who came first of all, at most: what he waits for others may wait for, too."""
+GARBAGE = 64
+
+Item = TypeVar("Item")
+
+
+class Ranks(Generic[Item]):
+    """Lower priorities are more urgent. `place` says who came first, and no two have the same."""
+
+    def __init__(self) -> None:
+        self._places: dict[Item, int] = {}
+        self._urgent: list[tuple[int, int, Item]] = []
+        self._oldest: list[tuple[int, Item]] = []
+        """What counts of both heaps stands in `places`, at its place; the rest has left."""
+        self._passed = 0
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self._places)
+
+    def join(self, item: Item, place: int, priority: int = 0) -> None:
+        self._places[item] = place
+        entries: list[tuple[list[Any], Any]] = [(self._urgent, (priority, place, item)), (self._oldest, (place, item))]
+        for heap, entry in entries:
+            if len(heap) > 2 * len(self._places) + GARBAGE:
+                heap[:] = filter(self._counts, heap)
+                heapify(heap)
+            heappush(heap, entry)
+
+    def leave(self, item: Item) -> bool:
+        """Whether it was there."""
+        return self._places.pop(item, None) is not None
+
+    def goes(self, item: Item) -> bool:
+        """It leaves because its turn has come."""
+        self._passed = 0 if item == self._top(self._oldest) else self._passed + 1
+        return self.leave(item)
+
+    def first(self) -> Item | None:
+        return self._top(self._oldest if self._passed >= PASSED else self._urgent)
+
+    def _top(self, heap: list[Any]) -> Item | None:
+        while heap and not self._counts(heap[0]):
+            heappop(heap)
+        return heap[0][-1] if heap else None
+
+    def _counts(self, entry: tuple[Any, ...]) -> bool:
+        return self._places.get(entry[-1]) == entry[-2]
