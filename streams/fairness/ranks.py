@@ -56,4 +56,4 @@ class Ranks(Generic[Item]):
         return heap[0][-1] if heap else None
 
     def _counts(self, entry: tuple[Any, ...]) -> bool:
-        return self._places.get(entry[-1]) == entry[-2]
+        return bool(self._places.get(entry[-1]) == entry[-2])
