@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from schemas.envelope import Event
 from streams.errors import Fenced
-from streams.fairness.ranks import Ranks
+from streams.fairness.urgency import ByUrgency
 from streams.log.port import Record, Subscription, TopicPartition
 
 MOST = 100_000
@@ -56,7 +56,7 @@ class Inbox:
 
     def __init__(self, most: int = MOST, share: int = MOST, each: int = EACH) -> None:
         self._most, self._share, self._each = most, share, each
-        self._lines: OrderedDict[str, Ranks[Item]] = OrderedDict()
+        self._lines: OrderedDict[str, ByUrgency[Item]] = OrderedDict()
         """Who is not begun, a line a company; the company whose turn is longest ago stands first."""
         self._begun: dict[str, set[Item]] = {}
         self._held: dict[TopicPartition, OrderedDict[int, Item]] = {}
@@ -212,7 +212,7 @@ class Inbox:
         return held.get(offset) if held else None
 
     def _join(self, item: Item) -> None:
-        self._lines.setdefault(item.company, Ranks()).join(item, self._places[item], item.priority)
+        self._lines.setdefault(item.company, ByUrgency()).join(item, self._places[item], item.priority)
 
     def _forget_one(self, item: Item) -> None:
         del self._places[item]

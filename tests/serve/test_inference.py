@@ -375,7 +375,7 @@ def legal(names: TopicNames) -> dict[str, InferenceRequested]:
     asked = {
         name: request(name, **{"adapter_version" if key == "version" else key: value for key, value in changes.items()})
         for name, changes in HOSTILE.items()
-        if "top_p" not in changes  # only HTTP has it
+        if not {"top_p", "within"} & set(changes)  # only HTTP has them
     }
     return {name: each for name, each in asked.items() if writable(each, names)}
 

@@ -19,7 +19,7 @@ from gpu_workers.serve.port import PRIORITIES, Failure
 from gpu_workers.serve.schedule.rows import Limits
 from schemas.inference import InferenceFailed
 from schemas.topics import TopicNames
-from streams.fairness.ranks import PASSED, Ranks
+from streams.fairness.urgency import PASSED, ByUrgency
 from streams.log.port import EventLog
 from tests.serve.test_inference import World, request
 from tests.serve.test_turns import until
@@ -46,7 +46,7 @@ async def world(log: EventLog, names: TopicNames) -> World:
 # A line
 
 
-def gone(line: Ranks[str]) -> list[str]:
+def gone(line: ByUrgency[str]) -> list[str]:
     order = []
     while (first := line.first()) is not None:
         assert line.goes(first) and not line.leave(first)
@@ -56,7 +56,7 @@ def gone(line: Ranks[str]) -> list[str]:
 
 @given(st.lists(st.tuples(st.integers(-3, 3), st.booleans())))
 def test_who_is_urgent_goes_first_and_of_them_who_came_first(came: list[tuple[int, bool]]) -> None:
-    line = Ranks[str]()
+    line = ByUrgency[str]()
     for place, (priority, _) in enumerate(came):
         line.join(f"{place}", place, priority)
     for place, (_, leaves) in enumerate(came):
@@ -66,7 +66,7 @@ def test_who_is_urgent_goes_first_and_of_them_who_came_first(came: list[tuple[in
 
 
 def test_nobody_is_passed_over_for_ever() -> None:
-    line, places = Ranks[str](), itertools.count()
+    line, places = ByUrgency[str](), itertools.count()
     line.join("patient", next(places), 1)
     order = []
     for _ in range(3 * PASSED):
@@ -77,7 +77,7 @@ def test_nobody_is_passed_over_for_ever() -> None:
 
 
 def test_a_line_that_many_pass_through_grows_no_larger() -> None:
-    line = Ranks[int]()
+    line = ByUrgency[int]()
     line.join(-1, 0, 1)
     for place in range(1, 10_000):
         line.join(place, place)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from typing import Generic, Protocol, TypeVar
 
-from streams.fairness.ranks import Ranks
+from streams.fairness.urgency import ByUrgency
 
 PATIENCE = 256
 """So many rows of others are let in while an owner waits, at most, before its own first one is."""
@@ -37,7 +37,7 @@ class Account(Generic[Row]):
     running: int = 0
     since: int = 0
     """How many had been let in when it last had something running, or came."""
-    line: Ranks[Row] = field(default_factory=Ranks)
+    line: ByUrgency[Row] = field(default_factory=ByUrgency)
     """Who has given way stands at its place again."""
 
     @property

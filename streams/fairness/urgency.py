@@ -13,7 +13,7 @@ GARBAGE = 64
 Item = TypeVar("Item")
 
 
-class Ranks(Generic[Item]):
+class ByUrgency(Generic[Item]):
     """Lower priorities are more urgent. `place` says who came first, and no two have the same."""
 
     def __init__(self) -> None:
