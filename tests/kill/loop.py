@@ -24,7 +24,7 @@ from tests.kill.injected import Injected
 from tests.kill.losses import Losses
 from tests.kill.owners import Owners
 from tests.kill.releases import ALL, LAST, OLDER
-from tests.kill.senders import Sender, answer_jobs
+from tests.kill.senders import Sender, World
 from tests.kill.traffic import Traffic
 from tests.kill.verdict import Judge
 from tests.kill.world import History, Patience, Servers, TooLate, crowding, until_async
@@ -116,8 +116,9 @@ async def run_seed(
                 await admin.create(log, names)
                 traffic = Traffic(seed, size.events, names, framed=0.02)
                 sender = Sender(log, servers.bootstrap, traffic, size.events, history)
+                world = World(log, names, history)
                 fleet.beside = [
-                    asyncio.create_task(answer_jobs(log, names, history)),
+                    asyncio.create_task(world.answer()),
                     asyncio.create_task(changelogs.follow()),
                 ]
                 try:
@@ -125,7 +126,7 @@ async def run_seed(
                     await _storm(Chaos(fleet, edges, Losses(fleet, names, injected), only), sender)
                     history.add("storm over")
                     edges.registry_learns()
-                    await _quiet(fleet, sender, log, names)
+                    await _quiet(fleet, sender, world, log, names)
                     history.add("quiet")
                     await asyncio.to_thread(fleet.stop_folds)
                     fleet.still_beside()
@@ -165,8 +166,8 @@ async def _storm(chaos: Chaos, sender: Sender) -> None:
         sending.cancel()
 
 
-async def _quiet(fleet: Fleet, sender: Sender, log: KafkaLog, names: TopicNames) -> None:
-    """Until every source is folded and in Postgres, and nothing has come between two looks."""
+async def _quiet(fleet: Fleet, sender: Sender, world: World, log: KafkaLog, names: TopicNames) -> None:
+    """Until every source is folded and in Postgres, every question answered, and nothing has come between two looks."""
     closed, patience, before, lag = False, Patience(QUIET_SECONDS), None, ["nobody was asked"]
     while not patience.over:
         await asyncio.sleep(1.0)
@@ -174,7 +175,7 @@ async def _quiet(fleet: Fleet, sender: Sender, log: KafkaLog, names: TopicNames)
         behind, (lag, ends) = lag, await _lag(log, names, fleet.servers.dsn)
         if lag != behind:
             patience.renew()
-        if closed and not lag and ends == before:
+        if closed and not lag and ends == before and await world.has_answered():
             return
         if not closed and ends == before:
             await sender.close()

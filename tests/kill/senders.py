@@ -20,10 +20,12 @@ from schemas.topics import TopicNames
 from streams.log.kafka.log import KafkaLog
 from streams.log.outgoing import to_outgoing
 from streams.log.port import Outgoing, Record
+from tests.kill.injected import Place, records
 from tests.kill.traffic import Burst, Traffic
 from tests.kill.world import History
 
 PAUSE = 0.5
+ASKING = "inference-request", "tool-call"
 
 
 class Sender:
@@ -123,20 +125,38 @@ async def _send(producer: AIOKafkaProducer, record: Outgoing) -> asyncio.Future[
     return sent
 
 
-async def answer_jobs(log: KafkaLog, names: TopicNames, history: History) -> None:
+class World:
     """The model and the tools: each question gets its answer at least once, a repeated one the same answer."""
-    topics = [names.wire("inference-request"), names.wire("tool-call")]
-    while True:
-        try:
-            async with log.subscribe(f"{names.prefix}kill-world", topics) as member:
-                while True:
-                    polled = await member.poll(0.5)
-                    answers = [reply for records in polled.values() for reply in _answers(records)]
-                    await log.append([to_outgoing(reply, names) for reply in answers])
-                    await member.commit({tp: records[-1].offset + 1 for tp, records in polled.items() if records})
-        except (Retry, KafkaError, OSError) as error:
-            history.add("world tries again", error=f"{type(error).__name__}: {error}"[:200])
-            await asyncio.sleep(PAUSE)
+
+    def __init__(self, log: KafkaLog, names: TopicNames, history: History) -> None:
+        self._log, self._names, self._history = log, names, history
+        self._answered: dict[Place, int] = {}
+        """Of each partition, up to where."""
+
+    async def answer(self) -> None:
+        topics = [self._names.wire(topic) for topic in ASKING]
+        while True:
+            try:
+                async with self._log.subscribe(f"{self._names.prefix}kill-world", topics) as member:
+                    while True:
+                        polled = await member.poll(0.5)
+                        answers = [reply for came in polled.values() for reply in _answers(came)]
+                        await self._log.append([to_outgoing(reply, self._names) for reply in answers])
+                        told = {tp: came[-1].offset + 1 for tp, came in polled.items() if came}
+                        self._answered |= told
+                        await member.commit(told)
+            except (Retry, KafkaError, OSError) as error:
+                self._history.add("world tries again", error=f"{type(error).__name__}: {error}"[:200])
+                await asyncio.sleep(PAUSE)
+
+    async def has_answered(self) -> bool:
+        """No question stands in the log without its answer."""
+        for topic in map(self._names.wire, ASKING):
+            for partition in await self._log.ends(topic):
+                place = topic, partition
+                async for _ in records(self._log, place, self._answered.get(place, 0)):
+                    return False
+        return True
 
 
 def _answers(records: Iterable[Record]) -> Iterable[Event]:
