@@ -162,18 +162,18 @@ async def test_a_page_of_many_small_values_makes_nobody_wait(world: World) -> No
     stood, reading = list[float](), list[float]()
     for _ in range(5):
         answer, longest = await standing(world.api.ask("GET", "/projections/company_tools", world.api.acme))
-        begun = time.monotonic()
+        begun = time.thread_time()
         assert sum(len(row["row"]["ranges"]) for row in answer.json()["rows"]) > 40_000
-        stood, reading = [*stood, longest], [*reading, time.monotonic() - begun]
+        stood, reading = [*stood, longest], [*reading, time.thread_time() - begun]
     assert min(stood) < min(reading), (stood, reading)
 
 
 async def standing(asked: Awaitable[Any]) -> tuple[Any, float]:
-    """The answer, and the longest time for which the loop did nothing else."""
-    asking, longest, last = asyncio.ensure_future(asked), 0.0, time.monotonic()
+    """The answer, and the longest time that the loop was at work on one thing: its own, however busy the machine is."""
+    asking, longest, last = asyncio.ensure_future(asked), 0.0, time.thread_time()
     while not asking.done():
         await asyncio.sleep(0)
-        longest, last = max(longest, time.monotonic() - last), time.monotonic()
+        longest, last = max(longest, time.thread_time() - last), time.thread_time()
     return await asking, longest
 
 
