@@ -20,8 +20,10 @@ HOUR = 3_600_000
 
 
 class LetterBytes(NamedTuple):
-    """What a letter holds of its record: so many bytes of key and value, all of them unless it was cut."""
+    """What a letter holds of its record: its time, and so many bytes of key and value, all of them unless it was cut."""
 
+    timestamp: int
+    """Where a topic was made anew, the very bytes may stand at one place twice: they are two records."""
     key: int
     value: int
     cut: bytes | None
@@ -29,9 +31,9 @@ class LetterBytes(NamedTuple):
     sha256: bytes
 
     @classmethod
-    def of(cls, key: bytes | None, value: bytes | None, cut: bytes | None = None) -> LetterBytes:
-        key, value = key or b"", value or b""
-        return cls(len(key), len(value), cut, _hash(key, value))
+    def of(cls, told: SourceRecord | RecordRejected, cut: bytes | None = None) -> LetterBytes:
+        key, value = told.key or b"", told.value or b""
+        return cls(told.timestamp, len(key), len(value), cut, _hash(key, value))
 
     def are_of(self, record: SourceRecord) -> bool:
         """A letter is data, and whoever wrote it may name a place where another record stands."""
@@ -40,7 +42,7 @@ class LetterBytes(NamedTuple):
             whole = (len(key), len(value)) == (self.key, self.value)
         else:
             whole = self.cut == b"%d" % size_with_headers(record)
-        return whole and _hash(key[: self.key], value[: self.value]) == self.sha256
+        return whole and self.timestamp == record.timestamp and _hash(key[: self.key], value[: self.value]) == self.sha256
 
 
 class Letters:
@@ -87,7 +89,7 @@ async def letters_of(
                 continue  # the latter is about a good event: folds have taken it
             if (own := found.get((letter.topic, letter.partition))) is not None:
                 cut = next((header.value or b"" for header in letter.headers if header.key == CUT), None)
-                own.put(letter.offset, LetterBytes.of(letter.key, letter.value, cut))
+                own.put(letter.offset, LetterBytes.of(letter, cut))
     return found
 
 
@@ -157,7 +159,7 @@ class OldGround:
         """Its letters are in the log now. Who reads on to a later end has made the ground longer for those behind."""
         assert self._letters is not None, "it was judged before"
         for record, _ in decoded.refused:
-            self._letters.put(record.offset, LetterBytes.of(record.key, record.value))
+            self._letters.put(record.offset, LetterBytes.of(record))
         self.end = max(self.end, decoded.next)
 
     async def _known(self, decoded: Decoded) -> Letters:

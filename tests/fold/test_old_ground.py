@@ -73,6 +73,7 @@ async def test_neither_a_cut_nor_a_forged_letter_hides_the_true_one(limit: int) 
         held = (await letters_of(log, NAMES, [("company-data", 0)]))["company-data", 0]
         assert held.hold(one)
         assert not held.hold(other) and not held.hold(other._replace(offset=0))
+        assert not held.hold(one._replace(timestamp=one.timestamp + 1)), "its topic was made anew: it is another record"
 
 
 async def test_an_empty_letter_is_of_an_empty_record() -> None:
