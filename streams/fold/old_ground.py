@@ -20,7 +20,7 @@ HOUR = 3_600_000
 
 
 class LetterBytes(NamedTuple):
-    """What a letter holds of its record: its time, and so many bytes of key and value, all of them unless it was cut."""
+    """What a letter holds of its record: its time, and bytes of key and value, all of them unless it was cut."""
 
     timestamp: int
     """Where a topic was made anew, the very bytes may stand at one place twice: they are two records."""
@@ -42,7 +42,8 @@ class LetterBytes(NamedTuple):
             whole = (len(key), len(value)) == (self.key, self.value)
         else:
             whole = self.cut == b"%d" % size_with_headers(record)
-        return whole and self.timestamp == record.timestamp and _hash(key[: self.key], value[: self.value]) == self.sha256
+        whole = whole and self.timestamp == record.timestamp
+        return whole and _hash(key[: self.key], value[: self.value]) == self.sha256
 
 
 class Letters:
