@@ -172,10 +172,11 @@ async def _quiet(fleet: Fleet, sender: Sender, world: World, log: KafkaLog, name
     while not patience.over:
         await asyncio.sleep(1.0)
         fleet.mend()
+        answered = await world.has_answered()  # asked first: a later answer is seen in the ends
         behind, (lag, ends) = lag, await _lag(log, names, fleet.servers.dsn)
         if lag != behind:
             patience.renew()
-        if closed and not lag and ends == before and await world.has_answered():
+        if closed and answered and not lag and ends == before:
             return
         if not closed and ends == before:
             await sender.close()

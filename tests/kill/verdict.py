@@ -186,7 +186,7 @@ class Judge:
                 self.counts["jobs"] += 1
                 assert job.status in ("completed", "failed"), (
                     f"job {key} stays {job.status}: what follows from {(last := last_input(job))} stands in the log "
-                    f"{len(self.effects.get(effect_id(last), ()))} times"
+                    f"{len(self.effects.get(effect_id(last or ''), ()))} times"
                 )
                 assert len(self.ends[key]) == 1, f"job {key} has {len(self.ends[key])} ends"
                 taken = {job.request, *(reply.id for reply in job.replies)}
