@@ -184,9 +184,10 @@ class Judge:
                 if job.request is None:
                     continue
                 self.counts["jobs"] += 1
+                last = last_input(job) or ""
                 assert job.status in ("completed", "failed"), (
-                    f"job {key} stays {job.status}: what follows from {(last := last_input(job))} stands in the log "
-                    f"{len(self.effects.get(effect_id(last or ''), ()))} times"
+                    f"job {key} stays {job.status}: what follows from {last} stands in the log "
+                    f"{len(self.effects.get(effect_id(last), ()))} times"
                 )
                 assert len(self.ends[key]) == 1, f"job {key} has {len(self.ends[key])} ends"
                 taken = {job.request, *(reply.id for reply in job.replies)}
