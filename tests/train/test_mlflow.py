@@ -312,6 +312,7 @@ async def test_a_log_that_fails_in_the_middle_loses_no_note() -> None:
                     self.failed += 1
                     return await appended(*given)
 
+                # The fault stands before the log's own append: all else of it is as it is.
                 one.append = append  # type: ignore[method-assign]
                 yield one
 
