@@ -2,6 +2,9 @@
 BIN := .venv/bin
 READY := .venv/.ready
 export PYTHON ?= python3
+# Tests are held to what they call, not to each type in them.
+LOOSE := arg-type assignment attr-defined call-overload dict-item func-returns-value has-type index list-item misc \
+	operator override return-value type-var union-attr var-annotated
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check up bench kill hostile lock
@@ -20,6 +23,7 @@ check: $(READY) ## Lint, formatting, types, the layers, dead code
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/mypy --config-file= --explicit-package-bases --ignore-missing-imports --check-untyped-defs bench tests/kill tests/hostile examples/*.py
+	@$(BIN)/mypy --config-file= --explicit-package-bases --ignore-missing-imports --check-untyped-defs $(LOOSE:%=--disable-error-code=%) tests
 	@$(BIN)/lint-imports
 	@$(BIN)/vulture
 

@@ -30,7 +30,7 @@ def step(decoder: Decoder, cache: KVCache, rows: list[list[int]], parts: Parts, 
         positions += range(first, last)
         cells += [pages[place // cache.size] * cache.size + place % cache.size for place in range(first, last)]
     asks = torch.tensor([span.first + span.length - 1 for span in spans])
-    tokens = Tokens(*map(torch.tensor, (ids, positions, cells)), spans, asks, step_plan)
+    tokens = Tokens(torch.tensor(ids), torch.tensor(positions), torch.tensor(cells), spans, asks, step_plan)
     return decoder.forward(tokens, cache)
 
 

@@ -87,9 +87,9 @@ def told(*events: Event) -> Run:
     return run
 
 
-def said(kind: type[Event], at: int, ids: Iterable[int] = count(), **fields: object) -> Event:
-    envelope = {"id": f"e{next(iter(ids))}", "company": "acme", "time": at, "correlation": "r"}
-    return kind(**envelope, run="r", **fields)  # type: ignore[arg-type]
+def said(kind: type[Event], at: int, ids: Iterable[int] = count(), **fields: Any) -> Event:
+    fields |= {"id": f"e{next(iter(ids))}", "company": "acme", "time": at, "correlation": "r", "run": "r"}
+    return kind(**fields)
 
 
 ASKED = TrainingRequested(id="r", company="acme", time=1, correlation="r", base_model="tiny")
