@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any, TypeVar
 
 from processors.dataset.taught import Rule
@@ -15,6 +16,7 @@ from rillfold.app.errors import BadApp, raised_at
 from rillfold.app.installed import GROUP, Installed
 from schemas.codec.additions import add
 from schemas.codec.catalog import classes, kind_of
+from schemas.near import meant
 from schemas.topics import Topic
 from streams.bridge.signing import AuthKind
 
@@ -100,13 +102,21 @@ def _found(word: str, told: str) -> App:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise _broken(told, error) from error
         remedy = f"Install its package, or start where it lies: {Path.cwd()} was looked through, too"
-        raise BadApp(f"{told}: there is no module {error.name}. {remedy}.") from error
+        raise BadApp(f"{told}: there is no module {error.name}.{_meant(error.name)} {remedy}.") from error
     except (Exception, SystemExit) as error:
         raise _broken(told, error) from error
     if not isinstance(found, App):
         what = f"{attribute or 'app'} of {module} is {type(found).__name__}"
         raise BadApp(f"{told}: {what}, not an App. Name it as MODULE:ATTRIBUTE, or let it be `app` there.")
     return found
+
+
+def _meant(missing: str) -> str:
+    """Modules that lie beside where the missing one would: in its package, else in this folder."""
+    package = missing.rpartition(".")[0]
+    where = getattr(sys.modules[package], "__path__", []) if package else [str(Path.cwd())]
+    beside = [each.name for each in iter_modules(where)]
+    return meant(missing, [f"{package}.{each}" if package else each for each in beside])
 
 
 def _broken(told: str, error: BaseException) -> BadApp:

@@ -118,9 +118,20 @@ def test_what_is_right_is_there_beside_ours(load: Any) -> None:
     assert found["revenue"].topics == ("company-data",)
 
 
-@pytest.mark.parametrize("word", ["no_such_module_here", "json", "json:loads"])
+@pytest.mark.parametrize("word", ["no_such_module_here", "json", "json:loads", "json.decoder.app"])
 def test_a_name_that_leads_to_no_application(word: str) -> None:
     with pytest.raises(BadApp, match=f"RILLFOLD_APP={word}"):
+        installed(Settings(app=word))
+
+
+@pytest.mark.parametrize(("word", "is_meant"), [("shopp", "'shop'"), ("shop.ap", "'shop.app'"), ("Shop.app", "'shop'")])
+def test_a_mistyped_name_is_guessed(word: str, is_meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "__init__.py").touch()
+    (tmp_path / "shop" / "app.py").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    with pytest.raises(BadApp, match=f"Is {is_meant} meant"):
         installed(Settings(app=word))
 
 
@@ -129,10 +140,11 @@ def test_a_name_that_is_none() -> None:
         from_env({"RILLFOLD_APP": "../shop"})
 
 
-@pytest.mark.parametrize("command", ["worker sink", "worker react", "query companies"])
+@pytest.mark.parametrize("command", ["worker sink", "worker react", "query companies", "up --workers"])
 def test_a_command_ends_with_one_line_and_1(command: str, tmp_path: Path) -> None:
     (tmp_path / "broken_shop.py").write_text("from rillfold import App\napp = Ap('shop')\n")
-    surroundings = {**os.environ, "RILLFOLD_APP": "broken_shop", "RILLFOLD_PROVIDER": "external",
+    provider = "embedded" if command == "up --workers" else "external"
+    surroundings = {**os.environ, "RILLFOLD_APP": "broken_shop", "RILLFOLD_PROVIDER": provider,
                     "RILLFOLD_BOOTSTRAP_SERVERS": "127.0.0.1:9", "RILLFOLD_POSTGRES_DSN": "postgresql://127.0.0.1:9/x",
                     "RILLFOLD_DATA_DIR": str(tmp_path)}  # fmt: skip
     line = [sys.executable, "-P", "-m", "rillfold", *command.split()]
@@ -141,6 +153,7 @@ def test_a_command_ends_with_one_line_and_1(command: str, tmp_path: Path) -> Non
     assert ran.returncode == 1, ran.stderr
     assert "Traceback" not in ran.stderr
     assert "RILLFOLD_APP=broken_shop does not import" in told[-1] and "broken_shop.py:2 raises NameError" in told[-1]
+    assert [each.name for each in tmp_path.iterdir() if each.name != "__pycache__"] == ["broken_shop.py"]
 
 
 EVENT = "@app.event({})\nclass Paid:\n    {}\n"

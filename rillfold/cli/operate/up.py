@@ -35,6 +35,7 @@ def up(workers: bool, no_postgres: bool, as_json: bool) -> None:
             f"RILLFOLD_PROVIDER={settings.provider}: that stack is not ours to start. Unset it, or start it there."
         )
     if workers:
+        names = started(bool(installed(settings).reactions), settings.mlflow_url is not None)
         for name, host, port in doors(settings):
             ports.must_be_free(port, f"RILLFOLD_{name.upper()}_PORT", host)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -50,7 +51,6 @@ def up(workers: bool, no_postgres: bool, as_json: bool) -> None:
         _tell(stack, settings.data_dir.resolve(), time.monotonic() - begun, as_json)
         if workers:
             in_log(admin.create)
-            names = started(bool(installed(settings).reactions), settings.mlflow_url is not None)
             crew.start(names, each=lambda name: click.echo(f"  {name} is ready", err=as_json))
         _watch(stack, crew)
 

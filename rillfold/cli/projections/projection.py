@@ -85,14 +85,16 @@ def refused(names: Sequence[str], company: str | None, as_json: bool) -> None:
 
     async def read(log: EventLog, topics: TopicNames) -> list[dict[str, Any]]:
         found: list[Refusal] = []
-        for each in wanted:
-            try:
-                parts = await held(log, each, topic_of(each, topics.prefix))
-            except UnknownTopic:
-                if names:
-                    raise
-                continue  # nobody folds it here
-            found += [one for part in parts.values() for one in part.refused if company in (None, one.company)]
+        with line("projections") as tell:
+            for done, each in enumerate(wanted):
+                tell(done, len(wanted))
+                try:
+                    parts = await held(log, each, topic_of(each, topics.prefix))
+                except UnknownTopic:
+                    if names:
+                        raise
+                    continue  # nobody folds it here
+                found += [one for part in parts.values() for one in part.refused if company in (None, one.company)]
         return [msgspec.structs.asdict(one) for one in found]
 
     _tell(in_log(read), as_json, told.refusals)
