@@ -62,7 +62,8 @@ async def refold(
     Several sources are taken in the order of their timestamps.
     """
     sources = [names.wire(topic) for topic in projection.topics]
-    refused = {(each.topic, each.offset) for each in part.refused}
+    # Where a topic was made anew, another event may stand where one was refused.
+    refused = {(each.topic, each.offset, each.event) for each in part.refused}
     letters = await letters_of(event_log, names, [(topic, partition) for topic in sources])
     stretches = [Batch(topic, partition, 0, part.markers.get(topic, 0), ()) for topic in sources]
     events = [await _events(event_log, names, stretch, refused, letters) for stretch in stretches]
@@ -114,7 +115,7 @@ async def _events(
     event_log: EventLog,
     names: TopicNames,
     stretch: Batch,
-    refused: Container[tuple[str, int]],
+    refused: Container[tuple[str, int, str]],
     letters: Mapping[TopicPartition, Letters],
 ) -> list[Sourced]:
     topic, here = stretch.topic, names.events_on(stretch.topic)
@@ -123,5 +124,9 @@ async def _events(
     start = (await event_log.starts(topic))[stretch.partition]
     async for records in event_log.read(topic, stretch.partition, start, stretch.next):
         found = decode_from(stretch._replace(records=records), 0, here).events
-        events += [(topic, each) for each in found if not ((topic, each[0].offset) in refused or told.hold(each[0]))]
+        events += [
+            (topic, (record, event))
+            for record, event in found
+            if (topic, record.offset, event.id) not in refused and not told.hold(record)
+        ]
     return events

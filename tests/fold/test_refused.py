@@ -430,6 +430,23 @@ async def test_an_event_that_only_a_fresh_fold_does_not_take_is_a_difference_tha
     assert fresh.rows == {"acme/e": Texts(("0 ", "2 "))}
 
 
+async def test_what_stands_where_another_event_was_refused_before_its_topic_was_made_anew_is_folded_again():
+    log, names = MemoryLog(), TopicNames()
+    async with Driver(log, [TEXTS]) as d:
+        for n in range(3):
+            await d.send(text(n))
+        await d.settle()
+    parts = await held(log, TEXTS, topic_of(TEXTS, names.prefix))
+    (number,) = [n for n, part in parts.items() if part.rows]
+    former = Refusal(topic=TOPIC, partition=number, offset=1, projection="texts", version=1, company="acme",
+                     event="of-before", reason="raised", detail="")  # fmt: skip
+    part = parts[number]._replace(refused=[former])
+    assert (await refold(log, TEXTS, names, number, part)) == (part.rows, ())
+    # The very event stays refused.
+    part = part._replace(refused=[msgspec.structs.replace(former, event="i1")])
+    assert (await refold(log, TEXTS, names, number, part)).rows == {"acme/e": Texts(("0 ", "2 "))}
+
+
 async def test_a_refusal_survives_compaction_and_an_empty_disk():
     log = MemoryLog()
     async with Driver(log, [BREAKS]) as d:
