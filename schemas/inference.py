@@ -29,7 +29,7 @@ class InferenceRequested(Event, frozen=True, kw_only=True):
     priority: int = 0
     """Among its company's requests that wait, from -100 to 100; a lower one goes first. Before version 3 all had 0."""
     deadline: int | None = None
-    """Milliseconds since 1970: after it nobody wants the answer, and it fails as `too_late`. None: it waits."""
+    """As `time`, in microseconds: after it nobody wants the answer, and it fails as `too_late`. None: it waits."""
 
 
 class InferenceCompleted(Event, frozen=True, kw_only=True):

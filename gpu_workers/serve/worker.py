@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
 from gpu_workers.inbox.answered import AnsweredRequests
 from gpu_workers.inbox.begun import Begun, ended, request_in
 from gpu_workers.inbox.inbox import TOO_MANY, Inbox, Item, Polled
@@ -49,6 +51,8 @@ Said = tuple[Item, InferenceRequested, Event]
 GROUP = "rillfold-serve"
 TOPIC = "inference-request"
 POLL_SECONDS = 1.0
+SECOND = 1_000_000
+"""In the microseconds that the log counts in."""
 AT_ONCE = 32
 # So many times the rows of the engine are asked of it at once, half of them at most by one company.
 AHEAD, SHARE = 4, 2
@@ -208,14 +212,14 @@ class InferenceWorker:
     async def _outcome(self, request: InferenceRequested) -> Outcome | Later:
         """Tries again what may go better later. An engine that has stopped is asked until the process ends."""
         try:
-            question = _question(request, self._now())
+            question = _question(request)
         except BadQuestion as error:
             return Failure(id=request.id, reason=error.reason, detail=str(error))
         attempt, pause = 0, PAUSE_SECONDS
         if not question.may_ask():
             return _not_yours(request)
         while True:
-            outcome = await self._engine.answer(question)
+            outcome = await self._engine.answer(self._in_time(question, request.deadline))
             if not isinstance(outcome, Failure):
                 return outcome
             if outcome.reason in FULL:
@@ -229,6 +233,12 @@ class InferenceWorker:
                     continue
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _in_time(self, question: Question, deadline: int | None) -> Question:
+        """Each try has what is left of its time."""
+        if deadline is None:
+            return question
+        return msgspec.structs.replace(question, within=(deadline - self._now()) / SECOND)
 
     def _later(self, full: Failure) -> Later:
         seconds = min(max(full.wait, FULL_SECONDS), LONGEST_PAUSE)
@@ -275,7 +285,7 @@ class InferenceWorker:
         return self._answered.signed(item.place, record)
 
 
-def _question(request: InferenceRequested, now: int) -> Question:
+def _question(request: InferenceRequested) -> Question:
     return Question(
         id=request.id,
         company=request.company,
@@ -288,7 +298,6 @@ def _question(request: InferenceRequested, now: int) -> Question:
         seed=request.seed,
         must=must_of(request.must),
         priority=request.priority,
-        within=None if request.deadline is None else (request.deadline - now) / 1000,
     )
 
 

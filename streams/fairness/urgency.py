@@ -14,33 +14,37 @@ Item = TypeVar("Item")
 
 
 class ByUrgency(Generic[Item]):
-    """Lower priorities are more urgent. `place` says who came first, and no two have the same."""
+    """Lower priorities are more urgent. `place` says who came first."""
 
     def __init__(self) -> None:
-        self._places: dict[Item, int] = {}
-        self._urgent: list[tuple[int, int, Item]] = []
-        self._oldest: list[tuple[int, Item]] = []
-        """What counts of both heaps stands in `places`, at its place; the rest has left."""
+        self._joined: dict[Item, int] = {}
+        """By which joining each is here: whoever leaves and comes back joins anew, at the place that he had."""
+        self._joins = 0
+        self._urgent: list[tuple[int, int, int, Item]] = []
+        self._oldest: list[tuple[int, int, Item]] = []
+        """What counts of both heaps is by the joining that is known; the rest has left."""
         self._passed = 0
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._joined)
 
     def __iter__(self) -> Iterator[Item]:
-        return iter(self._places)
+        return iter(self._joined)
 
     def join(self, item: Item, place: int, priority: int = 0) -> None:
-        self._places[item] = place
-        entries: list[tuple[list[Any], Any]] = [(self._urgent, (priority, place, item)), (self._oldest, (place, item))]
+        self._joins += 1
+        self._joined[item] = self._joins
+        urgent, oldest = (priority, place, self._joins, item), (place, self._joins, item)
+        entries: list[tuple[list[Any], Any]] = [(self._urgent, urgent), (self._oldest, oldest)]
         for heap, entry in entries:
-            if len(heap) > 2 * len(self._places) + GARBAGE:
+            if len(heap) > 2 * len(self._joined) + GARBAGE:
                 heap[:] = filter(self._counts, heap)
                 heapify(heap)
             heappush(heap, entry)
 
     def leave(self, item: Item) -> bool:
         """Whether it was there."""
-        return self._places.pop(item, None) is not None
+        return self._joined.pop(item, None) is not None
 
     def goes(self, item: Item) -> bool:
         """It leaves because its turn has come."""
@@ -56,4 +60,4 @@ class ByUrgency(Generic[Item]):
         return heap[0][-1] if heap else None
 
     def _counts(self, entry: tuple[Any, ...]) -> bool:
-        return bool(self._places.get(entry[-1]) == entry[-2])
+        return bool(self._joined.get(entry[-1]) == entry[-2])

@@ -25,7 +25,6 @@ from tests.support.learning import NAMES, built, log_of, said
 from tests.support.tongues import Speaker
 
 TASK, REPLY, LAST = "Refund order A1", "done", "Order A1 is refunded."
-NOW = 1_700_000_000_000
 
 
 def tool(name: str, description: str, parameters: str) -> Outgoing:
@@ -61,7 +60,7 @@ async def lessons_and_questions(folder: Path) -> tuple[list[Lesson], list[Infere
 def asked(chat: Chat, question: InferenceRequested, tools: Tools) -> list[int]:
     spec = AdapterSpec(key=AdapterKey("acme/default", 1), tools_in_prompt=tools == "in-prompt")
     rows = RowMaker(chat, Base("tiny", "0" * 64, 4096))
-    return list(rows.row(1, _question(question, NOW), spec, None).prompt)
+    return list(rows.row(1, _question(question), spec, None).prompt)
 
 
 @pytest.mark.parametrize("tools", ["in-prompt", "closed-book"])

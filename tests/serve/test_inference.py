@@ -7,6 +7,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -78,10 +79,10 @@ class World:
         return by_request
 
     @asynccontextmanager
-    async def worker(self, engine: Any) -> AsyncIterator[asyncio.Task[None]]:
+    async def worker(self, engine: Any, now: Callable[[], int] | None = None) -> AsyncIterator[asyncio.Task[None]]:
+        """Without a clock it counts from 1 on."""
         ready = asyncio.Event()
-        clock = itertools.count(1)
-        worker = InferenceWorker(self.log, self.names, engine, lambda: next(clock))
+        worker = InferenceWorker(self.log, self.names, engine, now or partial(next, itertools.count(1)))
         running = asyncio.create_task(worker.run(ready.set))
         waiting = asyncio.create_task(ready.wait())
         await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED, timeout=WAIT)

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from gpu_workers.inbox.inbox import Inbox, Item
 from gpu_workers.serve.engines.embedded import EmbeddedEngine
 from gpu_workers.serve.engines.start import EngineSetup, embedded
-from gpu_workers.serve.port import PRIORITIES, Failure
+from gpu_workers.serve.port import PRIORITIES, Failure, OnSnippet, Outcome, Question
 from gpu_workers.serve.schedule.rows import Limits
+from gpu_workers.serve.worker import PAUSE_SECONDS
+from rillfold.event_log import now
 from schemas.inference import InferenceFailed
 from schemas.topics import TopicNames
 from streams.fairness.urgency import PASSED, ByUrgency
@@ -84,6 +86,18 @@ def test_a_line_that_many_pass_through_grows_no_larger() -> None:
         line.leave(place)
         assert line.first() == -1
     assert len(line._urgent) < 200 > len(line._oldest)
+
+
+def test_who_comes_back_to_a_place_again_and_again_stands_there_once() -> None:
+    line, came = ByUrgency[int](), 200
+    for place in range(came):
+        line.join(place, place, place % 3)
+    for _ in range(100):
+        for place in range(came):  # as a company's that has no tokens left
+            assert line.leave(place)
+            line.join(place, place, place % 3)
+    assert len(line._urgent) < 3 * came > len(line._oldest)
+    assert [line.first() for place in range(came) if line.goes(line.first() or 0)] and not len(line)
 
 
 # A company's own
@@ -172,6 +186,43 @@ async def test_a_request_of_the_log_past_its_deadline_fails_and_is_not_asked_for
     failed = results[past.id]
     assert isinstance(failed, InferenceFailed) and failed.reason == "too_late"
     assert {results[each.id].type for each in (open_, far)} == {"inference.completed"}
+
+
+async def test_a_deadline_is_a_moment_of_the_clock_that_the_workers_have(world: World) -> None:
+    soon, late = request("soon", deadline=now() + 60_000_000), request("late", deadline=now() - 1_000_000)
+    await world.say(soon, late)
+    async with world.worker(FakeEngine(), now):
+        results = await world.results(2)
+    assert results[soon.id].type == "inference.completed"
+    assert isinstance(failed := results[late.id], InferenceFailed) and failed.reason == "too_late"
+
+
+async def test_each_try_has_what_is_left_of_the_time(world: World) -> None:
+    class Tired(FakeEngine):
+        async def answer(self, question: Question, on_snippet: OnSnippet | None = None) -> Outcome:
+            self.asked.append(question)
+            return Failure(id=question.id, reason="row_failed", detail="not now", again=len(self.asked) < 3)
+
+    engine, asked_for = Tired(), request("thrice", deadline=now() + 60_000_000)
+    await world.say(asked_for)
+    async with world.worker(engine, now):
+        await world.results(1)
+    left = [question.within or 0.0 for question in engine.asked]
+    assert len(left) == 3 and 60 > left[0] > left[1] + PAUSE_SECONDS > left[2] + 2 * PAUSE_SECONDS
+
+
+async def test_what_nobody_wants_any_more_waits_for_no_room(bench: Workbench) -> None:
+    async with embedded(str(bench.base), bench.root / "cache", EngineSetup(device=CPU, company_waiting=1)) as engine:
+        assert isinstance(engine, EmbeddedEngine)
+        first = asyncio.create_task(engine.answer(ask("Go on", max_tokens=500, company="acme")))
+        await until(lambda: engine.stats().running > 0)
+        full, late = (
+            await engine.answer(ask("Full", company="acme")),
+            await engine.answer(ask("Late", company="acme", within=-5.0)),
+        )
+        first.cancel()
+    assert isinstance(full, Failure) and isinstance(late, Failure)
+    assert (full.reason, late.reason) == ("queue_full", "too_late")
 
 
 # By HTTP

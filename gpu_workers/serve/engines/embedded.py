@@ -176,6 +176,8 @@ class EmbeddedEngine:
 
     async def answer(self, question: Question, on_snippet: OnSnippet | None = None) -> Outcome:
         try:
+            if question.within is not None and question.within <= 0:  # said also where there is no room for it
+                raise TooLate(f"nobody has wanted its answer for {-question.within:.3f} s.")
             with self._questions.counted(question, letters(question)) as visit:
                 return await self._in_time(question, visit, on_snippet)
         except RillfoldError as error:
@@ -188,8 +190,6 @@ class EmbeddedEngine:
         """Where its time is over its row leaves the batch, as if the caller had gone."""
         if (why := question.unfit()) is not None:
             raise BadQuestion(f"{why}.")
-        if question.within is not None and question.within <= 0:
-            raise TooLate(f"nobody has wanted its answer for {-question.within:.3f} s.")
         try:
             async with asyncio.timeout(question.within) as limit:
                 return await self._answer(question, visit, on_snippet)
