@@ -168,7 +168,15 @@ class Folding:
         await commit(shard, Piece(rows, (), next_), topic, self._ports)
 
     def folded(self, topic: str, partition: int) -> int | None:
-        """The lowest marker of a source: only so far may the group's commit go."""
+        """Only so far may the group's commit go: whoever takes over rows that act sends nothing of what is below.
+
+        None while rows that the source feeds are not in our hands: a leader of another release may know them not.
+        """
+        fed = (self._shards.get((self.changelog(each), partition)) for each in self._by_source.get(topic, ()))
+        return self._lowest(topic, partition) if all(fed) else None
+
+    def _lowest(self, topic: str, partition: int) -> int | None:
+        """The lowest marker of a source, of the rows that are here."""
         starts = [shard.next(topic) for shard in self.feeding(topic, partition)]
         return min((start for start in starts if start is not None), default=None)
 
@@ -224,7 +232,7 @@ class Folding:
 
         Two may be under way: while the log acknowledges one batch, the next is decoded. They commit in its order.
         """
-        lowest = self.folded(batch.topic, batch.partition)
+        lowest = self._lowest(batch.topic, batch.partition)
         if lowest is None or batch.next <= lowest:
             return
         before = self._under_way.get((batch.topic, batch.partition, batch.start))
@@ -246,7 +254,7 @@ class Folding:
 
     async def _commit(self, decoded: Decoded) -> None:
         shards = self.feeding(decoded.topic, decoded.partition)
-        lowest = self.folded(decoded.topic, decoded.partition)
+        lowest = self._lowest(decoded.topic, decoded.partition)
         if lowest is None or decoded.next <= lowest:
             return
         if decoded.start > lowest:

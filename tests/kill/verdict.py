@@ -30,7 +30,7 @@ from tests.kill.letters import Letterbox, Spot, spot_of
 from tests.kill.owners import Cause, Owners
 from tests.kill.releases import ALL, BUMPED, OLDER
 from tests.kill.traffic import FOLDED, SERIAL, Ledger
-from tests.kill.written import Raw, clean, folded_once, local, prefix, replayed, sparse
+from tests.kill.written import Raw, apart, clean, folded_once, local, prefix, replayed, sparse
 
 Rows = dict[int, dict[str, msgspec.Struct]]
 LOST = b"\x00lost/"
@@ -246,7 +246,10 @@ class Judge:
                 assert any(clean(copy) == clean(found) for copy in held), f"no worker has {changelog}/{partition}"
                 for copy in held:
                     whole = prefix(history, copy)
-                    assert whole or sparse(history, gone, copy), f"a copy of {changelog}/{partition} is no prefix of it"
+                    if not whole and not sparse(history, gone, copy):
+                        self._evidence(f"{changelog}-{partition}", history)
+                        why = apart(history, gone, copy)
+                        raise AssertionError(f"a copy of {changelog}/{partition} is no prefix of it: {why}")
                     self.counts["copies of a cleaned log"] += not whole
                 self.counts["copies"] += len(held)
 

@@ -90,5 +90,21 @@ def sparse(history: list[Record], gone: Container[int], copy: Raw) -> bool:
     return all(last.get(key, -1) in gone and there.get(key) in values[key] for key in differ)
 
 
+def apart(history: list[Record], gone: Container[int], copy: Raw) -> str:
+    """Which of its keys are not as they were at its position, and where those were written."""
+    position, there = int.from_bytes(copy[POSITION], "big"), _counted(copy)
+    should = _counted(replayed(history, position))
+    differ = [key for key in {**there, **should} if there.get(key) != should.get(key)]
+    written = {
+        key: [
+            (record.offset, record.offset in gone, record.value == there.get(key))
+            for record in history
+            if (record.key or b"") == key
+        ][-12:]
+        for key in differ[:5]
+    }
+    return f"at {position} of {history[-1].offset}, {len(differ)} keys; (offset, gone, as in the copy): {written}"
+
+
 def _counted(rows: Raw) -> Raw:
     return {key: value for key, value in rows.items() if key.startswith(MARKER) or not key.startswith(RESERVED)}
