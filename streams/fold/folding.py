@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -38,6 +38,8 @@ REMOVED = 1_000
 NOTHING = Extent(0, 0)
 Accepted = Mapping[str, int]
 """`topic/partition@offset`, which is what was folded and is lost -> the offset at which to go on."""
+Ask = Callable[[], Awaitable[Extent]]
+"""What a source partition holds now."""
 
 
 class Folding:
@@ -128,18 +130,24 @@ class Folding:
             log.error("%s", why, extra=NAMED)
         self.lost = others if why is None else {**others, (topic, partition): why}
 
-    async def look(self, topic: str, partition: int, extent: Extent, read_to: int | None = None) -> None:
+    async def look(self, topic: str, partition: int, extent: Extent, ask: Ask, read_to: int | None = None) -> Extent:
         """That a source does not reach what was folded is written down, and what an operator has said of it.
 
-        By the next look it may have grown beyond that, and be another all the same.
+        By the next look it may have grown beyond that, and be another all the same. Returns what it was judged by.
         """
         async with self._turns[partition]:
-            for shard in self.feeding(topic, partition):
-                await self._look(shard, topic, extent, read_to)
+            return await self._look(self.feeding(topic, partition), topic, extent, ask, read_to)
 
-    async def _look(self, shard: Shard[Any], topic: str, extent: Extent, read_to: int | None = None) -> None:
-        await self._accept(shard, topic, extent)
-        await self._name(shard, topic, extent, read_to)
+    async def _look(
+        self, shards: Collection[Shard[Any]], topic: str, extent: Extent, ask: Ask, read_to: int | None = None
+    ) -> Extent:
+        """In its turn: nothing is folded meanwhile. What was asked before may be older than what was folded since."""
+        if not all(shard.next(topic) is None or extent.reaches(shard.next(topic) or 0) for shard in shards):
+            extent = await ask()
+        for shard in shards:
+            await self._accept(shard, topic, extent)
+            await self._name(shard, topic, extent, read_to)
+        return extent
 
     async def _name(self, shard: Shard[Any], topic: str, extent: Extent, read_to: int | None = None) -> None:
         folded = shard.next(topic)
@@ -190,12 +198,12 @@ class Folding:
             sources = self.sources_of(shard.projection)
             if len(sources) > 1 or shard.projection.react is not None:
                 sent, held = dict[str, int](), dict[str, Extent]()
-                for topic in sources:
-                    with suppress(UnknownTopic):  # deleted under the group: whoever begins its sources says so
-                        committed = await event_log.committed(group, topic)
-                        held[topic] = (await extents(event_log, topic))[shard.partition]
-                        sent[topic] = committed.get(shard.partition, 0)
                 async with self._turns[shard.partition]:
+                    for topic in sources:
+                        with suppress(UnknownTopic):  # deleted under the group: whoever begins its sources says so
+                            committed = await event_log.committed(group, topic)
+                            held[topic] = (await extents(event_log, topic))[shard.partition]
+                            sent[topic] = committed.get(shard.partition, 0)
                     await catch_up(shard, held, event_log, sent, self._ports, self._names, self._told)
 
     async def _look_at_losses(self, shards: Collection[Shard[Any]], event_log: EventLog) -> None:
@@ -211,7 +219,7 @@ class Folding:
                     if extent is None:
                         await self._name(shard, topic, NOTHING)
                     else:
-                        await self._look(shard, topic, extent)
+                        await self._look([shard], topic, extent, asking(event_log, topic, shard.partition))
 
     async def _look_at_ground(self, shards: Collection[Shard[Any]], event_log: EventLog) -> None:
         """What their sources hold by now, somebody may have folded before us."""
@@ -277,3 +285,12 @@ class Folding:
             if ground is not None:
                 ground.told(decoded)
         return decoded
+
+
+def asking(event_log: EventLog, topic: str, partition: int) -> Ask:
+    async def ask() -> Extent:
+        with suppress(UnknownTopic):
+            return (await extents(event_log, topic)).get(partition, NOTHING)
+        return NOTHING
+
+    return ask

@@ -10,7 +10,7 @@ from typing import Any
 from faust.types import TP
 
 from streams.errors import NAMED, ChangelogCut, SourceGrown, SourceUnread, UnknownTopic
-from streams.fold.folding import Folding
+from streams.fold.folding import Folding, asking
 from streams.fold.shard import Shard
 from streams.health.watchman import EX_SOFTWARE
 from streams.log.port import EventLog, Extent, TopicPartition, extents
@@ -136,7 +136,8 @@ class ShardOwner:
                 continue
             if (extent := there.get(tp.partition)) is None:
                 raise SourceGrown(tp.topic, f"more than {len(there)}", "every row of it", len(there))
-            await self._folding.look(*tp, extent, read_to.get(tp))
+            # No await stands between the look and the beginning: nothing is folded in between.
+            extent = await self._folding.look(*tp, extent, asking(self._event_log, *tp), read_to.get(tp))
             if (begin := self._folding.begin(*tp, extent, read_to.get(tp))) is not None:
                 begins[tp] = begin
         return begins
