@@ -244,8 +244,8 @@ async def test_a_source_that_was_seen_to_be_lost_is_not_passed_because_it_has_gr
 
 
 async def test_what_was_asked_before_others_folded_on_says_nothing_of_the_source():
-    """A rebalance asks what all sources hold, and what was fetched before is folded meanwhile. A seed of the kill script
-    (405) stood still so, as if its topics had been made anew."""
+    """A rebalance asks what all sources hold, and what was fetched before is folded meanwhile. Seed 405 of the kill
+    script stood still so, as if its topics had been made anew."""
     world = World()
     await world.folding.step(batch([text(n) for n in range(3)]))
     assert await look(world, Extent(0, 2), now=Extent(0, 5)) == Extent(0, 5)
