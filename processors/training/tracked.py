@@ -16,10 +16,14 @@ from projections.training_runs import ENDED, TRAINING_RUNS, Outcome, Run
 from schemas.adapters import AdapterJudged, AdapterReady, RolloutDecided
 from schemas.envelope import Event
 from schemas.training import TrainingAccepted, TrainingCompleted, TrainingProgressed, TrainingWithdrawn
+from schemas.words import shortened
 
 WITHDRAWN = "withdrawn"
 FIGURES, DEEP, LONG = 500, 6, 200
 """Of one verdict; so deep and under names so long they are found."""
+WAITING, SETTINGS = 10_000, 8_192
+"""Wishes of one company that nobody has accepted, and bytes of what each asks for, that are known: as many as may wait
+at the workers. Who wishes for more has the oldest of them told of without it."""
 
 Ending = Literal["finished", "failed", "killed"]
 
@@ -88,10 +92,15 @@ TRACKED_RUNS = replace(TRAINING_RUNS, state=TrackedRun, initial=_initial, fold=_
 
 
 class Tracking:
-    """Every run, as far as the log was read. It is told of from the moment on that a worker has accepted it."""
+    """Every run, as far as the log was read. It is told of from the moment on that a worker has accepted it.
+
+    Nobody fills this memory by asking: what ends without that is forgotten, and what waits for it is bounded.
+    """
 
     def __init__(self) -> None:
         self._runs: dict[str, Run] = {}
+        self._waiting: dict[str, dict[str, None]] = {}
+        """By company the rows of wishes, the oldest first."""
         self._made: dict[tuple[str, int], str] = {}
         """Who made a version of an adapter: the row of its run."""
 
@@ -125,8 +134,26 @@ class Tracking:
         after = TRACKED_RUNS.fold(before, event)
         if after is before:
             return None
-        self._runs[row] = _kept(after)
+        self._keep(row, after)
         return self._added(row, _lived(before, after, event))
+
+    def _keep(self, row: str, run: Run) -> None:
+        self._runs[row] = _kept(run)
+        waiting = self._waiting.setdefault(run.company, {})
+        if not run.accepted_at and run.status not in ENDED:
+            waiting[row] = None
+            if len(waiting) > WAITING:
+                self._forget(waiting, next(iter(waiting)))
+        elif run.accepted_at:
+            waiting.pop(row, None)
+        else:
+            self._forget(waiting, row)
+        if not waiting:
+            del self._waiting[run.company]
+
+    def _forget(self, waiting: dict[str, None], row: str) -> None:
+        waiting.pop(row, None)
+        del self._runs[row]
 
     def _added(self, row: str | None, told: Mapping[str, Any]) -> RunNote | None:
         run = self._runs.get(row or "")
@@ -143,10 +170,10 @@ def _sound(note: RunNote) -> RunNote:
 
 
 def _kept(run: Run) -> Run:
-    """Kept for as long as the process lives: without the words that are said once, and were."""
-    if not run.accepted_at and run.status not in ENDED:
-        return run
-    return msgspec.structs.replace(run, settings="", ranges=(), detail="")
+    """Kept for as long as the process lives: without the words that are said once, and were or will be."""
+    waits = not run.accepted_at and run.status not in ENDED
+    settings, withdrawn = shortened(run.settings, SETTINGS) if waits else "", run.withdrawn and "yes"
+    return msgspec.structs.replace(run, settings=settings, withdrawn=withdrawn, ranges=(), detail="")
 
 
 def _lived(before: Run, after: Run, event: Event) -> dict[str, Any]:

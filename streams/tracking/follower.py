@@ -29,8 +29,8 @@ GROUP = "rillfold-mlflow"
 TOPICS = ("training-request", "adapter-ready")
 """In this order: what is said of an adapter follows from what was said of its run."""
 LOOK_SECONDS = 1.0
-CHUNK, NOTES = 500, 20
-"""Offsets of one partition, and runs, between two commits; then it is another's turn."""
+CHUNK, CHUNK_BYTES, NOTES = 500, 8 << 20, 20
+"""Offsets of one partition, what they hold, and runs, between two commits; then it is another's turn."""
 PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)
 TRIES = 3
 """So often in a row one note is tried while MLflow takes another run; then it is the note's fault, and nobody waits for
@@ -139,8 +139,8 @@ class RunFollower:
 
     async def _take(self, place: TopicPartition, end: int) -> None:
         start, notes = self._at(place), dict[tuple[str, str], RunNote]()
-        stop = min(end, start + CHUNK)
-        for record in await self._read(place, start, stop):
+        records, stop = await self._read(place, start, min(end, start + CHUNK))
+        for record in records:
             if (note := self._fold(record)) is not None:
                 run = (note.company, note.run)
                 notes[run] = together(notes[run], note) if run in notes else note
@@ -165,9 +165,15 @@ class RunFollower:
         await alone.append([], Reached(self._group, {place: stop}))
         self._next, self._folded = {**(self._next or {}), place: stop}, None
 
-    async def _read(self, place: TopicPartition, start: int, stop: int) -> Sequence[Record]:
-        """All of it before any is folded: what is read again after an error was not folded yet."""
-        return [record async for record in in_turns(records_in(self._log, *place, start, stop), Slices(self._beat))]
+    async def _read(self, place: TopicPartition, start: int, stop: int) -> tuple[Sequence[Record], int]:
+        """All of it before any is folded: what is read again after an error was not folded yet. And up to where."""
+        records, size = list[Record](), 0
+        async for record in in_turns(records_in(self._log, *place, start, stop), Slices(self._beat)):
+            records.append(record)
+            size += len(record.value or b"")
+            if size > CHUNK_BYTES:
+                return records, record.offset + 1
+        return records, stop
 
     def _fold(self, record: Record) -> RunNote | None:
         event = decode(record.value, record.origin, record.timestamp, record.headers)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import accumulate
 from pathlib import Path
@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from processors.training.tracked import Tracking
+from processors.training.tracked import SETTINGS, WAITING, Tracking
 from rillfold.auto_lora import tracked
 from rillfold.processes import started
 from rillfold.settings import Settings, from_env, in_force
@@ -32,9 +32,10 @@ from streams.errors import AppendFailed, ShutOut
 from streams.health import watch
 from streams.log.memory import MemoryLog
 from streams.log.outgoing import to_outgoing
-from streams.log.port import TopicSpec
+from streams.log.port import Record, TopicPartition, TopicSpec
+from streams.tracking import follower as following
 from streams.tracking.errors import MlflowAway
-from streams.tracking.follower import NOTES, PAUSES, TOPICS, TRIES, RunFollower
+from streams.tracking.follower import GROUP, NOTES, PAUSES, TOPICS, TRIES, RunFollower
 from streams.tracking.mlflow import Mlflow
 from tests.support.certificates import Authority
 from tests.support.events import of
@@ -418,7 +419,46 @@ def test_what_was_said_of_a_run_is_not_kept_for_ever() -> None:
         note = tracking.take(event)
         if isinstance(event, training.TrainingAccepted):
             assert note is not None and long in str(note.params)
-    assert long not in str(tracking._runs) and len(tracking._runs) == 2
+    assert long not in str(tracking._runs) and [run.run for run in tracking._runs.values()] == ["r-1"]
+
+
+def test_nobody_fills_the_memory_by_asking() -> None:
+    tracking, long = Tracking(), "long" * 10_000
+    ranges = tuple(training.OffsetRange(topic="t", partition=0, start=0, stop=1) for _ in range(1_000))
+    for n in range(50):
+        tracking.take(requested("acme", f"gone-{n}", 0, settings=long, ranges=ranges))
+        tracking.take(said(training.TrainingWithdrawn, "acme", 1, run=f"gone-{n}", reason=long))
+        tracking.take(said(training.TrainingRefused, "acme", 2, run=f"gone-{n}", reason="withdrawn", detail=long))
+    assert not tracking._runs and not tracking._waiting
+    for n in range(WAITING + 50):
+        tracking.take(requested("acme", f"r-{n}", 0, settings=long, ranges=ranges))
+    tracking.take(requested("globex", "r-0", 0))
+    kept = tracking._runs.values()
+    assert len(kept) == WAITING + 1 and not any(run.ranges for run in kept)
+    assert max(len(run.settings) for run in kept) <= SETTINGS
+    # Of one that was forgotten less is told, and of all others everything.
+    told = [tracking.take(accepted(company, run, 3)) for company, run in [("acme", "r-49"), ("acme", "r-50")]]
+    assert [note is not None and "longlong" in str(note.params) for note in told] == [False, True]
+
+
+async def test_large_wishes_are_read_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "CHUNK_BYTES", 3_000)
+    log = await log_of([requested("acme", f"r-{n}", n, settings="x" * 1_000) for n in range(10)])
+    follower = RunFollower(log, TopicNames(), Mlflow(client(FakeMlflow())))
+    read = list[int]()
+
+    async def watched(place: TopicPartition, start: int, stop: int) -> tuple[Sequence[Record], int]:
+        found = await RunFollower._read(follower, place, start, stop)
+        read.append(len(found[0]))
+        return found
+
+    monkeypatch.setattr(follower, "_read", watched)
+    async with log.alone(GROUP) as alone:
+        await follower._recall()
+        while await follower.step(alone):
+            pass
+    assert sum(read) == 10 and max(read) <= 3
+    assert not await follower.behind()
 
 
 async def test_it_gets_in_by_the_names_of_its_own_client() -> None:
