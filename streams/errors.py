@@ -183,9 +183,11 @@ Span = tuple[int, int]
 class SourceLost(Stop):
     """What a projection was folded up to is not in its source any more. No reset policy decides what that means."""
 
-    def __init__(self, place: str, folded: Collection[int], lowest: int, now: Span, once: Span) -> None:
+    def __init__(
+        self, place: str, folded: Collection[int], lowest: int, now: Span, once: Span, unfit: Collection[str] = ()
+    ) -> None:
         """`folded`: also where those stand who have read further than the markers; in between there may be no record.
-        `once`: what it held when that was first seen."""
+        `once`: what it held when that was first seen. `unfit`: what an operator has said of it, and does not apply."""
         (first, end), on = now, "OFFSET"
         if lowest < first:
             how, where, on = f"[{lowest}, {first}) was deleted before it was folded", f"at {first}", f"{first}"
@@ -202,7 +204,7 @@ class SourceLost(Stop):
             f"{place} is folded up to {lowest} and holds [{first}, {end}): {how}. It stands still, other partitions go "
             f"on. To keep the rows and go on {where}, start it with RILLFOLD_ACCEPT_LOSS='{{{accept}}}'; or bring the "
             f"records back, and start it so with the offset behind the @; or fold anew what is left: "
-            f"docs/operations.md."
+            f"docs/operations.md.{''.join(f' Its {each} does not apply.' for each in unfit)}"
         )
 
 

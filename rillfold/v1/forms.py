@@ -102,20 +102,20 @@ class ChatRequest(BaseModel):
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
-    max_tokens: int | None = Field(None, ge=1, le=LARGEST)
-    max_completion_tokens: int | None = Field(None, ge=1, le=LARGEST)
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=-1, le=LARGEST)
+    max_tokens: int | None = Field(None, strict=True, ge=1, le=LARGEST)
+    max_completion_tokens: int | None = Field(None, strict=True, ge=1, le=LARGEST)
+    temperature: float | None = Field(None, strict=True, ge=0, le=2)
+    top_p: float | None = Field(None, strict=True, gt=0, le=1)
+    top_k: int | None = Field(None, strict=True, ge=-1, le=LARGEST)
     """0 and -1: any token, as engines with this field have it."""
-    min_p: float | None = Field(None, ge=0, le=1)
-    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    min_p: float | None = Field(None, strict=True, ge=0, le=1)
+    seed: int | None = Field(None, strict=True, ge=-(2**63), lt=2**63)
     stop: Stops | None = None
-    priority: int | None = Field(None, ge=-PRIORITIES, le=PRIORITIES)
+    priority: int | None = Field(None, strict=True, ge=-PRIORITIES, le=PRIORITIES)
     """Among the questions of one company that wait; a lower one goes first."""
-    within: float | None = Field(None, gt=0, le=LARGEST)
+    within: float | None = Field(None, strict=True, gt=0, le=LARGEST)
     """Seconds; after them the answer is given up."""
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
+    top_logprobs: int | None = Field(None, strict=True, ge=0, le=MAX_LOGPROBS)
     stream: bool = False
     stream_options: StreamOptions | None = None

@@ -64,6 +64,8 @@ class Folding:
         for projection in projections:
             for topic in projection.topics:
                 self._by_source.setdefault(names.wire(topic), []).append(projection)
+        if strange := sorted(key for key in self._accepted if key.partition("/")[0] not in self._by_source):
+            log.warning("RILLFOLD_ACCEPT_LOSS names %s: no topic that is folded here", ", ".join(strange), extra=NAMED)
 
     @property
     def sources(self) -> frozenset[str]:
@@ -118,7 +120,9 @@ class Folding:
             markers = {at for shard in shards if (at := shard.next(topic)) is not None}
             lost |= {at for at in was if at is not None}
             once = min(((each.first, each.end) for each in was.values()), default=extent)
-            self.stand(topic, partition, SourceLost(f"{topic}/{partition}", {*lost, *markers}, min(lost), extent, once))
+            place = f"{topic}/{partition}"
+            unfit = [f'"{key}": {on}' for key, on in self._accepted.items() if key.startswith(f"{place}@")]
+            self.stand(topic, partition, SourceLost(place, {*lost, *markers}, min(lost), extent, once, unfit))
             return None
         self.stand(topic, partition, None)
         return min((shard.begin(topic, extent.first) for shard in shards), default=None)

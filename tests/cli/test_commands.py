@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -20,6 +21,7 @@ from rillfold.cli import rillfold as root
 from rillfold.cli.adapters import lineage
 from rillfold.cli.adapters.train import _settings, train
 from rillfold.cli.adapters.trained import TrainedVersion
+from rillfold.cli.company import status
 from rillfold.cli.events import trace
 from rillfold.cli.projections import rows_of
 from rillfold.cli.terminal.plain import plain
@@ -67,6 +69,13 @@ def test_the_proof_counts_what_is_left() -> None:
     assert proof["lag"] == {"a": {0: 2, 1: 3}, "b": {0: 0}}
     told = rows_of.told({"projection": "p", "version": 2} | proof)
     assert told == "p v2, 5 events behind the log; folded up to a/0:5"
+
+
+def test_a_log_that_is_shorter_than_what_was_folded_of_it_is_not_taken_from_what_is_left() -> None:
+    proof: Any = rows_of._progress({"a": {0: 5, 1: 1}}, {"a": {0: 2, 1: 4}}) | {"projection": "p", "version": 2}
+    assert "3 events behind the log" in rows_of.told(proof) and rows_of.told(proof).endswith("the end of a/0")
+    line = status._projections(status._behind([proof]), [proof])
+    assert line.wrong and "a/0" in line.told
 
 
 def test_lineage_goes_down_to_the_offsets() -> None:

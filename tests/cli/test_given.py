@@ -131,6 +131,7 @@ def test_a_place_that_takes_nothing_is_named(
         *(("DATA_DIR", ""), ("DATA_DIR", " "), ("CACHE_DIR", "a\0b"), ("STALL_SECONDS", "inf")),
         *(("STALL_SECONDS", "nan"), ("API_PORT", "99999"), ("TOPIC_MAP", "[")),
         *(("SERVE_URL", "localhost:8701"), ("API_URL", "http://"), ("HOSTS", "http://a.b"), ("HOSTS", "a,,b")),
+        *(("ACCEPT_LOSS", '{"company-data/2:5": 1}'), ("ACCEPT_LOSS", '{"company-data/2@5": -1}')),
     ],
 )
 def test_a_setting_that_says_nothing_is_named(name: str, value: str) -> None:

@@ -253,6 +253,15 @@ async def test_what_was_asked_before_others_folded_on_says_nothing_of_the_source
     assert await looked(world, Extent(0, 5)) == 3
 
 
+async def test_a_word_that_does_not_apply_is_named_beside_what_stands_still(caplog: pytest.LogCaptureFixture):
+    world = World()
+    await world.folding.step(batch([text(n) for n in range(3)]))
+    assert await looked(world, Extent(0, 1), {f"{TOPIC}/0@2": 0, f"{TOPIC}/0@3": 9, "no-topic/0@3": 0}) is None
+    why = str(world.folding.lost[TOPIC, 0])
+    assert f'Its "{TOPIC}/0@2": 0 does not apply.' in why and f'Its "{TOPIC}/0@3": 9 does not apply.' in why
+    assert "RILLFOLD_ACCEPT_LOSS names no-topic/0@3: no topic that is folded here" in caplog.text
+
+
 async def test_a_source_that_was_deleted_is_another_when_it_is_there_again():
     world = World()
     await world.folding.step(batch([text(n) for n in range(3)]))

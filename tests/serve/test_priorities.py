@@ -252,6 +252,11 @@ async def test_what_is_too_late_is_said_and_not_asked_again(client: openai.Async
         {"within": -1},
         {"within": "soon"},
         {"within": 1e30},
+        {"within": True},
+        {"within": "5"},
+        {"priority": True},
+        {"max_tokens": "7"},
+        {"temperature": False},
     ],
 )
 async def test_neither_is_taken_beyond_its_bounds(body: dict[str, Any], url: str, engine: FakeEngine) -> None:

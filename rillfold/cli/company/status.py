@@ -68,7 +68,7 @@ async def _looked(api: Client, company: str | None) -> Sequence[StatusLine]:
     behind = _behind(proofs)
     return [
         StatusLine("api", "ready"),
-        _projections(behind),
+        _projections(behind, proofs),
         StatusLine("runs", f"{len(open_)} open{_more(runs)}{_named(open_, 'run')}"),
         StatusLine("jobs", f"{len(at_work)} at work{_more(jobs)}{_named(at_work, 'job')}"),
         StatusLine("adapters", f"{len(adapters.rows)}{_more(adapters)}, {len(promoted)} of them promoted"),
@@ -98,12 +98,19 @@ def _named(rows: Sequence[Json], what: str) -> str:
 
 
 def _behind(proofs: Sequence[Json]) -> Mapping[str, int]:
-    lags = {each["projection"]: sum(lag for of in each["lag"].values() for lag in of.values()) for each in proofs}
-    return {name: max(0, lag) for name, lag in lags.items()}
+    return {
+        each["projection"]: sum(max(0, lag) for of in each["lag"].values() for lag in of.values()) for each in proofs
+    }
 
 
-def _projections(behind: Mapping[str, int]) -> StatusLine:
-    """Behind is no fault: events come in all the time. `--watch` shows whether it becomes less."""
+def _projections(behind: Mapping[str, int], proofs: Sequence[Json]) -> StatusLine:
+    """Behind is no fault: events come in all the time. `--watch` shows whether it becomes less. A log that is shorter
+    than what was folded of it is one."""
+    lags = {f"{t}/{p}": lag for each in proofs for t, of in each["lag"].items() for p, lag in of.items()}
+    if lost := sorted(place for place, lag in lags.items() if lag < 0):
+        return StatusLine(
+            "projections", f"folded further than what {', '.join(lost)} holds; the fold says more", wrong=True
+        )
     late = ", ".join(f"{name} is {count} events behind" for name, count in behind.items() if count > 0)
     return StatusLine("projections", late or f"all {len(behind)} know the whole log")
 

@@ -91,6 +91,8 @@ def _text(name: str, value: object) -> str:
 
 
 def told(proof: Proof) -> str:
-    lag = sum(left for of in proof["lag"].values() for left in of.values())
+    lag = sum(max(0, left) for of in proof["lag"].values() for left in of.values())
     places = ", ".join(f"{t}/{p}:{n}" for t, of in sorted(proof["positions"].items()) for p, n in sorted(of.items()))
-    return f"{proof['projection']} v{proof['version']}, {lag} events behind the log; folded up to {places or 'nothing'}"
+    told = f"{proof['projection']} v{proof['version']}, {lag} events behind the log; folded up to {places or 'nothing'}"
+    lost = [f"{t}/{p}" for t, of in sorted(proof["lag"].items()) for p, left in sorted(of.items()) if left < 0]
+    return told + (f"; not in the log any more: the end of {', '.join(lost)}" if lost else "")
