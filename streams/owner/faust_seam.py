@@ -25,6 +25,7 @@ from mode import Service
 from streams.fold.batch import Batch
 from streams.health.watch import Phase
 from streams.log.kafka.access import KafkaAccess
+from streams.log.kafka.client import close_client
 from streams.log.kafka.fetched import by_batches
 from streams.log.kafka.refused import RIGHTS, not_allowed
 from streams.owner.shards import NOWHERE, ShardOwner
@@ -123,6 +124,12 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         self._busy = consumer._subscription.fetch_context()
         self._busy.__enter__()
         return consumer
+
+    async def on_thread_stop(self) -> None:
+        """As Faust does it, but for how aiokafka is closed: where its broker is away the thread would never end."""
+        await super(driver.AIOKafkaConsumerThread, self).on_thread_stop()
+        if self._consumer is not None:
+            await close_client(self._consumer)
 
     async def _seek_wait(self, consumer: Any, partitions: Mapping[TP, int]) -> None:
         # Before: while the seek waits for its positions, the first fetch from them may already happen.
