@@ -38,6 +38,9 @@ SAYS = {
 ID = Word("id", "printable", 1, 128, "bad_id")
 COMPANY = Word("company", "company", 1, 128, "bad_company")
 NAME = Word("name", "plain", 1, 64)
+REGISTERED = r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$"
+"""The names under which tools and roles are registered: every model and every client can spell them. Older ones in the
+log are as NAME has it."""
 LABEL = Word("label", "printable", 1, 128)
 NOTE = Word("note", "printable", 0, 128)
 ADAPTER = Word("adapter", "printable", 1, 193)

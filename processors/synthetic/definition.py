@@ -1,5 +1,6 @@
 """A tool as somebody describes it who has no data of it, and what is wrong with such a description."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from processors.synthetic import patterns
 from processors.synthetic.lots import Lots
 from processors.synthetic.values import LEARNED, MEASURED, Drawing, Json, Unsatisfiable, leaves
 from schemas.errors import Stop
-from schemas.words import NAME, fits
+from schemas.words import REGISTERED
 
 TRIALS = 12
 """Arguments that are drawn before a schema is believed."""
@@ -59,8 +60,11 @@ def must_be_usable(tools: Sequence[ToolDefinition]) -> None:
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UnusableTool(f"Two tools are called {twice!r}: give each a name of its own.")
     for tool in tools:
-        if not fits(NAME, tool.name):
-            raise UnusableTool(f"A tool cannot be called {tool.name!r:.100}: a name is {NAME.says}.")
+        if not re.fullmatch(REGISTERED, tool.name):
+            raise UnusableTool(
+                f"A tool cannot be called {tool.name!r:.100}: a name is 1 to 64 letters (a to z), digits, _ . or -, a "
+                f"letter or _ first, as where tools are registered."
+            )
         _must_have_parameters(tool)
         _must_be_satisfiable(tool)
         for number, example in enumerate(tool.examples, 1):

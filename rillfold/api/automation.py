@@ -24,6 +24,7 @@ from rillfold.wiring import TOOLS_SECONDS, Services
 from schemas.company import ToolAuth, ToolRegistered
 from schemas.envelope import Event
 from schemas.training import TrainingRequested
+from schemas.words import REGISTERED
 from streams.bridge.credentials import KINDS, check_header
 from streams.bridge.endpoint import origin_of, registrable
 from streams.bridge.secrets import SecretStr as Sealed
@@ -34,7 +35,6 @@ router = APIRouter(prefix="/company-automation", tags=["company automation"], ro
 ADAPTERS = 1_000
 APPENDED = 2_000
 AUTH = r"^[a-z][a-z0-9_]{0,39}$"
-NAME = r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$"
 
 
 class Auth(Strict):
@@ -63,7 +63,7 @@ class Auth(Strict):
 
 
 class NewTool(Strict):
-    name: str = Field(pattern=NAME)
+    name: str = Field(pattern=REGISTERED)
     description: str = Field("", max_length=2_000)
     parameters: dict[str, Any] = Field(default={})
     """A JSON schema. What it does not describe is not sent."""
@@ -93,7 +93,7 @@ class RegisteredTools(Strict):
 
 class TrainAdapter(Strict):
     company_id: str | None = None
-    role: str = Field("default", pattern=NAME)
+    role: str = Field("default", pattern=REGISTERED)
     training_data: list[Conversation | Output | str] = Field([], max_length=10_000, fail_fast=True)
     """Becomes company-data events first: what is trained always stands in the log."""
     base_model: str | None = None

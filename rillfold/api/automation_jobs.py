@@ -14,13 +14,14 @@ from processors import gate
 from processors.parameters import canonical
 from projections.jobs import ENDED, JOBS
 from rillfold.api.access import Asker, Serving, StillKnown, company_of
-from rillfold.api.automation import NAME, Placed, publish
+from rillfold.api.automation import Placed, publish
 from rillfold.event_log import first
 from rillfold.http.errors import ApiError
 from rillfold.http.forms import Strict
 from rillfold.http.strict_json import StrictRoute
 from rillfold.wiring import TOOLS_SECONDS, Services
 from schemas.jobs import JobRequested, JobWithdrawn
+from schemas.words import REGISTERED
 
 router = APIRouter(prefix="/company-automation", tags=["company automation"], route_class=StrictRoute)
 WAIT_SECONDS = 300.0
@@ -40,7 +41,7 @@ class ProcessBody(Strict):
     company_id: str | None = None
     data: Task
     use_adapter: bool = True
-    role: str = Field("default", pattern=NAME)
+    role: str = Field("default", pattern=REGISTERED)
     first_step: Literal["free", "call"] = "free"
     """call: the first answer is a call of one of the tools, and can be nothing else."""
     job: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,64}$")
