@@ -36,10 +36,20 @@ class BadRequest(Exception):
 
 
 def failed(failure: Failure) -> JSONResponse:
-    status = STATUS.get(failure.reason, 503 if failure.again else 422)
-    code = "model_not_found" if status == 404 else failure.reason
+    status = _status(failure)
     headers = {"Retry-After": retry_after(failure.wait)} if failure.again or status == 503 else None
-    return error(status, failure.detail, code, "model" if status == 404 else None, headers)
+    return JSONResponse(of_failure(failure), status, headers=headers)
+
+
+def of_failure(failure: Failure) -> dict[str, Any]:
+    """The same whole and at the end of a stream."""
+    status = _status(failure)
+    code, param = ("model_not_found", "model") if status == 404 else (failure.reason, None)
+    return openai_error(failure.detail, code, param, status)
+
+
+def _status(failure: Failure) -> int:
+    return STATUS.get(failure.reason, 503 if failure.again else 422)
 
 
 def retry_after(seconds: float) -> str:

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from gpu_workers.serve.port import Choice, Failure, InferenceEngine, Outcome, Question, Snippet
 from rillfold.http.operator import COMPANY_HEADER
 from rillfold.http.strict_json import StrictRoute
-from rillfold.v1.errors import BadRequest, error, failed, openai_error
+from rillfold.v1.errors import BadRequest, error, failed, of_failure
 from rillfold.v1.forms import ChatRequest
 from rillfold.v1.question import company_of, question_of
 from rillfold.v1.told import Untold, UntoldChoices, calls_told, finish, logprobs, tool_calls, usage
@@ -112,7 +112,7 @@ class _Talk:
                 piece = await self._pieces.get()
             outcome = await self._answer
             if isinstance(outcome, Failure):
-                yield _event(openai_error(outcome.detail, outcome.reason))
+                yield _event(of_failure(outcome))
                 return
             chances.rest(outcome)
             if words := told.rest(outcome):

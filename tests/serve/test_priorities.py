@@ -239,6 +239,16 @@ async def test_what_is_too_late_is_said_and_not_asked_again(client: openai.Async
     with pytest.raises(openai.UnprocessableEntityError) as refused:
         await client.chat.completions.create(model="base", messages=HELLO, extra_body={"within": 0.05})
     assert refused.value.code == "too_late" and len(engine.asked) == 1
+    stream = await client.chat.completions.create(
+        model="base", messages=HELLO, stream=True, extra_body={"within": 0.05}
+    )
+    with pytest.raises(openai.APIError) as broken_off:
+        [chunk async for chunk in stream]
+    whole, streamed = refused.value.body, broken_off.value.body
+    assert isinstance(whole, dict) and isinstance(streamed, dict)
+    assert {name: whole[name] for name in ("type", "code", "param")} == {
+        name: streamed[name] for name in ("type", "code", "param")
+    }
 
 
 @pytest.mark.parametrize(
