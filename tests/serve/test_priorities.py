@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from typing import Any
 
 import httpx
@@ -19,6 +20,7 @@ from gpu_workers.serve.port import PRIORITIES, Failure, OnSnippet, Outcome, Ques
 from gpu_workers.serve.schedule.rows import Limits
 from gpu_workers.serve.worker import PAUSE_SECONDS
 from rillfold.event_log import now
+from rillfold.v1.errors import failed, of_failure
 from schemas.inference import InferenceFailed
 from schemas.topics import TopicNames
 from streams.fairness.urgency import PASSED, ByUrgency
@@ -239,16 +241,15 @@ async def test_what_is_too_late_is_said_and_not_asked_again(client: openai.Async
     with pytest.raises(openai.UnprocessableEntityError) as refused:
         await client.chat.completions.create(model="base", messages=HELLO, extra_body={"within": 0.05})
     assert refused.value.code == "too_late" and len(engine.asked) == 1
-    stream = await client.chat.completions.create(
-        model="base", messages=HELLO, stream=True, extra_body={"within": 0.05}
-    )
-    with pytest.raises(openai.APIError) as broken_off:
-        [chunk async for chunk in stream]
-    whole, streamed = refused.value.body, broken_off.value.body
-    assert isinstance(whole, dict) and isinstance(streamed, dict)
-    assert {name: whole[name] for name in ("type", "code", "param")} == {
-        name: streamed[name] for name in ("type", "code", "param")
-    }
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"), [("too_late", "invalid_request_error"), ("engine_stopped", "server_error")]
+)
+def test_a_stream_ends_with_the_error_that_a_whole_answer_would_be(reason: str, kind: str) -> None:
+    failure = Failure(id="q", reason=reason, detail="not in time", again=kind == "server_error")
+    assert json.loads(bytes(failed(failure).body)) == of_failure(failure)
+    assert of_failure(failure)["error"]["type"] == kind
 
 
 @pytest.mark.parametrize(
