@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
+from schemas.envelope import Event
 from schemas.topics import BY_NAME, TopicNames
 from streams.bridge.secrets import FileSecrets
+from streams.log.outgoing import to_outgoing
 from streams.log.port import EventLog, TopicSpec
 
 USED = ("company-data", "automation-job", "tool-call", "tool-result", "dead-letter")
@@ -105,3 +108,15 @@ def secrets(tmp_path: Path) -> FileSecrets:
 @pytest.fixture
 async def topics(log: EventLog, names: TopicNames) -> None:
     await log.create([TopicSpec(names.wire(name), BY_NAME[name].partitions, {}) for name in USED])
+
+
+@pytest.fixture
+def send(log: EventLog, names: TopicNames) -> Callable[..., Any]:
+    """Each topic's after those of the topic before: a call that is there before its tool would be denied."""
+
+    async def send(*given: Event) -> None:
+        records = [to_outgoing(event, names) for event in given]
+        for _, some in groupby(records, key=lambda record: record.topic):
+            await log.append(list(some))
+
+    return send

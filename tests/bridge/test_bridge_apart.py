@@ -12,7 +12,6 @@ import pytest
 from aiohttp import web
 
 from schemas.company import ToolAuth, ToolRevoked
-from schemas.envelope import Event
 from schemas.tools import ToolCallProposed, ToolReturned
 from schemas.topics import TopicNames
 from streams.bridge import open_calls, tool_bridge, tool_caller
@@ -27,14 +26,6 @@ from tests.bridge.test_tool_bridge import call, events, tool
 
 pytestmark = pytest.mark.usefixtures("topics")
 SECONDS = 40
-
-
-@pytest.fixture
-def send(log: EventLog, names: TopicNames) -> Callable[..., Any]:
-    async def send(*given: Event) -> None:
-        await log.append([to_outgoing(event, names) for event in given])
-
-    return send
 
 
 def make_bridge(log: EventLog, names: TopicNames, secrets: FileSecrets, patience: float) -> ToolBridge:

@@ -39,9 +39,9 @@ async def called(secrets: FileSecrets, given: Any, sign: Any, clock: Callable[[]
 
 
 @pytest.mark.usefixtures("topics")
-async def test_what_is_sent_is_what_was_signed(log, names, secrets, send_to, api) -> None:
+async def test_what_is_sent_is_what_was_signed(log, names, secrets, send, api) -> None:
     bridge = ToolBridge(log, names, secrets, lambda: NOW, private=True, patience=1, kinds=kinds(hashed))
-    await send_to(of_kind(f"{api.base}/echo?shop=1", secrets), call())
+    await send(of_kind(f"{api.base}/echo?shop=1", secrets), call())
     await drain(bridge, log, names)
     (request,) = api.requests
     body = b'{"order":"A1"}'
@@ -49,16 +49,6 @@ async def test_what_is_sent_is_what_was_signed(log, names, secrets, send_to, api
     assert hashed(CANARY, asked, NOW)["X-Signature"] == request["headers"]["X-Signature"]
     (reply,) = await events(log, names, "tool-result")
     assert reply.ok and "[credential]" in reply.body and request["headers"]["X-Signature"] not in reply.body
-
-
-@pytest.fixture
-def send_to(log, names) -> Callable[..., Any]:
-    from streams.log.outgoing import to_outgoing
-
-    async def send(*said: Any) -> None:
-        await log.append([to_outgoing(event, names) for event in said])
-
-    return send
 
 
 async def test_each_try_is_signed_anew_at_its_own_time(secrets: FileSecrets, api, monkeypatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -11,7 +10,7 @@ import pytest
 
 from schemas.codec.codec import decode
 from schemas.company import ToolAuth, ToolRegistered, ToolRevoked
-from schemas.envelope import Event, Origin
+from schemas.envelope import Origin
 from schemas.rejected import RecordRejected
 from schemas.tools import ToolCallProposed, ToolReturned
 from schemas.topics import TopicNames
@@ -40,14 +39,6 @@ def bridge(log: EventLog, names: TopicNames, secrets: FileSecrets) -> ToolBridge
 
 def make_bridge(log: EventLog, names: TopicNames, secrets: FileSecrets, patience: float = 0.3) -> ToolBridge:
     return ToolBridge(log, names, secrets, lambda: NOW, private=True, patience=patience)
-
-
-@pytest.fixture
-def send(log: EventLog, names: TopicNames) -> Callable[..., Any]:
-    async def send(*events: Event) -> None:
-        await log.append([to_outgoing(event, names) for event in events])
-
-    return send
 
 
 def tool(url: str, secrets: FileSecrets, **changes: Any) -> ToolRegistered:
