@@ -10,7 +10,7 @@ import pytest
 from schemas.jobs import JobRequested, JobWithdrawn
 from streams.bridge import open_calls
 from streams.bridge.look import Look
-from tests.bridge.test_tool_bridge import NOW, bridge, call, drain, events, make_bridge, send, short_pauses, tool
+from tests.bridge.test_tool_bridge import NOW, bridge, call, drain, events, make_bridge, short_pauses, tool
 
 pytestmark = pytest.mark.usefixtures("topics")
 __all__ = ("bridge", "send", "short_pauses")  # fixtures

@@ -75,6 +75,8 @@ class Chaos:
             (losses.truncation, 1),
             (edges.registry_learns, 1),
         ]
+        if strange := set(self._only) - {action.__name__ for action, _ in times}:
+            raise ValueError(f"no action is called {', '.join(sorted(strange))}")
         plan = [action for action, count in times for _ in range(count)]
         self._fleet.rnd.shuffle(plan)
         return [action for action in plan if not self._only or action.__name__ in self._only]
