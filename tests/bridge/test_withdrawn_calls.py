@@ -13,7 +13,7 @@ from streams.bridge.look import Look
 from tests.bridge.test_tool_bridge import NOW, bridge, call, drain, events, make_bridge, short_pauses, tool
 
 pytestmark = pytest.mark.usefixtures("topics")
-__all__ = ("bridge", "send", "short_pauses")  # fixtures
+__all__ = ("bridge", "short_pauses")  # fixtures
 
 
 def taken_back(job: str = "j1", company: str = "acme") -> JobWithdrawn:
