@@ -48,8 +48,8 @@ async def catch_up(
     """What the group has committed, or an earlier version has folded, is not sent again, unless it was refused there.
 
     Of the rest is sent what the log does not hold: a group may be new where others have folded. A source that does not
-    hold what was folded is left to whoever begins it; and what was committed or folded beyond a source's end says
-    nothing of the records that stand there now.
+    hold what was folded is left to whoever begins it; and what was committed or folded beyond a source's end, or before
+    an operator let it go on with other records, says nothing of those that stand there now.
     """
     found = {topic: extent for topic, extent in sources.items() if shard.stands_on(topic, extent)}
     ends = {topic: extent.end for topic, extent in found.items()}
@@ -66,7 +66,9 @@ async def catch_up(
     absent = ports._replace(publish=sent.publishing(ports.publish))
     below = absent._replace(publish=owed.publishing(absent.publish, names))
     folded = _within(ends, left.folded)
+    anew_from = {topic: shard.anew_from(topic) for topic in found}
     so_far = {topic: max(committed[topic], folded[topic]) for topic in found}
+    so_far |= {topic: min(so_far[topic], first) for topic, first in anew_from.items() if first is not None}
     way = Way(names, told, so_far, below, absent)
     readers = [records_in(event_log, topic, shard.partition, starts[topic], ends[topic]) for topic in found]
     with shard.folding_as(owed.watched()):

@@ -14,6 +14,7 @@ from streams.fold.batch import Folded
 from streams.fold.circuit import COMPANIES, ReleaseCircuit
 from streams.log.port import Extent
 from streams.state.changelog import (
+    LOST,
     MARKERS,
     REFUSED,
     RESERVED,
@@ -22,6 +23,7 @@ from streams.state.changelog import (
     SeenMissing,
     Stored,
     loss_key,
+    loss_of,
     marker_of,
     missing_key,
     refusal_of,
@@ -84,6 +86,14 @@ class Shard(Generic[State]):
     def accepted(self, topic: str, folded: int) -> bool:
         """An operator's word for this loss is in the rows."""
         return self.store.get([loss_key(topic, self.partition, folded)]) != [None]
+
+    def anew_from(self, topic: str) -> int | None:
+        """Where an operator has let a source go on below what was folded, as long as it is not folded so far again:
+        from there on other records stand than those of which the group has spoken."""
+        losses = (loss_of(key, value) for key, value in self.store.scan(LOST))
+        own = [loss for loss in losses if loss is not None and (loss.topic, loss.partition) == (topic, self.partition)]
+        at = self.next(topic) or 0
+        return min((loss.next for loss in own if loss.next <= at < loss.folded), default=None)
 
     def folded_from(self, sources: Collection[str]) -> None:
         """Rows of other topics than these are no ground to fold these on: whoever renamed one shall say so."""

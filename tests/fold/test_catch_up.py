@@ -21,6 +21,8 @@ from streams.fold.commit import Ports
 from streams.fold.failpoint import FailPoint
 from streams.fold.folding import Folding
 from streams.log.memory import MemoryLog
+from streams.log.outgoing import to_outgoing
+from streams.log.partitioner import partition_of
 from streams.log.port import TopicSpec
 from streams.state.changelog import Rows, topic_of
 from streams.state.store import MemoryStore
@@ -194,3 +196,28 @@ async def test_a_catch_up_that_was_broken_off_loses_nothing_of_what_an_earlier_v
     again.folding._ports = again.folding._ports._replace(publish=again._publish)
     await again.rows()
     assert "j3" in {getattr(event, "job", None) for event in again.sent}
+
+
+@pytest.mark.parametrize("restarts", [1, 2])
+async def test_what_was_committed_of_records_that_are_lost_says_nothing_of_those_in_their_place(restarts: int) -> None:
+    """The end of a source is lost, it grows beyond that again, and an operator lets it go on: each new job is asked."""
+    log, topic = MemoryLog(), "automation-job"
+    await finished_jobs(log)
+    worker = Anew(log)
+    await worker.rows()
+    number = next(n for n, part in enumerate(log._topics[topic]) if part.records)
+    marker, part = (await log.ends(topic))[number], log._topics[topic][number]
+    part.records[:], part.end = part.records[:-5], part.end - 5
+    jobs = [n for n in range(100, 900) if partition_of(to_outgoing(requested(n), TopicNames()).key or b"", 4) == number]
+    sent, word = list[Event](), {f"{topic}/{number}@{marker}": marker - 5}
+    for accepted in [{}] + restarts * [word]:
+        again = Anew(log)
+        again.stores, ports = worker.stores, Ports(again._publish, again._append, FailPoint())
+        again.folding = Folding([ACTING_JOBS], TopicNames(), ports, accepted)
+        await again.rows()
+        sent += again.sent
+        if not accepted:  # it is seen to be lost before it grows
+            for n in jobs[:8]:
+                await log.append([to_outgoing(requested(n), TopicNames())])
+    asked = [event.job for event in sent if isinstance(event, InferenceRequested)]
+    assert sorted(asked) == sorted(f"j{n}" for n in jobs[:8])
