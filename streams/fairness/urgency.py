@@ -19,10 +19,11 @@ class ByUrgency(Generic[Item]):
     def __init__(self) -> None:
         self._joined: dict[Item, int] = {}
         """By which joining each is here: whoever leaves and comes back joins anew, at the place that he had."""
+        self._here: dict[int, Item] = {}
+        """The same the other way. The heaps know joinings alone: nothing of who has left stays in memory."""
         self._joins = 0
-        self._urgent: list[tuple[int, int, int, Item]] = []
-        self._oldest: list[tuple[int, int, Item]] = []
-        """What counts of both heaps is by the joining that is known; the rest has left."""
+        self._urgent: list[tuple[int, int, int]] = []
+        self._oldest: list[tuple[int, int]] = []
         self._passed = 0
 
     def __len__(self) -> int:
@@ -32,19 +33,24 @@ class ByUrgency(Generic[Item]):
         return iter(self._joined)
 
     def join(self, item: Item, place: int, priority: int = 0) -> None:
+        self.leave(item)
         self._joins += 1
         self._joined[item] = self._joins
-        urgent, oldest = (priority, place, self._joins, item), (place, self._joins, item)
-        entries: list[tuple[list[Any], Any]] = [(self._urgent, urgent), (self._oldest, oldest)]
+        self._here[self._joins] = item
+        entries: list[tuple[list[Any], Any]] = [
+            (self._urgent, (priority, place, self._joins)),
+            (self._oldest, (place, self._joins)),
+        ]
         for heap, entry in entries:
-            if len(heap) > 2 * len(self._joined) + GARBAGE:
+            if len(heap) > 2 * len(self._here) + GARBAGE:
                 heap[:] = filter(self._counts, heap)
                 heapify(heap)
             heappush(heap, entry)
 
     def leave(self, item: Item) -> bool:
         """Whether it was there."""
-        return self._joined.pop(item, None) is not None
+        joining = self._joined.pop(item, None)
+        return joining is not None and self._here.pop(joining, None) is not None
 
     def goes(self, item: Item) -> bool:
         """It leaves because its turn has come."""
@@ -57,7 +63,7 @@ class ByUrgency(Generic[Item]):
     def _top(self, heap: list[Any]) -> Item | None:
         while heap and not self._counts(heap[0]):
             heappop(heap)
-        return heap[0][-1] if heap else None
+        return self._here[heap[0][-1]] if heap else None
 
-    def _counts(self, entry: tuple[Any, ...]) -> bool:
-        return bool(self._joined.get(entry[-1]) == entry[-2])
+    def _counts(self, entry: tuple[int, ...]) -> bool:
+        return entry[-1] in self._here

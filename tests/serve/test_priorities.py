@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import weakref
 from typing import Any
 
 import httpx
@@ -100,6 +101,22 @@ def test_who_comes_back_to_a_place_again_and_again_stands_there_once() -> None:
             line.join(place, place, place % 3)
     assert len(line._urgent) < 3 * came > len(line._oldest)
     assert [line.first() for place in range(came) if line.goes(line.first() or 0)] and not len(line)
+
+
+def test_nothing_of_who_has_left_stays_in_memory() -> None:
+    """A row holds its prompt and its adapter."""
+
+    class Row:
+        pass
+
+    line, rows = ByUrgency[Row](), [Row() for _ in range(9)]
+    left = [weakref.ref(row) for row in rows]
+    for place, row in enumerate(rows):
+        line.join(row, place, -place)
+    for row in rows[1:]:
+        assert line.goes(row)
+    del rows[1:], row
+    assert [ref() for ref in left] == [rows[0], *[None] * 8] and line.first() is rows[0]
 
 
 # A company's own
