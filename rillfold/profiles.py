@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from rillfold.settings import Settings, Url
+from rillfold.settings import ApiUrl, Settings, shown
 from schemas.errors import Stop
 from schemas.near import meant
 
@@ -18,7 +18,7 @@ from schemas.near import meant
 class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A table of the file."""
 
-    api_url: Url
+    api_url: ApiUrl
     api_key_file: str
     """Holds the key and nothing else. From the folder of the profiles, if it is no whole path."""
 
@@ -90,7 +90,8 @@ def _profile(place: str, given: object) -> Profile:
     try:
         return msgspec.convert(given, Profile)
     except msgspec.ValidationError as error:
-        told = f"'api_url' is {given['api_url']!r}, and no URL such as https://rillfold.example or http://10.0.0.7:8700"
+        given_url = shown(given["api_url"])
+        told = f"'api_url' is {given_url!r}, and no URL such as https://rillfold.example or http://10.0.0.7:8700"
         raise Stop(f"{place}: {told}. Correct it.") from error
 
 

@@ -19,9 +19,25 @@ PREFIX = "RILLFOLD_"
 LEGAL_SCHEMA = re.compile(r"[A-Za-z0-9._-]{1,63}")
 """Postgres cuts longer names off, and two of them may then be one."""
 
-Url = Annotated[
-    str, msgspec.Meta(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$", description="a URL such as http://10.0.0.7:8701")
-]
+_CREDENTIALS = re.compile(r"(?<=//).*@")
+
+
+def shown(value: str) -> str:
+    """No line of ours says again what a URL holds of credentials."""
+    return _CREDENTIALS.sub("...@", value)
+
+
+def _url(such_as: str, instead: str) -> msgspec.Meta:
+    """`instead`: the settings that say how we get in there. A URL is shown, they are not."""
+    told = f"a URL such as {such_as}, and how we get in there is said by {instead}"
+    return msgspec.Meta(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$", description=told)
+
+
+BY_NAME = "RILLFOLD_MLFLOW_USERNAME and RILLFOLD_MLFLOW_PASSWORD"
+ApiUrl = Annotated[str, _url("http://10.0.0.7:8700", "RILLFOLD_API_KEY")]
+ServeUrl = Annotated[str, _url("http://10.0.0.7:8701", "RILLFOLD_SERVE_TOKEN")]
+MlflowUrl = Annotated[str, _url("http://10.0.0.7:5000", f"RILLFOLD_MLFLOW_TOKEN, or by {BY_NAME}")]
+
 Names = Annotated[
     str,
     msgspec.Meta(
@@ -123,7 +139,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The largest share of its answers that may hold a call that cannot be read."""
     api_host: str = "127.0.0.1"
     api_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8700
-    api_url: Url | None = None
+    api_url: ApiUrl | None = None
     """Where `rillfold.automation` finds the API; None: on this machine, at `api_port`."""
     api_key: str | None = None
     """None: the admin key that `rillfold api` keeps in the data folder."""
@@ -165,7 +181,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """A file of prompts' beginnings that are no company's own: what is read of them once, all may use again."""
     serve_drain_seconds: Annotated[float, msgspec.Meta(ge=0, le=60)] = 20.0
     """After SIGTERM, questions by HTTP under way are answered for so long. Supervisors wait for 30 seconds."""
-    serve_url: Url | None = None
+    serve_url: ServeUrl | None = None
     """The serving worker's HTTP address: the API forwards /v1 to it."""
     serve_token: str | None = None
     """The operator's token, for workers on other machines; None: the one in the data folder."""
@@ -177,7 +193,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """A tool that is away or overloaded is tried again for so long, under one idempotency key."""
     llama_cpp_path: Path | None = None
     """llama-server or a folder that holds it, from LLAMA_CPP_PATH too. None: the package xllamacpp."""
-    mlflow_url: Url | None = None
+    mlflow_url: MlflowUrl | None = None
     """An MLflow that training runs are noted in, as the log tells of them. None: nowhere."""
     mlflow_token: str | None = None
     """How we get in there, by the names that its own client knows, too."""
@@ -288,7 +304,7 @@ def given_by(kind: type[msgspec.Struct], prefix: str, environ: Mapping[str, str]
             given[field.name] = _parse(text, field.type)
         except (msgspec.ValidationError, msgspec.DecodeError) as error:
             why = f"it is to be {wanted}" if (wanted := _described(field.type)) else error
-            raise Stop(f"{name}={text!r} is not usable: {why}. Correct or unset the variable.") from error
+            raise Stop(f"{name}={shown(text)!r} is not usable: {why}. Correct or unset the variable.") from error
     return given
 
 

@@ -139,6 +139,20 @@ def test_a_setting_that_says_nothing_is_named(name: str, value: str) -> None:
         from_env({f"RILLFOLD_{name}": value})
 
 
+@pytest.mark.parametrize(
+    ("name", "such_as", "instead"),
+    [("API_URL", 8700, "API_KEY"), ("SERVE_URL", 8701, "SERVE_TOKEN"), ("MLFLOW_URL", 5000, "MLFLOW_PASSWORD")],
+)
+def test_who_writes_a_password_into_a_url_is_told_where_it_belongs_and_it_is_not_shown(
+    name: str, such_as: int, instead: str
+) -> None:
+    wanted = rf"RILLFOLD_{name}='http://\.\.\.@host.*:{such_as}.*RILLFOLD_{instead}"
+    for url in ("http://me:geheim@host", "http://me:geheim@x@host/path"):
+        with pytest.raises(Stop, match=wanted) as said:
+            from_env({f"RILLFOLD_{name}": url})
+        assert "heim" not in str(said.value)
+
+
 def test_a_setting_that_is_misspelt_is_named_with_the_one_that_is_meant() -> None:
     given = {"RILLFOLD_TOPIC_PREFX": "a-", "RILLFOLD_SERVICE_HOST": "10.0.0.1", "RILLFOLD_DATA_DIR": "x", "HOME": "/"}
     assert list(misspelt(given)) == [

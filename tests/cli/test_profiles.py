@@ -88,6 +88,10 @@ def test_a_wrong_name_lists_those_that_there_are(file: Path) -> None:
         ("[shop]\napi_url = 'https://x'", "profiles.toml, profile 'shop': 'api_key_file' is missing. Write"),
         ("[shop]\napi_url = 'https://x'\napi_key_file = 3", "profile 'shop': 'api_key_file' is no text. Write"),
         ("[shop]\napi_url = 'ftp://x'\napi_key_file = 'a'", "profile 'shop': 'api_url' is 'ftp://x', and no URL such"),
+        (
+            "[shop]\napi_url = 'https://a:rk_canary@x'\napi_key_file = 'a'",
+            "'api_url' is 'https://...@x', and no URL such",
+        ),
         (GOOD + "api_key = 'rk_canary'", "profile 'shop': 'api_key' is no key .*Is 'api_key_file' meant.*take it out"),
         (GOOD + "api_urll = 'x'", "profile 'shop': 'api_urll' is no key of a profile. Is 'api_url' meant?"),
         ("[shop]\napi_url = 'https://x'\napi_key_file = 'none'", "is not the key of profile 'shop'"),
