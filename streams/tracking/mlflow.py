@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -89,6 +90,11 @@ class Mlflow:
         self._trials: dict[str, MlflowRun] = {}
         self.requests = 0
         """So many were begun."""
+
+    async def answers(self) -> None:
+        """Raises MlflowAway where it does not. Nothing is made."""
+        with suppress(MlflowRefused):
+            await self._named(f"{self._prefix}rillfold")
 
     async def takes_a_run(self, company: str) -> None:
         """Raises MlflowAway or MlflowRefused where it takes none, whatever the run says: one is made, told a

@@ -19,10 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from processors.training.tracked import SETTINGS, WAITING, Tracking
+from rillfold import wiring
 from rillfold.auto_lora import tracked
 from rillfold.processes import started
 from rillfold.settings import Settings, from_env, in_force
 from rillfold.wiring import mlflow
+from rillfold.workers import mlflow as worker
 from schemas import training
 from schemas.adapters import AdapterJudged, RolloutDecided
 from schemas.envelope import Event
@@ -255,6 +257,43 @@ async def test_beside_a_long_log_and_a_slow_mlflow_it_gets_on_and_keeps_what_it_
             await follower._finish(alone)
     assert (await log.committed("rillfold-mlflow", "training-request"))[0] == 2 * NOTES
     assert follower.noted == NOTES and watch.Stalled not in seen
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (None, ""),
+        (DOWN, "does not answer (ConnectError"),
+        (httpx.Response(200, text="<html>"), "with 200 and no JSON"),
+        (httpx.Response(401), "with 401"),
+    ],
+    ids=["there", "away", "another", "not let in"],
+)
+async def test_a_worker_that_has_nothing_to_note_yet_says_at_its_start_where_mlflow_is_away(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: Any, told: str
+) -> None:
+    log, fake = await log_of([]), FakeMlflow(lambda _place, _body: fault)
+
+    @asynccontextmanager
+    async def here(*_given: Any) -> AsyncIterator[MemoryLog]:
+        yield log
+
+    @asynccontextmanager
+    async def made(_settings: Settings) -> AsyncIterator[Mlflow]:
+        async with client(fake) as there:
+            yield Mlflow(there)
+
+    monkeypatch.setattr(worker, "event_log", here)
+    monkeypatch.setattr(wiring, "mlflow", made)
+    is_ready = asyncio.Event()
+    with caplog.at_level(logging.WARNING):
+        async with worker._made(Settings()) as working:
+            running = asyncio.create_task(working.run(is_ready.set))
+            await asyncio.wait_for(is_ready.wait(), 5.0)
+            running.cancel()
+            await asyncio.wait([running])
+    assert [told in record.getMessage() for record in caplog.records] == [True] * bool(told)
+    assert fault or [place for place, _ in fake.asked] == ["experiments/get-by-name"], "it asks, and makes nothing"
 
 
 async def test_who_was_shut_out_while_mlflow_was_away_makes_no_run_when_it_is_back() -> None:
