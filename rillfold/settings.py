@@ -20,6 +20,8 @@ LEGAL_SCHEMA = re.compile(r"[A-Za-z0-9._-]{1,63}")
 """Postgres cuts longer names off, and two of them may then be one."""
 
 _CREDENTIALS = re.compile(r"(?<=//).*@")
+_URL = r"^https?://(\[[0-9A-Fa-f:.]+\]|[^\s/?#@:\[\]]+)(:[0-9]{1,5})?(/[^\s?#]*)?$"
+"""What no client could read raises in the middle of its work."""
 
 
 def shown(value: str) -> str:
@@ -30,7 +32,7 @@ def shown(value: str) -> str:
 def _url(such_as: str, instead: str) -> msgspec.Meta:
     """`instead`: the settings that say how we get in there. A URL is shown, they are not."""
     told = f"a URL such as {such_as}, and how we get in there is said by {instead}"
-    return msgspec.Meta(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$", description=told)
+    return msgspec.Meta(pattern=_URL, description=told)
 
 
 BY_NAME = "RILLFOLD_MLFLOW_USERNAME and RILLFOLD_MLFLOW_PASSWORD"

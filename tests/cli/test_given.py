@@ -130,6 +130,7 @@ def test_a_place_that_takes_nothing_is_named(
     [
         *(("DATA_DIR", ""), ("DATA_DIR", " "), ("CACHE_DIR", "a\0b"), ("STALL_SECONDS", "inf")),
         *(("STALL_SECONDS", "nan"), ("API_PORT", "99999"), ("TOPIC_MAP", "[")),
+        *(("SERVE_URL", "http://[::1"), ("MLFLOW_URL", "http://host:x"), ("API_URL", "http://host:")),
         *(("SERVE_URL", "localhost:8701"), ("API_URL", "http://"), ("HOSTS", "http://a.b"), ("HOSTS", "a,,b")),
         *(("ACCEPT_LOSS", '{"company-data/2:5": 1}'), ("ACCEPT_LOSS", '{"company-data/2@5": -1}')),
     ],
@@ -151,6 +152,13 @@ def test_who_writes_a_password_into_a_url_is_told_where_it_belongs_and_it_is_not
         with pytest.raises(Stop, match=wanted) as said:
             from_env({f"RILLFOLD_{name}": url})
         assert "heim" not in str(said.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1]:8701", "https://a-b.example/its/@path", "http://10.0.0.7", "http://h:1/"]
+)
+def test_a_url_is_taken(url: str) -> None:
+    assert from_env({"RILLFOLD_SERVE_URL": url}).serve_url == url
 
 
 def test_a_setting_that_is_misspelt_is_named_with_the_one_that_is_meant() -> None:
