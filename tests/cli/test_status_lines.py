@@ -43,6 +43,8 @@ def test_who_was_killed_or_stands_is_named_with_what_to_do() -> None:
     _, wrong = told(worker("fold-1", answers=False, ready=False), stands, worker("a", answers=False))
     assert "fold-1 does not answer at http://127.0.0.1:1" in wrong[0] and "`rillfold worker fold`" in wrong[0]
     assert "stands at 3 of 9" in wrong[1]
+    _, (told_,) = told(*map(worker, EVERY[1:]), worker("fold-1", ready=False, why="fold anew: docs/operations.md."))
+    assert "docs/operations.md. If" in told_
     assert "rillfold worker" not in wrong[2] and "run/a.json" in wrong[2]
 
 

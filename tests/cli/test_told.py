@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
+import pytest
 from click.testing import CliRunner
 
 from rillfold.cli import rillfold
-from rillfold.cli.projections import told
+from rillfold.cli.company import registered
+from rillfold.cli.events import dlq
+from rillfold.cli.projections import projection, told
 
 DIGEST = "ab" * 32
 FACTS = {"projection": "companies", "version": 1, "rows": 3, "events": 4, "refused": 0, "unreadable": 0}
@@ -40,6 +44,27 @@ def test_a_refusal_says_why_before_what_and_where() -> None:
     assert "company_automation_jobs v3, company evil" in what and "e" * 128 in what
     assert where.strip() == "automation-job/3/17"
     assert list(told.refusals([])) == ["Nothing is refused."]
+
+
+@pytest.mark.parametrize(
+    ("line", "module"),
+    [
+        (["projection", "refused", "memories", "--company", "amce"], projection),
+        (["dlq", "redrive", "--company", "amce", "--yes"], dlq),
+        (["dlq", "list", "--company", "amce"], dlq),
+    ],
+)
+def test_where_nothing_is_found_the_company_that_was_named_is_doubted(
+    line: list[str], module: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def known(*_: object) -> list[str]:
+        return ["acme"]
+
+    monkeypatch.setattr(module, "in_log", lambda _: [])
+    monkeypatch.setattr(registered, "_known", known)
+    said = CliRunner().invoke(rillfold, line)
+    assert said.exit_code == 0
+    assert "no company 'amce' is registered" in said.stderr and "Is 'acme' meant?" in said.stderr
 
 
 def test_the_list_has_every_projection_with_all_its_topics() -> None:

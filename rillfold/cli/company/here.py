@@ -43,7 +43,8 @@ def _workers(workers: Sequence[Json]) -> Iterator[StatusLine]:
             told = f"{name} does not answer at {each['url']}: it was killed, or hangs. Start it again{start}; {away}"
             yield StatusLine("workers", told, wrong=True)
         elif not each["ready"]:
-            told = f"{name} is not ready: {each['why']}. If that stays, its log says more (docs/operations.md)."
+            why = each["why"].rstrip(".")
+            told = f"{name} is not ready: {why}. If that stays, its log says more (docs/operations.md)."
             yield StatusLine("workers", told, wrong=True)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from rillfold.app.installed import installed
+from rillfold.cli.company.registered import doubt_in_log
 from rillfold.cli.terminal.answers import as_json, say, say_json
 from rillfold.cli.terminal.given import COMPANY, MOST
 from rillfold.cli.terminal.plain import plain
@@ -49,6 +50,7 @@ def dlq() -> None:
 def list_(limit: int, as_json: bool, **wanted: str | None) -> None:
     """Where each came from, and why it was refused."""
     facts = [_fact(kept) for kept in _letters(_wanted(wanted), bare=True)[-limit:]]
+    doubt_in_log(wanted.get("company"), nothing=not facts)
     if as_json:
         say_json(facts)
         return
@@ -88,7 +90,12 @@ def redrive(place: str | None, gone: bool, yes: bool, as_json: bool, **wanted: s
     """
     fits = _wanted(wanted)
     found = [kept for kept in _at(place) if fits(kept.letter)] if place else _letters(fits)
-    if not yes:
+    if not found:
+        doubt_in_log(wanted.get("company"), nothing=True)
+        if not as_json:
+            click.echo("Nothing that was refused fits, and nothing is sent: `rillfold dlq list` names what was.")
+            return
+    elif not yes:
         _agreed(f"Send {len(found)} records again?")
     chosen, now = [kept.letter for kept in found], time.time_ns() // 1000
     done: Redriven = in_log(lambda log, names: send_again(log, names, chosen, now, gone))

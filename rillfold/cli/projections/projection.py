@@ -11,6 +11,7 @@ from projections.catalog import chosen
 from projections.digest import digest as digest_of
 from projections.projection import Projection
 from rillfold.app.installed import installed
+from rillfold.cli.company.registered import doubt_in_log
 from rillfold.cli.projections import told
 from rillfold.cli.terminal.answers import as_json, say_json
 from rillfold.cli.terminal.given import COMPANY
@@ -97,7 +98,9 @@ def refused(names: Sequence[str], company: str | None, as_json: bool) -> None:
                 found += [one for part in parts.values() for one in part.refused if company in (None, one.company)]
         return [msgspec.structs.asdict(one) for one in found]
 
-    _tell(in_log(read), as_json, told.refusals)
+    facts = in_log(read)
+    doubt_in_log(company, nothing=not facts)
+    _tell(facts, as_json, told.refusals)
 
 
 async def _digest(log: EventLog, names: TopicNames, each: Projection[Any], again: bool) -> dict[str, Any]:
