@@ -1,6 +1,7 @@
 """The workers of one data folder as child processes: started in order, watched, restarted, and never left behind."""
 
 import os
+import re
 import signal
 import sys
 import time
@@ -12,7 +13,8 @@ from rillfold.embedded.children import Child, stop_all
 from rillfold.processes import COMMANDS
 from schemas.errors import Stop
 
-READY = "ready"
+READY = re.compile(r"ready( but for .*)?$", re.MULTILINE)
+"""Ends a line: libraries colour the beginning as they please. A worker may work, and wait for an operator in part."""
 READY_WITHIN = 180.0
 LOOK = 0.05
 # A worker that ends by itself is started again, later each time: a fault that stays must not become a storm.
@@ -30,7 +32,8 @@ class WorkerEnded(Stop):
 
 
 class Crew:
-    """Each worker is a `rillfold` command of its own; it says `ready` on a line of its own when it works."""
+    """Each worker is a `rillfold` command of its own; it says `ready` at the end of a line when it works, and
+    what it is ready but for."""
 
     def __init__(self, data_dir: Path, environment: Mapping[str, str]) -> None:
         self._logs = data_dir.resolve() / "logs"
@@ -49,10 +52,11 @@ class Crew:
             self._children[name] = self._spawn(name)
 
     def until_ready(self, names: Sequence[str], each: Callable[[str], None] | None = None) -> None:
+        """`each` is told `NAME is ready`, or what it is ready but for."""
         for name in names:
-            self._until_ready(name)
+            said = self._until_ready(name)
             if each is not None:
-                each(name)
+                each(f"{name} is {said}")
 
     def kill(self, name: str) -> None:
         """As a crash would: no warning, no clean-up."""
@@ -94,16 +98,16 @@ class Crew:
             self.log(name).replace(self.last_log(name))
         return Child(name, command_line(self._environment, *COMMANDS[name]), self.log(name))
 
-    def _until_ready(self, name: str) -> None:
+    def _until_ready(self, name: str) -> str:
         until = time.monotonic() + READY_WITHIN
         child = self._children[name]
-        # Ends with: libraries colour the beginning of a line as they please.
-        while not any(line.endswith(READY) for line in self.log(name).read_text(errors="replace").splitlines()):
+        while (said := READY.search(self.log(name).read_text(errors="replace"))) is None:
             if not child.alive():
                 raise WorkerEnded(str(child.failure("ended before it was ready")))
             if time.monotonic() > until:
                 raise WorkerEnded(str(child.failure(f"was not ready within {READY_WITHIN:.0f} seconds")))
             time.sleep(LOOK)
+        return said[0]
 
 
 @contextmanager

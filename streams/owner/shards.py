@@ -20,6 +20,8 @@ from streams.state.store import Stores
 
 log = logging.getLogger(__name__)
 NOWHERE: Mapping[TP, int] = {}
+SHOWN = 5
+"""Places in one line."""
 
 
 class ShardOwner:
@@ -188,8 +190,12 @@ class ShardOwner:
         return self._folding.folded(*source)
 
     def ready(self) -> None:
-        """All is restored, and the sources flow."""
-        os.write(1, b"ready\n")
+        """All is restored, and the sources flow but for those that an operator has to decide about. Who starts us does
+        not wait for that."""
+        still = sorted(f"{topic}/{partition}" for topic, partition in self._folding.lost)
+        more = [f"{len(still) - SHOWN} more"] if len(still) > SHOWN else []
+        but = f" but for {', '.join(still[:SHOWN] + more)}: /ready says why" if still else ""
+        os.write(1, f"ready{but}\n".encode())
 
     async def stop(self) -> None:
         """The streams have ended and their last commit is done; a recovery may still be at work."""

@@ -20,6 +20,7 @@ from projections.companies import COMPANIES
 from projections.jobs import JOBS
 from projections.projection import Projection
 from rillfold.embedded.state import Endpoints
+from rillfold.workers.crew import READY
 from schemas.company import CompanyRegistered
 from schemas.jobs import JobRequested
 from schemas.topics import TopicNames
@@ -179,6 +180,8 @@ async def test_what_is_not_in_the_log_any_more_is_not_passed_until_an_operator_s
     assert f"{anew_on} is folded up to 3 and holds [0, 1): its topic was made anew" in why
     assert f'{{"{anew_on}@3": OFFSET}}' in why
     assert world.lag(world.jobs, 0) == -2
+    assert f"ready but for {anew_on}, " in world.fold.said(), "who waits for it waits no longer, and is told"
+    assert READY.search(world.fold.said())[0].endswith(f"{stopped_on}: /ready says why")
     await world.folded(world.source, 0, 30)
     await world.folded(world.jobs, 3, 1)
     for topic, partition, next_ in ((world.source, 1, 30), (world.source, 2, 50), (world.jobs, 0, 3)):

@@ -51,7 +51,7 @@ def up(workers: bool, no_postgres: bool, as_json: bool) -> None:
         _tell(stack, settings.data_dir.resolve(), time.monotonic() - begun, as_json)
         if workers:
             in_log(admin.create)
-            crew.start(names, each=lambda name: click.echo(f"  {name} is ready", err=as_json))
+            crew.start(names, each=lambda said: click.echo(f"  {said}", err=as_json))
         _watch(stack, crew)
 
 
