@@ -25,6 +25,7 @@ from processors.training.settings import spelled
 from projections.lora_adapters import Adapter
 from rillfold.auto_lora.config import AGENT, TrainingConfig
 from rillfold.auto_lora.history import History
+from rillfold.auto_lora.room import room
 from rillfold.event_log import first
 from rillfold.settings import Settings
 from schemas.adapters import Evaluation
@@ -90,20 +91,18 @@ class Workroom:
             ranges=await self._history.ranges(),
             settings=spelled(learning),
         )
-        draft = folder.parent / f".draft-{folder.name}" / folder.name
-        shutil.rmtree(draft.parent, ignore_errors=True)
-        draft.mkdir(parents=True)
-        try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with room(folder.parent, ".draft") as apart:
+            draft = apart / folder.name
+            draft.mkdir()
             adapter = await self._trained(request, folder.name, on_report)
             self._fetch(adapter, draft)
-            await self._history.rows(draft.parent / "rows", request.ranges, select)
-            rows = [row_of(line) for line in (draft.parent / "rows").read_bytes().splitlines()]
+            await self._history.rows(apart / "rows", request.ranges, select)
+            rows = [row_of(line) for line in (apart / "rows").read_bytes().splitlines()]
             wrong = msgspec.json.decode((draft / ERRORS).read_bytes(), type=list[WrongAnswer])
             await beside(draft)
             draft.replace(folder)
             return TrainedAdapter(folder=folder, adapter=adapter, rows=rows, wrong=wrong)
-        finally:
-            shutil.rmtree(draft.parent, ignore_errors=True)
 
     async def _trained(self, request: TrainingRequested, what: str, on_report: OnReport) -> Adapter:
         try:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from tempfile import mkdtemp
 
 from gpu_workers.adapters.store import FolderStore
 from gpu_workers.train.parent import Train
@@ -16,6 +14,7 @@ from gpu_workers.train.worker import Trainer
 from processors.training.admit import RunBounds
 from rillfold.auto_lora.config import BadConfig, TrainingConfig
 from rillfold.auto_lora.history import History, Say, unsaid
+from rillfold.auto_lora.room import room
 from rillfold.auto_lora.tracked import noted
 from rillfold.event_log import event_log, now
 from rillfold.settings import Settings, from_env
@@ -44,25 +43,24 @@ async def in_memory(
     """Nothing needs to run; it ends with the process."""
     log, names = MemoryLog(), TopicNames()
     await log.create([TopicSpec(names.wire(topic.name), 1) for topic in TOPICS])
-    work = _room(out)
-    place = Workplace(
-        worker="auto-lora",
-        scratch=work / "training",
-        cache=settings.cache_dir,
-        threads=config.cores(),
-        clock=now,
-        bases={config.base_name(settings): config.base(settings)},
-        bounds=NO_BOUNDS,
-    )
-    store = FolderStore(work / "adapters")
-    worker = asyncio.create_task(Trainer(log, names, store, place, train).run(lambda: None))
-    try:
-        async with noted(log, names, settings, say):
-            yield History(log, names, config.company, store, worker=worker)
-    finally:
-        worker.cancel()
-        await asyncio.wait([worker])
-        shutil.rmtree(work, ignore_errors=True)
+    with _room(out) as work:
+        place = Workplace(
+            worker="auto-lora",
+            scratch=work / "training",
+            cache=settings.cache_dir,
+            threads=config.cores(),
+            clock=now,
+            bases={config.base_name(settings): config.base(settings)},
+            bounds=NO_BOUNDS,
+        )
+        store = FolderStore(work / "adapters")
+        worker = asyncio.create_task(Trainer(log, names, store, place, train).run(lambda: None))
+        try:
+            async with noted(log, names, settings, say):
+                yield History(log, names, config.company, store, worker=worker)
+        finally:
+            worker.cancel()
+            await asyncio.wait([worker])
 
 
 @asynccontextmanager
@@ -79,9 +77,12 @@ async def in_kafka(config: TrainingConfig, settings: Settings, say: Say) -> Asyn
         yield History(log, names, config.company, artifact_store(settings), begin=begin, say=say)
 
 
-def _room(out: Path) -> Path:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        return Path(mkdtemp(prefix=".work-", dir=out))
-    except OSError as error:
-        raise Stop(f"{out} cannot be written: {error.strerror}. Name another folder.") from error
+@contextmanager
+def _room(out: Path) -> Iterator[Path]:
+    with ExitStack() as held:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            work = held.enter_context(room(out, ".work"))
+        except OSError as error:
+            raise Stop(f"{out} cannot be written: {error.strerror}. Name another folder.") from error
+        yield work

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import click
@@ -11,7 +12,9 @@ from click.testing import CliRunner, Result
 
 from processors.synthetic.definition import EXAMPLE
 from rillfold.cli.adapters.auto_lora import auto_lora
+from rillfold.cli.terminal import live
 from schemas.errors import RillfoldError
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -76,3 +79,18 @@ def test_a_file_that_holds_no_tools_is_refused_in_one_line(said, name):
 def test_neither_check_nor_train_is_a_question_back(said):
     asked = said()
     assert asked.exit_code == 2 and "Say --check, --train or both" in asked.output
+
+
+def test_a_pipe_hears_now_and_then_that_it_goes_on(capsys, monkeypatch):
+    monkeypatch.setattr(live, "SILENCE", 0.05)
+    with live.phases(piped=True) as tell:
+        until("a first line", lambda: "… at work, 0 s so far\n" in said_so_far(capsys), 10, pause=0.02)
+        tell("iteration 1: train", 3, 60, "loss 0.500")
+        until("news", lambda: "… iteration 1: train 3/60, loss 0.500, " in said_so_far(capsys), 10, pause=0.02)
+    with live.phases() as tell:
+        tell("export", 1, 2, "")
+    assert not [each for each in threading.enumerate() if each.name == "signs-of-life"]
+
+
+def said_so_far(capsys) -> str:
+    return capsys.readouterr().err

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -41,6 +43,7 @@ from rillfold.auto_lora.evaluator import NothingHeldOut
 from rillfold.auto_lora.history import History
 from rillfold.auto_lora.iteration import NotLearned, OutputInUse
 from rillfold.auto_lora.made import NotADataset
+from rillfold.auto_lora.room import room
 from rillfold.auto_lora.writers import BaseWriter
 from rillfold.cli import rillfold
 from rillfold.event_log import first, now
@@ -84,6 +87,28 @@ def creator(config: TrainingConfig, out: Path, **more) -> AutoLoRACreator:
     for tool in company_tools():
         made.add_tool(tool)
     return made
+
+
+WORKS = "import sys, time; from pathlib import Path; from rillfold.auto_lora.room import room\n"
+WORKS += "with room(Path(sys.argv[1]), '.work') as place: print(place, flush=True); time.sleep(600)"
+
+
+def test_what_a_killed_run_has_left_the_next_one_removes_and_nothing_of_one_that_lives(tmp_path):
+    places = []
+    line = [sys.executable, "-c", WORKS, str(tmp_path)]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as killed:
+        places.append(Path(killed.stdout.readline().strip()))
+        killed.terminate()
+    with room(tmp_path, ".draft") as other:
+        assert places[0].is_dir(), "another kind is not looked at"
+        with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as lives:
+            places.append(Path(lives.stdout.readline().strip()))
+            with room(tmp_path, ".work") as ours:
+                assert set(tmp_path.iterdir()) == {places[1], ours, other}
+            lives.kill()
+    with room(tmp_path, ".work"):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 def mix_in(folder: Path) -> Mix:

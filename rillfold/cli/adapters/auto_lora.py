@@ -98,7 +98,7 @@ def _train(config: TrainingConfig, iterations: int, as_json: bool, told: dict[st
     from rillfold.auto_lora.creator import AutoLoRACreator
 
     tools = _tools(told["file"])
-    with live.phases() as tell:
+    with live.phases(piped=True) as tell:
         creator = AutoLoRACreator(
             config,
             told["out"],

@@ -1,10 +1,22 @@
-"""A live line on standard error for work that takes longer than a second; silent where nobody watches."""
+"""A live line on standard error for work that takes longer than a second; silent where nobody watches.
+
+Work of many minutes says on a pipe too that it goes on.
+"""
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from time import monotonic
+
+import click
+
+from rillfold.cli.terminal.plain import plain
 
 Tell = Callable[[int, int], None]
+TellPhase = Callable[[str, int, int, str], None]
+SILENCE = 8.0
+"""Who reads a pipe or a log hears of it at least so often."""
 
 
 @contextmanager
@@ -15,10 +27,12 @@ def line(what: str) -> Iterator[Tell]:
 
 
 @contextmanager
-def phases() -> Iterator[Callable[[str, int, int, str], None]]:
-    """Yields (phase, done, of, note) -> None: one bar, which a new phase takes over."""
+def phases(piped: bool = False) -> Iterator[TellPhase]:
+    """Yields (phase, done, of, note) -> None: one bar, which a new phase takes over. `piped`: a line now and then where
+    no terminal is."""
     if not sys.stderr.isatty():
-        yield lambda _phase, _done, _of, _note: None
+        with _now_and_then() if piped else nullcontext(_untold) as told:
+            yield told
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -42,3 +56,28 @@ def phases() -> Iterator[Callable[[str, int, int, str], None]]:
             bars.update(task, completed=done, total=of, note=note)
 
         yield tell
+
+
+def _untold(_phase: str, _done: int, _of: int, _note: str) -> None:
+    """Nobody watches."""
+
+
+@contextmanager
+def _now_and_then() -> Iterator[TellPhase]:
+    doing, since, over = "at work", monotonic(), threading.Event()
+
+    def tell(phase: str, done: int, of: int, note: str) -> None:
+        nonlocal doing
+        doing = f"{phase} {done}/{of}{note and f', {note}'}"
+
+    def watch() -> None:
+        while not over.wait(SILENCE):
+            click.echo(plain(f"… {doing}, {monotonic() - since:.0f} s so far"), err=True)
+
+    watching = threading.Thread(target=watch, name="signs-of-life", daemon=True)
+    watching.start()
+    try:
+        yield tell
+    finally:
+        over.set()
+        watching.join()
