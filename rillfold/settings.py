@@ -207,7 +207,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Where each worker answers /health, /ready and /metrics. Rows are answered on this machine only."""
     worker_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     accept_loss: dict[
-        Annotated[str, msgspec.Meta(pattern=r"^[^/@]+/\d+@\d+$")], Annotated[int, msgspec.Meta(ge=0)]
+        Annotated[str, msgspec.Meta(pattern=r"^[^/@#]+/\d+@\d+(#[1-9]\d{0,8})?$")], Annotated[int, msgspec.Meta(ge=0)]
     ] = {}
     """Of sources that no longer hold what was folded: where that was -> the offset at which to go on."""
     stall_seconds: Annotated[float, msgspec.Meta(ge=2)] = 25.0

@@ -184,9 +184,9 @@ class SourceLost(Stop):
     """What a projection was folded up to is not in its source any more. No reset policy decides what that means."""
 
     def __init__(
-        self, place: str, folded: Collection[int], lowest: int, now: Span, once: Span, unfit: Collection[str] = ()
+        self, place: str, words: Collection[str], lowest: int, now: Span, once: Span, unfit: Collection[str] = ()
     ) -> None:
-        """`folded`: also where those stand who have read further than the markers; in between there may be no record.
+        """`words`: also of where those stand who have read further than the markers; between may be no record.
         `once`: what it held when that was first seen. `unfit`: what an operator has said of it, and does not apply."""
         (first, end), on = now, "OFFSET"
         if lowest < first:
@@ -199,7 +199,7 @@ class SourceLost(Stop):
             )
         if once != now:
             how = f"it held [{once[0]}, {once[1]}) when that was seen, and {how}"
-        accept = ", ".join(f'"{place}@{offset}": {on}' for offset in sorted(folded))
+        accept = ", ".join(f'"{word}": {on}' for word in words)
         super().__init__(
             f"{place} is folded up to {lowest} and holds [{first}, {end}): {how}. It stands still, other partitions go "
             f"on. To keep the rows and go on {where}, start it with RILLFOLD_ACCEPT_LOSS='{{{accept}}}'; or bring the "

@@ -66,9 +66,10 @@ async def catch_up(
     absent = ports._replace(publish=sent.publishing(ports.publish))
     below = absent._replace(publish=owed.publishing(absent.publish, names))
     folded = _within(ends, left.folded)
-    anew_from = {topic: shard.anew_from(topic) for topic in found}
     so_far = {topic: max(committed[topic], folded[topic]) for topic in found}
-    so_far |= {topic: min(so_far[topic], first) for topic, first in anew_from.items() if first is not None}
+    for topic in found:
+        bounds = (shard.anew_from(topic), left.anew_from.get(topic))
+        so_far[topic] = min([so_far[topic], *(first for first in bounds if first is not None)])
     way = Way(names, told, so_far, below, absent)
     readers = [records_in(event_log, topic, shard.partition, starts[topic], ends[topic]) for topic in found]
     with shard.folding_as(owed.watched()):

@@ -11,6 +11,7 @@ from projections.projection import Projection
 from schemas.errors import Stop
 from schemas.topics import TopicNames
 from streams.errors import NAMED, NotContiguous, SourceLost, UnknownTopic
+from streams.fold.acceptance import Acceptance, Accepted, word
 from streams.fold.batch import Batch, Decoded, decode_from
 from streams.fold.catch_up import catch_up
 from streams.fold.commit import Ports, advance, commit
@@ -36,8 +37,6 @@ log = logging.getLogger(__name__)
 REMOVED = 1_000
 """So many keys, of 300 bytes at most, fit one record batch."""
 NOTHING = Extent(0, 0)
-Accepted = Mapping[str, int]
-"""`topic/partition@offset`, which is what was folded and is lost -> the offset at which to go on."""
 Ask = Callable[[], Awaitable[Extent]]
 """What a source partition holds now."""
 
@@ -49,7 +48,7 @@ class Folding:
         self, projections: Sequence[Projection[Any]], names: TopicNames, ports: Ports, accepted: Accepted | None = None
     ) -> None:
         self.projections, self._ports = tuple(projections), ports
-        self._names, self._accepted = names, accepted or {}
+        self._names = names
         self.lost: Mapping[TopicPartition, Stop] = {}
         """Source partitions that stand still until an operator decides. Replaced, not changed: others read it."""
         self.events = 0
@@ -64,8 +63,7 @@ class Folding:
         for projection in projections:
             for topic in projection.topics:
                 self._by_source.setdefault(names.wire(topic), []).append(projection)
-        if strange := sorted(key for key in self._accepted if key.partition("/")[0] not in self._by_source):
-            log.warning("RILLFOLD_ACCEPT_LOSS names %s: no topic that is folded here", ", ".join(strange), extra=NAMED)
+        self._acceptance = Acceptance(accepted or {}, self._by_source)
 
     @property
     def sources(self) -> frozenset[str]:
@@ -121,8 +119,12 @@ class Folding:
             lost |= {at for at in was if at is not None}
             once = min(((each.first, each.end) for each in was.values()), default=extent)
             place = f"{topic}/{partition}"
-            unfit = [f'"{key}": {on}' for key, on in self._accepted.items() if key.startswith(f"{place}@")]
-            self.stand(topic, partition, SourceLost(place, {*lost, *markers}, min(lost), extent, once, unfit))
+            words = [
+                word(place, at, 1 + max(shard.losses(topic, at) for shard in shards))
+                for at in sorted({*lost, *markers})
+            ]
+            unfit = self._acceptance.about(place)
+            self.stand(topic, partition, SourceLost(place, words, min(lost), extent, once, unfit))
             return None
         self.stand(topic, partition, None)
         return min((shard.begin(topic, extent.first) for shard in shards), default=None)
@@ -163,13 +165,14 @@ class Folding:
 
     async def _accept(self, shard: Shard[Any], topic: str, extent: Extent) -> None:
         """Whatever the source holds by now: who set it knows. Once, however long it stays set."""
-        folded = shard.next(topic)
-        next_ = self._accepted.get(f"{topic}/{shard.partition}@{folded}")
-        if folded is None or next_ is None or not extent.reaches(next_):
+        folded, place = shard.next(topic), f"{topic}/{shard.partition}"
+        if folded is None or (said := self._acceptance.of(place, folded)) is None or not extent.reaches(said.next):
             return
-        if shard.stands_on(topic, extent) and shard.accepted(topic, folded):
+        if said.nth <= shard.losses(topic, folded):
+            self._acceptance.obeyed(place, folded, said)
             return
-        loss = Loss(topic, shard.partition, folded, next_)
+        next_ = said.next
+        loss = Loss(topic, shard.partition, folded, next_, said.nth)
         log.warning("%s: %s", shard.projection.name, loss, extra=NAMED)
         answered = SeenMissing(topic, shard.partition, *extent, answered=True)
         # Refusals of records that are gone would be taken for those of the records that stand there now.

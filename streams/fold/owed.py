@@ -18,7 +18,7 @@ from streams.fold.shard import Shard
 from streams.log.outgoing import to_outgoing
 from streams.log.partitioner import partition_of
 from streams.log.port import EventLog, TopicPartition, records_in
-from streams.state.changelog import marker_of, refusal_of, topic_of
+from streams.state.changelog import Loss, anew_from, loss_of, marker_of, missing_of, refusal_of, topic_of
 from streams.state.refusal import Refusal
 
 
@@ -84,26 +84,54 @@ class Before(NamedTuple):
     refused: Sequence[Refusal]
     folded: Mapping[str, int]
     """Of each source, how far: what follows from that was sent."""
+    anew_from: Mapping[str, int]
+    """Of sources that have lost records: from here on others stand than those of which that and the group speak."""
 
 
-NOTHING_BEFORE = Before((), {})
+NOTHING_BEFORE = Before((), {}, {})
+
+
+class _Left:
+    """What one changelog partition says."""
+
+    def __init__(self) -> None:
+        self.refused: dict[bytes, Refusal] = {}
+        self.folded: dict[str, int] = {}
+        self._lost: dict[str, bool] = {}
+        self._losses: list[Loss] = []
+
+    def note(self, key: bytes, value: bytes | None) -> None:
+        if value is None:
+            self.refused.pop(key, None)
+        elif (refusal := refusal_of(key, value)) is not None:
+            self.refused[key] = refusal
+        elif (marker := marker_of(key, value)) is not None:
+            self.folded[marker.topic] = marker.next
+        elif (loss := loss_of(key, value)) is not None:
+            self._losses.append(loss)
+        elif (missing := missing_of(key, value)) is not None:
+            self._lost[missing.topic] = not missing.answered
+
+    def anew_from(self, topic: str) -> int | None:
+        own = (loss for loss in self._losses if loss.topic == topic)
+        return 0 if self._lost.get(topic) else anew_from(own, self.folded[topic])
 
 
 async def before(event_log: EventLog, projection: Projection[Any], names: TopicNames, partition: int) -> Before:
-    refused: dict[tuple[str, bytes], Refusal] = {}
+    refused: list[Refusal] = []
     folded: dict[str, int] = {}
+    anew: dict[str, int] = {}
     for changelog in await _other_changelogs(event_log, projection, names):
         starts, ends = await event_log.starts(changelog), await event_log.ends(changelog)
-        start, end = starts.get(partition, 0), ends.get(partition, 0)
+        start, end, left = starts.get(partition, 0), ends.get(partition, 0), _Left()
         async for record in records_in(event_log, changelog, partition, start, end):
-            key, value = record.key or b"", record.value
-            if value is None:
-                continue
-            if (refusal := refusal_of(key, value)) is not None:
-                refused[changelog, key] = refusal
-            elif (marker := marker_of(key, value)) is not None:
-                folded[marker.topic] = max(marker.next, folded.get(marker.topic, 0))
-    return Before(list(refused.values()), folded)
+            left.note(record.key or b"", record.value)
+        refused += left.refused.values()
+        for topic, at in left.folded.items():
+            folded[topic] = max(at, folded.get(topic, 0))
+            if (first := left.anew_from(topic)) is not None:
+                anew[topic] = min(first, anew.get(topic, first))
+    return Before(refused, folded, anew)
 
 
 async def _other_changelogs(event_log: EventLog, projection: Projection[Any], names: TopicNames) -> list[str]:

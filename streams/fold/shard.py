@@ -18,14 +18,16 @@ from streams.state.changelog import (
     MARKERS,
     REFUSED,
     RESERVED,
+    Loss,
     RowCodec,
     Rows,
     SeenMissing,
     Stored,
-    loss_key,
+    anew_from,
     loss_of,
     marker_of,
     missing_key,
+    missing_of,
     refusal_of,
     spelled,
 )
@@ -79,21 +81,20 @@ class Shard(Generic[State]):
 
     def missing(self, topic: str) -> SeenMissing | None:
         """How the source was when it did not reach what was folded of it, if no operator has said since what to do."""
-        (value,) = self.store.get([missing_key(topic, self.partition)])
-        found = None if value is None else msgspec.json.decode(value, type=SeenMissing)
+        key = missing_key(topic, self.partition)
+        found = missing_of(key, *self.store.get([key]))
         return None if found is None or found.answered else found
 
-    def accepted(self, topic: str, folded: int) -> bool:
-        """An operator's word for this loss is in the rows."""
-        return self.store.get([loss_key(topic, self.partition, folded)]) != [None]
+    def losses(self, topic: str, folded: int) -> int:
+        """So many of an operator's words about this offset of a source are in the rows."""
+        return max((loss.nth for loss in self._losses(topic) if loss.folded == folded), default=0)
 
     def anew_from(self, topic: str) -> int | None:
-        """Where an operator has let a source go on below what was folded, as long as it is not folded so far again:
-        from there on other records stand than those of which the group has spoken."""
-        losses = (loss_of(key, value) for key, value in self.store.scan(LOST))
-        own = [loss for loss in losses if loss is not None and (loss.topic, loss.partition) == (topic, self.partition)]
-        at = self.next(topic) or 0
-        return min((loss.next for loss in own if loss.next <= at < loss.folded), default=None)
+        return anew_from(self._losses(topic), self.next(topic) or 0)
+
+    def _losses(self, topic: str) -> list[Loss]:
+        found = (loss_of(key, value) for key, value in self.store.scan(LOST))
+        return [loss for loss in found if loss is not None and (loss.topic, loss.partition) == (topic, self.partition)]
 
     def folded_from(self, sources: Collection[str]) -> None:
         """Rows of other topics than these are no ground to fold these on: whoever renamed one shall say so."""

@@ -24,6 +24,7 @@ from streams.log.port import Alone, EventLog, Outgoing, Reached, Record, Subscri
 from streams.react.causes import Causes
 from streams.react.outcome import Cause, Failed, Ran, Sleep, Trying, burials, letters, reacted
 from streams.react.reaction import Reaction
+from streams.react.rests import Rests
 from streams.react.thread import OwnThread
 
 BATCH = 500
@@ -32,9 +33,6 @@ TURN_SECONDS = 5.0
 """After so long what was done is committed, and the group is polled: it lets go of who does not."""
 QUIET_SECONDS = 1.0
 """Where nothing was for the reaction, how far it has read may wait so long."""
-REST = 4
-"""Times as long as a company's event has held up the others, before it failed, those of that company fail at once."""
-HELD_UP_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -86,8 +84,7 @@ class Reactor:
         self._failpoint = failpoint or FailPoint()
         self._generation = 0
         self._held: dict[TopicPartition, _OwnPartition] = {}
-        self._rests: dict[str, float] = {}
-        """Company to the time until which its events fail at once."""
+        self._rests = Rests()
         self.ran, self.failed, self.emitted, self.expired = 0, 0, 0, 0
 
     async def run(self, joined: Callable[[], None] = unheard) -> None:
@@ -223,14 +220,11 @@ class Reactor:
 
     async def _outcome(self, cause: Cause) -> Ran | Failed:
         company, begun = cause.event.company, self._clock()
-        if begun < self._rests.get(company, 0.0):
-            return Failed("not tried: an earlier event of its company had held up the others, and failed")
+        if self._rests.resting(company, begun):
+            return Failed("not tried: earlier events of its company had held up the others, and failed")
         outcome = await reacted(self._trying, cause)
-        took = self._clock() - begun
-        if isinstance(outcome, Failed) and took >= HELD_UP_SECONDS:
-            now = begun + took
-            self._rests = {each: until for each, until in self._rests.items() if until > now}
-            self._rests[company] = now + REST * took
+        if isinstance(outcome, Failed):
+            self._rests.failed(company, begun, self._clock() - begun)
         return outcome
 
     async def _commit(self, place: TopicPartition, held: _OwnPartition, parts: Sequence[_Handled]) -> None:

@@ -1,6 +1,6 @@
 """What a changelog holds: rows with where they were folded from, and markers that say how far a source was folded."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from math import isfinite
 from typing import Any, Generic, TypeVar
 
@@ -49,6 +49,8 @@ class Loss(msgspec.Struct, frozen=True):
     partition: int
     folded: int
     next: int
+    nth: int = 1
+    """At that offset. What is lost there again is another loss."""
 
     def __str__(self) -> str:
         if self.next == self.folded:
@@ -113,17 +115,30 @@ def refused_at(key: bytes) -> tuple[str, int, int] | None:
     return topic, int(numbers[0]), int(numbers[1])
 
 
-def loss_key(topic: str, partition: int, folded: int) -> bytes:
-    return LOST + f"{topic}/{partition}/{folded}".encode()
+def loss_key(loss: Loss) -> bytes:
+    return (
+        LOST + f"{loss.topic}/{loss.partition}/{loss.folded}".encode() + (b"" if loss.nth == 1 else b"#%d" % loss.nth)
+    )
 
 
 def loss_record(loss: Loss) -> tuple[bytes, bytes]:
-    return loss_key(loss.topic, loss.partition, loss.folded), msgspec.json.encode(loss)
+    return loss_key(loss), msgspec.json.encode(loss)
 
 
 def loss_of(key: bytes, value: bytes | None) -> Loss | None:
     """The accepted loss in a record, if it is one."""
     return msgspec.json.decode(value, type=Loss) if key.startswith(LOST) and value is not None else None
+
+
+def anew_from(losses: Iterable[Loss], at: int) -> int | None:
+    """Where an operator has let a source go on below what was folded, as long as it is not folded so far again: from
+    there on other records stand than those of which the group has spoken."""
+    return min((loss.next for loss in losses if loss.next <= at < loss.folded), default=None)
+
+
+def missing_of(key: bytes, value: bytes | None) -> SeenMissing | None:
+    """That a source was seen not to hold what was folded, in a record, if it is that."""
+    return msgspec.json.decode(value, type=SeenMissing) if key.startswith(MISSING) and value is not None else None
 
 
 def missing_key(topic: str, partition: int) -> bytes:

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rillfold.processes import started
 from rillfold.settings import Settings
@@ -29,6 +31,7 @@ from streams.log.partitioner import partition_of
 from streams.log.port import Alone, EventLog, Outgoing, Position, Reached, records_in
 from streams.react import thread
 from streams.react.reactor import Reactor
+from streams.react.rests import BRIEF_SECONDS, HELD_UP_SECONDS, REST, Rests
 
 NOTE = '''
 from schemas.memory import MemoryNoted
@@ -118,6 +121,7 @@ async def note(event: RecordIngested, emit: Emit) -> None:
         case "away": raise Retry("not now")
         case "away-once":
             if tries.count("away-once") == 1: raise ConnectionResetError("not now")
+        case "half-a-second": raise ConnectionResetError("") if tries.count(event.kind) % 2 else ValueError("")
         case "hangs": await asyncio.sleep(60)
         case "hangs-deaf": await never_heard(60)
         case "blocks": time.sleep(3)
@@ -199,6 +203,36 @@ async def test_a_company_that_holds_up_the_others_rests_and_only_it(release: Any
         await d.send(said("three"))
         await d.settle()
         assert sorted(each.memory for each in await noted(d)) == ["three", "two"]
+
+
+async def test_a_company_that_fails_a_little_at_a_time_rests_too(release: Any) -> None:
+    app = release(FAILING)
+    tries = app.reactions["note"].call.__globals__["tries"]
+    async with Driver(MemoryLog(), app) as d:
+        begun = d.clock()
+        for kind, company in (*[("half-a-second", "acme")] * 8, ("two", "globex")):
+            await d.send(said(kind, company))
+        await d.settle()
+        assert (d.clock() - begun, tries.count("half-a-second")) == (1_000, 2 * 2)
+        assert ["not tried" in each.detail for each in await d.dead_letters()] == [False] * 2 + [True] * 6
+        assert [each.memory for each in await noted(d)] == ["two"]
+        d.clock.advance(4)
+        await d.send(said("three"))
+        await d.settle()
+        assert sorted(each.memory for each in await noted(d)) == ["three", "two"]
+
+
+@given(st.lists(st.tuples(st.floats(0.0, 30.0), st.floats(0.0, 5.0)), max_size=50))
+def test_failures_of_a_company_take_a_fifth_of_the_time_and_a_second(each: list[tuple[float, float]]) -> None:
+    """Whatever it waits between them: at the beginning of any event, what was spent is within the share."""
+    rests, now, spent = Rests(), 0.0, 0.0
+    for took, pause in each:
+        if not rests.resting("acme", now):
+            assert spent <= now / (1 + REST) + HELD_UP_SECONDS + 1e-6
+            rests.failed("acme", now, took)
+            now, spent = now + took, spent + (took if took >= BRIEF_SECONDS else 0.0)
+        now += pause
+    assert not rests.resting("globex", now)
 
 
 async def test_a_redrive_tries_again_over_the_record_where_it_stands(release: Any, log: EventLog, names: Any) -> None:

@@ -23,8 +23,17 @@ from streams.fold.folding import Folding
 from streams.log.memory import MemoryLog
 from streams.log.outgoing import to_outgoing
 from streams.log.partitioner import partition_of
-from streams.log.port import TopicSpec
-from streams.state.changelog import Rows, topic_of
+from streams.log.port import Outgoing, TopicSpec
+from streams.state.changelog import (
+    Loss,
+    Marker,
+    Rows,
+    SeenMissing,
+    loss_record,
+    marker_record,
+    missing_record,
+    topic_of,
+)
 from streams.state.store import MemoryStore
 
 TOOLS = '[{"name":"refund","parameters":{"properties":{"order":{"type":"string"}}}}]'
@@ -220,4 +229,28 @@ async def test_what_was_committed_of_records_that_are_lost_says_nothing_of_those
             for n in jobs[:8]:
                 await log.append([to_outgoing(requested(n), TopicNames())])
     asked = [event.job for event in sent if isinstance(event, InferenceRequested)]
+    assert sorted(asked) == sorted(f"j{n}" for n in jobs[:8])
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+async def test_what_an_earlier_version_folded_of_records_that_are_lost_says_nothing_of_those_in_their_place(
+    accepted: bool,
+) -> None:
+    """It has seen that they are gone, or gone on by an operator's word. The next one knows of neither by itself."""
+    log, topic = MemoryLog(), "automation-job"
+    await finished_jobs(log)
+    number = next(n for n, part in enumerate(log._topics[topic]) if part.records)
+    marker, part = (await log.ends(topic))[number], log._topics[topic][number]
+    part.records[:], part.end = part.records[:-5], part.end - 5
+    rows = [missing_record(SeenMissing(topic, number, 0, part.end, accepted))]
+    if accepted:
+        rows += [loss_record(Loss(topic, number, marker, part.end)), marker_record(Marker(topic, number, part.end))]
+    for key, value in rows:
+        await log.append([Outgoing(topic_of(ACTING_JOBS), key, value, partition=number)])
+    jobs = [n for n in range(100, 900) if partition_of(to_outgoing(requested(n), TopicNames()).key or b"", 4) == number]
+    for n in jobs[:8]:
+        await log.append([to_outgoing(requested(n), TopicNames())])
+    again = Anew(log, NEXT)
+    await again.rows()
+    asked = [event.job for event in again.sent if isinstance(event, InferenceRequested)]
     assert sorted(asked) == sorted(f"j{n}" for n in jobs[:8])

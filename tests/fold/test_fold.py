@@ -239,8 +239,40 @@ async def test_a_source_that_was_seen_to_be_lost_is_not_passed_because_it_has_gr
     assert {loss_of(key, value) for key, value in world.batches[-1]} >= {Loss(TOPIC, 0, 3, 0)}
     await world.folding.step(batch([text(n) for n in range(10, 13)]))
     assert await looked(world, Extent(0, 5), word) == 3, "it holds for that one loss"
-    assert await looked(world, Extent(0, 2), {}) is None, "made anew once more"
-    assert await looked(world, Extent(0, 9), word) == 0
+
+
+@pytest.mark.parametrize("grown", [False, True])
+async def test_a_word_answers_one_loss_and_not_the_next_at_the_same_offset(
+    grown: bool, caplog: pytest.LogCaptureFixture
+):
+    """A topic that is made anew each night with as many records. `grown`: beyond them, before a worker looked."""
+    world, word = World(), {f"{TOPIC}/0@3": 0}
+    again = word | {f"{TOPIC}/0@3#2": 0}
+    await world.folding.step(batch([text(n) for n in range(3)]))
+    assert await looked(world, Extent(0, 5), word) == 0, "set before it was seen"
+    await world.folding.step(batch([text(n) for n in range(10, 13)]))
+    assert await looked(world, Extent(0, 3), word) == 3
+    assert f"RILLFOLD_ACCEPT_LOSS's {TOPIC}/0@3 was obeyed before" in caplog.text
+    assert f"lost there once more, say {TOPIC}/0@3#2" in caplog.text
+    if not grown:
+        assert await looked(world, Extent(0, 2), word) is None
+        assert f"""RILLFOLD_ACCEPT_LOSS='{{"{TOPIC}/0@3#2": 0}}'""" in str(world.folding.lost[TOPIC, 0]).replace(
+            "OFFSET", "0"
+        )
+        assert await looked(world, Extent(0, 9), word) is None
+    assert await looked(world, Extent(0, 9), again) == 0
+    assert {loss_of(key, value) for key, value in world.batches[-1]} >= {Loss(TOPIC, 0, 3, 0, 2)}
+    await world.folding.step(batch([text(n) for n in range(20, 23)]))
+    assert await looked(world, Extent(0, 9), again) == 3
+
+
+async def test_a_word_for_a_second_loss_is_also_the_first_of_rows_that_knew_none():
+    """What stands beside it in the settings was for other rows of that source, and does not come after it."""
+    world, words = World(), {f"{TOPIC}/0@3": 1, f"{TOPIC}/0@3#2": 0}
+    await world.folding.step(batch([text(n) for n in range(3)]))
+    assert await looked(world, Extent(0, 2), words) == 0
+    await world.folding.step(batch([text(n) for n in range(10, 13)]))
+    assert await looked(world, Extent(0, 3), words) == 3
 
 
 async def test_what_was_asked_before_others_folded_on_says_nothing_of_the_source():
@@ -290,7 +322,7 @@ async def test_what_was_refused_of_records_that_are_gone_says_nothing_of_those_t
     assert await looked(world, Extent(0, 4), {f"{TOPIC}/0@3": 2}) == 2
     assert [each.offset for each in world.shard.refused()] == [1], "that record still stands there"
     await world.folding.step(batch([text(12)], start=2))
-    assert await looked(world, Extent(0, 1), {f"{TOPIC}/0@3": 0}) == 0
+    assert await looked(world, Extent(0, 1), {f"{TOPIC}/0@3#2": 0}) == 0
     assert world.shard.refused() == []
     assert (b"\x00refused/" + f"{TOPIC}/0/1".encode(), None) in [row for rows in world.batches for row in rows]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from projections.catalog import PROJECTIONS
 from schemas.topics import TopicNames
 from streams.log.kafka.log import KafkaLog
-from streams.state.changelog import loss_key, topic_of
+from streams.state.changelog import Loss, loss_key, topic_of
 from tests.kill.fleet import Fleet
 from tests.kill.injected import NOWHERE, Injected, Own, Place, delete, delete_unfolded, made_anew, markers, records
 
@@ -137,7 +137,7 @@ class Losses:
         for (name, topic, partition), at in folded.items():
             changelog = topic_of(PROJECTIONS[name], self._names.prefix)
             written = records(log, (changelog, partition), 0)
-            if not [None async for record in written if record.key == loss_key(topic, partition, at)]:
+            if not [None async for record in written if record.key == loss_key(Loss(topic, partition, at, 0))]:
                 return False
         return True
 
