@@ -21,6 +21,8 @@ from tests.kill.world import KILLED, Hand, History, Servers, until
 READY_SECONDS = 240.0
 PREFIX = "kill-"
 T = TypeVar("T")
+ENDINGS = {KILLED, 1, 70}
+"""Killed, turned away at the start, or it could not go on: as docs/operations.md has it."""
 ROOT = Path(__file__).parents[2]
 
 
@@ -126,6 +128,7 @@ class Fleet:
             code = hand.code()
             what = "died at a failpoint" if code == KILLED else f"exit {code}"
             last = hand.said().strip().splitlines()[-1:] if code != KILLED else []
+            assert code in ENDINGS, f"{hand.name} has ended with {code}: {hand.said()[-2000:]}"
             self.history.add(what, hand.name, said=last)
             hand.start()
 

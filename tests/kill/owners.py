@@ -2,7 +2,7 @@
 
 An owner that takes over looks into the log before it says anything: what stands there it does not say again. So a
 letter or an effect stands there twice only where somebody who was shut out alive still had it in hand, or where a
-broker died before it had acknowledged it.
+broker died before it had acknowledged it: no marker passes a record before that.
 """
 
 from __future__ import annotations
@@ -73,13 +73,17 @@ class Owners:
 
     def excused(self, changelogs: Sequence[str], cause: Cause, first: float, again: float) -> bool:
         """Whether what follows from a record may have been said `first` and then `again`, for these changelogs."""
-        if any(died - SENT <= first <= died + 1 and died <= again <= died + AGAIN for died in self._deaths):
-            return True
         topic, partition, offset = cause
+        if any(
+            died - SENT <= first <= died + 1 and died <= again <= died + AGAIN
+            for died in self._deaths
+            if not any(self.of(each, partition).folded(topic, died) > offset for each in changelogs)
+        ):
+            return True
         return any(
             self._lives[turn.owner].late(turn.claimed, turn.shut_out, at)
             for turn in self._turns(changelogs, topic, partition)
-            if offset >= turn.folded
+            if offset >= turn.folded and self._lives[turn.owner].unheard(turn.shut_out, first)
             for at in (first, again)
         )
 

@@ -62,6 +62,8 @@ HANDED_OVER = written(claimed(1, "a"), folded(2, 10), claimed(100, "b"), folded(
         ("who was shut out alive said again what it had in hand", Life([0.5]), 12, 101.0, 103.0, True),
         ("that was folded before it was shut out", Life([0.5]), 9, 101.0, 103.0, False),
         ("it was dead by then, and who took over had to look", Life([0.5, 90.0]), 12, 80.0, 101.0, False),
+        ("it was at work, and who took over had to look", Life([0.5]), 12, 80.0, 101.0, False),
+        ("it was asleep with it in hand", Life([0.5], [Nap(82.0, 102.0)]), 12, 80.0, 101.0, True),
         ("nobody is late for so long", Life([0.5]), 12, 140.0, 160.0, False),
         ("who was asleep is", Life([0.5], [Nap(80.0, 155.0)]), 12, 140.0, 160.0, True),
         ("who was asleep in another's turn is not", Life([0.5], [Nap(140.0, 155.0)]), 12, 135.0, 160.0, False),
@@ -88,6 +90,7 @@ def test_what_a_dying_broker_has_not_acknowledged_is_sent_again() -> None:
     assert judge.excused([CHANGELOG], ("source", 0, 12), 49.0, 55.0)
     assert not judge.excused([CHANGELOG], ("source", 0, 12), 10.0, 55.0)
     assert not judge.excused([CHANGELOG], ("source", 0, 12), 55.0, 56.0)
+    assert not judge.excused([CHANGELOG], ("source", 0, 9), 49.0, 55.0), "it was acknowledged: a marker has passed it"
 
 
 def test_a_marker_goes_back_only_where_a_loss_was_accepted() -> None:

@@ -178,6 +178,7 @@ class Hand(WorkerProcess):
 
     def ended(self, seconds: float = 60) -> int:
         until(f"{self.name} ends", seconds, lambda: self.code() is not None)
+        self.life.breaks.append(time.time())
         return super().ended(1)
 
     def sleep(self) -> None:

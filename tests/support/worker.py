@@ -15,6 +15,7 @@ from typing import Self
 import psutil
 
 from rillfold.embedded.children import Child
+from rillfold.workers.crew import READY
 
 READY_WITHIN = 180.0
 KEEPERS = 192
@@ -68,7 +69,7 @@ class WorkerProcess:
 
     @property
     def ready(self) -> bool:
-        return self.alive and any(line.endswith("ready") for line in self.said().splitlines())
+        return self.alive and READY.search(self.said()) is not None
 
     def until_ready(self, seconds: float = READY_WITHIN) -> Self:
         stop = time.monotonic() + seconds
