@@ -171,8 +171,8 @@ class NotContiguous(Stop):
 
     def __init__(self, topic: str, partition: int, folded: int, start: int) -> None:
         super().__init__(
-            f"{topic}/{partition} is folded up to {folded}, but the batch at hand begins at {start}. The process ends "
-            f"so that a restart reads from {folded}; if that offset is deleted, rebuild the projection."
+            f"{topic}/{partition} is folded up to {folded}, but the batch at hand begins at {start}. The process ends: "
+            f"a restart reads from {folded}, or says by name that it is deleted."
         )
 
 
@@ -226,7 +226,7 @@ class ChangelogCut(Stop):
     def __init__(self, changelog: str, partition: int, needed: int, first: int) -> None:
         super().__init__(
             f"{changelog}/{partition} begins at {first}, and our copy of it needs {needed}: rows in between are lost. "
-            f"Set its cleanup.policy to compact alone, delete the topic and start again: its projection is folded anew."
+            f"Set its cleanup.policy to compact alone, and fold its projection anew: docs/operations.md."
         )
 
 

@@ -1,5 +1,7 @@
 """The docs say what the code does: settings, verbs, projections, links; and nothing of the machine they came from."""
 
+import ast
+import inspect
 import re
 import subprocess
 from pathlib import Path
@@ -12,9 +14,20 @@ from projections.projection import OTHER_GROUPS
 from rillfold.cli import VERBS
 from rillfold.processes import COMMANDS, WORKERS
 from rillfold.settings import PREFIX, Settings
+from schemas.errors import Stop
+from streams import errors
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+SAID_ELSEWHERE = {
+    "MissingOffsets",
+    "TooMuchData",
+    "ShutOut",
+    "Misconfigured",
+    "UnreadableDsn",
+    "UnknownTopic",
+}
+"""By a command or a request, by those below it, or whole in its own line."""
 LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
 
 
@@ -36,6 +49,28 @@ def test_no_setting_is_documented_that_is_none() -> None:
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_is_documented(verb: str) -> None:
     assert re.search(rf"rillfold {verb}\b", text_of_all())
+
+
+def ways_to_stop() -> list[ast.ClassDef]:
+    """Whatever may hold up a partition, or end a fold or a sink."""
+    classes = [node for node in ast.parse(inspect.getsource(errors)).body if isinstance(node, ast.ClassDef)]
+    return [
+        each for each in classes if issubclass(getattr(errors, each.name), Stop) and each.name not in SAID_ELSEWHERE
+    ]
+
+
+@pytest.mark.parametrize("error", ways_to_stop(), ids=lambda error: error.name)
+def test_operators_are_told_of_each_way_to_stand_still(error: ast.ClassDef) -> None:
+    """By three words in a row of what it says, where an operator looks for them."""
+    said = " ".join(str(node.value) for node in ast.walk(error) if isinstance(node, ast.Constant))
+    told = re.findall(r"^- \*\*(.*?)\*\*", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE)
+    named = threes(said) & {three for heading in told for three in threes(heading)}
+    assert named, f"docs/operations.md does not name {error.name}: {said}"
+
+
+def threes(text: str) -> set[tuple[str, ...]]:
+    words = re.findall(r"[A-Za-z]{2,}", text)
+    return set(zip(words, words[1:], words[2:], strict=False))
 
 
 def test_the_docs_name_every_worker_that_is_watched_and_every_group_that_is_taken() -> None:
