@@ -110,13 +110,8 @@ async def made_anew(log: KafkaLog, servers: Servers, names: TopicNames, topic: s
 async def delete_unfolded(
     log: KafkaLog, servers: Servers, place: Place, markers: Mapping[str, int], share: float, injected: Injected
 ) -> int:
-    """Waits for something above all markers. Returns the first offset that is left."""
+    """There is something above all markers. Returns the first offset that is left."""
     above = max(markers.values())
-
-    async def grown() -> bool:
-        return (await log.ends(place[0]))[place[1]] > above
-
-    await until_async(f"{place} grows", 60, grown)
     end = (await log.ends(place[0]))[place[1]]
     stop = above + 1 + int(share * (end - above - 1))
     await delete(log, servers, place, stop, injected)

@@ -59,6 +59,7 @@ class Losses:
         while begun != (begun := self._begun(place)):
             time.sleep(0.5)
         fleet.more()
+        self._grow(place[0], lambda ends: ends[place[1]] > max(begun.values()))
         share, servers = self._rnd.random(), fleet.servers
         stop = fleet.asked(lambda log: delete_unfolded(log, servers, place, begun, share, self._injected))
         self._injected.begun(place, stop, begun, self._names)
@@ -74,7 +75,7 @@ class Losses:
         says from where on; the folds are sometimes dead meanwhile, and sometimes start once more before he does."""
         fleet, topic = self._fleet, self._names.wire(self._rnd.choice(ANEW))
         dead, again = self._rnd.random() < 0.5, self._rnd.random() < 0.5
-        self._grow(topic, all)
+        self._grow(topic, lambda ends: all(ends.values()))
         fleet.until(f"all of {topic} is folded", lambda: fleet.asked(lambda log: self._all_folded(log, topic)))
         if dead:
             self._kill_folds()
@@ -86,7 +87,7 @@ class Losses:
         self._injected.cut(folded)
         offers = {f"{place[0]}/{place[1]}@{at}": 0 for (_, *place), at in folded.items()}
         self._named(dict.fromkeys(offers, NOWHERE))
-        self._grow(topic, any)
+        self._grow(topic, lambda ends: any(ends.values()))
         if again:
             self._kill_folds()
             self._start_folds()
@@ -99,14 +100,14 @@ class Losses:
         fleet.until(f"{topic} is folded on", lambda: fleet.asked(lambda log: self._accepted(log, folded)))
         self._history.add("truncation accepted", folded=sorted(offers))
 
-    def _grow(self, topic: str, enough: Callable[[Iterable[int]], bool]) -> None:
-        """Something comes to any of its partitions, or to all; then nobody sends any more."""
+    def _grow(self, topic: str, enough: Callable[[Mapping[int, int]], bool]) -> None:
+        """Until what its partitions hold is enough; then nobody sends any more."""
         fleet, ends = self._fleet, dict[int, int]()
 
         def come() -> bool:
             if fleet.nothing_comes():
                 ends.update(fleet.asked(lambda log: log.ends(topic)))
-                if enough(ends.values()):
+                if enough(ends):
                     return True
                 fleet.one_more()
             return False
