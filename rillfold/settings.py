@@ -19,14 +19,15 @@ PREFIX = "RILLFOLD_"
 LEGAL_SCHEMA = re.compile(r"[A-Za-z0-9._-]{1,63}")
 """Postgres cuts longer names off, and two of them may then be one."""
 
-_CREDENTIALS = re.compile(r"(?<=//).*@")
-_URL = r"^https?://(\[[0-9A-Fa-f:.]+\]|[^\s/?#@:\[\]]+)(:[0-9]{1,5})?(/[^\s?#]*)?$"
+_CREDENTIALS = re.compile(r"(?:(?<=//)|^(?!\w+://|[\[{])).*@|(?<=\?).*", re.DOTALL)
+_PORT = r"([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+_URL = rf"^https?://(\[[0-9A-Fa-f:.]+\]|[^\s/?#@:\[\]]+)(:{_PORT})?(/[^\s?#]*)?\Z"
 """What no client could read raises in the middle of its work."""
 
 
 def shown(value: str) -> str:
     """No line of ours says again what a URL holds of credentials."""
-    return _CREDENTIALS.sub("...@", value)
+    return _CREDENTIALS.sub(lambda found: "...@" if "@" in found[0] else "...", value)
 
 
 def _url(such_as: str, instead: str) -> msgspec.Meta:

@@ -12,8 +12,9 @@ Accepted = Mapping[str, int]
 
 
 class LossWord(NamedTuple):
-    """Of which loss at its place, and where to go on."""
+    """Of which loss at which offset of its place, and where to go on."""
 
+    folded: int
     nth: int
     next: int
 
@@ -21,6 +22,11 @@ class LossWord(NamedTuple):
 def word(place: str, folded: int, nth: int) -> str:
     """What was lost at the same offset before has had its word: that says nothing of what is lost there again."""
     return f"{place}@{folded}" + (f"#{nth}" if nth > 1 else "")
+
+
+def unspent(place: str, offsets: Collection[int], spent: Collection[tuple[int, int]]) -> list[str]:
+    """The next word about each."""
+    return [word(place, at, 1 + max((nth for then, nth in spent if then == at), default=0)) for at in sorted(offsets)]
 
 
 class Acceptance:
@@ -31,22 +37,27 @@ class Acceptance:
             log.warning("RILLFOLD_ACCEPT_LOSS names %s: no topic that is folded here", ", ".join(strange), extra=NAMED)
 
     def of(self, place: str, folded: int) -> LossWord | None:
-        """The last word about this place."""
-        at = f"{place}@{folded}"
-        found = ((key.partition("#"), on) for key, on in self._accepted.items())
-        return max((LossWord(int(nth or 1), on) for (key, _, nth), on in found if key == at), default=None)
+        """The last word about what was folded so far."""
+        return max((word for word in self.all(place) if word.folded == folded), default=None)
+
+    def all(self, place: str) -> list[LossWord]:
+        found = ((key.removeprefix(f"{place}@").partition("#"), on) for key, on in self._of(place))
+        return [LossWord(int(folded), int(nth or 1), on) for (folded, _, nth), on in found]
 
     def about(self, place: str) -> list[str]:
-        return [f'"{key}": {on}' for key, on in self._accepted.items() if key.startswith(f"{place}@")]
+        return [f'"{key}": {on}' for key, on in self._of(place)]
 
-    def obeyed(self, place: str, folded: int, said: LossWord) -> None:
+    def obeyed(self, place: str, said: LossWord) -> None:
         """Whoever leaves it there may believe that it answers the next loss, too."""
-        old, new = word(place, folded, said.nth), word(place, folded, said.nth + 1)
+        old, new = word(place, said.folded, said.nth), word(place, said.folded, said.nth + 1)
         if old not in self._obeyed:
             self._obeyed.add(old)
             log.warning(
-                "RILLFOLD_ACCEPT_LOSS's %s was obeyed before and says nothing any more: take it out. Of records that "
-                "were lost there once more, say %s",
+                "RILLFOLD_ACCEPT_LOSS's %s was there when a loss was answered, and answers no other: take it out. Of "
+                "records that were lost there once more, say %s",
                 *(old, new),
                 extra=NAMED,
             )
+
+    def _of(self, place: str) -> list[tuple[str, int]]:
+        return [(key, on) for key, on in self._accepted.items() if key.startswith(f"{place}@")]

@@ -11,7 +11,7 @@ from projections.projection import Projection
 from schemas.errors import Stop
 from schemas.topics import TopicNames
 from streams.errors import NAMED, NotContiguous, SourceLost, UnknownTopic
-from streams.fold.acceptance import Acceptance, Accepted, word
+from streams.fold.acceptance import Acceptance, Accepted, unspent
 from streams.fold.batch import Batch, Decoded, decode_from
 from streams.fold.catch_up import catch_up
 from streams.fold.commit import Ports, advance, commit
@@ -119,10 +119,7 @@ class Folding:
             lost |= {at for at in was if at is not None}
             once = min(((each.first, each.end) for each in was.values()), default=extent)
             place = f"{topic}/{partition}"
-            words = [
-                word(place, at, 1 + max(shard.losses(topic, at) for shard in shards))
-                for at in sorted({*lost, *markers})
-            ]
+            words = unspent(place, lost | markers, [each for shard in shards for each in shard.spent(topic)])
             unfit = self._acceptance.about(place)
             self.stand(topic, partition, SourceLost(place, words, min(lost), extent, once, unfit))
             return None
@@ -160,21 +157,24 @@ class Folding:
         if folded is None or shard.missing(topic) is not None:
             return
         if not (extent.reaches(folded) and extent.reaches(folded if read_to is None else read_to)):
-            missing = missing_record(SeenMissing(topic, shard.partition, *extent))
-            await commit(shard, Piece([missing], (), folded), topic, self._ports)
+            was = SeenMissing(topic, shard.partition, *extent, spent=tuple(sorted(shard.spent(topic))))
+            rows: Rows = [missing_record(was)]
+            if not shard.begun(topic):  # what is missing is known by it
+                rows.append(marker_record(Marker(topic, shard.partition, folded)))
+            await commit(shard, Piece(rows, (), folded), topic, self._ports)
 
     async def _accept(self, shard: Shard[Any], topic: str, extent: Extent) -> None:
         """Whatever the source holds by now: who set it knows. Once, however long it stays set."""
         folded, place = shard.next(topic), f"{topic}/{shard.partition}"
         if folded is None or (said := self._acceptance.of(place, folded)) is None or not extent.reaches(said.next):
             return
-        if said.nth <= shard.losses(topic, folded):
-            self._acceptance.obeyed(place, folded, said)
+        spent, there = shard.spent(topic), {(each.folded, each.nth) for each in self._acceptance.all(place)}
+        if any(at == folded and said.nth <= nth for at, nth in spent):
+            self._acceptance.obeyed(place, said)
             return
-        next_ = said.next
-        loss = Loss(topic, shard.partition, folded, next_, said.nth)
+        loss = Loss(topic, shard.partition, folded, next_ := said.next, said.nth)
         log.warning("%s: %s", shard.projection.name, loss, extra=NAMED)
-        answered = SeenMissing(topic, shard.partition, *extent, answered=True)
+        answered = SeenMissing(topic, shard.partition, *extent, answered=True, spent=tuple(sorted(spent | there)))
         # Refusals of records that are gone would be taken for those of the records that stand there now.
         gone = [refusal_key(each) for each in shard.refused() if each.topic == topic and next_ <= each.offset < folded]
         for some in (gone[first : first + REMOVED] for first in range(0, len(gone), REMOVED)):

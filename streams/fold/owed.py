@@ -85,7 +85,8 @@ class Before(NamedTuple):
     folded: Mapping[str, int]
     """Of each source, how far: what follows from that was sent."""
     anew_from: Mapping[str, int]
-    """Of sources that have lost records: from here on others stand than those of which that and the group speak."""
+    """Of sources that have lost records, as the latest versions saw it: from here on others stand than those of which
+    that and the group speak."""
 
 
 NOTHING_BEFORE = Before((), {}, {})
@@ -131,6 +132,8 @@ async def before(event_log: EventLog, projection: Projection[Any], names: TopicN
             folded[topic] = max(at, folded.get(topic, 0))
             if (first := left.anew_from(topic)) is not None:
                 anew[topic] = min(first, anew.get(topic, first))
+            else:
+                anew.pop(topic, None)  # whoever came after has sent what that one had not
     return Before(refused, folded, anew)
 
 
@@ -139,8 +142,9 @@ async def _other_changelogs(event_log: EventLog, projection: Projection[Any], na
     start, stop = 0, projection.version + 1 + LOOK_AHEAD
     while True:
         versions = (replace(projection, version=n) for n in range(start, stop) if n != projection.version)
-        standing = await event_log.describe([topic_of(version, names.prefix) for version in versions])
-        found += standing
+        in_order = [topic_of(version, names.prefix) for version in versions]
+        standing = await event_log.describe(in_order)
+        found += [name for name in in_order if name in standing]
         start, stop = stop, stop + LOOK_AHEAD
         if not standing:
             return found

@@ -19,6 +19,7 @@ from streams.state.changelog import (
     REFUSED,
     RESERVED,
     Loss,
+    Marker,
     RowCodec,
     Rows,
     SeenMissing,
@@ -26,6 +27,7 @@ from streams.state.changelog import (
     anew_from,
     loss_of,
     marker_of,
+    marker_record,
     missing_key,
     missing_of,
     refusal_of,
@@ -81,16 +83,21 @@ class Shard(Generic[State]):
 
     def missing(self, topic: str) -> SeenMissing | None:
         """How the source was when it did not reach what was folded of it, if no operator has said since what to do."""
-        key = missing_key(topic, self.partition)
-        found = missing_of(key, *self.store.get([key]))
-        return None if found is None or found.answered else found
+        found = self._missing(topic)
+        return None if found is None or found.answered or self.next(topic) is None else found
 
-    def losses(self, topic: str, folded: int) -> int:
-        """So many of an operator's words about this offset of a source are in the rows."""
-        return max((loss.nth for loss in self._losses(topic) if loss.folded == folded), default=0)
+    def spent(self, topic: str) -> set[tuple[int, int]]:
+        """Words of an operator that answer nothing any more: each offset, and which loss there."""
+        found = self._missing(topic)
+        own = {(loss.folded, loss.nth) for loss in self._losses(topic)}
+        return own | set(found.spent if found is not None else ())
 
     def anew_from(self, topic: str) -> int | None:
         return anew_from(self._losses(topic), self.next(topic) or 0)
+
+    def _missing(self, topic: str) -> SeenMissing | None:
+        key = missing_key(topic, self.partition)
+        return missing_of(key, *self.store.get([key]))
 
     def _losses(self, topic: str) -> list[Loss]:
         found = (loss_of(key, value) for key, value in self.store.scan(LOST))
@@ -100,6 +107,11 @@ class Shard(Generic[State]):
         """Rows of other topics than these are no ground to fold these on: whoever renamed one shall say so."""
         if strange := sorted({topic for topic, _ in self._next} - set(sources)):
             raise SourcesRenamed(self.changelog, self.partition, strange, sorted(sources))
+
+    def begun(self, topic: str) -> bool:
+        """A marker says so, also after a restart."""
+        key, _ = marker_record(Marker(topic, self.partition, 0))
+        return self.store.get([key]) != [None]
 
     def begin(self, topic: str, first: int) -> int:
         """Where this source goes on: at its marker, and at the log's first offset where it was never folded."""

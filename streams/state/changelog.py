@@ -73,6 +73,9 @@ class SeenMissing(msgspec.Struct, frozen=True):
     first: int
     end: int
     answered: bool = False
+    spent: tuple[tuple[int, int], ...] = ()
+    """(offset, nth) of each word that was there for this source when one of its losses was answered: none of them is
+    left to answer another."""
 
 
 def topic_of(projection: Projection[Any], prefix: str = "") -> str:

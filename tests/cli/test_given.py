@@ -131,6 +131,7 @@ def test_a_place_that_takes_nothing_is_named(
         *(("DATA_DIR", ""), ("DATA_DIR", " "), ("CACHE_DIR", "a\0b"), ("STALL_SECONDS", "inf")),
         *(("STALL_SECONDS", "nan"), ("API_PORT", "99999"), ("TOPIC_MAP", "[")),
         *(("SERVE_URL", "http://[::1"), ("MLFLOW_URL", "http://host:x"), ("API_URL", "http://host:")),
+        *(("API_URL", "http://host:65536"), ("API_URL", "http://host\n")),
         *(("SERVE_URL", "localhost:8701"), ("API_URL", "http://"), ("HOSTS", "http://a.b"), ("HOSTS", "a,,b")),
         *(("ACCEPT_LOSS", '{"company-data/2:5": 1}'), ("ACCEPT_LOSS", '{"company-data/2@5": -1}')),
     ],
@@ -150,6 +151,10 @@ def test_who_writes_a_password_into_a_url_is_told_where_it_belongs_and_it_is_not
     wanted = rf"RILLFOLD_{name}='http://\.\.\.@host.*:{such_as}.*RILLFOLD_{instead}"
     for url in ("http://me:geheim@host", "http://me:geheim@x@host/path"):
         with pytest.raises(Stop, match=wanted) as said:
+            from_env({f"RILLFOLD_{name}": url})
+        assert "heim" not in str(said.value)
+    for url in ("me:geheim@host:5000", "http:/me:geheim@host", "http://host?token=geheim", "http://host:99999/?geheim"):
+        with pytest.raises(Stop, match=f"RILLFOLD_{name}=") as said:
             from_env({f"RILLFOLD_{name}": url})
         assert "heim" not in str(said.value)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import count
 
 import pytest
+from msgspec import structs
 
 from processors.saga import ACTING_JOBS
 from projections.jobs import Job
@@ -254,3 +255,23 @@ async def test_what_an_earlier_version_folded_of_records_that_are_lost_says_noth
     await again.rows()
     asked = [event.job for event in again.sent if isinstance(event, InferenceRequested)]
     assert sorted(asked) == sorted(f"j{n}" for n in jobs[:8])
+
+
+async def test_a_version_that_stood_still_says_nothing_of_what_a_later_one_has_folded_since() -> None:
+    log, topic = MemoryLog(), "automation-job"
+    await finished_jobs(log, NEXT)
+    await log.create([TopicSpec(topic_of(ACTING_JOBS), 4)])
+    for number in range(4):
+        for key, value in (
+            marker_record(Marker(topic, number, 99)),
+            missing_record(SeenMissing(topic, number, 0, 0)),
+        ):
+            await log.append([Outgoing(topic_of(ACTING_JOBS), key, value, partition=number)])
+
+    def other_words(state: Job, event: Event, now: int) -> tuple[Event, ...]:
+        assert ACTING_JOBS.react is not None
+        return tuple(structs.replace(each, id=f"{each.id}-anew") for each in ACTING_JOBS.react(state, event, now))
+
+    again = Anew(log, replace(ACTING_JOBS, version=ACTING_JOBS.version + 2, react=other_words))
+    await again.rows()
+    assert again.sent == []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
@@ -252,7 +254,7 @@ async def test_a_word_answers_one_loss_and_not_the_next_at_the_same_offset(
     assert await looked(world, Extent(0, 5), word) == 0, "set before it was seen"
     await world.folding.step(batch([text(n) for n in range(10, 13)]))
     assert await looked(world, Extent(0, 3), word) == 3
-    assert f"RILLFOLD_ACCEPT_LOSS's {TOPIC}/0@3 was obeyed before" in caplog.text
+    assert f"RILLFOLD_ACCEPT_LOSS's {TOPIC}/0@3 was there when a loss was answered" in caplog.text
     assert f"lost there once more, say {TOPIC}/0@3#2" in caplog.text
     if not grown:
         assert await looked(world, Extent(0, 2), word) is None
@@ -273,6 +275,32 @@ async def test_a_word_for_a_second_loss_is_also_the_first_of_rows_that_knew_none
     assert await looked(world, Extent(0, 2), words) == 0
     await world.folding.step(batch([text(n) for n in range(10, 13)]))
     assert await looked(world, Extent(0, 3), words) == 3
+
+
+async def test_a_word_that_was_asked_for_beside_the_one_that_answered_answers_nothing_later():
+    """The message names where each marker stands, and where those stand who have read further."""
+    world = World()
+    await world.folding.step(batch([text(n) for n in range(3)]))
+    assert world.folding.begin(TOPIC, 0, Extent(0, 1), read_to=5) is None
+    (words,) = re.findall(r"LOSS='(.*?)'", str(world.folding.lost[TOPIC, 0]))
+    asked = json.loads(words.replace("OFFSET", "0"))
+    assert asked == {f"{TOPIC}/0@3": 0, f"{TOPIC}/0@5": 0}
+    assert await looked(world, Extent(0, 5), asked) == 0
+    await world.folding.step(batch([text(n) for n in range(10, 15)]))
+    assert await looked(world, Extent(0, 5), asked) == 5
+    assert await looked(world, Extent(0, 2), asked) is None
+    assert f'"{TOPIC}/0@5#2": OFFSET' in str(world.folding.lost[TOPIC, 0])
+
+
+async def test_a_source_that_is_lost_before_anything_of_it_was_folded_stands_still_and_is_let_go_on():
+    """A batch is in hand, and no marker stands yet."""
+    world = World()
+    world.shard = world.folding.open(world.shard.projection, 0, MemoryStore())
+    world.shard.restored()
+    assert world.folding.begin(TOPIC, 0, Extent(0, 3)) == 0
+    assert await look(world, Extent(0, 1), read_to=3) == Extent(0, 1)
+    assert await looked(world, Extent(0, 1), {}) is None
+    assert await looked(world, Extent(0, 1), {f"{TOPIC}/0@0": 0}) == 0
 
 
 async def test_what_was_asked_before_others_folded_on_says_nothing_of_the_source():

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import re
+import subprocess
+import sys
+import textwrap
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +30,9 @@ from streams.errors import SourcesRenamed
 from streams.fold.failpoint import STEPS
 from streams.log.kafka.log import KafkaLog
 from streams.log.memory import MemoryLog
+from streams.log.port import TopicSpec
 from streams.state.changelog import topic_of
+from tests.support.worker import external
 
 POISON = b"no event"
 EFFECTS = ("automation-job", "inference-request", "tool-call")
@@ -130,3 +139,19 @@ async def test_a_worker_in_a_group_of_its_own_sends_and_tells_nothing_again(
     workers("b").start("--only", ACTING_JOBS.name, "--only", SESSIONS.name)
     await agree((ACTING_JOBS, SESSIONS))
     assert await told_and_sent(kafka, names) == was
+
+
+async def test_the_steps_of_folding_anew_delete_the_changelogs_of_this_prefix_alone_and_say_so(
+    kafka: KafkaLog, names: TopicNames, stack: Endpoints, tmp_path: Path
+) -> None:
+    """As the page for operators has them. Another installation's prefix may begin with what our changelogs do."""
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    (script,) = re.findall(r"^  python - <<'EOF'\n(.*?)^  EOF$", page, re.M | re.S)
+    ours = [topic_of(ACTING_JOBS, names.prefix), topic_of(COMPANIES, names.prefix)]
+    others = [topic_of(COMPANIES, f"{names.prefix}rillfold-staging-"), f"{names.prefix}company-data"]
+    await kafka.create([TopicSpec(name, 1) for name in (*ours, *others)])
+    environment = {**os.environ, **external(stack.bootstrap_servers, names.prefix, tmp_path)}
+    run = [sys.executable, "-c", textwrap.dedent(script)]
+    said = await asyncio.to_thread(subprocess.check_output, run, env=environment, text=True, timeout=60)
+    assert sorted(said.splitlines()) == sorted(f"{name} is deleted" for name in ours)
+    assert (await kafka.describe([*ours, *others])).keys() == set(others)

@@ -116,7 +116,7 @@ async def run_seed(
             await asyncio.to_thread(servers.start)
             async with KafkaLog(servers.bootstrap, session_timeout=6.0) as log:
                 await admin.create(log, names)
-                traffic = Traffic(seed, size.events, names, framed=0.02)
+                traffic = Traffic(seed, size.events, names, framed=0.02, greedy=True)
                 sender = Sender(log, servers.bootstrap, traffic, size.events, history)
                 world = World(log, names, history)
                 fleet.beside = [
@@ -217,7 +217,7 @@ async def _judged(judge: Judge, fleet: Fleet) -> Mapping[str, Any]:
         partial(judge.check_postgres, fleet.servers.dsn),
         judge.check_letters,
         judge.check_jobs,
-        judge.check_cleaned,
+        judge.check_what_happened,
     ):
         try:
             held = check()

@@ -51,6 +51,8 @@ LEARNED: Mapping[bytes, type[Event]] = {b"\x00\x00\x00\x00\x01": TextIngested, b
 """What the registry comes to know, in this order, and how such events begin then."""
 OWN_FRAME = 10
 """Bytes before the body of an event as we write it: two that mark it, eight of its schema."""
+GREEDY, STEPS, QUOTES = "greedy", 12, '"' * 60_000
+"""A company's job whose row is too large for a record batch from some step on: those its projection refuses."""
 SERIAL = "poison"
 """A header by which a poisoned record is known again, whatever its bytes."""
 
@@ -80,8 +82,10 @@ class Ledger:
 class Traffic:
     """The same seed gives the same bursts."""
 
-    def __init__(self, seed: int, count: int, names: TopicNames, framed: float = 0.0) -> None:
-        """`framed`: the share of records that only a registry makes readable."""
+    def __init__(self, seed: int, count: int, names: TopicNames, framed: float = 0.0, greedy: bool = False) -> None:
+        """`framed`: the share of records that only a registry makes readable. `greedy`: with jobs whose row is too
+        large."""
+        self._greedy = [count // 3, count * 2 // 3] if greedy else []
         self._rnd, self._count, self._names, self._share = random.Random(seed), count, names, framed
         self.ledger, self._made = Ledger(), 0
         self._recent: deque[Event] = deque(maxlen=200)
@@ -91,6 +95,8 @@ class Traffic:
     def bursts(self) -> Iterator[Burst]:
         left = self._count
         while left > 0:
+            if self._greedy and left <= self._greedy[-1]:
+                yield Burst("plain", self._too_much(f"job-{self._greedy.pop()}"))
             size = min(left, self._rnd.choice((20, 100, 400, 1_500)))
             how = self._rnd.choices(("plain", "committed", "aborted"), (70, 15, 15))[0]
             if how == "aborted":
@@ -145,6 +151,14 @@ class Traffic:
         value = frame + own[OWN_FRAME:]
         self.ledger.framed[value] = event.id
         return record._replace(value=value)
+
+    def _too_much(self, job: str) -> list[Outgoing]:
+        steps = [
+            JobStepped(**self._envelope(GREEDY), job=job, step=n, kind="x", detail=QUOTES if n < STEPS else "at last")
+            for n in range(STEPS + 1)
+        ]
+        self.ledger.ids |= {step.id for step in steps}
+        return [to_outgoing(step, self._names) for step in steps]
 
     def _ghosts(self, size: int) -> list[Outgoing]:
         """Nobody must ever see these; some of them are no events at all."""

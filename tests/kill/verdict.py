@@ -20,10 +20,11 @@ from schemas.jobs import JobCompleted, JobFailed, JobStepped
 from schemas.rejected import Rejected
 from schemas.tools import ToolCallProposed
 from schemas.topics import TopicNames
+from streams.fold.pieces import BATCH_BYTES
 from streams.log.kafka.log import KafkaLog
 from streams.log.port import Record
 from streams.read_model.schema import table_of
-from streams.state.changelog import RowCodec, topic_of
+from streams.state.changelog import RowCodec, refusal_of, topic_of
 from tests.kill.changelogs import Changelogs
 from tests.kill.injected import Injected, Place, Unfolded
 from tests.kill.letters import Letterbox, Spot, spot_of
@@ -58,6 +59,9 @@ class Judge:
         self._seed, self._folder = seed, evidence
         self.rows: dict[str, Rows] = {p.name: defaultdict(dict) for p in ALL}
         self.refused: dict[Spot, Record] = {}
+        self.untaken: dict[tuple[str, int], set[tuple[str, int, int, str]]] = defaultdict(set)
+        """By projection and partition: events that it refuses, and why."""
+        self._codecs = {p.name: RowCodec(p.state) for p in ALL}
         self.letters = Letterbox()
         self._said = ""
         self.ids: Counter[str] = Counter()
@@ -120,7 +124,11 @@ class Judge:
             before = rows.get(key)
             state = projection.initial(key) if before is None else before
             after = projection.fold(state, event)
-            if after is not state:
+            if after is state:
+                continue
+            if len(self._codecs[projection.name].encode(after, *place, record.offset)) > BATCH_BYTES:
+                self.untaken[projection.name, record.partition].add((*place, record.offset, "row_too_large"))
+            else:
                 rows[key] = after
 
     def _passed(self, projection: str, place: Place, offset: int) -> bool:
@@ -235,6 +243,7 @@ class Judge:
                 self.counts["cleaned away"] += len(gone)
                 self.counts["changelogs cleaned"] += bool(gone)
                 self._check_losses(projection.name, partition, found)
+                self._check_untaken(projection.name, partition, found)
                 try:
                     folded_once(history)
                     self._compare(projection, partition, found, changelog)
@@ -272,9 +281,18 @@ class Judge:
                 assert begins in self._said, f"no worker has said: {begins}"
                 self.counts["beginnings named"] += 1
 
-    def check_cleaned(self) -> None:
-        """The broker's cleaner was at work while all of this happened."""
+    def _check_untaken(self, projection: str, partition: int, found: Raw) -> None:
+        """The changelog names exactly the events that its projection could not take."""
+        refusals = (refusal_of(key, value) for key, value in found.items())
+        named = {(each.topic, each.partition, each.offset, each.reason) for each in refusals if each is not None}
+        should = self.untaken[projection, partition]
+        assert named == should, f"{projection}/{partition} names as refused {sorted(named ^ should)[:5]}"
+        self.counts["refused by a projection"] += len(should)
+
+    def check_what_happened(self) -> None:
+        """The broker's cleaner was at work all the while, and not every event could be taken."""
         assert self.counts["cleaned away"] > 0, "no changelog was cleaned"
+        assert self.counts["refused by a projection"] > 0, "no projection has refused an event"
 
     async def _partition(self, topic: str, partition: int) -> AsyncIterator[Record]:
         async for batch in self._log.read(topic, partition, (await self._log.starts(topic))[partition]):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -109,6 +112,30 @@ def test_what_a_killed_run_has_left_the_next_one_removes_and_nothing_of_one_that
     with room(tmp_path, ".work"):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_where_no_file_can_be_locked_nothing_is_removed(tmp_path, monkeypatch):
+    """A network's file system, or one that another host has locked for itself alone."""
+
+    def unlockable(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    with monkeypatch.context() as here:
+        here.setattr(fcntl, "flock", unlockable)
+        with room(tmp_path, ".work") as one, room(tmp_path, ".work") as two:
+            assert set(tmp_path.iterdir()) == {one, two}
+    assert not list(tmp_path.iterdir())
+    with monkeypatch.context() as there:
+        there.setattr("rillfold.auto_lora.room.gethostname", lambda: "there")
+        line = [sys.executable, "-c", WORKS, str(tmp_path)]
+        with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as killed:
+            left = Path(killed.stdout.readline().strip())
+            killed.kill()
+        with room(tmp_path, ".work"):
+            assert left.is_dir()
+    (left / "half").mkdir()
+    with room(tmp_path, ".work") as ours:
+        assert set(tmp_path.iterdir()) == {ours}
 
 
 def mix_in(folder: Path) -> Mix:
