@@ -6,6 +6,7 @@ What is relied on, by upstream name, stands in `tests/support/relied_on.py`: eac
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from time import monotonic
@@ -29,6 +30,7 @@ from streams.log.kafka.client import close_client
 from streams.log.kafka.fetched import by_batches
 from streams.log.kafka.refused import RIGHTS, not_allowed
 from streams.owner.shards import NOWHERE, ShardOwner
+from streams.owner.share import level
 from streams.owner.unled import Given, Unled
 
 FETCH_WAIT_MS = 100
@@ -322,6 +324,17 @@ class RowAssignor(PartitionAssignor):
                 partitions[:] = [partition for partition in partitions if partition in given.get(topic, ())]
         user_data = self._compress(metadata.dumps())
         super().on_assignment(Assignment(assignment.version, assignment.assignment, user_data))
+
+    def _global_table_standby_assignments(self, assignments: Any, partitions_by_topic: Mapping[str, int]) -> Any:
+        """The last step of an assignment: before it each group of topics that go together is shared out."""
+        together: dict[tuple[int, frozenset[str]], list[str]] = defaultdict(list)
+        for topic, count in partitions_by_topic.items():
+            together[count, frozenset(name for name, each in assignments.items() if topic in each.actives)].append(
+                topic
+            )
+        for (_, members), topics in together.items():
+            level({name: assignments[name] for name in members}, topics)
+        return super()._global_table_standby_assignments(assignments, partitions_by_topic)
 
     def read(self) -> set[TP]:
         """What the members of the group read, all of them together: none reads a topic that the leader did not find."""
