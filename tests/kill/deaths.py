@@ -61,19 +61,15 @@ class Deaths:
         fleet.asleep.add(hand)
         failpoint = f"published:{self._rnd.randrange(3, 10)}:SIGSTOP"
 
-        lately, idle = Patience(1.0), Patience(20.0)
+        lately = Patience(1.0)
 
         def sleeps() -> bool:
             if not hand.alive:
                 hand.start(failpoint=failpoint)
             elif hand.ready and fleet.nothing_comes() and lately.over:
-                # By now it has partitions again: what came before others have folded.
+                # By now it has its share again: what came before others have folded.
                 lately.renew()
                 fleet.one_more()
-                if idle.over and not self._owned(hand):
-                    # Of three that share four, two may have two each.
-                    idle.renew()
-                    self._rnd.choice([each for each in fleet.folds if each is not hand]).kill()
             return asleep(hand)
 
         hand.kill()
