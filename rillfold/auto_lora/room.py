@@ -59,9 +59,10 @@ def _clear(left: Path) -> None:
 
 def _remove(folder: Path) -> None:
     """What says that it is nobody's goes last: a removal that is broken off is taken up by the next run."""
-    for each in folder.iterdir():
-        if each.is_dir() and not each.is_symlink():
-            shutil.rmtree(each, ignore_errors=True)
-        elif each.name != ALIVE:
-            each.unlink(missing_ok=True)
+    with suppress(OSError):  # what somebody else has removed, or may alone remove, is no fault of the run
+        for each in folder.iterdir():
+            if each.is_dir() and not each.is_symlink():
+                shutil.rmtree(each, ignore_errors=True)
+            elif each.name != ALIVE:
+                each.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)

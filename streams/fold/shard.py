@@ -19,15 +19,14 @@ from streams.state.changelog import (
     REFUSED,
     RESERVED,
     Loss,
-    Marker,
     RowCodec,
     Rows,
     SeenMissing,
     Stored,
     anew_from,
     loss_of,
+    marker_key,
     marker_of,
-    marker_record,
     missing_key,
     missing_of,
     refusal_of,
@@ -110,8 +109,7 @@ class Shard(Generic[State]):
 
     def begun(self, topic: str) -> bool:
         """A marker says so, also after a restart."""
-        key, _ = marker_record(Marker(topic, self.partition, 0))
-        return self.store.get([key]) != [None]
+        return self.store.get([marker_key(topic, self.partition)]) != [None]
 
     def begin(self, topic: str, first: int) -> int:
         """Where this source goes on: at its marker, and at the log's first offset where it was never folded."""

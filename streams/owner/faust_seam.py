@@ -329,9 +329,8 @@ class RowAssignor(PartitionAssignor):
         """The last step of an assignment: before it each group of topics that go together is shared out."""
         together: dict[tuple[int, frozenset[str]], list[str]] = defaultdict(list)
         for topic, count in partitions_by_topic.items():
-            together[count, frozenset(name for name, each in assignments.items() if topic in each.actives)].append(
-                topic
-            )
+            members = frozenset(name for name, each in assignments.items() if topic in each.actives)
+            together[count, members].append(topic)
         for (_, members), topics in together.items():
             level({name: assignments[name] for name in members}, topics)
         return super()._global_table_standby_assignments(assignments, partitions_by_topic)

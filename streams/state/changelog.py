@@ -82,8 +82,12 @@ def topic_of(projection: Projection[Any], prefix: str = "") -> str:
     return f"{prefix}rillfold-{projection.name}-v{projection.version}-changelog"
 
 
+def marker_key(topic: str, partition: int) -> bytes:
+    return MARKERS + f"{topic}/{partition}".encode()
+
+
 def marker_record(marker: Marker) -> tuple[bytes, bytes]:
-    return MARKERS + f"{marker.topic}/{marker.partition}".encode(), msgspec.json.encode(marker)
+    return marker_key(marker.topic, marker.partition), msgspec.json.encode(marker)
 
 
 def claim_record(owner: str) -> tuple[bytes, bytes]:
@@ -119,9 +123,8 @@ def refused_at(key: bytes) -> tuple[str, int, int] | None:
 
 
 def loss_key(loss: Loss) -> bytes:
-    return (
-        LOST + f"{loss.topic}/{loss.partition}/{loss.folded}".encode() + (b"" if loss.nth == 1 else b"#%d" % loss.nth)
-    )
+    nth = "" if loss.nth == 1 else f"#{loss.nth}"
+    return LOST + f"{loss.topic}/{loss.partition}/{loss.folded}{nth}".encode()
 
 
 def loss_record(loss: Loss) -> tuple[bytes, bytes]:

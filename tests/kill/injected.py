@@ -15,7 +15,7 @@ from schemas.topics import TopicNames
 from streams.log.kafka import admin
 from streams.log.kafka.log import KafkaLog
 from streams.log.port import Record
-from streams.state.changelog import topic_of
+from streams.state.changelog import marker_key, topic_of
 from tests.kill.releases import ALL
 from tests.kill.world import Servers, until_async
 
@@ -24,7 +24,6 @@ Place = tuple[str, int]
 Own = tuple[str, str, int]
 """A projection and a place."""
 NOWHERE = "OFFSET"
-MARKER = b"\x00marker/"
 
 
 class Unfolded(NamedTuple):
@@ -125,7 +124,7 @@ async def markers(
 ) -> dict[str, int | None]:
     """How far each projection has folded a source; none where it has not begun."""
     topic, partition = place
-    own = MARKER + f"{topic}/{partition}".encode()
+    own = marker_key(topic, partition)
     found: dict[str, int | None] = {}
     for projection in folding:
         if topic in map(names.wire, projection.topics):

@@ -10,9 +10,8 @@ import msgspec
 
 from streams.log.port import Record
 from streams.read_model.sink import RawRow
-from streams.state.changelog import RESERVED, loss_of, marker_of
+from streams.state.changelog import MARKERS, RESERVED, loss_of, marker_of
 from streams.state.store import POSITION, RocksStore
-from tests.kill.injected import MARKER
 
 Raw = dict[bytes, bytes]
 _at = msgspec.json.Decoder(RawRow)
@@ -108,4 +107,4 @@ def apart(history: list[Record], gone: Container[int], copy: Raw) -> str:
 
 
 def _counted(rows: Raw) -> Raw:
-    return {key: value for key, value in rows.items() if key.startswith(MARKER) or not key.startswith(RESERVED)}
+    return {key: value for key, value in rows.items() if key.startswith(MARKERS) or not key.startswith(RESERVED)}
