@@ -26,10 +26,13 @@ class LlamaCppClient(LlamaChat):
         rows: int = LlamaSetup.rows,
         threads: int = LlamaSetup.threads,
         seconds: float = LlamaSetup.seconds,
+        float32: bool = LlamaSetup.float32,
     ) -> None:
         """`adapters`: GGUF files by the name that a question gives. `context`: tokens of a question and its answer;
-        `rows`: questions answered at once; `seconds`: so long a start, or an answer, may take."""
+        `rows`: questions answered at once; `seconds`: so long a start, or an answer, may take; `float32`: keys,
+        values and attention as well, for who compares token by token."""
         given = adapters or {}
         program = Path(llama_cpp_path) if llama_cpp_path else from_env().llama_cpp_path
         files = tuple(Path(file) for file in given.values())
-        super().__init__(LlamaSetup(Path(model_path), files, program, port, context, rows, threads, seconds), [*given])
+        numbers = (port, context, rows, threads, seconds, float32)
+        super().__init__(LlamaSetup(Path(model_path), files, program, *numbers), [*given])

@@ -103,7 +103,7 @@ def equal(it: Export, files: Mapping[str, Path], count: int, new: int) -> dict[s
     """Of each kind: prompts whose tokens are ours, that part at a tie, at none, and that say what the base says."""
     found, asked, of_base = dict[str, dict[str, float]](), list(prompts(it, count)), list[list[int]]()
     adapters = {name: file for name, file in files.items() if name}
-    with LlamaCppClient(files[""], adapters, threads=1, context=512) as client:
+    with LlamaCppClient(files[""], adapters, threads=1, context=512, float32=True) as client:
         for name in files:
             ours = it.said(name, asked, new)
             theirs = [client.complete(each, adapter=name or None, max_tokens=new).tokens for each in asked]

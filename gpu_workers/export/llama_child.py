@@ -19,6 +19,9 @@ def serve(told: Mapping[str, Any]) -> None:
     settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = told["threads"]
     settings.lora_init_without_apply = True
     settings.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(file, 0.0) for file in told["adapters"]]
+    if told["float32"]:
+        settings.cache_type_k = settings.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+        settings.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     server = xllamacpp.Server(settings)
     sys.stdin.read()
     del server

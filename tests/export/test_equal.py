@@ -37,7 +37,7 @@ TOOLS = [
 def test_base_and_every_kind_of_adapter_say_the_same_tokens(each_export: Exported) -> None:
     it = each_export
     said: dict[str | None, list[list[int]]] = {}
-    with LlamaCppClient(it.gguf, it.ggufs, threads=1, context=512) as client:
+    with LlamaCppClient(it.gguf, it.ggufs, threads=1, context=512, float32=True) as client:
         for kind in (None, *KINDS):
             for question in QUESTIONS:
                 prompt = it.chat.prompt((Message(role="user", content=question),))
@@ -112,7 +112,7 @@ def test_positions_and_biases_come_along(family: str, rope: dict[str, Any], tmp_
     model, tokenizer, _ = base_model.load(str(base), tmp_path, Device("cpu", "float32", 1))
     prompt = Chat.of(tokenizer).encode("Refund 12 euros. " * 20)
     ours = play(make_engine(model), [Ask(prompt, None, NEW)]).said[0]
-    with LlamaCppClient(tmp_path / "base.gguf", threads=1, context=512) as client:
+    with LlamaCppClient(tmp_path / "base.gguf", threads=1, context=512, float32=True) as client:
         assert client.complete(prompt, max_tokens=NEW).tokens == ours
 
 

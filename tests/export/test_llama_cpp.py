@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from gpu_workers.errors import LlamaCppDied, LlamaCppFailed, NotForLlamaCpp
 from gpu_workers.export import llama_server
 from rillfold.llama_cpp import LlamaCppClient
 from rillfold.settings import from_env
+from schemas.company import Message
 from tests.export.conftest import Exported
 
 ASKED = [{"role": "user", "content": "Refund 3 euros to Ms Paris."}]
@@ -160,6 +162,29 @@ def test_the_operators_llama_server_is_taken(one_export: Exported, running: Llam
         theirs = client.chat(ASKED, adapter="a", max_tokens=6)
     ours = running.chat(ASKED, adapter="LoRA of rank 8", max_tokens=6)
     assert theirs["choices"] == ours["choices"]
+
+
+@pytest.mark.parametrize("operators", [False, True], ids=["packaged", "the operator's"])
+def test_in_float32_its_chances_are_ours(
+    one_export: Exported, running: LlamaCppClient, operators: bool, request: pytest.FixtureRequest
+) -> None:
+    """Halves of keys and values alone, or of attention alone, and it fails."""
+    if operators:
+        request.getfixturevalue("program")
+    prompt = one_export.chat.prompt((Message(role="user", content="Refund 3 euros to Ms Paris. " * 4),))
+    with torch.inference_mode():
+        ours = one_export.model(torch.tensor([prompt])).logits[0, -1].double()
+    with LlamaCppClient(one_export.gguf, threads=1, context=256, float32=True) as client:
+        assert _furthest(client, prompt, ours) < 1e-5 < 1e-4 < _furthest(running, prompt, ours)
+
+
+def _furthest(client: LlamaCppClient, prompt: list[int], ours: torch.Tensor) -> float:
+    """Of its likeliest, by how much one stands nearer to or further from another."""
+    asked = {"prompt": prompt, "n_predict": 1, "n_probs": 20, "temperature": 0, "cache_prompt": False, "lora": []}
+    answer = client.server.ask("POST", "/completion", asked)
+    top = answer["completion_probabilities"][0]["top_logprobs"]
+    apart = [each["logprob"] - float(ours[each["id"]]) for each in top]
+    return max(apart) - min(apart)
 
 
 def test_one_that_knows_no_adapters_per_question_is_too_old(one_export: Exported, program: Path) -> None:
