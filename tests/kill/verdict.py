@@ -38,6 +38,8 @@ LOST = b"\x00lost/"
 WHOLE = Unfolded(0, 0)
 FRAME = 5
 """Bytes by which a registry's serializer names a schema."""
+WHOLE_ROW = 2_000
+"""Bytes of a row that its evidence shows: most rows are shorter."""
 
 
 class Judge:
@@ -249,6 +251,7 @@ class Judge:
                     self._compare(projection, partition, found, changelog)
                 except AssertionError:
                     self._evidence(f"{changelog}-{partition}", history)
+                    await self._sources(projection, partition)
                     raise
                 copies = [local(path / changelog / str(partition)) for path in tables]
                 held = [copy for copy in copies if copy is not None]
@@ -303,7 +306,16 @@ class Judge:
         """Who claimed the partition, what was written when: on disk, before the broker's folder is gone."""
         with (self._folder / f"{name}.jsonl").open("w") as out:
             for record in history:
-                out.write(f"{record.offset} {record.timestamp} {record.key!r} {(record.value or b'')[:200]!r}\n")
+                out.write(f"{record.offset} {record.timestamp} {record.key!r} {(record.value or b'')[:WHOLE_ROW]!r}\n")
+
+    async def _sources(self, projection: Projection[Any], partition: int) -> None:
+        """What was to be folded there, record by record."""
+        with (self._folder / f"{projection.name}-{partition}.sources").open("w") as out:
+            for topic in map(self._names.wire, projection.topics):
+                async for record in self._records(topic):
+                    event = self._read(record) if record.partition == partition else None
+                    if event is not None and not isinstance(event, Rejected) and (key := projection.key(event)):
+                        out.write(f"{topic} {record.offset} {record.timestamp} {key} {event.type} {event.id}\n")
 
     def _compare(self, projection: Projection[Any], partition: int, found: Raw, where: str) -> None:
         codec = RowCodec(projection.state)
