@@ -66,13 +66,15 @@ class Folded(NamedTuple, Generic[State]):
 
 
 def decode_from(batch: Batch, start: int, here: Set[type[Event]]) -> Decoded:
-    """Records below `start` were folded before a crash, or delivered twice: they are not looked at.
+    """Records below `start` were folded before a crash, or delivered twice: they are not looked at. Nor is what stands
+    below the batch: nobody has said that it follows what was folded.
 
     `here` are the events that belong on this topic. Between topics there is no order: an answer that somebody put
     beside its question would be folded before or after the true one.
     """
     topic, partition, records = batch.topic, batch.partition, batch.records
-    if start > batch.start:
+    start = max(start, batch.start)
+    if records and records[0].offset < start:
         records = [record for record in records if record.offset >= start]
     events = decode_batch(topic, partition, records)
     found: list[Any] = list(zip(records, events, strict=True))
@@ -81,7 +83,7 @@ def decode_from(batch: Batch, start: int, here: Set[type[Event]]) -> Decoded:
         found = [(record, _at_home(event, record, batch, here)) for record, event in found]
         refused = [NoEvent(record, event) for record, event in found if type(event) is Rejected]
         found = [pair for pair in found if type(pair[1]) is not Rejected]
-    return Decoded(topic, partition, max(start, batch.start), batch.next, found, refused)
+    return Decoded(topic, partition, start, batch.next, found, refused)
 
 
 def _at_home(event: Event | Rejected, record: SourceRecord, batch: Batch, here: Set[type[Event]]) -> Event | Rejected:

@@ -78,13 +78,23 @@ class Fetched(NamedTuple):
     records: list[Any]
 
 
+class Sought(NamedTuple):
+    """Where the next fetch of a partition that was sought begins.
+
+    `given` is what aiokafka knows of the partition, made anew each time it is given out: a seek that comes late, while
+    a rebalance is under way, says nothing of where the next owner's fetches begin.
+    """
+
+    given: Any
+    offset: int
+
+
 class BatchThread(driver.AIOKafkaConsumerThread):
     """Runs in the consumer's own thread, so that seeks and fetches are seen in the order in which they happened."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.read_to: dict[Any, int] = {}
-        """Where the next fetch of each partition that was sought begins."""
+        self.sought: dict[Any, Sought] = {}
 
     @Service.task
     async def _look_for_a_refusal(self) -> None:
@@ -135,12 +145,14 @@ class BatchThread(driver.AIOKafkaConsumerThread):
 
     async def _seek_wait(self, consumer: Any, partitions: Mapping[TP, int]) -> None:
         # Before: while the seek waits for its positions, the first fetch from them may already happen.
-        self.read_to.update(partitions)
+        sought = {tp: Sought(_given(consumer, tp), offset) for tp, offset in partitions.items()}
+        self.sought |= sought
         try:
             await super()._seek_wait(consumer, partitions)
         except BaseException:
-            for tp in partitions:
-                self.read_to.pop(tp, None)
+            for tp, mine in sought.items():
+                if self.sought.get(tp) is mine:
+                    del self.sought[tp]
             raise
 
     async def _fetch_records(self, consumer: Any, *args: Any, **kwargs: Any) -> dict[TP, Fetched]:  # type: ignore[override]
@@ -165,22 +177,28 @@ class BatchThread(driver.AIOKafkaConsumerThread):
             return False
 
     def _located(self, consumer: Any, tp: Any, records: list[Any]) -> Fetched:
-        position = consumer._subscription.subscription.assignment.state_value(tp).position
-        start = self.read_to.get(tp)
-        if start is not None:
-            self.read_to[tp] = position
-        return Fetched(start, position, records)
+        given, known = _given(consumer, tp), self.sought.get(tp)
+        if known is None or known.given is not given:
+            return Fetched(None, given.position, records)
+        self.sought[tp] = Sought(given, given.position)
+        return Fetched(known.offset, given.position, records)
 
     def stands_at(self, tp: Any) -> int | None:
         """Where the next fetch of a partition that was sought begins: also past what holds no record."""
-        if tp not in self.read_to or self._consumer is None:
+        known = self.sought.get(tp)
+        if known is None or self._consumer is None or _given(self._consumer, tp) is not known.given:
             return None
-        state = self._consumer._subscription.subscription.assignment.state_value(tp)
-        return cast(int, state.position) if state is not None and state.has_valid_position else None
+        return cast(int, known.given.position) if known.given.has_valid_position else None
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        self.read_to.clear()
+        self.sought.clear()
         await super().on_partitions_revoked(revoked)
+
+
+def _given(consumer: Any, tp: Any) -> Any:
+    """What aiokafka knows of a partition that it has; None where it has it not."""
+    given = consumer._subscription.subscription.assignment
+    return None if given is None else given.state_value(tp)
 
 
 class BatchConsumer(driver.Consumer):

@@ -42,6 +42,11 @@ def kept(state: Texts, event: Event) -> Texts:
     return state if event.text in state.texts else Texts((*state.texts, event.text))
 
 
+def each_time(state: Texts, event: Event) -> Texts:
+    assert isinstance(event, TextIngested)
+    return Texts((*state.texts, event.text))
+
+
 def answered(state: Texts, event: Event, now: int) -> tuple[Event, ...]:
     assert isinstance(event, TextIngested)
     return (msgspec.structs.replace(event, id=f"after {event.id} at {now}"),)
@@ -119,6 +124,14 @@ async def test_what_is_delivered_again_is_skipped():
     await world.folding.step(batch(events[:3]))
     assert len(world.batches) == 1
     await world.folding.step(batch(events))
+    assert world.rows()["acme/e"].texts == tuple(event.text for event in events)
+
+
+async def test_what_stands_below_the_start_of_its_batch_is_not_folded():
+    """Whoever delivered it was at another place than it thought."""
+    world, events = World(replace(TEXTS, fold=each_time)), [text(n) for n in range(6)]
+    await world.folding.step(batch(events[:4]))
+    await world.folding.step(batch(events)._replace(start=4))
     assert world.rows()["acme/e"].texts == tuple(event.text for event in events)
 
 

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import faust
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -40,41 +41,82 @@ def test_the_upstream_lines_that_the_seam_relies_on_are_there(name: str):
         assert line in source, f"{name} no longer says {line!r}"
 
 
-class FakeConsumer:
-    """Says where a partition is read to, as aiokafka does after a fetch."""
-
-    def __init__(self, position: int) -> None:
-        self._subscription = SimpleNamespace(
-            subscription=SimpleNamespace(
-                assignment=SimpleNamespace(state_value=lambda _: SimpleNamespace(position=position))
-            )
-        )
+HERE = TopicPartition("company-data", 3)
 
 
-def test_what_is_fetched_before_the_seek_to_the_marker_begins_nowhere():
+class Assigned:
+    """What the seam looks at of an aiokafka consumer: its own bookkeeping of what the group has given out."""
+
+    def __init__(self) -> None:
+        self._subscription = SubscriptionState()
+        self._subscription.subscribe({HERE.topic})
+
+    def given_out(self, position: int) -> None:
+        """A rebalance is over, and the group knew a place. It may be far behind the markers."""
+        self._subscription.assign_from_subscribed({HERE})
+        self.seek(HERE, position)
+
+    def seek(self, tp: TopicPartition, offset: int) -> None:
+        self._subscription.seek(tp, offset)
+
+    def fetched(self, thread: BatchThread, next_: int) -> int | None:
+        """The thread's word of where a fetch began that has brought a partition so far."""
+        self.seek(HERE, next_)
+        return thread._located(self, HERE, []).start
+
+
+@pytest.fixture
+def thread(monkeypatch: pytest.MonkeyPatch) -> BatchThread:
+    async def seek_wait(_: object, consumer: Assigned, partitions: dict[TopicPartition, int]) -> None:
+        for tp, offset in partitions.items():
+            consumer.seek(tp, offset)
+
+    monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_seek_wait", seek_wait)
+    made = BatchThread.__new__(BatchThread)
+    made.sought = {}
+    return made
+
+
+async def test_what_is_fetched_before_the_seek_to_the_marker_begins_nowhere(thread: BatchThread):
     """Sources flow a moment before they are sought: what is read then must not count as read."""
-    thread = BatchThread.__new__(BatchThread)
-    thread.read_to = {}
-    source = ("company-data", 3)
-    assert thread._located(FakeConsumer(43_900), source, []).start is None
-    assert thread._located(FakeConsumer(50_000), source, []).start is None
-    thread.read_to[source] = 7  # the seek
-    assert thread._located(FakeConsumer(90), source, []).start == 7
-    assert thread._located(FakeConsumer(100), source, []).start == 90
+    consumer = Assigned()
+    consumer.given_out(40_000)
+    assert consumer.fetched(thread, 43_900) is None
+    assert consumer.fetched(thread, 50_000) is None
+    await thread._seek_wait(consumer, {HERE: 7})  # type: ignore[dict-item]
+    assert consumer.fetched(thread, 90) == 7
+    assert consumer.fetched(thread, 100) == 90
+
+
+async def test_a_seek_that_comes_while_the_group_gives_out_anew_says_nothing_of_what_comes_then(thread: BatchThread):
+    """Else a fetch from where the group was would count as one from the marker: what lies between is folded twice."""
+    consumer = Assigned()
+    consumer.given_out(100)
+    thread._consumer = consumer  # type: ignore[assignment]
+    thread.sought.clear()  # taken away, and others are waited for
+    await thread._seek_wait(consumer, {HERE: 380})  # type: ignore[dict-item]
+    assert (consumer.fetched(thread, 390), thread.stands_at(HERE)) == (380, 390)
+    consumer.given_out(100)
+    assert thread.stands_at(HERE) is None
+    assert consumer.fetched(thread, 500) is None
+    await thread._seek_wait(consumer, {HERE: 390})  # type: ignore[dict-item]
+    assert consumer.fetched(thread, 600) == 390
 
 
 async def taken_away(*_: object) -> None:
     raise IllegalStateError("No current assignment for partition")
 
 
-async def test_nothing_counts_as_read_from_where_a_seek_did_not_get(monkeypatch: pytest.MonkeyPatch):
+async def test_nothing_counts_as_read_from_where_a_seek_did_not_get(
+    thread: BatchThread, monkeypatch: pytest.MonkeyPatch
+):
     """Else a later fetch from another place would claim to begin there, and what lies between would be skipped."""
+    consumer = Assigned()
+    consumer.given_out(1)
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_seek_wait", taken_away)
-    thread, there = object.__new__(BatchThread), TopicPartition("t", 0)
-    thread.read_to = {}
     with pytest.raises(IllegalStateError):
-        await thread._seek_wait(None, {there: 5})  # type: ignore[dict-item]
-    assert thread.read_to == {}
+        await thread._seek_wait(consumer, {HERE: 5})  # type: ignore[dict-item]
+    assert consumer.fetched(thread, 9) is None
 
 
 async def test_a_fetch_goes_on_when_its_partitions_are_taken_away_before_the_seek(monkeypatch: pytest.MonkeyPatch):

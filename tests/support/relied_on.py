@@ -35,6 +35,8 @@ BY_THE_SEAM: Mapping[str, Sequence[str]] = {
         "isolation_level=isolation_level",
     ),
     "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread._create_consumer": ("self._create_worker_consumer(",),
+    "aiokafka.consumer.subscription_state:Subscription._assign": ("self._assignment = Assignment(topic_partitions)",),
+    "aiokafka.consumer.subscription_state:Assignment.__init__": ("TopicPartitionState(self)",),
     "aiokafka.consumer.subscription_state:SubscriptionState.fetch_context": ("self._fetch_count += 1",),
     "aiokafka.consumer.subscription_state:SubscriptionState.fetcher_idle_time": ("if self._fetch_count == 0:",),
     "aiokafka.consumer.group_coordinator:GroupCoordinator._push_error_to_user": ("self._pending_exception = exc",),
