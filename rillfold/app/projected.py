@@ -1,16 +1,15 @@
 """A projection made from a function: its annotations say the state and the events."""
 
 import re
-import types
 from collections.abc import Callable, Mapping
 from inspect import iscoroutinefunction, isfunction, isgeneratorfunction
-from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from projections.projection import OTHER_GROUPS, Projection, Together
 from rillfold.app.errors import BadApp, place_of
-from rillfold.app.states import beginning, check_state, hints_of, merging
+from rillfold.app.states import beginning, check_state, hints_of, kinds_of, merging, readable
 from schemas.envelope import Event
 from schemas.topics import Topic
 
@@ -80,11 +79,6 @@ def _said(fold: Callable[[State, Any], State], of: str, where: str) -> tuple[typ
     return state, kinds_of(event)
 
 
-def kinds_of(hint: Any) -> list[Any]:
-    """What an annotation names, one or several."""
-    return list(get_args(hint)) if get_origin(hint) in (Union, types.UnionType) else [hint]
-
-
 def _topics(
     kinds: list[type[Event]], topic_of: Callable[[type[Event]], Topic | None], of: str, where: str
 ) -> tuple[str, ...]:
@@ -126,6 +120,7 @@ def _row_of(said: Declared, kinds: frozenset[type[Event]], where: str) -> Callab
 
 def _held_to(state: type[State], fold: Callable[[State, Any], State], of: str) -> Callable[[State, Event], State]:
     """What returns something else has not folded its event: one reading of it must not become a row."""
+    check = readable(state, of)
 
     def step(before: State, event: Event) -> State:
         try:
@@ -133,6 +128,8 @@ def _held_to(state: type[State], fold: Callable[[State, Any], State], of: str) -
         except SystemExit as error:
             raise RuntimeError(f"{place_of(fold)}: {of} wanted to end the process: {error}") from error
         if type(after) is state:
+            if after is not before:
+                check(after)
             return after
         raise TypeError(f"{place_of(fold)}: {of} returned {type(after).__name__}, not {state.__name__}")
 

@@ -6,8 +6,8 @@ from inspect import iscoroutinefunction, isfunction
 from typing import Any, NamedTuple, cast, get_args
 
 from rillfold.app.errors import BadApp, place_of
-from rillfold.app.projected import kinds_of, named
-from rillfold.app.states import hints_of
+from rillfold.app.projected import named
+from rillfold.app.states import hints_of, kinds_of
 from schemas.envelope import Event
 from schemas.topics import BY_NAME, Topic
 from streams.react.reaction import LETTERS, Begin, Emit, Reaction

@@ -2,6 +2,7 @@
 
 import types
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -63,6 +64,35 @@ def hints_of(thing: Any, what: str) -> dict[str, Any]:
     except Exception as error:
         told = f"the annotations of {what} cannot be read: {error}. Import what they name at the module's top"
         raise BadApp(f"{place_of(thing)}: {told}.") from error
+
+
+def readable(state: type[State], of: str) -> Callable[[State], None]:
+    """Raises `TypeError` where a value is of another type than the state says: its row could never be read again.
+
+    Of fields that hold no more than text and numbers, types that were right once are right again.
+    """
+    hints = hints_of(state, f"the state of {of}")
+    plain = all(part in PLAIN for hint in hints.values() for part in kinds_of(hint))
+    values: Callable[[State], tuple[object, ...]] = attrgetter(*hints) if len(hints) > 1 else msgspec.structs.astuple
+    known: set[tuple[type, ...]] = set()
+
+    def check(after: State) -> None:
+        kinds = tuple(map(type, values(after)))
+        if kinds in known:
+            return
+        try:
+            msgspec.convert(msgspec.to_builtins(after), state)
+        except msgspec.ValidationError as error:
+            raise TypeError(f"{of} returned {state.__name__} with another type than it says: {error}") from error
+        if plain:
+            known.add(kinds)
+
+    return check
+
+
+def kinds_of(hint: Any) -> list[Any]:
+    """What an annotation names, one or several."""
+    return list(get_args(hint)) if get_origin(hint) in (Union, types.UnionType) else [hint]
 
 
 def beginning(state: type[State]) -> Callable[[str], State]:

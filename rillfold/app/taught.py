@@ -10,8 +10,8 @@ from processors.dataset.taught import Rule
 from processors.dataset.turns import RULE
 from rillfold.app.code import code_of
 from rillfold.app.errors import BadApp, place_of
-from rillfold.app.projected import kinds_of, named
-from rillfold.app.states import hints_of
+from rillfold.app.projected import named
+from rillfold.app.states import hints_of, kinds_of
 from schemas.envelope import Event, Kind
 from schemas.topics import Topic
 

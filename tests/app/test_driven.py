@@ -53,14 +53,16 @@ async def test_what_it_raises_or_returns_for_one_event_refuses_that_event(load: 
     days = load(DAYS).projections["days"]
     async with Driver(log, [days], names=names) as d:
         for data in ({"day": "a", "cents": 1}, {"day": "a"}, {"day": "a", "cents": -1}, {"day": 7, "cents": 1},
-                     {"day": "a", "cents": 12}, {"day": "a", "cents": 13}, {"day": "a", "cents": 2}):  # fmt: skip
+                     {"day": "a", "cents": 12}, {"day": "a", "cents": 13}, {"day": "a", "cents": 1.5},
+                     {"day": "a", "cents": 2}):  # fmt: skip
             await d.send(sold("till", **data))
         await d.settle()
         assert d.query(days, "acme/a").cents == 3
-        missing, another, number, ended, changed = d.refused(days)
+        missing, another, number, ended, changed, broken = d.refused(days)
         assert "KeyError" in missing.detail
         assert "returned int, not Day" in another.detail
         assert "the key of days is int" in number.detail
         assert "wanted to end the process" in ended.detail
         assert changed.reason == "raised"
+        assert "returned Day with another type than it says: Expected `int`, got `float`" in broken.detail
         assert await d.digest(days) == await d.refold(days)
