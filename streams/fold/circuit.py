@@ -18,19 +18,29 @@ class ReleaseCircuit:
     def __init__(self, changelog: str, partition: int, passed: Iterable[Refusal] = ()) -> None:
         """`passed` are those that stand right below the markers: a restart goes on counting."""
         self._changelog, self._partition = changelog, partition
-        self._run = [each.company for each in passed if each.reason in OF_CODE]
+        self._run, self._companies = 0, set[str]()
+        for each in passed:
+            self._count(each)
 
     def taken(self) -> None:
-        self._run.clear()
+        self._run = 0
+        self._companies.clear()
 
     def judge(self, outcomes: Iterable[Refusal | None]) -> None:
         """Of what is about to be committed, in order; None is an event that was taken."""
         for outcome in outcomes:
             if outcome is None:
                 self.taken()
-            elif outcome.reason in OF_CODE:
-                self._run.append(outcome.company)
-                if len(self._run) >= IN_A_ROW and (companies := len(set(self._run))) >= COMPANIES:
-                    raise EverythingRefused(
-                        self._changelog, self._partition, len(self._run), companies, outcome.reason, outcome.detail
-                    )
+            elif self._count(outcome) and self._run >= IN_A_ROW and len(self._companies) >= COMPANIES:
+                raise EverythingRefused(
+                    *(self._changelog, self._partition, self._run, len(self._companies)),
+                    *(outcome.reason, outcome.detail),
+                )
+
+    def _count(self, refusal: Refusal) -> bool:
+        """False where it is the event's own fault."""
+        if refusal.reason not in OF_CODE:
+            return False
+        self._run += 1
+        self._companies.add(refusal.company)
+        return True

@@ -176,7 +176,8 @@ class Folding:
         log.warning("%s: %s", shard.projection.name, loss, extra=NAMED)
         answered = SeenMissing(topic, shard.partition, *extent, answered=True, spent=tuple(sorted(spent | there)))
         # Refusals of records that are gone would be taken for those of the records that stand there now.
-        gone = [refusal_key(each) for each in shard.refused() if each.topic == topic and next_ <= each.offset < folded]
+        refused = [each.offset for each in shard.refused() if each.topic == topic and next_ <= each.offset < folded]
+        gone = [refusal_key(topic, shard.partition, offset) for offset in refused]
         for some in (gone[first : first + REMOVED] for first in range(0, len(gone), REMOVED)):
             await commit(shard, Piece([(key, None) for key in some], (), folded), topic, self._ports)
         rows: Rows = [loss_record(loss), missing_record(answered), marker_record(Marker(topic, shard.partition, next_))]

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import count, islice, takewhile
+from itertools import islice
 from typing import Generic, TypeVar
 
 import msgspec
@@ -29,6 +29,7 @@ from streams.state.changelog import (
     marker_of,
     missing_key,
     missing_of,
+    refusal_key,
     refusal_of,
     spelled,
 )
@@ -41,6 +42,8 @@ State = TypeVar("State", bound=msgspec.Struct)
 ANY_NUMBER = 1 << 20
 LOOK = 50_000
 """So many rows are looked at, at most, to know whose cannot be read."""
+LOOK_BELOW = 1_000
+"""Offsets below a marker."""
 
 
 class Shard(Generic[State]):
@@ -197,11 +200,14 @@ class Shard(Generic[State]):
         self.live = True
 
     def _just_refused(self) -> Iterator[Refusal]:
-        """Right below the markers, with no gap: nothing was taken since."""
-        found = {(each.topic, each.partition, each.offset): each for each in self.refused()}
+        """Right below the markers, with no gap: nothing was taken since. No company makes this long."""
         for (topic, partition), next_ in self._next.items():
-            below = (found.get((topic, partition, next_ - n)) for n in count(1))
-            yield from takewhile(lambda refusal: refusal is not None, below)
+            for offset in range(next_ - 1, next_ - 1 - LOOK_BELOW, -1):
+                key = refusal_key(topic, partition, offset)
+                refused = refusal_of(key, *self.store.get([key]))
+                if refused is None:
+                    break
+                yield refused
 
     def refused(self) -> list[Refusal]:
         """The events that this version of the projection did not take."""

@@ -102,11 +102,11 @@ def marker_of(key: bytes, value: bytes | None) -> Marker | None:
 
 def refusal_record(refusal: Refusal) -> tuple[bytes, bytes]:
     """One for each event, so that compaction keeps it."""
-    return refusal_key(refusal), msgspec.json.encode(refusal)
+    return refusal_key(refusal.topic, refusal.partition, refusal.offset), msgspec.json.encode(refusal)
 
 
-def refusal_key(refusal: Refusal) -> bytes:
-    return REFUSED + f"{refusal.topic}/{refusal.partition}/{refusal.offset}".encode()
+def refusal_key(topic: str, partition: int, offset: int) -> bytes:
+    return REFUSED + f"{topic}/{partition}/{offset}".encode()
 
 
 def refusal_of(key: bytes, value: bytes | None) -> Refusal | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,9 @@ from schemas.topics import TopicNames
 from streams.errors import EverythingRefused, RowsUnreadable
 from streams.fold.circuit import COMPANIES, IN_A_ROW
 from streams.fold.folding import Folding
+from streams.fold.shard import LOOK_BELOW
 from streams.log.port import Extent
+from streams.state.store import MemoryStore
 from tests.fold.test_fold import TEXTS, TOPIC, Texts, World, batch, kept, text
 
 
@@ -83,6 +85,31 @@ async def test_events_that_come_one_at_a_time_open_it_as_well_and_a_restart_goes
         assert world.shard.next(TOPIC) == IN_A_ROW - 1
     await released(world, TEXTS).folding.step(batch([of(IN_A_ROW, 5)], start=IN_A_ROW - 1))
     assert world.shard.next(TOPIC) == IN_A_ROW
+
+
+class Asked(MemoryStore):
+    """Says how much of it was looked at."""
+
+    looked = 0
+
+    def get(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
+        self.looked += len(keys)
+        return super().get(keys)
+
+    def scan(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        for each in super().scan(prefix):
+            self.looked += 1
+            yield each
+
+
+async def test_whoever_takes_over_does_not_read_all_that_a_company_had_refused():
+    world = World(BUG)
+    await world.folding.step(batch(many(5_000, 1)))
+    assert len(world.shard.refused()) == 5_000
+    kept_rows, world.shard.store = world.shard.store, (asked := Asked())
+    asked.write([*kept_rows.scan()], kept_rows.position())
+    released(world, BUG)
+    assert asked.looked <= LOOK_BELOW + 5
 
 
 async def test_keys_and_sizes_are_the_events_own_and_open_nothing():

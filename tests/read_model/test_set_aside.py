@@ -199,7 +199,7 @@ async def test_refused_events_stand_in_a_table_of_their_own(written: Written, qu
     await written.write(refusal_record(msgspec.structs.replace(refused, company="other")))
     await written.write(refusal_record(msgspec.structs.replace(refused, offset=18)))
     assert await query('SELECT "offset", company FROM refused ORDER BY 1') == [(17, "other"), (18, "acme")]
-    await written.write((refusal_key(refused), None))
+    await written.write((refusal_key(refused.topic, refused.partition, refused.offset), None))
     assert await query('SELECT "offset" FROM refused') == [(18,)], "another record stands there now"
     await written.sink.empty(COMPANIES, CHANGELOG, 0)
     assert await query("SELECT count(*) FROM refused") == [(0,)]
