@@ -20,6 +20,11 @@ BROKER: dict[str, str] = {
     "unclean.leader.election.enable": "false",
     # Replays need everything, and a group's place must outlive a long pause.
     "log.retention.ms": "-1",
+    # A segment stays open for ever, two files and two maps each, and a record's time is its sender's word: some
+    # thousand records, each eight days after or before the last, would end a broker that rolls by it. A hundred years.
+    "log.roll.ms": "3153600000000",
+    # Kept as long as the offsets, and counted by no quota.
+    "offset.metadata.max.bytes": "256",
     "offsets.retention.minutes": "5256000",
     # One node.
     "default.replication.factor": "1",

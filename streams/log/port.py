@@ -13,6 +13,8 @@ Learn = Callable[[Iterable[bytes | None]], Awaitable[None]]
 BATCH_LIMIT = 1 << 20
 """Kafka's default for `max.message.bytes`, less a few bytes: a whole record batch with its overhead."""
 OVERHEAD = 48_576
+WEEK = "604800000"
+"""In milliseconds, as a topic's setting. Kafka's default for `segment.ms`."""
 
 
 async def nothing_to_learn(_values: Iterable[bytes | None]) -> None:

@@ -7,12 +7,16 @@ from typing import Any
 from projections.projection import Projection
 from schemas.topics import TopicNames
 from streams.errors import Misconfigured, SourceGrown
-from streams.log.port import BATCH_LIMIT, EventLog, TopicSpec
+from streams.log.port import BATCH_LIMIT, WEEK, EventLog, TopicSpec
 from streams.state.changelog import topic_of
 
 COMPACTED = {
     "cleanup.policy": "compact",
     "min.cleanable.dirty.ratio": "0.5",
+    # Only what is cut off is cleaned, and a broker may cut nothing off by time (rillfold/embedded/kafka.py).
+    "segment.ms": WEEK,
+    # Ten years: that something was removed is read also by who comes back late.
+    "delete.retention.ms": "315360000000",
     # A record batch of ours (`streams.fold.pieces.BATCH_BYTES`) always fits, whatever the broker's own limit is.
     "max.message.bytes": str(BATCH_LIMIT + 12),
 }

@@ -182,6 +182,8 @@ def test_what_makes_ours_makes_it_and_a_company_may_write_to_it(orders: Any) -> 
     assert specs["sold"].partitions == 3 and specs["sold"].config["retention.ms"] == "-1"
     clicks = specs["north-clicks"]
     assert (clicks.config["cleanup.policy"], clicks.config["retention.ms"]) == ("compact,delete", str(7 * 86_400_000))
+    assert clicks.config["message.timestamp.type"] == "LogAppendTime", "who writes there does not say when it goes"
+    assert "message.timestamp.type" not in specs["sold"].config
     older = clicks._replace(config={**clicks.config, "cleanup.policy": "compact"})
     (difference,) = admin.differences(clicks, older)
     assert difference.remedy.endswith("--add-config cleanup.policy=[compact,delete]")

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
+from schemas.topics import BY_NAME, TopicNames
 from streams.errors import Unreachable
+from streams.log.kafka import admin
 from streams.log.kafka.client import close_client
 from streams.log.kafka.log import KafkaLog
 from streams.log.port import Outgoing, TopicSpec
 from tests.support.broker import OwnBroker
+
+EXPIRES = TopicSpec("clicks", 1, {"retention.ms": "3600000", **admin.CUT_BY_THE_CLOCK})
+COMPACTED = TopicSpec("latest", 1, {"cleanup.policy": "compact", **admin.CUT_BY_THE_CLOCK})
 
 
 async def test_an_append_waits_for_the_broker_and_lands_once(broker: OwnBroker) -> None:
@@ -48,6 +54,18 @@ async def test_the_error_that_a_member_ends_with_outlives_its_broker(broker: Own
                 await asyncio.to_thread(broker.stop)
                 assert await member.poll(1.0) == {}
                 raise Unreachable(servers, "this one")
+
+
+async def test_times_that_senders_make_up_cut_no_log_into_pieces(broker: OwnBroker) -> None:
+    """Each piece stays open: some thousand records of a few bytes would end the broker."""
+    servers, now = await asyncio.to_thread(broker.start), round(time.time() * 1000)
+    specs = [*admin.wanted(TopicNames(), [BY_NAME["company-data"]]), EXPIRES, COMPACTED]
+    async with KafkaLog(servers, session_timeout=6.0) as log:
+        await log.create(specs)
+        for topic in specs:
+            for n in range(20):
+                await log.append([Outgoing(topic.name, b"acme", b"x", partition=0, timestamp=now if n % 2 else 1)])
+    assert [broker.segments(topic.name) for topic in specs] == [1, 1, 1]
 
 
 class FakeTorn:

@@ -24,6 +24,10 @@ class OwnBroker:
         stack = running(self._folder, postgres=False, settings=self._settings)
         return self._running.enter_context(stack).bootstrap_servers
 
+    def segments(self, topic: str, partition: int = 0) -> int:
+        """Files of a partition's records: each is open as long as it stands."""
+        return len(list((self._folder / "kafka" / "data" / f"{topic}-{partition}").glob("*.log")))
+
     def stop(self) -> None:
         self._running.close()
 

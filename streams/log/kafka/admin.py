@@ -4,7 +4,10 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from schemas.topics import BY_NAME, Topic, TopicNames
-from streams.log.port import EventLog, TopicSpec
+from streams.log.port import WEEK, EventLog, TopicSpec
+
+CUT_BY_THE_CLOCK = {"segment.ms": WEEK, "message.timestamp.type": "LogAppendTime"}
+"""What is to go is cut off in segments: by the broker's own clock, not by what a sender says that the time is."""
 
 
 class Difference(NamedTuple):
@@ -28,6 +31,7 @@ def _config(topic: Topic) -> dict[str, str]:
         "retention.ms": str(topic.retention_ms),
         # Size must not end what time keeps for ever.
         "retention.bytes": "-1",
+        **({} if topic.keeps_all else CUT_BY_THE_CLOCK),
         **({"max.message.bytes": str(topic.max_bytes)} if topic.max_bytes else {}),
     }
 
