@@ -58,6 +58,13 @@ class Letters:
         if self._first.setdefault(offset, letter) != letter:
             self._more.setdefault(offset, set()).add(letter)
 
+    def add(self, others: Letters) -> None:
+        for offset, letter in others._first.items():
+            self.put(offset, letter)
+        for offset, letters in others._more.items():
+            for letter in letters:
+                self.put(offset, letter)
+
     def hold(self, record: SourceRecord) -> bool:
         first = self._first.get(record.offset)
         if first is None:
@@ -95,20 +102,26 @@ async def letters_of(
 
 
 class LetterReading:
-    """For all that a worker takes over at once: letters are read once for all of it, and again for an older record."""
+    """For all that a worker takes over at once: letters are read once for all of it, and again for an older record.
+
+    What a later reading finds is added: letters that were told meanwhile stay known, whoever had it read.
+    """
 
     def __init__(self, event_log: EventLog, names: TopicNames, sources: Collection[TopicPartition]) -> None:
-        self._log, self._names, self._sources = event_log, names, sources
-        self._found: Mapping[TopicPartition, Letters] | None = None
+        self._log, self._names = event_log, names
+        self._letters = {source: Letters() for source in sources}
+        self._begun = False
         self._since: int | None = None
         self._reading = asyncio.Lock()
 
     async def of(self, source: TopicPartition, since: int | None) -> Letters:
         async with self._reading:
-            if self._found is None or not self._covers(since):
-                self._found = await letters_of(self._log, self._names, self._sources, since)
-                self._since = since
-        return self._found[source]
+            if not self._begun or not self._covers(since):
+                found = await letters_of(self._log, self._names, self._letters, since)
+                for each, letters in found.items():
+                    self._letters[each].add(letters)
+                self._begun, self._since = True, since
+        return self._letters[source]
 
     def _covers(self, since: int | None) -> bool:
         return self._since is None or (since is not None and since >= self._since)

@@ -5,6 +5,7 @@ import logging
 import os
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from faust.types import TP
@@ -136,13 +137,23 @@ class ShardOwner:
             if not (there := held[tp.topic]):
                 self._folding.stand(*tp, SourceUnread(tp.topic, self._group))
                 continue
-            if (extent := there.get(tp.partition)) is None:
-                raise SourceGrown(tp.topic, f"more than {len(there)}", "every row of it", len(there))
+            extent, folded = there.get(tp.partition), await self._folded_from(tp.topic) or len(there)
+            if extent is None or tp.partition >= folded:
+                how = "more" if tp.partition >= folded else "fewer"
+                raise SourceGrown(tp.topic, f"{how} than {folded}", "every row of it", folded)
             # No await stands between the look and the beginning: nothing is folded in between.
             extent = await self._folding.look(*tp, extent, asking(self._event_log, *tp), read_to.get(tp))
             if (begin := self._folding.begin(*tp, extent, read_to.get(tp))) is not None:
                 begins[tp] = begin
         return begins
+
+    async def _folded_from(self, topic: str) -> int | None:
+        """From so many partitions, as its changelogs have. The log may have heard of more by now, or may not."""
+        for changelog, projection in self._projections.items():
+            if topic in self._folding.sources_of(projection):
+                with suppress(UnknownTopic):
+                    return len(await self._event_log.ends(changelog))
+        return None
 
     async def _extents(self, topic: str) -> Mapping[int, Extent]:
         """None of a topic that was deleted after it was given out, and before the group has heard of it."""

@@ -101,11 +101,29 @@ class Reactor:
 
     async def begin(self) -> None:
         """Says once where a group begins that is to begin now: from then on nothing is passed over."""
+        if self.reaction.begin == "first" and not await self._begun():
+            self._say_where(await self._log.starts(self._causes.source), await self._log.ends(self._causes.source))
         while self.reaction.begin == "now" and not await self._begun():
             with suppress(ShutOut):
                 async with self._log.alone(f"{self.group}-begin") as alone:
                     if not await self._begun():
-                        await alone.append([], Reached(self.group, await self._ends()))
+                        ends = await self._ends()
+                        await alone.append([], Reached(self.group, ends))
+                        here = {n: end for (topic, n), end in ends.items() if topic == self._causes.source}
+                        self._say_where(here, here)
+
+    def _say_where(self, begins: Mapping[int, int], ends: Mapping[int, int]) -> None:
+        """A group whose offsets the broker has forgotten looks as one that never was: only who reads this can tell."""
+        if not any(ends.values()):
+            return  # nothing ever stood there
+        told = {
+            "now": "events before are not reacted to",
+            "first": "all events from there on are reacted to, also those that were before",
+        }[self.reaction.begin]
+        why = "it starts for the first time, or Kafka has forgotten its offsets (offsets.retention.minutes)"
+        where = ", ".join(f"{self._causes.source}/{n}/{offset}" for n, offset in sorted(begins.items()))
+        line = "%s: group %s has committed nothing on %s: %s. It begins at %s: %s"
+        log.warning(line, self.reaction, self.group, self._causes.source, why, where, told, extra=NAMED)
 
     async def _begun(self) -> bool:
         return bool(await self._log.committed(self.group, self._causes.source))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+
 from projections.companies import COMPANIES, Company
+from rillfold.embedded.state import Endpoints
 from rillfold.testing.driver import Driver
 from schemas.topics import TopicNames
 from streams.history.refold import held
@@ -58,3 +61,24 @@ async def disagrees(rillfold: Command, rows: list[str]) -> None:
     said = proof.stderr.splitlines()
     assert said[:-1] == [f"Not the fold of the log: row {row}" for row in rows]
     assert "not the fold of the log: companies. Fold anew: its steps are in docs/operations.md" in said[-1]
+
+
+async def test_a_source_that_has_grown_is_named(
+    kafka: KafkaLog, names: TopicNames, rillfold: Command, stack: Endpoints
+) -> None:
+    """Workers at work hear of it up to half a minute later: what came until then is folded where its key stands now."""
+    async with Driver(kafka, [COMPANIES], names=names) as driver:
+        await driver.send({"type": "company.registered", "company": "acme", "name": "Acme"})
+        await driver.settle()
+    source, broker = names.wire("company-data"), AIOKafkaAdminClient(bootstrap_servers=stack.bootstrap_servers)
+    await broker.start()
+    try:
+        await broker.create_partitions({source: NewPartitions(6)})
+    finally:
+        await broker.close()
+    for command in (REFOLD, REFOLD[:-1]):
+        proof = rillfold(*command)
+        assert proof.returncode == 1 and "companies v1: NOT the fold of the log" in proof.stdout
+        named, last = proof.stderr.splitlines()
+        assert named == f"companies: {source} has 6 partitions, its rows were folded from 4"
+        assert "Rows of keys that have moved are in halves. Copy the events" in last

@@ -109,6 +109,26 @@ async def test_what_was_told_of_a_record_that_is_older_than_those_before_it_is_f
         assert [list((await ground.judged(each)).refused) for each in decoded] == [[], [], []]
 
 
+async def test_what_one_told_is_in_each_later_reading_whoever_had_it_read() -> None:
+    """B has all of the log read, A tells a letter, and then A meets an older record and takes what was read for B."""
+    log, places = MemoryLog(lambda: NOW), [("company-data", 0), ("company-data", 1)]
+    async with Driver(log, []):
+        for partition in (0, 1):
+            await log.append([poison(time)._replace(partition=partition) for time in (NOW, NOW - 9 * DAY)])
+        reading = LetterReading(log, NAMES, places)
+        a, b = (OldGround(2, False, reading) for _ in places)
+        records = await standing(log, "company-data")
+        decoded = [decode_from(batch_of(each), each.offset, NAMES.events_on(each.topic)) for each in records]
+        (young, old), of_b = decoded[:2], decoded[2:]
+        refused = await a.judged(young)
+        for each in of_b:
+            await b.judged(each)
+        await log.append([to_outgoing(dead_letter(each), NAMES) for each in refused.refused])
+        a.told(refused)
+        assert len((await a.judged(old)).refused) == 1
+        assert list((await a.judged(young)).refused) == [], "as another projection comes to it that is behind"
+
+
 def batch_of(record: Record) -> Batch:
     return Batch(record.topic, record.partition, record.offset, record.offset + 1, [record])
 

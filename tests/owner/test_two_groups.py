@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from faust.types import TP
 
 from projections.catalog import PROJECTIONS
 from projections.companies import COMPANIES
@@ -18,7 +20,11 @@ from rillfold.processes import WORKERS
 from schemas.topics import TopicNames
 from streams.errors import FoldedElsewhere
 from streams.log.kafka.access import KafkaAccess
+from streams.log.memory import MemoryLog
+from streams.owner.app import Worker, create_app
 from streams.owner.rivals import Rivals, group_of
+from streams.state.changelog import topic_of
+from tests.owner.test_claimed_anew import Unfenced
 from tests.support.folding import Agree, Make, Produce
 from tests.support.waiting import until
 from tests.support.worker import WorkerProcess, asleep, external
@@ -60,6 +66,12 @@ async def test_who_slept_while_another_group_took_its_changelog_over_writes_noth
     assert await asyncio.to_thread(one.ended) == 70
     assert "Another worker has claimed" in one.said()
     assert other.alive
+    one.start()
+    assert await asyncio.to_thread(one.ended) == 1
+    assert f"Group {scope}-datasets is at work, and folds some of what" in one.said(), "it waits, and claims nothing"
+    await produce(some_events(3000, 3))
+    await agree([DATASETS])
+    assert other.alive, "nobody has shut it out meanwhile"
     folds = [COMPANIES.name, DATASETS.name]
     again = Rivals(group_of(scope, folds), scope, folds, KafkaAccess(stack.bootstrap_servers))
     with pytest.raises(FoldedElsewhere, match=f"Group {scope}-datasets is at work"):
@@ -67,6 +79,42 @@ async def test_who_slept_while_another_group_took_its_changelog_over_writes_noth
     with pytest.raises(FoldedElsewhere):
         await again._replace(group=f"{scope}-datasets-next").yield_to_the_first()
     await Rivals(f"{scope}-companies", scope, [COMPANIES.name], KafkaAccess(stack.bootstrap_servers)).gone(patience=0)
+
+
+class FakeFence(Unfenced):
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def claim(self, topics: Mapping[int, Sequence[str]]) -> dict[tuple[str, int], int]:
+        self.asked += 1
+        return await super().claim(topics)
+
+
+async def test_of_two_groups_that_began_at_one_moment_one_claims_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Neither had members when the other looked, before it joined: before its first claim each looks again."""
+    there, changelog = ["t-rillfold-datasets"], TP(topic_of(DATASETS, "t-"), 0)
+
+    async def at_work(_: Rivals) -> list[str]:
+        return there
+
+    monkeypatch.setattr(Rivals, "at_work", at_work)
+    worker = Worker(KafkaAccess("nowhere:9092"), "t-rillfold-datasets-next", "w", tmp_path, TopicNames("t-"))
+    owner = create_app(worker, MemoryLog(), [DATASETS]).shard_owner
+    fence: Any = FakeFence()
+    owner._fence = fence
+    await owner.assigned([changelog])
+    for _ in range(2):
+        with pytest.raises(FoldedElsewhere, match="Group t-rillfold-datasets is at work"):
+            await owner.claim([changelog])
+    assert fence.asked == 0
+    there.clear()
+    await owner.claim([changelog])
+    there.append("t-rillfold-datasets")
+    await owner.claim([changelog])
+    assert fence.asked == 2, "who has claimed is the first, whoever comes"
+    await owner.stop()
 
 
 def test_a_group_says_by_its_name_what_it_folds() -> None:

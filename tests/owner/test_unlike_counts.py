@@ -8,20 +8,27 @@ from typing import Any
 
 import msgspec
 import pytest
+from faust.types import TP
 
 from processors.saga import ACTING_JOBS
 from projections.companies import COMPANIES
 from schemas.envelope import Event
 from schemas.jobs import JobRequested
 from schemas.topics import TOPICS, TopicNames
-from streams.errors import Misconfigured
+from streams.errors import Misconfigured, SourceGrown
+from streams.fold.commit import Ports
+from streams.fold.failpoint import FailPoint
+from streams.fold.folding import Folding
 from streams.log.kafka.log import KafkaLog
 from streams.log.memory import MemoryLog
 from streams.log.outgoing import to_outgoing
 from streams.log.port import TopicSpec, records_in
+from streams.owner.shards import ShardOwner
 from streams.state.changelog import CLAIM, topic_of
 from streams.state.prepare import prepare
+from tests.owner.test_claimed_anew import Gate, Unfenced, nothing_to_read
 from tests.support.folding import Agree, Make
+from tests.support.stores import MemoryStores
 
 BOTH = (COMPANIES, ACTING_JOBS)
 ONLY = [option for each in BOTH for option in ("--only", each.name)]
@@ -44,6 +51,18 @@ async def test_one_projection_over_topics_of_eight_and_four_is_refused_by_name()
     await log.create([TopicSpec(each.name, counts.get(each.name, 4)) for each in TOPICS])
     with pytest.raises(Misconfigured, match=r"'inference-result': 8.*must have the same number of partitions"):
         await prepare(log, [ACTING_JOBS], names)
+
+
+@pytest.mark.parametrize("known", [4, 6])
+async def test_a_topic_that_grows_while_a_worker_runs_ends_it_by_name_when_the_new_partition_is_given_out(known: int):
+    """The log may have heard of the new ones, or may know the topic as it was."""
+    log, folding = MemoryLog(), Folding([COMPANIES], TopicNames(), Ports(Gate().publish, Gate().append, FailPoint()))
+    await log.create([TopicSpec("company-data", known), TopicSpec(topic_of(COMPANIES), 4)])
+    fence: Any = Unfenced()
+    owner = ShardOwner(folding, fence, MemoryStores(), log, "group", nothing_to_read)
+    assert await owner.begins([TP("company-data", n) for n in range(4)]) == {}, "no rows are here yet"
+    with pytest.raises(SourceGrown, match="company-data has more than 4 partitions"):
+        await owner.begins([TP("company-data", n) for n in range(5)])
 
 
 async def owners(kafka: KafkaLog, names: TopicNames, changelog: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -69,7 +70,17 @@ def digest(names: Sequence[str], refold: bool, as_json: bool) -> None:
 
     facts = in_log(digests)
     _tell(facts, as_json, told.digests)
-    if differing := [each["projection"] for each in facts if refold and told.differs(each)]:
+    _judge(facts)
+
+
+def _judge(facts: Sequence[told.Facts]) -> None:
+    if grown := [each["projection"] for each in facts if "grown" in each]:
+        raise Differs(
+            f"folded from another number of partitions than there are: {', '.join(grown)}. Rows of keys that have "
+            f"moved are in halves. Copy the events into topics that are made with the new number, under another "
+            f"RILLFOLD_TOPIC_PREFIX: docs/topics.md."
+        )
+    if differing := [each["projection"] for each in facts if told.differs(each)]:
         raise Differs(
             f"not the fold of the log: {', '.join(differing)}. Fold anew: its steps are in docs/operations.md."
         )
@@ -105,7 +116,7 @@ def refused(names: Sequence[str], company: str | None, as_json: bool) -> None:
 
 async def _digest(log: EventLog, names: TopicNames, each: Projection[Any], again: bool) -> dict[str, Any]:
     kept = await held(log, each, topic_of(each, names.prefix))
-    facts = {
+    facts: dict[str, Any] = {
         "projection": each.name,
         "version": each.version,
         "rows": sum(len(part.rows) for part in kept.values()),
@@ -116,6 +127,8 @@ async def _digest(log: EventLog, names: TopicNames, each: Projection[Any], again
     }
     for loss in (loss for part in kept.values() for loss in part.lost):
         click.echo(f"{each.name}: {loss}", err=True)
+    if grown := await _grown(log, names, each, len(kept)):
+        facts["grown"] = grown
     if not again:
         return facts
     began = time.monotonic()
@@ -129,6 +142,19 @@ async def _digest(log: EventLog, names: TopicNames, each: Projection[Any], again
         "refolded": digest_of({number: part.rows for number, part in fresh.items()}),
         "seconds": round(time.monotonic() - began, 3),
     }
+
+
+async def _grown(log: EventLog, names: TopicNames, each: Projection[Any], folded: int) -> dict[str, int]:
+    """Sources whose keys decide by another number than these rows were folded from."""
+    grown = dict[str, int]()
+    for source in map(names.wire, each.topics):
+        with suppress(UnknownTopic):  # rows are proved without it, as far as they can be
+            if (there := len(await log.ends(source))) != folded:
+                grown[source] = there
+                click.echo(
+                    f"{each.name}: {source} has {there} partitions, its rows were folded from {folded}", err=True
+                )
+    return grown
 
 
 def _name_rows(projection: str, parts: Mapping[int, tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:

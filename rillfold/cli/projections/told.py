@@ -45,10 +45,14 @@ def digests(every: Sequence[Facts]) -> Iterator[str]:
 
 
 def differs(facts: Facts) -> bool:
-    return bool(facts["served"] != facts["refolded"] or facts["untaken"] or facts["unreadable"])
+    """Without a refold nobody knows, but of a source that has grown."""
+    if "refolded" not in facts:
+        return "grown" in facts
+    unlike = facts["served"] != facts["refolded"]
+    return bool(unlike or facts["untaken"] or facts["unreadable"] or facts.get("grown"))
 
 
 def _verdict(facts: Facts) -> str:
-    if "refolded" not in facts:
+    if "refolded" not in facts and not differs(facts):
         return "as it is served"
     return "NOT the fold of the log" if differs(facts) else "the fold of the log"
