@@ -51,7 +51,7 @@ class Source:
         self._pipe: asyncio.StreamReader | None = None
         self._stopped = False
         # A pipe hands on what is there, at once; a file can wait for full batches.
-        self.live = not stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+        self.live = _keeps_waiting(stream.fileno())
 
     def stop(self) -> None:
         self._stopped = True
@@ -59,7 +59,8 @@ class Source:
             self._pipe.feed_eof()
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        if self.live and (transport := await self._listen()):
+        if self.live:
+            transport = await self._listen()
             assert self._pipe is not None
             try:
                 while not self._stopped and (chunk := await self._pipe.read(CHUNK)):
@@ -72,17 +73,19 @@ class Source:
         while not self._stopped and (chunk := self._stream.read(CHUNK)):
             yield chunk
 
-    async def _listen(self) -> asyncio.BaseTransport | None:
-        """None for /dev/null and its like, which cannot be waited for and never keep us waiting."""
+    async def _listen(self) -> asyncio.BaseTransport:
         self._pipe = asyncio.StreamReader(CHUNK)
         protocol = asyncio.StreamReaderProtocol(self._pipe)
         # The transport closes what it is given, and this stream is not ours to close.
         own = os.fdopen(os.dup(self._stream.fileno()), "rb", buffering=0)
-        try:
-            return (await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, own))[0]
-        except (PermissionError, ValueError):
-            own.close()
-            return None
+        return (await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, own))[0]
+
+
+def _keeps_waiting(descriptor: int) -> bool:
+    """By what it is: asked to listen to anything else, such as /dev/null, the event loop fails where nobody hears it,
+    and the reader waits for ever."""
+    mode = os.fstat(descriptor).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(descriptor)
 
 
 class RejectsUnkept(Stop):

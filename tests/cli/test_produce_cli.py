@@ -194,6 +194,17 @@ def test_a_reader_that_left_is_told_on_the_other_stream(kafka, environ, tmp_path
     assert said.startswith("1 sent to ")
 
 
+@pytest.mark.parametrize("given", [os.devnull, "rows.jsonl"])
+def test_standard_input_that_cannot_be_listened_to_is_read_plainly(kafka, environ, tmp_path: Path, given) -> None:
+    """The event loop refuses to listen to either, and says so to nobody: a reader would wait for ever."""
+    (tmp_path / "rows.jsonl").write_bytes(b'{"company":"acme","type":"text.ingested","text":"x"}\n')
+    line = [*RILLFOLD, "company-data"]
+    with (tmp_path / given).open("rb") as stdin:
+        run = subprocess.run(line, env=environ, cwd=tmp_path, stdin=stdin, capture_output=True, timeout=60)
+    assert (run.returncode, run.stderr) == (0, b"")
+    assert run.stdout.startswith(b"0 sent to " if given == os.devnull else b"1 sent to ")
+
+
 def test_no_broker_is_one_line_with_the_remedy(tmp_path: Path) -> None:
     environ = {**os.environ, "RILLFOLD_PROVIDER": "external", "RILLFOLD_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
     done = produce(environ, tmp_path, "company-data", stdin=b'{"company":"a","type":"text.ingested","text":"x"}\n')
