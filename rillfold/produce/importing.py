@@ -43,6 +43,10 @@ class Imported(msgspec.Struct, kw_only=True):
     """Why it ended before the file did."""
 
 
+class Unread(Stop):
+    """The rest of the rows is out of reach, such as behind a descriptor that was opened for writing."""
+
+
 class Source:
     """The bytes of a file or a pipe. `stop` ends it at the next chunk, also while a pipe is silent."""
 
@@ -59,19 +63,21 @@ class Source:
             self._pipe.feed_eof()
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        if self.live:
-            transport = await self._listen()
-            assert self._pipe is not None
-            try:
-                while not self._stopped and (chunk := await self._pipe.read(CHUNK)):
-                    yield chunk
-            finally:
+        transport = await self._listen() if self.live else None
+        try:
+            while not self._stopped and (chunk := await self._next()):
+                yield chunk
+        finally:
+            if transport is not None:
                 # A terminal is shared with whoever prints on it.
                 os.set_blocking(self._stream.fileno(), True)
                 transport.close()
-            return
-        while not self._stopped and (chunk := self._stream.read(CHUNK)):
-            yield chunk
+
+    async def _next(self) -> bytes:
+        try:
+            return self._stream.read(CHUNK) if self._pipe is None else await self._pipe.read(CHUNK)
+        except OSError as error:
+            raise Unread(f"{self._stream.name} cannot be read on ({error.strerror}): give it another way.") from error
 
     async def _listen(self) -> asyncio.BaseTransport:
         self._pipe = asyncio.StreamReader(CHUNK)

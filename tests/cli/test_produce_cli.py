@@ -205,6 +205,14 @@ def test_standard_input_that_cannot_be_listened_to_is_read_plainly(kafka, enviro
     assert run.stdout.startswith(b"0 sent to " if given == os.devnull else b"1 sent to ")
 
 
+def test_standard_input_that_can_only_be_written_is_named(kafka, environ, tmp_path: Path) -> None:
+    with (tmp_path / "out").open("wb") as stdin:
+        line = [*RILLFOLD, "company-data"]
+        run = subprocess.run(line, env=environ, cwd=tmp_path, stdin=stdin, capture_output=True, timeout=60)
+    assert (run.returncode, run.stderr) == (1, b"")
+    assert b"stopped early: <stdin> cannot be read on (Bad file descriptor)" in run.stdout
+
+
 def test_no_broker_is_one_line_with_the_remedy(tmp_path: Path) -> None:
     environ = {**os.environ, "RILLFOLD_PROVIDER": "external", "RILLFOLD_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
     done = produce(environ, tmp_path, "company-data", stdin=b'{"company":"a","type":"text.ingested","text":"x"}\n')
