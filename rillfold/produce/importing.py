@@ -14,7 +14,7 @@ import msgspec
 
 from processors.tuning.turns import ROLES, shown
 from rillfold.produce.outputs import OutputFields, OutputRows
-from rillfold.produce.rows import CsvFields, Fields, FileRow, Ids, Rows, csv_cells, whole
+from rillfold.produce.rows import CsvFields, Fields, FileRow, Ids, Rows, header_of, whole
 from schemas.codec.json_form import json_fields
 from schemas.errors import Poison, RillfoldError, Stop
 from schemas.rejected import Unusable
@@ -156,7 +156,8 @@ class Import:
     ) -> None:
         """`agent`: whose outputs a file of them holds."""
         self.outcome = Imported(topic=names.wire(topic.name))
-        self._names, self._rejects, self._defaults, self._agent = names, rejects, defaults, agent
+        self._topic, self._names, self._rejects = topic, names, rejects
+        self._defaults, self._agent = defaults, agent
         self._pipeline = Pipeline(log)
 
     async def run(self, source: Source, name: str, form: str, advanced: Callable[[int], None]) -> Imported:
@@ -187,7 +188,7 @@ class Import:
         for row in rows:
             ids.read(row)
             if fields is None:
-                fields = CsvFields(csv_cells(row.text or b""), self._defaults)
+                fields = CsvFields(header_of(row, self._topic, self._defaults), self._defaults)
                 continue
             prepared += self._prepared(row, fields, ids)
             if len(prepared) >= SLICE:

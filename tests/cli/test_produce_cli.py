@@ -120,10 +120,14 @@ async def test_csv_with_a_header_and_a_topic_of_one_event(kafka, names, environ,
     assert not (tmp_path / "wishes.csv.rejects.jsonl").exists()
 
 
-async def test_a_table_of_another_sign_is_named_and_an_empty_one_said(kafka, names, environ, tmp_path: Path) -> None:
+async def test_a_table_without_columns_is_named_and_an_empty_one_said(kafka, names, environ, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("kind;entity\norder;o-1\n")
     told = await asyncio.to_thread(produce, environ, tmp_path, "company-data", "rows.csv", "--company", "acme")
     assert told.returncode == 1 and b"'kind;entity' is one column, with ';' in it" in told.stdout
+    (tmp_path / "rows.csv").write_text('order,o-1,"{}"\norder,o-2,"{}"\n')
+    line = ("company-data", "rows.csv", "--company", "acme", "--type", "record.ingested")
+    told = await asyncio.to_thread(produce, environ, tmp_path, *line)
+    assert told.returncode == 1 and b"'order', 'o-1', '{}': no field of record.ingested." in told.stdout
     assert sum((await kafka.ends(names.wire("company-data"))).values()) == 0
     (tmp_path / "rows.csv").write_text("kind,entity\n")
     told = await asyncio.to_thread(produce, environ, tmp_path, "company-data", "rows.csv", "--company", "acme")
