@@ -43,7 +43,7 @@ class Imported(msgspec.Struct, kw_only=True):
     """Why it ended before the file did."""
 
 
-class Unread(Stop):
+class RowsUnread(Stop):
     """The rest of the rows is out of reach, such as behind a descriptor that was opened for writing."""
 
 
@@ -77,7 +77,9 @@ class Source:
         try:
             return self._stream.read(CHUNK) if self._pipe is None else await self._pipe.read(CHUNK)
         except OSError as error:
-            raise Unread(f"{self._stream.name} cannot be read on ({error.strerror}): give it another way.") from error
+            raise RowsUnread(
+                f"{self._stream.name} cannot be read on ({error.strerror}): give it another way."
+            ) from error
 
     async def _listen(self) -> asyncio.BaseTransport:
         self._pipe = asyncio.StreamReader(CHUNK)
