@@ -1,7 +1,8 @@
 """A thin client of the HTTP API."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import ssl
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -122,10 +123,33 @@ class Client:
                 await asyncio.sleep(pause)
                 answer = await self._http.request(method, path, content=body, params=query, headers=headers)
         except httpx.HTTPError as error:
-            raise ApiAway(f"{self._url} does not answer ({error}). Start it with `rillfold api`.") from error
+            raise ApiAway(unanswered(self._url, error, "Start it with `rillfold api`.")) from error
         if answer.is_error:
             _raise(answer)
         return msgspec.json.decode(answer.content)
+
+
+def unanswered(url: str, error: httpx.HTTPError, start: str) -> str:
+    """What to do about it: whoever met something else there need not `start` anything."""
+    causes = list(_causes(error))
+    if isinstance(error, httpx.UnsupportedProtocol):
+        return f"{url} is no address of an API: {error}"
+    if isinstance(error, httpx.TimeoutException):
+        return f"{url} does not answer ({str(error) or type(error).__name__}). {start}"
+    # Nobody resets a connection, or speaks of TLS, where nobody is.
+    if any(isinstance(each, OSError) and not isinstance(each, ssl.SSLError | ConnectionResetError) for each in causes):
+        return f"{url} does not answer ({error}). {start}"
+    told = str(error) or "it closed the connection"
+    if any(isinstance(each, ssl.SSLCertVerificationError) for each in causes):
+        return f"{url} has a certificate that is not of this host, or by nobody who is trusted here ({told})."
+    remedy = "Look at the scheme (http or https) and the port; or it ended while it was asked."
+    return f"Something answers at {url}, but not as it should ({told}). {remedy}"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _part(word: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
@@ -20,8 +21,11 @@ from rillfold.http.errors import ApiError
 from rillfold.http.forms import Strict
 from rillfold.http.strict_json import StrictRoute
 from rillfold.wiring import TOOLS_SECONDS, Services
+from schemas.errors import RillfoldError
 from schemas.jobs import JobRequested, JobWithdrawn
+from schemas.topics import TOPIC_OF
 from schemas.words import REGISTERED
+from streams.log.port import extents
 
 router = APIRouter(prefix="/company-automation", tags=["company automation"], route_class=StrictRoute)
 WAIT_SECONDS = 300.0
@@ -147,14 +151,14 @@ async def cancel(
 
     What is under way may still come back, and stays in the log. 409 where the job has ended in another way.
     """
-    company, placed = company_of(asker, given.company_id), None
-    row = await _row(serving, company, job, min(wait, FRESH_SECONDS), known, _is_given_out)
+    company, placed, until = company_of(asker, given.company_id), None, time.monotonic() + wait
+    row = await _row(serving, company, job, wait, known, _is_given_out)
     if row is None or not _is_given_out(row):
         raise UnknownJob(job)
     if row["status"] not in ENDED:
         story = {**first(company), "correlation": row["correlation"]}
         (placed,) = await publish(serving, [JobWithdrawn(**story, job=job, reason=given.reason)])
-        row = await _row(serving, company, job, wait, known) or row
+        row = await _row(serving, company, job, until - time.monotonic(), known) or row
     if row["status"] in ENDED:
         if row["status"] != "withdrawn":
             raise JobEnded(job, row["status"])
@@ -184,11 +188,31 @@ async def _row(
     known: StillKnown,
     true: Callable[[Row], bool] = _has_ended,
 ) -> Row | None:
-    """The job's row: as soon as it is so, or as it stands when the time is over."""
-    until = time.monotonic() + seconds
+    """The job's row: as soon as it is so, or as it stands when the time is over. For one that nobody has given out
+    there is nothing to wait, once the rows know all requests that the log had after a moment's grace."""
+    begun, ends, all_known = time.monotonic(), None, False
     while True:
         row = await serving.reads.row(JOBS, f"{company}/{job}")
         known()
-        if (row is not None and true(row.value)) or time.monotonic() >= until:
+        waited, given_out = time.monotonic() - begun, row is not None and _is_given_out(row.value)
+        if (row is not None and true(row.value)) or waited >= seconds or (all_known and not given_out):
             return row.value if row else None
+        if not given_out and waited >= FRESH_SECONDS:
+            ends = ends or await _ends(serving)
+            # What they know by now is in the next look.
+            all_known = ends is not None and await _has_folded(serving, company, ends)
         await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _ends(serving: Services) -> Mapping[int, int] | None:
+    """Of the partitions that hold requests; None: the log does not say, and the answer waits for the rows alone."""
+    with suppress(RillfoldError):
+        held = await extents(serving.log, serving.names.wire(TOPIC_OF[JobRequested].name))
+        return {partition: each.end for partition, each in held.items() if each.end > each.first}
+    return None
+
+
+async def _has_folded(serving: Services, company: str, ends: Mapping[int, int]) -> bool:
+    positions = await serving.reads.positions(JOBS, company)
+    there = positions.get(serving.names.wire(TOPIC_OF[JobRequested].name), {})
+    return all(there.get(partition, 0) >= end for partition, end in ends.items())

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import click
 
 from rillfold import __version__
-from rillfold.cli.terminal.given import check_text, why
+from rillfold.cli.terminal.given import ClosedInput, check_text, why
 from rillfold.cli.terminal.out import told
 from rillfold.cli.terminal.plain import plain
 from rillfold.cli.terminal.verbs import Verbs
@@ -106,6 +106,7 @@ def rillfold(profile: str | None) -> None:
 def main() -> None:
     # What aiokafka would print on standard error comes to people as one of our own errors.
     logging.getLogger("aiokafka").addHandler(logging.NullHandler())
+    sys.stdin = sys.stdin or ClosedInput()
     try:
         check_text(sys.argv[1:])
         if not "".join(sys.argv[1:2]).startswith("-"):

@@ -14,7 +14,7 @@ import msgspec
 
 from processors.tuning.turns import ROLES, shown
 from rillfold.produce.outputs import OutputFields, OutputRows
-from rillfold.produce.rows import CsvFields, Fields, FileRow, Ids, Rows, csv_cells, whole
+from rillfold.produce.rows import CsvFields, Fields, FileRow, Ids, Rows, header_of, whole
 from schemas.codec.json_form import json_fields
 from schemas.errors import Poison, RillfoldError, Stop
 from schemas.rejected import Unusable
@@ -43,6 +43,10 @@ class Imported(msgspec.Struct, kw_only=True):
     """Why it ended before the file did."""
 
 
+class RowsUnread(Stop):
+    """The rest of the rows is out of reach, such as behind a descriptor that was opened for writing."""
+
+
 class Source:
     """The bytes of a file or a pipe. `stop` ends it at the next chunk, also while a pipe is silent."""
 
@@ -51,7 +55,7 @@ class Source:
         self._pipe: asyncio.StreamReader | None = None
         self._stopped = False
         # A pipe hands on what is there, at once; a file can wait for full batches.
-        self.live = not stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+        self.live = _keeps_waiting(stream.fileno())
 
     def stop(self) -> None:
         self._stopped = True
@@ -59,30 +63,37 @@ class Source:
             self._pipe.feed_eof()
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        if self.live and (transport := await self._listen()):
-            assert self._pipe is not None
-            try:
-                while not self._stopped and (chunk := await self._pipe.read(CHUNK)):
-                    yield chunk
-            finally:
+        transport = await self._listen() if self.live else None
+        try:
+            while not self._stopped and (chunk := await self._next()):
+                yield chunk
+        finally:
+            if transport is not None:
                 # A terminal is shared with whoever prints on it.
                 os.set_blocking(self._stream.fileno(), True)
                 transport.close()
-            return
-        while not self._stopped and (chunk := self._stream.read(CHUNK)):
-            yield chunk
 
-    async def _listen(self) -> asyncio.BaseTransport | None:
-        """None for /dev/null and its like, which cannot be waited for and never keep us waiting."""
+    async def _next(self) -> bytes:
+        try:
+            return self._stream.read(CHUNK) if self._pipe is None else await self._pipe.read(CHUNK)
+        except OSError as error:
+            raise RowsUnread(
+                f"{self._stream.name} cannot be read on ({error.strerror}): give it another way."
+            ) from error
+
+    async def _listen(self) -> asyncio.BaseTransport:
         self._pipe = asyncio.StreamReader(CHUNK)
         protocol = asyncio.StreamReaderProtocol(self._pipe)
         # The transport closes what it is given, and this stream is not ours to close.
         own = os.fdopen(os.dup(self._stream.fileno()), "rb", buffering=0)
-        try:
-            return (await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, own))[0]
-        except (PermissionError, ValueError):
-            own.close()
-            return None
+        return (await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, own))[0]
+
+
+def _keeps_waiting(descriptor: int) -> bool:
+    """By what it is: asked to listen to anything else, such as /dev/null, the event loop fails where nobody hears it,
+    and the reader waits for ever."""
+    mode = os.fstat(descriptor).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(descriptor)
 
 
 class RejectsUnkept(Stop):
@@ -147,7 +158,8 @@ class Import:
     ) -> None:
         """`agent`: whose outputs a file of them holds."""
         self.outcome = Imported(topic=names.wire(topic.name))
-        self._names, self._rejects, self._defaults, self._agent = names, rejects, defaults, agent
+        self._topic, self._names, self._rejects = topic, names, rejects
+        self._defaults, self._agent = defaults, agent
         self._pipeline = Pipeline(log)
 
     async def run(self, source: Source, name: str, form: str, advanced: Callable[[int], None]) -> Imported:
@@ -178,7 +190,7 @@ class Import:
         for row in rows:
             ids.read(row)
             if fields is None:
-                fields = CsvFields(csv_cells(row.text or b""), self._defaults)
+                fields = CsvFields(header_of(row, self._topic, self._defaults), self._defaults)
                 continue
             prepared += self._prepared(row, fields, ids)
             if len(prepared) >= SLICE:

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple, Protocol, Union, get_args, get_origin, get_t
 
 import msgspec
 
-from schemas.codec.catalog import classes
+from schemas.codec.catalog import catalog, classes, kind_of
 from schemas.envelope import derived_id
 from schemas.errors import Stop
+from schemas.near import meant
 from schemas.rejected import Unusable
+from schemas.topics import Topic, events_on
 
 MAX_ROW_BYTES = 4 << 20
 """A longer row cannot become a record that fits: it is refused without being kept."""
@@ -49,7 +51,7 @@ class Fields(Protocol):
 
 
 class NoColumns(Stop):
-    """A table whose columns are parted by another sign."""
+    """A table whose first row says of no column, or of two, which field it holds."""
 
 
 class Rows:
@@ -116,17 +118,40 @@ class Ids:
         return derived_id(f"{company}/{self._before.hexdigest()}", "row")
 
 
+def header_of(row: FileRow, topic: Topic, defaults: Mapping[str, str]) -> list[str]:
+    """The names in a table's first row. Raises `NoColumns` where it names no columns: it may be a row like the others,
+    which nobody would miss."""
+    header = csv_cells(whole(row))
+    if len(header) == 1 and (odd := next((sign for sign in ";\t|" if sign in header[0]), None)):
+        raise NoColumns(
+            f"The header row {header[0]!r:.200} is one column, with {odd!r} in it: commas part columns here. "
+            "Save the file so, or send JSON lines."
+        )
+    if twice := sorted({name for name in header if name and header.count(name) > 1}):
+        raise NoColumns(f"The header row names {', '.join(twice):.200} twice: one of its cells would be lost.")
+    # Rows may name events of their own; without any, each is refused for that.
+    given = None if "type" in header else defaults.get("type")
+    known = _fields_of([given] if given else [kind_of(event).type for event in events_on(topic)])
+    if unknown := [name for name in header if name and name not in known]:
+        raise NoColumns(
+            f"The header row names {', '.join(map(repr, unknown)):.200}: no field of "
+            f"{given or f'events of {topic.name}'}.{meant(unknown[0], known)} Fields are: {', '.join(sorted(known))}. "
+            "If this is a row already, write a row of names before it. Nothing was sent."
+        )
+    return header
+
+
+def _fields_of(types: Sequence[str]) -> set[str]:
+    """Of each version: rows of an old one are lifted."""
+    old = [stored.source["fields"] for kind, stored in catalog().by_kind.items() if kind.type in types]
+    new = [classes()[type_].__struct_fields__ for type_ in types]
+    return {field["name"] for fields in old for field in fields}.union(*new)
+
+
 class CsvFields:
     """Cells under the names of a header row. Empty cells are absent; numbers, booleans and JSON are read as such."""
 
     def __init__(self, header: Sequence[str], defaults: Mapping[str, str]) -> None:
-        if len(header) == 1 and (odd := next((sign for sign in ";\t|" if sign in header[0]), None)):
-            raise NoColumns(
-                f"The header row {header[0]!r:.200} is one column, with {odd!r} in it: commas part columns here. "
-                "Save the file so, or send JSON lines."
-            )
-        if twice := sorted({name for name in header if name and header.count(name) > 1}):
-            raise NoColumns(f"The header row names {', '.join(twice):.200} twice: one of its cells would be lost.")
         self._header = header
         self._defaults = defaults
 

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from rillfold.client import Client
+from rillfold.client import ApiAway, Client
 
 ODD = ["..", ".", "../../keys", "a/../b", "%2e%2e", "a?b=c", "a#b", "a b", "\u00e4", "a.b", "//"]
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
@@ -45,3 +45,28 @@ async def test_a_word_never_becomes_another_path(asked: list[str], word: str) ->
         assert found.startswith(start), path
         assert unquote(found.removeprefix(start)) == word
         assert ".." not in found
+
+
+@pytest.mark.parametrize(
+    ("scheme", "said", "told"),
+    [
+        ("https", b"HTTP/1.1 400 Bad Request\r\n\r\n", "WRONG_VERSION_NUMBER"),
+        ("https", b"", "it closed the connection"),
+        ("http", b"", "Server disconnected"),
+        ("http", b"\x00\x00\x00\x04\x00\x00\x00\x00\r\n\r\n", "illegal"),
+    ],
+)
+async def test_where_something_else_answers_nobody_is_told_to_start_an_api(scheme: str, said: bytes, told: str) -> None:
+    """As a broker does to HTTP, and a port without TLS to a client that begins with it."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(9)
+        writer.write(said)
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with Client(url, "rk_x.y") as client:
+            with pytest.raises(ApiAway, match=rf"Something answers at .*{told}.*the scheme .* and the port") as away:
+                await client.rows("company_tools")
+    assert "Start it" not in str(away.value)

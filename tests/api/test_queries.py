@@ -15,6 +15,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from projections.catalog import PROJECTIONS
+from rillfold.api import automation_jobs
 from rillfold.api import projections as routes
 from rillfold.automation import AutomationService
 from rillfold.client import ApiAway, ApiRefused, Client
@@ -251,6 +252,20 @@ async def test_a_wait_for_a_job_ends_when_its_key_is_revoked(world: World) -> No
     assert not waiting.done()
     world.api.services.keys.revoke(id_of(world.api.acme))
     assert (await asyncio.wait_for(waiting, 20)).status_code == 401
+
+
+async def test_a_job_that_nobody_gave_out_is_waited_for_while_the_rows_are_behind(world: World, monkeypatch) -> None:
+    monkeypatch.setattr(automation_jobs, "FRESH_SECONDS", 0.1)
+    given = {"data": {"task": "Say hi."}, "job": "late"}
+    assert (await world.api.ask("POST", "/company-automation/process", world.api.acme, json=given)).status_code == 202
+    for how, more in (("GET", {}), ("POST", {"json": {}})):
+        path = "/company-automation/jobs/nobody" + ("/cancel" if how == "POST" else "") + "?wait=60"
+        waiting = asyncio.create_task(world.api.ask(how, path, world.api.acme, timeout=90, **more))
+        if how == "GET":
+            await asyncio.sleep(1)
+            assert not waiting.done(), "the rows know less than the log: it may be there"
+            await world.catch_up()
+        assert (await asyncio.wait_for(waiting, 20)).status_code == 404
 
 
 async def test_a_company_with_all_the_feeds_and_queries_it_may_have_holds_up_nobody(world: World) -> None:

@@ -116,6 +116,12 @@ def test_bytes_that_are_no_text_are_named(capsys: pytest.CaptureFixture[str], mo
     assert "'caf\ufffd' is not UTF-8" in line
 
 
+@pytest.mark.parametrize("words", [("produce", "company-data"), ("tools", "register", "-")])
+def test_standard_input_that_is_closed_is_named(words, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)  # as Python has it then
+    assert "Standard input is closed" in told(capsys, monkeypatch, *words)
+
+
 def test_a_place_that_takes_nothing_is_named(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -120,10 +120,14 @@ async def test_csv_with_a_header_and_a_topic_of_one_event(kafka, names, environ,
     assert not (tmp_path / "wishes.csv.rejects.jsonl").exists()
 
 
-async def test_a_table_of_another_sign_is_named_and_an_empty_one_said(kafka, names, environ, tmp_path: Path) -> None:
+async def test_a_table_without_columns_is_named_and_an_empty_one_said(kafka, names, environ, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("kind;entity\norder;o-1\n")
     told = await asyncio.to_thread(produce, environ, tmp_path, "company-data", "rows.csv", "--company", "acme")
     assert told.returncode == 1 and b"'kind;entity' is one column, with ';' in it" in told.stdout
+    (tmp_path / "rows.csv").write_text('order,o-1,"{}"\norder,o-2,"{}"\n')
+    line = ("company-data", "rows.csv", "--company", "acme", "--type", "record.ingested")
+    told = await asyncio.to_thread(produce, environ, tmp_path, *line)
+    assert told.returncode == 1 and b"'order', 'o-1', '{}': no field of record.ingested." in told.stdout
     assert sum((await kafka.ends(names.wire("company-data"))).values()) == 0
     (tmp_path / "rows.csv").write_text("kind,entity\n")
     told = await asyncio.to_thread(produce, environ, tmp_path, "company-data", "rows.csv", "--company", "acme")
@@ -192,6 +196,25 @@ def test_a_reader_that_left_is_told_on_the_other_stream(kafka, environ, tmp_path
         said = child.stderr.read().decode()
     assert child.returncode == 0
     assert said.startswith("1 sent to ")
+
+
+@pytest.mark.parametrize("given", [os.devnull, "rows.jsonl"])
+def test_standard_input_that_cannot_be_listened_to_is_read_plainly(kafka, environ, tmp_path: Path, given) -> None:
+    """The event loop refuses to listen to either, and says so to nobody: a reader would wait for ever."""
+    (tmp_path / "rows.jsonl").write_bytes(b'{"company":"acme","type":"text.ingested","text":"x"}\n')
+    line = [*RILLFOLD, "company-data"]
+    with (tmp_path / given).open("rb") as stdin:
+        run = subprocess.run(line, env=environ, cwd=tmp_path, stdin=stdin, capture_output=True, timeout=60)
+    assert (run.returncode, run.stderr) == (0, b"")
+    assert run.stdout.startswith(b"0 sent to " if given == os.devnull else b"1 sent to ")
+
+
+def test_standard_input_that_can_only_be_written_is_named(kafka, environ, tmp_path: Path) -> None:
+    with (tmp_path / "out").open("wb") as stdin:
+        line = [*RILLFOLD, "company-data"]
+        run = subprocess.run(line, env=environ, cwd=tmp_path, stdin=stdin, capture_output=True, timeout=60)
+    assert (run.returncode, run.stderr) == (1, b"")
+    assert b"stopped early: <stdin> cannot be read on (Bad file descriptor)" in run.stdout
 
 
 def test_no_broker_is_one_line_with_the_remedy(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rillfold.produce.rows import MAX_ROW_BYTES, CsvFields, FileRow, Ids, NoColumns, Rows, csv_cells
+from rillfold.produce.rows import MAX_ROW_BYTES, CsvFields, FileRow, Ids, NoColumns, Rows, csv_cells, header_of
 from schemas.codec.json_form import json_fields
 from schemas.rejected import Unusable
+from schemas.topics import BY_NAME
 
 
 def rows_of(chunks: list[bytes], *, quoted: bool = False) -> list[FileRow]:
@@ -66,10 +67,35 @@ def test_csv_cells_are_typed_by_the_events_fields() -> None:
     }
 
 
+def header(text: str, **defaults: str) -> list[str]:
+    return header_of(FileRow(1, text.encode()), BY_NAME["company-data"], defaults)
+
+
 def test_a_header_that_names_a_column_twice_is_refused() -> None:
     """The last cell that is not empty would win, without a word."""
     with pytest.raises(NoColumns, match="names text twice"):
-        CsvFields(["text", "entity", "text"], {})
+        header("text,entity,text")
+
+
+def test_a_first_row_that_is_no_header_is_refused_with_the_names_that_there_are() -> None:
+    """It would be taken for one, and lost without a word."""
+    with pytest.raises(NoColumns, match=r"'order', 'o-1', '{}': no field of record.ingested.*data, entity, id, kind"):
+        header('order,o-1,"{}"', type="record.ingested")
+    with pytest.raises(NoColumns, match=r"'entiti': no field of record.ingested\. Is 'entity' meant\?"):
+        header("kind,entiti", type="record.ingested")
+    with pytest.raises(NoColumns, match="'hello': no field of events of company-data"):
+        header("hello")
+    with pytest.raises(Unusable, match="too_large"):
+        header_of(FileRow(1, None), BY_NAME["company-data"], {})
+
+
+def test_a_header_may_name_what_its_rows_can_be() -> None:
+    """By the type that is given, or of any event where rows name their own. A column without a name may stay empty."""
+    assert header("kind,entity,data,", type="record.ingested") == ["kind", "entity", "data", ""]
+    assert header("kind,prompt") == ["kind", "prompt"]
+    assert header("type,prompt", type="record.ingested") == ["type", "prompt"]
+    with pytest.raises(NoColumns, match="'prompt'"):
+        header("kind,prompt", type="record.ingested")
 
 
 def test_csv_cells_of_structured_fields_hold_json() -> None:

@@ -13,6 +13,7 @@ import httpx
 from gpu_workers.serve.port import AdapterKey
 from rillfold.cli.terminal.given import COMPANY, MOST, ROLE, Number
 from rillfold.cli.terminal.plain import plain
+from rillfold.client import unanswered
 from rillfold.http.keys import ApiKeys
 from rillfold.http.operator import operator_of
 from rillfold.profiles import way_to_api
@@ -117,10 +118,8 @@ def _asked(http: httpx.Client, method: str, path: str, body: dict[str, Any] | No
                 raise ChatRefused(f"{answer.url} answered {answer.status_code}: {_reason(answer)}")
             yield answer
     except httpx.TransportError as error:
-        raise ServerAway(
-            f"nobody answers at {http.base_url} ({error}). Start `rillfold api` and `rillfold worker serve`, "
-            f"or `rillfold serve` and give its address with --url."
-        ) from error
+        start = "Start `rillfold api` and `rillfold worker serve`, or `rillfold serve` and give its address with --url."
+        raise ServerAway(unanswered(str(http.base_url), error, start)) from error
 
 
 def _reason(answer: httpx.Response) -> str:

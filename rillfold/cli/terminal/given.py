@@ -1,10 +1,12 @@
 """What a command is given: numbers within bounds, text that is text, and names that something can have."""
 
+import io
 import os
 import re
 from collections.abc import Callable, Sequence
 from math import isfinite
 from pathlib import Path
+from typing import BinaryIO, NoReturn
 
 import click
 
@@ -70,6 +72,21 @@ def check_text(words: Sequence[str]) -> None:
     for word in words:
         if any("\ud800" <= c <= "\udfff" for c in word):
             raise Stop(f"{plain(word)!r} is not UTF-8. Give it in UTF-8.")
+
+
+class ClosedInput(io.TextIOBase):
+    """Stands for standard input where whoever began this had closed it: Python has None there, which every reader
+    would meet as an error of its own."""
+
+    def readline(self, size: int | None = -1, /) -> NoReturn:
+        raise Stop("Standard input is closed, and this would read it. Give it a file or a pipe: `... < FILE`.")
+
+    def read(self, size: int | None = -1, /) -> NoReturn:
+        self.readline()
+
+    @property
+    def buffer(self) -> BinaryIO:
+        self.readline()
 
 
 def is_folder(name: str) -> bool:
