@@ -1,9 +1,12 @@
 """The other place that leans on Faust's insides, beside `faust_seam.py`: tables, and how they are restored."""
 
+import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, cast
 
 import faust
+from aiokafka.errors import IllegalStateError
 from faust.tables.manager import TableManager
 from faust.tables.recovery import RebalanceAgain, Recovery
 from faust.tables.table import Table
@@ -11,6 +14,8 @@ from faust.types import TP, EventT
 
 from streams.fold.batch import Batch
 from streams.owner.faust_seam import BatchSchema, owner_of, to_the_end
+
+log = logging.getLogger(__name__)
 
 
 class RowTable(Table):  # type: ignore[type-arg]
@@ -34,9 +39,23 @@ class RowTable(Table):  # type: ignore[type-arg]
     def apply_changelog_batch(self, batch: Iterable[EventT[Any]]) -> None:
         with to_the_end(self.app):
             for event in batch:
-                records = cast(Batch, event.value).records
-                pairs = ((record.key or b"", record.value) for record in records)
-                owner_of(self.app).restore(event.message.tp, pairs, records[-1].offset)
+                tp, read = event.message.tp, cast(Batch, event.value)
+                pairs = ((record.key or b"", record.value) for record in read.records)
+                needed = owner_of(self.app).restore(tp, read.start, pairs, read.records[-1].offset)
+                if needed is not None:
+                    self._go_back(tp, needed)
+
+    def _go_back(self, tp: TP, needed: int) -> None:
+        """Whoever seeks for a rebalance that is under way goes there as well."""
+        log.warning("%s/%d: a copy goes on at %d, and what came stands behind it: it is read again", *tp, needed)
+        recovery: Recovery = cast(Any, self.app.tables).recovery
+        if tp in recovery.standby_tps:
+            recovery.standby_offsets[tp] = needed - 1
+            self.add_future(self._sought(tp, needed))
+
+    async def _sought(self, tp: TP, offset: int) -> None:
+        with suppress(IllegalStateError):  # taken away meanwhile
+            await self.app.consumer.seek_wait({tp: offset})
 
     async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
         with to_the_end(self.app):

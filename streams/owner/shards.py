@@ -82,12 +82,21 @@ class ShardOwner:
     def persisted(self, changelog: TP) -> int | None:
         return self._shard(changelog).store.position()
 
-    def restore(self, changelog: TP, records: Iterable[tuple[bytes, bytes | None]], position: int) -> None:
-        """What an earlier recovery has read and not yet handed on may be another's by now, or be known."""
+    def restore(
+        self, changelog: TP, start: int, records: Iterable[tuple[bytes, bytes | None]], position: int
+    ) -> int | None:
+        """What an earlier recovery has read and not yet handed on may be another's by now, or be known.
+
+        Returns where the copy goes on if what stands before `start` was never handed on, as where a rebalance came
+        between: a copy that took the rest would lack it for ever.
+        """
         shard = self._folding.shard(*changelog)
-        if shard is None or position <= (known if (known := shard.store.position()) is not None else -1):
-            return
+        if shard is None or position < (needed := shard.needs()):
+            return None
+        if start > needed:
+            return needed
         shard.restore(records, position)
+        return None
 
     async def refill(self, changelogs: Iterable[TP]) -> bool:
         """Up to our own claims. False when it was left off: another recovery begins."""

@@ -155,7 +155,7 @@ async def catching_up(gate: Gate, changelog: TP) -> tuple[ShardOwner, asyncio.Ta
     owner = ShardOwner(folding, fence, MemoryStores(), log, "group", nothing_to_read)
     await owner.assigned([changelog])
     await owner.claim([changelog])
-    owner.restore(changelog, [claim_record("us")], 9)
+    owner.restore(changelog, 0, [claim_record("us")], 9)
     under_way = asyncio.create_task(owner.restored([changelog]))
     await gate.waiting.wait()
     return owner, under_way
@@ -197,10 +197,10 @@ async def test_rows_count_as_restored_when_they_reach_our_own_claim():
     await owner.restored([changelog])
     assert folding.begin("company-data", 0, Extent(0, 90)) is None
     await owner.claim([changelog])
-    owner.restore(changelog, [marker_record(Marker("company-data", 0, 36))], 5)
+    owner.restore(changelog, 0, [marker_record(Marker("company-data", 0, 36))], 5)
     await owner.restored([changelog])
     assert folding.begin("company-data", 0, Extent(0, 90)) is None
-    owner.restore(changelog, [marker_record(Marker("company-data", 0, 90)), claim_record("us")], 9)
+    owner.restore(changelog, 0, [marker_record(Marker("company-data", 0, 90)), claim_record("us")], 9)
     await owner.restored([changelog])
     assert folding.begin("company-data", 0, Extent(0, 90)) == 90
 
@@ -216,7 +216,7 @@ async def test_rows_that_another_worker_folds_from_now_on_wait_for_nobody(caplog
         await owner.assigned(changelogs)
         await owner.claim(ours)
         for each in ours:
-            owner.restore(each, [claim_record("us")], 9)
+            owner.restore(each, 0, [claim_record("us")], 9)
         await owner.restored(ours)
     owner.say_what_waits(sources[:1], sources)
     assert "not folded until" not in caplog.text
@@ -231,13 +231,17 @@ async def test_what_an_earlier_recovery_still_hands_on_is_left_alone():
     fence: Any = Unfenced()
     owner = ShardOwner(folding, fence, MemoryStores(), MemoryLog(), "group", nothing_to_read)
     await owner.assigned([changelog])
-    owner.restore(changelog, [(b"acme", b"new")], 9)
-    owner.restore(changelog, [(b"acme", b"old")], 5)
+    owner.restore(changelog, 0, [(b"acme", b"new")], 9)
+    owner.restore(changelog, 0, [(b"acme", b"old")], 5)
     shard = folding.shard(CHANGELOG, 0)
     assert shard is not None
     assert (shard.store.get([b"acme"]), shard.store.position()) == ([b"new"], 9)
+    assert owner.restore(changelog, 12, [(b"acme", b"behind a gap")], 14) == 10, "what stands between never came"
+    assert (shard.store.get([b"acme"]), shard.store.position()) == ([b"new"], 9)
+    assert owner.restore(changelog, 8, [(b"acme", b"newer")], 14) is None
+    assert (shard.store.get([b"acme"]), shard.store.position()) == ([b"newer"], 14)
     await owner.assigned([])
-    owner.restore(changelog, [(b"acme", b"late")], 11)
+    owner.restore(changelog, 0, [(b"acme", b"late")], 11)
 
 
 async def test_a_topic_that_is_deleted_while_it_is_given_out_stands_still_by_name():
@@ -252,7 +256,7 @@ async def test_a_topic_that_is_deleted_while_it_is_given_out_stands_still_by_nam
     owner = ShardOwner(folding, fence, MemoryStores(), log, "group", nothing_to_read)
     await owner.assigned([changelog])
     await owner.claim([changelog])
-    owner.restore(changelog, [claim_record("us")], 9)
+    owner.restore(changelog, 0, [claim_record("us")], 9)
     await owner.restored([changelog])
     assert set(await owner.begins(sources)) == set(there)
     assert f"{gone.topic} was deleted while group group was at work" in str(folding.lost[gone])

@@ -18,7 +18,9 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.services import ServiceTask
 
+from streams.fold.batch import Batch
 from streams.owner.faust_seam import BatchConsumer, BatchThread
+from streams.owner.faust_tables import RowTable
 from tests.support.relied_on import BY_FETCHED, BY_THE_SEAM, FAUST_VERSION
 
 
@@ -117,6 +119,29 @@ async def test_nothing_counts_as_read_from_where_a_seek_did_not_get(
     with pytest.raises(IllegalStateError):
         await thread._seek_wait(consumer, {HERE: 5})  # type: ignore[dict-item]
     assert consumer.fetched(thread, 9) is None
+
+
+async def test_a_copy_that_misses_something_goes_back_for_it():
+    """A rebalance may empty Faust's queue and still let through what was about to be put there."""
+    sought, tp = list[object](), TP("changelog", 3)
+
+    async def seek_wait(partitions: dict[TP, int]) -> None:
+        sought.append(partitions)
+
+    table = RowTable.__new__(RowTable)
+    recovery = SimpleNamespace(standby_tps={tp}, standby_offsets={tp: 14})
+    owner = SimpleNamespace(restore=lambda tp, start, pairs, last: 10 if start > 10 else None)
+    consumer = SimpleNamespace(seek_wait=seek_wait)
+    table.app = SimpleNamespace(  # type: ignore[assignment]
+        shard_owner=owner, tables=SimpleNamespace(recovery=recovery), consumer=consumer
+    )
+    table.add_future = asyncio.ensure_future  # type: ignore[method-assign, assignment]
+    for start, expected in ((10, []), (12, [{tp: 10}])):
+        batch = Batch(*tp, start, 15, [SimpleNamespace(offset=14, key=b"acme", value=b"row")])  # type: ignore[list-item]
+        table.apply_changelog_batch([SimpleNamespace(message=SimpleNamespace(tp=tp), value=batch)])  # type: ignore[list-item]
+        await asyncio.sleep(0)
+        assert sought == expected
+    assert recovery.standby_offsets == {tp: 9}, "else what it goes back for would count as seen"
 
 
 async def test_a_fetch_goes_on_when_its_partitions_are_taken_away_before_the_seek(monkeypatch: pytest.MonkeyPatch):

@@ -88,7 +88,7 @@ async def test_a_copy_that_lacks_what_is_deleted_is_not_filled_beyond_it(caplog:
     fence: Any = Unfenced()
     owner = ShardOwner(folding, fence, MemoryStores(), log, "group", refill_nothing)
     await owner.assigned([changelog])
-    owner.restore(changelog, [row(0, n) for n in range(5)], 4)
+    owner.restore(changelog, 0, [row(0, n) for n in range(5)], 4)
     log.truncate(changelog.topic, 0, 5)
     assert await owner.follows(changelog) == 5, "it lacks nothing"
     log.truncate(changelog.topic, 0, 7)
