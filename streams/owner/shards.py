@@ -140,13 +140,15 @@ class ShardOwner:
 
         Asked of the log by a client that does not fetch: behind a fetch the answer would wait for new records.
         """
-        held = {topic: await self._extents(topic) for topic in {source.topic for source in sources}}
+        topics = {source.topic for source in sources}
+        held = {topic: await self._extents(topic) for topic in topics}
+        folded_from = {topic: await self._folded_from(topic) or len(held[topic]) for topic in topics}
         begins: dict[TP, int] = {}
         for tp in sources:
             if not (there := held[tp.topic]):
                 self._folding.stand(*tp, SourceUnread(tp.topic, self._group))
                 continue
-            extent, folded = there.get(tp.partition), await self._folded_from(tp.topic) or len(there)
+            extent, folded = there.get(tp.partition), folded_from[tp.topic]
             if extent is None or tp.partition >= folded:
                 how = "more" if tp.partition >= folded else "fewer"
                 raise SourceGrown(tp.topic, f"{how} than {folded}", "every row of it", folded)

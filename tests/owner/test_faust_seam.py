@@ -8,10 +8,10 @@ from collections.abc import Awaitable
 from functools import reduce
 from importlib import import_module
 from types import SimpleNamespace
+from typing import Any
 
 import faust
 import pytest
-from aiokafka import TopicPartition
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as driver
@@ -43,7 +43,7 @@ def test_the_upstream_lines_that_the_seam_relies_on_are_there(name: str):
         assert line in source, f"{name} no longer says {line!r}"
 
 
-HERE = TopicPartition("company-data", 3)
+HERE = TP("company-data", 3)
 
 
 class Assigned:
@@ -58,7 +58,7 @@ class Assigned:
         self._subscription.assign_from_subscribed({HERE})
         self.seek(HERE, position)
 
-    def seek(self, tp: TopicPartition, offset: int) -> None:
+    def seek(self, tp: TP, offset: int) -> None:
         self._subscription.seek(tp, offset)
 
     def fetched(self, thread: BatchThread, next_: int) -> int | None:
@@ -69,7 +69,7 @@ class Assigned:
 
 @pytest.fixture
 def thread(monkeypatch: pytest.MonkeyPatch) -> BatchThread:
-    async def seek_wait(_: object, consumer: Assigned, partitions: dict[TopicPartition, int]) -> None:
+    async def seek_wait(_: object, consumer: Assigned, partitions: dict[TP, int]) -> None:
         for tp, offset in partitions.items():
             consumer.seek(tp, offset)
 
@@ -85,23 +85,23 @@ async def test_what_is_fetched_before_the_seek_to_the_marker_begins_nowhere(thre
     consumer.given_out(40_000)
     assert consumer.fetched(thread, 43_900) is None
     assert consumer.fetched(thread, 50_000) is None
-    await thread._seek_wait(consumer, {HERE: 7})  # type: ignore[dict-item]
+    await thread._seek_wait(consumer, {HERE: 7})
     assert consumer.fetched(thread, 90) == 7
     assert consumer.fetched(thread, 100) == 90
 
 
-async def test_a_seek_that_comes_while_the_group_gives_out_anew_says_nothing_of_what_comes_then(thread: BatchThread):
+async def test_a_seek_that_comes_while_the_group_gives_out_anew_says_nothing_of_what_comes_then(thread: Any):
     """Else a fetch from where the group was would count as one from the marker: what lies between is folded twice."""
     consumer = Assigned()
     consumer.given_out(100)
-    thread._consumer = consumer  # type: ignore[assignment]
+    thread._consumer = consumer
     thread.sought.clear()  # taken away, and others are waited for
-    await thread._seek_wait(consumer, {HERE: 380})  # type: ignore[dict-item]
+    await thread._seek_wait(consumer, {HERE: 380})
     assert (consumer.fetched(thread, 390), thread.stands_at(HERE)) == (380, 390)
     consumer.given_out(100)
     assert thread.stands_at(HERE) is None
     assert consumer.fetched(thread, 500) is None
-    await thread._seek_wait(consumer, {HERE: 390})  # type: ignore[dict-item]
+    await thread._seek_wait(consumer, {HERE: 390})
     assert consumer.fetched(thread, 600) == 390
 
 
@@ -117,7 +117,7 @@ async def test_nothing_counts_as_read_from_where_a_seek_did_not_get(
     consumer.given_out(1)
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_seek_wait", taken_away)
     with pytest.raises(IllegalStateError):
-        await thread._seek_wait(consumer, {HERE: 5})  # type: ignore[dict-item]
+        await thread._seek_wait(consumer, {HERE: 5})
     assert consumer.fetched(thread, 9) is None
 
 
@@ -128,17 +128,16 @@ async def test_a_copy_that_misses_something_goes_back_for_it():
     async def seek_wait(partitions: dict[TP, int]) -> None:
         sought.append(partitions)
 
-    table = RowTable.__new__(RowTable)
+    table: Any = RowTable.__new__(RowTable)
+    row: Any = SimpleNamespace(offset=14, key=b"acme", value=b"row")
     recovery = SimpleNamespace(standby_tps={tp}, standby_offsets={tp: 14})
     owner = SimpleNamespace(restore=lambda tp, start, pairs, last: 10 if start > 10 else None)
     consumer = SimpleNamespace(seek_wait=seek_wait)
-    table.app = SimpleNamespace(  # type: ignore[assignment]
-        shard_owner=owner, tables=SimpleNamespace(recovery=recovery), consumer=consumer
-    )
-    table.add_future = asyncio.ensure_future  # type: ignore[method-assign, assignment]
+    table.app = SimpleNamespace(shard_owner=owner, tables=SimpleNamespace(recovery=recovery), consumer=consumer)
+    table.add_future = asyncio.ensure_future
     for start, expected in ((10, []), (12, [{tp: 10}])):
-        batch = Batch(*tp, start, 15, [SimpleNamespace(offset=14, key=b"acme", value=b"row")])  # type: ignore[list-item]
-        table.apply_changelog_batch([SimpleNamespace(message=SimpleNamespace(tp=tp), value=batch)])  # type: ignore[list-item]
+        event = SimpleNamespace(message=SimpleNamespace(tp=tp), value=Batch(*tp, start, 15, [row]))
+        table.apply_changelog_batch([event])
         await asyncio.sleep(0)
         assert sought == expected
     assert recovery.standby_offsets == {tp: 9}, "else what it goes back for would count as seen"

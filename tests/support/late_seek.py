@@ -39,8 +39,9 @@ def slowly() -> None:
             await asyncio.sleep(0.001)
         return found
 
-    ShardOwner.begins = begins  # type: ignore[assignment, method-assign]
-    BatchThread.on_partitions_revoked = revoked  # type: ignore[method-assign]
+    owners: Any = ShardOwner
+    threads: Any = BatchThread
+    owners.begins, threads.on_partitions_revoked = begins, revoked
 
 
 def main(name: str) -> None:
