@@ -145,9 +145,7 @@ class _Child:
     async def died(self) -> ChildDied:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._process.wait(), SILENCE_SECONDS)
-        if self._process.returncode is None:
-            self._process.kill()
-        code = await self._process.wait()
+        code = await self._gone()
         self._said.seek(max(self._from, os.fstat(self._said.fileno()).st_size - _LAST_WORDS))
         last = self._said.read().decode(errors="replace").strip()[-600:]
         return ChildDied(
@@ -155,7 +153,14 @@ class _Child:
         )
 
     async def end(self) -> None:
+        await self._gone()
+        self._said.close()
+
+    async def _gone(self) -> int:
+        """Kills it if need be. `wait` may wait for the end of its output, which comes only to one who reads on."""
+        assert self._process.stdout
         if self._process.returncode is None:
             self._process.kill()
-        await self._process.wait()
-        self._said.close()
+        while await self._process.stdout.read(1 << 16):
+            pass
+        return await self._process.wait()

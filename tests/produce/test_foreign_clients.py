@@ -25,8 +25,8 @@ KEY = "acme/cust-1"
 
 
 def kcat_into(place: Any) -> list[str]:
-    """Key, tab, value on each line. librdkafka's own default would hash keys in another way."""
-    how = ("-K", "\t", "-X", "topic.partitioner=murmur2_random")
+    """Key, tab, value on each line. librdkafka's own defaults hash keys in another way and let a retry lose the order."""
+    how = ("-K", "\t", "-X", "topic.partitioner=murmur2_random", "-X", "enable.idempotence=true")
     return ["kcat", "-P", "-b", place.servers, "-t", place.topic, *how]
 
 
@@ -69,7 +69,9 @@ async def test_javas_console_producer(place, arrived) -> None:
 
 
 async def test_confluent_kafka_with_json(place, arrived) -> None:
-    producer = ConfluentProducer({"bootstrap.servers": place.servers, "partitioner": "murmur2_random"})
+    producer = ConfluentProducer(
+        {"bootstrap.servers": place.servers, "partitioner": "murmur2_random", "enable.idempotence": True}
+    )
     producer.produce(place.topic, key=KEY, value=JSON % "confluent")
     assert producer.flush(30) == 0
     meant(await arrived(1), "confluent")

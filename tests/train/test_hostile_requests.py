@@ -20,7 +20,7 @@ from gpu_workers.inbox.inbox import Inbox, Item
 from gpu_workers.train import parent
 from gpu_workers.train.child import reason_of
 from gpu_workers.train.lines import Broken, ProofSpec, Report, Trained
-from gpu_workers.train.parent import train_in_child
+from gpu_workers.train.parent import KeptChild, train_in_child
 from gpu_workers.train.place import Workplace
 from gpu_workers.train.worker import GROUP
 from processors.dataset.turns import is_held_out
@@ -432,7 +432,8 @@ async def test_what_was_refused_at_once_is_committed(office):
 
 SAID = {
     "a line that is none": "print('boo')",
-    "a line that never ends": "import sys; sys.stdout.write('x' * 300_000)",
+    "a long line": "import sys; sys.stdout.write('x' * 300_000)",
+    "a line that never ends": "while True: sys.stdout.write('x' * 300_000)",
     "bytes": "import sys; sys.stdout.buffer.write(b'\\xff\\xfe\\n')",
     "a report of the wrong shape": """print('{"type":"report","phase":1}')""",
     "losses that are none": """print('{"type":"outcome","losses":[null]}')""",
@@ -458,6 +459,14 @@ async def test_a_child_that_hangs_is_ended(office, monkeypatch):
     await office.append(office.request("r1"))
     (failed,) = of(await office.until(office.trainer(train=train_in_child), ended("r1")), TrainingFailed)
     assert (failed.reason, "hangs" in failed.detail) == ("child_died", True)
+
+
+async def test_a_child_that_speaks_and_is_not_heard_is_ended(monkeypatch):
+    """Python 3.11 has a process end when its output does, and the end of what nobody reads on is never seen."""
+    monkeypatch.setattr(parent, "_LINE_LIMIT", 1 << 10)
+    monkeypatch.setattr(parent, "COMMAND", (parent.sys.executable, "-c", "while True: print('x' * 100)"))
+    async with asyncio.timeout(60), KeptChild():
+        await asyncio.sleep(2)
 
 
 async def test_a_machine_on_which_no_child_comes_to_work_blames_no_request(office, monkeypatch):
