@@ -106,17 +106,19 @@ def begun(now: float) -> State:
 def seen(state: State, sight: Sight, now: float) -> State:
     """After a look at the worker."""
     beats = sight.beats != state.beats
-    places = {tp: _at(state.places.get(tp), position, now, beats) for tp, position in sight.positions.items()}
-    moved = state.phase != sight.phase or beats or any(place.since == now for place in places.values())
+    # How long it waited for its partitions says nothing of how long it has stood in one.
+    anew = beats or sight.phase != state.phase
+    places = {tp: _at(state.places.get(tp), position, now, anew) for tp, position in sight.positions.items()}
+    moved = anew or any(place.since == now for place in places.values())
     state = replace(state, phase=sight.phase, places=places, moved=now if moved else state.moved, beats=sight.beats)
     return replace(state, lost=sight.lost, elsewhere=sight.elsewhere)
 
 
-def _at(place: PartitionSeen | None, position: int | None, now: float, beats: bool) -> PartitionSeen:
+def _at(place: PartitionSeen | None, position: int | None, now: float, anew: bool) -> PartitionSeen:
     if place is None:
         return PartitionSeen(position or 0, 0, now)
     if position is None or position == place.position:
-        return place._replace(since=now) if beats else place
+        return place._replace(since=now) if anew else place
     return place._replace(position=position, since=now)
 
 

@@ -126,6 +126,14 @@ def test_joining_has_more_patience_and_an_end() -> None:
     assert isinstance(verdict(quiet, BOUNDS, BOUNDS.stalled * JOINING), Stalled)
 
 
+@pytest.mark.parametrize("before", ["joining", "restoring"])
+def test_who_waited_long_for_its_partitions_has_all_its_patience_in_them(before: Phase) -> None:
+    state = at(0, 7, 1000, phase=before)
+    state = at(139, 7, 1000, state)
+    assert verdict(state, BOUNDS, 139 + BOUNDS.stalled - 1) == Healthy()
+    assert isinstance(verdict(state, BOUNDS, 139 + BOUNDS.stalled), Stalled)
+
+
 def test_a_member_without_partitions_is_healthy() -> None:
     assert verdict(answered(seen(begun(0), Sight("working", {}), 1), {}, 500), BOUNDS, 500) == Healthy()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -113,7 +114,9 @@ def told(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Told:
     out = tmp_path_factory.mktemp("told") / "out"
     story = begin(folder, out)
     try:
-        code = story.wait(1_700)
+        code = story.wait(3_000)
+    except subprocess.TimeoutExpired:
+        pytest.fail(f"3,000 seconds were not enough. How far it came:\n{out.read_text()[-4000:]}")
     finally:
         story.kill()
         story.wait()
@@ -121,7 +124,7 @@ def told(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Told:
 
 
 @pytest.mark.model
-@pytest.mark.timeout(1_800)
+@pytest.mark.timeout(3_300)
 def test_after_all_that_the_whole_story_is_told(told: Told) -> None:
     assert told.code == 0, told.text[-4000:]
     for part in ALL:
@@ -130,7 +133,7 @@ def test_after_all_that_the_whole_story_is_told(told: Told) -> None:
 
 
 @pytest.mark.model
-@pytest.mark.timeout(1_800)
+@pytest.mark.timeout(3_300)
 async def test_each_company_has_a_model_that_calls_its_tools_and_no_other(told: Told) -> None:
     assert told.code == 0, "the story was not told to its end"
     made = await adapters_of(told.folder)

@@ -113,7 +113,7 @@ class Office:
     async def ready(self) -> list[AdapterReady]:
         return [event for event in await self.said("adapter-ready") if isinstance(event, AdapterReady)]
 
-    async def until(self, trainer: Trainer, enough: Callable[[list[Event]], bool], seconds: float = 120) -> list[Event]:
+    async def until(self, trainer: Trainer, enough: Callable[[list[Event]], bool], seconds: float = 240) -> list[Event]:
         """Runs a worker until the log says enough; re-raises what stops it before."""
         work = asyncio.create_task(trainer.run(lambda: None))
         watch = asyncio.create_task(self.watch(enough))
