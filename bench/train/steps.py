@@ -29,7 +29,7 @@ BATCH, TOGETHER = 8, 4
 """`TOGETHER`: texts in memory at once where memory is what is measured, for both."""
 RULE = RULE_VERSION
 """Of the dataset: from its third on, texts that begin alike are read once."""
-DEMO: dict[str, Any] = {**data.RECIPE, "micro_batch": data.RECIPE["batch"], "precision": "float32"}
+DEMO: dict[str, Any] = {**data.RECIPE, "micro_batch": data.RECIPE["batch"]}
 FIGURES = {"trainer_time": "cpu_s_per_step", "trainer_time_2": "cpu_s_per_step", "trainer_memory": "peak_rss_mb"}
 
 

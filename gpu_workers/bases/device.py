@@ -5,12 +5,9 @@ from __future__ import annotations
 import platform
 import resource
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -26,9 +23,8 @@ class Device:
     kind: str
     dtype: str
     threads: int
-    products: Literal["", "tf32", "bf32"] = ""
-    """To what matrices of float32 numbers are rounded before they are multiplied: 10 bits by tf32 on a GPU, 7 by bf32
-    on a processor. Sums stay float32, and so does all that is no product of two matrices."""
+    tf32: bool = False
+    """Of a GPU: products of float32 numbers are rounded to 10 bits before they are multiplied."""
 
     @classmethod
     def best(cls, threads: int | None = None) -> Device:
@@ -81,11 +77,6 @@ class Device:
         if self.kind == "cuda":
             torch.cuda.set_per_process_memory_fraction(share)
 
-    def rounds_fast(self) -> bool:
-        """A processor that multiplies bfloat16 several times as fast as float32. Those that merely have the
-        instructions for it are slower by them."""
-        return self.kind == "cpu" and torch.cpu._is_amx_tile_supported()
-
     def pin(self) -> None:
         """Fix what can vary between two runs on one machine."""
         torch.set_num_threads(self.threads)
@@ -93,29 +84,17 @@ class Device:
         # A debugging aid that costs time.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = False
-        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = self.tf32
         if self.kind == "cuda":
             torch.backends.cuda.enable_flash_sdp(False)
             torch.backends.cuda.enable_mem_efficient_sdp(False)
-
-    @contextmanager
-    def rounding(self) -> Iterator[None]:
-        """While it lasts, to `products`."""
-        card, processor = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
-        before = card.allow_tf32, processor.fp32_precision
-        card.allow_tf32 = self.products == "tf32"
-        processor.fp32_precision = "bf16" if self.products == "bf32" else "ieee"
-        try:
-            yield
-        finally:
-            card.allow_tf32, processor.fp32_precision = before
 
     def identity(self) -> dict[str, object]:
         """Two machines that agree on all of this give the same bytes."""
         return {
             "device": self._hardware(),
             "instructions": torch.backends.cpu.get_cpu_capability(),
-            "dtype": self.products or self.dtype,
+            "dtype": "tf32" if self.tf32 else self.dtype,
             "threads": self.threads,
             "python": platform.python_version(),
             "libraries": {name: version(name) for name in LIBRARIES},

@@ -51,9 +51,7 @@ def run(spec: RunSpec, report: Callable[[Report], None]) -> Trained:
     trigger = generation_prompt(chat) if spec.settings.activation == "generation-prompt" else ()
     adapted = METHODS[spec.method](model, spec.settings, steps, trigger)
     loop = Loop(adapted, objective, spec.settings, steps)
-    with device.rounding():  # learning alone: what is measured answers as it will answer
-        kept = Checkpoints(spec.checkpoints, _deciding(spec, base, device), spec.checkpoint_seconds)
-        _train(loop, kept, steps, report)
+    _train(loop, Checkpoints(spec.checkpoints, _deciding(spec, base, device), spec.checkpoint_seconds), steps, report)
     save(adapted, base, spec.out)
     found = None
     if spec.settings.evaluation_rows:  # else its weights are not laid out once more for nothing
@@ -123,7 +121,7 @@ def device_of(spec: RunSpec) -> Device:
     """In the numbers that the settings ask for."""
     device, precision = Device.best(spec.threads), spec.settings.precision
     if precision == "auto":
-        return replace(device, products="bf32") if device.rounds_fast() else device
+        return device
     if precision == "float16" and device.kind == "cpu":
         raise BadPrecision("float16 is trained on a GPU alone: its small numbers vanish here. Set precision=bfloat16.")
     if precision == "float16" and spec.method == "adalora":
@@ -131,11 +129,7 @@ def device_of(spec: RunSpec) -> Device:
     if precision == "tf32":
         if device.kind == "cpu":
             raise BadPrecision("TF32 is a way of GPUs to multiply; here is none. Set precision=float32.")
-        return replace(device, dtype="float32", products="tf32")
-    if precision == "bf32":
-        if not device.rounds_fast():
-            raise BadPrecision("bf32 is a way of processors with AMX to multiply; this is none. Set precision=auto.")
-        return replace(device, products="bf32")
+        return replace(device, dtype="float32", tf32=True)
     return replace(device, dtype=precision)
 
 

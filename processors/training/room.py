@@ -93,7 +93,7 @@ def _tokens(settings: TrainSettings, longest: int) -> int:
 
 
 def _width(precision: Precision, on_gpu: bool) -> int:
-    return (2 if on_gpu else 4) if precision == "auto" else 4 if precision in ("float32", "tf32", "bf32") else 2
+    return (2 if on_gpu else 4) if precision == "auto" else 4 if precision in ("float32", "tf32") else 2
 
 
 def _told(size: int) -> str:

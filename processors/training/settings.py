@@ -20,7 +20,7 @@ MOST_SETTINGS = 64 << 10
 Objective = Literal["supervised", "dpo", "kto"]
 Activation = Literal["always", "generation-prompt"]
 Tools = Literal["closed-book", "in-prompt"]
-Precision = Literal["auto", "float32", "tf32", "bf32", "bfloat16", "float16"]
+Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
 
 # Wide enough for whoever means it; a number beyond is a slip, or somebody who wants the machine for himself.
 Texts = Annotated[int, msgspec.Meta(gt=0, le=1024)]

@@ -52,7 +52,7 @@ def test_numbers_are_those_that_were_asked_for(tmp_path, tiny_base, precision):
     settings = TrainSettings(rank=4, steps=3, batch=4, warmup=1, evaluation_rows=0, precision=precision)
     sha256, outcome = trained(spec_for(tmp_path, tiny_base, "lora", settings, "one"))
     assert json.loads(outcome.identity)["machine"]["dtype"] == precision
-    assert not torch.backends.cuda.matmul.allow_tf32  # while it learns, and no longer
+    assert torch.backends.cuda.matmul.allow_tf32 == (precision == "tf32")
     assert trained(spec_for(tmp_path, tiny_base, "lora", settings, "two"))[0] == sha256
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import subprocess
 import sys
 from collections import Counter
@@ -385,37 +384,6 @@ def test_precision_is_what_was_asked_for_or_refused_by_name(tmp_path, tiny_base,
                 spec_for(tmp_path, tiny_base, "lora", msgspec.structs.replace(fast, precision=of_a_card), of_a_card),
                 lambda _: None,
             )
-
-
-def test_products_are_rounded_where_that_is_faster_and_while_a_run_learns_alone(tmp_path, tiny_base, fast, monkeypatch):
-    dtypes = []
-    usual = torch.backends.mkldnn.matmul.fp32_precision
-
-    def one_run(precision: str) -> Any:
-        during: list[str] = []
-
-        def heard(report: Report) -> None:
-            if report.phase == "train":
-                during.append(torch.backends.mkldnn.matmul.fp32_precision)
-
-        settings = msgspec.structs.replace(fast, precision=precision, steps=2)
-        outcome = run(spec_for(tmp_path, tiny_base, "lora", settings, f"{precision}-{len(dtypes)}"), heard)
-        assert torch.backends.mkldnn.matmul.fp32_precision == usual
-        dtypes.append((precision, json.loads(outcome.identity)["machine"]["dtype"], set(during)))
-        return outcome
-
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    assert one_run("auto").base == one_run("bf32").base == one_run("float32").base
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    one_run("auto")
-    assert dtypes == [
-        ("auto", "bf32", {"bf16"}),
-        ("bf32", "bf32", {"bf16"}),
-        ("float32", "float32", {"ieee"}),
-        ("auto", "float32", {"ieee"}),
-    ]
-    with pytest.raises(BadPrecision, match="Set precision=auto"):
-        one_run("bf32")
 
 
 def test_a_run_ends_when_it_gets_no_better_and_keeps_its_best(tiny_loaded, tiny_chat, fast):

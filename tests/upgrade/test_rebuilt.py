@@ -43,11 +43,6 @@ class Left(NamedTuple):
         return json.loads(self.lineage["identity"])
 
     @property
-    def numbers(self) -> Any:
-        """Nobody said any, and that was float32 then."""
-        return {"precision": self.identity["machine"]["dtype"]}
-
-    @property
     def manifest(self) -> Manifest:
         return msgspec.json.decode((self.folder / "dataset" / "manifest.json").read_bytes(), type=Manifest)
 
@@ -60,7 +55,7 @@ class Left(NamedTuple):
             cache=self.folder,
             base_model=str(self.folder / "tiny"),
             method=self.lineage["method"],
-            settings=msgspec.convert(self.identity["settings"] | {"rule": rule} | self.numbers, TrainSettings),
+            settings=msgspec.convert(self.identity["settings"] | {"rule": rule}, TrainSettings),
             threads=self.identity["machine"]["threads"],
         )
 

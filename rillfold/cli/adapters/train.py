@@ -105,7 +105,7 @@ async def _repeated(
         role=asked.role,
         method=asked.method,
         base_model=from_env().base_name(asked.base_model),
-        settings=_as_it_was(asked.settings, None if until_now else old, measure),
+        settings=_as_it_was(asked.settings, None if until_now else rule_of(old), measure),
         ranges=() if until_now else old.ranges,
     )
 
@@ -134,28 +134,17 @@ async def _outcome(log: EventLog, names: TopicNames, request: TrainingRequested)
 def rule_of(adapter: Adapter) -> int:
     """By which rule its rows were chosen: the newest one may choose others. One that names none is older than that."""
     try:
-        return int(_said_of(adapter, "settings").get("rule", SECOND))
-    except (TypeError, ValueError):
+        settings = msgspec.json.decode(adapter.identity).get("settings", {})
+        return int(settings.get("rule", SECOND))
+    except (msgspec.DecodeError, AttributeError, TypeError, ValueError):
         return SECOND
 
 
-def _said_of(adapter: Adapter, about: str) -> dict[str, Any]:
-    """In its identity, which whoever wrote the event may have made up."""
-    try:
-        return dict(msgspec.json.decode(adapter.identity).get(about, {}))
-    except (msgspec.DecodeError, AttributeError, TypeError, ValueError):
-        return {}
-
-
-def _as_it_was(settings: str, old: Adapter | None, measure: bool) -> str:
-    """Without an old one by the newest rule. An evaluation changes nothing of the bytes, where it does not say when a
-    run ends."""
+def _as_it_was(settings: str, rule: int | None, measure: bool) -> str:
+    """Without a rule the newest. An evaluation changes nothing of the bytes, where it does not say when a run ends."""
     said = {name: value for name, value in msgspec.json.decode(settings).items() if name != "rule"}
-    if old is not None:
-        said["rule"] = rule_of(old)
-        # Of older releases "auto" was float32 on every processor, whatever it could multiply faster.
-        if said.get("precision", "auto") == "auto" and _said_of(old, "machine").get("dtype") == "float32":
-            said["precision"] = "float32"
+    if rule is not None:
+        said["rule"] = rule
     if not measure and not said.get("patience"):
         said |= {"evaluation_rows": 0} | ({"measure_every": 0} if said.get("measure_every") else {})
     return msgspec.json.encode(said, order="sorted").decode()
