@@ -25,7 +25,7 @@ KEY = "acme/cust-1"
 
 
 def kcat_into(place: Any) -> list[str]:
-    """Key, tab, value on each line. By librdkafka's own defaults keys are hashed in another way, and retries overtake."""
+    """Key, tab, value on each line. By librdkafka's defaults keys are hashed in another way, and retries overtake."""
     how = ("-K", "\t", "-X", "topic.partitioner=murmur2_random", "-X", "enable.idempotence=true")
     return ["kcat", "-P", "-b", place.servers, "-t", place.topic, *how]
 
