@@ -53,6 +53,8 @@ class Folding:
         """Source partitions that stand still until an operator decides. Replaced, not changed: others read it."""
         self.events = 0
         """Folded so far, each into all its projections."""
+        self.beats = 0
+        """Signs of progress while no marker moves: much may have been told of what stands behind them."""
         self._shards: dict[tuple[str, int], Shard[Any]] = {}
         self._under_way: dict[tuple[str, int, int], asyncio.Event] = {}
         """Topic, partition and end of each batch that a step is at work on."""
@@ -237,11 +239,19 @@ class Folding:
             with suppress(UnknownTopic):
                 ends[topic] = await event_log.ends(topic)
         places = {place for place in places if place[0] in ends}
-        reading = LetterReading(event_log, self._names, places)
-        for topic, partition in places:
-            held = (self._shards.get((self.changelog(each), partition)) for each in self._by_source[topic])
-            anew = any(shard is not None and shard.live and shard.next(topic) is None for shard in held)
-            self._grounds[topic, partition] = OldGround(ends[topic][partition], anew, reading)
+        folded = {place: self._folded(*place) for place in places}
+        first = {place: min((next_ or 0 for next_ in nexts), default=0) for place, nexts in folded.items()}
+        reading = LetterReading(event_log, self._names, first, self._beat)
+        for (topic, partition), nexts in folded.items():
+            self._grounds[topic, partition] = OldGround(ends[topic][partition], None in nexts, reading)
+
+    def _folded(self, topic: str, partition: int) -> set[int | None]:
+        """The markers of all that is ours; None is a projection that begins on it."""
+        held = (self._shards.get((self.changelog(each), partition)) for each in self._by_source[topic])
+        return {shard.next(topic) for shard in held if shard is not None and shard.live}
+
+    def _beat(self) -> None:
+        self.beats += 1
 
     async def step(self, batch: Batch) -> None:
         """Skip what is folded, decode once, dead-letter what is no event, fold and commit into every projection.

@@ -17,6 +17,7 @@ from streams.fold.dead_letter import CUT, size_with_headers
 from streams.log.port import EventLog, TopicPartition, records_in
 
 HOUR = 3_600_000
+FROM_THE_BEGINNING: Mapping[TopicPartition, int] = {}
 
 
 class LetterBytes(NamedTuple):
@@ -81,8 +82,10 @@ async def letters_of(
     sources: Collection[TopicPartition],
     since: int | None = None,
     beat: Callable[[], None] = unheard,
+    first: Mapping[TopicPartition, int] = FROM_THE_BEGINNING,
 ) -> Mapping[TopicPartition, Letters]:
-    """By source partition, as on the wire. `since`, in milliseconds: only what was told from then on."""
+    """By source partition, as on the wire. `since`, in milliseconds: only what was told from then on. `first`: of
+    records from there on."""
     found = {source: Letters() for source in sources}
     wire, slices = names.wire(TOPIC_OF[RecordRejected].name), Slices(beat)
     try:
@@ -95,7 +98,8 @@ async def letters_of(
             letter = decode(record.value, record.origin, record.timestamp, record.headers)
             if not isinstance(letter, RecordRejected) or letter.reason == REACTION_FAILED:
                 continue  # the latter is about a good event: folds have taken it
-            if (own := found.get((letter.topic, letter.partition))) is not None:
+            place = letter.topic, letter.partition
+            if (own := found.get(place)) is not None and letter.offset >= first.get(place, 0):
                 cut = next((header.value or b"" for header in letter.headers if header.key == CUT), None)
                 own.put(letter.offset, LetterBytes.of(letter, cut))
     return found
@@ -104,20 +108,30 @@ async def letters_of(
 class LetterReading:
     """For all that a worker takes over at once: letters are read once for all of it, and again for an older record.
 
-    What a later reading finds is added: letters that were told meanwhile stay known, whoever had it read.
+    What a later reading finds is added: letters that were told meanwhile stay known, whoever had it read. There may be
+    millions of letters: those about what is folded are nobody's, and who reads says so.
     """
 
-    def __init__(self, event_log: EventLog, names: TopicNames, sources: Collection[TopicPartition]) -> None:
-        self._log, self._names = event_log, names
-        self._letters = {source: Letters() for source in sources}
+    def __init__(
+        self,
+        event_log: EventLog,
+        names: TopicNames,
+        first: Mapping[TopicPartition, int],
+        beat: Callable[[], None] = unheard,
+    ) -> None:
+        """`first`: of each source the first offset that may be folded yet."""
+        self._log, self._names, self._first, self._beat = event_log, names, dict(first), beat
+        self._letters = {source: Letters() for source in first}
         self._begun = False
         self._since: int | None = None
         self._reading = asyncio.Lock()
 
-    async def of(self, source: TopicPartition, since: int | None) -> Letters:
+    async def of(self, source: TopicPartition, since: int | None, offset: int) -> Letters:
+        """`offset`: the first that is asked about. It is lower than any before where a marker went back."""
         async with self._reading:
-            if not self._begun or not self._covers(since):
-                found = await letters_of(self._log, self._names, self._letters, since)
+            if not self._begun or not self._covers(since) or offset < self._first[source]:
+                self._first[source] = min(offset, self._first[source])
+                found = await letters_of(self._log, self._names, self._letters, since, self._beat, self._first)
                 for each, letters in found.items():
                     self._letters[each].add(letters)
                 self._begun, self._since = True, since
@@ -157,6 +171,7 @@ class OldGround:
         self.end = end
         self._since, self._reading = None if anew else Since(), reading
         self._letters: Letters | None = None
+        self._from = 0
 
     async def judged(self, decoded: Decoded) -> Decoded:
         """What has a letter is no event, and needs no second letter."""
@@ -180,15 +195,19 @@ class OldGround:
         """A letter is younger than the record that it is about, if that does not lie."""
         if self._since is not None and not self._since.reaches(_oldest(decoded)):
             self._letters = None
-        if self._letters is None:
-            since = None if self._since is None else self._since.time
-            return await self._reading.of((decoded.topic, decoded.partition), since)
+        first = min(record.offset for record in _records(decoded))
+        if self._letters is None or first < self._from:
+            since, self._from = None if self._since is None else self._since.time, first
+            return await self._reading.of((decoded.topic, decoded.partition), since, first)
         return self._letters
 
 
 def _oldest(decoded: Decoded) -> int:
-    records = [found[0] for found in decoded.events] + [each.record for each in decoded.refused]
-    return min(record.timestamp for record in records)
+    return min(record.timestamp for record in _records(decoded))
+
+
+def _records(decoded: Decoded) -> list[SourceRecord]:
+    return [found[0] for found in decoded.events] + [each.record for each in decoded.refused]
 
 
 def _hash(key: bytes, value: bytes) -> bytes:

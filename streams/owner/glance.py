@@ -39,7 +39,7 @@ class Glance:
                 last = shard.store.position()
                 positions[shard.changelog, shard.partition] = None if last is None else last + 1
         lost = {place: str(why) for place, why in self._folding.lost.items() if place in positions}
-        return Sight(phase, positions, lost=lost, elsewhere=self._elsewhere(positions))
+        return Sight(phase, positions, self._folding.beats, lost, self._elsewhere(positions))
 
     def _elsewhere(self, positions: Collection[TopicPartition]) -> Collection[TopicPartition]:
         """While a release is brought in worker by worker, one of the one before may read what our rows wait for."""

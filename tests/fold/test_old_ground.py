@@ -13,6 +13,7 @@ from rillfold.testing.driver import Driver
 from schemas.envelope import Event
 from schemas.rejected import Header, RecordRejected
 from schemas.topics import TopicNames
+from streams.fairness import slices
 from streams.fold.batch import Batch, decode_from
 from streams.fold.dead_letter import CUT, dead_letter
 from streams.fold.old_ground import LetterReading, OldGround, letters_of
@@ -104,9 +105,40 @@ async def test_what_was_told_of_a_record_that_is_older_than_those_before_it_is_f
         for part in log._topics["dead-letter"]:
             ordered = sorted(part.records, key=lambda record: record.timestamp)
             part.records = [record._replace(offset=n) for n, record in enumerate(ordered)]
-        reading = LetterReading(log, NAMES, [("company-data", 0)])
+        reading = LetterReading(log, NAMES, {("company-data", 0): 0})
         ground = OldGround(3, False, reading)
         assert [list((await ground.judged(each)).refused) for each in decoded] == [[], [], []]
+
+
+async def test_letters_about_what_is_folded_are_not_held_and_are_read_where_a_marker_went_back(monkeypatch) -> None:
+    """A company may have had millions told. Who reads them gets on, and says so to whoever watches."""
+    monkeypatch.setattr(slices, "SLICE_SECONDS", 0.0)
+    log, beats = MemoryLog(lambda: NOW), []
+    async with Driver(log, []):
+        await log.append([poison(NOW) for _ in range(40)])
+        records = await standing(log, "company-data")
+        decoded = [decode_from(batch_of(each), each.offset, NAMES.events_on(each.topic)) for each in records]
+        await log.append([to_outgoing(dead_letter(each.refused[0]), NAMES) for each in decoded])
+        reading = LetterReading(log, NAMES, {("company-data", 0): 38}, lambda: beats.append(1))
+        ground = OldGround(40, False, reading)
+        assert not (await ground.judged(decoded[38])).refused
+        assert len(await reading.of(("company-data", 0), NOW, 38)) == 2
+        assert len(beats) == 40
+        assert not (await ground.judged(decoded[7])).refused
+        assert len(await reading.of(("company-data", 0), NOW, 38)) == 33
+
+
+async def test_what_is_read_of_letters_is_progress_of_the_fold(monkeypatch) -> None:
+    monkeypatch.setattr(slices, "SLICE_SECONDS", 0.0)
+    log = MemoryLog(lambda: NOW)
+    async with Driver(log, [COMPANIES]) as driver:
+        await log.append([poison(NOW) for _ in range(40)])
+        await driver.settle()
+        assert sum(each._folding.beats for each in driver._fold_workers()) == 0
+    await log.append([poison(NOW)])
+    async with Driver(log, [COMPANIES]) as driver:
+        await driver.settle()
+        assert sum(each._folding.beats for each in driver._fold_workers()) == 40
 
 
 async def test_what_one_told_is_in_each_later_reading_whoever_had_it_read() -> None:
@@ -115,7 +147,7 @@ async def test_what_one_told_is_in_each_later_reading_whoever_had_it_read() -> N
     async with Driver(log, []):
         for partition in (0, 1):
             await log.append([poison(time)._replace(partition=partition) for time in (NOW, NOW - 9 * DAY)])
-        reading = LetterReading(log, NAMES, places)
+        reading = LetterReading(log, NAMES, dict.fromkeys(places, 0))
         a, b = (OldGround(2, False, reading) for _ in places)
         records = await standing(log, "company-data")
         decoded = [decode_from(batch_of(each), each.offset, NAMES.events_on(each.topic)) for each in records]

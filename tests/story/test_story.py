@@ -86,6 +86,7 @@ def at_work(_folder: Path, said: str) -> bool:
     return "fold is ready" in said
 
 
+@pytest.mark.timeout(700)
 @pytest.mark.parametrize(
     ("number", "far"),
     [(signal.SIGINT, begun), (signal.SIGTERM, begun), (signal.SIGKILL, at_work)],
@@ -96,10 +97,10 @@ def test_a_story_that_is_broken_off_leaves_nothing_and_the_next_begins_anew(
 ) -> None:
     out = tmp_path / "out"
     told = begin(folder, out)
-    until("no worker came up", lambda: far(folder, out.read_text()) or told.poll() is not None, 200)
+    until("no worker came up", lambda: far(folder, out.read_text()) or told.poll() is not None, 300)
     assert told.poll() is None, out.read_text()
     os.kill(told.pid, number)
-    assert told.wait(60) != 0
+    assert told.wait(300) != 0
     until("servers were left behind", lambda: not on(folder), GONE_WITHIN)
 
 
