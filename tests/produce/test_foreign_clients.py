@@ -48,7 +48,7 @@ def meant(arrived: list[tuple[Any, Any]], client: str) -> None:
 @pytest.mark.needs("kcat")
 async def test_kcat(place, arrived) -> None:
     done = ran(kcat_into(place), f"{KEY}\t{JSON % 'kcat'}\n")
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.returncode == 0, done.stderr.decode()  # a broker that has just begun may have it wait, which it says
     meant(await arrived(1), "kcat")
 
 
