@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -17,7 +17,6 @@ from streams.fold.dead_letter import CUT, size_with_headers
 from streams.log.port import EventLog, TopicPartition, records_in
 
 HOUR = 3_600_000
-FROM_THE_BEGINNING: Mapping[TopicPartition, int] = {}
 
 
 class LetterBytes(NamedTuple):
@@ -79,14 +78,13 @@ class Letters:
 async def letters_of(
     event_log: EventLog,
     names: TopicNames,
-    sources: Collection[TopicPartition],
+    first: Mapping[TopicPartition, int],
     since: int | None = None,
     beat: Callable[[], None] = unheard,
-    first: Mapping[TopicPartition, int] = FROM_THE_BEGINNING,
 ) -> Mapping[TopicPartition, Letters]:
-    """By source partition, as on the wire. `since`, in milliseconds: only what was told from then on. `first`: of
-    records from there on."""
-    found = {source: Letters() for source in sources}
+    """By source partition, as on the wire: about its records from `first` on. `since`, in milliseconds: only what was
+    told from then on."""
+    found = {source: Letters() for source in first}
     wire, slices = names.wire(TOPIC_OF[RecordRejected].name), Slices(beat)
     try:
         starts = await event_log.starts(wire) if since is None else await event_log.offsets_at(wire, since)
@@ -99,7 +97,7 @@ async def letters_of(
             if not isinstance(letter, RecordRejected) or letter.reason == REACTION_FAILED:
                 continue  # the latter is about a good event: folds have taken it
             place = letter.topic, letter.partition
-            if (own := found.get(place)) is not None and letter.offset >= first.get(place, 0):
+            if (own := found.get(place)) is not None and letter.offset >= first[place]:
                 cut = next((header.value or b"" for header in letter.headers if header.key == CUT), None)
                 own.put(letter.offset, LetterBytes.of(letter, cut))
     return found
@@ -131,7 +129,7 @@ class LetterReading:
         async with self._reading:
             if not self._begun or not self._covers(since) or offset < self._first[source]:
                 self._first[source] = min(offset, self._first[source])
-                found = await letters_of(self._log, self._names, self._letters, since, self._beat, self._first)
+                found = await letters_of(self._log, self._names, self._first, since, self._beat)
                 for each, letters in found.items():
                     self._letters[each].add(letters)
                 self._begun, self._since = True, since

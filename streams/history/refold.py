@@ -64,7 +64,7 @@ async def refold(
     sources = [names.wire(topic) for topic in projection.topics]
     # Where a topic was made anew, another event may stand where one was refused.
     refused = {(each.topic, each.offset, each.event) for each in part.refused}
-    letters = await letters_of(event_log, names, [(topic, partition) for topic in sources])
+    letters = await letters_of(event_log, names, {(topic, partition): 0 for topic in sources})
     stretches = [Batch(topic, partition, 0, part.markers.get(topic, 0), ()) for topic in sources]
     events = [await _events(event_log, names, stretch, refused, letters) for stretch in stretches]
     ordered = list(merge(*events, key=lambda sourced: sourced[1][0].timestamp)) if len(events) > 1 else events[0]

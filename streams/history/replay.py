@@ -97,7 +97,7 @@ async def build(
     `TooMuchData` where the rows grow beyond `most_bytes`.
     """
     parts = {(names.wire(part.topic), part.partition) for part in (*ranges, *(tools_from or ()))}
-    told = await letters_of(log, names, parts, beat=beat)
+    told = await letters_of(log, names, dict.fromkeys(parts, 0), beat=beat)
     if rule < THIRD:
         return await _in_order_of_the_log(log, names, company, ranges, told, rows, rule, on_records, most_bytes, beat)
     before = await _before(log, names, ranges) if tools_from is None else tools_from

@@ -71,7 +71,7 @@ async def test_neither_a_cut_nor_a_forged_letter_hides_the_true_one(limit: int) 
         (refused,) = decode_from(Batch("company-data", 0, 0, 1, [one]), 0, NAMES.events_on("company-data")).refused
         letters = [*forgeries(one), dead_letter(refused, limit), *forgeries(one)]
         await log.append([to_outgoing(letter, NAMES) for letter in letters])
-        held = (await letters_of(log, NAMES, [("company-data", 0)]))["company-data", 0]
+        held = (await letters_of(log, NAMES, {("company-data", 0): 0}))["company-data", 0]
         assert held.hold(one)
         assert not held.hold(other) and not held.hold(other._replace(offset=0))
         assert not held.hold(one._replace(timestamp=one.timestamp + 1)), "its topic was made anew: it is another record"
@@ -83,7 +83,7 @@ async def test_an_empty_letter_is_of_an_empty_record() -> None:
         await log.append([Outgoing("company-data", None, None, partition=0)])
         (empty,) = await standing(log, "company-data")
         await log.append([to_outgoing(forged(empty, None, None), NAMES)])
-        held = (await letters_of(log, NAMES, [("company-data", 0)]))["company-data", 0]
+        held = (await letters_of(log, NAMES, {("company-data", 0): 0}))["company-data", 0]
         assert held.hold(empty) and not held.hold(empty._replace(value=b"x"))
 
 
