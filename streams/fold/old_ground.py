@@ -128,11 +128,11 @@ class LetterReading:
         """`offset`: the first that is asked about. It is lower than any before where a marker went back."""
         async with self._reading:
             if not self._begun or not self._covers(since) or offset < self._first[source]:
-                self._first[source] = min(offset, self._first[source])
-                found = await letters_of(self._log, self._names, self._first, since, self._beat)
+                first = self._first | {source: min(offset, self._first[source])}
+                found = await letters_of(self._log, self._names, first, since, self._beat)
                 for each, letters in found.items():
                     self._letters[each].add(letters)
-                self._begun, self._since = True, since
+                self._begun, self._since, self._first = True, since, first
         return self._letters[source]
 
     def _covers(self, since: int | None) -> bool:
@@ -195,8 +195,10 @@ class OldGround:
             self._letters = None
         first = min(record.offset for record in _records(decoded))
         if self._letters is None or first < self._from:
-            since, self._from = None if self._since is None else self._since.time, first
-            return await self._reading.of((decoded.topic, decoded.partition), since, first)
+            since = None if self._since is None else self._since.time
+            letters = await self._reading.of((decoded.topic, decoded.partition), since, first)
+            self._from = first
+            return letters
         return self._letters
 
 
