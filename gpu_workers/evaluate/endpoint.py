@@ -9,11 +9,12 @@ from processors.errors import ModelAway
 
 
 class ChatEndpoint:
-    """`url` ends before /v1. `who`: what it is here, such as the judge."""
+    """`url` with its /v1, as OpenAI's clients want it, or without. `who`: what it is here, such as the judge."""
 
     def __init__(self, who: str, url: str, model: str, token: str, seconds: float) -> None:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=seconds, trust_env=False)
+        root = url.rstrip("/").removesuffix("/v1")
+        self._http = httpx.Client(base_url=root, headers=headers, timeout=seconds, trust_env=False)
         self._named, self._model = f"{who} {model} at {url}", model
 
     def says(self, messages: list[dict[str, str]], max_tokens: int, **more: Any) -> str:

@@ -12,14 +12,18 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from schemas.topics import TopicNames
+from streams.fairness.slices import unheard
 from streams.fold.batch import Batch, Decoded, decode_from
 from streams.fold.commit import Ports, advance
+from streams.fold.dead_letter import size_with_headers
 from streams.fold.owed import NOTHING_BEFORE, Owed, Sent, before
 from streams.fold.shard import Shard
 from streams.log.port import EventLog, Extent, Record, records_in
 
-# Records that are held at once of all sources together, and folded in one go where they come from one source.
-STRETCH = 2_000
+# What is held at once of all sources together, and folded in one go where it comes from one source.
+STRETCH, STRETCH_BYTES = 2_000, 16 << 20
+HEADER_BYTES = 64
+"""A header takes so much beside its text: there may be many, and all of them empty."""
 
 Told = Callable[[Decoded], Awaitable[Decoded]]
 """Writes the letters of a batch, and gives back what of it is to be folded."""
@@ -44,6 +48,7 @@ async def catch_up(
     ports: Ports,
     names: TopicNames,
     told: Told,
+    beat: Callable[[], None] = unheard,
 ) -> None:
     """What the group has committed, or an earlier version has folded, is not sent again, unless it was refused there.
 
@@ -60,9 +65,9 @@ async def catch_up(
     committed = _within(ends, committed)
     again = any(starts[topic] < committed[topic] for topic in found)
     known = again or anew or not any(committed.values())
-    left = await before(event_log, shard.projection, names, shard.partition) if known else NOTHING_BEFORE
-    owed = Owed.over(shard, starts, left.refused)
-    sent = Sent(event_log, names)
+    left = await before(event_log, shard, names, starts, beat) if known else NOTHING_BEFORE
+    owed = Owed.over(shard, starts, left)
+    sent = Sent(event_log, names, beat)
     absent = ports._replace(publish=sent.publishing(ports.publish))
     below = absent._replace(publish=owed.publishing(absent.publish, names))
     folded = _within(ends, left.folded)
@@ -93,12 +98,14 @@ def _next(shard: Shard[Any], topic: str) -> int:
 
 
 async def _stretches(records: AsyncIterator[Record]) -> AsyncIterator[list[Record]]:
-    stretch: list[Record] = []
+    """One more record than fits, at most: a broker's limit is about what is packed."""
+    stretch, weight = list[Record](), 0
     async for record in records:
         stretch.append(record)
-        if len(stretch) >= STRETCH:
+        weight += size_with_headers(record) + HEADER_BYTES * len(record.headers)
+        if len(stretch) >= STRETCH or weight >= STRETCH_BYTES:
             yield stretch
-            stretch = []
+            stretch, weight = [], 0
     if stretch:
         yield stretch
 

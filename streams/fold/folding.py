@@ -93,6 +93,8 @@ class Folding:
         if shard is not None:
             shard.live = False
             shard.store.close()
+            for topic in self.sources_of(shard.projection):
+                self._leave_ground(topic, partition)
 
     def shard(self, changelog: str, partition: int) -> Shard[Any] | None:
         return self._shards.get((changelog, partition))
@@ -214,7 +216,9 @@ class Folding:
                             committed = await event_log.committed(group, topic)
                             held[topic] = (await extents(event_log, topic))[shard.partition]
                             sent[topic] = committed.get(shard.partition, 0)
-                    await catch_up(shard, held, event_log, sent, self._ports, self._names, self._told)
+                    await catch_up(shard, held, event_log, sent, self._ports, self._names, self._told, self._beat)
+                    for topic in sources:
+                        self._leave_ground(topic, shard.partition)
 
     async def _look_at_losses(self, shards: Collection[Shard[Any]], event_log: EventLog) -> None:
         """Before anything of a source is folded on. One that is deleted is another when it is there again."""
@@ -244,6 +248,13 @@ class Folding:
         reading = LetterReading(event_log, self._names, first, self._beat)
         for (topic, partition), nexts in folded.items():
             self._grounds[topic, partition] = OldGround(ends[topic][partition], None in nexts, reading)
+            self._leave_ground(topic, partition)
+
+    def _leave_ground(self, topic: str, partition: int) -> None:
+        """What was read for it is shared: a partition that stays idle would keep it all."""
+        ground = self._grounds.get((topic, partition))
+        if ground and all((next_ or 0) >= ground.end for next_ in self._folded(topic, partition)):
+            del self._grounds[topic, partition]
 
     def _folded(self, topic: str, partition: int) -> set[int | None]:
         """The markers of all that is ours; None is a projection that begins on it."""
@@ -287,10 +298,9 @@ class Folding:
             raise NotContiguous(decoded.topic, decoded.partition, lowest, decoded.start)
         if decoded.refused:
             decoded = decoded._replace(refused=[each for each in decoded.refused if each.record.offset >= lowest])
-        if (ground := self._grounds.get((decoded.topic, decoded.partition))) and ground.end <= lowest:
-            del self._grounds[decoded.topic, decoded.partition]
         decoded = await self._told(decoded)
         await asyncio.gather(*(advance(shard, decoded, self._ports) for shard in shards))
+        self._leave_ground(decoded.topic, decoded.partition)
         self.events += len(decoded.events)
 
     async def _told(self, decoded: Decoded) -> Decoded:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
+from itertools import chain
 from typing import Any, NamedTuple
 
 from projections.projection import Projection
 from schemas.codec.codec import decode
 from schemas.envelope import Event
 from schemas.topics import TopicNames
-from streams.fairness.slices import Slices, in_turns
+from streams.fairness.slices import Slices, in_turns, unheard
 from streams.fold.commit import Publish
 from streams.fold.old_ground import Since
 from streams.fold.shard import Shard
 from streams.log.outgoing import to_outgoing
 from streams.log.partitioner import partition_of
-from streams.log.port import EventLog, TopicPartition, records_in
+from streams.log.port import EventLog, Extent, TopicPartition, extents, records_in
 from streams.state.changelog import Loss, anew_from, loss_of, marker_of, missing_of, refusal_of, topic_of
 from streams.state.refusal import Refusal
 
@@ -29,7 +30,7 @@ class Owed:
     with the same id, which tells repeats apart.
     """
 
-    def __init__(self, projection: Projection[Any], refused: Collection[Refusal], companies: Collection[str]) -> None:
+    def __init__(self, projection: Projection[Any], refused: Iterable[Refusal], companies: Collection[str]) -> None:
         """Of `companies` everything is owed: which of their rows had a refused event is not known any more."""
         self._projection, self._companies = projection, frozenset(companies)
         self._refused = {(each.company, each.event) for each in refused}
@@ -37,10 +38,10 @@ class Owed:
         self._effects: set[tuple[str, str]] = set()
 
     @classmethod
-    def over(cls, shard: Shard[Any], starts: Mapping[str, int], before: Sequence[Refusal]) -> Owed:
+    def over(cls, shard: Shard[Any], starts: Mapping[str, int], left: Before) -> Owed:
         """Where an earlier catch-up was broken off, the rows of what was refused below are not known: companies are."""
-        companies = {each.company for each in before if each.offset < starts.get(each.topic, 0)}
-        return cls(shard.projection, [*before, *shard.refused()], companies)
+        own = (each for each in shard.refused() if each.offset >= starts.get(each.topic, 0))
+        return cls(shard.projection, chain(left.refused, own), left.companies)
 
     def watched(self) -> Projection[Any]:
         """The same projection, of which is noted what is owed."""
@@ -82,6 +83,9 @@ class Before(NamedTuple):
     """
 
     refused: Sequence[Refusal]
+    """Of what is still to be folded."""
+    companies: Collection[str]
+    """Whose events were refused below."""
     folded: Mapping[str, int]
     """Of each source, how far: what follows from that was sent."""
     anew_from: Mapping[str, int]
@@ -89,14 +93,16 @@ class Before(NamedTuple):
     that and the group speak."""
 
 
-NOTHING_BEFORE = Before((), {}, {})
+NOTHING_BEFORE = Before((), (), {}, {})
 
 
 class _Left:
-    """What one changelog partition says."""
+    """What one changelog partition says. A company may have had millions refused: held are those that matter yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, starts: Mapping[str, int]) -> None:
+        self._starts = starts
         self.refused: dict[bytes, Refusal] = {}
+        self.companies: set[str] = set()
         self.folded: dict[str, int] = {}
         self._lost: dict[str, bool] = {}
         self._losses: list[Loss] = []
@@ -105,7 +111,10 @@ class _Left:
         if value is None:
             self.refused.pop(key, None)
         elif (refusal := refusal_of(key, value)) is not None:
-            self.refused[key] = refusal
+            if refusal.offset >= self._starts.get(refusal.topic, 0):
+                self.refused[key] = refusal
+            else:
+                self.companies.add(refusal.company)
         elif (marker := marker_of(key, value)) is not None:
             self.folded[marker.topic] = marker.next
         elif (loss := loss_of(key, value)) is not None:
@@ -118,23 +127,29 @@ class _Left:
         return 0 if self._lost.get(topic) else anew_from(own, self.folded[topic])
 
 
-async def before(event_log: EventLog, projection: Projection[Any], names: TopicNames, partition: int) -> Before:
+async def before(
+    event_log: EventLog, shard: Shard[Any], names: TopicNames, starts: Mapping[str, int], beat: Callable[[], None]
+) -> Before:
+    """`starts`: where the shard folds on, by source."""
     refused: list[Refusal] = []
+    companies: set[str] = set()
     folded: dict[str, int] = {}
     anew: dict[str, int] = {}
-    for changelog in await _other_changelogs(event_log, projection, names):
-        starts, ends = await event_log.starts(changelog), await event_log.ends(changelog)
-        start, end, left = starts.get(partition, 0), ends.get(partition, 0), _Left()
-        async for record in records_in(event_log, changelog, partition, start, end):
+    slices, partition = Slices(beat), shard.partition
+    for changelog in await _other_changelogs(event_log, shard.projection, names):
+        extent, left = (await extents(event_log, changelog)).get(partition, Extent(0, 0)), _Left(starts)
+        records = records_in(event_log, changelog, partition, extent.first, extent.end)
+        async for record in in_turns(records, slices):
             left.note(record.key or b"", record.value)
         refused += left.refused.values()
+        companies |= left.companies
         for topic, at in left.folded.items():
             folded[topic] = max(at, folded.get(topic, 0))
             if (first := left.anew_from(topic)) is not None:
                 anew[topic] = min(first, anew.get(topic, first))
             else:
                 anew.pop(topic, None)  # whoever came after has sent what that one had not
-    return Before(refused, folded, anew)
+    return Before(refused, companies, folded, anew)
 
 
 async def _other_changelogs(event_log: EventLog, projection: Projection[Any], names: TopicNames) -> list[str]:
@@ -153,8 +168,8 @@ async def _other_changelogs(event_log: EventLog, projection: Projection[Any], na
 class Sent:
     """Which effects stand in the log already. Whoever's group or changelog is gone: the log knows."""
 
-    def __init__(self, event_log: EventLog, names: TopicNames) -> None:
-        self._log, self._names = event_log, names
+    def __init__(self, event_log: EventLog, names: TopicNames, beat: Callable[[], None] = unheard) -> None:
+        self._log, self._names, self._beat = event_log, names, beat
         self._since = Since()
         self._counts: dict[str, int] = {}
         self._known: dict[TopicPartition, set[bytes]] = {}
@@ -186,7 +201,7 @@ class Sent:
         topic, partition = place
         since = self._since.time
         starts = await self._log.starts(topic) if since is None else await self._log.offsets_at(topic, since)
-        end, found, slices = (await self._log.ends(topic))[partition], set[bytes](), Slices()
+        end, found, slices = (await self._log.ends(topic))[partition], set[bytes](), Slices(self._beat)
         async for record in in_turns(records_in(self._log, topic, partition, starts[partition], end), slices):
             event = decode(record.value, record.origin, record.timestamp, record.headers)
             if isinstance(event, Event):

@@ -209,10 +209,10 @@ class Shard(Generic[State]):
                     break
                 yield refused
 
-    def refused(self) -> list[Refusal]:
-        """The events that this version of the projection did not take."""
+    def refused(self) -> Iterator[Refusal]:
+        """The events that this version of the projection did not take. There may be millions."""
         found = (refusal_of(key, value) for key, value in self.store.scan(REFUSED))
-        return [each for each in found if each is not None]
+        return (each for each in found if each is not None)
 
     def rows(self, prefix: str = "") -> Iterable[tuple[str, State]]:
         for key, value in self.store.scan(prefix.encode()):

@@ -34,7 +34,7 @@ class PartitionSeen(NamedTuple):
     position: int
     end: int
     since: float
-    """When it last moved, or fell behind the end."""
+    """When it last moved, or fell behind the end; later by the time since then in which the worker was not at work."""
     void: int = 0
     """Up to here the log was read and holds no record: a transaction's ending takes offsets too."""
 
@@ -54,10 +54,11 @@ class Patience:
 
 @dataclass(frozen=True)
 class State:
-    """All that was seen. `log` is when the event log last answered, `moved` when anything last moved."""
+    """All that was seen. `log` is when the event log last answered, `moved` when anything last moved, `at` the look."""
 
     log: float
     moved: float
+    at: float
     phase: Phase = "joining"
     places: Mapping[TopicPartition, PartitionSeen] = field(default_factory=dict)
     log_error: str = "no answer yet"
@@ -100,25 +101,27 @@ Verdict = Healthy | Starting | Halted | Stalled
 
 
 def begun(now: float) -> State:
-    return State(log=now, moved=now)
+    return State(log=now, moved=now, at=now)
 
 
 def seen(state: State, sight: Sight, now: float) -> State:
     """After a look at the worker."""
     beats = sight.beats != state.beats
-    # How long it waited for its partitions says nothing of how long it has stood in one.
-    anew = beats or sight.phase != state.phase
-    places = {tp: _at(state.places.get(tp), position, now, anew) for tp, position in sight.positions.items()}
-    moved = anew or any(place.since == now for place in places.values())
-    state = replace(state, phase=sight.phase, places=places, moved=now if moved else state.moved, beats=sight.beats)
+    # How long it waits for its partitions says nothing of how long it stands in one.
+    waited = 0.0 if state.phase == "working" else now - state.at
+    was = {tp: place._replace(since=now if beats else place.since + waited) for tp, place in state.places.items()}
+    places = {tp: _at(was.get(tp), position, now) for tp, position in sight.positions.items()}
+    stirs = any(tp not in was or place.position != was[tp].position for tp, place in places.items())
+    moved = now if stirs or beats or sight.phase != state.phase else state.moved
+    state = replace(state, phase=sight.phase, places=places, moved=moved, beats=sight.beats, at=now)
     return replace(state, lost=sight.lost, elsewhere=sight.elsewhere)
 
 
-def _at(place: PartitionSeen | None, position: int | None, now: float, anew: bool) -> PartitionSeen:
+def _at(place: PartitionSeen | None, position: int | None, now: float) -> PartitionSeen:
     if place is None:
         return PartitionSeen(position or 0, 0, now)
     if position is None or position == place.position:
-        return place._replace(since=now) if anew else place
+        return place
     return place._replace(position=position, since=now)
 
 

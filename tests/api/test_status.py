@@ -32,7 +32,7 @@ async def test_a_company_is_told_nothing_of_it(api) -> None:
 async def test_workers_answer_or_do_not_and_what_waits_is_counted(api, tmp_path: Path) -> None:
     watchman = Watchman(lambda: Sight("working", {}), Patience())
     watchman.stalls = 2
-    watchman.state = type(watchman.state)(log=1, moved=1, places={("t", 0): PartitionSeen(3, 10, 1.0)})
+    watchman.state = type(watchman.state)(log=1, moved=1, at=1, places={("t", 0): PartitionSeen(3, 10, 1.0)})
     figures = CollectorRegistry()
     figures.register(Readings(watchman, dict))
     run, operator = tmp_path / "run", Operator("token", known_hosts())

@@ -18,9 +18,11 @@ from schemas.inference import InferenceCompleted, InferenceRequested
 from schemas.jobs import JobRequested
 from schemas.tools import ToolCallProposed, ToolReturned
 from schemas.topics import TopicNames
+from streams.fairness import slices
 from streams.fold.commit import Ports
 from streams.fold.failpoint import FailPoint
 from streams.fold.folding import Folding
+from streams.fold.owed import before
 from streams.log.memory import MemoryLog
 from streams.log.outgoing import to_outgoing
 from streams.log.partitioner import partition_of
@@ -189,6 +191,22 @@ async def test_a_later_version_still_knows_what_the_first_refused():
     again = Anew(log, replace(ACTING_JOBS, version=ACTING_JOBS.version + 7))
     await again.rows()
     assert {getattr(event, "job", None) for event in again.sent} == {"j3"}
+
+
+async def test_of_what_earlier_versions_refused_is_held_what_is_still_to_be_folded(monkeypatch):
+    """A company may have had millions refused. Who reads of them gets on, and says so to whoever watches."""
+    monkeypatch.setattr(slices, "SLICE_SECONDS", 0.0)
+    log, beats = MemoryLog(), list[int]()
+    await finished_jobs(log, refuses("j3", JobRequested))
+    for said, starts in (("refused", {}), ("companies", dict.fromkeys(ACTING_JOBS.topics, 1_000))):
+        found = list[object]()
+        for partition in await log.ends(topic_of(ACTING_JOBS)):
+            shard = Anew(log, NEXT).folding.open(NEXT, partition, MemoryStore())
+            left = await before(log, shard, TopicNames(), starts, lambda: beats.append(1))
+            assert not (left.refused and left.companies)
+            found += getattr(left, said)
+        assert [getattr(each, "company", each) for each in found] == ["acme"]
+    assert len(beats) == 2 * sum(len(part.records) for part in log._topics[topic_of(ACTING_JOBS)])
 
 
 async def test_a_catch_up_that_was_broken_off_loses_nothing_of_what_an_earlier_version_refused():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -15,11 +16,13 @@ from schemas.rejected import Header, RecordRejected
 from schemas.topics import TopicNames
 from streams.fairness import slices
 from streams.fold.batch import Batch, decode_from
+from streams.fold.catch_up import STRETCH, STRETCH_BYTES, _stretches
 from streams.fold.dead_letter import CUT, dead_letter
 from streams.fold.old_ground import LetterReading, OldGround, letters_of
 from streams.fold.owed import Sent
 from streams.log.memory import MemoryLog
 from streams.log.outgoing import to_outgoing
+from streams.log.partitioner import partition_of
 from streams.log.port import Outgoing, Record, records_in
 from tests.support.training import conversations
 
@@ -181,3 +184,53 @@ async def test_an_effect_of_an_older_event_than_those_before_it_is_found() -> No
             effects.look_from(time)
             await absent([event])
         assert sent == []
+
+
+@pytest.mark.parametrize("size, count", [(10, STRETCH), (4 << 20, 4), (STRETCH_BYTES + 1, 1)])
+@pytest.mark.parametrize("headers", [False, True])
+async def test_what_is_held_at_once_of_sources_is_bounded_by_its_bytes(size: int, count: int, headers: bool) -> None:
+    """A broker's limit is about what is packed: records of 30 MiB take it a few kilobytes."""
+    value = bytes(size)
+    one = Record("company-data", 0, 0, 1, None, b"" if headers else value, (("h", value),) if headers else ())
+
+    async def records() -> AsyncIterator[Record]:
+        for _ in range(3 * count):
+            yield one
+
+    assert [len(stretch) async for stretch in _stretches(records())] == [count] * 3
+
+
+async def test_a_header_weighs_more_than_its_text() -> None:
+    async def records() -> AsyncIterator[Record]:
+        for _ in range(4):
+            yield Record("company-data", 0, 0, 1, None, b"", (("", b""),) * (STRETCH_BYTES // 100))
+
+    assert [len(stretch) async for stretch in _stretches(records())] == [2, 2]
+
+
+async def test_what_was_sent_is_read_with_signs_of_progress(monkeypatch) -> None:
+    """One record that says that it is old has a whole partition of effects read."""
+    monkeypatch.setattr(slices, "SLICE_SECONDS", 0.0)
+    log, beats = MemoryLog(), list[int]()
+
+    async def nothing(events: Any) -> None:
+        assert not events
+
+    async with Driver(log, []):
+        await log.append([to_outgoing(talk, NAMES) for talk in TALKS])
+        await Sent(log, NAMES, lambda: beats.append(1)).publishing(nothing)(TALKS[:1])
+    place = partition_of(to_outgoing(TALKS[0], NAMES).key or b"", len(log._topics["company-data"]))
+    assert len(beats) == len(log._topics["company-data"][place].records) > 0
+
+
+async def test_who_has_all_of_the_ground_keeps_no_letters_of_it() -> None:
+    """They are shared: a partition on which nothing comes any more would keep those of all."""
+    log = MemoryLog(lambda: NOW)
+    async with Driver(log, [COMPANIES]) as driver:
+        await log.append([poison(NOW)._replace(partition=partition) for partition in range(3) for _ in range(4)])
+        await driver.settle()
+        assert [each._folding._grounds for each in driver._fold_workers()] == [{}]
+    await log.append([poison(NOW)])
+    async with Driver(log, [COMPANIES, DATASETS], workers=1) as driver:
+        await driver.settle()
+        assert [each._folding._grounds for each in driver._fold_workers()] == [{}]

@@ -134,6 +134,17 @@ def test_who_waited_long_for_its_partitions_has_all_its_patience_in_them(before:
     assert isinstance(verdict(state, BOUNDS, 139 + BOUNDS.stalled), Stalled)
 
 
+@pytest.mark.parametrize("between", ["joining", "restoring"])
+def test_a_group_that_is_given_out_again_and_again_hides_no_partition_that_stands(between: Phase) -> None:
+    """Each time for two seconds, and sooner than the patience ends: of the time at work none is forgiven."""
+    state, now = at(0, 7, 1000), 0.0
+    while isinstance(verdict(state, BOUNDS, now), Healthy) and now < 500:
+        state = at(now + 10, 7, 1000, at(now + 8, 7, 1000, state, between))
+        now += 10
+    assert isinstance(found := verdict(state, BOUNDS, now), Stalled)
+    assert BOUNDS.stalled <= found.since + BOUNDS.stalled <= now < 2 * BOUNDS.stalled
+
+
 def test_a_member_without_partitions_is_healthy() -> None:
     assert verdict(answered(seen(begun(0), Sight("working", {}), 1), {}, 500), BOUNDS, 500) == Healthy()
 

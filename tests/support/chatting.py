@@ -23,7 +23,7 @@ def answering(says: Callable[[str], object]) -> Iterator[str]:
             said = says(asked["messages"][-1]["content"])
             told = chat(said) if isinstance(said, str) else said
             body = told if isinstance(told, bytes) else json.dumps(told).encode()
-            self.send_response(200)
+            self.send_response(200 if self.path == "/v1/chat/completions" else 404)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

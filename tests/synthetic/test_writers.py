@@ -19,9 +19,10 @@ def made_with(tools, writer=None, judge=None):
     return generator.learned(mix, 1, generator.held_out([]))
 
 
-def test_an_endpoint_words_requests(tools):
+@pytest.mark.parametrize("end", ["", "/", "/v1", "/v1/"])
+def test_an_endpoint_words_requests(tools, end):
     with answering(lambda text: f'"Good day! {text.removeprefix(TASK)}"') as url:
-        batch = made_with(tools, HttpWriter(url))
+        batch = made_with(tools, HttpWriter(url + end))
     assert sum(each.question.startswith("Good day! ") for each in batch.made) > 12 and not batch.notes
 
 

@@ -15,3 +15,10 @@ class Verbs(click.Group):
             if self.get_command(ctx, args[0]) is None:
                 error.message += meant(args[0], self.list_commands(ctx))
             raise
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """A sentence each, to its end, however many lines that takes."""
+        verbs = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        told = [(name, verb.get_short_help_str(1_000)) for name, verb in verbs if verb is not None]
+        with formatter.section("Commands"):
+            formatter.write_dl(told)
