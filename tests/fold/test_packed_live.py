@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer
 
+from processors.saga import ACTING_JOBS
 from projections.companies import COMPANIES, Company
 from rillfold.embedded.state import Endpoints
 from schemas.codec.codec import decode, encode
@@ -31,6 +32,9 @@ OPENED = [("zstd", 28, 7)] * 12
 """Each of them fits. Not all at once."""
 MOST_MIB = 900
 """Of a worker's memory, which is 200 without any of this, and was more than 2,000 when batches were opened unseen."""
+
+FEW_MIB = 600
+"""Of one that goes over old ground, which was 2,100 when it counted records and not their bytes."""
 
 
 @pytest.fixture
@@ -90,6 +94,21 @@ async def test_a_batch_that_would_fill_the_memory_is_passed_over(
     worker.start("--only", COMPANIES.name)
     await agree((COMPANIES,), timeout=120)
     assert len([x for x in await dead_letters(kafka, names.wire("dead-letter")) if x.topic == data]) == len(letters)
+
+
+async def test_who_takes_over_several_sources_holds_a_few_of_them_at_once(
+    workers: Any, stack: Endpoints, kafka: KafkaLog, names: TopicNames, topics: None, agree: Any, zeros: bytes
+):
+    jobs = names.wire("automation-job")
+    for _ in range(24):
+        await send(stack, jobs, "zstd", zeros, 28, 7)
+    await kafka.append([registered(0)._replace(topic=jobs)])  # at home elsewhere: one letter more
+    worker = workers("a")
+    worker.start("--only", ACTING_JOBS.name)
+    await agree((ACTING_JOBS,), timeout=180)
+    assert worker.alive
+    assert most_memory(worker.child.pid) < FEW_MIB
+    assert len([x for x in await dead_letters(kafka, names.wire("dead-letter")) if x.topic == jobs]) == 24 * 7 + 1
 
 
 async def test_every_reader_of_the_log_sees_one_record_for_it(
