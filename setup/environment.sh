@@ -31,6 +31,7 @@ command -v "$PYTHON" >/dev/null ||
 if [ ! -x .venv/bin/python ]; then
     free=$(df -Pk . | awk 'NR == 2 { print int($4 / 1048576) }')
     [ "$free" -ge "$ROOM_GIB" ] || stop "only $free GiB are free at $(pwd), and the packages need $ROOM_GIB: make room."
+    echo "setting up $(pwd)/.venv, once: 2.5 GB of packages, most of it torch's" >&2
     "$PYTHON" -m venv .venv || stop "$PYTHON could not make $(pwd)/.venv: remove that folder and try again."
 fi
 

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from rillfold.cli.terminal.bars import download_bars
 from rillfold.cli.terminal.out import told
 
 SAYS = [("settings",), ("env",), ("--help",), ("worker", "--help"), ("projection", "list")]
@@ -48,3 +49,10 @@ def test_a_full_disk_is_told_in_one_line(words: tuple[str, ...], unbuffered: str
 def test_another_files_error_is_not_blamed_on_the_output(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(OSError, match="another"), told():
         raise OSError(28, "another")
+
+
+def test_a_download_draws_nothing_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
+    """An empty line for each step of a bar, in every log."""
+    with download_bars() as bars, bars("kafka.jar", 10) as step:
+        step(10)
+    assert capsys.readouterr() == ("", "")

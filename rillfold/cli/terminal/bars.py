@@ -11,14 +11,16 @@ from rillfold.embedded import jars
 
 @contextmanager
 def download_bars() -> Iterator[jars.Progress]:
-    """A bar for each file while it comes; nothing at all when nothing has to come."""
+    """A bar for each file while it comes; nothing at all when nothing has to come, or nobody looks."""
+    console = Console(stderr=True)
     bars = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
 
     @contextmanager

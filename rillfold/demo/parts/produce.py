@@ -34,7 +34,8 @@ producer.flush()
 async def tell(stage: Stage) -> None:
     await stage.rillfold("topics", "create")
     stage.crew.begin(started(reacting=False))
-    stage.crew.until_ready(("fold", "sink", "bridge", "api"), each=stage.say)
+    with stage.narrator.live("starting the workers", told=False):
+        stage.crew.until_ready(("fold", "sink", "bridge", "api"), each=stage.say)
     stage.api = Client(stage.urls["api"], ApiKeys.of(stage.data_dir).admin_key_file.read_text())
     for company in COMPANIES:
         await _join(stage, company)
