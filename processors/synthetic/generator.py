@@ -109,7 +109,7 @@ class Generator:
 
     def _objection(self, made: Made, side: int, apart: HeldOut, seen: set[str]) -> str | None:
         if is_held_out(made.question) != bool(side):
-            return "other side"
+            return "of the held-out side" if not side else "of the learned side"
         if made.question in seen:
             return "said before"
         if made.question in apart.questions:

@@ -37,6 +37,8 @@ class Imported(msgspec.Struct, kw_only=True):
     sent: int = 0
     rejected: int = 0
     rejects_file: str | None = None
+    first_reject: str | None = None
+    """Its line and why, in words: of a file of another kind it says enough."""
     seconds: float = 0.0
     rows_per_second: float = 0.0
     stopped: str | None = None
@@ -209,6 +211,7 @@ class Import:
         except Poison as error:
             reason, detail = _why(error)
         self.outcome.rejected += 1
+        self.outcome.first_reject = self.outcome.first_reject or f"line {row.line}: {reason}: {detail}"
         self._rejects.add(row, reason, detail)
         return []
 

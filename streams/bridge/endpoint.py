@@ -78,7 +78,7 @@ async def pin(endpoint: str, private: bool, find: Find) -> Pinned:
         raise EndpointRefused(
             origin_of(endpoint),
             "plain http shows to others what is said; use https, or, for tools of this machine and its network, set "
-            "RILLFOLD_ALLOW_PRIVATE_TOOLS=true",
+            "RILLFOLD_ALLOW_PRIVATE_TOOLS=true where the API and the bridge are started",
         )
     try:
         addresses = await find(url.host, url.port or 0)
@@ -89,7 +89,8 @@ async def pin(endpoint: str, private: bool, find: Find) -> Pinned:
             raise EndpointRefused(origin_of(endpoint), "plain http is for private addresses alone")
         if not allowed(address, private):
             raise EndpointRefused(
-                origin_of(endpoint), f"{address} is not a public address (RILLFOLD_ALLOW_PRIVATE_TOOLS allows private)"
+                origin_of(endpoint),
+                f"{address} is not a public address (RILLFOLD_ALLOW_PRIVATE_TOOLS where they start allows private)",
             )
     return Pinned(url.copy_with(host=str(addresses[0])), url.netloc.decode("ascii"), url.raw_host.decode("ascii"))
 

@@ -61,9 +61,15 @@ REFUSED = {
     "no list": ("{}", "no list of tools: Expected `array`"),
     "no JSON": ("[", "no list of tools"),
     "an unknown word": ('[{"name": "a", "arguments": {}}]', "unknown field `arguments`"),
+    "as Windows saves it": ("\ufeff[]", "There is no tool"),
     "nothing in it": ("[]", "There is no tool"),
     "no parameters": ('[{"name": "a"}]', "'a' has no parameters"),
 }
+
+
+def test_a_file_of_tools_that_is_not_there_is_not_called_malformed(said):
+    refused = said("--train", "--tools", "typo.json")
+    assert "typo.json cannot be read: No such file or directory." in str(refused.exception)
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -98,6 +98,7 @@ async def test_good_rows_are_sent_and_bad_ones_named(kafka, names, environ, tmp_
     rejects = [json.loads(line) for line in (tmp_path / told["rejects_file"]).read_text().splitlines()]
     assert [(reject["line"], reject["reason"]) for reject in rejects] == [(3, "invalid_json"), (4, "wrong_topic")]
     assert rejects[0]["row"] == "not json"
+    assert told["first_reject"] == f"line 3: invalid_json: {rejects[0]['detail']}"
     (tmp_path / "rows.jsonl").write_text("\n")
     again = produce(environ, tmp_path, "company-data", "rows.jsonl", "--json")
     assert (again.returncode, json.loads(again.stdout)["rejected"]) == (0, 0)

@@ -102,6 +102,7 @@ def test_a_story_that_is_broken_off_leaves_nothing_and_the_next_begins_anew(
     os.kill(told.pid, number)
     assert told.wait(300) != 0
     until("servers were left behind", lambda: not on(folder), GONE_WITHIN)
+    assert number == signal.SIGKILL or "stopped, with all that it had started" in out.read_text()
 
 
 class Told(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,8 +146,12 @@ def _tools(file: Path | None) -> list[ToolDefinition]:
             "No tools were named: --tools FILE, a JSON list. `--example tools.json` writes one to begin with."
         )
     try:
-        return msgspec.json.decode(file.read_bytes(), type=list[ToolDefinition])
-    except (OSError, msgspec.DecodeError, RecursionError) as error:
+        given = file.read_bytes().removeprefix(BOM_UTF8)
+    except OSError as error:
+        raise UnusableTool(f"{file} cannot be read: {error.strerror}. --tools names a file, a JSON list.") from error
+    try:
+        return msgspec.json.decode(given, type=list[ToolDefinition])
+    except (msgspec.DecodeError, RecursionError) as error:
         raise UnusableTool(
             f"{file} is no list of tools: {error}. `rillfold auto-lora --example tools.json` shows what one is."
         ) from error
@@ -157,5 +162,5 @@ def _write_example(file: Path) -> None:
         with file.open("xb") as opened:
             opened.write(msgspec.json.format(msgspec.json.encode([EXAMPLE]), indent=2) + b"\n")
     except OSError as error:
-        raise Stop(f"{file} was not written: {error.strerror}. Name a file that is not there yet.") from error
+        raise Stop(f"{file} was not written: {error.strerror}. Name a new file in a folder that is there.") from error
     click.echo(plain(f"{file}: one tool. Describe yours so, then: rillfold auto-lora --train --tools {file}"))

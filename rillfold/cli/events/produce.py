@@ -149,12 +149,12 @@ def _tell(outcome: Imported, as_json: bool) -> None:
     else:
         text = f"{outcome.sent} sent to {outcome.topic} in {outcome.seconds} s ({outcome.rows_per_second:,.0f}/s)"
         if outcome.rejected:
-            text += f"\n{outcome.rejected} rejected: see {outcome.rejects_file}"
+            text += f"\n{outcome.rejected} rejected, the first is {outcome.first_reject}: see {outcome.rejects_file}"
         if not outcome.rows and not outcome.stopped:
             text += "\nit holds no row"
         if outcome.stopped:
             text += f"\nstopped early: {outcome.stopped}"
     try:
-        click.echo(text)
+        click.echo(text if as_json else plain(text))
     except BrokenPipeError:
         click.echo(text, err=True)

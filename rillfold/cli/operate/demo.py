@@ -41,9 +41,16 @@ def demo(keep: bool, data_dir: Path) -> None:
     # Each ends the story in order: workers, then the stack. Said for Ctrl-C too: a shell's background jobs ignore it.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
+    try:
+        _story(keep, data_dir.resolve())
+    except KeyboardInterrupt:
+        click.echo("rillfold: stopped, with all that it had started. `make demo` begins anew.", err=True)
+        sys.exit(130)
+
+
+def _story(keep: bool, data_dir: Path) -> None:
     narrator = Narrator(sys.stdout)
     console = narrator.console
-    data_dir = data_dir.resolve()
     fresh(data_dir, console)
     settings = msgspec.structs.replace(from_env(), data_dir=data_dir, **OWN)
     tokens = {company.id: secrets.token_urlsafe(24) for company in COMPANIES}
