@@ -45,6 +45,8 @@ class Topic:
     """-1: for ever. What is replayed must not expire."""
     max_bytes: int | None = None
     """The largest record batch. None: the broker's own limit."""
+    packed: bool = False
+    """The broker packs what it keeps: what we write of records that came packed would fill its disk otherwise."""
     compact: bool = False
     """Kafka keeps the last record of each key. Never ours: a later fact does not undo an earlier one."""
 
@@ -100,7 +102,13 @@ TOPICS: tuple[Topic, ...] = (
     Topic("tool-call", (tools.ToolCallProposed,), key=by_job),
     Topic("tool-result", (tools.ToolReturned,), key=by_job),
     # Room for what no other topic had room for: the refused value, and what is said about it.
-    Topic("dead-letter", (rejected.RecordRejected, rejected.RecordRedriven), key=by_source, max_bytes=16 << 20),
+    Topic(
+        "dead-letter",
+        (rejected.RecordRejected, rejected.RecordRedriven),
+        key=by_source,
+        max_bytes=16 << 20,
+        packed=True,
+    ),
 )
 
 BY_NAME: dict[str, Topic] = {topic.name: topic for topic in TOPICS}

@@ -65,6 +65,7 @@ class Folding:
         for projection in projections:
             for topic in projection.topics:
                 self._by_source.setdefault(names.wire(topic), []).append(projection)
+        self._ours = {self.changelog(each): each for each in projections}
         self._acceptance = Acceptance(accepted or {}, self._by_source)
 
     @property
@@ -72,7 +73,9 @@ class Folding:
         return frozenset(self._by_source)
 
     def sources_of(self, projection: Projection[Any]) -> list[str]:
-        return [topic for topic, fed in self._by_source.items() if projection in fed]
+        """Also of one that is watched while its shard catches up."""
+        ours = self._ours.get(self.changelog(projection))
+        return [topic for topic, fed in self._by_source.items() if ours in fed]
 
     def changelog(self, projection: Projection[Any]) -> str:
         return topic_of(projection, self._names.prefix)
@@ -86,7 +89,7 @@ class Folding:
         """Another shard on the same store: who still folds the old one cannot commit, whatever it waits for."""
         old = self._shards[changelog, partition]
         old.live = False
-        self.open(old.projection, partition, old.store)
+        self.open(self._ours[changelog], partition, old.store)
 
     def close(self, changelog: str, partition: int) -> None:
         shard = self._shards.pop((changelog, partition), None)
@@ -214,11 +217,12 @@ class Folding:
                     for topic in sources:
                         with suppress(UnknownTopic):  # deleted under the group: whoever begins its sources says so
                             committed = await event_log.committed(group, topic)
-                            held[topic] = (await extents(event_log, topic))[shard.partition]
-                            sent[topic] = committed.get(shard.partition, 0)
+                            if (extent := (await extents(event_log, topic)).get(shard.partition)) is not None:
+                                held[topic], sent[topic] = extent, committed.get(shard.partition, 0)
                     await catch_up(shard, held, event_log, sent, self._ports, self._names, self._told, self._beat)
-                    for topic in sources:
-                        self._leave_ground(topic, shard.partition)
+        for shard in shards:  # only now: what one has told on the way is old ground for those that read it later
+            for topic in self.sources_of(shard.projection):
+                self._leave_ground(topic, shard.partition)
 
     async def _look_at_losses(self, shards: Collection[Shard[Any]], event_log: EventLog) -> None:
         """Before anything of a source is folded on. One that is deleted is another when it is there again."""
@@ -242,13 +246,12 @@ class Folding:
         for topic in sorted({topic for topic, _ in places}):
             with suppress(UnknownTopic):
                 ends[topic] = await event_log.ends(topic)
-        places = {place for place in places if place[0] in ends}
+        places = {(topic, partition) for topic, partition in places if partition in ends.get(topic, ())}
         folded = {place: self._folded(*place) for place in places}
         first = {place: min((next_ or 0 for next_ in nexts), default=0) for place, nexts in folded.items()}
         reading = LetterReading(event_log, self._names, first, self._beat)
         for (topic, partition), nexts in folded.items():
             self._grounds[topic, partition] = OldGround(ends[topic][partition], None in nexts, reading)
-            self._leave_ground(topic, partition)
 
     def _leave_ground(self, topic: str, partition: int) -> None:
         """What was read for it is shared: a partition that stays idle would keep it all."""

@@ -16,7 +16,8 @@ from streams.fold.batch import Decoded, SourceRecord
 from streams.fold.dead_letter import CUT, size_with_headers
 from streams.log.port import EventLog, TopicPartition, records_in
 
-HOUR = 3_600_000
+LOOK_BACK = 2 * 3_600_000
+"""A broker takes a record that is dated an hour ahead (`message.timestamp.after.max.ms`), and clocks differ."""
 
 
 class LetterBytes(NamedTuple):
@@ -140,7 +141,7 @@ class LetterReading:
 
 
 class Since:
-    """From when on the log is looked at for what was said of records: an hour before the first of them.
+    """From when on the log is looked at for what was said of records: two hours before the first.
 
     Their times are their producers' word. Where an older one comes, all of the log is looked at, and no third time.
     """
@@ -153,7 +154,7 @@ class Since:
     def reaches(self, time: int) -> bool:
         """False where the log is to be looked at again, from `time` on as it stands then."""
         if not self._begun:
-            self._begun, self.time = True, max(0, time - HOUR)
+            self._begun, self.time = True, max(0, time - LOOK_BACK)
             return False
         if self.time is None or time >= self.time:
             return True

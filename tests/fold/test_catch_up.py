@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
+from typing import Any
 
 import pytest
 from msgspec import structs
@@ -12,6 +13,7 @@ from msgspec import structs
 from processors.saga import ACTING_JOBS
 from projections.jobs import Job
 from projections.projection import Projection
+from projections.sessions import SESSIONS
 from rillfold.testing.driver import Consumer, Driver
 from schemas.envelope import Event, caused_by
 from schemas.inference import InferenceCompleted, InferenceRequested
@@ -19,6 +21,7 @@ from schemas.jobs import JobRequested
 from schemas.tools import ToolCallProposed, ToolReturned
 from schemas.topics import TopicNames
 from streams.fairness import slices
+from streams.fold.batch import Batch
 from streams.fold.commit import Ports
 from streams.fold.failpoint import FailPoint
 from streams.fold.folding import Folding
@@ -26,7 +29,7 @@ from streams.fold.owed import before
 from streams.log.memory import MemoryLog
 from streams.log.outgoing import to_outgoing
 from streams.log.partitioner import partition_of
-from streams.log.port import Outgoing, TopicSpec
+from streams.log.port import Outgoing, TopicSpec, extents, records_in
 from streams.state.changelog import (
     Loss,
     Marker,
@@ -191,6 +194,58 @@ async def test_a_later_version_still_knows_what_the_first_refused():
     again = Anew(log, replace(ACTING_JOBS, version=ACTING_JOBS.version + 7))
     await again.rows()
     assert {getattr(event, "job", None) for event in again.sent} == {"j3"}
+
+
+@pytest.mark.parametrize("meanwhile", [False, True])
+async def test_what_one_shard_tells_as_it_catches_up_the_other_does_not_tell_again(meanwhile: bool) -> None:
+    """Both feed on one source; only the one that acts reads it before it flows. The poison comes while it looks."""
+    log, names, next_ = MemoryLog(), TopicNames(), count(0)
+    async with Driver(log, [ACTING_JOBS, SESSIONS]):
+        poison = Outgoing(ACTING_JOBS.topics[0], b"acme/1", b"no event", partition=0)
+
+    async def publish(events: Sequence[Event]) -> None:
+        await log.append([to_outgoing(event, names) for event in events])
+
+    async def append(topic: str, partition: int, rows: Rows) -> int:
+        return max(next(next_) for _ in rows)
+
+    folding = Folding([ACTING_JOBS, SESSIONS], names, Ports(publish, append, FailPoint()))
+    looked = folding._look_at_ground
+
+    async def look(*given: Any) -> None:
+        await looked(*given)
+        if meanwhile:
+            await log.append([poison])
+
+    folding._look_at_ground = look  # type: ignore[method-assign]
+    shards = [folding.open(each, 0, MemoryStore()) for each in (ACTING_JOBS, SESSIONS)]
+    for shard in shards:
+        shard.restored()
+    if not meanwhile:
+        await log.append([poison])
+    await folding.catch_up(shards, log, GROUP)
+    start = folding.begin(poison.topic, 0, (await extents(log, poison.topic))[0])
+    assert start == 0
+    records = [record async for record in records_in(log, poison.topic, 0, start)]
+    await folding.step(Batch(poison.topic, 0, start, 1, records))
+    assert sum((await log.ends("dead-letter")).values()) == 1
+    assert folding._grounds == {}
+
+
+async def test_a_source_that_was_made_anew_with_fewer_partitions_is_left_to_whoever_begins_it() -> None:
+    log = MemoryLog()
+    await finished_jobs(log)
+    del log._topics["tool-result"][1:]
+    await Anew(log).rows()
+
+
+async def test_a_shard_that_catches_up_is_watched_and_claimed_as_what_it_is() -> None:
+    folding = Anew(MemoryLog()).folding
+    shard = folding.open(ACTING_JOBS, 0, MemoryStore())
+    with shard.folding_as(replace(ACTING_JOBS, react=lambda *_: ())):
+        assert folding.sources_of(shard.projection) == list(ACTING_JOBS.topics)
+        folding.claim(shard.changelog, 0)
+    assert next(iter(folding.shards())).projection is ACTING_JOBS
 
 
 async def test_of_what_earlier_versions_refused_is_held_what_is_still_to_be_folded(monkeypatch):

@@ -21,6 +21,8 @@ async def test_all_topics_are_made_once_and_are_then_as_they_should_be(log: Even
     assert await admin.create(log, names) == [names.wire(topic.name) for topic in TOPICS]
     assert await admin.create(log, names) == []
     assert await admin.check(log, names) == []
+    letters = names.wire("dead-letter")
+    assert (await log.describe([letters]))[letters].config["compression.type"] == "zstd"
     for topic in TOPICS:
         assert len(await log.ends(names.wire(topic.name))) == topic.partitions
 

@@ -33,6 +33,7 @@ def _config(topic: Topic) -> dict[str, str]:
         "retention.bytes": "-1",
         **({} if topic.keeps_all else CUT_BY_THE_CLOCK),
         **({"max.message.bytes": str(topic.max_bytes)} if topic.max_bytes else {}),
+        **({"compression.type": "zstd"} if topic.packed else {}),
     }
 
 
