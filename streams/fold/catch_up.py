@@ -12,18 +12,15 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from schemas.topics import TopicNames
-from streams.fairness.slices import unheard
 from streams.fold.batch import Batch, Decoded, decode_from
 from streams.fold.commit import Ports, advance
 from streams.fold.dead_letter import size_with_headers
 from streams.fold.owed import NOTHING_BEFORE, Owed, Sent, before
 from streams.fold.shard import Shard
-from streams.log.port import EventLog, Extent, Record, records_in
+from streams.log.port import HEADER_BYTES, EventLog, Extent, Record, records_in
 
 # What is held at once of all sources together, and folded in one go where it comes from one source.
 STRETCH, STRETCH_BYTES = 2_000, 16 << 20
-HEADER_BYTES = 64
-"""A header takes so much beside its text: there may be many, and all of them empty."""
 
 Told = Callable[[Decoded], Awaitable[Decoded]]
 """Writes the letters of a batch, and gives back what of it is to be folded."""
@@ -48,7 +45,7 @@ async def catch_up(
     ports: Ports,
     names: TopicNames,
     told: Told,
-    beat: Callable[[], None] = unheard,
+    beat: Callable[[], None],
 ) -> None:
     """What the group has committed, or an earlier version has folded, is not sent again, unless it was refused there.
 

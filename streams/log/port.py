@@ -13,6 +13,8 @@ Learn = Callable[[Iterable[bytes | None]], Awaitable[None]]
 BATCH_LIMIT = 1 << 20
 """Kafka's default for `max.message.bytes`, less a few bytes: a whole record batch with its overhead."""
 OVERHEAD = 48_576
+HEADER_BYTES = 64
+"""What Python needs for a record's header beside its text: there may be many, and all of them empty."""
 WEEK = "604800000"
 """In milliseconds, as a topic's setting. Kafka's default for `segment.ms`."""
 

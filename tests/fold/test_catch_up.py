@@ -197,7 +197,9 @@ async def test_a_later_version_still_knows_what_the_first_refused():
 
 
 @pytest.mark.parametrize("meanwhile", [False, True])
-async def test_what_one_shard_tells_as_it_catches_up_the_other_does_not_tell_again(meanwhile: bool) -> None:
+async def test_what_one_shard_tells_as_it_catches_up_the_other_does_not_tell_again(
+    meanwhile: bool, monkeypatch: Any
+) -> None:
     """Both feed on one source; only the one that acts reads it before it flows. The poison comes while it looks."""
     log, names, next_ = MemoryLog(), TopicNames(), count(0)
     async with Driver(log, [ACTING_JOBS, SESSIONS]):
@@ -217,7 +219,7 @@ async def test_what_one_shard_tells_as_it_catches_up_the_other_does_not_tell_aga
         if meanwhile:
             await log.append([poison])
 
-    folding._look_at_ground = look  # type: ignore[method-assign]
+    monkeypatch.setattr(folding, "_look_at_ground", look)
     shards = [folding.open(each, 0, MemoryStore()) for each in (ACTING_JOBS, SESSIONS)]
     for shard in shards:
         shard.restored()

@@ -474,7 +474,8 @@ async def test_what_could_not_be_sent_before_a_changelog_was_lost_is_refused_aga
     await log.create([TopicSpec(TOPIC, 1)])
     await log.append([Outgoing(TOPIC, b"acme", encode(event), partition=0) for event in (text(0), bad(1), text(2))])
     held = {TOPIC: (await extents(log, TOPIC))[0]}
-    await catch_up(world.shard, held, log, {TOPIC: 3}, world.folding._ports, TopicNames(), world.folding._told)
+    folding = world.folding
+    await catch_up(world.shard, held, log, {TOPIC: 3}, folding._ports, TopicNames(), folding._told, folding._beat)
     assert places(kept_refusals(world)) == [1]
     assert world.rows() == {"acme/e": Texts(("0 ", "2 "))}
     assert not [what for what, _ in world.done if what == "published"]

@@ -14,7 +14,8 @@ from aiokafka.record.default_records import DefaultRecordBatch, _DefaultRecordBa
 from aiokafka.record.memory_records import MemoryRecords
 
 from schemas.rejected import RefusedValue, Unusable
-from streams.log.kafka.packed import HEADER, LARGE, RECORD, headers, measured, within
+from streams.log.kafka.packed import LARGE, RECORD, headers, measured, within
+from streams.log.port import HEADER_BYTES
 
 LENGTH = 12
 """Bytes of a record batch before those that its length counts."""
@@ -84,7 +85,7 @@ def _opened(raw: memoryview, batch: Any) -> tuple[list[Any], int]:
         weight = within(weight + size)
         if unpacked is not None:
             if size > LARGE:
-                within(weight + HEADER * headers(unpacked, count))
+                within(weight + HEADER_BYTES * headers(unpacked, count))
             raw = memoryview(b"".join((_without_codec(raw), unpacked)))
             batch = DefaultRecordBatch(raw)
     try:
@@ -96,7 +97,7 @@ def _opened(raw: memoryview, batch: Any) -> tuple[list[Any], int]:
     if not codec:
         _numbered(records, batch)
     held = sum(map(len, map(_HEADERS, records))) if any(map(_HEADERS, records)) else 0
-    return records, weight + HEADER * held
+    return records, weight + HEADER_BYTES * held
 
 
 def _parsed(raw: memoryview, batch: Any) -> list[Any]:

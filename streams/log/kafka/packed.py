@@ -20,8 +20,6 @@ LIMIT = 32 << 20
 """Bytes. A client that means well stays below a few MiB, and what lies in a batch is held in memory whole."""
 RECORD = 128
 """Bytes that Python needs for a record beside its own: a batch of empty ones weighs more than it holds."""
-HEADER = 64
-"""The same for a header."""
 
 GZIP, SNAPPY, LZ4, ZSTD = 1, 2, 3, 4
 PIECE = 16 << 10
