@@ -10,7 +10,7 @@ from schemas.codec.codec import Incoming, decode_batch
 from schemas.codec.primitives import MAX_TIME
 from schemas.envelope import Event, Origin
 from schemas.rejected import Rejected
-from streams.state.refusal import SURELY_SHORT, Untaken, blamed_on_events, check_key
+from streams.state.refusal import SURELY_SHORT, TooMuchAtOnce, Untaken, blamed_on_events, check_key
 
 State = TypeVar("State", bound=msgspec.Struct)
 
@@ -30,6 +30,8 @@ class Batch(NamedTuple):
     start: int
     next: int
     records: Sequence[SourceRecord]
+    weight: int = 0
+    """About how many bytes of memory the records take, where somebody counts them."""
 
 
 Found = tuple[SourceRecord, Event]
@@ -93,21 +95,35 @@ def _at_home(event: Event | Rejected, record: SourceRecord, batch: Batch, here: 
     return Rejected("wrong_topic", f"{event.type} does not belong on {batch.topic}", origin)
 
 
+Overdue = Callable[[], bool]
+
+
+def at_leisure() -> bool:
+    """However long it takes."""
+    return False
+
+
 def fold(
-    projection: Projection[State], events: Sequence[Found], load: Callable[[Sequence[str]], Mapping[str, State]]
+    projection: Projection[State],
+    events: Sequence[Found],
+    load: Callable[[Sequence[str]], Mapping[str, State]],
+    overdue: Overdue = at_leisure,
 ) -> Folded[State]:
     """Each row is read once, folded through its events in order, and kept if it changed.
 
-    Raises `Untaken` where the projection cannot take one of the events; whatever `load` raises comes through.
+    Raises `Untaken` where the projection cannot take one of the events, and `TooMuchAtOnce` where it is `overdue`
+    before all of them are done; whatever `load` raises comes through.
     """
     with blamed_on_events():
         groups = _by_key(projection, events)
     known = load(list(groups))
     with blamed_on_events():
-        return _folded(projection, groups, known)
+        return _folded(projection, groups, known, overdue)
 
 
-def _folded(projection: Projection[State], groups: Mapping[str, Group], known: Mapping[str, State]) -> Folded[State]:
+def _folded(
+    projection: Projection[State], groups: Mapping[str, Group], known: Mapping[str, State], overdue: Overdue
+) -> Folded[State]:
     rows: dict[str, tuple[State, int]] = {}
     outputs: list[tuple[int, int, Event]] = []
     step, react = projection.fold, projection.react
@@ -116,6 +132,8 @@ def _folded(projection: Projection[State], groups: Mapping[str, Group], known: M
         state = after = projection.initial(key) if before is None else before
         last: SourceRecord | None = None
         for record, event in group[1:]:
+            if overdue():
+                raise TooMuchAtOnce
             after = step(state, event)
             if after is state:
                 continue

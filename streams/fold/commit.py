@@ -1,5 +1,6 @@
 """What makes a fold exact: the order in which its parts become durable."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
@@ -8,11 +9,11 @@ from schemas.envelope import Event
 from schemas.errors import Poison
 from streams.fold.batch import Decoded, Found
 from streams.fold.failpoint import FailPoint
-from streams.fold.pieces import BATCH_BYTES, Draft, Piece, bytes_of, whole
+from streams.fold.pieces import BATCH_BYTES, Deadline, Draft, Piece, bytes_of, whole
 from streams.fold.shard import Shard
 from streams.log.port import Learn, nothing_to_learn
 from streams.state.changelog import Rows
-from streams.state.refusal import Refusal, RowsTooLarge
+from streams.state.refusal import Refusal, RowsTooLarge, TooMuchAtOnce
 
 log = logging.getLogger(__name__)
 FEW = 256
@@ -89,19 +90,22 @@ async def advance(shard: Shard[Any], decoded: Decoded, ports: Ports) -> None:
 
 
 async def _taken(shard: Shard[Any], decoded: Decoded, events: Sequence[Found], next_: int, ports: Ports) -> bool:
-    """False where they are too many: for one record batch, or to be looked through for one that is refused."""
-    size = len(events)
+    """False where they are too many: for one record batch, for one turn of the loop, or to be looked through for one
+    that is refused."""
+    size, deadline = len(events), Deadline()
     try:
-        piece = whole(shard, decoded, events, next_)
+        piece = whole(shard, decoded, events, next_, deadline)
+        few = bytes_of(piece.rows) < BATCH_BYTES // 3 and deadline.far()
         await commit(shard, piece, decoded.topic, ports)
         if len(piece.rows) > 1:
             shard.circuit.taken()
-        if bytes_of(piece.rows) < BATCH_BYTES // 3:
+        if few:
             shard.fitting = max(shard.fitting, 2 * size)
         return True
-    except RowsTooLarge:
+    except (RowsTooLarge, TooMuchAtOnce):
         if size > 1:
             shard.fitting = size // 2
+            await asyncio.sleep(0)
             return False
     except Poison:
         if size > FEW:

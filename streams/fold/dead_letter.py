@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 
+from schemas.codec.codec import MAX_BYTES
 from schemas.codec.primitives import MAX_TIME, sane_company
 from schemas.envelope import Event, derived_id
 from schemas.errors import Poison
@@ -20,9 +21,9 @@ from streams.state.refusal import bounded
 log = logging.getLogger(__name__)
 NOBODY = "unknown"
 """The company of a record whose key names none."""
-LIMITS = (12 << 20, 256 << 10, 0)
-"""Bytes of a record that its letter holds. A compressed record can have more than any topic of ours takes; where
-somebody has made the dead-letter topic smaller than ours, fewer fit."""
+LIMITS = (MAX_BYTES + (256 << 10), 256 << 10, 0)
+"""Bytes of a record that its letter holds: what could be an event, with its key and headers. A larger one can only have
+come compressed, and is never sent again. Where somebody has made the dead-letter topic smaller than ours, fewer fit."""
 REDRIVEN = "rillfold-redriven"
 """A header that names the letter of a record that was sent again. Refused once more it is the same letter."""
 CUT = "rillfold-cut"

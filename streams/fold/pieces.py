@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from schemas.envelope import Event
 from schemas.errors import Poison
-from streams.fold.batch import Decoded, Folded, Found, fold
+from streams.fold.batch import Decoded, Folded, Found, at_leisure, fold
 from streams.fold.shard import Shard
 from streams.state.changelog import Marker, Rows, marker_record, refusal_record
 from streams.state.refusal import Refusal, RowsTooLarge, refusal
@@ -15,6 +16,8 @@ from streams.state.refusal import Refusal, RowsTooLarge, refusal
 # Under Kafka's default of 1 MiB for a record batch, with room for its header.
 BATCH_BYTES = 1_000_000
 RECORD_OVERHEAD = 24
+PIECE_SECONDS = 0.25
+"""So long the fold of one piece takes at most, but for its first event: others wait for the loop meanwhile."""
 
 
 class Piece(NamedTuple):
@@ -26,9 +29,24 @@ class Piece(NamedTuple):
     refused: Sequence[Refusal] = ()
 
 
-def whole(shard: Shard[Any], decoded: Decoded, events: Sequence[Found], next_: int) -> Piece:
-    """All of these events at once. Raises `Untaken`, where one of them cannot be taken or all are too many."""
-    folded = fold(shard.projection, events, shard.load)
+class Deadline:
+    """Of a piece, from now on."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def over(self) -> bool:
+        return time.monotonic() - self._began > PIECE_SECONDS
+
+    def far(self) -> bool:
+        """So little is done by now that more of it may be."""
+        return time.monotonic() - self._began < PIECE_SECONDS / 4
+
+
+def whole(shard: Shard[Any], decoded: Decoded, events: Sequence[Found], next_: int, deadline: Deadline) -> Piece:
+    """All of these events at once. Raises `Untaken` where one of them cannot be taken, `TooMuchAtOnce` where there are
+    others beside it that can wait."""
+    folded = fold(shard.projection, events, shard.load, deadline.over if len(events) > 1 else at_leisure)
     rows = shard.encode(folded, decoded.topic)
     rows.append(marker_record(Marker(decoded.topic, decoded.partition, next_)))
     if (size := bytes_of(rows)) > BATCH_BYTES:
@@ -56,22 +74,28 @@ class Draft:
         self.outcomes: list[Refusal | None] = []
         """In order: each refusal, and None for each event that was taken into a row."""
         self._size = bytes_of([self._marker(decoded.next)])
+        self._deadline = Deadline()
+        self._begun = False
 
     def copy(self) -> Draft:
         """As it stands, with nothing that is yet to be sent."""
         other = Draft(self._shard, self._decoded)
         other._states, other._rows = dict(self._states), dict(self._rows)
         other._refused, other._size, other.outcomes = list(self._refused), self._size, list(self.outcomes)
+        other._deadline, other._begun = self._deadline, self._begun
         return other
 
     def take(self, events: Sequence[Found], unsendable: Mapping[int, Poison]) -> int:
-        """How many of them had room. What follows from those of `unsendable`, by offset, cannot be sent."""
+        """How many of them had room and time. What follows from those of `unsendable`, by offset, cannot be sent."""
         for n, found in enumerate(events):
+            if self._begun and self._deadline.over():
+                return n
             one = self._one(found, unsendable.get(found[0].offset))
             growth = self._growth(one.rows)
             if self._size + growth > BATCH_BYTES:
                 return n
             self._size += growth
+            self._begun = True
             self._add(one)
         return len(events)
 

@@ -33,7 +33,7 @@ from streams.state.changelog import (
     refusal_of,
     spelled,
 )
-from streams.state.refusal import Refusal, Untaken, blamed_on_events
+from streams.state.refusal import Refusal, TooMuchAtOnce, Untaken, blamed_on_events
 from streams.state.store import Store
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,8 @@ State = TypeVar("State", bound=msgspec.Struct)
 ANY_NUMBER = 1 << 20
 LOOK = 50_000
 """So many rows are looked at, at most, to know whose cannot be read."""
+READ_ROWS, READ_BYTES = 32, 4 << 20
+"""So many rows are read in one go, and so many bytes of them for one piece. A row fits a record batch."""
 LOOK_BELOW = 1_000
 """Offsets below a marker."""
 
@@ -130,7 +132,7 @@ class Shard(Generic[State]):
     def load(self, keys: Sequence[str]) -> Mapping[str, State]:
         with blamed_on_events("bad_key"):
             encoded = [key.encode() for key in keys]
-        found = self.store.get(encoded)
+        found = self._got(encoded)
         decode = self._codec.decode
         try:
             with blamed_on_events("bad_row"):
@@ -138,6 +140,17 @@ class Shard(Generic[State]):
         except Untaken:
             self._look_around()
             raise
+
+    def _got(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
+        """A small event can be about a row as large as any: so many of them are not even read at once."""
+        found, size = list[bytes | None](), 0
+        for first in range(0, len(keys), READ_ROWS):
+            some = self.store.get(keys[first : first + READ_ROWS])
+            found += some
+            size += sum(map(len, filter(None, some)))
+            if size > READ_BYTES and len(keys) > 1:
+                raise TooMuchAtOnce
+        return found
 
     def _look_around(self) -> None:
         """A row cannot be read. Where it is so with several companies' rows, the release does not fit them.

@@ -5,7 +5,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any
 
@@ -19,6 +19,8 @@ EX_SOFTWARE = 70
 """The exit code for a supervisor: start me again."""
 LOOK_SECONDS = 1.0
 ANSWER_SECONDS = 3.0
+STRETCH = 64
+"""Offsets that are looked through first: record batches of a MiB each, perhaps."""
 
 Look = Callable[[], Sight]
 OpenLog = Callable[[], AbstractAsyncContextManager[EventLog]]
@@ -76,8 +78,8 @@ class Watchman:
                 self.state = watch.answered(self.state, ends, self._clock(), deleted)
                 for tp in watch.suspects(self.state, self._bounds, self._clock()):
                     place = self.state.places[tp]
-                    if not await _has_records(event_log, tp, max(place.position, place.void), place.end):
-                        self.state = watch.void(self.state, tp, place.end)
+                    async for end in _void(event_log, tp, max(place.position, place.void), place.end):
+                        self.state = watch.void(self.state, tp, end)
         except Exception as error:
             # Whatever it is, it is the watched log that does not answer; time decides whether that matters.
             self.state = watch.unanswered(self.state, f"{type(error).__name__} {error}".strip())
@@ -112,6 +114,15 @@ async def _ends(event_log: EventLog, state: State) -> tuple[Mapping[TopicPartiti
         except UnknownTopic as error:
             deleted[topic] = str(error)
     return found, deleted
+
+
+async def _void(event_log: EventLog, tp: TopicPartition, start: int, stop: int) -> AsyncIterator[int]:
+    """Up to where there is no record, a stretch at a time: what is aborted can be gigabytes, and the next look goes on
+    where this one ran out of time."""
+    size = STRETCH
+    while start < stop and not await _has_records(event_log, tp, start, end := min(start + size, stop)):
+        yield end
+        start, size = end, 2 * size
 
 
 async def _has_records(event_log: EventLog, tp: TopicPartition, start: int, stop: int) -> bool:

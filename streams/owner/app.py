@@ -140,6 +140,7 @@ def _agent(app: RowApp, folding: Folding) -> None:
                 await folding.step(batch)
             except Exception as error:
                 app.shard_owner.failed(error)
+            app.folded(batch)
 
 
 def _publisher(event_log: EventLog, names: TopicNames) -> Callable[[Sequence[Event]], Awaitable[None]]:

@@ -36,6 +36,8 @@ from streams.owner.unled import Given, Unled
 FETCH_WAIT_MS = 100
 LOOK_SECONDS = 1.0
 COMMIT_SECONDS = 5.0
+HELD_BYTES = 64 << 20
+"""Of memory, about, in all that waits for the fold: partitions are many, and packed batches small on the wire alone."""
 
 
 class RowApp(faust.App):
@@ -43,6 +45,9 @@ class RowApp(faust.App):
 
     shard_owner: ShardOwner
     access: KafkaAccess
+
+    def folded(self, batch: Batch) -> None:
+        cast(BatchConsumer, self.consumer).let_go(batch)
 
     def phase(self) -> Phase:
         """May be asked from another thread."""
@@ -76,6 +81,8 @@ class Fetched(NamedTuple):
     start: int | None
     next: int
     records: list[Any]
+    weight: int
+    """About how many bytes of memory they take."""
 
 
 class Sought(NamedTuple):
@@ -164,7 +171,8 @@ class BatchThread(driver.AIOKafkaConsumerThread):
             self._refused(error)
             raise
         # No await from here: the positions are those that this very fetch has left.
-        return {tp: self._located(consumer, tp, records) for tp, records in fetched.items()}
+        weight = consumer._fetcher._records.weight // max(1, len(fetched))
+        return {tp: self._located(consumer, tp, records, weight) for tp, records in fetched.items()}
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         """aiokafka would ask without end where a topic is gone, and no rebalance could take it from us meanwhile. How
@@ -176,12 +184,12 @@ class BatchThread(driver.AIOKafkaConsumerThread):
         except TimeoutError:
             return False
 
-    def _located(self, consumer: Any, tp: Any, records: list[Any]) -> Fetched:
+    def _located(self, consumer: Any, tp: Any, records: list[Any], weight: int) -> Fetched:
         given, known = _given(consumer, tp), self.sought.get(tp)
         if known is None or known.given is not given:
-            return Fetched(None, given.position, records)
+            return Fetched(None, given.position, records, weight)
         self.sought[tp] = Sought(given, given.position)
-        return Fetched(known.offset, given.position, records)
+        return Fetched(known.offset, given.position, records, weight)
 
     def stands_at(self, tp: Any) -> int | None:
         """Where the next fetch of a partition that was sought begins: also past what holds no record."""
@@ -210,7 +218,10 @@ class BatchConsumer(driver.Consumer):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._full: set[TP] = set()
+        self._held = 0
+        """Bytes of memory, about, of what waits for the fold or is being folded."""
         self._room = asyncio.Event()
+        self._room.set()
         self._resumed = asyncio.Event()
 
     def resume_partitions(self, tps: Iterable[TP]) -> None:
@@ -225,7 +236,20 @@ class BatchConsumer(driver.Consumer):
 
     def on_buffer_drop(self, tp: TP) -> None:
         self._full.discard(tp)
-        if not self._full:
+        self._look_for_room()
+
+    def let_go(self, batch: Batch) -> None:
+        """It is folded. Of what was dropped with a partition nobody says so: the next assignment begins at nothing."""
+        self._held = max(0, self._held - batch.weight)
+        self._look_for_room()
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        self._held = 0
+        self._look_for_room()
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    def _look_for_room(self) -> None:
+        if not self._full and self._held < HELD_BYTES:
             self._room.set()
 
     async def _wait_next_records(self, timeout: float) -> tuple[Any, set[TP] | None]:
@@ -238,8 +262,12 @@ class BatchConsumer(driver.Consumer):
         return await super()._wait_next_records(timeout)
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
-        if self._full:
+        if self._held >= HELD_BYTES:
+            self._room.clear()
+        if not self._room.is_set():
             await self.wait(self._room.wait(), timeout=timeout)
+        if self._held >= HELD_BYTES:
+            return
         try:
             fetched, active = await self._wait_next_records(timeout)
         except NoOffsetForPartitionError:
@@ -262,6 +290,8 @@ class BatchConsumer(driver.Consumer):
                 continue  # fetched before the seek to the marker, which makes it come again
             if active is None or tp in active:
                 self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
+                if not self._is_changelog_tp(tp):  # rows are taken as they come
+                    self._held += batch.weight
                 yield tp, self._batch_message(tp, batch)
 
     async def _not_in_the_log(self, asked: Mapping[Any, int]) -> None:
@@ -288,22 +318,10 @@ class BatchConsumer(driver.Consumer):
     def _batch_message(self, tp: Any, fetched: Fetched) -> ConsumerMessage:
         last = fetched.records[-1]
         start = fetched.records[0].offset if fetched.start is None else fetched.start
-        batch = Batch(tp.topic, tp.partition, start, fetched.next, fetched.records)
-        return ConsumerMessage(
-            tp.topic,
-            tp.partition,
-            last.offset,
-            last.timestamp / 1000,
-            last.timestamp_type,
-            [],
-            None,
-            cast(Any, batch),
-            None,
-            0,
-            0,
-            tp,
-            generation_id=self.app.consumer_generation_id,
-        )
+        batch = Batch(tp.topic, tp.partition, start, fetched.next, fetched.records, fetched.weight)
+        place = tp.topic, tp.partition, last.offset, last.timestamp / 1000, last.timestamp_type
+        generation = self.app.consumer_generation_id
+        return ConsumerMessage(*place, [], None, cast(Any, batch), None, 0, 0, tp, generation_id=generation)
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """The rows know better than the group how far a source is folded."""

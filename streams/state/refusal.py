@@ -42,6 +42,10 @@ class RowsTooLarge(Untaken):
         super().__init__("row_too_large", f"{size} bytes of rows, above the limit of {limit} for one record batch")
 
 
+class TooMuchAtOnce(Exception):
+    """Of several events. Nothing is wrong with any of them: fewer are folded at a time."""
+
+
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     """One event that one version of a projection does not take. The next version tries again."""
 
@@ -87,7 +91,7 @@ def blamed_on_events(reason: str = "raised") -> Iterator[None]:
     """What is done in here depends on nothing but events and rows: so it is one of them that raises, not the world."""
     try:
         yield
-    except Untaken:
+    except (Untaken, TooMuchAtOnce):
         raise
     except MemoryError as error:
         if not _has_room():

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import httpx
@@ -80,11 +81,15 @@ async def stranger(stack: Endpoints, topics: None) -> AsyncIterator[AIOKafkaProd
     await producer.stop()
 
 
+SENT = Random(1).randbytes(600_000)
+"""Cannot be packed: so much may be unpacked as well."""
+
+
 async def strange(producer: AIOKafkaProducer, topic: str) -> int:
     """Returns how many records it has sent."""
     records: list[dict[str, Any]] = [
-        {"key": b"evil", "value": bytes(20 << 20), "headers": [("h", b"x" * 100)]},
-        {"key": b"k" * (2 << 20), "value": b"{}"},
+        {"key": b"evil", "value": (SENT + bytes(20 << 20))[: 20 << 20], "headers": [("h", b"x" * 100)]},
+        {"key": SENT[:100_000] + b"k" * (2 << 20), "value": b"{}"},
         {"key": b"\xff\x00", "value": b"\xff", "headers": [("null", None), ("", b"")]},
         {"key": b"evil", "value": b'{"type":"no"}', "headers": [(f"h{n}", b"") for n in range(20_000)]},
         {"key": None, "value": None, "headers": [("null", None)]},

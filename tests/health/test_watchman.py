@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import pytest
 
@@ -12,7 +12,7 @@ from streams.errors import Unreachable
 from streams.health.watch import Patience, Sight
 from streams.health.watchman import EX_SOFTWARE, Watchman
 from streams.log.memory import MemoryLog
-from streams.log.port import Outgoing, TopicSpec
+from streams.log.port import Outgoing, Record, TopicSpec
 
 TP = ("company-data", 0)
 
@@ -21,11 +21,25 @@ class FakeAwayLog(MemoryLog):
     """A log whose broker can be away."""
 
     away = False
+    readable: int | None = None
+    """Offsets that it reads between two questions for its ends."""
+    left = 0
 
     async def ends(self, topic: str) -> Mapping[int, int]:
         if self.away:
             raise Unreachable("localhost:9", "refused")
+        self.left = self.readable or 0
         return await super().ends(topic)
+
+    async def read(
+        self, topic: str, partition: int, start: int, stop: int | None = None
+    ) -> AsyncIterator[Sequence[Record]]:
+        if self.readable is not None and stop is not None:
+            self.left -= stop - start
+            if self.left < 0:
+                raise TimeoutError
+        async for batch in super().read(topic, partition, start, stop):
+            yield batch
 
 
 class Scene:
@@ -105,6 +119,18 @@ async def test_an_end_that_holds_no_record_is_read_and_found_void(scene: Scene) 
     assert stands(scene.watchman) is None
     assert scene.watchman.state.places[TP].void == 11
     assert scene.codes == []
+
+
+async def test_what_is_looked_through_in_one_look_is_not_looked_through_again(scene: Scene) -> None:
+    """A transaction that was aborted can have left more than anybody reads in the time of one look."""
+    scene.position = 10
+    await scene.until(1)
+    scene.log._topics["company-data"][0].end = 2_000
+    scene.log.readable = 200
+    await scene.until(300)
+    assert stands(scene.watchman) is None
+    assert scene.watchman.state.places[TP].void == 2_000
+    assert scene.watchman.stalls == 0
 
 
 async def test_a_topic_that_is_deleted_is_named_at_once_and_ends_nobody(scene: Scene) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 from random import Random
 from types import SimpleNamespace
@@ -165,3 +166,15 @@ def test_what_was_fetched_before_a_seek_is_dropped():
     state.position = 4
     assert fetched.getall() == []
     assert not fetched.has_more()
+
+
+def test_nothing_is_kept_of_a_batch_that_was_handed_out():
+    """What is fetched behind it may wait for long, and each partition would keep one."""
+    waiting, state = Waiting(), State(0)
+    waiting.at_once = 1
+    parsed = PartitionRecords(TP, Kept(batch(0, 3) + batch(3, 2)), [], 0, None, None, True, 0)
+    assignment = SimpleNamespace(active=True, state_value=lambda _: state)
+    waiting[TP] = FetchResult(TP, assignment=assignment, partition_records=parsed, backoff=0)
+    (_, _, last) = waiting[TP].getall()
+    assert waiting[TP].has_more()
+    assert sys.getrefcount(last) == 2

@@ -26,6 +26,8 @@ from streams.log.kafka.opened import HEAD, Kept, WholeBatch
 from tests.log.test_fetched import State, batch
 
 TP = TopicPartition("company-data", 0)
+HEAVY = Random(3).randbytes(1 << 19)
+"""Cannot be packed: a batch that has it may be unpacked to as much as any."""
 ENCODE = {1: gzip_encode, 2: snappy_encode, 3: lz4_encode, 4: zstd_encode}
 CODECS = pytest.mark.parametrize("codec", ENCODE, ids=("gzip", "snappy", "lz4", "zstd"))
 MIB = 1 << 20
@@ -61,7 +63,7 @@ def taken(raw: bytes, position: int = 0) -> list[Any]:
 
 @CODECS
 def test_what_fits_is_read_as_ever(codec: int):
-    values = [b"first" * 1_000, bytes(3 * MIB), b"last"]
+    values = [b"first" * 1_000, HEAVY + bytes(3 * MIB), b"last"]
     records = taken(built(codec, 5, *values) + built(codec, 8, b"after" * 100))
     assert [record.offset for record in records] == [5, 6, 7, 8]
     assert [record.value for record in records] == [*values, b"after" * 100]
@@ -69,9 +71,23 @@ def test_what_fits_is_read_as_ever(codec: int):
 
 
 @CODECS
+def test_packing_makes_little_into_little(codec: int):
+    """A quota counts what is sent. Of what is sent unpacked no client makes more than a MiB at once."""
+    as_much = bytes(MIB - 100)
+    assert [record.value for record in taken(built(codec, 0, as_much))] == [as_much]
+    lines = [b'{"id":"%032x","text":"the same again"}' % n for n in Random(2).sample(range(1 << 60), 40_000)]
+    assert [record.value for record in taken(built(codec, 0, *lines))] == lines
+    more = taken(built(codec, 0, *[bytes(MIB)] * 3))
+    if codec == 2:  # its bytes stand for 22 at most
+        assert len(more) == 3
+    else:
+        assert [each.value.reason for each in more] == ["too_large"]
+
+
+@CODECS
 def test_one_record_stands_for_a_batch_that_is_too_large(codec: int):
-    bomb = built(codec, 10, b"a", *[bytes(10 * MIB)] * 4)
-    assert len(bomb) < 3 * MIB
+    bomb = built(codec, 10, b"a", *[HEAVY + bytes(10 * MIB)] * 4)
+    assert len(bomb) < 4 * MIB
     records = taken(batch(8, 2) + bomb + batch(15, 2))
     assert [record.offset for record in records] == [8, 9, 10, 15, 16]
     whole = records[2]
@@ -94,7 +110,7 @@ def test_a_batch_of_nothing_but_records_is_too_large_as_well():
 def test_a_batch_of_nothing_but_headers_is_too_large_as_well(codec: int):
     """Two bytes each, and thirty times as much in memory."""
     builder = DefaultRecordBatchBuilder(2, codec, False, -1, -1, -1, 1 << 30)
-    builder.append(0, 7, b"key", None, [("", None)] * (3 * MIB))
+    builder.append(0, 7, b"key", HEAVY, [("", None)] * (3 * MIB))
     (whole,) = taken(placed(bytearray(builder.build()), 0))
     assert isinstance(whole, WholeBatch) and whole.value.reason == "too_large"
 
@@ -177,7 +193,8 @@ def packings(chance: Random, body: bytes) -> list[tuple[int, bytes]]:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_the_size_is_never_below_what_it_unpacks_to(seed: int):
+def test_the_size_is_never_below_what_it_unpacks_to(seed: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(packed, "UNPACKED", packed.LIMIT)
     chance = Random(seed)
     words = [chance.randbytes(chance.randrange(1, 50)) for _ in range(chance.choice((1, 3, 1_000)))]
     body = b"".join(chance.choices(words, k=chance.choice((1, 100, 40_000))))
@@ -222,7 +239,7 @@ class Partition:
 def test_no_more_batches_are_opened_than_one_call_may_hold_and_every_partition_has_its_turn(limit: int | None):
     waiting = Waiting()
     waiting.limit = limit
-    heavy = b"".join(built(4, n, bytes(20 * MIB)) for n in range(8))
+    heavy = b"".join(built(4, n, HEAVY + bytes(19 * MIB)) for n in range(8))
     parts = [Partition(waiting, number, heavy) for number in range(3)] + [Partition(waiting, 3, batch(0, 5))]
     found: dict[int, list[int]] = {part.tp.partition: [] for part in parts}
     calls = 0
@@ -239,3 +256,20 @@ def test_no_more_batches_are_opened_than_one_call_may_hold_and_every_partition_h
         if calls == 4:
             assert all(found.values())
     assert found == {0: [*range(8)], 1: [*range(8)], 2: [*range(8)], 3: [0, 1, 2, 3, 4]}
+
+
+def test_what_a_call_leaves_counts_in_the_next_and_holds_nobody_up_for_ever():
+    """Many records in one batch: without that each partition has its own in memory, and partitions are many."""
+    waiting = Waiting()
+    waiting.limit = 2
+    raw = built(4, 0, HEAVY, *[HEAVY + bytes(3 * MIB)] * 6)
+    parts = [Partition(waiting, number, raw) for number in range(8)]
+    found: dict[int, list[int]] = {part.tp.partition: [] for part in parts}
+    while waiting:
+        for tp in list(waiting.keys()):
+            found[tp.partition] += [record.offset for record in waiting[tp].getall()]
+            if not waiting[tp].has_more():
+                del waiting[tp]
+        takers = [vars(each)["getall"] for each in waiting.values()]
+        assert sum(len(record.value) for take in takers for record in take._left) <= fetched.AT_ONCE + 25 * MIB
+    assert found == {number: [*range(7)] for number in range(8)}

@@ -19,7 +19,7 @@ from faust.types import TP
 from mode.services import ServiceTask
 
 from streams.fold.batch import Batch
-from streams.owner.faust_seam import BatchConsumer, BatchThread
+from streams.owner.faust_seam import HELD_BYTES, BatchConsumer, BatchThread, Fetched
 from streams.owner.faust_tables import RowTable
 from tests.support.relied_on import BY_FETCHED, BY_THE_SEAM, FAUST_VERSION
 
@@ -64,7 +64,7 @@ class Assigned:
     def fetched(self, thread: BatchThread, next_: int) -> int | None:
         """The thread's word of where a fetch began that has brought a partition so far."""
         self.seek(HERE, next_)
-        return thread._located(self, HERE, []).start
+        return thread._located(self, HERE, [], 0).start
 
 
 @pytest.fixture
@@ -148,12 +148,62 @@ async def test_a_fetch_goes_on_when_its_partitions_are_taken_away_before_the_see
         return {}, None
 
     consumer = object.__new__(BatchConsumer)
-    consumer._full, consumer.flow_active = set(), False
+    consumer._full, consumer._held, consumer.flow_active, consumer._room = set(), 0, False, asyncio.Event()
+    consumer._room.set()
     monkeypatch.setattr(BatchConsumer, "_wait_next_records", fetched)
     monkeypatch.setattr(BatchConsumer, "perform_seek", taken_away)
     monkeypatch.setattr(BatchConsumer, "should_stop", False)
     monkeypatch.setattr(BatchConsumer, "app", SimpleNamespace(consumer_generation_id=1), raising=False)
     assert [message async for message in consumer.getmany(1.0)] == []
+
+
+async def test_nothing_is_fetched_while_much_waits_for_the_fold(monkeypatch: pytest.MonkeyPatch):
+    """Partitions are many: a bound for one fetch is none for a worker."""
+    source, rows = TP("t", 0), TP("changelog", 0)
+    fetches = 0
+
+    async def fetched(*_: object) -> tuple[dict[object, object], None]:
+        nonlocal fetches
+        fetches += 1
+        record = SimpleNamespace(offset=7, timestamp=1, timestamp_type=0)
+        return {tp: Fetched(7, 8, [record], HELD_BYTES // 2) for tp in (source, rows)}, None
+
+    async def soon(_self: object, event: Any, timeout: float | None = None) -> None:
+        event.close()
+
+    async def nothing(*_: object, **__: object) -> None:
+        """What Faust does there."""
+
+    monitor = SimpleNamespace(track_tp_end_offset=lambda *_: None)
+    app = SimpleNamespace(consumer_generation_id=1, monitor=monitor)
+    for name, instead in {
+        "_wait_next_records": fetched,
+        "wait": soon,
+        "should_stop": False,
+        "app": app,
+        "highwater": lambda *_: 8,
+        "_is_changelog_tp": lambda _, tp: tp == rows,
+    }.items():
+        monkeypatch.setattr(BatchConsumer, name, instead, raising=False)
+    monkeypatch.setattr(driver.Consumer, "on_partitions_assigned", nothing)
+    consumer = object.__new__(BatchConsumer)
+    consumer._full, consumer._held, consumer.flow_active, consumer._room = set(), 0, True, asyncio.Event()
+    consumer._room.set()
+
+    async def get() -> list[Any]:
+        return [message.value for tp, message in [each async for each in consumer.getmany(1.0)] if tp == source]
+
+    first, second = [*await get(), *await get()]
+    assert await get() == []
+    assert (fetches, consumer._room.is_set()) == (2, False)
+    consumer.let_go(first)
+    assert (consumer._held, consumer._room.is_set()) == (HELD_BYTES // 2, True)
+    assert len(await get()) == 1
+    assert await get() == []
+    await consumer.on_partitions_assigned({source})  # nobody acknowledges what was dropped
+    assert len(await get()) == 1
+    consumer.let_go(second)
+    assert consumer._held == 0
 
 
 async def test_a_fetch_begins_when_its_partitions_are_resumed(monkeypatch: pytest.MonkeyPatch):

@@ -26,6 +26,7 @@ from streams.log.port import Learn, Outgoing, Position, Record, TopicSpec, limit
 # may hold nothing but transaction markers, which move the position and deliver nothing.
 READ_WAIT_MS = 100
 READ_BYTES = 8 << 20
+"""Of one source, fetched, and opened, at once: whoever puts sources in order reads several together."""
 DELETED_SECONDS = 1.0
 """Without an answer for so long it is asked whether the topic is there at all."""
 PRODUCED_BATCH_BYTES = 512 << 10
@@ -209,7 +210,7 @@ class KafkaLog:
         """For a short range small fetches: what is fetched beyond it is thrown away."""
         fetch = {"max_partition_fetch_bytes": min(READ_BYTES, (64 + records) << 10)}
         async with self._opened(AIOKafkaConsumer, **{**_READER, **fetch}) as reader:
-            by_batches(reader)
+            by_batches(reader, at_once=READ_BYTES)
             yield reader
 
     async def _bounds(self, topic: str, ask: Callable[..., Awaitable[Mapping[Any, int]]]) -> Mapping[int, int]:

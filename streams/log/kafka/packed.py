@@ -18,6 +18,9 @@ from schemas.rejected import Unusable
 
 LIMIT = 32 << 20
 """Bytes. A client that means well stays below a few MiB, and what lies in a batch is held in memory whole."""
+UNPACKED, TIMES = 1 << 20, 64
+"""What a batch may be unpacked: as much as clients send that do not pack, and so many times what was sent. Quotas and
+limits of a broker count packed bytes alone; without this, 50 KiB hold up a partition as a gigabyte does."""
 RECORD = 128
 """Bytes that Python needs for a record beside its own: a batch of empty ones weighs more than it holds."""
 
@@ -37,26 +40,27 @@ _int32 = struct.Struct(">i").unpack_from
 def measured(codec: int, packed: memoryview) -> tuple[int, bytes | memoryview | None]:
     """At least the size that it unpacks to, and the bytes themselves of what is large or in gzip.
 
-    Raises Unusable where it is over the limit, or cannot be unpacked.
+    Raises Unusable where it is over its limit, or cannot be unpacked.
     """
+    limit = min(LIMIT, UNPACKED + TIMES * len(packed))
     if codec == GZIP:
-        body = _gunzip(packed)
+        body = _gunzip(packed, limit)
         return len(body), body
     try:
         size = SIZES[codec](packed)
     except (struct.error, IndexError) as error:
         raise _malformed("it ends too early") from error
-    if size <= LARGE:
+    if size <= min(LARGE, limit):
         return size, None
     if codec == ZSTD:
-        exact: bytes | memoryview = _unzstd(packed, size)
+        exact: bytes | memoryview = _unzstd(packed, size, limit)
     else:
         within(size)
         try:
             exact = (lz4_decode if codec == LZ4 else snappy_decode)(bytes(packed))
         except DecompressionError as error:
             raise _malformed(str(error)) from error
-    return len(exact), exact
+    return within(len(exact), limit), exact
 
 
 def headers(records: bytes | memoryview, count: int) -> int:
@@ -78,25 +82,25 @@ def headers(records: bytes | memoryview, count: int) -> int:
     return found
 
 
-def _unzstd(packed: memoryview, most: int) -> memoryview:
-    unpacked = bytearray(min(most, LIMIT))
+def _unzstd(packed: memoryview, most: int, limit: int) -> memoryview:
+    unpacked = bytearray(min(most, limit))
     try:
         return memoryview(unpacked)[: zstd.decompress_into(packed, unpacked)]
     except DecompressionError as error:
-        within(most)  # there was no room, or it is no zstd: too much to find out which
+        within(most, limit)  # there was no room, or it is no zstd: too much to find out which
         raise _malformed(str(error)) from error
 
 
-def _gunzip(packed: memoryview) -> bytes:
+def _gunzip(packed: memoryview, limit: int) -> bytes:
     """Members one after another, with zeros between them, as Python's own `gzip` takes it."""
-    parts, left, at = [], LIMIT, 0
+    parts, left, at = [], limit, 0
     member = zlib.decompressobj(31)
     try:
         while at < len(packed):
             piece = packed[at : at + PIECE]
             parts.append(member.decompress(piece, left + 1))
             left -= len(parts[-1])
-            within(LIMIT - left)
+            within(limit - left, limit)
             at += len(piece) - len(member.unused_data)
             if member.eof:
                 member = zlib.decompressobj(31)
@@ -109,9 +113,9 @@ def _gunzip(packed: memoryview) -> bytes:
     raise _malformed("it ends too early")
 
 
-def within(size: int) -> int:
-    if size > LIMIT:
-        raise Unusable("too_large", f"a record batch that takes more than {LIMIT} bytes when it is unpacked")
+def within(size: int, limit: int = LIMIT) -> int:
+    if size > limit:
+        raise Unusable("too_large", f"a record batch that takes more than {limit} bytes when it is unpacked")
     return size
 
 
