@@ -87,6 +87,11 @@ def admit(usage: Usage, cost: RequestCost, bounds: CompanyBounds, now: float) ->
     )
 
 
+def charged(usage: Usage, more: int) -> Usage:
+    """What one request has asked for beyond the one that was counted: it is worked off before the next is let in."""
+    return msgspec.structs.replace(usage, requests=Bucket(usage.requests.left - more, usage.requests.at))
+
+
 def finished(usage: Usage, cost: RequestCost, unsent: int) -> Usage:
     """`unsent` bytes were counted and never came."""
     sent = Bucket(usage.bytes.left + unsent, usage.bytes.at)
@@ -96,7 +101,7 @@ def finished(usage: Usage, cost: RequestCost, unsent: int) -> Usage:
 def forgettable(usage: Usage, now: float) -> bool:
     """Nothing is under way and all buckets are full again: as if it had never been seen."""
     rests = usage.at_once == 0 and now - max(usage.requests.at, usage.bytes.at) >= MINUTE
-    return rests and usage.bytes.left >= 0
+    return rests and min(usage.bytes.left, usage.requests.left) >= 0
 
 
 def _reason(usage: Usage, cost: RequestCost, bounds: CompanyBounds, often: int, much: int) -> str | None:

@@ -13,6 +13,8 @@ from schemas.envelope import Event
 LISTED = 32
 # So many versions may follow each other back as they are withdrawn.
 REMEMBERED = 100
+# Of so many that are withdrawn each is named; a row that names all of them would be folded ever more slowly.
+NAMED = 1_000
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,11 +41,18 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     """Those that may, in the order in which they were promoted."""
     withdrawn: tuple[int, ...] = ()
     """They answer nobody any more, by their version neither."""
+    floor: int = 0
+    """Nor do those up to this one, but for what was promoted or is tried: more were withdrawn than are named."""
     candidate: int | None = None
     percent: int = 0
     """The candidate's share."""
     decisions: tuple[Decision, ...] = ()
     updated_at: int = 0
+
+    def is_withdrawn(self, version: int) -> bool:
+        if version in self.withdrawn:
+            return True
+        return 0 < version <= self.floor and version != self.candidate and version not in self.promoted
 
 
 def answering(rollout: Rollout, known: Collection[int]) -> int | None:
@@ -98,9 +107,12 @@ def _promoted(state: Rollout, version: int) -> Rollout:
 
 def _withdrawn(state: Rollout, version: int) -> Rollout:
     promoted = _without(state.promoted, version)
-    gone = tuple(sorted({*state.withdrawn, version}))
-    stable = promoted[-1] if promoted else None
-    return msgspec.structs.replace(_tried(state, version), stable=stable, promoted=promoted, withdrawn=gone)
+    gone = sorted({*state.withdrawn, version})
+    unnamed, named = gone[:-NAMED], gone[-NAMED:]
+    floor, stable = max([state.floor, *unnamed]), promoted[-1] if promoted else None
+    return msgspec.structs.replace(
+        _tried(state, version), stable=stable, promoted=promoted, withdrawn=tuple(named), floor=floor
+    )
 
 
 def _tried(state: Rollout, version: int) -> Rollout:

@@ -182,7 +182,7 @@ class AdapterSubscription:
 
     def _withdrawn(self, row: Adapter) -> bool:
         """Since it was promoted."""
-        return row.version in self._rollouts[row.adapter].withdrawn
+        return self._rollouts[row.adapter].is_withdrawn(row.version)
 
     async def _fetched(self, row: Adapter) -> Arrived | None:
         """None where it cannot be had, or is withdrawn by then: the others wait for such a one no longer than all

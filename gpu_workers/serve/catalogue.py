@@ -33,7 +33,7 @@ class Catalogue:
         """Returns those that nobody is answered by any more."""
         self._rollouts[rollout.adapter] = rollout
         versions = self._versions.get(rollout.adapter, {})
-        return [versions[version] for version in rollout.withdrawn if version in versions]
+        return [spec for version, spec in versions.items() if rollout.is_withdrawn(version)]
 
     def held(self, key: AdapterKey) -> AdapterSpec | None:
         """What may be asked for under it now."""
@@ -66,7 +66,7 @@ class Catalogue:
         versions = self._of(name)
         if version is None:
             return versions[self._answers(name)]
-        if version in self._withdrawn(name):
+        if self._withdrawn(name, version):
             raise WithdrawnVersion(f"{AdapterKey(name, version)} is withdrawn. {self._instead(name)}")
         if version not in versions:
             raise UnknownVersion(f"adapter {name} has no version {version} here. {self._instead(name)}")
@@ -93,11 +93,11 @@ class Catalogue:
         rollout = self._rollouts.get(name)
         return max(versions, default=None) if rollout is None else answering(rollout, versions)
 
-    def _withdrawn(self, name: str) -> tuple[int, ...]:
-        return self._rollouts[name].withdrawn if name in self._rollouts else ()
+    def _withdrawn(self, name: str, version: int) -> bool:
+        return name in self._rollouts and self._rollouts[name].is_withdrawn(version)
 
     def _asked(self, name: str) -> list[int]:
-        return [version for version in self._versions[name] if version not in self._withdrawn(name)]
+        return [version for version in self._versions[name] if not self._withdrawn(name, version)]
 
     def _instead(self, name: str) -> str:
         """Who answers, and how to ask for another."""

@@ -40,10 +40,11 @@ def create_app(services: Services) -> FastAPI:
     # No redirects: they would repeat what the request says of its host.
     app = FastAPI(title="Rillfold", version=__version__, responses=error_answers.RESPONSES, redirect_slashes=False)
     app.state.services, app.state.registry = services, CollectorRegistry()
+    app.state.limiter = Limiter.of(services.settings)
     app.state.standing = health.Reachable(services)
     error_answers.install(app)
     for router in ROUTERS:
         app.include_router(router)
-    app.add_middleware(Entry, keys=services.keys, limiter=Limiter.of(services.settings))
+    app.add_middleware(Entry, keys=services.keys, limiter=app.state.limiter)
     app.add_middleware(Metered, registry=app.state.registry)
     return app

@@ -114,8 +114,8 @@ async def register_tools(given: RegisterTools, asker: Asker, serving: Serving) -
     """Offer tools to the company's jobs. A name that is registered again replaces the tool."""
     company = company_of(asker, given.company_id)
     for tool in given.tools:
-        # Beside the loop, as long as a schema is large.
-        await asyncio.to_thread(gate.check_parameters, tool.parameters)
+        async with serving.checks.turn(company):
+            await asyncio.to_thread(gate.check_parameters, tool.parameters)
         if tool.auth.type not in (known := (*KINDS, *serving.installed.auths)):
             raise ApiError(422, "unknown_auth", f"{tool.name} has auth {tool.auth.type!r}: take {', '.join(known)}.")
         if tool.auth.header:

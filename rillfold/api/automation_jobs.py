@@ -104,6 +104,8 @@ async def process(
     company = company_of(asker, given.company_id)
     await serving.tools.catch_up_within(TOOLS_SECONDS)
     fields = first(company)
+    async with serving.checks.turn(company):
+        tools = await asyncio.to_thread(gate.snapshot, tuple(serving.tools.offered(company)))
     request = JobRequested(
         **fields,
         job=given.job or fields["id"],
@@ -111,7 +113,7 @@ async def process(
         data="{}" if given.data.data is None else canonical(given.data.data),
         use_adapter=given.use_adapter,
         role=given.role,
-        tools=await asyncio.to_thread(gate.snapshot, tuple(serving.tools.offered(company))),
+        tools=tools,
         session=given.session,
         first_step=given.first_step,
     )

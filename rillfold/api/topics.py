@@ -13,14 +13,20 @@ from rillfold.api.automation import Placed, publish
 from rillfold.http.errors import ApiError, NotFound
 from rillfold.http.keys import Principal
 from rillfold.http.strict_json import parsed
+from schemas.adapters import AdapterRequested
 from schemas.codec.codec import decode
 from schemas.envelope import Event, Origin
+from schemas.inference import InferenceRequested
+from schemas.jobs import JobRequested
 from schemas.rejected import Rejected, Unusable
 from schemas.topics import BY_NAME, TOPIC_OF, company_says
+from schemas.training import TrainingRequested
 from streams.log.outgoing import event_of
 
 router = APIRouter(tags=["topics"])
 EVENTS = 1_000
+WORK = (JobRequested, InferenceRequested, TrainingRequested, AdapterRequested)
+"""Each is a request, however many come in one: a model or a fold has more to do for it than for data."""
 AVRO = ("avro/binary", "application/avro", "application/octet-stream")
 
 _BODY = {
@@ -49,6 +55,8 @@ async def produce(topic: str, request: Request, asker: Asker, serving: Serving) 
     events = [_of_avro(body)] if kind in AVRO else _of_json(body, asker)
     for event in events:
         _check(event, topic, asker)
+    wishes = sum(isinstance(event, WORK) for event in events)
+    request.app.state.limiter.charge(asker.company, max(0, wishes - 1))
     return await publish(serving, events)
 
 

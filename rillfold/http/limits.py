@@ -10,7 +10,7 @@ from collections.abc import Callable
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive
 
-from processors.limits import Busy, CompanyBounds, RequestCost, Usage, admit, finished, forgettable
+from processors.limits import Busy, CompanyBounds, RequestCost, Usage, admit, charged, finished, forgettable
 from processors.tuning.names import FILE_BYTES
 from rillfold.http.errors import ApiError
 from rillfold.settings import Settings
@@ -65,6 +65,11 @@ class Limiter:
     def leave(self, company: str | None, cost: RequestCost, unsent: int) -> None:
         if company is not None:
             self._usages[company] = finished(self._usages[company], cost, unsent)
+
+    def charge(self, company: str | None, more: int) -> None:
+        """Of a request that is let in: so many more than one are asked for by it."""
+        if company is not None:
+            self._usages[company] = charged(self._usages[company], more)
 
     def stranger(self) -> Busy | None:
         found = admit(self._strangers, RequestCost(), STRANGERS, self._clock())

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from processors import gate
 from processors.gate import offers
 from rillfold.api import automation_jobs
 from rillfold.app.installed import OURS
@@ -115,6 +116,30 @@ async def test_a_call_to_learn_from_must_have_an_object_of_arguments(api, argume
     assert answer.status_code == 422
     assert "arguments" in answer.text
     assert await api.events("company-data") == []
+
+
+async def test_one_companys_slow_schemas_leave_the_others_a_thread(api, monkeypatch) -> None:
+    """The threads beside the loop are few, and everybody's."""
+    over, real = threading.Event(), gate.check_parameters
+
+    def slow(parameters: dict[str, Any]) -> None:
+        if "slow" in parameters.get("properties", {}):
+            assert over.wait(60)
+        real(parameters)
+
+    monkeypatch.setattr(gate, "check_parameters", slow)
+    tools = {"tools": [LOOKUP | {"parameters": {"properties": {"slow": {}}}}]}
+    path = "/company-automation/register-tools"
+    waiting = [asyncio.create_task(api.ask("POST", path, api.globex, json=tools, timeout=90)) for _ in range(40)]
+    await asyncio.sleep(0.5)
+    try:
+        async with asyncio.timeout(30):
+            assert (await api.ask("POST", path, api.acme, json={"tools": [LOOKUP]})).status_code == 201
+            begun = await api.ask("POST", "/company-automation/process", api.acme, json={"data": {"task": "t"}})
+            assert begun.status_code == 202
+    finally:
+        over.set()
+        await asyncio.gather(*waiting)
 
 
 async def test_training_data_is_in_the_log_before_the_request(api) -> None:

@@ -19,7 +19,7 @@ from projections.jobs import JOBS, MOST_STEPS, effect_id
 from projections.lora_adapters import LORA_ADAPTERS
 from projections.memories import MEMORIES
 from projections.projection import Projection
-from projections.rollouts import REMEMBERED, ROLLOUTS, answering
+from projections.rollouts import NAMED, REMEMBERED, ROLLOUTS, answering
 from projections.sessions import LISTED, SESSIONS
 from projections.tool_calls import TOOL_CALLS
 from projections.training_runs import TRAINING_RUNS
@@ -265,6 +265,7 @@ def test_whatever_is_decided_no_withdrawn_version_answers(steps: list[tuple[int,
         event = version(newest, promoted=newest % 2 == 1) if percent is None else decided(n, number, percent)
         found = ROLLOUTS.fold(found, event)
         assert not {*found.promoted, found.stable, found.candidate} & {*found.withdrawn}
+        assert {*filter(found.is_withdrawn, range(10))} == {*found.withdrawn}
         assert found.stable == (found.promoted[-1] if found.promoted else None) == answering(found, range(100))
         assert found.newest == newest and {*found.promoted, *found.withdrawn} <= {*range(1, newest + 1)}
         assert answering(found, {*found.promoted[:-1]}) == (found.promoted[-2] if found.promoted[1:] else None)
@@ -274,6 +275,19 @@ def test_a_rollout_does_not_grow_with_its_versions():
     found = row(ROLLOUTS, *map(version, range(1, 3 * REMEMBERED)))
     assert found.promoted == tuple(range(2 * REMEMBERED, 3 * REMEMBERED))
     assert row(ROLLOUTS, version(2**40)).newest == 2**40
+
+
+def test_a_rollout_does_not_grow_with_what_is_withdrawn_and_lets_none_of_it_back():
+    count = 3 * NAMED
+    odd, even = range(1, count, 2), range(2, count, 2)
+    found = row(ROLLOUTS, version(count, promoted=False), decided(0, 4, 100), *(decided(n, n, 0) for n in odd))
+    assert found.withdrawn == tuple(odd)[-NAMED:]
+    assert all(map(found.is_withdrawn, odd))
+    assert not found.is_withdrawn(4) and not any(map(found.is_withdrawn, even[-NAMED:]))
+    again = ROLLOUTS.fold(found, decided(count, 7, 50))
+    assert again.is_withdrawn(5) and not again.is_withdrawn(7)
+    assert not ROLLOUTS.fold(again, decided(count + 1, 7, 100)).is_withdrawn(7)
+    assert ROLLOUTS.fold(again, decided(count + 2, 7, 0)).is_withdrawn(7)
 
 
 def test_a_decision_about_another_company_s_adapter_has_no_row():

@@ -110,7 +110,7 @@ async def checkpoints(
     if model is None or after is not None:
         return TuningPage(data=[])
     rollout = await found.one(serving, ROLLOUTS, model.adapter)
-    stands = rollout is None or model.version not in rollout.withdrawn
+    stands = rollout is None or not rollout.is_withdrawn(model.version)
     return TuningPage.of([checkpoint_told(run, model)] if stands else [], limit)
 
 

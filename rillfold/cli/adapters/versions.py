@@ -45,7 +45,7 @@ class Versions(NamedTuple):
         rollout = self.rollout(adapter.adapter)
         if adapter.version == rollout.stable:
             return "answers"
-        if adapter.version in rollout.withdrawn:
+        if rollout.is_withdrawn(adapter.version):
             return "withdrawn"
         return "promoted before" if adapter.version in rollout.promoted else "by its number"
 
