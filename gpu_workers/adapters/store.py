@@ -219,12 +219,7 @@ def verify(folder: Path, sha256: str, company: str | None = None) -> Facts:
 
     `company`: whose it must be; None: whoever asks holds it by its hash, for himself.
     """
-    names = {entry.name: entry for entry in folder.iterdir()}
-    if set(names) != {*FILES, MANIFEST} or any(entry.is_symlink() or not entry.is_file() for entry in names.values()):
-        raise ArtifactRefused(f"adapter {folder}: holds {sorted(names)}, not exactly {sorted((*FILES, MANIFEST))}.")
-    for name, most in MAX_BYTES.items():
-        if names[name].stat().st_size > most:
-            raise ArtifactRefused(f"adapter {folder}: {name} is larger than {most} bytes.")
+    must_be_exact(folder)
     manifest = manifest_in(folder, sha256, company)
     if set(manifest.files) != set(FILES):
         raise ArtifactRefused(f"adapter {folder}: {MANIFEST} names {sorted(manifest.files)!s:.200}, not {FILES}.")
@@ -232,6 +227,16 @@ def verify(folder: Path, sha256: str, company: str | None = None) -> Facts:
         if _file(folder / name) != manifest.files[name]:
             raise ArtifactRefused(f"adapter {folder}: {name} was altered: size or hash differ from {MANIFEST}.")
     return manifest.facts
+
+
+def must_be_exact(folder: Path) -> None:
+    """The files of an artifact and no other, none of them a link, nor larger than any is."""
+    names = {entry.name: entry for entry in folder.iterdir()}
+    if set(names) != {*FILES, MANIFEST} or any(entry.is_symlink() or not entry.is_file() for entry in names.values()):
+        raise ArtifactRefused(f"adapter {folder}: holds {sorted(names)}, not exactly {sorted((*FILES, MANIFEST))}.")
+    for name, most in MAX_BYTES.items():
+        if names[name].stat().st_size > most:
+            raise ArtifactRefused(f"adapter {folder}: {name} is larger than {most} bytes.")
 
 
 def files_of(folder: Path, sha256: str, company: str | None = None) -> Mapping[str, str]:

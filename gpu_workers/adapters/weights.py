@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor
 
 from gpu_workers.adapters.check import TENSORS, check_adapter, place_of
@@ -56,7 +56,7 @@ def read_matrices(folder: Path, config: AdapterConfig) -> dict[str, tuple[Tensor
     """(A, B) of each module in order, without its scale; AdaLoRA's singular values are folded into A, in float32, and
     what was pruned to nothing is left out."""
     sides: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in load_file(folder / TENSORS).items():
+    for name, tensor in load((folder / TENSORS).read_bytes()).items():  # not mapped: a file can be cut short under it
         module, side = place_of(name)
         sides.setdefault(module, {})[side] = tensor
     return {module: _pair(side) for module, side in sorted(sides.items()) if config.rank_of(module)}

@@ -10,6 +10,8 @@ from gpu_workers.serve.port import AdapterKey, AdapterSpec
 from projections.rollouts import Rollout, answering
 from schemas.adapters import company_of
 
+AGAIN_SECONDS = 30.0
+"""So long a refusal stands before the files are read again."""
 TOLD = 20
 """Adapters that are named to who asks for one that nobody has."""
 
@@ -20,12 +22,15 @@ class Catalogue:
     def __init__(self) -> None:
         self._versions: dict[str, dict[int, AdapterSpec]] = {}
         self._refused: dict[str, dict[int, Refused]] = {}
+        self._aside: dict[AdapterKey, tuple[AdapterSpec, float]] = {}
+        """What was refused, and from when on it may be looked at again."""
         self._rollouts: dict[str, Rollout] = {}
 
     def add(self, spec: AdapterSpec) -> AdapterSpec | None:
         """Returns the one whose place it takes."""
         versions = self._versions.setdefault(spec.key.name, {})
         self._refused.get(spec.key.name, {}).pop(spec.key.version, None)
+        self._aside.pop(spec.key, None)
         before, versions[spec.key.version] = versions.get(spec.key.version), spec
         return before
 
@@ -39,19 +44,30 @@ class Catalogue:
         """What may be asked for under it now."""
         return self._versions.get(key.name, {}).get(key.version)
 
-    def refuse(self, key: AdapterKey, why: Refused) -> None:
+    def refuse(self, spec: AdapterSpec, why: Refused, now: float) -> None:
         """Whoever asks for it is told why it is not served; older versions go on."""
+        key = spec.key
+        self._aside[key] = spec, now + AGAIN_SECONDS
         versions = self._versions.get(key.name, {})
         versions.pop(key.version, None)
         if not versions:
             self._versions.pop(key.name, None)
         self._refused.setdefault(key.name, {})[key.version] = why
 
+    def look_again(self, name: str, now: float) -> None:
+        """What was wrong may be mended by now: signed, copied whole. Who asks next finds out."""
+        for version in list(self._refused.get(name, {})):
+            spec, again = self._aside[AdapterKey(name, version)]
+            if now >= again:
+                self.add(spec)
+
     def remove(self, name: str, version: int | None) -> list[AdapterSpec]:
         """One version, or all of them."""
         gone = [self.find(name, version)] if version is not None else list(self._of(name).values())
         for spec in gone:
             del self._versions[name][spec.key.version]
+        for refused in self._refused.pop(name, {}) if version is None else ():
+            self._aside.pop(AdapterKey(name, refused), None)
         if not self._versions[name]:
             del self._versions[name]
         return gone

@@ -146,7 +146,7 @@ def catalogue(*versions: int, refused: int | None = None, **rollout: Any) -> Cat
         made.add(AdapterSpec(key=AdapterKey(NAME, version)))
     made.obey(Rollout(company="acme", adapter=NAME, newest=9, **rollout))
     if refused is not None:
-        made.refuse(AdapterKey(NAME, refused), UnusableAdapter(f"{refused} is damaged"))
+        made.refuse(made.held(AdapterKey(NAME, refused)), UnusableAdapter(f"{refused} is damaged"), 0.0)
     return made
 
 

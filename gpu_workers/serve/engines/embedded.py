@@ -10,6 +10,7 @@ import queue
 import threading
 from collections.abc import Callable, Hashable
 from functools import lru_cache, partial
+from time import monotonic
 
 from gpu_workers.adapters.weights import LoraWeights
 from gpu_workers.bases.chat import Chat
@@ -128,7 +129,7 @@ class EmbeddedEngine:
             await self._weights(spec)
         except UnusableAdapter as error:
             if self._catalogue.held(spec.key) in (None, before):  # and no other was announced meanwhile
-                self._catalogue.refuse(spec.key, error)
+                self._catalogue.refuse(spec, error, monotonic())
             raise
         finally:
             self._seats.give(spec)
@@ -203,6 +204,7 @@ class EmbeddedEngine:
             return await self._run(question, None, None, visit, on_snippet)
         if not question.may_ask():
             raise UnknownAdapter(f"adapter {question.adapter} is not known here.")
+        self._catalogue.look_again(question.adapter, monotonic())
         while True:
             spec = self._catalogue.find(question.adapter, question.version)
             await self._seats.take(spec)
@@ -210,7 +212,7 @@ class EmbeddedEngine:
                 return await self._run(question, spec, await self._weights(spec), visit, on_snippet)
             except UnusableAdapter as error:  # the newest that can be served answers, or the reason does
                 if (now := self._catalogue.held(spec.key)) is not None and now.content == spec.content:
-                    self._catalogue.refuse(spec.key, error)
+                    self._catalogue.refuse(spec, error, monotonic())
             finally:
                 self._seats.give(spec)
 

@@ -12,8 +12,8 @@ import torch
 
 from gpu_workers.adapters.check import DTYPES, MAX_HEADER, TENSORS, shapes_of
 from gpu_workers.adapters.config import MAX_RANK
+from gpu_workers.adapters.own_copy import own_copy
 from gpu_workers.adapters.port import AdapterStore
-from gpu_workers.adapters.store import verify
 from gpu_workers.adapters.weights import LoraWeights, read_adapter
 from gpu_workers.bases import load as base_model
 from gpu_workers.bases import nf4
@@ -111,15 +111,21 @@ def embedded(
 def _reader(decoder: Decoder, prove: Trial, base: BaseIdentity, store: AdapterStore | None) -> Read:
     proven: dict[str, None] = {}
 
+    def as_is(folder: Path, spec: AdapterSpec) -> LoraWeights:
+        return read_adapter(folder, decoder.embedding.dtype, str(decoder.embedding.device), spec.sha256)
+
     def read(spec: AdapterSpec) -> LoraWeights:
         _check_base(spec, base)
         folder = _folder(spec, store)
         if (tensors := folder / TENSORS).is_file():
             _check_fit(spec, tensors, decoder)
-        if spec.sha256 is not None:
-            facts = verify(folder, spec.sha256, spec.company)
-            _check_base(msgspec.structs.replace(spec, base_sha256=facts.base_sha256), base)
-        weights = read_adapter(folder, decoder.embedding.dtype, str(decoder.embedding.device), spec.sha256)
+        if spec.sha256 is None:
+            weights = as_is(folder, spec)
+        else:
+            with own_copy(folder, spec.sha256, spec.company) as (own, facts):
+                _check_base(msgspec.structs.replace(spec, base_sha256=facts.base_sha256), base)
+                _check_fit(spec, own / TENSORS, decoder)
+                weights = as_is(own, spec)
         _check_trigger(spec, weights, decoder.embedding.shape[0])
         if spec.sha256 not in proven:
             prove(weights)
