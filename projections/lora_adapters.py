@@ -64,8 +64,11 @@ def fold(state: Adapter, event: Event) -> Adapter:
 
 
 def _judged(state: Adapter, event: AdapterJudged) -> Adapter:
+    if state.event and state.run != event.run:
+        return state  # a version of another's has the number: it was measured by nobody
     return msgspec.structs.replace(
         state,
+        run=event.run,
         verdict=event.reason,
         verdict_detail=event.detail,
         against=event.against,
@@ -75,6 +78,8 @@ def _judged(state: Adapter, event: AdapterJudged) -> Adapter:
 
 
 def _ready(state: Adapter, event: AdapterReady) -> Adapter:
+    if state.run not in ("", event.run):
+        state = initial(f"{state.adapter}/{state.version}")  # what was measured is of another's weights
     return msgspec.structs.replace(
         state,
         run=event.run,

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 
 from gpu_workers.serve.port import AdapterKey, AdapterSpec, InferenceEngine
+from projections.lora_adapters import LORA_ADAPTERS
 from projections.rollouts import ROLLOUTS, Rollout
 from schemas.adapters import ROLE, AdapterReady
 from schemas.codec.codec import decode
@@ -37,6 +38,8 @@ class AdapterFollower:
         self._tail = Tail(events, names.wire(TOPIC), self._take, beat)
         self._news: deque[AdapterSpec] = deque(maxlen=WARMED)
         self._rollouts: dict[str, Rollout] = {}
+        self._stands: dict[str, str] = {}
+        """Of each version the hash that was said of it first."""
 
     async def catch_up(self) -> None:
         """The engine knows whatever stands in the log at the time of the call. Nothing is read here: nobody waits for
@@ -76,6 +79,9 @@ class AdapterFollower:
     def _announce(self, event: AdapterReady, origin: Origin) -> None:
         if (why := odd(event)) is not None:
             log.error("%s: adapter %.100r of company %s is not served: %s", origin, event.adapter, event.company, why)
+            return
+        if self._stands.setdefault(str(LORA_ADAPTERS.key(event)), event.sha256) != event.sha256:
+            log.error("%s: %s@%d is another already, and stands", origin, event.adapter, event.adapter_version)
             return
         spec = _spec(event)
         self._engine.announce(spec)

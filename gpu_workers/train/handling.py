@@ -57,6 +57,7 @@ from streams.log.port import EventLog
 
 log = logging.getLogger(__name__)
 
+TRIES = 5
 NOT_WANTED = NotAdmitted("withdrawn", "The wish was taken back (training.withdrawn).")
 
 
@@ -330,33 +331,27 @@ class Handling:
     async def _publish(
         self, it: Underway, settings: TrainSettings, manifest: Manifest, outcome: Trained, folder: Path
     ) -> Event:
-        """Ready is said unless the log has it: from this run, or from another with the very same bytes. The verdict is
-        said with it, in one append. What is left to say is how the run ended."""
+        """Ready is said until the log has it: from this run, or from another with the very same bytes. The verdict is
+        said with it, in one append. Somebody may publish into the role meanwhile, and then it is the next version.
+        What is left to say is how the run ended."""
         request, sha256 = it.request, await self._stored(it, settings, outcome, folder)
-        adapters = await self._adapters.catch_up()
-        await self._must_be_ours(it)
-        if same_adapter(adapters, request, sha256) is None:
+        for _ in range(TRIES):
+            adapters = await self._adapters.catch_up()
+            await self._must_be_ours(it)
+            if same_adapter(adapters, request, sha256) is not None:
+                return say.completed(request, sha256, it.claim, self._now())
             answers = await self._served.version(request)
             version, verdict = version_for(adapters, request), judge(outcome.measures, self._place.floors, answers)
             against = outcome.measures.against if outcome.measures else answers
             ready = say.ready(
-                request,
-                settings,
-                manifest,
-                adapter_version=version,
-                sha256=sha256,
-                uri=self._store.uri(sha256),
-                base_model=outcome.base.name,
-                base_sha256=outcome.base.sha256,
-                identity=outcome.identity,
-                evaluation=outcome.evaluation,
-                promoted=verdict.promoted,
-                now=self._now(),
-            )
+                request, settings, manifest, adapter_version=version, sha256=sha256, uri=self._store.uri(sha256),
+                base_model=outcome.base.name, base_sha256=outcome.base.sha256, identity=outcome.identity,
+                evaluation=outcome.evaluation, promoted=verdict.promoted, now=self._now(),
+            )  # fmt: skip
             judged = say.judged(request, version, against, verdict, self._now())
             await self._with_papers(judged, ready, outcome)
             await self.say(judged, ready)
-        return say.completed(request, sha256, it.claim, self._now())
+        raise self._failed(it, "internal", "others published versions of its role all the time. Ask for it again.")
 
     async def _with_papers(self, judged: AdapterJudged, ready: AdapterReady, outcome: Trained) -> None:
         """Before it is ready: whoever loads it may demand its signature."""

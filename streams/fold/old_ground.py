@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -92,16 +93,26 @@ async def letters_of(
     except UnknownTopic:
         return found
     ends = await event_log.ends(wire)
+    there = await _ends_of(event_log, {topic for topic, _ in first})
     for partition, start in starts.items():
         async for record in in_turns(records_in(event_log, wire, partition, start, ends[partition]), slices):
             letter = decode(record.value, record.origin, record.timestamp, record.headers)
             if not isinstance(letter, RecordRejected) or letter.reason == REACTION_FAILED:
                 continue  # the latter is about a good event: folds have taken it
             place = letter.topic, letter.partition
-            if (own := found.get(place)) is not None and letter.offset >= first[place]:
+            if (own := found.get(place)) is not None and first[place] <= letter.offset < there.get(place, 0):
                 cut = next((header.value or b"" for header in letter.headers if header.key == CUT), None)
                 own.put(letter.offset, LetterBytes.of(letter, cut))
     return found
+
+
+async def _ends_of(event_log: EventLog, topics: Collection[str]) -> Mapping[TopicPartition, int]:
+    """A letter about a record that is not there yet is nobody's."""
+    ends = dict[TopicPartition, int]()
+    for topic in topics:
+        with suppress(UnknownTopic):
+            ends |= {(topic, partition): end for partition, end in (await event_log.ends(topic)).items()}
+    return ends
 
 
 class LetterReading:

@@ -80,6 +80,18 @@ async def test_neither_a_cut_nor_a_forged_letter_hides_the_true_one(limit: int) 
         assert not held.hold(one._replace(timestamp=one.timestamp + 1)), "its topic was made anew: it is another record"
 
 
+async def test_letters_about_what_is_not_there_are_not_held() -> None:
+    """Somebody may have written millions of them: who takes over would read as long, and hold them all."""
+    log = MemoryLog()
+    async with Driver(log, []):
+        await log.append([poison(NOW)])
+        (one,) = await standing(log, "company-data")
+        far = [forged(one._replace(offset=offset), b"k", b"v") for offset in range(1, 500)]
+        await log.append([to_outgoing(letter, NAMES) for letter in (*far, forged(one, one.key, one.value))])
+        held = (await letters_of(log, NAMES, {("company-data", 0): 0}))["company-data", 0]
+        assert held.hold(one) and len(held) == 1
+
+
 async def test_an_empty_letter_is_of_an_empty_record() -> None:
     log = MemoryLog()
     async with Driver(log, []):

@@ -120,6 +120,16 @@ async def test_an_answer_under_way_finishes_and_the_next_one_is_refused(
     assert AdapterKey(NAME, 2) not in {each.key for each in engine.resident()}, "its memory is others'"
 
 
+async def test_of_two_that_say_they_are_one_version_the_first_answers(bench, engine, world) -> None:
+    """As every row has it: its run, its card, its promotion."""
+    first, second = bench.adapter(NAME, 1, seed=2), bench.adapter(NAME, 1, seed=4)
+    await world.say(ready_event(first), msgspec.structs.replace(ready_event(second), id="another", promoted=False))
+    await AdapterFollower(world.log, world.names, engine).catch_up()
+    question = ask("Hi", NAME, 1, max_tokens=40)
+    assert bench.peft(first, question) != bench.peft(second, question)
+    assert (await engine.answer(question)).text == bench.peft(first, question)
+
+
 async def test_what_is_withdrawn_is_no_model_and_the_error_says_whom_to_ask(
     bench: Workbench, engine: EmbeddedEngine, client: openai.AsyncOpenAI
 ) -> None:

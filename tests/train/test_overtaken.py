@@ -12,7 +12,9 @@ import pytest
 from msgspec import structs
 
 from gpu_workers.train import worker
+from projections.lora_adapters import LORA_ADAPTERS
 from projections.training_runs import TRAINING_RUNS
+from schemas.adapters import AdapterJudged, AdapterReady
 from schemas.envelope import Event
 from schemas.topics import TopicNames
 from schemas.training import (
@@ -23,6 +25,7 @@ from schemas.training import (
     TrainingRequested,
     TrainingWithdrawn,
 )
+from streams.fold.view import View
 from streams.log.memory import MemoryLog
 from streams.log.outgoing import to_outgoing
 from streams.log.partitioner import partition_of
@@ -231,3 +234,44 @@ OTHERS: list[dict[str, Any]] = [
     {"settings": '{"seed":1}'},
     {"ranges": (OffsetRange(topic="company-data", partition=0, start=0, stop=1),)},
 ]
+
+
+def version_of(run: str, method: str = "lora") -> AdapterReady:
+    fields: dict[str, Any] = {"id": run, "company": "acme", "time": 2, "correlation": run, "adapter": "acme/default"}
+    of_files = {"sha256": "f" * 64, "uri": "file:///x", "base_model": "tiny", "base_sha256": "0" * 64}
+    return AdapterReady(
+        **fields, **of_files, adapter_version=1, run=run, method=method, rank=2, alpha=2.0, manifest="none", ranges=(),
+        seed=0, identity="{}", promoted=False,
+    )  # fmt: skip
+
+
+async def test_a_run_whose_version_was_taken_meanwhile_makes_the_next_one(office, monkeypatch):  # noqa: F811
+    """Somebody publishes into the role while the papers go to a store that is slow."""
+    await office.append(office.request("r1"))
+    loop, put, taken = asyncio.get_running_loop(), office.store.put_papers, list[Event]()
+
+    def slow(*told: Any) -> None:
+        if not taken:
+            taken.append(version_of("p1", method="brought"))
+            asyncio.run_coroutine_threadsafe(office.append(*taken), loop).result()
+        put(*told)
+
+    monkeypatch.setattr(office.store, "put_papers", slow)
+    said = await office.until(office.trainer(), ended("r1"))
+    (done,) = of(said, TrainingCompleted)
+    rows = await View(office.log, office.names, LORA_ADAPTERS).catch_up()
+    brought, own = rows["acme/default/1"], rows["acme/default/2"]
+    assert (brought.run, brought.sha256, brought.verdict) == ("p1", "f" * 64, "")
+    assert (own.run, own.sha256) == ("r1", done.sha256) and own.verdict
+
+
+def test_a_verdict_is_of_its_own_run_whichever_comes_first():
+    fields: dict[str, Any] = {"id": "e", "company": "acme", "time": 2, "correlation": "e", "adapter": "acme/default"}
+    judged = AdapterJudged(**fields, adapter_version=1, run="a", promoted=True, reason="better", figures="{}")
+    ready = version_of("b")
+    for order in ((judged, ready), (ready, judged)):
+        row = reduce(LORA_ADAPTERS.fold, order, LORA_ADAPTERS.initial("acme/default/1"))
+        assert (row.run, row.verdict, row.judged_at) == ("b", "", 0)
+    own = structs.replace(ready, run="a")
+    for order in ((judged, own), (own, judged)):
+        assert reduce(LORA_ADAPTERS.fold, order, LORA_ADAPTERS.initial("acme/default/1")).verdict == "better"
