@@ -19,7 +19,9 @@ Beat = Callable[[], None]
 READ_PAUSES, WRITE_PAUSES = (0.5,), (0.5, 1.0, 2.0, 4.0, 8.0)
 """Between the times that it is asked, in seconds: who reads has somebody waiting, who writes has made something."""
 SILENT_SECONDS = 20.0
-"""So long a store may say nothing before it counts as away; of a large file each part has as long."""
+"""So long a store may say nothing before it counts as away. A file that is sent has a second more for each SLOWEST
+bytes: packages say a word only when all of it is there, and who tries again beside the first makes both slower."""
+SLOWEST = 1 << 20
 CLOSED = (*NO_ROOM, errno.EROFS, errno.EACCES, errno.EPERM)
 SECRET = re.compile(r"://[^/@]*@")
 """A user's name and password, where an address holds them: they are for nobody's log."""
@@ -71,8 +73,9 @@ class RemoteFiles:
     def send(self, source: Path, name: str) -> None:
         """Overwrites: what lies under a name here has one content for ever. Raises `StoreTakesNothing` too."""
         try:
-            at = self._at(name)
-            self._tried(lambda beat: self._system.put_file(str(source), at, callback=_told(beat)), self._write)
+            at, size = self._at(name), source.stat().st_size
+            put = lambda beat: self._system.put_file(str(source), at, callback=_told(beat))  # noqa: E731
+            self._tried(put, self._write, size / SLOWEST)
         except (NotImplementedError, OSError) as error:
             raise StoreTakesNothing(
                 f"adapter store {self.url} takes no {name}: {_why(error)}. Make room there, let this installation "
@@ -98,10 +101,10 @@ class RemoteFiles:
         except (NotImplementedError, OSError) as error:
             raise StoreAway(f"adapter store {self.url} does not give {name}: {_why(error)}.") from error
 
-    def _tried(self, work: Callable[[Beat], Found], pauses: Sequence[float]) -> Found:
+    def _tried(self, work: Callable[[Beat], Found], pauses: Sequence[float], more_seconds: float = 0.0) -> Found:
         for pause in (*pauses, None):
             try:
-                return _within(self._silent, work)
+                return _within(self._silent + more_seconds, work)
             except (FileNotFoundError, PermissionError, NotImplementedError, ArtifactRefused):
                 raise
             except Exception as error:  # whatever its package calls it

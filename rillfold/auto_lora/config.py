@@ -16,7 +16,7 @@ from schemas.errors import Stop
 COMPANY = "auto-lora"
 AGENT = "tools"
 MADE = Selection(origins=("synthetic",), agents=(AGENT,))
-"""What the loop has made."""
+"""What loops have made. Each learns what stands under its own name alone."""
 _AS: dict[str, str] = {
     "rank": "lora_r",
     "alpha": "lora_alpha",

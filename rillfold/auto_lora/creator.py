@@ -28,7 +28,7 @@ from rillfold.auto_lora.gguf_files import Export, GgufFiles, exported
 from rillfold.auto_lora.history import History, Say, unsaid
 from rillfold.auto_lora.iteration import Iteration, OutputInUse, Workroom, iteration_of
 from rillfold.auto_lora.logs import log_for
-from rillfold.auto_lora.made import event_of
+from rillfold.auto_lora.made import event_of, loop_of
 from rillfold.event_log import now
 from rillfold.settings import from_env
 from schemas.errors import Stop
@@ -94,12 +94,13 @@ class _Loop:
 
     def __init__(self, creator: AutoLoRACreator, generator: Generator, history: History, export: Export) -> None:
         self._creator, self._generator, self._history, self._export = creator, generator, history, export
+        self._name = loop_of(creator.tools, creator.config.seed)
         self._learned: list[Made] = []
         self._done: list[Iteration] = []
 
     async def run(self, most: int) -> tuple[Path, dict[str, Any]]:
         config, out = self._creator.config, self._creator.out.absolute()
-        room = Workroom(config, from_env(), self._history)
+        room, own = Workroom(config, from_env(), self._history), msgspec.structs.replace(MADE, entities=(self._name,))
         mix = first_mix([tool.name for tool in self._creator.tools], config.num_synthetic_examples, config.temperature)
         measured = await self._measured(mix)
         apart = self._generator.held_out(measured)
@@ -109,7 +110,7 @@ class _Loop:
             batch = await asyncio.to_thread(self._generator.learned, mix, seed, apart, tuple(self._learned))
             await self._taken(number, mix, batch)
             folder, seen = out / f"iteration_{number}", partial(self._creator.seen, number)
-            learned = await room.learn(MADE, folder, seen, partial(self._beside, mix, batch))
+            learned = await room.learn(own, folder, seen, partial(self._beside, mix, batch))
             found = iteration_of(number, learned, by_question, config.held_out)
             helped = self._helped(found)
             self._done.append(found)
@@ -146,7 +147,7 @@ class _Loop:
         await self._tell(batch.made)
 
     async def _tell(self, made: Sequence[Made]) -> None:
-        await self._history.tell([event_of(each, self._creator.config.company, now()) for each in made])
+        await self._history.tell([event_of(each, self._creator.config.company, now(), self._name) for each in made])
 
     async def _beside(self, mix: Mix, batch: Harvest, folder: Path) -> None:
         _write_mix(folder, mix, batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import overload
 
@@ -62,8 +63,8 @@ class ToolCallingDataset(Sequence[Made]):
         except msgspec.DecodeError as error:
             raise NotADataset(f"{path} is no dataset of ToolCallingDataset.save: {error}. Make it again.") from error
 
-    def events(self, company: str, now: int) -> list[ConversationIngested]:
-        return [event_of(each, company, now) for each in self._made]
+    def events(self, company: str, now: int, loop: str | None = None) -> list[ConversationIngested]:
+        return [event_of(each, company, now, loop) for each in self._made]
 
 
 class SyntheticDataGenerator:
@@ -93,9 +94,22 @@ class SyntheticDataGenerator:
         return ToolCallingDataset.of(self._generator.learned(mix, self._config.seed, self._apart))
 
 
-def event_of(made: Made, company: str, now: int) -> ConversationIngested:
-    """The same conversation has the same id, whoever makes it again."""
-    id_ = derived_id(f"{company}/{AGENT}", msgspec.json.encode(made.messages).decode())
+def loop_of(what: Sequence[Made | ToolDefinition], seed: int) -> str:
+    """The name of who learns: another's conversations stand beside its own in the log. The same again has the same."""
+    return f"loop-{sha256(b'%d' % seed + msgspec.json.encode(what, order='deterministic')).hexdigest()[:16]}"
+
+
+def event_of(made: Made, company: str, now: int, loop: str | None = None) -> ConversationIngested:
+    """The same conversation of the same loop has the same id, whoever makes it again."""
+    of = f"{company}/{AGENT}/{loop}" if loop else f"{company}/{AGENT}"
+    id_ = derived_id(of, msgspec.json.encode(made.messages).decode())
     return ConversationIngested(
-        id=id_, company=company, time=now, correlation=id_, agent=AGENT, messages=made.messages, origin=SYNTHETIC
+        id=id_,
+        company=company,
+        time=now,
+        correlation=id_,
+        entity=loop,
+        agent=AGENT,
+        messages=made.messages,
+        origin=SYNTHETIC,
     )

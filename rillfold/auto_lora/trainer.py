@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from gpu_workers.bases.files import look
 from gpu_workers.train.lines import Report
 from gpu_workers.train.parent import Train, train_in_child
@@ -16,7 +18,7 @@ from rillfold.auto_lora.gguf_files import GgufFiles, exported
 from rillfold.auto_lora.history import Say, unsaid
 from rillfold.auto_lora.iteration import NOBODY, OutputInUse, Workroom
 from rillfold.auto_lora.logs import log_for
-from rillfold.auto_lora.made import event_of
+from rillfold.auto_lora.made import event_of, loop_of
 from rillfold.event_log import now
 from rillfold.settings import from_env
 from schemas.company import AgentOutputIngested, ConversationIngested
@@ -47,14 +49,17 @@ class LoRATrainer:
             raise Stop("No conversation was given: give made ones, or `agent_outputs(file, company)`.")
         if others := {each.company for each in told if not isinstance(each, Made)} - {self.config.company}:
             raise Stop(f"A conversation is of {min(others)}, and TrainingConfig.company is {self.config.company}.")
-        select = MADE if all(isinstance(each, Made) for each in told) else Selection()
+        made = [each for each in told if isinstance(each, Made)]
+        loop = loop_of(made, self.config.seed)
+        select = msgspec.structs.replace(MADE, entities=(loop,)) if made == told else Selection()
         self.config.train_settings(select)
         look(self.config.base(settings := from_env()))
         out = self._out.absolute()
         if out.exists():
             raise OutputInUse(f"{out} is there already: name another folder, or move that one away.")
         async with log_for(self.config, out.parent, self._train, self._say, kafka=self._kafka) as history:
-            events = [event_of(each, self.config.company, now()) if isinstance(each, Made) else each for each in told]
+            own = self.config.company, now(), loop if made == told else None
+            events = [event_of(each, *own) if isinstance(each, Made) else each for each in told]
             await history.tell(events)
             learned = await Workroom(self.config, settings, history).learn(select, out, self._heard, self._beside)
         evaluation, adapter = learned.adapter.evaluation or NOBODY, learned.adapter

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
 DENIED = b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+MIB = 1 << 20
 KEYS = {"key": "a-test", "secret": "a-test"}
 
 
@@ -22,6 +24,10 @@ class FakeS3:
         self.read_only = False
         self.silent: threading.Event | None = None
         """Nothing is answered until it is set."""
+        self.a_mib = 0.0
+        """Seconds that each MiB takes which is sent to it, before a word is said."""
+        self.puts = 0
+        """Of more than a MiB."""
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -38,6 +44,9 @@ class FakeS3:
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             start("403 Forbidden", [("Content-Type", "application/xml"), ("Content-Length", str(len(DENIED)))])
             return [DENIED]
+        if (size := int(environ.get("CONTENT_LENGTH") or 0)) > MIB and environ["REQUEST_METHOD"] == "PUT":
+            self.puts += 1
+            time.sleep(self.a_mib * size / MIB)
         return self._moto(environ, start)
 
 
@@ -57,7 +66,7 @@ def bucket(s3: FakeS3, request: pytest.FixtureRequest) -> Iterator[str]:
     name = f"bucket-{abs(hash(request.node.nodeid))}"
     owner().mkdir(name)
     yield name
-    s3.read_only, s3.silent = False, None
+    s3.read_only, s3.silent, s3.a_mib = False, None, 0.0
 
 
 def owner() -> Any:

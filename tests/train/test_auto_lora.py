@@ -45,7 +45,7 @@ from rillfold.auto_lora.config import AGENT, MADE, BadConfig
 from rillfold.auto_lora.evaluator import NothingHeldOut
 from rillfold.auto_lora.history import History
 from rillfold.auto_lora.iteration import NotLearned, OutputInUse
-from rillfold.auto_lora.made import NotADataset
+from rillfold.auto_lora.made import NotADataset, loop_of
 from rillfold.auto_lora.room import room
 from rillfold.auto_lora.writers import BaseWriter
 from rillfold.cli import rillfold
@@ -340,6 +340,23 @@ async def test_only_what_was_made_is_learned_and_it_can_be_left_out(log: EventLo
         found = await replay.build(log, names, "acme", ranges, tmp_path / "all", select=Selection(origins=origins))
         assert found.trained + found.held_out - (found.synthetic or 0) == 1
         assert rows is None or found.synthetic is None
+
+
+async def test_loops_beside_one_another_learn_nothing_of_each_other(log: EventLog, names: TopicNames, tmp_path, config):
+    """Of one company, as all are by default, at one time, in one log."""
+    await log.create([TopicSpec(names.wire(topic), 2) for topic in ("company-data", "tool-result")])
+    loops = {}
+    for tools in (company_tools()[:1], company_tools()[1:2]):
+        made, loop = SyntheticDataGenerator(tools, config).generate(20), loop_of(tools, config.seed)
+        loops[loop] = made
+        await log.append([to_outgoing(event, names) for event in made.events("acme", 2, loop)])
+    history = History(log, names, "acme", FolderStore(tmp_path / "store"))
+    for loop, made in loops.items():
+        select = msgspec.structs.replace(MADE, entities=(loop,))
+        await history.rows(tmp_path / loop, await history.ranges(), select)
+        questions = {row_of(line).prompt[0].content for line in (tmp_path / loop).read_bytes().splitlines()}
+        assert questions == {each.question for each in made}
+    assert len(loops) == 2 and loop_of(company_tools()[:1], config.seed) in loops
 
 
 def test_a_dataset_is_a_file_and_comes_back(tmp_path):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gpu_workers.adapters.check import CONFIG, TENSORS
+from gpu_workers.adapters.remote import RemoteStore
+from gpu_workers.adapters.remote_files import RemoteFiles
 from gpu_workers.adapters.store import MANIFEST, FolderStore, verify
 from gpu_workers.errors import ArtifactRefused, StoreAway, StoreTakesNothing
 from rillfold.registry import AdapterRegistry, BaseHash
@@ -16,7 +19,7 @@ from rillfold.wiring import artifact_store
 from schemas.topics import TopicNames
 from streams.log.memory import MemoryLog
 from streams.log.port import TopicSpec
-from tests.support.laid import FACTS, lay
+from tests.support.laid import FACTS, MODULE, lay
 from tests.support.s3 import FakeS3, bucket, owner, s3
 from tests.train.test_stores import remote
 
@@ -103,3 +106,17 @@ async def test_late_answers_are_waited_for_and_silence_is_named(s3: FakeS3, buck
     threading.Timer(0.3, silence.set).start()
     late = remote(f"s3://{bucket}/adapters", tmp_path / "late", silent=20.0)
     assert verify(late.place(sha256), sha256) == FACTS
+
+
+def test_a_slow_line_is_no_silence(s3: FakeS3, bucket: str, tmp_path: Path) -> None:
+    """The package says nothing until all of a file is there: a try beside it would make both slower, for ever."""
+    rank, width = 32, 24_000
+    sides = {"lora_A": np.ones((rank, width), np.float32), "lora_B": np.ones((width, rank), np.float32)}
+    made = lay(tmp_path / "made", {f"{MODULE}.{side}.weight": each for side, each in sides.items()}, {"r": rank})
+    store = RemoteStore(
+        RemoteFiles(f"s3://{bucket}/adapters", (), (0.1, 0.1), silent_seconds=2.0), FolderStore(tmp_path / "copies")
+    )
+    s3.a_mib, s3.puts = 0.6, 0
+    sha256 = store.put(made, FACTS)
+    assert s3.puts == 1
+    assert owner().exists(f"{bucket}/adapters/sha256/{sha256}/{TENSORS}")

@@ -30,15 +30,16 @@ UNKNOWN_FOR = 1.0
 """Seconds for which an id that the registry does not know is not asked for again: it may be given out at any time."""
 SIDE_BY_SIDE = 8
 ASKED = 64
-"""New ids of one batch of records that are asked for. What is beyond is nobody's, and asked for when it comes again."""
+"""New ids of one batch of records, one after another, that are not there: what is above is nobody's, and asked for when
+it comes again."""
 REMEMBERED = 1 << 16
 
 
 class Registry:
     """Asks once for each id. What it knows goes on working while the registry is down.
 
-    Anybody can make up ids. Registries count upwards, so the lowest are asked for first: those are there. That is a few
-    answers' time for a batch, whatever stands in it.
+    Anybody can make up ids. Registries count upwards, so the lowest are asked for first, until none is there any more.
+    That is a few answers' time for a batch, whatever stands in it, and one answer for each schema of others.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Registry:
         if len(new) == 1:
             self._ask(new[0])
         elif new:
-            self._ask_all(sorted(new)[:ASKED])
+            self._ask_all(sorted(new))
         return self.ids
 
     def register(self, names: TopicNames) -> Mapping[str, int]:
@@ -83,12 +84,17 @@ class Registry:
         return subjects
 
     def _ask_all(self, numbers: Sequence[int]) -> None:
-        """Where one gets no answer, the rest is not asked for."""
+        """Where one gets no answer, the rest is not asked for; nor where so many in a row are not there."""
         with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+            strange = 0
             for start in range(0, len(numbers), SIDE_BY_SIDE):
-                list(pool.map(self._ask, numbers[start : start + SIDE_BY_SIDE]))
+                there = list(pool.map(self._ask, numbers[start : start + SIDE_BY_SIDE]))
+                strange = 0 if any(there) else strange + len(there)
+                if strange >= ASKED:
+                    return
 
-    def _ask(self, number: int) -> None:
+    def _ask(self, number: int) -> bool:
+        """Whether it is there, be it ours or another's: that is asked once."""
         try:
             schema = self._call(lambda: self._client.get_schema(number), f"schema id {number}")
         except SchemaRegistryError:
@@ -101,6 +107,7 @@ class Registry:
                 self._unknown.clear()
             # What an id stands for never changes.
             self._unknown[number] = self._clock() + UNKNOWN_FOR if schema is None else math.inf
+        return schema is not None
 
     def _call(self, call: Callable[[], T], what: str) -> T:
         """Lets only the registry's own "no such schema" through as it is: anything else says nothing about a record."""
