@@ -64,7 +64,7 @@ class Services:
     readings: Turns = field(default_factory=lambda: Turns(READINGS))
     """Requests that read the log, by company."""
     checks: Turns = field(default_factory=lambda: Turns(1))
-    """Schemas that are read beside the loop, by company: there are few threads, and each is everybody's."""
+    """What is read beside the loop, schemas and files, by company: there are few threads, and each is everybody's."""
 
     @property
     def names(self) -> TopicNames:

@@ -1,12 +1,13 @@
 """The log as a training run sees it: what goes wrong there is the world's, whatever it is called."""
 
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from schemas.envelope import Event
 from schemas.errors import Poison, Retry, Stop
 from schemas.topics import TopicNames
+from streams.fairness.slices import unheard
 from streams.log.outgoing import to_outgoing
 from streams.log.port import EventLog, Outgoing, Position, Record
 
@@ -40,10 +41,10 @@ class LogOfRun:
             await self.append(records)
 
     async def read(
-        self, topic: str, partition: int, start: int, stop: int | None = None
+        self, topic: str, partition: int, start: int, stop: int | None = None, beat: Callable[[], None] = unheard
     ) -> AsyncIterator[Sequence[Record]]:
         with self._remembered():
-            async for batch in self._log.read(topic, partition, start, stop):
+            async for batch in self._log.read(topic, partition, start, stop, beat):
                 yield batch
 
     async def starts(self, topic: str) -> Mapping[int, int]:

@@ -73,7 +73,7 @@ async def catch_up(
         bounds = (shard.anew_from(topic), left.anew_from.get(topic))
         so_far[topic] = min([so_far[topic], *(first for first in bounds if first is not None)])
     way = Way(names, told, so_far, below, absent)
-    readers = [records_in(event_log, topic, shard.partition, starts[topic], ends[topic]) for topic in found]
+    readers = [records_in(event_log, topic, shard.partition, starts[topic], ends[topic], beat) for topic in found]
     with shard.folding_as(owed.watched()):
         async for stretch in _stretches(_in_order(readers)):
             if not anew:

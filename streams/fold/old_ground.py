@@ -95,7 +95,7 @@ async def letters_of(
     ends = await event_log.ends(wire)
     there = await _ends_of(event_log, {topic for topic, _ in first})
     for partition, start in starts.items():
-        async for record in in_turns(records_in(event_log, wire, partition, start, ends[partition]), slices):
+        async for record in in_turns(records_in(event_log, wire, partition, start, ends[partition], beat), slices):
             letter = decode(record.value, record.origin, record.timestamp, record.headers)
             if not isinstance(letter, RecordRejected) or letter.reason == REACTION_FAILED:
                 continue  # the latter is about a good event: folds have taken it

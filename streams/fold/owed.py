@@ -138,7 +138,7 @@ async def before(
     slices, partition = Slices(beat), shard.partition
     for changelog in await _other_changelogs(event_log, shard.projection, names):
         extent, left = (await extents(event_log, changelog)).get(partition, Extent(0, 0)), _Left(starts)
-        records = records_in(event_log, changelog, partition, extent.first, extent.end)
+        records = records_in(event_log, changelog, partition, extent.first, extent.end, beat)
         async for record in in_turns(records, slices):
             left.note(record.key or b"", record.value)
         refused += left.refused.values()
@@ -202,7 +202,8 @@ class Sent:
         since = self._since.time
         starts = await self._log.starts(topic) if since is None else await self._log.offsets_at(topic, since)
         end, found, slices = (await self._log.ends(topic))[partition], set[bytes](), Slices(self._beat)
-        async for record in in_turns(records_in(self._log, topic, partition, starts[partition], end), slices):
+        records = records_in(self._log, topic, partition, starts[partition], end, self._beat)
+        async for record in in_turns(records, slices):
             event = decode(record.value, record.origin, record.timestamp, record.headers)
             if isinstance(event, Event):
                 found.add(_name(event))

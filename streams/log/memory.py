@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from streams.errors import Fenced, MissingOffsets, ShutOut, TooLarge, UnknownTopic
+from streams.fairness.slices import unheard
 from streams.log.partitioner import partition_of
 from streams.log.port import Outgoing, Position, Reached, Record, TopicPartition, TopicSpec, limit_of, size_of
 
@@ -76,7 +77,7 @@ class MemoryLog:
         return positions
 
     async def read(
-        self, topic: str, partition: int, start: int, stop: int | None = None
+        self, topic: str, partition: int, start: int, stop: int | None = None, beat: Callable[[], None] = unheard
     ) -> AsyncIterator[Sequence[Record]]:
         log = self._partitions(topic)[partition]
         last = log.end if stop is None else stop
@@ -84,6 +85,7 @@ class MemoryLog:
             if start < log.start or last > log.end:
                 raise MissingOffsets(topic, partition, start, stop, log.start, log.end)
             batch = log.slice(start, last, READ_BATCH)
+            beat()
             if not batch:
                 return
             yield batch

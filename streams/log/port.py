@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
 from schemas.envelope import Origin
+from streams.fairness.slices import unheard
 
 TopicPartition = tuple[str, int]
 Learn = Callable[[Iterable[bytes | None]], Awaitable[None]]
@@ -154,11 +155,14 @@ class EventLog(Protocol):
         """
         ...
 
-    def read(self, topic: str, partition: int, start: int, stop: int | None = None) -> AsyncIterator[Sequence[Record]]:
+    def read(
+        self, topic: str, partition: int, start: int, stop: int | None = None, beat: Callable[[], None] = unheard
+    ) -> AsyncIterator[Sequence[Record]]:
         """Committed records of [start, stop) in batches, then ends. `stop=None` means the end at the time of the call.
 
         Raises `MissingOffsets` where the log does not reach down to start or up to stop, so that no loss is skipped
-        in silence. Offsets within that hold no record (compaction, aborted transactions) are not a loss.
+        in silence. Offsets within that hold no record (compaction, aborted transactions) are not a loss; there may be
+        millions, and `beat` says that it gets on.
         """
         ...
 
@@ -190,10 +194,15 @@ async def extents(log: EventLog, topic: str) -> Mapping[int, Extent]:
 
 
 async def records_in(
-    log: EventLog, topic: str, partition: int, start: int, stop: int | None = None
+    log: EventLog,
+    topic: str,
+    partition: int,
+    start: int,
+    stop: int | None = None,
+    beat: Callable[[], None] = unheard,
 ) -> AsyncIterator[Record]:
     """What `read` gives, record by record; nothing where `stop` is not above `start`."""
     if stop is None or start < stop:
-        async for batch in log.read(topic, partition, start, stop):
+        async for batch in log.read(topic, partition, start, stop, beat):
             for record in batch:
                 yield record

@@ -41,10 +41,10 @@ class ReadingLog(MemoryLog):
         self.readings, self.records = Counter[str](), 0
 
     async def read(
-        self, topic: str, partition: int, start: int, stop: int | None = None
+        self, topic: str, partition: int, start: int, stop: int | None = None, *beat: Any
     ) -> AsyncIterator[Sequence[Record]]:
         self.readings[topic] += 1
-        async for batch in super().read(topic, partition, start, stop):
+        async for batch in super().read(topic, partition, start, stop, *beat):
             self.records += len(batch)
             yield batch
 
@@ -138,8 +138,8 @@ async def test_a_stretch_without_end_is_given_up(house: Open, monkeypatch: pytes
     monkeypatch.setattr(reading, "READ_SECONDS", 0.05)
 
     class Slow(MemoryLog):
-        async def read(self, topic: str, partition: int, start: int, stop: int | None = None) -> Any:
-            async for batch in super().read(topic, partition, start, stop):
+        async def read(self, topic: str, partition: int, start: int, stop: int | None = None, *beat: Any) -> Any:
+            async for batch in super().read(topic, partition, start, stop, *beat):
                 if (topic, start, stop) == (TOPIC, 0, 1):
                     await asyncio.sleep(30)
                 yield batch

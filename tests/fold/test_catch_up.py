@@ -263,7 +263,7 @@ async def test_of_what_earlier_versions_refused_is_held_what_is_still_to_be_fold
             assert not (left.refused and left.companies)
             found += getattr(left, said)
         assert [getattr(each, "company", each) for each in found] == ["acme"]
-    assert len(beats) == 2 * sum(len(part.records) for part in log._topics[topic_of(ACTING_JOBS)])
+    assert len(beats) >= 2 * sum(len(part.records) for part in log._topics[topic_of(ACTING_JOBS)])
 
 
 async def test_a_catch_up_that_was_broken_off_loses_nothing_of_what_an_earlier_version_refused():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
 
 import pytest
 
@@ -32,13 +33,13 @@ class FakeAwayLog(MemoryLog):
         return await super().ends(topic)
 
     async def read(
-        self, topic: str, partition: int, start: int, stop: int | None = None
+        self, topic: str, partition: int, start: int, stop: int | None = None, *beat: Any
     ) -> AsyncIterator[Sequence[Record]]:
         if self.readable is not None and stop is not None:
             self.left -= stop - start
             if self.left < 0:
                 raise TimeoutError
-        async for batch in super().read(topic, partition, start, stop):
+        async for batch in super().read(topic, partition, start, stop, *beat):
             yield batch
 
 

@@ -186,6 +186,16 @@ class TestRead:
         with pytest.raises(MissingOffsets):
             await everything(log, topic, 0, 0, 4)
 
+    async def test_who_reads_where_there_is_no_record_hears_that_it_gets_on(
+        self, log: EventLog, faults, topic: str
+    ) -> None:
+        """What was aborted can be gigabytes: whoever watches would take the silence for a stall."""
+        await faults.abort([Outgoing(topic, b"k", b"%d" % n, partition=0) for n in range(3)])
+        beats = list[int]()
+        found = log.read(topic, 0, 0, (await log.ends(topic))[0], lambda: beats.append(1))
+        assert [record async for batch in found for record in batch] == []
+        assert beats
+
     async def test_aborted_transactions_are_not_read(self, log: EventLog, faults, topic: str) -> None:
         await log.append(numbered(topic, 2))
         await faults.abort(numbered(topic, 3, first=100))

@@ -13,6 +13,7 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 
 from schemas.codec.compat import check_at_start
 from streams.errors import AppendFailed, MissingOffsets, TooLarge, UnknownTopic, Unreachable
+from streams.fairness.slices import unheard
 from streams.log.kafka.access import Client, KafkaAccess
 from streams.log.kafka.alone import KafkaAlone
 from streams.log.kafka.appends import Placed, append_in_batches, place
@@ -143,7 +144,7 @@ class KafkaLog:
         return TooLarge(largest.topic, size_of(largest), limit_of(await self._spec(largest.topic)))
 
     async def read(
-        self, topic: str, partition: int, start: int, stop: int | None = None
+        self, topic: str, partition: int, start: int, stop: int | None = None, beat: Callable[[], None] = unheard
     ) -> AsyncIterator[Sequence[Record]]:
         first, end = (await self.starts(topic))[partition], (await self.ends(topic))[partition]
         last = end if stop is None else stop
@@ -163,6 +164,7 @@ class KafkaLog:
                     raise MissingOffsets(topic, partition, position, stop, first, end) from error
                 except RIGHTS as error:
                     raise not_allowed(error, self._access, "Read", [topic]) from error
+                beat()
                 if batch := to_records(tp, (found for found in polled.get(tp, ()) if found.offset < last)):
                     await self._learn(record.value for record in batch)
                     yield batch
