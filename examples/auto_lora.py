@@ -11,6 +11,7 @@ import asyncio
 import sys
 from pathlib import Path
 
+from gpu_workers.train.lines import Report
 from rillfold.auto_lora import (
     AutoLoRACreator,
     DependencyChecker,
@@ -77,6 +78,11 @@ def said(line: str) -> None:
     print(line, flush=True)
 
 
+def heard(iteration: int, report: Report) -> None:
+    if report.worth_saying():
+        said(f"iteration {iteration}: {report.phase} {report.step}/{report.steps}")
+
+
 def ask_llama_cpp(config: TrainingConfig, folder: Path, adapter: Path) -> None:
     base = GgufFiles(config).base(folder)
     with LlamaCppClient(base, {"harbour": adapter / "adapter.gguf"}, context=1024) as llama:
@@ -92,7 +98,7 @@ def main() -> None:
     config = TrainingConfig(company="harbour")
     for each in DependencyChecker(config, folder).check().missing:
         raise SystemExit(f"{each.what}: {each.found}. {each.remedy}")
-    creator = AutoLoRACreator(config, folder, say=said)
+    creator = AutoLoRACreator(config, folder, say=said, on_training=heard)
     for tool in TOOLS:
         creator.add_tool(tool)
     try:
@@ -101,6 +107,9 @@ def main() -> None:
         ask_llama_cpp(config, folder, adapter)
     except RillfoldError as error:
         raise SystemExit(str(error)) from error
+    except KeyboardInterrupt:
+        said(f"Broken off. What was made before stays in {folder}.")
+        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

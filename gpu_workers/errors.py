@@ -66,6 +66,10 @@ class ArtifactMissing(Retry):
     """An adapter that the store does not hold (yet)."""
 
 
+class NoAddress(Stop):
+    """What was named as a model's URL is none."""
+
+
 class ExportRefused(Stop):
     """An adapter or a base that would be another one in the file that it was to leave as."""
 

@@ -2,9 +2,11 @@
 
 import json
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
+from gpu_workers.errors import NoAddress
 from processors.errors import ModelAway
 
 
@@ -12,6 +14,8 @@ class ChatEndpoint:
     """`url` with its /v1, as OpenAI's clients want it, or without. `who`: what it is here, such as the judge."""
 
     def __init__(self, who: str, url: str, model: str, token: str, seconds: float) -> None:
+        if not url.startswith(("http://", "https://")) or not urlsplit(url).hostname:
+            raise NoAddress(f"{who} at {url!r:.200}: that is no address. Give one like http://127.0.0.1:8000.")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         root = url.rstrip("/").removesuffix("/v1")
         self._http = httpx.Client(base_url=root, headers=headers, timeout=seconds, trust_env=False)

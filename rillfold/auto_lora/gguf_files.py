@@ -50,8 +50,9 @@ async def exported(export: Export, folder: Path, say: Say) -> None:
     """A form that cannot be had is said, and costs nothing else."""
     try:
         await asyncio.to_thread(export, folder)
-    except (RillfoldError, OSError) as error:
-        say(f"{folder.name} is kept without a GGUF file: {error}")
+    except Exception as error:  # a form of one's own may raise anything, and what was trained is worth more
+        told = error if isinstance(error, RillfoldError | OSError) else f"{type(error).__name__}: {error}"
+        say(f"{folder.name} is kept without a GGUF file: {told}")
 
 
 def _settle() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -24,14 +23,11 @@ from schemas.topics import TopicNames
 from schemas.training import OffsetRange, TrainingRequested, TrainingWithdrawn
 from streams.fold.view import View
 from streams.history import replay
-from streams.history.followed import followed
+from streams.history.followed import Untaken, followed
 from streams.log.outgoing import to_outgoing
 from streams.log.port import EventLog
 
 Say = Callable[[str], None]
-
-PATIENCE_SECONDS = 30.0
-"""After so long it is said that no worker has taken a run."""
 
 
 def unsaid(_line: str) -> None:
@@ -86,15 +82,13 @@ class History:
         return found
 
     async def _outcome(self, request: TrainingRequested, on_report: OnReport) -> Run:
-        late: float | None = time.monotonic() + PATIENCE_SECONDS
+        untaken = Untaken(self._to_people)
         async for run in followed(self._log, self._names, request, TRAINING_RUNS):
             if self._worker is not None and self._worker.done():
                 self._worker.result()
             if run.phase:
                 await on_report(Report(phase=run.phase, step=run.step, steps=run.steps, loss=run.loss))
-            elif late and run.status == "requested" and time.monotonic() > late:
-                late = None
-                self._to_people(f"No training worker has taken run {run.run} yet. Is `rillfold worker train` running?")
+            untaken.look(run)
         return run
 
     async def _say(self, *events: Event) -> None:

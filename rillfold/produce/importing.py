@@ -56,6 +56,8 @@ class Source:
         self._stream = stream
         self._pipe: asyncio.StreamReader | None = None
         self._stopped = False
+        self.cut = False
+        """Stopped before its end: its last row may not be whole."""
         # A pipe hands on what is there, at once; a file can wait for full batches.
         self.live = _keeps_waiting(stream.fileno())
 
@@ -69,6 +71,7 @@ class Source:
         try:
             while not self._stopped and (chunk := await self._next()):
                 yield chunk
+            self.cut = self._stopped
         finally:
             if transport is not None:
                 # A terminal is shared with whoever prints on it.
@@ -184,7 +187,7 @@ class Import:
             while chunk := await anext(chunks, b""):
                 fields = await self._send(rows.feed(chunk), ids, fields, at_once=source.live)
                 advanced(len(chunk))
-        await self._send(rows.close(), ids, fields, at_once=True)
+        await self._send(iter(()) if source.cut else rows.close(), ids, fields, at_once=True)
 
     async def _send(self, rows: Iterator[FileRow], ids: Ids, fields: Fields | None, *, at_once: bool) -> Fields | None:
         """Without `fields` the first row is a header, which makes them."""

@@ -1,7 +1,9 @@
 """One training run as the log tells it, for whoever asked for it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import math
+import time
+from collections.abc import AsyncIterator, Callable
 
 from projections.projection import Projection
 from projections.training_runs import ENDED, Run
@@ -11,6 +13,20 @@ from streams.fold.view import View
 from streams.log.port import EventLog
 
 LOOK_SECONDS = 0.3
+PATIENCE_SECONDS = 30.0
+"""After so long it is said that no worker has taken a run."""
+
+
+class Untaken:
+    """Says so, once."""
+
+    def __init__(self, say: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> None:
+        self._say, self._clock, self._until = say, clock, clock() + PATIENCE_SECONDS
+
+    def look(self, run: Run) -> None:
+        if run.status == "requested" and not run.phase and self._clock() > self._until:
+            self._until = math.inf
+            self._say(f"No training worker has taken run {run.run} yet. Is `rillfold worker train` running?")
 
 
 async def followed(

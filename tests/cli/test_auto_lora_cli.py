@@ -58,8 +58,9 @@ def test_an_example_is_a_file_that_trains_and_is_not_written_over(said):
 
 REFUSED = {
     "no file": (None, "No tools were named: --tools FILE"),
-    "no list": ("{}", "no list of tools: Expected `array`"),
+    "no list": ("{}", "no list of tools in UTF-8: Expected `array`"),
     "no JSON": ("[", "no list of tools"),
+    "Latin-1": (b'[{"name": "caf\xe9"}]', "no list of tools in UTF-8"),
     "an unknown word": ('[{"name": "a", "arguments": {}}]', "unknown field `arguments`"),
     "as Windows saves it": ("\ufeff[]", "There is no tool"),
     "nothing in it": ("[]", "There is no tool"),
@@ -76,9 +77,17 @@ def test_a_file_of_tools_that_is_not_there_is_not_called_malformed(said):
 def test_a_file_that_holds_no_tools_is_refused_in_one_line(said, name):
     content, expected = REFUSED[name]
     if content is not None:
-        Path("tools.json").write_text(content)
+        Path("tools.json").write_bytes(content if isinstance(content, bytes) else content.encode())
     refused = said("--train", *(() if content is None else ("--tools", "tools.json")))
     assert expected in str(refused.exception) and "\n" not in str(refused.exception)
+    assert not Path("lora_adapters").exists()
+
+
+@pytest.mark.parametrize("option", ["--judge", "--writer"])
+def test_what_is_no_address_of_a_model_is_refused_before_anything_is_made(said, option):
+    Path("tools.json").write_text(json.dumps([EXAMPLE]))
+    refused = said("--train", "--tools", "tools.json", option, "nonsense")
+    assert "that is no address. Give one like http://127.0.0.1:8000." in str(refused.exception)
     assert not Path("lora_adapters").exists()
 
 

@@ -180,13 +180,14 @@ async def test_rejects_that_cannot_be_kept_stop_it_before_a_row_is_sent(kafka, n
 async def test_a_signal_keeps_what_was_read_and_says_how_much(kafka, names, environ, tmp_path: Path, number) -> None:
     with begun(environ, tmp_path, "company-data", "--json") as child:
         child.stdin.write(b'{"company":"acme","type":"text.ingested","text":"live"}\n' * 2)
+        child.stdin.write(b'{"company":"acme","type":"text.ing')  # as a file's row where it is cut
         child.stdin.flush()
         await holds(kafka, names.wire("company-data"), 2)
         child.send_signal(number)
         out, err = child.communicate(timeout=30)
     assert (child.returncode, err) == (128 + number, b"")
     told = json.loads(out)
-    assert (told["sent"], told["stopped"]) == (2, f"{number.name} after 2 rows")
+    assert (told["sent"], told["stopped"], told["rejected"]) == (2, f"{number.name} after 2 rows", 0)
 
 
 def test_a_reader_that_left_is_told_on_the_other_stream(kafka, environ, tmp_path: Path) -> None:

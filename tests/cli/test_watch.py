@@ -12,6 +12,7 @@ from rillfold.cli.adapters import train as commands
 from rillfold.cli.adapters.watch import INTERRUPTED, WATCHED, WIDTH, Watched, figures, leave, shown, spark
 from schemas.envelope import Event
 from schemas.training import TrainingProgressed
+from streams.history.followed import PATIENCE_SECONDS, Untaken
 from tests.train.test_shares import ASKED, claim, step
 
 
@@ -21,6 +22,16 @@ def seen(*events: Event) -> Watched:
         run = WATCHED.fold(run, event)
     assert isinstance(run, Watched)
     return run
+
+
+def test_a_run_that_no_worker_takes_is_said_once() -> None:
+    times, told = iter([0.0, PATIENCE_SECONDS - 1, PATIENCE_SECONDS + 1, 2 * PATIENCE_SECONDS]), list[str]()
+    untaken = Untaken(told.append, lambda: next(times))
+    for _ in range(3):
+        untaken.look(seen(ASKED))
+    assert told == ["No training worker has taken run r yet. Is `rillfold worker train` running?"]
+    Untaken(told.append, iter([0.0, 99.0]).__next__).look(seen(ASKED, claim(10, 1, "one")))
+    assert len(told) == 1
 
 
 def test_the_curve_holds_what_was_said_last_of_each_step_and_nothing_of_an_earlier_claim() -> None:

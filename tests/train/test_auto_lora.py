@@ -40,7 +40,6 @@ from rillfold.auto_lora import (
     ToolCallingDataset,
     TrainingConfig,
 )
-from rillfold.auto_lora import history as history_module
 from rillfold.auto_lora.config import AGENT, MADE, BadConfig
 from rillfold.auto_lora.evaluator import NothingHeldOut
 from rillfold.auto_lora.history import History
@@ -196,7 +195,7 @@ async def test_with_kafka_a_stack_trains_and_the_log_knows_it_all(stack, names, 
 
 
 async def test_a_run_that_nobody_takes_is_said_once_and_taken_back_by_who_waits_no_more(tmp_path, monkeypatch):
-    monkeypatch.setattr(history_module, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(followed_module, "PATIENCE_SECONDS", 0.0)
     monkeypatch.setattr(followed_module, "LOOK_SECONDS", 0.01)
     log, names, said, looks = MemoryLog(), TopicNames(), asyncio.Queue[str](), asyncio.Event()
     await log.create([TopicSpec("training-request", 1)])
@@ -252,6 +251,16 @@ async def test_llama_cpp_answers_by_what_the_loop_has_left(tmp_path, config):
     with LlamaCppClient(base, {"acme": folder / "adapter.gguf"}, threads=1, context=512) as llama:
         answer = llama.chat([{"role": "user", "content": "Find customer Tom Weber."}], adapter="acme", max_tokens=4)
     assert answer["model"] == "acme" and answer["usage"]["completion_tokens"] > 0
+
+
+async def test_a_form_that_breaks_costs_nothing_of_what_was_trained(tmp_path, config):
+    def breaks(folder):
+        raise ZeroDivisionError("whoever wrote this form")
+
+    lines = []
+    folder, _ = await creator(config, tmp_path, say=lines.append, export=breaks).create_adapter(1)
+    assert "iteration_1 is kept without a GGUF file: ZeroDivisionError: whoever wrote this form" in lines
+    assert (folder / "adapter_model.safetensors").is_file()
 
 
 async def test_an_adapter_that_no_gguf_file_can_hold_is_named_and_kept(tmp_path, config):

@@ -151,9 +151,9 @@ def _tools(file: Path | None) -> list[ToolDefinition]:
         raise UnusableTool(f"{file} cannot be read: {error.strerror}. --tools names a file, a JSON list.") from error
     try:
         return msgspec.json.decode(given, type=list[ToolDefinition])
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UnusableTool(
-            f"{file} is no list of tools: {error}. `rillfold auto-lora --example tools.json` shows what one is."
+            f"{file} is no list of tools in UTF-8: {error}. `rillfold auto-lora --example tools.json` shows one."
         ) from error
 
 

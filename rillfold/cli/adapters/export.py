@@ -72,7 +72,10 @@ def export_base(base: str | None, out: Path, as_json: bool) -> None:
 
 
 def _wanted(name: str, settings: Settings) -> ToExport:
+    from gpu_workers.adapters.store import must_hold_files
+
     if folder := folder_of(name):
+        must_hold_files(folder)  # before what takes long is loaded
         return ToExport(folder, "", "", None)
     from gpu_workers.adapters.origin import fetched
 
