@@ -23,7 +23,7 @@ from schemas.topics import TopicNames
 from schemas.training import OffsetRange, TrainingRequested, TrainingWithdrawn
 from streams.fold.view import View
 from streams.history import replay
-from streams.history.followed import Untaken, followed
+from streams.history.followed import NobodyTakes, followed
 from streams.log.outgoing import to_outgoing
 from streams.log.port import EventLog
 
@@ -82,13 +82,13 @@ class History:
         return found
 
     async def _outcome(self, request: TrainingRequested, on_report: OnReport) -> Run:
-        untaken = Untaken(self._to_people)
+        nobody_takes = NobodyTakes(self._to_people)
         async for run in followed(self._log, self._names, request, TRAINING_RUNS):
             if self._worker is not None and self._worker.done():
                 self._worker.result()
             if run.phase:
                 await on_report(Report(phase=run.phase, step=run.step, steps=run.steps, loss=run.loss))
-            untaken.look(run)
+            nobody_takes.look(run)
         return run
 
     async def _say(self, *events: Event) -> None:

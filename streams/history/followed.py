@@ -17,7 +17,7 @@ PATIENCE_SECONDS = 30.0
 """After so long it is said that no worker has taken a run."""
 
 
-class Untaken:
+class NobodyTakes:
     """Says so, once."""
 
     def __init__(self, say: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> None:

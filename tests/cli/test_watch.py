@@ -12,7 +12,7 @@ from rillfold.cli.adapters import train as commands
 from rillfold.cli.adapters.watch import INTERRUPTED, WATCHED, WIDTH, Watched, figures, leave, shown, spark
 from schemas.envelope import Event
 from schemas.training import TrainingProgressed
-from streams.history.followed import PATIENCE_SECONDS, Untaken
+from streams.history.followed import PATIENCE_SECONDS, NobodyTakes
 from tests.train.test_shares import ASKED, claim, step
 
 
@@ -26,11 +26,11 @@ def seen(*events: Event) -> Watched:
 
 def test_a_run_that_no_worker_takes_is_said_once() -> None:
     times, told = iter([0.0, PATIENCE_SECONDS - 1, PATIENCE_SECONDS + 1, 2 * PATIENCE_SECONDS]), list[str]()
-    untaken = Untaken(told.append, lambda: next(times))
+    nobody_takes = NobodyTakes(told.append, lambda: next(times))
     for _ in range(3):
-        untaken.look(seen(ASKED))
+        nobody_takes.look(seen(ASKED))
     assert told == ["No training worker has taken run r yet. Is `rillfold worker train` running?"]
-    Untaken(told.append, iter([0.0, 99.0]).__next__).look(seen(ASKED, claim(10, 1, "one")))
+    NobodyTakes(told.append, iter([0.0, 99.0]).__next__).look(seen(ASKED, claim(10, 1, "one")))
     assert len(told) == 1
 
 

@@ -111,7 +111,11 @@ def _train(config: TrainingConfig, iterations: int, as_json: bool, told: dict[st
         )
         for tool in tools:
             creator.add_tool(tool)
-        folder, metrics = asyncio.run(creator.create_adapter(iterations))
+        try:
+            folder, metrics = asyncio.run(creator.create_adapter(iterations))
+        except KeyboardInterrupt:
+            click.echo(f"Broken off. What was made before stays in {told['out']}.", err=True)
+            sys.exit(130)
     if as_json:
         say_json({"adapter": str(folder), **metrics})
 

@@ -15,7 +15,7 @@ from rillfold.cli.terminal.plain import plain
 from schemas.envelope import Event
 from schemas.topics import TopicNames
 from schemas.training import TrainingProgressed, TrainingRequested
-from streams.history.followed import Untaken, followed
+from streams.history.followed import NobodyTakes, followed
 from streams.log.port import EventLog
 
 INTERRUPTED = 130
@@ -46,10 +46,10 @@ WATCHED = replace(TRAINING_RUNS, state=Watched, initial=initial, fold=fold)
 
 async def until_ended(log: EventLog, names: TopicNames, request: TrainingRequested) -> Run:
     """Follows the run in the log, and shows how it goes."""
-    untaken = Untaken(lambda line: click.echo(plain(line), err=True))
+    nobody_takes = NobodyTakes(lambda line: click.echo(plain(line), err=True))
     with shown() as show:
         async for run in followed(log, names, request, WATCHED):
-            untaken.look(run)
+            nobody_takes.look(run)
             if run.status not in ENDED:
                 assert isinstance(run, Watched)
                 show(run)
