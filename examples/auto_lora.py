@@ -9,6 +9,7 @@ At the end llama.cpp answers, by the base and by the adapter, from their GGUF fi
 
 import asyncio
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from gpu_workers.train.lines import Report
@@ -78,9 +79,18 @@ def said(line: str) -> None:
     print(line, flush=True)
 
 
-def heard(iteration: int, report: Report) -> None:
-    if report.worth_saying():
-        said(f"iteration {iteration}: {report.phase} {report.step}/{report.steps}")
+def heard() -> Callable[[int, Report], None]:
+    """How far it is, each line once."""
+    told = ""
+
+    def hear(iteration: int, report: Report) -> None:
+        nonlocal told
+        line = f"iteration {iteration}: {report.phase} {report.step}/{report.steps}"
+        if report.worth_saying() and line != told:
+            told = line
+            said(line)
+
+    return hear
 
 
 def ask_llama_cpp(config: TrainingConfig, folder: Path, adapter: Path) -> None:
@@ -98,7 +108,7 @@ def main() -> None:
     config = TrainingConfig(company="harbour")
     for each in DependencyChecker(config, folder).check().missing:
         raise SystemExit(f"{each.what}: {each.found}. {each.remedy}")
-    creator = AutoLoRACreator(config, folder, say=said, on_training=heard)
+    creator = AutoLoRACreator(config, folder, say=said, on_training=heard())
     for tool in TOOLS:
         creator.add_tool(tool)
     try:

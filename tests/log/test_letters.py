@@ -14,7 +14,7 @@ from schemas.rejected import RecordRedriven, RecordRejected, Rejected
 from schemas.topics import BY_NAME, TopicNames
 from streams.errors import ShutOut
 from streams.fold.batch import NoEvent
-from streams.fold.dead_letter import REDRIVEN, dead_letter
+from streams.fold.dead_letter import LIMITS, REDRIVEN, dead_letter
 from streams.history.letters import letters
 from streams.history.redrive import LeftOut, Redriven, redrive
 from streams.log.kafka.admin import wanted
@@ -246,3 +246,14 @@ async def test_a_list_keeps_no_bytes_and_only_what_is_asked_for(
     (kept,) = await letters(log, names, lambda letter: letter.company == "acme", bare=True)
     assert (kept.letter.id, kept.size) == (acme.id, len(BYTES))
     assert (kept.letter.key, kept.letter.value, kept.letter.headers) == (None, None, ())
+
+
+async def test_a_letter_that_holds_as_much_as_it_may_is_read_again(
+    log: EventLog, names: TopicNames, other: TopicNames
+) -> None:
+    """The broker packs it, and of zeros next to nothing is left: a reader takes that for no bomb."""
+    record = Record(names.wire("company-data"), 0, 0, 1_000, b"acme", bytes(LIMITS[0] - 1_000))
+    letter = dead_letter(NoEvent(record, Rejected("too_large", "x" * 2_000, record.origin)))
+    await say(log, names, letter)
+    (kept,) = await letters(log, names, lambda _: True)
+    assert kept.letter == letter and letter.value == record.value
