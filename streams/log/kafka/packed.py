@@ -19,8 +19,8 @@ from schemas.rejected import Unusable
 LIMIT = 32 << 20
 """Bytes. A client that means well stays below a few MiB, and what lies in a batch is held in memory whole."""
 UNPACKED, TIMES = 2 << 20, 64
-"""What a batch may be unpacked: more than clients send that do not pack, and than a letter of ours has; and so many times
-what was sent. Quotas and limits of a broker count packed bytes alone: else 50 KiB hold up a partition as a gigabyte."""
+"""What a batch may be unpacked: more than clients send that do not pack, and than a letter of ours has; and so many
+times what was sent. A broker's quotas and limits count packed bytes: else 50 KiB would be as much as a gigabyte."""
 RECORD = 128
 """Bytes that Python needs for a record beside its own: a batch of empty ones weighs more than it holds."""
 
