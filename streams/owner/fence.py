@@ -8,7 +8,7 @@ it refuses batches of an older one.
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerFenced
@@ -23,13 +23,7 @@ from streams.owner.epochs import Epochs, seconds_passed
 from streams.state.changelog import Rows, claim_record
 
 MAX_BATCH = BATCH_BYTES + 40_000
-_WRITER: Mapping[str, Any] = {
-    "enable_idempotence": True,
-    "max_batch_size": MAX_BATCH,
-    "max_request_size": MAX_BATCH,
-    "acks": "all",
-    "compression_type": "zstd",  # rows are JSON, and what somebody sent packed would fill the disk unpacked
-}
+_WRITER = {"enable_idempotence": True, "max_batch_size": MAX_BATCH, "max_request_size": MAX_BATCH, "acks": "all"}
 
 
 class Writer(NamedTuple):
