@@ -41,7 +41,7 @@ async def test_a_version_is_promoted_and_withdrawn_by_hand_with_the_reason(
         return await asyncio.to_thread(CliRunner(catch_exceptions=False).invoke, adapters, arguments, env=environment)
 
     await kafka.create(wanted(names, [BY_NAME["adapter-ready"]]))
-    asked = TrainingRequested(id="run-2", company="acme", time=1, correlation="run-2", base_model="tiny")
+    asked = TrainingRequested(id="r", company="acme", time=1, correlation="r", base_model="tiny")
     verdict = judged(asked, 2, 1, judge(None, GateFloors(), None), 1)
     events = [ready(1, True), verdict, ready(2, False), ready(1, True, "globex/default")]
     await kafka.append([to_outgoing(event, names) for event in events])

@@ -184,6 +184,7 @@ async def test_a_signal_keeps_what_was_read_and_says_how_much(kafka, names, envi
         child.stdin.flush()
         await holds(kafka, names.wire("company-data"), 2)
         child.send_signal(number)
+        child.wait(30)  # before its input ends, which would end the row as well
         out, err = child.communicate(timeout=30)
     assert (child.returncode, err) == (128 + number, b"")
     told = json.loads(out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -40,9 +41,9 @@ class CountingLog(MemoryLog):
         super().__init__()
         self.readings: Counter[str] = Counter()
 
-    def read(self, topic: str, partition: int, start: int, stop: int | None = None) -> AsyncIterator[Sequence[Record]]:
+    def read(self, topic: str, *where: Any) -> AsyncIterator[Sequence[Record]]:
         self.readings[topic] += 1
-        return super().read(topic, partition, start, stop)
+        return super().read(topic, *where)
 
 
 @pytest.fixture
