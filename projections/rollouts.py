@@ -41,8 +41,8 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     """Those that may, in the order in which they were promoted."""
     withdrawn: tuple[int, ...] = ()
     """They answer nobody any more, by their version neither."""
-    floor: int = 0
-    """Nor do those up to this one, but for what was promoted or is tried: more were withdrawn than are named."""
+    floor: int | msgspec.UnsetType = msgspec.UNSET
+    """Nor do those up to this one, but for what was promoted or is tried, where more were withdrawn than are named."""
     candidate: int | None = None
     percent: int = 0
     """The candidate's share."""
@@ -52,7 +52,9 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     def is_withdrawn(self, version: int) -> bool:
         if version in self.withdrawn:
             return True
-        return 0 < version <= self.floor and version != self.candidate and version not in self.promoted
+        if self.floor is msgspec.UNSET or version > self.floor:
+            return False
+        return version != self.candidate and version not in self.promoted
 
 
 def answering(rollout: Rollout, known: Collection[int]) -> int | None:
@@ -108,11 +110,11 @@ def _promoted(state: Rollout, version: int) -> Rollout:
 def _withdrawn(state: Rollout, version: int) -> Rollout:
     promoted = _without(state.promoted, version)
     gone = sorted({*state.withdrawn, version})
-    unnamed, named = gone[:-NAMED], gone[-NAMED:]
-    floor, stable = max([state.floor, *unnamed]), promoted[-1] if promoted else None
-    return msgspec.structs.replace(
-        _tried(state, version), stable=stable, promoted=promoted, withdrawn=tuple(named), floor=floor
-    )
+    tried, unnamed = _tried(state, version), gone[:-NAMED]
+    if unnamed:
+        tried = msgspec.structs.replace(tried, floor=max(unnamed[-1], tried.floor or 0))
+    stable = promoted[-1] if promoted else None
+    return msgspec.structs.replace(tried, stable=stable, promoted=promoted, withdrawn=tuple(gone[-NAMED:]))
 
 
 def _tried(state: Rollout, version: int) -> Rollout:

@@ -102,10 +102,10 @@ def source_of(schema: str, projection: Projection[Any]) -> str:
 
 
 def columns_of(state: type[msgspec.Struct]) -> Iterator[tuple[str, str]]:
-    """Field names and their Postgres types; what is not a scalar stays jsonb."""
+    """Field names and their Postgres types; what is not a scalar stays jsonb. What most rows have not is no column."""
     hints = get_type_hints(state)
     for field in msgspec.structs.fields(state):
-        if field.name not in HIDDEN:
+        if field.name not in HIDDEN and field.default is not msgspec.UNSET:
             yield field.name, _kind(hints[field.name])
 
 
