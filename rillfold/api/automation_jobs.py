@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
 from processors import gate
@@ -19,6 +19,7 @@ from rillfold.api.automation import Placed, publish
 from rillfold.event_log import first
 from rillfold.http.errors import ApiError
 from rillfold.http.forms import Strict
+from rillfold.http.limits import WISH
 from rillfold.http.strict_json import StrictRoute
 from rillfold.wiring import TOOLS_SECONDS, Services
 from schemas.errors import RillfoldError
@@ -94,6 +95,7 @@ class JobEnded(ApiError):
 @router.post("/process", status_code=202, responses={200: {"model": JobBody, "description": "The job has ended."}})
 async def process(
     given: ProcessBody,
+    request: Request,
     asker: Asker,
     serving: Serving,
     response: Response,
@@ -102,11 +104,12 @@ async def process(
 ) -> JobBody:
     """Start a job. 202 while it runs; with `wait`, 200 and its end."""
     company = company_of(asker, given.company_id)
+    request.app.state.limiter.charge(asker.company, WISH - 1)
     await serving.tools.catch_up_within(TOOLS_SECONDS)
     fields = first(company)
     async with serving.checks.turn(company):
         tools = await asyncio.to_thread(gate.snapshot, tuple(serving.tools.offered(company)))
-    request = JobRequested(
+    wish = JobRequested(
         **fields,
         job=given.job or fields["id"],
         task=given.data.task,
@@ -117,9 +120,9 @@ async def process(
         session=given.session,
         first_step=given.first_step,
     )
-    (requested,) = await publish(serving, [request])
-    running = JobBody(company_id=company, job=request.job, status="running", requested=requested)
-    row = await _row(serving, company, request.job, wait, known) if wait else None
+    (requested,) = await publish(serving, [wish])
+    running = JobBody(company_id=company, job=wish.job, status="running", requested=requested)
+    row = await _row(serving, company, wish.job, wait, known) if wait else None
     if row is None or row["status"] not in ENDED:
         return running
     response.status_code = 200

@@ -12,6 +12,7 @@ from rillfold.api.access import Asker, Serving
 from rillfold.api.automation import Placed, publish
 from rillfold.http.errors import ApiError, NotFound
 from rillfold.http.keys import Principal
+from rillfold.http.limits import WISH
 from rillfold.http.strict_json import parsed
 from schemas.adapters import AdapterRequested
 from schemas.codec.codec import decode
@@ -26,7 +27,7 @@ from streams.log.outgoing import event_of
 router = APIRouter(tags=["topics"])
 EVENTS = 1_000
 WORK = (JobRequested, InferenceRequested, TrainingRequested, AdapterRequested)
-"""Each is a request, however many come in one: a model or a fold has more to do for it than for data."""
+"""Each is as much as WISH requests, however many come in one: a model and a fold have more to do for it."""
 DATA = 50
 """So many of the others are one request more: they are bounded in bytes, and small ones are work, too."""
 AVRO = ("avro/binary", "application/avro", "application/octet-stream")
@@ -58,7 +59,7 @@ async def produce(topic: str, request: Request, asker: Asker, serving: Serving) 
     for event in events:
         _check(event, topic, asker)
     wishes = sum(isinstance(event, WORK) for event in events)
-    request.app.state.limiter.charge(asker.company, max(0, wishes - 1) + (len(events) - wishes) // DATA)
+    request.app.state.limiter.charge(asker.company, max(0, WISH * wishes - 1) + (len(events) - wishes) // DATA)
     return await publish(serving, events)
 
 

@@ -23,6 +23,8 @@ FILE_SECONDS = 600.0
 """A file's body waits on the disk until it is there whole: it may be larger, and come slower."""
 STRANGERS = CompanyBounds(at_once=1, a_second=50.0, bytes_a_minute=1, prompts=1)
 """Requests without a key that is known, of all the world together."""
+WISH = 5
+"""Requests that a job, a question to the log or a run is as much as: what follows it is work of everybody's workers."""
 CHAT = "/v1/chat/completions"
 
 
