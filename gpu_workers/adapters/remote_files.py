@@ -72,10 +72,12 @@ class RemoteFiles:
 
     def send(self, source: Path, name: str) -> None:
         """Overwrites: what lies under a name here has one content for ever. Raises `StoreTakesNothing` too."""
+
+        def put(beat: Beat) -> None:
+            self._system.put_file(str(source), self._at(name), callback=_told(beat))
+
         try:
-            at, size = self._at(name), source.stat().st_size
-            put = lambda beat: self._system.put_file(str(source), at, callback=_told(beat))  # noqa: E731
-            self._tried(put, self._write, size / SLOWEST)
+            self._tried(put, self._write, source.stat().st_size / SLOWEST)
         except (NotImplementedError, OSError) as error:
             raise StoreTakesNothing(
                 f"adapter store {self.url} takes no {name}: {_why(error)}. Make room there, let this installation "

@@ -16,7 +16,7 @@ from schemas.errors import Stop
 COMPANY = "auto-lora"
 AGENT = "tools"
 MADE = Selection(origins=("synthetic",), agents=(AGENT,))
-"""What loops have made. Each learns what stands under its own name alone."""
+"""What loops have made."""
 _AS: dict[str, str] = {
     "rank": "lora_r",
     "alpha": "lora_alpha",
@@ -26,6 +26,11 @@ _AS: dict[str, str] = {
     "micro_batch": "batch_size",
     "evaluation_rows": "held_out",
 }
+
+
+def made_by(loop: str) -> Selection:
+    """A loop learns what stands under its own name alone."""
+    return msgspec.structs.replace(MADE, entities=(loop,))
 
 
 class BadConfig(Stop):

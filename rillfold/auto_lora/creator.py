@@ -23,7 +23,7 @@ from processors.synthetic.generator import Generator, Harvest, Writer
 from processors.synthetic.making import Made
 from processors.synthetic.mix import Mix, first_mix, next_mix
 from projections.lora_adapters import Adapter
-from rillfold.auto_lora.config import MADE, TrainingConfig
+from rillfold.auto_lora.config import TrainingConfig, made_by
 from rillfold.auto_lora.gguf_files import Export, GgufFiles, exported
 from rillfold.auto_lora.history import History, Say, unsaid
 from rillfold.auto_lora.iteration import Iteration, OutputInUse, Workroom, iteration_of
@@ -100,7 +100,7 @@ class _Loop:
 
     async def run(self, most: int) -> tuple[Path, dict[str, Any]]:
         config, out = self._creator.config, self._creator.out.absolute()
-        room, own = Workroom(config, from_env(), self._history), msgspec.structs.replace(MADE, entities=(self._name,))
+        room, own = Workroom(config, from_env(), self._history), made_by(self._name)
         mix = first_mix([tool.name for tool in self._creator.tools], config.num_synthetic_examples, config.temperature)
         measured = await self._measured(mix)
         apart = self._generator.held_out(measured)

@@ -6,14 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from gpu_workers.bases.files import look
 from gpu_workers.train.lines import Report
 from gpu_workers.train.parent import Train, train_in_child
 from processors.dataset.selection import Selection
 from processors.synthetic.making import Made
-from rillfold.auto_lora.config import MADE, TrainingConfig
+from rillfold.auto_lora.config import TrainingConfig, made_by
 from rillfold.auto_lora.gguf_files import GgufFiles, exported
 from rillfold.auto_lora.history import Say, unsaid
 from rillfold.auto_lora.iteration import NOBODY, OutputInUse, Workroom
@@ -50,15 +48,15 @@ class LoRATrainer:
         if others := {each.company for each in told if not isinstance(each, Made)} - {self.config.company}:
             raise Stop(f"A conversation is of {min(others)}, and TrainingConfig.company is {self.config.company}.")
         made = [each for each in told if isinstance(each, Made)]
-        loop = loop_of(made, self.config.seed)
-        select = msgspec.structs.replace(MADE, entities=(loop,)) if made == told else Selection()
+        loop = loop_of(made, self.config.seed) if made == told else None
+        select = made_by(loop) if loop else Selection()
         self.config.train_settings(select)
         look(self.config.base(settings := from_env()))
         out = self._out.absolute()
         if out.exists():
             raise OutputInUse(f"{out} is there already: name another folder, or move that one away.")
         async with log_for(self.config, out.parent, self._train, self._say, kafka=self._kafka) as history:
-            own = self.config.company, now(), loop if made == told else None
+            own = self.config.company, now(), loop
             events = [event_of(each, *own) if isinstance(each, Made) else each for each in told]
             await history.tell(events)
             learned = await Workroom(self.config, settings, history).learn(select, out, self._heard, self._beside)

@@ -232,7 +232,7 @@ class BatchConsumer(driver.Consumer):
         """Stops all partitions, not this one: aiokafka asks a broker for no more while some of its records wait."""
         if not self.app.in_recovery:
             self._full.add(tp)
-            self._room.clear()
+            self._look_for_room()
 
     def on_buffer_drop(self, tp: TP) -> None:
         self._full.discard(tp)
@@ -249,7 +249,9 @@ class BatchConsumer(driver.Consumer):
         await super().on_partitions_assigned(assigned, generation_id)
 
     def _look_for_room(self) -> None:
-        if not self._full and self._held < HELD_BYTES:
+        if self._full or self._held >= HELD_BYTES:
+            self._room.clear()
+        else:
             self._room.set()
 
     async def _wait_next_records(self, timeout: float) -> tuple[Any, set[TP] | None]:
@@ -262,8 +264,6 @@ class BatchConsumer(driver.Consumer):
         return await super()._wait_next_records(timeout)
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
-        if self._held >= HELD_BYTES:
-            self._room.clear()
         if not self._room.is_set():
             await self.wait(self._room.wait(), timeout=timeout)
         if self._held >= HELD_BYTES:
@@ -292,6 +292,7 @@ class BatchConsumer(driver.Consumer):
                 self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
                 if not self._is_changelog_tp(tp):  # rows are taken as they come
                     self._held += batch.weight
+                    self._look_for_room()
                 yield tp, self._batch_message(tp, batch)
 
     async def _not_in_the_log(self, asked: Mapping[Any, int]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,7 +15,6 @@ from schemas.envelope import Event
 from streams.fold import pieces
 from streams.fold.pieces import PIECE_SECONDS
 from streams.fold.shard import READ_BYTES, READ_ROWS
-from streams.state.store import MemoryStore
 from tests.fold.test_fold import TEXTS, TOPIC, Texts, World, batch, text
 from tests.fold.test_refused import bad, breaks, kept_refusals, places
 
@@ -27,19 +27,19 @@ def touched(state: Texts, event: Event) -> Texts:
     return msgspec.structs.replace(state, texts=(event.id, *(state.texts[1:] or ("x" * LARGE,))))
 
 
-async def test_small_events_about_large_rows_are_folded_a_few_at_a_time():
+async def test_small_events_about_large_rows_are_folded_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch):
     """8,000 of them would be eight gigabytes, and the same again at each start."""
     world, count = World(replace(TEXTS, fold=touched)), 200
     await world.folding.step(batch([text(n, f"e{n}") for n in range(count)]))
     world.shard.fitting = 1 << 20  # as after a restart
     read: list[Sequence[bytes | None]] = []
-    real = MemoryStore.get
+    real = world.shard.store.get
 
-    def get(store: MemoryStore, keys: Sequence[bytes]) -> Sequence[bytes | None]:
-        read.append(real(store, keys))
+    def get(keys: Sequence[bytes]) -> Sequence[bytes | None]:
+        read.append(real(keys))
         return read[-1]
 
-    world.shard.store.get = get.__get__(world.shard.store)  # type: ignore[method-assign]
+    monkeypatch.setattr(world.shard.store, "get", get)
     await world.folding.step(batch([text(count + n, f"e{n}") for n in range(count)], start=count))
     assert max(map(len, read)) <= READ_ROWS
     wasted = 20 * (READ_BYTES + READ_ROWS * LARGE)
@@ -63,9 +63,9 @@ async def test_events_that_take_long_are_folded_a_few_at_a_time(refused: bool, m
     ends: list[float] = []
     append = world.folding._ports.append
 
-    async def noted(*told: object) -> int | None:
+    async def noted(*told: Any) -> int | None:
         ends.append(now)
-        return await append(*told)  # type: ignore[arg-type]
+        return await append(*told)
 
     world.folding._ports = world.folding._ports._replace(append=noted)
     events = [bad(n) if refused and n % 7 == 3 else text(n, f"e{n % 9}") for n in range(100)]

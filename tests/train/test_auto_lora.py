@@ -40,7 +40,7 @@ from rillfold.auto_lora import (
     ToolCallingDataset,
     TrainingConfig,
 )
-from rillfold.auto_lora.config import AGENT, MADE, BadConfig
+from rillfold.auto_lora.config import AGENT, MADE, BadConfig, made_by
 from rillfold.auto_lora.evaluator import NothingHeldOut
 from rillfold.auto_lora.history import History
 from rillfold.auto_lora.iteration import NotLearned, OutputInUse
@@ -361,8 +361,7 @@ async def test_loops_beside_one_another_learn_nothing_of_each_other(log: EventLo
         await log.append([to_outgoing(event, names) for event in made.events("acme", 2, loop)])
     history = History(log, names, "acme", FolderStore(tmp_path / "store"))
     for loop, made in loops.items():
-        select = msgspec.structs.replace(MADE, entities=(loop,))
-        await history.rows(tmp_path / loop, await history.ranges(), select)
+        await history.rows(tmp_path / loop, await history.ranges(), made_by(loop))
         questions = {row_of(line).prompt[0].content for line in (tmp_path / loop).read_bytes().splitlines()}
         assert questions == {each.question for each in made}
     assert len(loops) == 2 and loop_of(company_tools()[:1], config.seed) in loops
