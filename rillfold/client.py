@@ -20,8 +20,22 @@ class ApiRefused(Poison):
     """The API said no, and why. The same request will not do better later."""
 
     def __init__(self, status: int, code: str, message: str, detail: object) -> None:
-        super().__init__(f"{code} ({status}): {message}" + (f" {detail}" if detail else ""))
+        super().__init__(f"{code} ({status}): {message}" + (f" {_told(detail)}" if detail else ""))
         self.status, self.code, self.detail = status, code, detail
+
+
+def _told(detail: object) -> str:
+    """A place and what is wrong there, for each; anything else as the API has it."""
+    try:
+        found = msgspec.convert(detail, list[_WrongValue])
+    except msgspec.ValidationError:
+        return detail if isinstance(detail, str) else msgspec.json.encode(detail).decode()
+    return "; ".join(f"{'.'.join(map(str, each.where))}: {each.why}" for each in found)
+
+
+class _WrongValue(msgspec.Struct):
+    where: list[str | int]
+    why: str
 
 
 class ApiAway(Retry):
@@ -123,7 +137,7 @@ class Client:
                 await asyncio.sleep(pause)
                 answer = await self._http.request(method, path, content=body, params=query, headers=headers)
         except httpx.HTTPError as error:
-            raise ApiAway(unanswered(self._url, error, "Start it with `rillfold api`.")) from error
+            raise ApiAway(unanswered(self._url, error, "Start it with `rillfold api`, or all of a stack with `rillfold up`.")) from error
         if answer.is_error:
             _raise(answer)
         return msgspec.json.decode(answer.content)

@@ -134,7 +134,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """That runs of one company take within 24 hours; one that has begun goes to its end. 0: any number."""
     train_threads: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Part of an adapter's identity: another count gives other bytes. 0: as many as there are cores."""
-    gate: Annotated[str, msgspec.Meta(pattern="^(on|off)$")] = "on"
+    gate: Annotated[str, msgspec.Meta(pattern="^(on|off)$", description="on or off")] = "on"
     """Whether a new adapter has to prove itself before it answers for its role. off: each does once it is ready."""
     gate_irrelevance: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.8
     """The least share of requests that need no tool which it has to answer without a call."""
@@ -294,6 +294,9 @@ def misspelt(environ: Mapping[str, str] | None = None) -> Iterator[str]:
             yield f"{name} is no setting, and is not read. Is {close[0]} meant?"
 
 
+PLAIN = {"Expected `int`, got `str`": "a whole number", "Expected `float`, got `str`": "a number"}
+
+
 def given_by(kind: type[msgspec.Struct], prefix: str, environ: Mapping[str, str] | None = None) -> dict[str, object]:
     """What the environment says of a struct's fields: <prefix><FIELD>, each with the field's own bounds."""
     environ = os.environ if environ is None else environ
@@ -306,7 +309,8 @@ def given_by(kind: type[msgspec.Struct], prefix: str, environ: Mapping[str, str]
         try:
             given[field.name] = _parse(text, field.type)
         except (msgspec.ValidationError, msgspec.DecodeError) as error:
-            why = f"it is to be {wanted}" if (wanted := _described(field.type)) else error
+            wanted = _described(field.type) or PLAIN.get(str(error))
+            why = f"it is to be {wanted}" if wanted else error
             raise Stop(f"{name}={shown(text)!r} is not usable: {why}. Correct or unset the variable.") from error
     return given
 

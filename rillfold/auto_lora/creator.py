@@ -26,9 +26,10 @@ from projections.lora_adapters import Adapter
 from rillfold.auto_lora.config import TrainingConfig, made_by
 from rillfold.auto_lora.gguf_files import Export, GgufFiles, exported
 from rillfold.auto_lora.history import History, Say, unsaid
-from rillfold.auto_lora.iteration import Iteration, OutputInUse, Workroom, iteration_of
+from rillfold.auto_lora.iteration import Iteration, Workroom, iteration_of
 from rillfold.auto_lora.logs import log_for
 from rillfold.auto_lora.made import event_of, loop_of
+from rillfold.auto_lora.room import OutputInUse, alone
 from rillfold.event_log import now
 from rillfold.settings import from_env
 from schemas.errors import Stop
@@ -72,11 +73,11 @@ class AutoLoRACreator:
         generator = Generator(self.tools, self._judge, self._writer)
         self.config.train_settings()
         look(self.config.base(from_env()))
-        self._must_be_free()
-        out = self.out.absolute()
-        async with log_for(self.config, out, self._train, self.say, kafka=self._kafka) as history:
-            export = self._export or GgufFiles(self.config)
-            return await _Loop(self, generator, history, export).run(num_iterations)
+        with alone(out := self.out.absolute()):
+            self._must_be_free()
+            async with log_for(self.config, out, self._train, self.say, kafka=self._kafka) as history:
+                export = self._export or GgufFiles(self.config)
+                return await _Loop(self, generator, history, export).run(num_iterations)
 
     def say(self, line: str) -> None:
         self._say(line)

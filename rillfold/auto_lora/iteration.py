@@ -42,10 +42,6 @@ class NotLearned(Stop):
     """A training that ended without an adapter."""
 
 
-class OutputInUse(Stop):
-    """A folder with what another run has made."""
-
-
 class TrainedAdapter(msgspec.Struct, frozen=True, kw_only=True):
     """An adapter that was trained and measured."""
 

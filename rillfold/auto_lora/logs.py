@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 from gpu_workers.adapters.store import FolderStore
@@ -19,7 +19,6 @@ from rillfold.auto_lora.tracked import noted
 from rillfold.event_log import event_log, now
 from rillfold.settings import Settings, from_env
 from rillfold.wiring import artifact_store
-from schemas.errors import Stop
 from schemas.topics import TOPICS, TopicNames
 from streams.history import replay
 from streams.log.memory import MemoryLog
@@ -43,7 +42,7 @@ async def in_memory(
     """Nothing needs to run; it ends with the process."""
     log, names = MemoryLog(), TopicNames()
     await log.create([TopicSpec(names.wire(topic.name), 1) for topic in TOPICS])
-    with _room(out) as work:
+    with room(out, ".work") as work:
         place = Workplace(
             worker="auto-lora",
             scratch=work / "training",
@@ -75,14 +74,3 @@ async def in_kafka(config: TrainingConfig, settings: Settings, say: Say) -> Asyn
         names = settings.topic_names()
         begin = await replay.everything_up_to_now(log, names)
         yield History(log, names, config.company, artifact_store(settings), begin=begin, say=say)
-
-
-@contextmanager
-def _room(out: Path) -> Iterator[Path]:
-    with ExitStack() as held:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            work = held.enter_context(room(out, ".work"))
-        except OSError as error:
-            raise Stop(f"{out} cannot be written: {error.strerror}. Name another folder.") from error
-        yield work

@@ -6,27 +6,59 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from socket import gethostname
 from tempfile import mkdtemp
+
+from schemas.errors import Stop
 
 HOST_BYTES = 1_000
 ALIVE = ".alive"
 """Locked in each while its process lives, and holds its host's name. The kernel lets go for one that is killed."""
 
 
+class OutputInUse(Stop):
+    """A folder with what another run has made, or makes."""
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Makes the folder, and is the only loop of this host in it until the block ends, or the process."""
+    with _writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        held = os.open(out, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):  # a file system without locks
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise OutputInUse(f"Another run is at work in {out}: name another folder, or wait for it.") from None
+        yield
+    finally:
+        os.close(held)
+
+
 @contextmanager
 def room(out: Path, name: str) -> Iterator[Path]:
     """Of this run alone. Others may be at work in `out` at the same time."""
-    for left in out.glob(f"{name}-*"):
-        _clear(left)
-    folder = Path(mkdtemp(prefix=f"{name}-", dir=out))
-    with _alive(folder):
-        try:
-            yield folder
-        finally:
-            _remove(folder)
+    with ExitStack() as held:
+        with _writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+            for left in out.glob(f"{name}-*"):
+                _clear(left)
+            folder = Path(mkdtemp(prefix=f"{name}-", dir=out))
+            held.enter_context(_alive(folder))
+            held.callback(_remove, folder)
+        yield folder
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Stop(f"{out} cannot be written: {error.strerror}. Name another folder.") from error
 
 
 @contextmanager

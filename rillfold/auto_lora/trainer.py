@@ -14,9 +14,10 @@ from processors.synthetic.making import Made
 from rillfold.auto_lora.config import TrainingConfig, made_by
 from rillfold.auto_lora.gguf_files import GgufFiles, exported
 from rillfold.auto_lora.history import Say, unsaid
-from rillfold.auto_lora.iteration import NOBODY, OutputInUse, Workroom
+from rillfold.auto_lora.iteration import NOBODY, Workroom
 from rillfold.auto_lora.logs import log_for
 from rillfold.auto_lora.made import event_of, loop_of
+from rillfold.auto_lora.room import OutputInUse
 from rillfold.event_log import now
 from rillfold.settings import from_env
 from schemas.company import AgentOutputIngested, ConversationIngested

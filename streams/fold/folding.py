@@ -19,7 +19,7 @@ from streams.fold.dead_letter import publish_letters
 from streams.fold.old_ground import LetterReading, OldGround
 from streams.fold.pieces import Piece
 from streams.fold.shard import Shard
-from streams.log.port import EventLog, Extent, TopicPartition, extents
+from streams.log.port import EventLog, Extent, TopicPartition, ends_of, extents
 from streams.state.changelog import (
     Loss,
     Marker,
@@ -242,16 +242,12 @@ class Folding:
     async def _look_at_ground(self, shards: Collection[Shard[Any]], event_log: EventLog) -> None:
         """What their sources hold by now, somebody may have folded before us."""
         places = {(topic, shard.partition) for shard in shards for topic in self.sources_of(shard.projection)}
-        ends = dict[str, Mapping[int, int]]()
-        for topic in sorted({topic for topic, _ in places}):
-            with suppress(UnknownTopic):
-                ends[topic] = await event_log.ends(topic)
-        places = {(topic, partition) for topic, partition in places if partition in ends.get(topic, ())}
-        folded = {place: self._folded(*place) for place in places}
+        ends, _ = await ends_of(event_log, (topic for topic, _ in places))
+        folded = {place: self._folded(*place) for place in places if place in ends}
         first = {place: min((next_ or 0 for next_ in nexts), default=0) for place, nexts in folded.items()}
         reading = LetterReading(event_log, self._names, first, self._beat)
         for (topic, partition), nexts in folded.items():
-            self._grounds[topic, partition] = OldGround(ends[topic][partition], None in nexts, reading)
+            self._grounds[topic, partition] = OldGround(ends[topic, partition], None in nexts, reading)
 
     def _leave_ground(self, topic: str, partition: int) -> None:
         """What was read for it is shared: a partition that stays idle would keep it all."""

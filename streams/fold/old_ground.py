@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ from streams.errors import UnknownTopic
 from streams.fairness.slices import Slices, in_turns, unheard
 from streams.fold.batch import Decoded, SourceRecord
 from streams.fold.dead_letter import CUT, size_with_headers
-from streams.log.port import EventLog, TopicPartition, records_in
+from streams.log.port import EventLog, TopicPartition, ends_of, records_in
 
 LOOK_BACK = 2 * 3_600_000
 """A broker takes a record that is dated an hour ahead (`message.timestamp.after.max.ms`), and clocks differ."""
@@ -93,7 +92,7 @@ async def letters_of(
     except UnknownTopic:
         return found
     ends = await event_log.ends(wire)
-    there = await _ends_of(event_log, {topic for topic, _ in first})
+    there, _ = await ends_of(event_log, (topic for topic, _ in first))  # a letter about what is not there is nobody's
     for partition, start in starts.items():
         async for record in in_turns(records_in(event_log, wire, partition, start, ends[partition], beat), slices):
             letter = decode(record.value, record.origin, record.timestamp, record.headers)
@@ -104,15 +103,6 @@ async def letters_of(
                 cut = next((header.value or b"" for header in letter.headers if header.key == CUT), None)
                 own.put(letter.offset, LetterBytes.of(letter, cut))
     return found
-
-
-async def _ends_of(event_log: EventLog, topics: Collection[str]) -> Mapping[TopicPartition, int]:
-    """A letter about a record that is not there yet is nobody's."""
-    ends = dict[TopicPartition, int]()
-    for topic in topics:
-        with suppress(UnknownTopic):
-            ends |= {(topic, partition): end for partition, end in (await event_log.ends(topic)).items()}
-    return ends
 
 
 class LetterReading:

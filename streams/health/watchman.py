@@ -5,14 +5,14 @@ import logging
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any
 
-from streams.errors import MissingOffsets, UnknownTopic
+from streams.errors import MissingOffsets
 from streams.health import watch
 from streams.health.watch import Healthy, Patience, Sight, Stalled, State, Verdict
-from streams.log.port import EventLog, TopicPartition
+from streams.log.port import EventLog, TopicPartition, ends_of
 
 log = logging.getLogger(__name__)
 EX_SOFTWARE = 70
@@ -51,7 +51,7 @@ class Watchman:
         return self._clock()
 
     async def step(self, event_log: EventLog) -> None:
-        self.state = watch.seen(self.state, self._look(), self._clock())
+        self._see()
         await self._ask(event_log)
         self.judge()
 
@@ -71,18 +71,28 @@ class Watchman:
         elif isinstance(before, Stalled):
             log.warning("No longer stalled: %s", "at work" if isinstance(found, Healthy) else found.what)
 
+    def _see(self) -> None:
+        """A worker that cannot be looked at stands where it stood: it is at work in another thread."""
+        try:
+            self.state = watch.seen(self.state, self._look(), self._clock())
+        except Exception:
+            log.warning("The watch could not look at the worker", exc_info=True)
+
     async def _ask(self, event_log: EventLog) -> None:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                ends, deleted = await _ends(event_log, self.state)
+                ends, deleted = await ends_of(event_log, (topic for topic, _ in self.state.places))
                 self.state = watch.answered(self.state, ends, self._clock(), deleted)
                 for tp in watch.suspects(self.state, self._bounds, self._clock()):
                     place = self.state.places[tp]
                     async for end in _void(event_log, tp, max(place.position, place.void), place.end):
                         self.state = watch.void(self.state, tp, end)
         except Exception as error:
-            # Whatever it is, it is the watched log that does not answer; time decides whether that matters.
-            self.state = watch.unanswered(self.state, f"{type(error).__name__} {error}".strip())
+            self._unanswered(error)
+
+    def _unanswered(self, error: Exception) -> None:
+        """Whatever it is, it is the watched log that does not answer; time decides whether that matters."""
+        self.state = watch.unanswered(self.state, f"{type(error).__name__} {error}".strip())
 
     @contextmanager
     def on_duty(self, open_log: OpenLog) -> Iterator[None]:
@@ -99,21 +109,18 @@ class Watchman:
             thread.join(2 * LOOK_SECONDS)
 
     async def _keep_looking(self, open_log: OpenLog, stop: threading.Event) -> None:
-        async with open_log() as event_log:
-            while not stop.is_set():
-                await self.step(event_log)
+        """Total: a broker that is away when its client is opened is asked again, and judged meanwhile."""
+        while not stop.is_set():
+            try:
+                async with open_log() as event_log:
+                    while not stop.is_set():
+                        await self.step(event_log)
+                        await asyncio.sleep(LOOK_SECONDS)
+            except Exception as error:
+                self._see()
+                self._unanswered(error)
+                self.judge()
                 await asyncio.sleep(LOOK_SECONDS)
-
-
-async def _ends(event_log: EventLog, state: State) -> tuple[Mapping[TopicPartition, int], Mapping[str, str]]:
-    """And which topics are not there any more, by name."""
-    found, deleted = dict[TopicPartition, int](), dict[str, str]()
-    for topic in sorted({topic for topic, _ in state.places}):
-        try:
-            found |= {(topic, partition): end for partition, end in (await event_log.ends(topic)).items()}
-        except UnknownTopic as error:
-            deleted[topic] = str(error)
-    return found, deleted
 
 
 async def _void(event_log: EventLog, tp: TopicPartition, start: int, stop: int) -> AsyncIterator[int]:

@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
 from schemas.envelope import Origin
+from streams.errors import UnknownTopic
 from streams.fairness.slices import unheard
 
 TopicPartition = tuple[str, int]
@@ -185,6 +186,17 @@ class EventLog(Protocol):
     def subscribe(self, group: str, topics: Sequence[str]) -> AbstractAsyncContextManager[Subscription]: ...
 
     def alone(self, name: str) -> AbstractAsyncContextManager[Alone]: ...
+
+
+async def ends_of(log: EventLog, topics: Iterable[str]) -> tuple[Mapping[TopicPartition, int], Mapping[str, str]]:
+    """Where topics end by now, and which of them are not there any more, each with what is to be said of it."""
+    ends, gone = dict[TopicPartition, int](), dict[str, str]()
+    for topic in sorted(set(topics)):
+        try:
+            ends |= {(topic, partition): end for partition, end in (await log.ends(topic)).items()}
+        except UnknownTopic as error:
+            gone[topic] = str(error)
+    return ends, gone
 
 
 async def extents(log: EventLog, topic: str) -> Mapping[int, Extent]:

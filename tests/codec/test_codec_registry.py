@@ -13,7 +13,7 @@ from schemas.codec.catalog import catalog
 from schemas.codec.codec import decode, encode
 from schemas.envelope import Event, Kind, Origin
 from schemas.errors import Retry, Stop
-from schemas.jobs import JobCompleted
+from schemas.jobs import JobCompleted, JobRequested
 from schemas.rejected import Rejected
 from schemas.topics import TopicNames
 from streams.errors import RegistryDown
@@ -109,8 +109,12 @@ def test_an_id_that_the_registry_does_not_know_is_poison_and_asked_again_later(s
     assert len(server.asked) == 2
 
 
-def test_a_flood_of_made_up_ids_costs_a_batch_few_questions_and_hides_no_new_schema(server: LocalRegistry) -> None:
+@pytest.mark.parametrize("lists", [True, False], ids=["with a list", "with none"])
+def test_a_flood_of_made_up_ids_costs_a_batch_few_questions_and_hides_no_new_schema(
+    server: LocalRegistry, lists: bool
+) -> None:
     """Registries count upwards: the lowest are asked for first, and all beyond are nobody's for this batch."""
+    server.lists = lists
     for number in range(20):
         server.add(f'{{"type":"record","name":"Alien{number}","fields":[]}}')
     now, ours = 0.0, 0
@@ -122,7 +126,7 @@ def test_a_flood_of_made_up_ids_costs_a_batch_few_questions_and_hides_no_new_sch
         before = len(server.asked)
         ids = registry.resolve(framed(number) for number in (1 << 30, *range(1_000 * round_, 0, -1)))
         there = 21 if round_ == 1 else 1 + (round_ == 4)
-        assert 0 < len(server.asked) - before <= ASKED + there + SIDE_BY_SIDE
+        assert 0 < len(server.asked) - before <= ASKED + there + SIDE_BY_SIDE + 2 * lists
         assert (ours in ids) == (round_ >= 4)
     assert decode(framed(ours), ORIGIN, 0, ids=ids) == EVENT
     refused = decode(framed(1 << 30), ORIGIN, 0, ids=ids)
@@ -184,8 +188,65 @@ def test_a_subject_that_cannot_take_our_schema_stops(server: LocalRegistry) -> N
         Registry(server.url).register(TopicNames())
 
 
-def test_ids_of_others_schemas_hide_none_of_ours(server: LocalRegistry) -> None:
+@pytest.mark.parametrize("pages", [True, False], ids=["in pages", "in one piece"])
+def test_made_up_ids_in_a_registrys_gaps_hide_none_of_ours(
+    server: LocalRegistry, pages: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some begin at 100,001, and what was deleted for good leaves a gap in any."""
+    monkeypatch.setattr("streams.log.kafka.registry.PAGE", 2)
+    server.pages = pages
+    ours, old = 100_005, 7
+    for number in (1, 2, 100_001, 100_003):
+        server.schemas[number] = f'{{"type":"record","name":"Alien{number}","fields":[]}}'
+    server.schemas[ours] = json.dumps(catalog().by_class[JobCompleted].source)
+    server.schemas[old] = json.dumps(catalog().by_class[JobRequested].source)
+    values = [*(framed(n) for n in range(1_000, 1_000 + 2 * ASKED)), *(framed(n) for n in range(200_000, 205_000))]
+    registry = Registry(server.url, clock=lambda: 0.0)
+    for _ in range(2):
+        assert {ours, old} <= set(registry.resolve([*values, framed(ours), framed(old)]))
+    assert server.asked.count("schemas") == (8 if pages else 4)
+    one_by_one = [asked for asked in server.asked if asked != "schemas"]
+    assert len(one_by_one) <= 2 * (ASKED + SIDE_BY_SIDE) and all(int(each[12:]) > ours for each in one_by_one)
+
+
+def test_a_list_stands_ten_times_as_long_as_it_took(server: LocalRegistry) -> None:
+    """A registry of thousands is not read again for each batch of a flood; what is new stands above it."""
+    now, pages = 0.0, 0
+
+    def clock() -> float:
+        nonlocal now, pages
+        now += 0.5 * (server.asked.count("schemas") - pages)
+        pages = server.asked.count("schemas")
+        return now
+
+    server.add('{"type":"record","name":"Alien","fields":[]}')
+    registry = Registry(server.url, clock=clock)
+    flood = [framed(n) for n in range(1, 5_000)]
+    registry.resolve(flood)
+    ours = server.add(json.dumps(catalog().by_class[JobCompleted].source))
+    now += 5.0
+    assert ours in registry.resolve(flood) and pages == 2
+    now += 6.0
+    registry.resolve(flood)
+    clock()
+    assert pages == 4
+
+
+def test_a_list_that_does_not_come_means_retry(server: LocalRegistry) -> None:
+    flood = [framed(n) for n in range(1, 5_000)]
+    with Registry(server.url) as registry:
+        server.fault = "500"
+        with pytest.raises(RegistryDown):
+            registry.resolve(flood)
+        server.fault = "proxy 404"
+        with pytest.raises(RegistryDown):
+            registry.resolve(flood)
+
+
+@pytest.mark.parametrize("lists", [True, False], ids=["with a list", "with none"])
+def test_ids_of_others_schemas_hide_none_of_ours(server: LocalRegistry, lists: bool) -> None:
     """A registry that many use has thousands; somebody may send a record of each."""
+    server.lists = lists
     for n in range(3 * ASKED):
         server.add(f'{{"type":"record","name":"Alien{n}","fields":[]}}')
     ours = server.add(json.dumps(catalog().by_class[JobCompleted].source))
@@ -193,7 +254,7 @@ def test_ids_of_others_schemas_hide_none_of_ours(server: LocalRegistry) -> None:
     good = framed(ours)
     values = [*(framed(n) for n in range(1, 3 * ASKED + 1)), good, *(framed(ours + n) for n in range(1, 5_000))]
     assert decode(good, ORIGIN, 0, ids=registry.resolve(values)) == EVENT
-    assert len(server.asked) <= 4 * ASKED + 1 + SIDE_BY_SIDE
+    assert len(server.asked) <= 4 * ASKED + 2 + SIDE_BY_SIDE
     before = len(server.asked)
     registry.resolve(values[: 3 * ASKED])
     assert len(server.asked) == before, "what an id stands for never changes"

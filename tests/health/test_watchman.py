@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -53,6 +55,8 @@ class Scene:
         self.watchman = Watchman(self.look, Patience(25, 60), lambda: self.now, self.codes.append)
 
     def look(self) -> Sight:
+        if self.position < 0:
+            raise RuntimeError("dictionary changed size during iteration")
         return Sight("working", {TP: self.position})
 
     async def until(self, now: float) -> None:
@@ -145,3 +149,36 @@ async def test_a_topic_that_is_deleted_is_named_at_once_and_ends_nobody(scene: S
     scene.position = 0
     await scene.until(201)
     assert (stands(scene.watchman), scene.codes, scene.watchman.stalls) == (None, [], 0)
+
+
+async def test_a_worker_that_cannot_be_looked_at_stands_where_it_stood(scene: Scene) -> None:
+    scene.position = 4
+    await scene.until(2)
+    scene.position = -1
+    await scene.until(20)
+    assert stands(scene.watchman) is None
+    await scene.until(100)
+    assert scene.codes[:1] == [EX_SOFTWARE]
+
+
+async def test_a_broker_that_is_away_when_its_watch_begins_is_asked_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.health.watchman.LOOK_SECONDS", 0.001)
+    tried = 0
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[MemoryLog]:
+        nonlocal tried
+        tried += 1
+        scene.now += 10
+        if tried < 4:
+            raise Unreachable("localhost:9", "refused")
+        yield scene.log
+
+    scene.position = 10
+    with scene.watchman.on_duty(opened):
+        while not any(place.end for place in scene.watchman.state.places.values()):
+            await asyncio.sleep(0.001)
+        assert (tried, scene.watchman.stalls) == (4, 1)
+    assert stands(scene.watchman) is None

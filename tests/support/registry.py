@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Barrier, Thread
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from schemas.codec.compat import incompatibilities
 
@@ -33,6 +33,7 @@ class LocalRegistry(ThreadingHTTPServer):
         self.fault: str | None = None
         self.together: Barrier | None = None
         self.asked: list[str] = []
+        self.lists, self.pages = True, True
 
     @property
     def url(self) -> str:
@@ -57,6 +58,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(200, {"schema": self.server.schemas[int(number)]})
             case ["schemas", "ids", number]:
                 self._answer(404, {"error_code": 40403, "message": f"Schema {number} not found"})
+            case ["schemas"] if self.server.lists:
+                self._answer(200, self._listed())
             case ["subjects"]:
                 self._answer(200, sorted(self.server.subjects))
             case _:
@@ -75,6 +78,16 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._answer(200, {"id": number})
             case _:
                 return self._answer(404, {"error_code": 404, "message": "HTTP 404 Not Found"})
+
+    def _listed(self) -> list[dict[str, Any]]:
+        """Each under a subject of its own; some registries know no pages."""
+        asked = parse_qs(urlsplit(self.path).query)
+        offset, limit = int(asked["offset"][0]), int(asked["limit"][0])
+        all_ = [
+            {"subject": f"s{number}", "version": 1, "id": number, "schema": text}
+            for number, text in sorted(self.server.schemas.items())
+        ]
+        return all_[offset : offset + limit] if self.server.pages else all_
 
     def _path(self) -> list[str]:
         path = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]

@@ -43,9 +43,9 @@ from rillfold.auto_lora import (
 from rillfold.auto_lora.config import AGENT, MADE, BadConfig, made_by
 from rillfold.auto_lora.evaluator import NothingHeldOut
 from rillfold.auto_lora.history import History
-from rillfold.auto_lora.iteration import NotLearned, OutputInUse
+from rillfold.auto_lora.iteration import NotLearned
 from rillfold.auto_lora.made import NotADataset, loop_of
-from rillfold.auto_lora.room import room
+from rillfold.auto_lora.room import OutputInUse, alone, room
 from rillfold.auto_lora.writers import BaseWriter
 from rillfold.cli import rillfold
 from rillfold.event_log import first, now
@@ -321,6 +321,15 @@ async def test_a_folder_that_cannot_be_written_is_named(tmp_path, config):
     (tmp_path / "file").touch()
     with pytest.raises(Stop, match=r"file/out cannot be written: Not a directory. Name another folder"):
         await creator(config, tmp_path / "file" / "out").create_adapter()
+
+
+async def test_a_second_loop_in_the_same_folder_is_refused_while_the_first_is_at_work(tmp_path, config):
+    out = tmp_path / "out"
+    with alone(out), pytest.raises(OutputInUse, match=r"Another run is at work in .*out: name another folder"):
+        await creator(config, out).create_adapter(1)
+    with alone(out):
+        pass  # whoever ends lets go
+    assert not list(out.iterdir())
 
 
 async def test_no_tool_and_no_iteration_are_refused(tmp_path, config):
