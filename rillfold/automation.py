@@ -94,4 +94,4 @@ def _own_key(settings: Settings) -> str:
     try:
         return path.read_text()
     except FileNotFoundError:
-        raise Stop(f"No API key: set RILLFOLD_API_KEY, or start a stack (`rillfold up`; or `rillfold api` alone) so that {path} is made.") from None
+        raise Stop(f"No API key: set RILLFOLD_API_KEY, or run `rillfold up`, which makes {path}.") from None

@@ -137,7 +137,7 @@ class Client:
                 await asyncio.sleep(pause)
                 answer = await self._http.request(method, path, content=body, params=query, headers=headers)
         except httpx.HTTPError as error:
-            raise ApiAway(unanswered(self._url, error, "Start it with `rillfold api`, or all of a stack with `rillfold up`.")) from error
+            raise ApiAway(unanswered(self._url, error, "Start it: `rillfold up`, or `rillfold api`.")) from error
         if answer.is_error:
             _raise(answer)
         return msgspec.json.decode(answer.content)

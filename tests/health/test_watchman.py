@@ -178,7 +178,7 @@ async def test_a_broker_that_is_away_when_its_watch_begins_is_asked_again(
 
     scene.position = 10
     with scene.watchman.on_duty(opened):
-        while not any(place.end for place in scene.watchman.state.places.values()):
+        while not any(place.end for place in scene.watchman.state.places.values()):  # noqa: ASYNC110
             await asyncio.sleep(0.001)
         assert (tried, scene.watchman.stalls) == (4, 1)
     assert stands(scene.watchman) is None
