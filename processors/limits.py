@@ -27,6 +27,8 @@ class RequestCost(msgspec.Struct, frozen=True):
 
     bytes: int = 0
     prompt: bool = False
+    requests: int = 1
+    """As many as it is as much as."""
 
 
 class Bucket(msgspec.Struct, frozen=True):
@@ -72,7 +74,7 @@ def admit(usage: Usage, cost: RequestCost, bounds: CompanyBounds, now: float) ->
     burst, bytes_a_second = max(1.0, bounds.a_second * BURST_SECONDS), bounds.bytes_a_minute / MINUTE
     # A body larger than a minute's bytes is let in when nothing else was sent.
     wanted = min(cost.bytes, bounds.bytes_a_minute)
-    often = usage.requests.wait(1, burst, bounds.a_second, now)
+    often = usage.requests.wait(min(cost.requests, burst), burst, bounds.a_second, now)
     much = usage.bytes.wait(wanted, bounds.bytes_a_minute, bytes_a_second, now)
     reason = _reason(usage, cost, bounds, often, much)
     if reason is not None:
@@ -82,14 +84,19 @@ def admit(usage: Usage, cost: RequestCost, bounds: CompanyBounds, now: float) ->
     return Usage(
         at_once=usage.at_once + 1,
         prompts=usage.prompts + cost.prompt,
-        requests=Bucket(requests.left - 1, now),
+        requests=Bucket(requests.left - cost.requests, now),
         bytes=Bucket(sent.left - cost.bytes, now),
     )
 
 
-def charged(usage: Usage, more: int) -> Usage:
-    """What one request has asked for beyond the one that was counted: it is worked off before the next is let in."""
-    return msgspec.structs.replace(usage, requests=Bucket(usage.requests.left - more, usage.requests.at))
+def charged(usage: Usage, more: int, bounds: CompanyBounds, now: float) -> Usage | Busy:
+    """What one request asks for beyond the one that was counted: it is worked off before the next is let in. Those that
+    were let in beside it and ask for more only now are as the next."""
+    burst = max(1.0, bounds.a_second * BURST_SECONDS)
+    filled = usage.requests.filled(burst, bounds.a_second, now)
+    if more and filled.left < 0:
+        return Busy("too_often", max(1, filled.wait(1, burst, bounds.a_second, now)))
+    return msgspec.structs.replace(usage, requests=Bucket(filled.left - more, now))
 
 
 def finished(usage: Usage, cost: RequestCost, unsent: int) -> Usage:
@@ -98,10 +105,12 @@ def finished(usage: Usage, cost: RequestCost, unsent: int) -> Usage:
     return msgspec.structs.replace(usage, at_once=usage.at_once - 1, prompts=usage.prompts - cost.prompt, bytes=sent)
 
 
-def forgettable(usage: Usage, now: float) -> bool:
+def forgettable(usage: Usage, bounds: CompanyBounds, now: float) -> bool:
     """Nothing is under way and all buckets are full again: as if it had never been seen."""
-    rests = usage.at_once == 0 and now - max(usage.requests.at, usage.bytes.at) >= MINUTE
-    return rests and min(usage.bytes.left, usage.requests.left) >= 0
+    burst = max(1.0, bounds.a_second * BURST_SECONDS)
+    asked = usage.requests.filled(burst, bounds.a_second, now)
+    sent = usage.bytes.filled(bounds.bytes_a_minute, bounds.bytes_a_minute / MINUTE, now)
+    return usage.at_once == 0 and asked.left >= burst and sent.left >= bounds.bytes_a_minute
 
 
 def _reason(usage: Usage, cost: RequestCost, bounds: CompanyBounds, often: int, much: int) -> str | None:

@@ -62,6 +62,15 @@ def answering(rollout: Rollout, known: Collection[int]) -> int | None:
     return next((version for version in reversed(rollout.promoted) if version in known), None)
 
 
+def named_anew(before: Rollout, after: Rollout) -> set[int]:
+    """Of which of these it may be another answer whether they are withdrawn; beside those that the floor passed."""
+    changed = {each for each in (before.candidate, after.candidate) if each is not None}
+    for one, other in ((before.withdrawn, after.withdrawn), (before.promoted, after.promoted)):
+        if one is not other:
+            changed |= {*one} ^ {*other}
+    return changed
+
+
 def key(event: Event) -> str | None:
     """A decision about another company's adapter belongs nowhere."""
     if not isinstance(event, AdapterReady | RolloutDecided) or not event.adapter.startswith(f"{event.company}/"):

@@ -123,7 +123,7 @@ class AdapterRegistry:
         facts = _facts(folder, company, brought, base)
         sha256 = await asyncio.to_thread(store.put, folder, facts)
         kept = await asyncio.to_thread(has_papers, store, sha256)
-        for _ in range(TRIES):
+        for tried in range(TRIES + 1):
             rows = (await View(self._log, self._names, LORA_ADAPTERS).catch_up()).values()
             own = {row.version: row for row in rows if row.adapter == adapter and row.event}
             if same := next((row for row in own.values() if row.sha256 == sha256), None):
@@ -133,6 +133,8 @@ class AdapterRegistry:
                         f"{adapter}@{same.version} --reason ...` lets it answer for its role."
                     )
                 return await self.resolve(str(AdapterKey(adapter, same.version)))
+            if tried == TRIES:
+                break
             key = AdapterKey(adapter, 1 + max(own, default=0))
             ready = _ready(key, sha256, store.uri(sha256), facts, brought, promote)
             if not kept:  # another role may have the very same bytes, and then these are its papers

@@ -64,7 +64,9 @@ class Services:
     readings: Turns = field(default_factory=lambda: Turns(READINGS))
     """Requests that read the log, by company."""
     checks: Turns = field(default_factory=lambda: Turns(1))
-    """What is read beside the loop, schemas and files, by company: there are few threads, and each is everybody's."""
+    """Schemas that are read beside the loop, by company: there are few threads, and each is everybody's."""
+    uploads: Turns = field(default_factory=lambda: Turns(1))
+    """Files on their way into the log, by company: what stands in it is read by everybody."""
 
     @property
     def names(self) -> TopicNames:

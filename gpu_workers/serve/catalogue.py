@@ -1,140 +1,129 @@
 """Which adapters are known, and which of them are in memory. Plain data and plain rules."""
 
-from collections import Counter, OrderedDict
-from collections.abc import Hashable, Iterator, Mapping
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from heapq import nsmallest
 from typing import Generic, Protocol, TypeVar
 
-from gpu_workers.refused import NotPromoted, Refused, UnknownAdapter, UnknownVersion, WithdrawnVersion
+from gpu_workers.refused import Refused, UnknownAdapter
 from gpu_workers.serve.port import AdapterKey, AdapterSpec
-from projections.rollouts import Rollout, answering
+from gpu_workers.serve.versions import TOLD, Versions
+from projections.rollouts import Rollout
 from schemas.adapters import company_of
 
 AGAIN_SECONDS = 30.0
 """So long a refusal stands before the files are read again."""
-TOLD = 20
-"""Adapters that are named to who asks for one that nobody has."""
+OWN = 5_000
+"""Versions of one company that are known at once. Where it says more, those that it said longest ago are forgotten."""
 
 
 class Catalogue:
-    """Every adapter that may be asked for, by name and version."""
+    """Every adapter that may be asked for, by company, name and version."""
 
     def __init__(self) -> None:
-        self._versions: dict[str, dict[int, AdapterSpec]] = {}
-        self._refused: dict[str, dict[int, Refused]] = {}
-        self._aside: dict[AdapterKey, tuple[AdapterSpec, float]] = {}
-        """What was refused, and from when on it may be looked at again."""
-        self._rollouts: dict[str, Rollout] = {}
+        self._names: defaultdict[str, dict[str, Versions]] = defaultdict(dict)
+        self._said: defaultdict[str, dict[AdapterKey, None]] = defaultdict(dict)
+        """By company, in order."""
+        self._count = 0
 
-    def add(self, spec: AdapterSpec) -> AdapterSpec | None:
-        """Returns the one whose place it takes."""
-        versions = self._versions.setdefault(spec.key.name, {})
-        self._refused.get(spec.key.name, {}).pop(spec.key.version, None)
-        self._aside.pop(spec.key, None)
-        before, versions[spec.key.version] = versions.get(spec.key.version), spec
-        return before
+    def add(self, spec: AdapterSpec) -> list[AdapterSpec]:
+        """Returns those whose place it takes."""
+        said = self._said[company_of(spec.key.name)]
+        said[spec.key] = None
+        with self._changing(spec.key.name) as versions:
+            before = versions.put(spec)
+        oldest = next(iter(said)) if len(said) > OWN else None
+        return [gone for gone in (before, self._forget(oldest)) if gone is not None]
 
     def obey(self, rollout: Rollout) -> list[AdapterSpec]:
         """Returns those that nobody is answered by any more."""
-        self._rollouts[rollout.adapter] = rollout
-        versions = self._versions.get(rollout.adapter, {})
-        return [spec for version, spec in versions.items() if rollout.is_withdrawn(version)]
+        with self._changing(rollout.adapter) as versions:
+            return versions.obey(rollout)
 
     def held(self, key: AdapterKey) -> AdapterSpec | None:
         """What may be asked for under it now."""
-        return self._versions.get(key.name, {}).get(key.version)
+        versions = self._of(key.name)
+        return None if versions is None else versions.held(key.version)
 
     def refuse(self, spec: AdapterSpec, why: Refused, now: float) -> None:
         """Whoever asks for it is told why it is not served; older versions go on."""
-        key = spec.key
-        self._aside[key] = spec, now + AGAIN_SECONDS
-        versions = self._versions.get(key.name, {})
-        versions.pop(key.version, None)
-        if not versions:
-            self._versions.pop(key.name, None)
-        self._refused.setdefault(key.name, {})[key.version] = why
+        with self._changing(spec.key.name) as versions:
+            versions.refuse(spec, why, now + AGAIN_SECONDS)
 
     def look_again(self, name: str, now: float) -> None:
         """What was wrong may be mended by now: signed, copied whole. Who asks next finds out."""
-        for version in list(self._refused.get(name, {})):
-            spec, again = self._aside[AdapterKey(name, version)]
-            if now >= again:
-                self.add(spec)
+        if self._of(name) is not None:
+            with self._changing(name) as versions:
+                versions.look_again(now)
 
     def remove(self, name: str, version: int | None) -> list[AdapterSpec]:
         """One version, or all of them."""
-        gone = [self.find(name, version)] if version is not None else list(self._of(name).values())
-        for spec in gone:
-            del self._versions[name][spec.key.version]
-        for refused in self._refused.pop(name, {}) if version is None else ():
-            self._aside.pop(AdapterKey(name, refused), None)
-        if not self._versions[name]:
-            del self._versions[name]
+        gone = self._known(name).all() if version is None else [self.find(name, version)]
+        with self._changing(name) as versions:
+            for spec in gone:
+                versions.drop(spec.key.version)
+                self._said[company_of(name)].pop(spec.key, None)
+            if version is None:
+                versions.refused.clear()
         return gone
 
     def find(self, name: str, version: int | None) -> AdapterSpec:
         """The version that answers for the name where none is asked for. Never another adapter, never the base."""
-        refused = self._refused.get(name, {})
-        if version in refused:
-            raise refused[version]
-        if refused and name not in self._versions:
-            raise refused[max(refused)]
-        versions = self._of(name)
-        if version is None:
-            return versions[self._answers(name)]
-        if self._withdrawn(name, version):
-            raise WithdrawnVersion(f"{AdapterKey(name, version)} is withdrawn. {self._instead(name)}")
-        if version not in versions:
-            raise UnknownVersion(f"adapter {name} has no version {version} here. {self._instead(name)}")
-        return versions[version]
+        return self._known(name).find(version)
 
-    def keys(self) -> tuple[AdapterKey, ...]:
-        """Of all that answers by its version."""
-        return tuple(AdapterKey(name, version) for name in self._versions for version in self._asked(name))
+    def keys(self, company: str | None = None) -> Iterator[AdapterKey]:
+        """Of all that answers by its version; a company's alone."""
+        return (AdapterKey(each.name, version) for each in self._each(company) for version in each.asked)
 
-    def answering(self) -> tuple[AdapterKey, ...]:
+    def answering(self, company: str | None = None) -> Iterator[AdapterKey]:
         """Of each name that answers without a version, the one that does."""
-        each = ((name, self._standing(name)) for name in self._versions)
-        return tuple(AdapterKey(name, version) for name, version in each if version is not None)
+        each = ((versions.name, versions.standing()) for versions in self._each(company))
+        return (AdapterKey(name, version) for name, version in each if version is not None)
 
-    def _answers(self, name: str) -> int:
-        if (version := self._standing(name)) is not None:
-            return version
-        if (damaged := self._standing(name, self._refused.get(name, {}))) is not None:
-            raise self._refused[name][damaged]
-        raise NotPromoted(self._instead(name))
+    def __len__(self) -> int:
+        """How many answer by their version."""
+        return self._count
 
-    def _standing(self, name: str, known: Mapping[int, object] | None = None) -> int | None:
-        versions = self._versions.get(name, {}) if known is None else known
-        rollout = self._rollouts.get(name)
-        return max(versions, default=None) if rollout is None else answering(rollout, versions)
+    def _of(self, name: str) -> Versions | None:
+        return self._names.get(company_of(name), {}).get(name)
 
-    def _withdrawn(self, name: str, version: int) -> bool:
-        return name in self._rollouts and self._rollouts[name].is_withdrawn(version)
+    def _each(self, company: str | None) -> Iterator[Versions]:
+        own = self._names.values() if company is None else (self._names.get(company, {}),)
+        return (versions for names in own for versions in names.values())
 
-    def _asked(self, name: str) -> list[int]:
-        return [version for version in self._versions[name] if not self._withdrawn(name, version)]
+    @contextmanager
+    def _changing(self, name: str) -> Iterator[Versions]:
+        """Counts what it changes, and keeps nothing of a name of which nothing is left."""
+        names = self._names[company_of(name)]
+        versions = names.setdefault(name, Versions(name))
+        before = len(versions.asked)
+        yield versions
+        self._count += len(versions.asked) - before
+        if versions.empty() and not versions.ruled:
+            del names[name]
+        if not names:
+            del self._names[company_of(name)]
 
-    def _instead(self, name: str) -> str:
-        """Who answers, and how to ask for another."""
-        standing, known = self._standing(name), sorted(self._asked(name))
-        now = (
-            f"No version is promoted to answer for {name}" if standing is None else f"Version {standing} answers for it"
-        )
-        told = f"{', '.join(map(str, known[-TOLD:]))}{' and older ones' if known[TOLD:] else ''}"
-        return f"{now}; {f'ask for one by its number, as in {name}@{known[-1]}: {told}.' if known else 'none is left.'}"
+    def _forget(self, key: AdapterKey | None) -> AdapterSpec | None:
+        if key is None:
+            return None
+        del self._said[company_of(key.name)][key]
+        with self._changing(key.name) as versions:
+            gone = versions.held(key.version)
+            versions.drop(key.version)
+            versions.ruled &= not versions.empty()
+        return gone
 
-    def _of(self, name: str) -> dict[int, AdapterSpec]:
-        if name not in self._versions:
-            raise UnknownAdapter(self._unknown(name))
-        return self._versions[name]
-
-    def _unknown(self, name: str) -> str:
-        """Names those of the same company, and of no other."""
+    def _known(self, name: str) -> Versions:
+        """Or says which are, of the same company and of no other."""
+        if (versions := self._of(name)) is not None and not versions.empty():
+            return versions
         company = company_of(name)
-        there = sorted(each for each in self._versions if company_of(each) == company)
+        there = nsmallest(TOLD + 1, (each.name for each in self._each(company) if not each.empty()))
         told = f"{', '.join(there[:TOLD])}{' and more' if there[TOLD:] else ''}" or "none"
-        return (
+        raise UnknownAdapter(
             f"adapter {name} is not known here; of {company!r} there are: {told}. A worker serves what adapter.ready "
             "in the log names, `rillfold serve` what its --adapter names."
         )

@@ -4,9 +4,11 @@ import asyncio
 import json
 import logging
 import re
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
+from gpu_workers.serve.catalogue import OWN
 from gpu_workers.serve.port import AdapterKey, AdapterSpec, InferenceEngine
 from projections.lora_adapters import LORA_ADAPTERS
 from projections.rollouts import ROLLOUTS, Rollout
@@ -26,6 +28,31 @@ WARMED = 64
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Remembered(Generic[T]):
+    """So much of each company, the oldest forgotten first: what one says costs the others no memory."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._of: defaultdict[str, dict[str, T]] = defaultdict(dict)
+
+    def get(self, company: str, key: str) -> T | None:
+        return self._of[company].get(key)
+
+    def put(self, company: str, key: str, value: T) -> None:
+        own = self._of[company]
+        own.pop(key, None)
+        own[key] = value
+        if len(own) > self._most:
+            del own[next(iter(own))]
+
+    def first(self, company: str, key: str, value: T) -> T:
+        """What was put there first."""
+        if (found := self.get(company, key)) is None:
+            self.put(company, key, value)
+        return value if found is None else found
 
 
 class AdapterFollower:
@@ -37,8 +64,8 @@ class AdapterFollower:
         self._engine = engine
         self._tail = Tail(events, names.wire(TOPIC), self._take, beat)
         self._news: deque[AdapterSpec] = deque(maxlen=WARMED)
-        self._rollouts: dict[str, Rollout] = {}
-        self._stands: dict[str, str] = {}
+        self._rollouts: Remembered[Rollout] = Remembered(OWN)
+        self._stands: Remembered[str] = Remembered(OWN)
         """Of each version the hash that was said of it first."""
 
     async def catch_up(self) -> None:
@@ -80,7 +107,7 @@ class AdapterFollower:
         if (why := odd(event)) is not None:
             log.error("%s: adapter %.100r of company %s is not served: %s", origin, event.adapter, event.company, why)
             return
-        if self._stands.setdefault(str(LORA_ADAPTERS.key(event)), event.sha256) != event.sha256:
+        if self._stands.first(event.company, str(LORA_ADAPTERS.key(event)), event.sha256) != event.sha256:
             log.error("%s: %s@%d is another already, and stands", origin, event.adapter, event.adapter_version)
             return
         spec = _spec(event)
@@ -91,9 +118,10 @@ class AdapterFollower:
     def _decide(self, event: Event) -> None:
         """The rows of the projection, and nothing else, say who answers."""
         if (name := ROLLOUTS.key(event)) is not None:
-            rollout = ROLLOUTS.fold(self._rollouts.get(name) or ROLLOUTS.initial(name), event)
-            self._rollouts[name] = rollout
-            self._engine.obey(rollout)
+            rollout = ROLLOUTS.fold(self._rollouts.get(event.company, name) or ROLLOUTS.initial(name), event)
+            if rollout.newest:  # before, nothing is ready, and nothing that is decided changes anything
+                self._rollouts.put(event.company, name, rollout)
+                self._engine.obey(rollout)
 
 
 def odd(event: AdapterReady) -> str | None:

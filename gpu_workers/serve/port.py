@@ -286,12 +286,16 @@ class InferenceEngine(Protocol):
         """False: nothing will be answered any more."""
         ...
 
-    def known(self) -> tuple[AdapterKey, ...]:
-        """Every version that answers by its number."""
+    def known(self, company: str | None = None) -> tuple[AdapterKey, ...]:
+        """Every version that answers by its number; a company's alone."""
         ...
 
-    def answering(self) -> tuple[AdapterKey, ...]:
+    def answering(self, company: str | None = None) -> tuple[AdapterKey, ...]:
         """Of each name that answers without a number, the version that does."""
+        ...
+
+    def found(self, name: str, version: int | None) -> AdapterKey | None:
+        """Which version answers; None where none would."""
         ...
 
     def resident(self) -> tuple[Resident, ...]: ...

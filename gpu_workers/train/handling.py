@@ -23,7 +23,7 @@ from gpu_workers.train.parent import Train
 from gpu_workers.train.place import Workplace
 from gpu_workers.train.served import Served
 from gpu_workers.train.wishes import Ended, Overtaken, TakenBack, Wishes
-from gpu_workers.train.world import LogOfRun
+from gpu_workers.train.world import LogOfRun, stored
 from processors.dataset.noticed import Noticed
 from processors.dataset.taught import topics_of
 from processors.dataset.turns import Manifest, canonical
@@ -262,7 +262,7 @@ class Handling:
         if known.manifest and known.manifest != manifest.sha256:
             detail = f"the run was accepted with manifest {known.manifest}; its ranges give {manifest.sha256} now."
             raise self._failed(it, "dataset_changed", detail)
-        self._keep(manifest)
+        await self._keep(manifest)
         if not known.manifest:
             await self._must_be_ours(it)
             await self.say(say.accepted(request, manifest, self._place.worker, it.claim, self._now()))
@@ -274,10 +274,10 @@ class Handling:
         if self._known.lost(it.request.company, it.request.id, it.claim):
             raise Overtaken
 
-    def _keep(self, manifest: Manifest) -> None:
+    async def _keep(self, manifest: Manifest) -> None:
         """Before anything is said of it: what an adapter was made of can be read as long as the adapter."""
         try:
-            self._store.put_manifest(canonical(manifest))
+            await stored(self._beat, 0, self._store.put_manifest, canonical(manifest))
         except (OSError, Retry) as error:
             raise Unhealthy(f"The artifact store takes no manifest: {error}. Mend it; the request waits.") from error
 
@@ -335,11 +335,13 @@ class Handling:
         said with it, in one append. Somebody may publish into the role meanwhile, and then it is the next version.
         What is left to say is how the run ended."""
         request, sha256 = it.request, await self._stored(it, settings, outcome, folder)
-        for _ in range(TRIES):
+        for tried in range(TRIES + 1):
             adapters = await self._adapters.catch_up()
             await self._must_be_ours(it)
             if same_adapter(adapters, request, sha256) is not None:
                 return say.completed(request, sha256, it.claim, self._now())
+            if tried == TRIES:
+                break
             answers = await self._served.version(request)
             version, verdict = version_for(adapters, request), judge(outcome.measures, self._place.floors, answers)
             against = outcome.measures.against if outcome.measures else answers
@@ -358,7 +360,7 @@ class Handling:
         row = reduce(LORA_ADAPTERS.fold, (judged, ready), LORA_ADAPTERS.initial(str(LORA_ADAPTERS.key(ready))))
         build = msgspec.structs.replace(self._place.build, template_sha256=outcome.base.template_sha256)
         try:
-            await asyncio.to_thread(put_papers, self._store, row, build)
+            await stored(self._beat, 0, put_papers, self._store, row, build)
         except (OSError, Retry) as error:
             raise Unhealthy(f"The artifact store takes no papers: {error}. Mend it; the request waits.") from error
 
@@ -367,8 +369,9 @@ class Handling:
         base, shown = outcome.base, settings.tools == "in-prompt"
         facts = Facts(company=it.request.company, base_model=base.name, base_sha256=base.sha256, tools_in_prompt=shown)
         try:
-            sha256 = await asyncio.to_thread(self._store.put, folder / "out", facts)
-            await asyncio.to_thread(self._store.put_measures, folder / MEASURED, sha256)
+            size = sum(each.stat().st_size for each in (folder / "out").iterdir())
+            sha256 = await stored(self._beat, size, self._store.put, folder / "out", facts)
+            await stored(self._beat, 0, self._store.put_measures, folder / MEASURED, sha256)
             return sha256
         except ArtifactRefused as error:
             raise self._failed(it, "artifact_refused", str(error)) from error

@@ -1,6 +1,5 @@
 """What answers for a role now: a new adapter is measured against it."""
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from gpu_workers.adapters.origin import fetched
 from gpu_workers.adapters.port import AdapterStore
 from gpu_workers.errors import ArtifactMissing, ArtifactRefused
+from gpu_workers.train.world import stored
 from processors.training.admit import adapter_name
 from projections.lora_adapters import Adapter
 from projections.rollouts import ROLLOUTS
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 class Served:
     def __init__(self, event_log: EventLog, names: TopicNames, store: AdapterStore, beat: Callable[[], None]) -> None:
-        self._rollouts, self._store = View(event_log, names, ROLLOUTS, beat), store
+        self._rollouts, self._store, self._beat = View(event_log, names, ROLLOUTS, beat), store, beat
 
     async def now(self, request: TrainingRequested, adapters: Mapping[str, Adapter]) -> tuple[Path | None, int | None]:
         """Its folder and version. No version: nothing answers, and the base model is what there is. No folder: this
@@ -43,5 +43,5 @@ class Served:
     async def _place(self, request: TrainingRequested, version: int, adapters: Mapping[str, Adapter]) -> Path:
         if (row := adapters.get(f"{adapter_name(request)}/{version}")) is None:
             raise ArtifactMissing(f"version {version}: not among the adapters that this worker knows.")
-        folder, _facts = await asyncio.to_thread(fetched, self._store, row.sha256, request.company)
+        folder, _facts = await stored(self._beat, 0, fetched, self._store, row.sha256, request.company)
         return folder

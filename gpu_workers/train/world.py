@@ -1,15 +1,25 @@
 """The log as a training run sees it: what goes wrong there is the world's, whatever it is called."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
 
+from gpu_workers.adapters.remote_files import SILENT_SECONDS, SLOWEST, WRITE_PAUSES
 from schemas.envelope import Event
 from schemas.errors import Poison, Retry, Stop
 from schemas.topics import TopicNames
 from streams.fairness.slices import unheard
 from streams.log.outgoing import to_outgoing
 from streams.log.port import EventLog, Outgoing, Position, Record
+
+P = ParamSpec("P")
+T = TypeVar("T")
+BEAT_SECONDS = 5.0
+FILES_SENT = 8
+"""At most, by one call."""
+TRIES = 1 + len(WRITE_PAUSES)
 
 log = logging.getLogger(__name__)
 
@@ -62,3 +72,18 @@ class LogOfRun:
         except Exception as error:
             self._raised = error
             raise
+
+
+async def stored(beat: Callable[[], None], size: int, call: Callable[P, T], *given: P.args, **more: P.kwargs) -> T:
+    """What a store does in a thread: it bounds each of its requests itself, by what it is sent, and the worker is at
+    work meanwhile. A disk that hangs for longer than all of them may take is nobody's work."""
+    seconds = FILES_SENT * (TRIES * SILENT_SECONDS + sum(WRITE_PAUSES)) + TRIES * size / SLOWEST
+    doing = asyncio.ensure_future(asyncio.to_thread(call, *given, **more))
+    try:
+        for _ in range(round(seconds / BEAT_SECONDS)):
+            if (await asyncio.wait({doing}, timeout=BEAT_SECONDS))[0]:
+                break
+            beat()
+        return await doing
+    finally:
+        doing.cancel()

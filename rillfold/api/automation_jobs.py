@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
 from processors import gate
@@ -19,7 +19,6 @@ from rillfold.api.automation import Placed, publish
 from rillfold.event_log import first
 from rillfold.http.errors import ApiError
 from rillfold.http.forms import Strict
-from rillfold.http.limits import WISH
 from rillfold.http.strict_json import StrictRoute
 from rillfold.wiring import TOOLS_SECONDS, Services
 from schemas.errors import RillfoldError
@@ -95,7 +94,6 @@ class JobEnded(ApiError):
 @router.post("/process", status_code=202, responses={200: {"model": JobBody, "description": "The job has ended."}})
 async def process(
     given: ProcessBody,
-    request: Request,
     asker: Asker,
     serving: Serving,
     response: Response,
@@ -104,7 +102,6 @@ async def process(
 ) -> JobBody:
     """Start a job. 202 while it runs; with `wait`, 200 and its end."""
     company = company_of(asker, given.company_id)
-    request.app.state.limiter.charge(asker.company, WISH - 1)
     await serving.tools.catch_up_within(TOOLS_SECONDS)
     fields = first(company)
     async with serving.checks.turn(company):

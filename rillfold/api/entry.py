@@ -15,12 +15,6 @@ from rillfold.http.turn_away import KNOWN, STRANGER, turn_away
 from schemas.errors import RillfoldError
 
 OPEN = frozenset({"/health", "/ready", "/docs", "/redoc", "/openapi.json"})
-TOLD = {
-    "too_many_at_once": "This company has as many requests under way as it may: wait for one to end.",
-    "too_many_prompts": "This company has as many questions to models under way as it may: wait for one to end.",
-    "too_often": "This company asks more often than it may.",
-    "too_many_bytes": "This company sends more bytes a minute than it may.",
-}
 
 
 class Entry:
@@ -48,9 +42,7 @@ class Entry:
     def _let_in(self, asker: Principal, scope: Scope, headers: Headers) -> RequestCost:
         _readable(scope)
         cost = cost_of(scope["method"], scope["path"], headers)
-        busy = self._limiter.enter(asker.company, cost)
-        if busy is not None:
-            raise ApiError(429, busy.reason, TOLD[busy.reason], Retry_After=str(busy.retry_after))
+        self._limiter.enter(asker.company, cost)
         return cost
 
     async def _pass_on(self, asker: Principal, cost: RequestCost, scope: Scope, receive: Receive, send: Send) -> None:

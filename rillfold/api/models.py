@@ -45,10 +45,11 @@ class ChatBody(BaseModel):
     model: str
 
 
-@router.get("/models")
-async def models(asker: Asker, serving: Serving) -> Models:
-    """The base model and the company's own adapters, nobody else's."""
-    return Models(data=await _own(serving, asker))
+@router.get("/models", response_model=Models)
+async def models(asker: Asker, serving: Serving) -> Response:
+    """The base model and the company's own adapters, nobody else's; the thousand newest, where there are more."""
+    told = msgspec.json.encode({"object": "list", "data": await _own(serving, asker)})
+    return Response(told, media_type="application/json")
 
 
 @router.get("/models/{name}")
@@ -89,33 +90,38 @@ def _may(asker: Principal, model: str, serving: Services) -> bool:
 
 
 async def _one(serving: Services, asker: Principal, name: str) -> Model:
-    """Looked up among what the asker may see: the worker never hears the name."""
-    found = [each for each in await _own(serving, asker) if each.id == name]
+    """Looked up among what the asker may see, and said nowhere but as a query's value."""
+    if not _may(asker, name, serving):
+        raise NotFound
+    found = [each for each in await _own(serving, asker, name) if each["id"] == name]
     if not found:
         raise NotFound
-    return found[0]
+    return Model(**found[0])
 
 
-async def _own(serving: Services, asker: Principal) -> list[Model]:
-    answer = await _send(serving, asker, "GET", "/v1/models", b"")
+async def _own(serving: Services, asker: Principal, name: str | None = None) -> list[dict[str, Any]]:
+    answer = await _send(serving, asker, "GET", "/v1/models", b"", name)
     try:
         content = msgspec.json.decode(await answer.aread(), type=dict[str, Any])
-        listed = [Model(**each) for each in content["data"]]
-    except (httpx.HTTPError, msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
+        listed: list[dict[str, Any]] = [each for each in content["data"] if _may(asker, each["id"], serving)]
+    except (httpx.HTTPError, msgspec.DecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise _away(f"says no list of models ({type(error).__name__})") from error
     finally:
         await answer.aclose()
-    return [each for each in listed if _may(asker, each.id, serving)]
+    return listed
 
 
-async def _send(serving: Services, asker: Principal, method: str, path: str, body: bytes) -> httpx.Response:
+async def _send(
+    serving: Services, asker: Principal, method: str, path: str, body: bytes, name: str | None = None
+) -> httpx.Response:
     """`path` is one of ours. What is wrong between us and the worker is nobody's but the operator's concern."""
     if serving.models is None:
         raise ApiError(
             503, "not_serving", "No serving worker is known here: set RILLFOLD_SERVE_URL.", Retry_After=AGAIN
         )
     headers = {"Content-Type": "application/json", **({COMPANY_HEADER: asker.company} if asker.company else {})}
-    outgoing = serving.models.build_request(method, path, content=body, timeout=SECONDS, headers=headers)
+    one = {} if name is None else {"name": name}
+    outgoing = serving.models.build_request(method, path, content=body, timeout=SECONDS, headers=headers, params=one)
     try:
         answer = await serving.models.send(outgoing, stream=True)
     except httpx.HTTPError as error:

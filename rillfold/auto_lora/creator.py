@@ -60,7 +60,7 @@ class AutoLoRACreator:
         train: Train = train_in_child,
     ) -> None:
         self.config, self.out, self.tools = config or TrainingConfig(), Path(out), list[ToolDefinition]()
-        self._writer, self._judge, self._export, self._kafka = writer, judge, export, kafka
+        self._writer, self._judge, self._export, self.kafka = writer, judge, export, kafka
         self._say, self._on_training, self._train = say, on_training, train
 
     def add_tool(self, tool: ToolDefinition) -> None:
@@ -75,7 +75,7 @@ class AutoLoRACreator:
         look(self.config.base(from_env()))
         with alone(out := self.out.absolute()):
             self._must_be_free()
-            async with log_for(self.config, out, self._train, self.say, kafka=self._kafka) as history:
+            async with log_for(self.config, out, self._train, self.say, kafka=self.kafka) as history:
                 export = self._export or GgufFiles(self.config)
                 return await _Loop(self, generator, history, export).run(num_iterations)
 
@@ -95,7 +95,7 @@ class _Loop:
 
     def __init__(self, creator: AutoLoRACreator, generator: Generator, history: History, export: Export) -> None:
         self._creator, self._generator, self._history, self._export = creator, generator, history, export
-        self._name = loop_of(creator.tools, creator.config.seed)
+        self._name = loop_of(creator.tools, creator.config.seed, shared=creator.kafka)
         self._learned: list[Made] = []
         self._done: list[Iteration] = []
 

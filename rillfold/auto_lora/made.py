@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
+from secrets import token_hex
 from typing import overload
 
 import msgspec
@@ -94,9 +95,11 @@ class SyntheticDataGenerator:
         return ToolCallingDataset.of(self._generator.learned(mix, self._config.seed, self._apart))
 
 
-def loop_of(what: Sequence[Made | ToolDefinition], seed: int) -> str:
-    """The name of who learns: another's conversations stand beside its own in the log. The same again has the same."""
-    return f"loop-{sha256(b'%d' % seed + msgspec.json.encode(what, order='deterministic')).hexdigest()[:16]}"
+def loop_of(what: Sequence[Made | ToolDefinition], seed: int, *, shared: bool = False) -> str:
+    """The name of who learns. In a `shared` log others' conversations stand beside its own, perhaps of the same tools
+    and seed for another base: there each loop has a name of its own. Else the same again has the same."""
+    told = sha256(b"%d" % seed + msgspec.json.encode(what, order="deterministic")).hexdigest()[:16]
+    return f"loop-{told}-{token_hex(4)}" if shared else f"loop-{told}"
 
 
 def event_of(made: Made, company: str, now: int, loop: str | None = None) -> ConversationIngested:

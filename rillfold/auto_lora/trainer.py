@@ -49,7 +49,7 @@ class LoRATrainer:
         if others := {each.company for each in told if not isinstance(each, Made)} - {self.config.company}:
             raise Stop(f"A conversation is of {min(others)}, and TrainingConfig.company is {self.config.company}.")
         made = [each for each in told if isinstance(each, Made)]
-        loop = loop_of(made, self.config.seed) if made == told else None
+        loop = loop_of(made, self.config.seed, shared=self._kafka) if made == told else None
         select = made_by(loop) if loop else Selection()
         self.config.train_settings(select)
         look(self.config.base(settings := from_env()))

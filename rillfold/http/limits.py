@@ -25,7 +25,14 @@ STRANGERS = CompanyBounds(at_once=1, a_second=50.0, bytes_a_minute=1, prompts=1)
 """Requests without a key that is known, of all the world together."""
 WISH = 5
 """Requests that a job, a question to the log or a run is as much as: what follows it is work of everybody's workers."""
+WISHES = ("/company-automation/process", "/company-automation/train-adapter", "/v1/fine_tuning/jobs")
 CHAT = "/v1/chat/completions"
+TOLD = {
+    "too_many_at_once": "This company has as many requests under way as it may: wait for one to end.",
+    "too_many_prompts": "This company has as many questions to models under way as it may: wait for one to end.",
+    "too_often": "This company asks more often than it may.",
+    "too_many_bytes": "This company sends more bytes a minute than it may.",
+}
 
 
 class ClientLeft(Exception):
@@ -51,27 +58,22 @@ class Limiter:
             )
         )
 
-    def enter(self, company: str | None, cost: RequestCost) -> Busy | None:
-        """Whoever enters leaves. The admin has no limits: it is the operator."""
-        if company is None:
-            return None
-        now = self._clock()
-        self._forget(now)
-        found = admit(self._usages.get(company, Usage()), cost, self._bounds, now)
-        if isinstance(found, Busy):
-            return found
-        self._usages[company] = found
-        self._usages.move_to_end(company)
-        return None
+    def enter(self, company: str | None, cost: RequestCost) -> None:
+        """Whoever enters leaves. The admin has no limits: it is the operator. Raises `ApiError`."""
+        if company is not None:
+            now = self._clock()
+            self._forget(now)
+            self._usages[company] = _let_in(admit(self._usages.get(company, Usage()), cost, self._bounds, now))
+            self._usages.move_to_end(company)
 
     def leave(self, company: str | None, cost: RequestCost, unsent: int) -> None:
         if company is not None:
             self._usages[company] = finished(self._usages[company], cost, unsent)
 
     def charge(self, company: str | None, more: int) -> None:
-        """Of a request that is let in: so many more than one are asked for by it."""
+        """Of a request that is let in: so many more than one are asked for by it. Raises `ApiError`."""
         if company is not None:
-            self._usages[company] = charged(self._usages[company], more)
+            self._usages[company] = _let_in(charged(self._usages[company], more, self._bounds, self._clock()))
 
     def stranger(self) -> Busy | None:
         found = admit(self._strangers, RequestCost(), STRANGERS, self._clock())
@@ -83,8 +85,14 @@ class Limiter:
     def _forget(self, now: float) -> None:
         """The one that was let in longest ago, if it rests: each request brings at most one and takes away one."""
         oldest = next(iter(self._usages), None)
-        if oldest is not None and forgettable(self._usages[oldest], now):
+        if oldest is not None and forgettable(self._usages[oldest], self._bounds, now):
             del self._usages[oldest]
+
+
+def _let_in(found: Usage | Busy) -> Usage:
+    if isinstance(found, Busy):
+        raise ApiError(429, found.reason, TOLD[found.reason], Retry_After=str(found.retry_after))
+    return found
 
 
 def cost_of(method: str, path: str, headers: Headers) -> RequestCost:
@@ -95,7 +103,8 @@ def cost_of(method: str, path: str, headers: Headers) -> RequestCost:
     size = unknown if announced is None else _announced(announced)
     if size > most:
         raise too_large(most)
-    return RequestCost(size, prompt=(method, path) == ("POST", CHAT))
+    wish = method == "POST" and path in WISHES
+    return RequestCost(size, prompt=(method, path) == ("POST", CHAT), requests=WISH if wish else 1)
 
 
 def _announced(text: str) -> int:

@@ -96,11 +96,14 @@ class AgentsEngine:
     def alive(self) -> bool:
         return self._engine.alive()
 
-    def known(self) -> tuple[AdapterKey, ...]:
+    def known(self, company: str | None = None) -> tuple[AdapterKey, ...]:
         return tuple(map(self._registry.adapter_of, self._registry.roles()))
 
-    def answering(self) -> tuple[AdapterKey, ...]:
+    def answering(self, company: str | None = None) -> tuple[AdapterKey, ...]:
         return self.known()
+
+    def found(self, name: str, version: int | None) -> AdapterKey | None:
+        return next((key for key in self.known() if key.name == name and version in (None, key.version)), None)
 
     def resident(self) -> tuple[Resident, ...]:
         return self._engine.resident()

@@ -4,7 +4,8 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from heapq import nlargest, nsmallest
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -12,7 +13,7 @@ import msgspec
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from gpu_workers.serve.port import Choice, Failure, InferenceEngine, Outcome, Question, Snippet
+from gpu_workers.serve.port import AdapterKey, Choice, Failure, InferenceEngine, Outcome, Question, Snippet, spelled
 from rillfold.http.operator import COMPANY_HEADER
 from rillfold.http.strict_json import StrictRoute
 from rillfold.v1.errors import BadRequest, error, failed, of_failure
@@ -22,19 +23,27 @@ from rillfold.v1.told import Untold, UntoldChoices, calls_told, finish, logprobs
 
 Result = TypeVar("Result")
 CLIENT_GONE = 499
+LISTED = 1_000
+"""Bare names, and versions, the highest; any other is found by its name."""
 
 
 def openai_routes(engine: InferenceEngine) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["models"], route_class=StrictRoute)
 
-    @router.get("/models")
-    async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [*_models(engine).values()]}
+    @router.get("/models", response_model=None)
+    async def models(request: Request, name: str | None = None) -> Response:
+        """All that may be asked for, or the one of that name: of the company for whom is asked, the base beside."""
+        try:
+            company = company_of(request.headers.get(COMPANY_HEADER))
+        except BadRequest as wrong:
+            return error(400, str(wrong), wrong.code, wrong.param)
+        listed = _models(engine, company) if name is None else [*_one(engine, company, name)]
+        return Response(msgspec.json.encode({"object": "list", "data": listed}), media_type="application/json")
 
     @router.get("/models/{name:path}", response_model=None)
     async def model(name: str) -> dict[str, Any] | JSONResponse:
         """Looked up among the names that there are, and nowhere else."""
-        found = _models(engine).get(name)
+        found = next(_one(engine, None, name), None)
         return error(404, f"no model {name!r} here", "model_not_found") if found is None else found
 
     @router.post("/chat/completions", response_model=None)
@@ -156,11 +165,28 @@ async def _hung_up(request: Request) -> None:
         pass
 
 
-def _models(engine: InferenceEngine) -> dict[str, dict[str, Any]]:
-    """All that may be asked for. A bare name says which version answers for it."""
-    answering, known = sorted(engine.answering()), sorted(engine.known())
-    bare = {key.name: _model(key.name) | {"version": key.version} for key in answering}
-    return {engine.model: _model(engine.model)} | bare | {str(key): _model(str(key)) for key in known}
+def _models(engine: InferenceEngine, company: str | None) -> list[dict[str, Any]]:
+    """A bare name says which version answers for it. Of a company so many of each kind: what it says costs others."""
+    answering: Sequence[AdapterKey] = engine.answering(company)
+    known: Sequence[AdapterKey] = engine.known(company)
+    if company is not None:
+        answering, known = nsmallest(LISTED, answering), nlargest(LISTED, known, key=lambda key: key.version)
+    versions = (_model(str(key)) for key in sorted(known))
+    return [_model(engine.model), *(_bare(key) for key in sorted(answering)), *versions]
+
+
+def _one(engine: InferenceEngine, company: str | None, name: str) -> Iterator[dict[str, Any]]:
+    if name == engine.model:
+        yield _model(name)
+        return
+    own, version = spelled(name)
+    own_company = company is None or own.partition("/")[0] == company
+    if own_company and (key := engine.found(own, version)) is not None:
+        yield _bare(key) if version is None else _model(name)
+
+
+def _bare(key: AdapterKey) -> dict[str, Any]:
+    return _model(key.name) | {"version": key.version}
 
 
 def _model(name: str) -> dict[str, Any]:

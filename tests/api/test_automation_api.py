@@ -69,6 +69,10 @@ async def test_the_credential_goes_into_the_store_and_its_reference_into_the_eve
         {"parameters": {"$ref": "https://evil.example"}},
         {"parameters": {"type": "strange"}},
         {"parameters": {"type": "string"}},
+        {"parameters": {"$id": False}},
+        {"parameters": {"properties": {"a": {"$id": ["b"]}}}},
+        {"parameters": {"$anchor": {}}},
+        {"parameters": {"$defs": {"d": {"$dynamicAnchor": 7}}, "$ref": "#/$defs/d"}},
     ],
 )
 async def test_a_tool_that_could_not_be_called_is_refused_at_once(api, tmp_path, changes: dict[str, Any]) -> None:

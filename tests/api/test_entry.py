@@ -140,6 +140,21 @@ async def test_each_wish_of_a_batch_is_a_request(serve, empty_log, tmp_path: Pat
         assert (await api.ask("GET", "/no", api.admin)).status_code == 404
 
 
+async def test_of_batches_that_come_at_once_those_beyond_the_rate_are_turned_away(
+    serve, empty_log, tmp_path: Path
+) -> None:
+    """All were let in before any of them said how much it asks for."""
+    async with serve(tmp_path, empty_log, settings(tmp_path, company_rate=2.0)) as api:
+        batches = [[{"type": "job.requested", "job": f"{m}-{n}", "task": "t"} for n in range(40)] for m in range(16)]
+        answers = await asyncio.gather(
+            *(api.ask("POST", "/topics/automation-job", api.acme, json=jobs) for jobs in batches)
+        )
+        assert sorted(each.status_code for each in answers) == [201] + [429] * 15
+        assert len(await api.events("automation-job")) == 40
+        busy = next(each for each in answers if each.status_code == 429)
+        assert busy.json()["error"]["code"] == "too_often" and int(busy.headers["retry-after"]) > 80
+
+
 async def test_the_client_comes_again_once_when_told(serve, empty_log, tmp_path: Path) -> None:
     given = settings(tmp_path, company_rate=1.0)
     async with serve(tmp_path, empty_log, given) as api, Client(api.url, api.acme) as client:

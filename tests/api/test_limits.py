@@ -5,7 +5,18 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processors.limits import MINUTE, Bucket, Busy, CompanyBounds, RequestCost, Usage, admit, finished, forgettable
+from processors.limits import (
+    MINUTE,
+    Bucket,
+    Busy,
+    CompanyBounds,
+    RequestCost,
+    Usage,
+    admit,
+    charged,
+    finished,
+    forgettable,
+)
 
 BOUNDS = CompanyBounds(at_once=3, a_second=2.0, bytes_a_minute=600, prompts=1)
 
@@ -89,7 +100,27 @@ def test_a_rate_below_one_in_ten_seconds_lets_one_in_at_a_time() -> None:
 
 def test_only_who_rests_is_forgotten() -> None:
     usage = admitted(Usage(), RequestCost(bytes=600), 0.0)
-    assert not forgettable(usage, 1e9)
+    assert not forgettable(usage, BOUNDS, 1e9)
     usage = finished(usage, RequestCost(bytes=600), 0)
-    assert not forgettable(usage, MINUTE - 1)
-    assert forgettable(usage, MINUTE)
+    assert not forgettable(usage, BOUNDS, MINUTE - 1)
+    assert forgettable(usage, BOUNDS, MINUTE)
+    usage = charged(usage, 1_000, BOUNDS, MINUTE)
+    assert isinstance(usage, Usage) and not forgettable(usage, BOUNDS, 2 * MINUTE)
+    assert forgettable(usage, BOUNDS, MINUTE + 1_000 / BOUNDS.a_second)
+
+
+def test_what_was_let_in_beside_another_that_asks_for_much_waits_for_it() -> None:
+    one = charged(admitted(admitted(Usage(), RequestCost(), 0.0), RequestCost(), 0.0), 99, BOUNDS, 0.0)
+    assert isinstance(one, Usage)
+    assert charged(one, 0, BOUNDS, 0.0) == one
+    assert charged(one, 1, BOUNDS, 0.0) == Busy("too_often", 41)
+    assert isinstance(charged(one, 1, BOUNDS, 41.0), Usage)
+
+
+def test_a_request_may_be_as_much_as_several() -> None:
+    wish = RequestCost(requests=5)
+    usage = admitted(admitted(Usage(), wish, 0.0), RequestCost(requests=11), 0.0)
+    assert admit(finished(usage, wish, 0), wish, BOUNDS, 0.0) == Busy("too_often", 1)
+    slow = CompanyBounds(at_once=3, a_second=0.02, bytes_a_minute=600, prompts=1)
+    once = admit(Usage(), wish, slow, 0.0)
+    assert isinstance(once, Usage) and admit(once, wish, slow, 0.0) == Busy("too_often", 250)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,7 +15,7 @@ import pytest
 from processors.dataset.lessons import Talk, lessons
 from processors.tuning import said as written
 from processors.tuning.lines import DPO, LINE_BYTES, MOST_LINES, FileRefused, taught
-from rillfold.api.tuning import found
+from rillfold.api.tuning import found, uploading
 from rillfold.http import limits
 from schemas.company import ConversationIngested, FeedbackGiven
 from tests.support.tuned import client_of, demo_lines, demo_pairs, line, pair, said, talk
@@ -146,6 +147,31 @@ async def test_a_client_that_leaves_while_it_sends_leaves_nothing(api: Any) -> N
         with pytest.raises(openai.BadRequestError):
             await client.files.create(file=("rows.jsonl", b""), purpose="fine-tune")
     assert await api.events("company-data") == []
+
+
+async def test_a_companys_files_come_one_after_another_and_hold_up_nobody_else(
+    api: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands in the log is read by everybody; and its other requests wait for none of them."""
+    monkeypatch.setattr(found, "WAIT_SECONDS", 0.0)
+    plain, begun, may = uploading.look, list[str](), threading.Event()
+
+    def looked(file: Any, draft: Any, names: Any) -> uploading.Looked:
+        begun.append(draft.company)
+        if draft.company == "acme":
+            may.wait(60)
+        return plain(file, draft, names)
+
+    monkeypatch.setattr(uploading, "look", looked)
+    content = ("rows.jsonl", GOOD.encode())
+    async with client_of(api) as acme, client_of(api, api.globex) as globex:
+        both = [asyncio.create_task(acme.files.create(file=content, purpose="fine-tune")) for _ in range(2)]
+        assert (await globex.files.create(file=content, purpose="fine-tune")).status == "uploaded"
+        job = await api.ask("POST", "/company-automation/process", api.acme, json={"data": {"task": "t"}})
+        assert job.status_code == 202
+        assert sorted(begun) == ["acme", "globex"]
+        may.set()
+        assert [(await each).status for each in both] == ["uploaded"] * 2
 
 
 FINE = {

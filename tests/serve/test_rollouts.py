@@ -19,6 +19,8 @@ from gpu_workers.serve.follower import AdapterFollower
 from gpu_workers.serve.port import AdapterKey, AdapterSpec, Answer, Failure
 from gpu_workers.serve.schedule.rows import Limits
 from projections.rollouts import Rollout
+from rillfold.http.operator import COMPANY_HEADER
+from rillfold.v1 import routes
 from schemas.adapters import AdapterReady, RolloutDecided
 from schemas.inference import InferenceCompleted, InferenceFailed
 from schemas.topics import TopicNames
@@ -188,4 +190,26 @@ def test_without_a_rollout_the_newest_answers() -> None:
     made = Catalogue()
     for version in (1, 10, 2):
         made.add(AdapterSpec(key=AdapterKey(NAME, version)))
-    assert made.find(NAME, None).key == AdapterKey(NAME, 10) == made.answering()[0]
+    assert made.find(NAME, None).key == AdapterKey(NAME, 10) == next(made.answering())
+
+
+async def test_a_company_is_told_its_own_models_and_each_by_its_name(
+    bench: Workbench, engine: EmbeddedEngine, client: openai.AsyncOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routes, "LISTED", 3)
+    for n in range(1, 7):
+        engine.announce(AdapterSpec(key=AdapterKey("acme/old", n)))
+    engine.announce(AdapterSpec(key=AdapterKey("globex/one", 1)))
+
+    async def told(company: str, **query: str) -> list[str]:
+        page = await client.models.list(extra_headers={COMPANY_HEADER: company}, extra_query=query)
+        return [each.id for each in page.data]
+
+    assert await told("globex") == [engine.model, "globex/one", "globex/one@1"]
+    assert await told("acme") == [engine.model, "acme/old", "acme/old@4", "acme/old@5", "acme/old@6"]
+    assert await told("acme", name="acme/old@1") == ["acme/old@1"]
+    for strange in ("globex/one", "globex/one@1", "acme/old@9", "acme", ""):
+        assert await told("acme", name=strange) == []
+    assert await told("acme", name=engine.model) == [engine.model]
+    with pytest.raises(openai.BadRequestError):
+        await told("../acme")

@@ -84,11 +84,14 @@ class FakeEngine:
     def alive(self) -> bool:
         return True
 
-    def known(self) -> list[Any]:
+    def known(self, _company: object = None) -> list[Any]:
         return []
 
-    def answering(self) -> list[Any]:
+    def answering(self, _company: object = None) -> list[Any]:
         return []
+
+    def found(self, _name: str, _version: int | None) -> None:
+        return None
 
 
 def yes(question: Question) -> Answer:

@@ -364,8 +364,11 @@ async def test_loops_beside_one_another_learn_nothing_of_each_other(log: EventLo
     """Of one company, as all are by default, at one time, in one log."""
     await log.create([TopicSpec(names.wire(topic), 2) for topic in ("company-data", "tool-result")])
     loops = {}
-    for tools in (company_tools()[:1], company_tools()[1:2]):
-        made, loop = SyntheticDataGenerator(tools, config).generate(20), loop_of(tools, config.seed)
+    for tools, seed in ((company_tools()[:1], 1), (company_tools()[1:2], 2), (company_tools()[:1], 3)):
+        made, loop = (
+            SyntheticDataGenerator(tools, msgspec.structs.replace(config, seed=seed)).generate(20),
+            loop_of(tools, 1, shared=True),
+        )
         loops[loop] = made
         await log.append([to_outgoing(event, names) for event in made.events("acme", 2, loop)])
     history = History(log, names, "acme", FolderStore(tmp_path / "store"))
@@ -373,7 +376,7 @@ async def test_loops_beside_one_another_learn_nothing_of_each_other(log: EventLo
         await history.rows(tmp_path / loop, await history.ranges(), made_by(loop))
         questions = {row_of(line).prompt[0].content for line in (tmp_path / loop).read_bytes().splitlines()}
         assert questions == {each.question for each in made}
-    assert len(loops) == 2 and loop_of(company_tools()[:1], config.seed) in loops
+    assert len(loops) == 3 and loop_of(company_tools(), 1) == loop_of(company_tools(), 1)
 
 
 def test_a_dataset_is_a_file_and_comes_back(tmp_path):

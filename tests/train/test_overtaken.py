@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import reduce
@@ -11,7 +13,8 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from gpu_workers.train import worker
+from gpu_workers.train import worker, world
+from gpu_workers.train.handling import TRIES
 from projections.lora_adapters import LORA_ADAPTERS
 from projections.training_runs import TRAINING_RUNS
 from schemas.adapters import AdapterJudged, AdapterReady
@@ -236,33 +239,75 @@ OTHERS: list[dict[str, Any]] = [
 ]
 
 
-def version_of(run: str, method: str = "lora") -> AdapterReady:
+def version_of(run: str, method: str = "lora", version: int = 1) -> AdapterReady:
     fields: dict[str, Any] = {"id": run, "company": "acme", "time": 2, "correlation": run, "adapter": "acme/default"}
     of_files = {"sha256": "f" * 64, "uri": "file:///x", "base_model": "tiny", "base_sha256": "0" * 64}
     return AdapterReady(
-        **fields, **of_files, adapter_version=1, run=run, method=method, rank=2, alpha=2.0, manifest="none", ranges=(),
-        seed=0, identity="{}", promoted=False,
+        **fields, **of_files, adapter_version=version, run=run, method=method, rank=2, alpha=2.0, manifest="none",
+        ranges=(), seed=0, identity="{}", promoted=False,
     )  # fmt: skip
 
 
-async def test_a_run_whose_version_was_taken_meanwhile_makes_the_next_one(office, monkeypatch):  # noqa: F811
+@pytest.mark.parametrize("times", [1, TRIES - 1], ids=["once", "until the last try"])
+async def test_a_run_whose_version_was_taken_meanwhile_makes_the_next_one(office, monkeypatch, times):  # noqa: F811
     """Somebody publishes into the role while the papers go to a store that is slow."""
     await office.append(office.request("r1"))
     loop, put, taken = asyncio.get_running_loop(), office.store.put_papers, list[Event]()
 
     def slow(*told: Any) -> None:
-        if not taken:
-            taken.append(version_of("p1", method="brought"))
-            asyncio.run_coroutine_threadsafe(office.append(*taken), loop).result()
+        if len(taken) < times:
+            taken.append(version_of(f"p{len(taken) + 1}", "brought", len(taken) + 1))
+            asyncio.run_coroutine_threadsafe(office.append(taken[-1]), loop).result()
         put(*told)
 
     monkeypatch.setattr(office.store, "put_papers", slow)
     said = await office.until(office.trainer(), ended("r1"))
     (done,) = of(said, TrainingCompleted)
     rows = await View(office.log, office.names, LORA_ADAPTERS).catch_up()
-    brought, own = rows["acme/default/1"], rows["acme/default/2"]
+    brought, own = rows["acme/default/1"], rows[f"acme/default/{times + 1}"]
     assert (brought.run, brought.sha256, brought.verdict) == ("p1", "f" * 64, "")
     assert (own.run, own.sha256) == ("r1", done.sha256) and own.verdict
+
+
+async def test_a_worker_whose_store_takes_its_time_is_at_work(office, monkeypatch):  # noqa: F811
+    """The child has ended, and nobody else says that the run gets on: its watch would end the worker."""
+    monkeypatch.setattr(world, "BEAT_SECONDS", 0.01)
+    await office.append(office.request("r1"))
+    trainer = office.trainer()
+    beats = dict[str, int]()
+    for name in ("put", "put_manifest", "put_papers", "put_measures"):
+        monkeypatch.setattr(office.store, name, slow_until_heard(getattr(office.store, name), trainer, beats))
+    said = await office.until(trainer, ended("r1"))
+    assert len(of(said, TrainingCompleted)) == 1
+    assert beats.keys() == {"put", "put_manifest", "put_papers", "put_measures"} and min(beats.values()) >= 3
+
+
+def slow_until_heard(plain: Callable, trainer: Any, beats: dict[str, int]) -> Callable:
+    def put(*told: Any) -> Any:
+        before, until = trainer.standing._beats, time.monotonic() + 20
+        while trainer.standing._beats < before + 3 and time.monotonic() < until:
+            time.sleep(0.01)
+        beats[plain.__name__] = trainer.standing._beats - before
+        return plain(*told)
+
+    return put
+
+
+async def test_a_disk_that_hangs_is_nobodys_work(monkeypatch):
+    """It is beaten for as long as the requests of a store may take, and no longer."""
+    monkeypatch.setattr(world, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(world, "FILES_SENT", 0)
+    beats, hung = 0, threading.Event()
+
+    def beat() -> None:
+        nonlocal beats
+        beats += 1
+
+    storing = asyncio.create_task(world.stored(beat, world.SLOWEST // 60, hung.wait, 60))
+    await asyncio.sleep(1)
+    assert 5 <= beats <= 10 and not storing.done()
+    hung.set()
+    assert await storing is True
 
 
 def test_a_verdict_is_of_its_own_run_whichever_comes_first():

@@ -111,9 +111,9 @@ class EmbeddedEngine:
         self._fail(self._stopped or "the engine was stopped")
 
     def announce(self, spec: AdapterSpec) -> None:
-        before = self._catalogue.add(spec)
-        if before is not None and before.content != spec.content:
-            self._residency.drop(before)
+        for before in self._catalogue.add(spec):
+            if before.content != spec.content:
+                self._residency.drop(before)
 
     def obey(self, rollout: Rollout) -> None:
         for withdrawn in self._catalogue.obey(rollout):
@@ -142,11 +142,17 @@ class EmbeddedEngine:
     def alive(self) -> bool:
         return not self._stopped
 
-    def known(self) -> tuple[AdapterKey, ...]:
-        return self._catalogue.keys()
+    def known(self, company: str | None = None) -> tuple[AdapterKey, ...]:
+        return tuple(self._catalogue.keys(company))
 
-    def answering(self) -> tuple[AdapterKey, ...]:
-        return self._catalogue.answering()
+    def answering(self, company: str | None = None) -> tuple[AdapterKey, ...]:
+        return tuple(self._catalogue.answering(company))
+
+    def found(self, name: str, version: int | None) -> AdapterKey | None:
+        try:
+            return self._catalogue.find(name, version).key
+        except Refused:
+            return None
 
     def resident(self) -> tuple[Resident, ...]:
         held = {spec.key: (weights, users) for spec, weights, users in self._residency}
@@ -156,7 +162,7 @@ class EmbeddedEngine:
         )
 
     def stats(self) -> EngineStats:
-        held, known, resident = self._residency, len(self._catalogue.keys()), len(self.resident())
+        held, known, resident = self._residency, len(self._catalogue), len(self.resident())
         running = sum(1 for pending in list(self._pending.values()) if pending.tokens)
         return EngineStats(
             waiting=self._questions.count - running,

@@ -44,9 +44,9 @@ async def keep(serving: Services, company: str, name: str, file: IO[bytes]) -> U
     at = now()
     id_ = new_name(FILE_PREFIX, at, secrets.token_hex(4))
     draft = said.FileDraft(company=company, file=id_, name=shortened(name, NAME_BYTES), now=at)
-    async with serving.checks.turn(company):
+    async with serving.uploads.turn(company):
         looked = await asyncio.to_thread(look, file, draft, serving.names)
-    ranges = await _append(serving, file, draft)
+        ranges = await _append(serving, file, draft)
     whole = said.uploaded(draft, looked.method, looked.size, looked.sha256, looked.lines, ranges)
     await serving.log.append([to_outgoing(whole, serving.names)])
     return _row(whole)

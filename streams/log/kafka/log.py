@@ -1,6 +1,7 @@
 """The event log on Kafka, by aiokafka: idempotent appends, bounded committed reads, consumer groups."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Self
@@ -55,6 +56,7 @@ class KafkaLog:
             "partition_assignment_strategy": (RangePartitionAssignor,),
         }
         self._clients: dict[type, Any] = {}
+        self._appending: Counter[AIOKafkaProducer] = Counter()
         self._opening = asyncio.Lock()
         self._specs: dict[str, TopicSpec] = {}
 
@@ -112,12 +114,11 @@ class KafkaLog:
         async with by_name(self._access, "Write", topics):
             producer = await self._client(AIOKafkaProducer, **_PRODUCER)
         try:
-            return await append_in_batches(producer, records, placed)
+            async with self._shared(producer):
+                return await append_in_batches(producer, records, placed)
         except kafka.MessageSizeTooLargeError as error:
-            await self._discard(producer)
             raise await self.too_large(records) from error
         except kafka.KafkaError as error:
-            await self._discard(producer)
             if isinstance(error, RIGHTS):
                 raise not_allowed(error, self._access, "Write", topics) from error
             raise AppendFailed(", ".join(topics), f"{type(error).__name__} {error}") from error
@@ -286,11 +287,26 @@ class KafkaLog:
         except kafka.KafkaConnectionError:
             return await ask(admin)
 
-    async def _discard(self, producer: AIOKafkaProducer) -> None:
-        """After an error an idempotent producer may refuse everything (OutOfOrderSequenceNumber): begin a new one."""
-        if self._clients.get(AIOKafkaProducer) is producer:
-            del self._clients[AIOKafkaProducer]
-        await close_client(producer)
+    @asynccontextmanager
+    async def _shared(self, producer: AIOKafkaProducer) -> AsyncIterator[None]:
+        """After an error an idempotent producer may refuse everything (OutOfOrderSequenceNumber): the next append
+        begins a new one. It is closed by the last who appends through it: what one did ends nobody else's.
+        """
+        self._appending[producer] += 1
+        try:
+            yield
+        except kafka.KafkaTimeoutError:  # no room came free in time: nothing was sent
+            raise
+        except kafka.KafkaError:
+            if self._clients.get(AIOKafkaProducer) is producer:
+                del self._clients[AIOKafkaProducer]
+            raise
+        finally:
+            self._appending[producer] -= 1
+            if not self._appending[producer]:
+                del self._appending[producer]
+                if self._clients.get(AIOKafkaProducer) is not producer:
+                    await close_client(producer)
 
     def _opened(self, kind: type[Client], **options: Any) -> AbstractAsyncContextManager[Client]:
         return self._begun(self._made(kind, **options))
