@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 from gpu_workers.refused import Refused, UnknownAdapter
 from gpu_workers.serve.port import AdapterKey, AdapterSpec
-from gpu_workers.serve.versions import TOLD, Versions
+from gpu_workers.serve.versions import TOLD, VersionsOf
 from projections.rollouts import Rollout
 from schemas.adapters import company_of
 
@@ -23,7 +23,7 @@ class Catalogue:
     """Every adapter that may be asked for, by company, name and version."""
 
     def __init__(self) -> None:
-        self._names: defaultdict[str, dict[str, Versions]] = defaultdict(dict)
+        self._names: defaultdict[str, dict[str, VersionsOf]] = defaultdict(dict)
         self._said: defaultdict[str, dict[AdapterKey, None]] = defaultdict(dict)
         """By company, in order."""
         self._count = 0
@@ -86,18 +86,18 @@ class Catalogue:
         """How many answer by their version."""
         return self._count
 
-    def _of(self, name: str) -> Versions | None:
+    def _of(self, name: str) -> VersionsOf | None:
         return self._names.get(company_of(name), {}).get(name)
 
-    def _each(self, company: str | None) -> Iterator[Versions]:
+    def _each(self, company: str | None) -> Iterator[VersionsOf]:
         own = self._names.values() if company is None else (self._names.get(company, {}),)
         return (versions for names in own for versions in names.values())
 
     @contextmanager
-    def _changing(self, name: str) -> Iterator[Versions]:
+    def _changing(self, name: str) -> Iterator[VersionsOf]:
         """Counts what it changes, and keeps nothing of a name of which nothing is left."""
         names = self._names[company_of(name)]
-        versions = names.setdefault(name, Versions(name))
+        versions = names.setdefault(name, VersionsOf(name))
         before = len(versions.asked)
         yield versions
         self._count += len(versions.asked) - before
@@ -116,7 +116,7 @@ class Catalogue:
             versions.ruled &= not versions.empty()
         return gone
 
-    def _known(self, name: str) -> Versions:
+    def _known(self, name: str) -> VersionsOf:
         """Or says which are, of the same company and of no other."""
         if (versions := self._of(name)) is not None and not versions.empty():
             return versions

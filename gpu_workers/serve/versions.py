@@ -14,7 +14,7 @@ TOLD = 20
 """Versions, or names, that are named to who asks for one that is not there."""
 
 
-class Aside(NamedTuple):
+class RefusedFor(NamedTuple):
     """What was refused, and from when on it may be looked at again."""
 
     spec: AdapterSpec
@@ -22,14 +22,14 @@ class Aside(NamedTuple):
     again: float
 
 
-class Versions:
+class VersionsOf:
     """Each is in one of three places. What an event costs does not grow with how many there are."""
 
     def __init__(self, name: str) -> None:
         self.name, self.rollout = name, Rollout(company=company_of(name), adapter=name)
         self.asked: dict[int, AdapterSpec] = {}
         self.withdrawn: dict[int, AdapterSpec] = {}
-        self.refused: dict[int, Aside] = {}
+        self.refused: dict[int, RefusedFor] = {}
         self.ruled = False
         """Whether anything was decided of them; else the newest answers."""
         self._ascending: list[int] = []
@@ -51,7 +51,7 @@ class Versions:
 
     def refuse(self, spec: AdapterSpec, why: Refused, again: float) -> None:
         self.drop(spec.key.version)
-        self.refused[spec.key.version] = Aside(spec, why, again)
+        self.refused[spec.key.version] = RefusedFor(spec, why, again)
 
     def look_again(self, now: float) -> None:
         for aside in [aside for aside in self.refused.values() if now >= aside.again]:

@@ -1,96 +1,111 @@
-"""Which adapters are known: exactly what was decided, at a cost that does not grow with what a company has."""
+"""Adapters in memory are kept by content: the pinned stay, shares hold, no name answers for another content."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
 
-import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_workers.refused import UnknownAdapter, UnknownVersion, WithdrawnVersion
-from gpu_workers.serve.catalogue import OWN, Catalogue
+from gpu_workers.serve.catalogue import Residency
 from gpu_workers.serve.port import AdapterKey, AdapterSpec
-from projections import rollouts
-from projections.rollouts import ROLLOUTS, Rollout
-from schemas.adapters import AdapterReady, RolloutDecided
+from schemas.adapters import company_of
 
-NAME = "acme/support"
-FIELDS: dict[str, Any] = {"company": "acme", "time": 1, "correlation": "c", "adapter": NAME}
+CAPACITY, SHARE = 3, 2
 
 
-def decided(version: int, percent: int, n: int) -> RolloutDecided:
-    return RolloutDecided(id=f"d-{n}", **FIELDS, adapter_version=version, percent=percent, reason="as the test has it")
+class Weights(NamedTuple):
+    content: object
+    bytes: int = 1
 
 
-def said_ready(n: str, version: int, promoted: bool) -> AdapterReady:
-    return AdapterReady(
-        id=n, **FIELDS, adapter_version=version, run="r", sha256="a" * 64, uri="x", method="lora", rank=8, alpha=16,
-        base_model="base", base_sha256="b" * 64, manifest="c" * 64, ranges=(), seed=0, identity="{}", promoted=promoted,
-    )  # fmt: skip
+def spec(name: str, version: int = 1, sha256: str | None = None, base: str | None = None) -> AdapterSpec:
+    return AdapterSpec(key=AdapterKey(name, version), folder=Path("/x"), sha256=sha256, base_sha256=base)
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 12), st.sampled_from((0, 50, 100, None, "ready"))), max_size=40))
-def test_after_any_decisions_exactly_those_that_are_not_withdrawn_may_be_asked(told: list[tuple[int, Any]]) -> None:
-    """What is looked at again at an event is what it can have changed, and no more: here all of it is looked at."""
-    made, rollout, there = Catalogue(), ROLLOUTS.initial(NAME), dict[int, AdapterSpec]()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rollouts, "NAMED", 2)
-        for n, (version, what) in enumerate(told):
-            if what == "ready" or what is None:
-                event: Any = said_ready(f"{n}", version, promoted=what is None)
-                there[version] = AdapterSpec(key=AdapterKey(NAME, version))
-                made.add(there[version])
-            else:
-                event = decided(version, what, n)
-            before = {v for v in there if not rollout.is_withdrawn(v)}
-            rollout = ROLLOUTS.fold(rollout, event)
-            gone = {spec.key.version for spec in made.obey(rollout)}
-            asked = {v for v in there if not rollout.is_withdrawn(v)}
-            assert sorted(made.keys()) == [AdapterKey(NAME, v) for v in sorted(asked)] and len(made) == len(asked)
-            assert gone >= {v for v in before - asked if v in there}
-            for v in there:
-                if v in asked:
-                    assert made.find(NAME, v) is there[v]
-                else:
-                    with pytest.raises(WithdrawnVersion):
-                        made.find(NAME, v)
+def held(residency: Residency[Weights], wanted: AdapterSpec) -> Weights:
+    """As the engine does: pinned, read where it is not there, let go."""
+    assert residency.pin(wanted)
+    if (weights := residency.get(wanted)) is None:
+        weights = Weights(wanted.content)
+        residency.put(wanted, weights)
+    residency.unpin(wanted)
+    return weights
 
 
-def test_an_event_costs_what_it_changes_and_not_what_a_company_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    made, rollout, judged = Catalogue(), ROLLOUTS.initial(NAME), 0
-    plain = Rollout.is_withdrawn
-
-    def counted(self: Rollout, version: int) -> bool:
-        nonlocal judged
-        judged += 1
-        return plain(self, version)
-
-    monkeypatch.setattr(Rollout, "is_withdrawn", counted)
-    ready_ones = [said_ready(f"r{v}", v, promoted=False) for v in range(1, 4_000)]
-    events = [*ready_ones, *(decided(3_999 - v, 0, v) for v in range(2_500))]
-    for event in events:
-        if isinstance(event, AdapterReady):
-            made.add(AdapterSpec(key=AdapterKey(NAME, event.adapter_version)))
-        rollout = ROLLOUTS.fold(rollout, event)
-        made.obey(rollout)
-    assert len(made) == len(list(made.keys())) == sum(1 for v in range(1, 4_000) if not plain(rollout, v))
-    assert judged < 4 * len(events)
+def test_names_and_versions_of_one_content_share_its_memory() -> None:
+    residency: Residency[Weights] = Residency(CAPACITY, SHARE)
+    names = [spec("acme/a", 1, "s"), spec("acme/a", 2, "s"), spec("acme/b", 7, "s")]
+    assert len({id(held(residency, name)) for name in names}) == 1
+    assert len(residency) == 1 and [each.key for each, _, _ in residency] == [name.key for name in names]
+    assert held(residency, spec("acme/a", 1, "other")).content != held(residency, names[0]).content
 
 
-def test_of_a_company_that_says_very_many_the_oldest_are_forgotten_and_of_no_other() -> None:
-    made = Catalogue()
-    other = AdapterSpec(key=AdapterKey("globex/support", 1))
-    made.add(other)
-    specs = [AdapterSpec(key=AdapterKey(f"acme/r{n % 7}", n)) for n in range(1, OWN + 101)]
-    gone = [spec for each in specs for spec in made.add(each)]
-    assert gone == specs[:100] and len(made) == OWN + 1
-    assert made.find("globex/support", None) is other
-    with pytest.raises(UnknownVersion):
-        made.find("acme/r1", 1)
-    for n in range(7):
-        made.remove(f"acme/r{n}", None)
-    assert list(made.keys()) == [other.key] and list(made.answering("acme")) == []
-    with pytest.raises(UnknownAdapter, match="there are: none"):
-        made.find("acme/r1", None)
+def test_one_content_on_another_base_is_read_for_itself() -> None:
+    residency: Residency[Weights] = Residency(CAPACITY, SHARE)
+    assert held(residency, spec("a", 1, "s", "one base")) != held(residency, spec("a", 1, "s", "another"))
+
+
+def test_a_name_is_withdrawn_and_the_other_keeps_the_memory() -> None:
+    residency: Residency[Weights] = Residency(CAPACITY, SHARE)
+    one, other = spec("acme/a", 1, "s"), spec("acme/b", 1, "s")
+    kept = held(residency, one)
+    held(residency, other)
+    residency.drop(one)
+    assert [each for each, _, _ in residency] == [other] and residency.get(other) is kept
+    residency.drop(other)
+    assert len(residency) == 0
+
+
+def test_a_folder_without_a_hash_is_itself_at_each_reading() -> None:
+    folder = spec("acme/a")
+    first, second = folder.anew(), folder.anew()
+    assert len({folder.content, first.content, second.content, spec("acme/b").content}) == 4
+    assert spec("acme/a", sha256="s").anew() == spec("acme/a", sha256="s")
+
+
+def test_capacity_counts_contents_and_a_share_its_company() -> None:
+    residency: Residency[Weights] = Residency(CAPACITY, SHARE)
+    assert all(residency.pin(spec(f"acme/{n}", 1, "s")) for n in range(9)), "one content, however many names"
+    assert residency.pin(spec("acme/t", 1, "t")) and not residency.pin(spec("acme/u", 1, "u"))
+    assert residency.pin(spec("globex/s", 1, "s")) and residency.pinned(spec("globex/s")) == 1
+    assert residency.pin(spec("globex/u", 1, "u")) and not residency.pin(spec("initech/v", 1, "v")), "it is full"
+    assert residency.pin(spec("initech/s", 1, "s")), "what is there needs no room"
+
+
+NAMES = st.builds(
+    spec, st.sampled_from(["acme/a", "acme/b", "globex/a", "plain"]), st.integers(1, 2), st.sampled_from("stuvw")
+)
+MOVES = st.lists(st.tuples(st.sampled_from(["pin", "unpin", "read", "drop"]), NAMES), max_size=60)
+
+
+@given(MOVES)
+def test_whatever_comes_and_goes_the_pinned_stay_and_the_bounds_hold(moves: list[tuple[str, AdapterSpec]]) -> None:
+    residency: Residency[Weights] = Residency(CAPACITY, SHARE)
+    pins: Counter[AdapterSpec] = Counter()
+    there: set[object] = set()
+    for what, name in moves:
+        if what == "pin":
+            pins[name] += residency.pin(name)
+        elif what == "unpin" and pins[name]:
+            pins[name] -= 1
+            residency.unpin(name)
+        elif what == "read" and pins[name] and residency.get(name) is None:
+            residency.put(name, Weights(name.content))
+            there.add(name.content)
+        elif what == "drop":
+            residency.drop(name)
+        pins = +pins
+        contents = {pinned.content for pinned in pins}
+        assert len(contents | {each.content for each, _, _ in residency}) <= CAPACITY
+        assert len(residency) <= CAPACITY
+        for company in ("acme", "globex", "plain"):
+            own = {pinned.content for pinned in pins if company_of(pinned.key.name) == company}
+            assert residency.pinned(spec(f"{company}/x")) == len(own) <= SHARE
+        for pinned in pins:
+            weights = residency.get(pinned)
+            assert weights is None or weights.content == pinned.content
+            assert weights is not None or pinned.content not in there
+        there = {content for content in there if content in contents}
