@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import faust
+from aiokafka.errors import KafkaError
 from yarl import URL
 
 from projections.projection import Projection
 from schemas.envelope import Event
 from schemas.errors import Retry
 from schemas.topics import TopicNames
-from streams.errors import RETRY_SECONDS, Misconfigured
+from streams.errors import RETRY_SECONDS, Misconfigured, Unreachable
 from streams.fold.commit import Ports
 from streams.fold.failpoint import FailPoint
 from streams.fold.folding import Folding
@@ -105,6 +106,13 @@ class FoldApp(RowApp):
     """`glance` is for whoever watches."""
 
     glance: Glance
+
+    async def start(self) -> None:
+        """A broker can go between the look at it and this: Faust would end with its own traceback."""
+        try:
+            await super().start()
+        except KafkaError as error:
+            self.shard_owner.failed(Unreachable(self.access.servers, error))
 
 
 def create_app(worker: Worker, event_log: EventLog, projections: Sequence[Projection[Any]]) -> FoldApp:
