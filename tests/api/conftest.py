@@ -40,7 +40,7 @@ class Api:
         self.services = services
         self.registry = registry
         self.url = url
-        self.http = httpx.AsyncClient(base_url=url, trust_env=False)
+        self.http = httpx.AsyncClient(base_url=url, trust_env=False, timeout=60)
         self.admin = services.keys.make(None)
         self.acme = services.keys.make("acme")
         self.globex = services.keys.make("globex")

@@ -181,7 +181,9 @@ async def test_a_model_is_found_among_ones_own_and_nowhere_else(api, worker: Wor
         assert answer.status_code == code, name
         assert code == 404 or answer.json()["id"] == name
     assert (await api.ask("GET", "/v1/models/globex/default", api.admin)).json()["id"] == "globex/default"
-    assert set(worker.paths) == {"/v1/models"}
+    assert "/v1/models?name=acme%2Fnone" in worker.paths, "a name is a query's value, and no part of a path"
+    assert {path.partition("?name=")[0] for path in worker.paths} == {"/v1/models"}
+    assert not any("globex" in path for path in worker.paths[:-1])
 
 
 async def test_the_worker_reads_what_was_checked_and_hears_for_whom(api, worker: Worker) -> None:
