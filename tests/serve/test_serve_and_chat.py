@@ -83,7 +83,7 @@ def test_a_conversation_until_the_end_of_what_is_typed(served: Served) -> None:
 def test_an_adapter_that_nobody_serves_and_a_server_that_is_not_there(served: Served) -> None:
     refused = served.chat("Hello", "--company", "globex")
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert "globex/default" in refused.stderr
+    assert "globex/default" in refused.stderr and "`rillfold adapters list` names what there is" in refused.stderr
     away = served.chat("Hello", "--url", f"http://127.0.0.1:{free_port()}")
     assert away.returncode == 1
     assert "rillfold: " in away.stderr and "Traceback" not in away.stderr

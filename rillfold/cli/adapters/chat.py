@@ -23,6 +23,10 @@ from schemas.errors import Poison, Retry
 
 Message = dict[str, Any]
 SECONDS = httpx.Timeout(300.0, connect=3.0)
+NOT_THERE = (
+    " Asked was {}: `rillfold adapters list` names what there is, `rillfold train` makes one, and the key must be its "
+    "company's."
+)
 
 
 class ChatRefused(Poison):
@@ -115,7 +119,8 @@ def _asked(http: httpx.Client, method: str, path: str, body: dict[str, Any] | No
         with http.stream(method, path, json=body) as answer:
             if answer.is_error:
                 answer.read()
-                raise ChatRefused(f"{answer.url} answered {answer.status_code}: {_reason(answer)}")
+                remedy = NOT_THERE.format(body["model"]) if body and answer.status_code == 404 else ""
+                raise ChatRefused(f"{answer.url} answered {answer.status_code}: {_reason(answer)}{remedy}")
             yield answer
     except httpx.TransportError as error:
         start = "Start `rillfold api` and `rillfold worker serve`, or `rillfold serve` and give its address with --url."
