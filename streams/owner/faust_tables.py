@@ -63,9 +63,24 @@ class RowTable(Table):  # type: ignore[type-arg]
 
 
 class BatchRecovery(Recovery):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.rebalances = dict[int, int]()
+        """Of the last generations, by Faust's count of rebalances."""
+
+    def given(self, generation: int) -> None:
+        self.rebalances = {self._generation_id: self.rebalances.get(self._generation_id, 0)}
+        self.rebalances[generation] = self.app.rebalancing_count
+
     async def _wait(self, coro: Any, timeout: Any = None) -> None:
-        """Faust would go on with half a step when its time is up. A table takes its time; a watchman looks on."""
+        """Faust would go on with half a step when its time is up. A table takes its time; a watchman looks on.
+
+        Nor does it notice a rebalance before that has given something out: it would let records flow whose rows are in
+        nobody's hands by then, and what came behind those would be no longer contiguous.
+        """
         await super()._wait(coro)
+        if self.app.rebalancing_count != self.rebalances.get(self._generation_id):
+            raise RebalanceAgain
 
     async def _build_highwaters(self, consumer: Any, tps: set[TP], destination: Any, title: str) -> None:
         """Claims come before the ends are read: nothing can be appended behind an end by an earlier owner."""
@@ -105,6 +120,7 @@ class RowTableManager(TableManager):
         return self._recovery
 
     async def on_rebalance(self, assigned: set[TP], revoked: set[TP], newly: set[TP], generation_id: int = 0) -> None:
+        cast(BatchRecovery, self.recovery).given(generation_id)
         ours = self.app.assignor.assigned_actives() | self.app.assignor.assigned_standbys()
         await owner_of(self.app).assigned(tp for tp in ours if tp.topic in self.changelog_topics)
         await super().on_rebalance(assigned, revoked, newly, generation_id)
