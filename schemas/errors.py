@@ -15,3 +15,8 @@ class Poison(RillfoldError):
 
 class Stop(RillfoldError):
     """Going on would do harm: a person must look."""
+
+
+def one_line(told: object) -> str:
+    """Of what others say, in a message of ours: libraries write several."""
+    return " ".join(str(told).split())

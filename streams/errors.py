@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from schemas.errors import Poison, Retry, Stop
+from schemas.errors import Poison, Retry, Stop, one_line
 
 NAMED = {"named": True}
 """With a line of the log that names one of many, and that nobody says again: it is never left out as a repeat."""
@@ -334,7 +334,7 @@ class DatabaseAway(Retry):
 
     def __init__(self, detail: object) -> None:
         super().__init__(
-            f"Postgres does not answer ({str(detail).strip()}). Start it with `rillfold up`, or name "
+            f"Postgres does not answer ({one_line(detail)}). Start it with `rillfold up`, or name "
             f"one that runs by RILLFOLD_PROVIDER=external and RILLFOLD_POSTGRES_DSN."
         )
 
@@ -354,7 +354,7 @@ class DatabaseCannot(Retry):
 
     def __init__(self, state: str, detail: object) -> None:
         super().__init__(
-            f"Postgres answers, and cannot ({state}: {str(detail).strip()}). It is tried again; see to its disk, its "
+            f"Postgres answers, and cannot ({state}: {one_line(detail)}). It is tried again; see to its disk, its "
             f"memory, its connections and its locks."
         )
 
@@ -364,7 +364,7 @@ class ReadModelBroken(Stop):
 
     def __init__(self, state: str, detail: object) -> None:
         super().__init__(
-            f"Postgres refuses the read model's statements ({state}: {str(detail).strip()}). Give the user of "
+            f"Postgres refuses the read model's statements ({state}: {one_line(detail)}). Give the user of "
             f"RILLFOLD_POSTGRES_DSN its rights back; a restart makes tables that are gone."
         )
 
@@ -376,7 +376,7 @@ class TableBroken(ReadModelBroken):
         Stop.__init__(
             self,
             f"Table {table} of the read model takes no row any more, not even one that would fit or stands there "
-            f"({state}: {str(detail).strip()}). Nothing was written and no row was set aside. Take back what was "
+            f"({state}: {one_line(detail)}). Nothing was written and no row was set aside. Take back what was "
             f"altered about the table (columns, types, constraints, triggers) and start the sink again: it goes on "
             f"where it was.",
         )

@@ -38,7 +38,10 @@ class Catalogue:
         return [gone for gone in (before, self._forget(oldest)) if gone is not None]
 
     def obey(self, rollout: Rollout) -> list[AdapterSpec]:
-        """Returns those that nobody is answered by any more."""
+        """Returns those that nobody is answered by any more. Of a name without a version here nothing is kept: whoever
+        announces one says again what was decided."""
+        if self._of(rollout.adapter) is None:
+            return []
         with self._changing(rollout.adapter) as versions:
             return versions.obey(rollout)
 
@@ -95,13 +98,13 @@ class Catalogue:
 
     @contextmanager
     def _changing(self, name: str) -> Iterator[VersionsOf]:
-        """Counts what it changes, and keeps nothing of a name of which nothing is left."""
+        """Counts what it changes, and keeps no name of which nothing is left."""
         names = self._names[company_of(name)]
         versions = names.setdefault(name, VersionsOf(name))
         before = len(versions.asked)
         yield versions
         self._count += len(versions.asked) - before
-        if versions.empty() and not versions.ruled:
+        if versions.empty():
             del names[name]
         if not names:
             del self._names[company_of(name)]
@@ -113,15 +116,14 @@ class Catalogue:
         with self._changing(key.name) as versions:
             gone = versions.held(key.version)
             versions.drop(key.version)
-            versions.ruled &= not versions.empty()
         return gone
 
     def _known(self, name: str) -> VersionsOf:
         """Or says which are, of the same company and of no other."""
-        if (versions := self._of(name)) is not None and not versions.empty():
+        if (versions := self._of(name)) is not None:
             return versions
         company = company_of(name)
-        there = nsmallest(TOLD + 1, (each.name for each in self._each(company) if not each.empty()))
+        there = nsmallest(TOLD + 1, (each.name for each in self._each(company)))
         told = f"{', '.join(there[:TOLD])}{' and more' if there[TOLD:] else ''}" or "none"
         raise UnknownAdapter(
             f"adapter {name} is not known here; of {company!r} there are: {told}. A worker serves what adapter.ready "

@@ -12,6 +12,7 @@ import pytest
 
 from projections.companies import COMPANIES, Company
 from projections.memories import MEMORIES
+from rillfold.embedded.ports import free_port
 from rillfold.embedded.state import Endpoints
 from streams.errors import DatabaseAway, DatabaseCannot, Fenced, ReadModelBroken
 from streams.log.memory import MemoryLog
@@ -367,6 +368,14 @@ async def test_the_proof_leaves_nothing_in_the_table(written: Written, query: An
 
 
 STATES = {"08006": DatabaseAway, "57P01": DatabaseAway, "53100": DatabaseCannot, "40001": DatabaseCannot}
+
+
+async def test_a_postgres_that_is_not_there_is_one_line() -> None:
+    """What a process says last is looked at by whoever started it; the driver's own words are two lines."""
+    with pytest.raises(DatabaseAway) as away:
+        async with PostgresSink(f"postgresql://u@127.0.0.1:{free_port()}/d", PROJECTIONS, "s"):
+            pass
+    assert "Connection refused Is the server running" in str(away.value) and "\n" not in str(away.value)
 
 
 @pytest.mark.parametrize("state", STATES)

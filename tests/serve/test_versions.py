@@ -30,7 +30,7 @@ def said_ready(n: str, version: int, promoted: bool) -> AdapterReady:
     )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 12), st.sampled_from((0, 50, 100, None, "ready"))), max_size=40))
 def test_after_any_decisions_exactly_those_that_are_not_withdrawn_may_be_asked(told: list[tuple[int, Any]]) -> None:
     """What is looked at again at an event is what it can have changed, and no more: here all of it is looked at."""
@@ -68,14 +68,14 @@ def test_an_event_costs_what_it_changes_and_not_what_a_company_has(monkeypatch: 
         return plain(self, version)
 
     monkeypatch.setattr(Rollout, "is_withdrawn", counted)
-    ready_ones = [said_ready(f"r{v}", v, promoted=False) for v in range(1, 4_000)]
-    events = [*ready_ones, *(decided(3_999 - v, 0, v) for v in range(2_500))]
+    ready_ones = [said_ready(f"r{v}", v, promoted=False) for v in range(1, 2_500)]
+    events = [*ready_ones, *(decided(2_499 - v, 0, v) for v in range(1_500))]
     for event in events:
         if isinstance(event, AdapterReady):
             made.add(AdapterSpec(key=AdapterKey(NAME, event.adapter_version)))
         rollout = ROLLOUTS.fold(rollout, event)
         made.obey(rollout)
-    assert len(made) == len(list(made.keys())) == sum(1 for v in range(1, 4_000) if not plain(rollout, v))
+    assert len(made) == len(list(made.keys())) == sum(1 for v in range(1, 2_500) if not plain(rollout, v))
     assert judged < 4 * len(events)
 
 
@@ -94,3 +94,15 @@ def test_of_a_company_that_says_very_many_the_oldest_are_forgotten_and_of_no_oth
     assert list(made.keys()) == [other.key] and list(made.answering("acme")) == []
     with pytest.raises(UnknownAdapter, match="there are: none"):
         made.find("acme/r1", None)
+
+
+def test_of_names_without_a_version_nothing_is_kept() -> None:
+    """Whoever may decide something of them could fill the memory with them."""
+    made = Catalogue()
+    for n in range(100):
+        made.obey(Rollout(company="acme", adapter=f"acme/{n}", newest=1, withdrawn=(1,)))
+    made.add(AdapterSpec(key=AdapterKey(NAME, 1)))
+    made.obey(Rollout(company="acme", adapter=NAME, newest=1, stable=1, promoted=(1,)))
+    assert made.find(NAME, None).key.version == 1
+    made.remove(NAME, 1)
+    assert made._names == {} and made._said == {"acme": {}}
