@@ -96,6 +96,8 @@ def _at_home(event: Event | Rejected, record: SourceRecord, batch: Batch, here: 
 
 
 Overdue = Callable[[], bool]
+LOOKED = 4
+"""The clock is looked at once for so many events: a look takes as long as a small event's fold."""
 
 
 def at_leisure() -> bool:
@@ -126,14 +128,17 @@ def _folded(
 ) -> Folded[State]:
     rows: dict[str, tuple[State, int]] = {}
     outputs: list[tuple[int, int, Event]] = []
-    step, react = projection.fold, projection.react
+    step, react, looks = projection.fold, projection.react, LOOKED
     for key, group in groups.items():
         before = known.get(key)
         state = after = projection.initial(key) if before is None else before
         last: SourceRecord | None = None
         for record, event in group[1:]:
-            if overdue():
-                raise TooMuchAtOnce
+            looks -= 1
+            if not looks:
+                looks = LOOKED
+                if overdue():
+                    raise TooMuchAtOnce
             after = step(state, event)
             if after is state:
                 continue

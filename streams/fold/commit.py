@@ -9,7 +9,7 @@ from schemas.envelope import Event
 from schemas.errors import Poison
 from streams.fold.batch import Decoded, Found
 from streams.fold.failpoint import FailPoint
-from streams.fold.pieces import BATCH_BYTES, Deadline, Draft, Piece, bytes_of, whole
+from streams.fold.pieces import BATCH_BYTES, Deadline, Draft, Piece, whole
 from streams.fold.shard import Shard
 from streams.log.port import Learn, nothing_to_learn
 from streams.state.changelog import Rows
@@ -95,7 +95,7 @@ async def _taken(shard: Shard[Any], decoded: Decoded, events: Sequence[Found], n
     size, deadline = len(events), Deadline()
     try:
         piece = whole(shard, decoded, events, next_, deadline)
-        few = bytes_of(piece.rows) < BATCH_BYTES // 3 and deadline.far()
+        few = piece.size < BATCH_BYTES // 3 and deadline.far()
         await commit(shard, piece, decoded.topic, ports)
         if len(piece.rows) > 1:
             shard.circuit.taken()

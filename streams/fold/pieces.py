@@ -27,6 +27,8 @@ class Piece(NamedTuple):
     outputs: Sequence[Event]
     next: int
     refused: Sequence[Refusal] = ()
+    size: int = 0
+    """Of its rows, in bytes, where that is known."""
 
 
 class Deadline:
@@ -51,7 +53,7 @@ def whole(shard: Shard[Any], decoded: Decoded, events: Sequence[Found], next_: i
     rows.append(marker_record(Marker(decoded.topic, decoded.partition, next_)))
     if (size := bytes_of(rows)) > BATCH_BYTES:
         raise RowsTooLarge(size, BATCH_BYTES)
-    return Piece(rows, folded.outputs, next_)
+    return Piece(rows, folded.outputs, next_, (), size)
 
 
 class Taken(NamedTuple):
