@@ -21,6 +21,15 @@ class CompanyBounds(msgspec.Struct, frozen=True, kw_only=True):
     prompts: int
     """Questions to a model under way, among the requests."""
 
+    @property
+    def burst(self) -> float:
+        """One request fits at the slowest rate, too: else it would be told to come again for ever."""
+        return max(1.0, self.a_second * BURST_SECONDS)
+
+    @property
+    def bytes_a_second(self) -> float:
+        return self.bytes_a_minute / MINUTE
+
 
 class RequestCost(msgspec.Struct, frozen=True):
     """Of one request, as far as its head says."""
@@ -70,8 +79,7 @@ class Busy(msgspec.Struct, frozen=True):
 
 def admit(usage: Usage, cost: RequestCost, bounds: CompanyBounds, now: float) -> Usage | Busy:
     """The usage with the request in it, or why not and when to come again."""
-    # One request fits at the slowest rate, too: else it would be told to come again for ever.
-    burst, bytes_a_second = max(1.0, bounds.a_second * BURST_SECONDS), bounds.bytes_a_minute / MINUTE
+    burst, bytes_a_second = bounds.burst, bounds.bytes_a_second
     # A body larger than a minute's bytes is let in when nothing else was sent.
     wanted = min(cost.bytes, bounds.bytes_a_minute)
     often = usage.requests.wait(min(cost.requests, burst), burst, bounds.a_second, now)
@@ -92,10 +100,9 @@ def admit(usage: Usage, cost: RequestCost, bounds: CompanyBounds, now: float) ->
 def charged(usage: Usage, more: int, bounds: CompanyBounds, now: float) -> Usage | Busy:
     """What one request asks for beyond the one that was counted: it is worked off before the next is let in. Those that
     were let in beside it and ask for more only now are as the next."""
-    burst = max(1.0, bounds.a_second * BURST_SECONDS)
-    filled = usage.requests.filled(burst, bounds.a_second, now)
+    filled = usage.requests.filled(bounds.burst, bounds.a_second, now)
     if more and filled.left < 0:
-        return Busy("too_often", max(1, filled.wait(1, burst, bounds.a_second, now)))
+        return Busy("too_often", max(1, filled.wait(1, bounds.burst, bounds.a_second, now)))
     return msgspec.structs.replace(usage, requests=Bucket(filled.left - more, now))
 
 
@@ -107,10 +114,9 @@ def finished(usage: Usage, cost: RequestCost, unsent: int) -> Usage:
 
 def forgettable(usage: Usage, bounds: CompanyBounds, now: float) -> bool:
     """Nothing is under way and all buckets are full again: as if it had never been seen."""
-    burst = max(1.0, bounds.a_second * BURST_SECONDS)
-    asked = usage.requests.filled(burst, bounds.a_second, now)
-    sent = usage.bytes.filled(bounds.bytes_a_minute, bounds.bytes_a_minute / MINUTE, now)
-    return usage.at_once == 0 and asked.left >= burst and sent.left >= bounds.bytes_a_minute
+    asked = usage.requests.filled(bounds.burst, bounds.a_second, now)
+    sent = usage.bytes.filled(bounds.bytes_a_minute, bounds.bytes_a_second, now)
+    return usage.at_once == 0 and asked.left >= bounds.burst and sent.left >= bounds.bytes_a_minute
 
 
 def _reason(usage: Usage, cost: RequestCost, bounds: CompanyBounds, often: int, much: int) -> str | None:

@@ -68,8 +68,6 @@ class Catalogue:
             for spec in gone:
                 versions.drop(spec.key.version)
                 self._said[company_of(name)].pop(spec.key, None)
-            if version is None:
-                versions.refused.clear()
         return gone
 
     def find(self, name: str, version: int | None) -> AdapterSpec:

@@ -20,6 +20,7 @@ from rillfold.v1.errors import BadRequest, error, failed, of_failure
 from rillfold.v1.forms import ChatRequest
 from rillfold.v1.question import company_of, question_of
 from rillfold.v1.told import Untold, UntoldChoices, calls_told, finish, logprobs, tool_calls, usage
+from schemas import adapters
 
 Result = TypeVar("Result")
 CLIENT_GONE = 499
@@ -180,8 +181,9 @@ def _one(engine: InferenceEngine, company: str | None, name: str) -> Iterator[di
         yield _model(name)
         return
     own, version = spelled(name)
-    own_company = company is None or own.partition("/")[0] == company
-    if own_company and (key := engine.found(own, version)) is not None:
+    if company not in (None, adapters.company_of(own)) or (key := engine.found(own, version)) is None:
+        return
+    if name in (key.name, str(key)):  # as it is spelled in the list
         yield _bare(key) if version is None else _model(name)
 
 

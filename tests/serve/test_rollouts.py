@@ -208,7 +208,7 @@ async def test_a_company_is_told_its_own_models_and_each_by_its_name(
     assert await told("globex") == [engine.model, "globex/one", "globex/one@1"]
     assert await told("acme") == [engine.model, "acme/old", "acme/old@4", "acme/old@5", "acme/old@6"]
     assert await told("acme", name="acme/old@1") == ["acme/old@1"]
-    for strange in ("globex/one", "globex/one@1", "acme/old@9", "acme", ""):
+    for strange in ("globex/one", "globex/one@1", "acme/old@9", "acme/old@01", "acme", ""):
         assert await told("acme", name=strange) == []
     assert await told("acme", name=engine.model) == [engine.model]
     with pytest.raises(openai.BadRequestError):

@@ -96,7 +96,7 @@ class Registry:
             self._ask(new[0])
         elif new:
             listed = self._from_list() if len(new) > ASKED else 0
-            self._ask_all(sorted(n for n in new if n > listed and self._unknown.get(n) != math.inf))
+            self._ask_all(sorted(n for n in new if n > listed))
         return self.ids
 
     def register(self, names: TopicNames) -> Mapping[str, int]:
